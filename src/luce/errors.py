@@ -1,0 +1,78 @@
+"""Every error that Luce raises on purpose, as one tree.
+
+::
+
+    LuceError                         the root: `except luce.LuceError` catches all of them
+    ├── ArgumentError (ValueError)    an argument or option has a value that is not allowed
+    │   └── DtypeError (TypeError)    ... or is of a type or dtype that is not allowed
+    ├── TargetError (IndexError)      a target names a class that does not exist
+    ├── BackendError (RuntimeError)   a backend asked for by name cannot do this here
+    ├── MissingExtraError (ImportError)   an optional dependency is not installed
+    ├── DataError (ValueError)        the data cannot be used as they are
+    └── RunError (OSError)            a run folder cannot be trusted, read or written
+
+Each is also the built-in error that PyTorch or scikit-learn would raise there, so code written for
+them keeps working. A message names the argument, says what was received, what is allowed, and what
+to do next. ``exit_code`` is what the command line ends with.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ArgumentError",
+    "BackendError",
+    "DataError",
+    "DtypeError",
+    "LuceError",
+    "MissingExtraError",
+    "RunError",
+    "TargetError",
+]
+
+
+class LuceError(Exception):
+    """The root of every error that Luce raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ArgumentError(LuceError, ValueError):
+    """An argument or option has a value that is not allowed."""
+
+    exit_code = 2
+
+
+class DtypeError(ArgumentError, TypeError):
+    """An argument is of a type or dtype that is not allowed."""
+
+
+class TargetError(LuceError, IndexError):
+    """A target names a class that does not exist."""
+
+    exit_code = 3
+
+
+class BackendError(LuceError, RuntimeError):
+    """A backend that was asked for by name cannot do this here."""
+
+    exit_code = 2
+
+
+class MissingExtraError(LuceError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    exit_code = 2
+
+
+class DataError(LuceError, ValueError):
+    """The data cannot be used as they are."""
+
+    exit_code = 3
+
+
+class RunError(LuceError, OSError):
+    """A run folder cannot be trusted, read or written."""
+
+    exit_code = 4
