@@ -1,4 +1,4 @@
-"""The shape of the code base: imports run one way, the public list is true, `import luce` is light."""
+"""The shape of the code: imports run one way, the public list is true, `import luce` is light."""
 
 import ast
 import subprocess
