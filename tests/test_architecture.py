@@ -12,11 +12,12 @@ import luce
 SOURCE = Path(luce.__file__).parent
 
 # Each room may import the rooms named after it, itself, and errors. The order is the design's:
-# cli → train → run → report → evaluation → estimators → functional → kernels.
+# cli → fitting → run → report → evaluation → estimators → functional → kernels.
 MAY_IMPORT = {
     "__main__": {"cli"},
-    "cli": {"train", "run", "report", "evaluation", "data", "kernels", "storage"},
-    "train": {"run", "report", "evaluation", "linear", "neural", "data", "storage"},
+    "cli": {"fitting", "progress", "run", "report", "evaluation", "data", "kernels", "storage"},
+    "fitting": {"progress", "run", "report", "evaluation", "linear", "neural", "data", "storage"},
+    "progress": set(),
     "run": {"report", "evaluation", "linear", "neural", "data", "storage"},
     "plots": {"report", "evaluation", "neural", "functional"},
     "report": {"evaluation", "linear", "neural", "data", "functional", "storage"},

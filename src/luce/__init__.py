@@ -14,14 +14,16 @@ __version__ = "0.1.0"
 # name → the module that holds it; a module's own name stands for the module.
 _HOME = {
     "LuceError": "errors",
+    "NeuralClassifier": "neural.classifier",
     "errors": "errors",
 }
 
-__all__ = ["LuceError", "errors"]
+__all__ = ["LuceError", "NeuralClassifier", "errors"]
 
 if TYPE_CHECKING:
     from luce import errors
     from luce.errors import LuceError
+    from luce.neural.classifier import NeuralClassifier
 
 
 def __getattr__(name: str) -> object:

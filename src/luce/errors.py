@@ -9,6 +9,7 @@
     ├── BackendError (RuntimeError)   a backend asked for by name cannot do this here
     ├── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── DataError (ValueError)        the data cannot be used as they are
+    ├── DivergenceError (ArithmeticError)   training left the finite numbers
     └── RunError (OSError)            a run folder cannot be trusted, read or written
 
 Each is also the built-in error that PyTorch or scikit-learn would raise there, so code written for
@@ -24,6 +25,7 @@ __all__ = [
     "ArgumentError",
     "BackendError",
     "DataError",
+    "DivergenceError",
     "DtypeError",
     "LuceError",
     "MissingExtraError",
@@ -70,6 +72,10 @@ class DataError(LuceError, ValueError):
     """The data cannot be used as they are."""
 
     exit_code = 3
+
+
+class DivergenceError(LuceError, ArithmeticError):
+    """Training left the finite numbers; the message says where and what to lower."""
 
 
 class RunError(LuceError, OSError):

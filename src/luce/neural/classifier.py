@@ -1,0 +1,514 @@
+"""NeuralClassifier: a scikit-learn estimator over any module that returns logits."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from luce.errors import ArgumentError, DataError
+from luce.neural import networks
+from luce.neural.losses import Loss
+from luce.neural.options import PRECISIONS, choose_device, resolve
+from luce.neural.training import (
+    EVALUATION_ROWS,
+    Examples,
+    Progress,
+    State,
+    make_optimizer,
+    train,
+)
+
+__all__ = ["NeuralClassifier"]
+
+
+class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Softmax classifier over a network: any ``nn.Module`` that returns logits.
+
+    Data are held as one tensor and batches are slices of a permutation. The same seed, machine
+    and number of threads give the same bits.
+
+    Parameters
+    ----------
+    module : {"mlp", "cnn", "linear"}, nn.Module or callable, default="mlp"
+        The network. A module is copied, not changed; a callable is called with the shape of one
+        example and the number of classes. It must return logits, (rows, classes), not
+        probabilities: a module that seems to end in a softmax is warned about.
+    hidden : sequence of int, default=(256,)
+        Widths of the hidden layers of "mlp".
+    activation : str, default="relu"
+        Of "mlp" and "cnn": one of ``luce.neural.networks.ACTIVATIONS``.
+    dropout : float, default=0.0
+        Share of hidden units of "mlp" and "cnn" dropped while training.
+    loss : {"cross_entropy", "hinge", "squared_error"} or callable, default="cross_entropy"
+        What is minimised. "hinge" is the multiclass hinge of Weston and Watkins, "squared_error"
+        that of the probabilities (Brier); a callable takes (logits, target) and returns one value
+        per example.
+    label_smoothing : float, default=0.0
+        Share of every target spread over all classes (Szegedy et al., 2016), in [0, 1).
+    optimizer : {"sgd", "adam", "adamw"}, default="adamw"
+        The optimizer.
+    learning_rate : float, default=3e-3
+        Its highest rate.
+    momentum : float, default=0.9
+        Of "sgd".
+    l2 : float, default=1e-4
+        L2 regularisation of the weights (not of biases and norms): l2/2·‖W‖² in the objective for
+        "sgd" and "adam", decoupled decay for "adamw".
+    schedule : {"constant", "exponential", "cosine", "one_cycle"}, default="one_cycle"
+        How the rate changes over the training.
+    decay : float, default=0.95
+        Factor on the rate after each epoch of the "exponential" schedule.
+    batch_size : int, default=128
+        Rows per step.
+    epochs : int or "auto", default="auto"
+        Passes over the data; "auto" gives about 2,000 steps, between 10 and 200 epochs.
+    patience : int or None, default=None
+        Early stopping: end when the validation log-loss has not improved for so many epochs, and
+        keep the best epoch's weights.
+    validation_fraction : float, default=0.1
+        Share of rows held out (stratified) for early stopping when `fit` is given no validation
+        data.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in scikit-learn.
+    clip_norm : float or None, default=None
+        Largest gradient norm.
+    precision : {"float32", "float64", "mixed"}, default="float32"
+        Of the weights and the arithmetic; "mixed" runs the network in bfloat16 where the device
+        has it.
+    device : str, default="auto"
+        A PyTorch device; "auto" is the GPU where there is one, else the CPU.
+    seed : int, default=0
+        Of the initial weights, the order of rows, dropout and the validation split.
+    verbose : int, default=0
+        1 prints a line per epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (classes,)
+        The labels, sorted.
+    network_ : nn.Module
+        The trained network, in evaluation mode.
+    history_ : list of dict
+        One record per epoch: loss, accuracy, learning rate, seconds and, with validation data,
+        validation loss and accuracy.
+    n_iter_ : int
+        Epochs trained.
+    best_epoch_ : int
+        The epoch whose weights were kept.
+    input_shape_ : tuple of int
+        Shape of one example.
+    n_features_in_ : int
+        Features of one example (the first axis for images).
+    feature_names_in_ : ndarray of str
+        Column names, where `fit` was given a data frame.
+
+    Examples
+    --------
+    >>> import luce
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X, y = load_iris(return_X_y=True)
+    >>> X = StandardScaler().fit_transform(X)
+    >>> model = luce.NeuralClassifier(hidden=(16,), epochs=20, batch_size=32).fit(X, y)
+    >>> bool(model.score(X, y) > 0.9)
+    True
+    >>> model.predict_proba(X[:2]).shape
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        module: str | nn.Module | Callable[[tuple[int, ...], int], nn.Module] = "mlp",
+        *,
+        hidden: Sequence[int] = (256,),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        loss: str | Loss = "cross_entropy",
+        label_smoothing: float = 0.0,
+        optimizer: str = "adamw",
+        learning_rate: float = 3e-3,
+        momentum: float = 0.9,
+        l2: float = 1e-4,
+        schedule: str = "one_cycle",
+        decay: float = 0.95,
+        batch_size: int = 128,
+        epochs: int | str = "auto",
+        patience: int | None = None,
+        validation_fraction: float = 0.1,
+        class_weight: dict[Any, float] | str | None = None,
+        clip_norm: float | None = None,
+        precision: str = "float32",
+        device: str = "auto",
+        seed: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.module = module
+        self.hidden = hidden
+        self.activation = activation
+        self.dropout = dropout
+        self.loss = loss
+        self.label_smoothing = label_smoothing
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.l2 = l2
+        self.schedule = schedule
+        self.decay = decay
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self.device = device
+        self.seed = seed
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Self:
+        """Train.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features) or (rows, channels, height, width)
+            Examples.
+        y : array-like of shape (rows,)
+            Labels: integers, strings or booleans.
+        sample_weight : array-like of shape (rows,), optional
+            Weights of the rows, ≥ 0.
+        validation : tuple of (X, y), optional
+            Held-out data: recorded after every epoch, and what early stopping looks at.
+
+        Returns
+        -------
+        NeuralClassifier
+            This estimator, fitted.
+
+        Raises
+        ------
+        ArgumentError
+            If an option has a value that is not allowed.
+        DivergenceError
+            If the loss becomes infinite or NaN.
+        """
+        for progress in self.fit_steps(X, y, sample_weight, validation=validation):
+            if self.verbose and progress.record:
+                figures = "  ".join(f"{k} {v:.4g}" for k, v in progress.record.items())
+                print(figures)  # noqa: T201
+        return self
+
+    def fit_steps(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        resume: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+    ) -> Iterator[Progress]:
+        """Train as :meth:`fit` does, giving control back after every batch.
+
+        Meanwhile ``state_`` is the training's state. To interrupt, stop iterating and keep
+        ``(state_.tensors(), state_.scalars())``; given back as `resume`, with the same data and
+        options, training goes on to the very same bits.
+
+        Yields
+        ------
+        Progress
+            Epoch, batch, running loss and accuracy, rate, and the epoch's record at its end.
+        """
+        device = choose_device(self.device, self.precision)
+        features, labels = self._validated(X, y, ensure_min_samples=2)
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(
+                "NeuralClassifier: y must have at least two classes, got 1 class: "
+                f"{self.classes_[0]!r}."
+            )
+        self.input_shape_ = features.shape[1:]
+        weight = self._weights(features, labels, sample_weight)
+        held_out = None
+        if validation is not None:
+            held_out = self._check_validation(validation, device)
+        elif self.patience is not None:
+            kept, held = self._hold_out(codes)
+            held_out = _examples(features[held], codes[held], _rows(weight, held), device)
+            features, codes, weight = features[kept], codes[kept], _rows(weight, kept)
+        recipe = resolve(self.get_params(deep=False), rows=len(features))
+        self.network_ = self._build(device)
+        examples = _examples(features, codes, weight, device)
+        self._check_logits(examples)
+        self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
+        if resume is not None:
+            self.state_.load(*resume)
+        yield from train(self.state_, examples, recipe, held_out)
+        self.history_ = self.state_.history
+        self.n_iter_ = self.state_.epoch
+        self.best_epoch_ = self.state_.best_epoch or self.state_.epoch
+        del self.state_
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features) or (rows, channels, height, width)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (rows, classes), or (rows,) for two classes
+            Logits; for two classes the second's minus the first's, as scikit-learn has it.
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the probabilities: the softmax of the logits, in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features) or (rows, channels, height, width)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+            Probabilities.
+        """
+        return torch.softmax(torch.from_numpy(self._logits(X)), dim=1).numpy()
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the logarithms of the probabilities, exact where those underflow.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features) or (rows, channels, height, width)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+            Log-probabilities.
+        """
+        return torch.log_softmax(torch.from_numpy(self._logits(X)), dim=1).numpy()
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most probable label of each example.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features) or (rows, channels, height, width)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (rows,)
+            Labels.
+        """
+        best = self._logits(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[best]
+        return labels
+
+    def restore(
+        self, classes: Sequence[Any], input_shape: Sequence[int], tensors: dict[str, Tensor]
+    ) -> Self:
+        """Take over the weights of a network trained elsewhere with this estimator's options.
+
+        Parameters
+        ----------
+        classes : sequence
+            The labels, in the order of the logits.
+        input_shape : sequence of int
+            Shape of one example.
+        tensors : dict of str to Tensor
+            The network's ``state_dict``.
+
+        Returns
+        -------
+        NeuralClassifier
+            This estimator, ready to predict.
+
+        Raises
+        ------
+        ArgumentError
+            If the tensors do not fit the network that the options describe.
+        """
+        self.classes_ = np.array(classes)
+        self.input_shape_ = tuple(input_shape)
+        self.n_features_in_ = self.input_shape_[0]
+        network = self._build(choose_device(self.device, self.precision))
+        expected = {k: _described(v) for k, v in network.state_dict().items()}
+        received = {k: _described(v) for k, v in tensors.items()}
+        for name in sorted(expected.keys() | received.keys()):
+            if expected.get(name) != received.get(name):
+                raise ArgumentError(
+                    f"NeuralClassifier: tensor {name!r} must be {expected.get(name, 'absent')}, "
+                    f"got {received.get(name, 'none')}."
+                )
+        network.load_state_dict(tensors)
+        self.network_ = network.eval()
+        return self
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _dtype(self) -> type[np.floating[Any]]:
+        return np.float64 if self.precision == "float64" else np.float32
+
+    def _validated(self, *data: ArrayLike, **options: Any) -> Any:
+        return validate_data(self, *data, dtype=self._dtype(), allow_nd=True, **options)
+
+    def _build(self, device: torch.device) -> nn.Module:
+        """Return a new network with the seed's initial weights; the caller's is never touched."""
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            network = self._new_network()
+        return network.to(device, PRECISIONS[self.precision])
+
+    def _new_network(self) -> nn.Module:
+        shape, classes = tuple(self.input_shape_), len(self.classes_)
+        if isinstance(self.module, nn.Module):
+            return copy.deepcopy(self.module)
+        if callable(self.module):
+            return self.module(shape, classes)
+        if self.module == "linear":
+            return networks.linear(shape, classes)
+        options: dict[str, Any] = {"activation": self.activation, "dropout": self.dropout}
+        if self.module == "mlp":
+            return networks.mlp(shape, classes, hidden=self.hidden, **options)
+        if self.module == "cnn":
+            return networks.cnn(shape, classes, **options)
+        raise ArgumentError(
+            "NeuralClassifier: module must be 'mlp', 'cnn', 'linear', an nn.Module or a callable "
+            f"of (input_shape, n_classes), got {self.module!r}."
+        )
+
+    def _weights(
+        self, features: NDArray[Any], labels: NDArray[Any], sample_weight: ArrayLike | None
+    ) -> NDArray[Any] | None:
+        """Return the rows' weights: sample_weight × class_weight, or None for all ones."""
+        if sample_weight is None and self.class_weight is None:
+            return None
+        weight: NDArray[Any] = _check_sample_weight(
+            sample_weight, features, dtype=self._dtype(), ensure_non_negative=True
+        )
+        if not weight.any():
+            raise DataError(
+                "NeuralClassifier: sample_weight is zero for every row; nothing can be learnt. "
+                "Give at least two classes a weight above zero."
+            )
+        if self.class_weight is not None:
+            weight = weight * compute_sample_weight(self.class_weight, labels)
+        return weight.astype(self._dtype())
+
+    def _hold_out(self, codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Split off the rows that early stopping looks at."""
+        if not 0 < self.validation_fraction < 1:
+            raise ArgumentError(
+                "NeuralClassifier: validation_fraction must be between 0 and 1, "
+                f"got {self.validation_fraction!r}."
+            )
+        rows = np.arange(len(codes))
+        commonest_enough = np.bincount(codes).min() >= 2
+        held_rows = max(round(self.validation_fraction * len(codes)), len(self.classes_))
+        kept, held = train_test_split(
+            rows,
+            test_size=held_rows,
+            random_state=self.seed,
+            stratify=codes if commonest_enough else None,
+        )
+        return np.sort(kept), np.sort(held)
+
+    def _check_validation(
+        self, validation: tuple[ArrayLike, ArrayLike], device: torch.device
+    ) -> Examples:
+        """Return the caller's held-out data as examples."""
+        features, labels = self._validated(*validation, reset=False)
+        codes = np.searchsorted(self.classes_, labels)
+        unknown = self.classes_[np.minimum(codes, len(self.classes_) - 1)] != labels
+        if unknown.any():
+            raise DataError(
+                f"NeuralClassifier: validation holds the label {labels[unknown][0]!r}, "
+                "which the training labels do not."
+            )
+        return _examples(features, codes, None, device)
+
+    @torch.no_grad()
+    def _check_logits(self, examples: Examples) -> None:
+        """See on a few rows that the module returns logits of the right shape."""
+        few = examples.features[:16]
+        logits = self.network_.eval()(few)
+        expected = (len(few), len(self.classes_))
+        if not isinstance(logits, Tensor) or logits.shape != expected:
+            received = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ArgumentError(
+                "NeuralClassifier: module must return logits of shape (rows, classes) = "
+                f"{expected}, got {received}."
+            )
+        sums_to_one = (logits.sum(dim=1) - 1).abs().max() < 1e-3
+        if bool(sums_to_one) and bool((logits >= 0).all()):
+            warnings.warn(
+                "NeuralClassifier: the module seems to end in a softmax: its outputs are "
+                "probabilities. Luce applies the softmax itself; a second one makes training slow "
+                "and the probabilities wrong. Remove the last layer.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    @torch.no_grad()
+    def _logits(self, X: ArrayLike) -> NDArray[Any]:
+        check_is_fitted(self, "network_")
+        features = self._validated(X, reset=False)
+        if features.shape[1:] != self.input_shape_:
+            raise DataError(
+                f"NeuralClassifier: X must have examples of shape {self.input_shape_}, "
+                f"got {features.shape[1:]}."
+            )
+        parameter = next(self.network_.parameters())
+        parts = [
+            self.network_(
+                torch.from_numpy(features[start : start + EVALUATION_ROWS]).to(parameter.device)
+            )
+            for start in range(0, len(features), EVALUATION_ROWS)
+        ]
+        logits: NDArray[Any] = torch.cat(parts).cpu().numpy()
+        return logits
+
+
+def _examples(
+    X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any] | None, device: torch.device
+) -> Examples:
+    """Return rows as tensors on the device; no copy on the CPU."""
+    return Examples(
+        torch.from_numpy(np.require(X, requirements="W")).to(device),
+        torch.from_numpy(codes.astype(np.int64)).to(device),
+        None if weight is None else torch.from_numpy(weight).to(device),
+    )
+
+
+def _rows(weight: NDArray[Any] | None, rows: NDArray[Any]) -> NDArray[Any] | None:
+    return None if weight is None else weight[rows]
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"

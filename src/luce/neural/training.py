@@ -1,0 +1,375 @@
+"""The training loop, once: mini-batches, schedule, early stopping, and a state that can be saved.
+
+:func:`train` is a generator: it yields after every batch, and whoever iterates shows progress,
+saves a checkpoint or stops. Everything that the next batch depends on is in :class:`State`, so a
+state that was saved after any batch goes on to the same bits as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from luce.errors import DivergenceError, RunError
+from luce.neural.losses import Loss
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "Examples", "Progress", "Recipe", "State", "train"]
+
+# Rows at a time where no gradient is needed: large enough to be fast, small enough for any memory.
+EVALUATION_ROWS = 2_048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: the estimator's options, resolved. Defaults are the estimator's."""
+
+    loss: Loss
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    l2: float
+    schedule: str
+    decay: float
+    batch_size: int
+    epochs: int
+    patience: int | None
+    clip_norm: float | None
+    mixed_precision: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to learn from or to check on, each one tensor on the training device.
+
+    `features` is (rows, ...), `target` holds class positions (rows,) int64, and `weight` is
+    (rows,) or None for all ones.
+    """
+
+    features: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+class Progress(NamedTuple):
+    """Where training stands after a batch; `record` is the history's line when an epoch ended."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    record: dict[str, float] | None
+
+
+# ------------------------------------------------------------------------------------------------
+# Learning rates: each schedule gives the factor on the base rate from the share of training done
+# (0 ≤ share < 1), the epoch and the decay. Pure functions, so there is no scheduler to save.
+# ------------------------------------------------------------------------------------------------
+
+
+def constant(share: float, epoch: int, decay: float) -> float:  # noqa: ARG001
+    """Keep the rate."""
+    return 1.0
+
+
+def exponential(share: float, epoch: int, decay: float) -> float:  # noqa: ARG001
+    """Multiply the rate by `decay` after every epoch."""
+    return decay**epoch
+
+
+def cosine(share: float, epoch: int, decay: float) -> float:  # noqa: ARG001
+    """Fall from 1 to 0 along half a cosine (Loshchilov and Hutter, 2017)."""
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+def one_cycle(share: float, epoch: int, decay: float) -> float:
+    """Rise from 1/25 over the first 30%, then fall to 0, both along a cosine (Smith, 2018)."""
+    warm_up, start = 0.3, 1 / 25
+    if share < warm_up:
+        return start + (1 - start) * (1 - cosine(share / warm_up, epoch, decay))
+    return cosine((share - warm_up) / (1 - warm_up), epoch, decay)
+
+
+SCHEDULES: dict[str, Callable[[float, int, float], float]] = {
+    "constant": constant,
+    "exponential": exponential,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+}
+
+
+def sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with heavy-ball momentum."""
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+
+
+def adam(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba, 2015); `l2` is part of the gradient."""
+    return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
+
+
+def adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay `l2` (Loshchilov and Hutter, 2019)."""
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+
+
+OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer; L2 acts on weights, never on biases and norms."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.l2},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[recipe.optimizer]([g for g in groups if g["params"]], recipe)
+
+
+@dataclass
+class State:
+    """All that training is made of between two batches: save it, load it, go on to the same bits.
+
+    `epoch` and `batch` count what is finished; `sums` are the weighted loss, hits and weight of the
+    epoch under way; `best` is the best epoch's weights when early stopping is on. While
+    :func:`train` is being iterated, PyTorch's global random state belongs to the state as well.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    batch: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    random: dict[str, Tensor] = field(default_factory=dict)
+    finished: bool = False
+
+    _SCALARS: ClassVar = (
+        "epoch",
+        "batch",
+        "sums",
+        "seconds",
+        "best_epoch",
+        "best_loss",
+        "history",
+        "finished",
+    )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state under a flat name."""
+        flat = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        flat |= {f"best.{k}": v for k, v in self.best.items()}
+        flat["random.cpu"] = torch.get_rng_state()
+        device = next(self.network.parameters()).device
+        if device.type == "cuda":
+            flat["random.cuda"] = torch.cuda.get_rng_state(device)
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            flat |= {f"optimizer.{index}.{k}": v for k, v in slots.items() if v is not None}
+        return flat
+
+    def scalars(self) -> dict[str, Any]:
+        """Return everything else, ready for JSON."""
+        return {name: getattr(self, name) for name in self._SCALARS}
+
+    def load(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+        """Take over what :meth:`tensors` and :meth:`scalars` returned.
+
+        Raises
+        ------
+        RunError
+            If they belong to another network or optimizer.
+        """
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "random": {}}
+        slots: dict[int, dict[str, Tensor]] = {}
+        try:
+            for name, tensor in tensors.items():
+                part, key = name.split(".", 1)
+                if part == "optimizer":
+                    index, slot = key.split(".", 1)
+                    slots.setdefault(int(index), {})[slot] = tensor
+                else:
+                    parts[part][key] = tensor
+            self.network.load_state_dict(parts["network"])
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+            for name in self._SCALARS:
+                setattr(self, name, scalars[name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"the checkpoint does not fit this network and optimizer: {error}. "
+                "Train again without --resume."
+            ) from error
+        self.best, self.random = parts["best"], parts["random"]
+
+    def running(self) -> tuple[float, float]:
+        """Return the mean loss and the accuracy of the epoch under way so far."""
+        loss, hits, weight = self.sums
+        return (loss / weight, hits / weight) if weight else (math.nan, math.nan)
+
+    def restore_random(self, seed: int) -> None:
+        """Put PyTorch's global random state where this state left it; a new state: at the seed."""
+        torch.manual_seed(seed)
+        if "cpu" in self.random:
+            torch.set_rng_state(self.random["cpu"].cpu())
+        if "cuda" in self.random:
+            torch.cuda.set_rng_state(
+                self.random["cuda"].cpu(), next(self.network.parameters()).device
+            )
+
+
+def batch_bounds(rows: int, size: int) -> list[int]:
+    """Return the first row of each batch and the end; a last batch of one row joins its neighbour.
+
+    Batch normalisation cannot learn from a single row.
+    """
+    bounds = [*range(0, rows, size), rows]
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+        del bounds[-2]
+    return bounds
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, examples: Examples) -> tuple[float, float]:
+    """Return the weighted mean log-loss and accuracy of a network in evaluation mode."""
+    network.eval()
+    losses, hits, weights = 0.0, 0.0, 0.0
+    for start in range(0, len(examples), EVALUATION_ROWS):
+        rows = slice(start, start + EVALUATION_ROWS)
+        logits, target = network(examples.features[rows]), examples.target[rows]
+        loss = nn.functional.cross_entropy(logits, target, reduction="none").double()
+        hit = (logits.argmax(dim=1) == target).double()
+        weight = torch.ones_like(loss) if examples.weight is None else examples.weight[rows]
+        losses += float((weight * loss).sum())
+        hits += float((weight * hit).sum())
+        weights += float(weight.sum())
+    return losses / weights, hits / weights
+
+
+def train(
+    state: State, examples: Examples, recipe: Recipe, validation: Examples | None = None
+) -> Iterator[Progress]:
+    """Train `state.network` to the recipe's end, yielding after every batch.
+
+    Stop iterating at any batch and save `state`; a later call with the loaded state goes on from
+    there. With `patience`, training ends when the validation log-loss has not improved for so
+    many epochs, and the best epoch's weights are put back. PyTorch's global random state is left
+    as it was found.
+
+    Raises
+    ------
+    DivergenceError
+        When the loss is not finite.
+    """
+    device = examples.features.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        state.restore_random(recipe.seed)
+        while not state.finished:
+            yield from _epoch(state, examples, recipe, validation)
+        if state.best:
+            state.network.load_state_dict(state.best)
+    state.network.eval()
+
+
+def _epoch(
+    state: State, examples: Examples, recipe: Recipe, validation: Examples | None
+) -> Iterator[Progress]:
+    bounds = batch_bounds(len(examples), recipe.batch_size)
+    batches = len(bounds) - 1
+    # The order follows from seed and epoch alone: nothing of it needs saving.
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + state.epoch)
+    order = torch.randperm(len(examples), generator=generator).to(examples.target.device)
+    state.network.train()
+    for batch in range(state.batch, batches):
+        since = time.perf_counter()
+        share = (state.epoch * batches + batch) / (recipe.epochs * batches)
+        rate = recipe.learning_rate * SCHEDULES[recipe.schedule](share, state.epoch, recipe.decay)
+        _step(state, examples, order[bounds[batch] : bounds[batch + 1]], rate, recipe)
+        epoch = state.epoch + 1
+        loss, accuracy = state.running()
+        state.seconds += time.perf_counter() - since
+        record = None
+        if state.batch == batches:
+            record = _end_epoch(state, recipe, validation, loss, accuracy, rate)
+        yield Progress(epoch, recipe.epochs, batch + 1, batches, loss, accuracy, rate, record)
+
+
+def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: Recipe) -> None:
+    """Take one batch: forward, backward, update; add to the running sums."""
+    features, target = examples.features[rows], examples.target[rows]
+    with torch.autocast(features.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
+        logits = state.network(features)
+    losses = recipe.loss(logits.float() if recipe.mixed_precision else logits, target)
+    hits = logits.detach().argmax(dim=1) == target
+    if examples.weight is None:
+        loss, total = losses.mean(), float(len(rows))
+        hit = float(hits.sum())
+    else:
+        weight = examples.weight[rows]
+        total = float(weight.sum())
+        # A batch whose weights are all zero teaches nothing, and 0/0 must not be learnt from.
+        loss = (weight * losses).sum() / max(total, torch.finfo(weight.dtype).tiny)
+        hit = float((weight * hits).sum())
+    value = loss.item()
+    if not math.isfinite(value):
+        raise DivergenceError(
+            f"the loss became {value} in epoch {state.epoch + 1}, batch {state.batch + 1}. "
+            f"Lower learning_rate (now {recipe.learning_rate:g}) or set clip_norm, "
+            "and see that the features are scaled."
+        )
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.batch += 1
+    state.sums = [s + v for s, v in zip(state.sums, (value * total, hit, total), strict=True)]
+
+
+def _end_epoch(
+    state: State,
+    recipe: Recipe,
+    validation: Examples | None,
+    loss: float,
+    accuracy: float,
+    rate: float,
+) -> dict[str, float]:
+    """Close the epoch: validate, remember the best, decide whether to stop; return its record."""
+    since = time.perf_counter()
+    state.epoch, state.batch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
+    record: dict[str, float] = {
+        "epoch": state.epoch,
+        "loss": loss,
+        "accuracy": accuracy,
+        "learning_rate": rate,
+    }
+    state.finished = state.epoch >= recipe.epochs
+    if validation is not None:
+        checked, record["validation_accuracy"] = evaluate(state.network, validation)
+        record["validation_loss"] = checked
+        if recipe.patience is not None:
+            if checked < state.best_loss:
+                state.best_loss, state.best_epoch = checked, state.epoch
+                state.best = {k: v.clone() for k, v in state.network.state_dict().items()}
+            state.finished |= state.epoch - state.best_epoch >= recipe.patience
+    state.seconds += time.perf_counter() - since
+    record["seconds"] = state.seconds
+    state.history.append(record)
+    return record
