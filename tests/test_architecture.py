@@ -15,10 +15,14 @@ SOURCE = Path(luce.__file__).parent
 # cli → fitting → run → report → evaluation → estimators → functional → kernels.
 MAY_IMPORT = {
     "__main__": {"cli"},
-    "cli": {"fitting", "progress", "run", "report", "evaluation", "data", "kernels", "storage"},
-    "fitting": {"progress", "run", "report", "evaluation", "linear", "neural", "data", "storage"},
-    "progress": set(),
-    "run": {"report", "evaluation", "linear", "neural", "data", "storage"},
+    "cli": {"fitting", "printing", "predicting", "progress", "run", "report", "kernels"},
+    "fitting": {"models", "progress", "request", "run", "evaluation", "data", "storage"},
+    "predicting": {"run"},
+    "printing": set(),
+    "progress": {"neural"},
+    "request": {"storage"},
+    "run": {"models", "report", "evaluation", "data", "storage"},
+    "models": {"linear", "neural"},
     "plots": {"report", "evaluation", "neural", "functional"},
     "report": {"evaluation", "linear", "neural", "data", "functional", "storage"},
     "evaluation": {"functional"},

@@ -1,5 +1,333 @@
-"""The command line."""
+"""The command line: parse, make one library call, print. Nothing heavy is imported before that."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from luce.errors import ArgumentError, LuceError
+
+app = typer.Typer(
+    name="luce",
+    help="Softmax classification, solved: labelled data in, trustworthy probabilities out.",
+    epilog="Start with: luce train digits",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-def main() -> None:
-    """Run the command line."""
+class Model(StrEnum):
+    """The models by name; models.py makes them."""
+
+    auto = "auto"
+    linear = "linear"
+    mlp = "mlp"
+    cnn = "cnn"
+
+
+class Preset(StrEnum):
+    """The whole recipes by name; request.py spells them out."""
+
+    tutorial = "tutorial"
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="digits, mnist or fashion-mnist; a CSV, TSV, Parquet or Arrow file; NPZ, NPY or IDX; "
+        "or a folder of images with one sub-folder per class."
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/digits.")]
+Target = Annotated[
+    str | None,
+    typer.Option(help="Where the labels are: the column of a table, the array of an NPZ, a file."),
+]
+Features = Annotated[str | None, typer.Option(help="The features' array in an NPZ file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
+
+
+@app.command()
+def train(
+    source: Annotated[str | None, Source.__metadata__[0]] = None,
+    target: Target = None,
+    features: Features = None,
+    test: Annotated[str | None, typer.Option(help="A source of separate test rows.")] = None,
+    model: Annotated[Model | None, typer.Option(help="auto trains all that suit.")] = None,
+    preset: Annotated[Preset | None, typer.Option(help="A whole recipe by name.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Repeat the run of this config.json; options override it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name.  [default: the source's]")] = None,
+    out: Annotated[Path, typer.Option(help="The folder of the run folders.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run.")] = False,
+    validation_size: Annotated[
+        float | None, typer.Option(help="Share of rows to choose by.  [default: 0.1]")
+    ] = None,
+    test_size: Annotated[
+        float | None, typer.Option(help="Share of rows to score on at the end.  [default: 0.2]")
+    ] = None,
+    normalise: Annotated[
+        str | None, typer.Option(help="standard, none, or MEAN,DEVIATION.  [default: standard]")
+    ] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths of mlp's hidden layers: 256 or 512,256.")
+    ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(help="sigmoid, tanh, relu, relu6, leaky_relu, elu, silu, mish or gelu."),
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of units dropped.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="cross_entropy, hinge or squared_error.")
+    ] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="From 0 to below 1.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest rate.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of sgd.")] = None,
+    l2: Annotated[float | None, typer.Option(help="L2 regularisation of the weights.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="constant, exponential, cosine or one_cycle.")
+    ] = None,
+    decay: Annotated[float | None, typer.Option(help="Of exponential, per epoch.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop early: epochs without a better validation log-loss.")
+    ] = None,
+    class_weight: Annotated[
+        str | None, typer.Option(help='balanced, or JSON: {"yes": 2, "no": 1}.')
+    ] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="The largest gradient norm.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, float64 or mixed.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.  [default: 0]")] = None,
+    report_every: Annotated[
+        int | None, typer.Option(help="Also print the loss every so many batches.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train a classifier on SOURCE and save it as a run folder."""
+    from luce import fitting, printing
+    from luce.progress import Display
+
+    arguments = {
+        "target": target,
+        "features": features,
+        "test": test,
+        "model": model and model.value,
+        "validation_size": validation_size,
+        "test_size": test_size,
+        "normalise": _normalise(normalise),
+        "hidden": _widths(hidden),
+        "activation": activation,
+        "dropout": dropout,
+        "loss": loss,
+        "label_smoothing": label_smoothing,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "l2": l2,
+        "schedule": schedule,
+        "decay": decay,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "patience": patience,
+        "class_weight": _class_weight(class_weight),
+        "clip_norm": clip_norm,
+        "precision": precision,
+        "device": device,
+        "seed": seed,
+        "report_every": report_every,
+    }
+    run = fitting.train(
+        source,
+        preset=preset and preset.value,
+        config=config,
+        name=name,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        display=Display(sys.stderr),
+        **{k: v for k, v in arguments.items() if v is not None},
+    )
+    if as_json:
+        _print_json({"run": str(run.path), **run.metrics})
+        return
+    lines = ["", *printing.leaderboard(run.metrics["leaderboard"])]
+    if run.metrics["test"]:
+        lines += ["", f"on {run.metrics['test']['rows']:,} test rows, touched once:"]
+        lines += printing.headline(run.metrics["test"])
+    _print(lines)
+    _next(f"{run.path} holds the run.", f"luce evaluate {run.path} {run.config['request']['source']}")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    source: Source,
+    target: Target = None,
+    features: Features = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score RUN on SOURCE: accuracy, log-loss, Brier score, calibration, every class."""
+    from luce import printing
+    from luce.run import load_run
+
+    figures = load_run(run).evaluate(source, target=target, features=features)
+    if as_json:
+        _print_json(figures)
+        return
+    _print([f"{run} on {figures['scored_on']}:", "", *printing.evaluation(figures)])
+    _report_handled(figures["handled"])
+    _next("", f"luce predict {run} {source}")
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    source: Annotated[str, typer.Argument(help="As for train; - is a CSV on standard input.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write there instead of to standard output.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="Only the K most probable classes.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write RUN's prediction and probabilities for every row of SOURCE as CSV."""
+    from luce.predicting import write_predictions
+    from luce.run import load_run
+
+    counts = write_predictions(load_run(run), source, out=out, top=top)
+    rows = counts.pop("rows")
+    _report_handled(counts)
+    _next(f"{rows:,} rows predicted.", f"luce info {run}")
+
+
+@app.command()
+def info(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say what RUN is; without one, what this installation can do."""
+    from luce import printing
+
+    if run is None:
+        from luce.fitting import environment
+
+        content = environment()
+        _print_json(content) if as_json else _print(printing.environment(content))
+        return
+    from luce.run import load_run
+
+    content = load_run(run).info()
+    _print_json(content) if as_json else _print(printing.information(content))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from luce import __version__
+
+        _print([f"luce {__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Softmax classification, solved: labelled data in, trustworthy probabilities out."""
+
+
+# -------------------------------------------------------------------------------------------------
+
+
+def _widths(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ArgumentError(f"--hidden takes widths such as 256 or 512,256; got {text!r}.") from error
+
+
+def _normalise(text: str | None) -> str | tuple[float, float] | None:
+    if text is None or "," not in text:
+        return text
+    try:
+        mean, deviation = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ArgumentError(
+            f"--normalise takes standard, none or MEAN,DEVIATION; got {text!r}."
+        ) from error
+    return mean, deviation
+
+
+def _class_weight(text: str | None) -> Any:
+    if text is None or text == "balanced":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ArgumentError(
+            f'--class-weight takes balanced or JSON such as {{"yes": 2, "no": 1}}; got {text!r}.'
+        ) from error
+
+
+def _print(lines: list[str]) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _report_handled(counts: dict[str, int]) -> None:
+    for what, count in counts.items():
+        sys.stderr.write(f"note: {what}: {count:,}\n")
+
+
+def _next(result: str, command: str) -> None:
+    sys.stderr.write(f"{result} Next: {command}\n".lstrip())
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake is one line on standard error and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except LuceError as error:
+        if debug:
+            raise
+        status = _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        status = _fail("interrupted.", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except Exception as error:
+        # Typer's own: a wrong option or argument. Newer versions no longer derive them from click.
+        if debug or not hasattr(error, "format_message"):
+            raise
+        status = _fail(error.format_message(), 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"luce: {' '.join(message.split())}\n")
+    return status

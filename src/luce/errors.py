@@ -10,7 +10,8 @@
     ├── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── DataError (ValueError)        the data cannot be used as they are
     ├── DivergenceError (ArithmeticError)   training left the finite numbers
-    └── RunError (OSError)            a run folder cannot be trusted, read or written
+    ├── RunError (OSError)            a run folder cannot be trusted, read or written
+    └── TrainingStoppedError          Ctrl-C stopped training; it was saved and can be resumed
 
 Each is also the built-in error that PyTorch or scikit-learn would raise there, so code written for
 them keeps working. A message names the argument, says what was received, what is allowed, and what
@@ -31,6 +32,7 @@ __all__ = [
     "MissingExtraError",
     "RunError",
     "TargetError",
+    "TrainingStoppedError",
 ]
 
 
@@ -82,3 +84,9 @@ class RunError(LuceError, OSError):
     """A run folder cannot be trusted, read or written."""
 
     exit_code = 4
+
+
+class TrainingStoppedError(LuceError):
+    """Ctrl-C stopped training after a batch; it was saved, and the message says how to go on."""
+
+    exit_code = 130

@@ -67,6 +67,7 @@ class Progress(NamedTuple):
     epochs: int
     batch: int
     batches: int
+    batch_loss: float
     loss: float
     accuracy: float
     learning_rate: float
@@ -299,18 +300,21 @@ def _epoch(
         since = time.perf_counter()
         share = (state.epoch * batches + batch) / (recipe.epochs * batches)
         rate = recipe.learning_rate * SCHEDULES[recipe.schedule](share, state.epoch, recipe.decay)
-        _step(state, examples, order[bounds[batch] : bounds[batch + 1]], rate, recipe)
+        rows = order[bounds[batch] : bounds[batch + 1]]
+        batch_loss = _step(state, examples, rows, rate, recipe)
         epoch = state.epoch + 1
         loss, accuracy = state.running()
         state.seconds += time.perf_counter() - since
         record = None
         if state.batch == batches:
             record = _end_epoch(state, recipe, validation, loss, accuracy, rate)
-        yield Progress(epoch, recipe.epochs, batch + 1, batches, loss, accuracy, rate, record)
+        yield Progress(
+            epoch, recipe.epochs, batch + 1, batches, batch_loss, loss, accuracy, rate, record
+        )
 
 
-def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: Recipe) -> None:
-    """Take one batch: forward, backward, update; add to the running sums."""
+def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: Recipe) -> float:
+    """Take one batch: forward, backward, update, running sums; return its mean loss."""
     features, target = examples.features[rows], examples.target[rows]
     with torch.autocast(features.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
         logits = state.network(features)
@@ -341,6 +345,7 @@ def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: R
     state.optimizer.step()
     state.batch += 1
     state.sums = [s + v for s, v in zip(state.sums, (value * total, hit, total), strict=True)]
+    return value
 
 
 def _end_epoch(

@@ -1,0 +1,388 @@
+"""train(): a source → load, split, fit the candidates, keep the best, score it → a saved run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import shlex
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luce import __version__, models
+from luce.data.schema import Schema
+from luce.data.sources import load_dataset
+from luce.data.split import check_labels, three_way
+from luce.errors import ArgumentError, DivergenceError, LuceError, RunError, TrainingStoppedError
+from luce.evaluation import metrics
+from luce.progress import Display
+from luce.request import Request
+from luce.run import TRUSTED, Run, load_run, read_config
+from luce.storage import FORMAT, read_tensors, sha256, write_json, write_tensors, write_whole
+
+__all__ = ["environment", "train"]
+
+# The training rows are scored beside the held-out ones on at most so many.
+SCORED_TRAINING_ROWS = 10_000
+
+
+def train(
+    source: Any = None,
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    name: str | None = None,
+    out: str | Path = "runs",
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+    **arguments: Any,
+) -> Run:
+    """Train a classifier on labelled data, score it on rows it has not seen, and save it.
+
+    Parameters
+    ----------
+    source : str, Path, array, DataFrame or tuple
+        What to learn from, as for :func:`luce.load_dataset`.
+    preset : {"tutorial"}, optional
+        A whole recipe by name; single arguments override it.
+    config : path, optional
+        The ``config.json`` of an earlier run: do the same again, with `arguments` on top.
+    name : str, optional
+        The run's name; by default the source's.
+    out : path, default="runs"
+        The folder of the run folders.
+    resume : bool, default=False
+        Go on with an interrupted run of this name, to the same bits as without interruption.
+    overwrite : bool, default=False
+        Replace a run of this name.
+    display : Display, optional
+        Where to show progress; by default nowhere.
+    **arguments
+        ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
+        are); ``model`` ("auto", "linear", "mlp", "cnn"); ``validation_size`` (0.1) and
+        ``test_size`` (0.2), shares of the rows held out, in the classes' proportions;
+        ``normalise`` ("standard", "none", or a mean and deviation); ``seed`` (0);
+        ``report_every`` (batches); and every option of :class:`luce.NeuralClassifier`.
+
+    Returns
+    -------
+    Run
+        The trained run, as :func:`luce.load_run` gives it.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, or the run folder exists already.
+    DataError
+        If the data cannot be used; no run folder is made then.
+    RunError
+        If the folder cannot be written, or does not fit what is to be resumed.
+    TrainingStoppedError
+        After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
+    """
+    display = display or Display()
+    if isinstance(source, str | Path):
+        arguments["source"] = str(source)
+    request = Request.make(arguments, preset=preset, config=config)
+    if source is None:
+        source = request.source
+    if source is None:
+        raise ArgumentError("train needs a source: a name such as digits, a file or a folder.")
+    path = Path(out) / (name or _name_of(source))
+    if resume:
+        request = Request.from_json(read_config(path)["request"])
+        request.agree(arguments)
+    elif path.exists() and not overwrite:
+        raise ArgumentError(
+            f"{path} exists already. Give another --name, --resume to go on with it, "
+            "or --overwrite to replace it."
+        )
+    return _Training(path, request, display or Display(), resume=resume).run(source)
+
+
+class _Training:
+    """One training run from loaded data to the saved folder."""
+
+    def __init__(self, path: Path, request: Request, display: Display, *, resume: bool) -> None:
+        self.path = path
+        self.request = request
+        self.display = display
+        self.resume = resume
+        self.opened = resume
+        self.history: list[dict[str, Any]] = []
+        self.display.report_every = request.report_every
+
+    def run(self, source: Any) -> Run:
+        """Do all of it."""
+        self._load(source)
+        try:
+            board = self._fit_candidates()
+            self._save(board)
+        except TrainingStoppedError:
+            raise
+        except LuceError as error:
+            self._clean_up(error)
+            raise
+        finally:
+            self.display.stop()
+        return load_run(self.path)
+
+    def _load(self, source: Any) -> None:
+        """Load and split the data, fit the schema on the training rows, encode all of them."""
+        request = self.request
+        dataset = load_dataset(source, target=request.target, features=request.features)
+        self.display.say_all(dataset.schema.describe())
+        self.display.say_all(f"note: {notice}" for notice in dataset.notices)
+        check_labels(dataset.labels)
+        if request.test is not None:
+            schema = dataset.schema.with_classes(dataset.classes)
+            test = load_dataset(request.test, target=request.target, schema=schema)
+            dataset = replace(dataset, test=test)
+        split = {
+            "validation_size": request.validation_size,
+            "test_size": 0.0 if dataset.test is not None else request.test_size,
+            "seed": request.seed,
+        }
+        training, validation, held_out = three_way(dataset.labels, **split)
+        test = dataset.test if dataset.test is not None else dataset.take(held_out)
+        self.parts = {
+            "train": dataset.take(training),
+            "validation": dataset.take(validation),
+            "test": test,
+        }
+        fitted = dataset.schema.fit(self.parts["train"].features, normalise=request.normalise)
+        self.schema: Schema = fitted.with_classes(dataset.classes)
+        self.encoded = {
+            part: self.schema.encode(data.features)[0] if len(data) else None
+            for part, data in self.parts.items()
+        }
+        self.candidates = models.candidates(request.model, self.schema.input_shape)
+        if len(self.candidates) > 1 and not len(validation):
+            raise ArgumentError(
+                "model='auto' compares candidates on validation rows: give a validation_size above "
+                f"0, or name one model: {', '.join(self.candidates)}."
+            )
+        self.config = {
+            "luce": __version__,
+            "format": FORMAT,
+            "request": asdict(request),
+            "data": {
+                "name": dataset.name,
+                "fingerprint": dataset.fingerprint(),
+                "rows": {part: len(data) for part, data in self.parts.items()},
+                "input_shape": list(self.schema.input_shape),
+                "classes": len(dataset.classes),
+            },
+            "split": split,
+            "resume": self._resume_command(),
+        }
+        if self.resume:
+            before = read_config(self.path)["data"]
+            if before != self.config["data"]:
+                raise RunError(
+                    f"{self.path} was trained on other data than {dataset.name} holds now. "
+                    "Train again with --overwrite."
+                )
+
+    def _fit_candidates(self) -> list[dict[str, Any]]:
+        """Train every candidate; return the leaderboard, best first."""
+        board: list[dict[str, Any]] = []
+        for model in self.candidates:
+            try:
+                estimator = self._fit(model)
+            except DivergenceError as error:
+                if len(self.candidates) == 1:
+                    raise
+                self.display.say(f"note: {model} is out: {error}")
+                continue
+            record = {
+                "model": model,
+                "parameters": models.describe(estimator)["parameters"],
+                "seconds": estimator.history_[-1]["seconds"],
+                "estimator": estimator,
+            }
+            scored = self._score(estimator, "validation")
+            if scored:
+                record |= {k: scored[k] for k in ("accuracy", "log_loss")}
+            board.append(record)
+        if not board:
+            raise DivergenceError("no candidate could be trained. Lower learning_rate.")
+        return sorted(board, key=lambda record: record.get("log_loss", 0.0))
+
+    def _fit(self, model: str) -> models.NeuralClassifier:
+        """Train one candidate, saving where it stands after every epoch."""
+        estimator = models.make(model, {"seed": self.request.seed, **self.request.options})
+        checkpoint = self.path / "checkpoints" / f"{model}.safetensors"
+        steps = estimator.fit_steps(
+            self.encoded["train"],
+            self.parts["train"].labels,
+            validation=self._validation(),
+            resume=read_tensors(checkpoint) if self.resume and checkpoint.exists() else None,
+        )
+        earlier = list(self.history)
+        announced = False
+        with _interruptible() as stop:
+            for progress in steps:
+                if not announced:
+                    self._open()
+                    self.display.start(model, _size(estimator), self._columns())
+                    announced = True
+                self.display.batch(progress)
+                if progress.record or stop.is_set():
+                    state = estimator.state_
+                    self.history = earlier + [{"model": model, **r} for r in state.history]
+                    write_tensors(checkpoint, state.tensors(), state.scalars())
+                    self._write_history()
+                if stop.is_set():
+                    raise TrainingStoppedError(
+                        f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
+                        f"Go on with: {self._resume_command()}"
+                    )
+        self.display.stop()
+        self.history = earlier + [{"model": model, **r} for r in estimator.history_]
+        return estimator
+
+    def _open(self) -> None:
+        """Make the run folder: only now is it known that data and options can be trained on."""
+        if self.opened:
+            return
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        write_json(self.path / "config.json", self.config)
+        write_json(self.path / "environment.json", environment())
+        self.opened = True
+
+    def _save(self, board: list[dict[str, Any]]) -> None:
+        """Score the best candidate and write the run; config.json last, which makes it whole."""
+        best = board[0]
+        estimator, model = best["estimator"], best["model"]
+        scores = {part: self._score(estimator, part) for part in self.parts}
+        leaderboard = [{k: v for k, v in record.items() if k != "estimator"} for record in board]
+        write_json(self.path / "schema.json", self.schema.to_json())
+        write_tensors(self.path / "model.safetensors", models.tensors(estimator))
+        write_json(self.path / "metrics.json", {**scores, "leaderboard": leaderboard})
+        self._write_history()
+        options = {k: v for k, v in estimator.get_params().items() if k != "module"}
+        finished = {
+            **self.config,
+            "model": model,
+            "options": {k: v if _is_json(v) else repr(v) for k, v in options.items()},
+            "epochs_trained": estimator.n_iter_,
+            "files": {name: sha256(self.path / name) for name in TRUSTED},
+        }
+        write_json(self.path / "config.json", finished)
+
+    def _score(self, estimator: models.NeuralClassifier, part: str) -> dict[str, Any] | None:
+        """Return the figures of one part of the data; of a sample of the training rows."""
+        features, labels = self.encoded[part], self.parts[part].labels
+        if features is None:
+            return None
+        if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
+            rows = np.random.default_rng(self.request.seed).permutation(len(labels))
+            rows = np.sort(rows[:SCORED_TRAINING_ROWS])
+            features, labels = features[rows], labels[rows]
+        return metrics.summary(labels, estimator.predict_proba(features), self.schema.classes)
+
+    def _validation(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        features = self.encoded["validation"]
+        return None if features is None else (features, self.parts["validation"].labels)
+
+    def _columns(self) -> set[str]:
+        """Return the figures that the history will have."""
+        columns = {"loss", "accuracy", "learning_rate", "seconds"}
+        if self.encoded["validation"] is not None:
+            columns |= {"validation_loss", "validation_accuracy"}
+        return columns
+
+    def _write_history(self) -> None:
+        names = ["model", "epoch", *sorted(self._columns())]
+        file = io.StringIO()
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_whole(self.path / "history.csv", file.getvalue().encode())
+
+    def _resume_command(self) -> str:
+        """Return the command that goes on with this run."""
+        words = ["luce", "train", self.request.source or "SOURCE", "--name", self.path.name]
+        if self.path.parent != Path("runs"):
+            words += ["--out", str(self.path.parent)]
+        return shlex.join([*words, "--resume"])
+
+    def _clean_up(self, error: LuceError) -> None:
+        """Leave no half-made folder behind: one that cannot be resumed goes."""
+        resumable = isinstance(error, RunError) and any(self.path.glob("checkpoints/*.safetensors"))
+        if self.resume or not self.opened:
+            return
+        if resumable:
+            self.display.say(
+                f"note: go on from the last saved epoch with: {self._resume_command()}"
+            )
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event that is looked at after each batch; a second one stops.
+
+    Signals reach only the main thread; elsewhere the event is never set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def first(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def environment() -> dict[str, Any]:
+    """Return the machine and the versions that a run is trained with."""
+    import torch
+
+    return {
+        "luce": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: version(name) for name in ("torch", "numpy", "scikit-learn", "polars")},
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _name_of(source: Any) -> str:
+    """Return a run's name from its source: a file's without its ending."""
+    if not isinstance(source, str | Path):
+        return "array"
+    name = Path(source).name.removesuffix(".gz")
+    return Path(name).stem or "run"
+
+
+def _size(estimator: models.NeuralClassifier) -> int:
+    return sum(p.numel() for p in estimator.network_.parameters())
+
+
+def _is_json(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | list | tuple | dict)

@@ -1,0 +1,110 @@
+"""Plain results → the lines that the command line prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["environment", "evaluation", "headline", "information", "leaderboard", "table"]
+
+# Above this many classes a table of all of them helps nobody: the worst are shown.
+SHOWN_CLASSES = 30
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return aligned lines: the first column to the left, all others to the right."""
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
+    lines = []
+    for first, *others in cells:
+        right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *right]).rstrip())
+    return lines
+
+
+def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the candidates, best first."""
+    head = ["model", "val. accuracy", "val. log-loss", "seconds", "parameters"]
+    rows = [
+        [
+            str(record["model"]),
+            f"{record['accuracy']:.2%}" if "accuracy" in record else "–",
+            f"{record['log_loss']:.4f}" if "log_loss" in record else "–",
+            f"{record['seconds']:.1f}",
+            f"{record['parameters']:,}",
+        ]
+        for record in board
+    ]
+    return table(head, rows)
+
+
+def headline(figures: Mapping[str, Any]) -> list[str]:
+    """Return the figures of the whole, without the classes."""
+    interval, baseline = figures["accuracy_interval"], figures["baseline"]
+    return [
+        f"accuracy    {figures['accuracy']:.2%}  "
+        f"(95% interval {interval['low']:.2%} to {interval['high']:.2%}; "
+        f"always {baseline['class']!r}: {baseline['accuracy']:.2%})",
+        f"log-loss    {figures['log_loss']:.4f}",
+        f"Brier       {figures['brier_score']:.4f}",
+        f"ECE         {figures['ece']:.4f}  (top label, 15 bins of equal width)",
+        f"macro-F1    {figures['macro_f1']:.4f}",
+    ]
+
+
+def evaluation(figures: Mapping[str, Any]) -> list[str]:
+    """Return what `metrics.summary` found, for a person."""
+    lines = headline(figures)
+    per_class = figures["per_class"]
+    shown = per_class
+    if len(per_class) > SHOWN_CLASSES:
+        shown = sorted(per_class, key=lambda r: r["f1"])[:SHOWN_CLASSES]
+        lines += ["", f"the {SHOWN_CLASSES} worst of {len(per_class)} classes:"]
+    rows = [
+        [
+            str(r["class"]),
+            *(f"{r[k]:.4f}" for k in ("precision", "recall", "f1")),
+            f"{r['support']:,}",
+        ]
+        for r in shown
+    ]
+    lines += ["", *table(["class", "precision", "recall", "F1", "rows"], rows)]
+    if figures["most_confused"]:
+        pairs = [
+            [f"{r['true']} taken for {r['predicted']}", f"{r['count']:,}", f"{r['share']:.2%}"]
+            for r in figures["most_confused"][:5]
+        ]
+        lines += ["", *table(["most confused", "rows", "of class"], pairs)]
+    return lines
+
+
+def information(info: Mapping[str, Any]) -> list[str]:
+    """Return what `Run.info` found, for a person."""
+    rows = info["data"]["rows"]
+    shape = " × ".join(str(n) for n in info["input_shape"])
+    lines = [
+        f"run         {info['path']} (luce {info['luce']})",
+        f"data        {info['data']['name']}: {rows['train']:,} training, "
+        f"{rows['validation']:,} validation, {rows['test']:,} test rows",
+        f"model       {info['model']}: {shape} → {info['classes']} classes",
+        f"parameters  {info['parameters']:,}",
+        f"FLOPs       {info['flops_per_example']:,} per example "
+        "(a multiplication and an addition are two)",
+        f"size        {info['file_bytes']:,} bytes",
+    ]
+    lines += ["", *table(["layer", ""], [[r["name"], r["layer"]] for r in info["layers"]])]
+    for part in ("test", "validation", "train"):
+        scored = info["metrics"].get(part)
+        if scored:
+            lines.append(
+                f"{part:<11} accuracy {scored['accuracy']:.2%}, log-loss {scored['log_loss']:.4f}, "
+                f"ECE {scored['ece']:.4f} ({scored['rows']:,} rows)"
+            )
+    return lines
+
+
+def environment(content: Mapping[str, Any]) -> list[str]:
+    """Return the installation's versions, for a person."""
+    flat = {k: v for k, v in content.items() if k not in ("packages", "trained_at")}
+    flat |= content["packages"]
+    return table(["", ""], [[name, str(value)] for name, value in flat.items()])[1:]

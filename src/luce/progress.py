@@ -1,0 +1,133 @@
+"""What a person sees while a model trains: a bar on a terminal, a line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from luce.neural.training import Progress
+
+__all__ = ["Display"]
+
+# A column of the epoch line: heading, key in the record, format.
+COLUMNS = (
+    ("loss", "loss", "{:8.4f}"),
+    ("accuracy", "accuracy", "{:8.2%}"),
+    ("val. loss", "validation_loss", "{:9.4f}"),
+    ("val. accuracy", "validation_accuracy", "{:13.2%}"),
+    ("rate", "learning_rate", "{:9.2e}"),
+    ("seconds", "seconds", "{:7.1f}"),
+)
+
+
+class Display:
+    """Writes notices and progress to a stream; to none at all by default.
+
+    Parameters
+    ----------
+    stream : text file or None
+        Usually standard error. A terminal gets a bar, anything else a line per epoch.
+
+    Attributes
+    ----------
+    report_every : int or None
+        Also print the mean loss of the last so many batches, each time so many have passed.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._live = stream is not None and stream.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+        self._recent: list[float] = []
+        self.report_every: int | None = None
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self._stream is not None:
+            if self._bar is not None:
+                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(text, file=self._stream, flush=True)
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Print several lines."""
+        for line in lines:
+            self.say(line)
+
+    def start(self, model: str, parameters: int, columns: Collection[str]) -> None:
+        """Announce a model's training; `columns` are the keys that its records will have."""
+        self.say(f"\n{model}: {parameters:,} parameters")
+        self._recent = []
+        if self._live:
+            self._bar = _make_bar(self._stream)
+            self._bar.start()
+            self._task = None
+        else:
+            shown = [head for head, key, _ in COLUMNS if key in columns]
+            self.say("epoch  " + "  ".join(head.rjust(_width(head)) for head in shown))
+
+    def batch(self, progress: Progress) -> None:
+        """Show a batch, and the epoch that it ends, if it does."""
+        if self._stream is None:
+            return
+        if self.report_every:
+            self._recent.append(progress.batch_loss)
+            if progress.batch % self.report_every == 0:
+                mean = sum(self._recent[-self.report_every :]) / self.report_every
+                self.say(f"[{progress.epoch:2d}, {progress.batch:5d}] loss: {mean:.3f}")
+                self._recent = []
+            if progress.record:
+                self._recent = []
+        if self._bar is not None:
+            self._update_bar(progress)
+        elif progress.record:
+            self.say(_epoch_line(progress.record))
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _update_bar(self, progress: Progress) -> None:
+        total = progress.epochs * progress.batches
+        done = (progress.epoch - 1) * progress.batches + progress.batch
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total, completed=done)
+        figures = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}"
+        if progress.record and "validation_accuracy" in progress.record:
+            figures += f"  validation {progress.record['validation_accuracy']:.2%}"
+        self._bar.update(
+            self._task,
+            completed=done,
+            epoch=f"epoch {progress.epoch}/{progress.epochs}",
+            figures=f"{figures}  rate {progress.learning_rate:.1e}",
+        )
+
+
+def _make_bar(stream: TextIO | None) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.fields[epoch]}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=Console(file=stream, no_color="NO_COLOR" in os.environ),
+        refresh_per_second=8,
+    )
+
+
+def _width(head: str) -> int:
+    return {h: len(f.format(0.0)) for h, _, f in COLUMNS}[head]
+
+
+def _epoch_line(record: Mapping[str, float]) -> str:
+    cells = [
+        form.format(record[key]).rjust(_width(head)) for head, key, form in COLUMNS if key in record
+    ]
+    return f"{record['epoch']:5d}  " + "  ".join(cells)

@@ -1,0 +1,157 @@
+"""The run folder on disk: safetensors and JSON, each file written whole or not at all.
+
+::
+
+    runs/<name>/
+      config.json          what was asked, every option resolved, versions; once training has
+                           finished, the SHA-256 of the files that a prediction depends on
+      schema.json          columns, categories, classes, normalisation
+      model.safetensors    the weights
+      metrics.json         what the model scored
+      history.csv          a line per epoch
+      environment.json     the machine and the versions that trained it
+      checkpoints/         where training stood after its last epoch, one file per candidate
+
+Nothing here is ever executed, unpickled or imported: a run folder is data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from luce.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "FORMAT",
+    "read_json",
+    "read_tensors",
+    "sha256",
+    "write_json",
+    "write_tensors",
+    "write_whole",
+]
+
+# The version of the layout above. A reader refuses any other.
+FORMAT = 1
+
+# No honest JSON file of a run comes near this; a hostile one must not fill the memory.
+LARGEST_JSON = 256 * 2**20
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment it holds all of the old content or all of the new.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written (no space, no permission); the old content still stands then.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}. What was saved before still stands; "
+            "make room or choose another folder with --out."
+        ) from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain data as JSON; NaN and infinities are refused, since JSON has none."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, too large, damaged, or holds something else than an object.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_JSON + 1)
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
+    if len(text) > LARGEST_JSON:
+        raise RunError(f"{path} is larger than {LARGEST_JSON:,} bytes: no run writes such.")
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {error}.") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} must hold a JSON object, got a {type(content).__name__}.")
+    return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None
+) -> None:
+    """Write tensors, and a note of plain data in the same file, as safetensors."""
+    from safetensors.torch import save
+
+    metadata = {"format": str(FORMAT)}
+    if note is not None:
+        metadata["note"] = json.dumps(note)
+    own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    write_whole(path, save(own, metadata=metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the note that :func:`write_tensors` wrote.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, damaged, of another format, or holds numbers that are not finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        note = json.loads(metadata.get("note", "{}"))
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {error}.") from error
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
+    if metadata.get("format") != str(FORMAT):
+        raise RunError(f"{path} was not written by this version of Luce: format {metadata}.")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise RunError(f"{path} holds NaN or infinity in tensor {name!r}.")
+    return tensors, note
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
