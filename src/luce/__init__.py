@@ -15,12 +15,13 @@ __version__ = "0.1.0"
 _HOME = {
     "LuceError": "errors",
     "errors": "errors",
+    "evaluation": "evaluation",
 }
 
-__all__ = ["LuceError", "errors"]
+__all__ = ["LuceError", "errors", "evaluation"]
 
 if TYPE_CHECKING:
-    from luce import errors
+    from luce import errors, evaluation
     from luce.errors import LuceError
 
 
