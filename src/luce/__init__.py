@@ -13,17 +13,36 @@ __version__ = "0.1.0"
 
 # name → the module that holds it; a module's own name stands for the module.
 _HOME = {
+    "Dataset": "data.sources",
     "LuceError": "errors",
     "NeuralClassifier": "neural.classifier",
+    "Run": "run",
     "errors": "errors",
+    "evaluation": "evaluation",
+    "load_dataset": "data.sources",
+    "load_run": "run",
+    "train": "fitting",
 }
 
-__all__ = ["LuceError", "NeuralClassifier", "errors"]
+__all__ = [
+    "Dataset",
+    "LuceError",
+    "NeuralClassifier",
+    "Run",
+    "errors",
+    "evaluation",
+    "load_dataset",
+    "load_run",
+    "train",
+]
 
 if TYPE_CHECKING:
-    from luce import errors
+    from luce import errors, evaluation
+    from luce.data.sources import Dataset, load_dataset
     from luce.errors import LuceError
+    from luce.fitting import train
     from luce.neural.classifier import NeuralClassifier
+    from luce.run import Run, load_run
 
 
 def __getattr__(name: str) -> object:

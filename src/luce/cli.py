@@ -66,7 +66,9 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="Repeat the run of this config.json; options override it.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The run's name.  [default: the source's]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The run's name.  [default: the source's]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the run folders.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run.")] = False,
@@ -87,9 +89,7 @@ def train(
         typer.Option(help="sigmoid, tanh, relu, relu6, leaky_relu, elu, silu, mish or gelu."),
     ] = None,
     dropout: Annotated[float | None, typer.Option(help="Share of units dropped.")] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="cross_entropy, hinge or squared_error.")
-    ] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy, hinge or squared_error.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="From 0 to below 1.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The highest rate.")] = None,
@@ -169,7 +169,9 @@ def train(
         lines += ["", f"on {run.metrics['test']['rows']:,} test rows, touched once:"]
         lines += printing.headline(run.metrics["test"])
     _print(lines)
-    _next(f"{run.path} holds the run.", f"luce evaluate {run.path} {run.config['request']['source']}")
+    _next(
+        f"{run.path} holds the run.", f"luce evaluate {run.path} {run.config['request']['source']}"
+    )
 
 
 @app.command()
@@ -261,7 +263,9 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise ArgumentError(f"--hidden takes widths such as 256 or 512,256; got {text!r}.") from error
+        raise ArgumentError(
+            f"--hidden takes widths such as 256 or 512,256; got {text!r}."
+        ) from error
 
 
 def _normalise(text: str | None) -> str | tuple[float, float] | None:
@@ -317,7 +321,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         status = _fail("interrupted.", 130)
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does: nothing to say, and nobody to say it to.
+        # The reader of our output has gone, as `head` does: there is nobody to say anything to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except Exception as error:

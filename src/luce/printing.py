@@ -41,10 +41,10 @@ def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:
 def headline(figures: Mapping[str, Any]) -> list[str]:
     """Return the figures of the whole, without the classes."""
     interval, baseline = figures["accuracy_interval"], figures["baseline"]
+    beside = f"95% interval {interval['low']:.2%} to {interval['high']:.2%}"
+    always = f"always {baseline['class']!r}: {baseline['accuracy']:.2%}"
     return [
-        f"accuracy    {figures['accuracy']:.2%}  "
-        f"(95% interval {interval['low']:.2%} to {interval['high']:.2%}; "
-        f"always {baseline['class']!r}: {baseline['accuracy']:.2%})",
+        f"accuracy    {figures['accuracy']:.2%}  ({beside}; {always})",
         f"log-loss    {figures['log_loss']:.4f}",
         f"Brier       {figures['brier_score']:.4f}",
         f"ECE         {figures['ece']:.4f}  (top label, 15 bins of equal width)",
@@ -82,14 +82,13 @@ def information(info: Mapping[str, Any]) -> list[str]:
     """Return what `Run.info` found, for a person."""
     rows = info["data"]["rows"]
     shape = " × ".join(str(n) for n in info["input_shape"])
+    counts = ", ".join(f"{rows[part]:,} {part}" for part in ("train", "validation", "test"))
     lines = [
         f"run         {info['path']} (luce {info['luce']})",
-        f"data        {info['data']['name']}: {rows['train']:,} training, "
-        f"{rows['validation']:,} validation, {rows['test']:,} test rows",
+        f"data        {info['data']['name']}: {counts} rows",
         f"model       {info['model']}: {shape} → {info['classes']} classes",
         f"parameters  {info['parameters']:,}",
-        f"FLOPs       {info['flops_per_example']:,} per example "
-        "(a multiplication and an addition are two)",
+        f"FLOPs       {info['flops_per_example']:,} per example; multiply and add count as two",
         f"size        {info['file_bytes']:,} bytes",
     ]
     lines += ["", *table(["layer", ""], [[r["name"], r["layer"]] for r in info["layers"]])]

@@ -1,0 +1,30 @@
+"""What a classifier's probabilities are worth: figures, calibration, sets, mistakes.
+
+The modules are usable alone and need only labels and probabilities, whoever made them; each is
+imported on first use.
+
+``metrics``
+    accuracy, log-loss, Brier score, calibration error, per-class scores, all in ``summary``.
+``mistakes``
+    the rows to look at: most wrong, least certain, most confused, likely label errors.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__all__ = ["calibration", "conformal", "metrics", "mistakes"]
+
+if TYPE_CHECKING:
+    from luce.evaluation import metrics, mistakes
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'luce.evaluation' has no attribute {name!r}")
+    return importlib.import_module(f"luce.evaluation.{name}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,118 @@
+"""Intervals for a share and for a mean. Public through `luce.evaluation.metrics`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtri
+
+from luce.errors import ArgumentError, DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["bootstrap_interval", "wilson_interval"]
+
+
+def wilson_interval(
+    successes: int, trials: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Compute Wilson's interval for a share, such as an accuracy.
+
+    Unlike share ± z·s it stays within [0, 1] and holds its confidence for few trials and for shares
+    near 0 or 1 (Wilson 1927; Brown, Cai and DasGupta 2001).
+
+    Parameters
+    ----------
+    successes, trials : int
+        0 ≤ successes ≤ trials, and trials at least 1.
+    confidence : float, default 0.95
+
+    Returns
+    -------
+    tuple of float
+        Low and high.
+
+    Raises
+    ------
+    ArgumentError
+        If the counts or the confidence are out of range.
+
+    Examples
+    --------
+    >>> from luce.evaluation.metrics import wilson_interval
+    >>> [round(end, 4) for end in wilson_interval(9, 10)]
+    [0.5958, 0.9821]
+    """
+    _check_confidence("wilson_interval", confidence)
+    if not (trials >= 1 and 0 <= successes <= trials):
+        raise ArgumentError(
+            "wilson_interval: needs trials of 1 or more and 0 ≤ successes ≤ trials, "
+            f"got {successes} of {trials}."
+        )
+    z2 = float(ndtri((1 + confidence) / 2)) ** 2
+    centre = successes + z2 / 2
+    spread = np.sqrt(z2) * np.sqrt(successes * (1 - successes / trials) + z2 / 4)
+    low, high = (centre - spread) / (trials + z2), (centre + spread) / (trials + z2)
+    # The ends are exactly 0 and 1 there; rounding would leave them a hair off.
+    return (
+        0.0 if successes == 0 else float(low),
+        1.0 if successes == trials else float(high),
+    )
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
+) -> tuple[float, float]:
+    """Compute the percentile bootstrap interval for the mean of one value per row.
+
+    Rows are drawn with replacement, as many as there are; the interval holds the middle
+    ``confidence`` of the means (Efron 1979). It costs rows × resamples random numbers.
+
+    Parameters
+    ----------
+    values : array-like of shape (rows,)
+        For example `log_losses`.
+    confidence : float, default 0.95
+    resamples : int, default 1000
+    seed : int, default 0
+        The same seed gives the same interval.
+
+    Returns
+    -------
+    tuple of float
+        Low and high; equal to one another for a single row, which says nothing about spread.
+
+    Raises
+    ------
+    DataError
+        If there are no values, or some are not finite.
+
+    Examples
+    --------
+    >>> from luce.evaluation.metrics import bootstrap_interval
+    >>> bootstrap_interval([1.0, 1.0, 1.0])
+    (1.0, 1.0)
+    """
+    _check_confidence("bootstrap_interval", confidence)
+    if resamples < 1:
+        raise ArgumentError(f"bootstrap_interval: resamples must be 1 or more, got {resamples}.")
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all():
+        raise DataError(
+            "bootstrap_interval: values must be 1-D, finite and at least one, "
+            f"got shape {array.shape}."
+        )
+    generator = np.random.default_rng(seed)
+    draws = (generator.integers(len(array), size=len(array)) for _ in range(resamples))
+    means = [array[rows].mean() for rows in draws]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _check_confidence(who: str, confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ArgumentError(
+            f"{who}: confidence must lie between 0 and 1, both excluded, got {confidence}."
+        )
