@@ -164,7 +164,7 @@ class _Training:
         }
         fitted = dataset.schema.fit(self.parts["train"].features, normalise=request.normalise)
         self.schema: Schema = fitted.with_classes(dataset.classes)
-        self.encoded = {
+        self.encoded: dict[str, Any] = {
             part: self.schema.encode(data.features)[0] if len(data) else None
             for part, data in self.parts.items()
         }
@@ -221,7 +221,7 @@ class _Training:
             raise DivergenceError("no candidate could be trained. Lower learning_rate.")
         return sorted(board, key=lambda record: record.get("log_loss", 0.0))
 
-    def _fit(self, model: str) -> models.NeuralClassifier:
+    def _fit(self, model: str) -> models.Estimator:
         """Train one candidate, saving where it stands after every epoch."""
         estimator = models.make(model, {"seed": self.request.seed, **self.request.options})
         checkpoint = self.path / "checkpoints" / f"{model}.safetensors"
@@ -284,7 +284,7 @@ class _Training:
         }
         write_json(self.path / "config.json", finished)
 
-    def _score(self, estimator: models.NeuralClassifier, part: str) -> dict[str, Any] | None:
+    def _score(self, estimator: models.Estimator, part: str) -> dict[str, Any] | None:
         """Return the figures of one part of the data; of a sample of the training rows."""
         features, labels = self.encoded[part], self.parts[part].labels
         if features is None:
@@ -380,7 +380,7 @@ def _name_of(source: Any) -> str:
     return Path(name).stem or "run"
 
 
-def _size(estimator: models.NeuralClassifier) -> int:
+def _size(estimator: models.Estimator) -> int:
     return sum(p.numel() for p in estimator.network_.parameters())
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from luce.errors import ArgumentError, RunError
 from luce.neural.classifier import NeuralClassifier
 
-__all__ = ["MODELS", "candidates", "describe", "make", "restore", "tensors"]
+__all__ = ["MODELS", "Estimator", "candidates", "describe", "make", "restore", "tensors"]
+
+Estimator: TypeAlias = NeuralClassifier
 
 # What each model changes in the estimator's defaults.
 MODELS: dict[str, dict[str, Any]] = {
@@ -40,7 +42,7 @@ def candidates(model: str, input_shape: Sequence[int]) -> list[str]:
     return [model]
 
 
-def make(model: str, options: Mapping[str, Any]) -> NeuralClassifier:
+def make(model: str, options: Mapping[str, Any]) -> Estimator:
     """Return the unfitted estimator: the model's defaults, overridden by `options`.
 
     Raises
@@ -56,7 +58,7 @@ def make(model: str, options: Mapping[str, Any]) -> NeuralClassifier:
     return NeuralClassifier(model, **{**MODELS[model], **options})
 
 
-def tensors(estimator: NeuralClassifier) -> dict[str, Tensor]:
+def tensors(estimator: Estimator) -> dict[str, Tensor]:
     """Return the weights of a fitted estimator, by name."""
     return dict(estimator.network_.state_dict())
 
@@ -67,7 +69,7 @@ def restore(
     classes: Sequence[Any],
     input_shape: Sequence[int],
     weights: dict[str, Tensor],
-) -> NeuralClassifier:
+) -> Estimator:
     """Return the fitted estimator that `tensors` was taken from.
 
     Raises
@@ -83,7 +85,7 @@ def restore(
         raise RunError(f"config.json and model.safetensors do not fit together: {error}") from error
 
 
-def describe(estimator: NeuralClassifier) -> dict[str, Any]:
+def describe(estimator: Estimator) -> dict[str, Any]:
     """Return layers, parameters, bytes and FLOPs per example of a fitted estimator.
 
     A multiplication and an addition count as two FLOPs; only matrix products and convolutions are

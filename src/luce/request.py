@@ -66,7 +66,9 @@ class Request:
         if not isinstance(content, dict) or content.keys() != names:
             raise RunError(f"config.json is damaged: its request must have {sorted(names)}.")
         # JSON has lists where Python has tuples.
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
+        }
         options = plain["options"]
         if not isinstance(options, dict):
             raise RunError(f"config.json is damaged: its options are {options!r}.")

@@ -36,7 +36,7 @@ class Run:
         What was asked for, and every option as it was resolved.
     schema : Schema
         How raw features become numbers, and the classes.
-    estimator : NeuralClassifier
+    estimator : estimator
         The fitted model, on encoded features.
     metrics : dict
         What it scored: on the test, validation and training rows; the leaderboard.
@@ -54,7 +54,7 @@ class Run:
     path: Path
     config: dict[str, Any]
     schema: Schema
-    estimator: models.NeuralClassifier
+    estimator: models.Estimator
     metrics: dict[str, Any]
 
     @property
