@@ -243,7 +243,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise DataError(
                 "NeuralClassifier: y must have at least two classes, got 1 class: "
-                f"{self.classes_[0]!r}."
+                f"{self.classes_.tolist()[0]!r}."
             )
         self.input_shape_ = features.shape[1:]
         weight = self._weights(features, labels, sample_weight)
@@ -257,7 +257,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         recipe = resolve(self.get_params(deep=False), rows=len(features))
         self.network_ = self._build(device)
         examples = _examples(features, codes, weight, device)
-        self._check_logits(examples)
+        self._check_outputs(examples, recipe.loss)
         self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
         if resume is not None:
             self.state_.load(*resume)
@@ -448,14 +448,14 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unknown = self.classes_[np.minimum(codes, len(self.classes_) - 1)] != labels
         if unknown.any():
             raise DataError(
-                f"NeuralClassifier: validation holds the label {labels[unknown][0]!r}, "
+                f"NeuralClassifier: validation holds the label {labels[unknown].tolist()[0]!r}, "
                 "which the training labels do not."
             )
         return _examples(features, codes, None, device)
 
     @torch.no_grad()
-    def _check_logits(self, examples: Examples) -> None:
-        """See on a few rows that the module returns logits of the right shape."""
+    def _check_outputs(self, examples: Examples, loss: Loss) -> None:
+        """See on a few rows that the module returns logits, and the loss a value for each."""
         few = examples.features[:16]
         logits = self.network_.eval()(few)
         expected = (len(few), len(self.classes_))
@@ -464,6 +464,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ArgumentError(
                 "NeuralClassifier: module must return logits of shape (rows, classes) = "
                 f"{expected}, got {received}."
+            )
+        losses = loss(logits, examples.target[:16])
+        if losses.shape != (len(few),):
+            raise ArgumentError(
+                "NeuralClassifier: loss must return one value per example, shape "
+                f"({len(few)},), got shape {tuple(losses.shape)}. Take no mean in it."
             )
         sums_to_one = (logits.sum(dim=1) - 1).abs().max() < 1e-3
         if bool(sums_to_one) and bool((logits >= 0).all()):
@@ -500,10 +506,15 @@ def _examples(
 ) -> Examples:
     """Return rows as tensors on the device; no copy on the CPU."""
     return Examples(
-        torch.from_numpy(np.require(X, requirements="W")).to(device),
+        _tensor(X).to(device),
         torch.from_numpy(codes.astype(np.int64)).to(device),
         None if weight is None else torch.from_numpy(weight).to(device),
     )
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor: without a copy unless it is read-only or not row by row."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _rows(weight: NDArray[Any] | None, rows: NDArray[Any]) -> NDArray[Any] | None:
