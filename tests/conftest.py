@@ -1,13 +1,22 @@
 """What every test stands on: real data where they are given, one thread, repeatable examples."""
 
 import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
+
+from luce import cli
 
 settings.register_profile("luce", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("luce")
+
+# Two workers share two cores; more threads would only wait for each other.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +26,35 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("LUCE_DATA_DIR is not set: the real data are not here")
     return Path(folder)
+
+
+@dataclass
+class Finished:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def luce_command(monkeypatch, capfd):
+    """Return a function that runs `luce ARGUMENTS` in this process."""
+
+    def run(*arguments: object, stdin: str | None = None) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["luce", *map(str, arguments)])
+        if stdin is not None:
+            reading, writing = os.pipe()
+            os.write(writing, stdin.encode())
+            os.close(writing)
+            monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        if stdin is not None:
+            sys.stdin.close()
+        sys.stdout.flush()
+        captured = capfd.readouterr()
+        return Finished(stopped.value.code, captured.out, captured.err)
+
+    return run

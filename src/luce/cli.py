@@ -323,7 +323,8 @@ def main() -> NoReturn:
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does: there is nobody to say anything to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141
+        # As typer itself ends when a write, not the last flush, finds the pipe closed.
+        status = 1
     except Exception as error:
         # Typer's own: a wrong option or argument. Newer versions no longer derive them from click.
         if debug or not hasattr(error, "format_message"):

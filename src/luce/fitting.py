@@ -169,6 +169,8 @@ class _Training:
             for part, data in self.parts.items()
         }
         self.candidates = models.candidates(request.model, self.schema.input_shape)
+        for model in self.candidates:
+            self._estimator(model).outline(self.schema.input_shape, len(dataset.classes))
         if len(self.candidates) > 1 and not len(validation):
             raise ArgumentError(
                 "model='auto' compares candidates on validation rows: give a validation_size above "
@@ -221,9 +223,12 @@ class _Training:
             raise DivergenceError("no candidate could be trained. Lower learning_rate.")
         return sorted(board, key=lambda record: record.get("log_loss", 0.0))
 
+    def _estimator(self, model: str) -> models.Estimator:
+        return models.make(model, {"seed": self.request.seed, **self.request.options})
+
     def _fit(self, model: str) -> models.Estimator:
         """Train one candidate, saving where it stands after every epoch."""
-        estimator = models.make(model, {"seed": self.request.seed, **self.request.options})
+        estimator = self._estimator(model)
         checkpoint = self.path / "checkpoints" / f"{model}.safetensors"
         steps = estimator.fit_steps(
             self.encoded["train"],

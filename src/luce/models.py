@@ -19,7 +19,7 @@ Estimator: TypeAlias = NeuralClassifier
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {},
     "mlp": {},
-    "cnn": {},
+    "cnn": {"learning_rate": 0.01, "l2": 0.05},
 }
 
 # Below this many pixels a side there is nothing for convolutions to find.

@@ -91,7 +91,8 @@ def information(info: Mapping[str, Any]) -> list[str]:
         f"FLOPs       {info['flops_per_example']:,} per example; multiply and add count as two",
         f"size        {info['file_bytes']:,} bytes",
     ]
-    lines += ["", *table(["layer", ""], [[r["name"], r["layer"]] for r in info["layers"]])]
+    width = max(len(layer["name"]) for layer in info["layers"])
+    lines += ["", *(f"{r['name'].ljust(width)}  {r['layer']}" for r in info["layers"]), ""]
     for part in ("test", "validation", "train"):
         scored = info["metrics"].get(part)
         if scored:

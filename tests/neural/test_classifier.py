@@ -99,7 +99,7 @@ def test_a_callable_is_given_shape_and_classes(iris):
 
 @pytest.mark.parametrize("last", [nn.Softmax(dim=1), nn.Sigmoid()], ids=["softmax", "sigmoid"])
 def test_a_module_that_ends_in_a_softmax_is_warned_about(iris, last):
-    """Probabilities instead of logits are said loudly; numbers that merely lie in [0, 1] are not."""
+    """Probabilities instead of logits are said loudly; numbers that lie in [0, 1] are not."""
     X, y = iris
     module = nn.Sequential(nn.Linear(4, 3), last)
     model = luce.NeuralClassifier(module, epochs=1)
@@ -132,7 +132,9 @@ def test_a_loss_of_ones_own_takes_logits_and_target(iris):
 def test_a_loss_that_is_a_mean_is_refused(iris):
     """A loss that returns one number for the batch cannot be weighted, and is refused."""
     X, y = iris
-    with pytest.raises(ArgumentError, match=r"one value per example, shape \(\d+,\), got shape \(\)"):
+    with pytest.raises(
+        ArgumentError, match=r"one value per example, shape \(\d+,\), got shape \(\)"
+    ):
         luce.NeuralClassifier(**QUICK, loss=nn.functional.cross_entropy).fit(X, y)
 
 

@@ -130,9 +130,7 @@ def test_stopping_after_any_batch_and_resuming_gives_the_same_bits(blobs):
             pass
         assert_same_bits(weights(whole), weights(resumed))
         untimed = [{k: v for k, v in r.items() if k != "seconds"} for r in whole.history_]
-        assert untimed == [
-            {k: v for k, v in r.items() if k != "seconds"} for r in resumed.history_
-        ]
+        assert untimed == [{k: v for k, v in r.items() if k != "seconds"} for r in resumed.history_]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(blobs):

@@ -73,7 +73,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     batch_size : int, default=128
         Rows per step.
     epochs : int or "auto", default="auto"
-        Passes over the data; "auto" gives about 2,000 steps, between 10 and 200 epochs.
+        Passes over the data; "auto" gives about 1,000 steps, between 10 and 100 epochs.
     patience : int or None, default=None
         Early stopping: end when the validation log-loss has not improved for so many epochs, and
         keep the best epoch's weights.
@@ -357,7 +357,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_ = np.array(classes)
         self.input_shape_ = tuple(input_shape)
         self.n_features_in_ = self.input_shape_[0]
-        network = self._build(choose_device(self.device, self.precision))
+        network = self.outline(self.input_shape_, len(self.classes_))
         expected = {k: _described(v) for k, v in network.state_dict().items()}
         received = {k: _described(v) for k, v in tensors.items()}
         for name in sorted(expected.keys() | received.keys()):
@@ -366,9 +366,33 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     f"NeuralClassifier: tensor {name!r} must be {expected.get(name, 'absent')}, "
                     f"got {received.get(name, 'none')}."
                 )
-        network.load_state_dict(tensors)
-        self.network_ = network.eval()
+        network.load_state_dict(tensors, assign=True)
+        self.network_ = network.to(choose_device(self.device, self.precision)).eval()
         return self
+
+    def outline(self, input_shape: Sequence[int], n_classes: int) -> nn.Module:
+        """Return the network that these options describe, without memory for its weights.
+
+        Parameters
+        ----------
+        input_shape : sequence of int
+            Shape of one example.
+        n_classes : int
+            Number of classes.
+
+        Returns
+        -------
+        nn.Module
+            The network on PyTorch's "meta" device: shapes and dtypes only.
+
+        Raises
+        ------
+        ArgumentError
+            If an option has a value that is not allowed, of the network or of its training.
+        """
+        resolve(self.get_params(deep=False), rows=1)
+        with torch.device("meta"):
+            return self._new_network(tuple(input_shape), n_classes).to(PRECISIONS[self.precision])
 
     # ---------------------------------------------------------------------------------------------
 
@@ -382,11 +406,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return a new network with the seed's initial weights; the caller's is never touched."""
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            network = self._new_network()
+            network = self._new_network(tuple(self.input_shape_), len(self.classes_))
         return network.to(device, PRECISIONS[self.precision])
 
-    def _new_network(self) -> nn.Module:
-        shape, classes = tuple(self.input_shape_), len(self.classes_)
+    def _new_network(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if isinstance(self.module, nn.Module):
             return copy.deepcopy(self.module)
         if callable(self.module):
