@@ -13,14 +13,17 @@ __version__ = "0.1.0"
 
 # name → the module that holds it; a module's own name stands for the module.
 _HOME = {
+    "Dataset": "data",
     "LuceError": "errors",
     "errors": "errors",
+    "load_dataset": "data",
 }
 
-__all__ = ["LuceError", "errors"]
+__all__ = ["Dataset", "LuceError", "errors", "load_dataset"]
 
 if TYPE_CHECKING:
     from luce import errors
+    from luce.data import Dataset, load_dataset
     from luce.errors import LuceError
 
 
