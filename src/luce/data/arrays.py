@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -26,6 +25,7 @@ from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import polars as pl
 
@@ -110,14 +110,15 @@ class ArraySchema(Schema):
 
     @property
     def feature_names(self) -> list[str]:
-        """``x0``, ``x1``, …"""
+        """``x0``, ``x1``, … in order."""
         return [f"x{i}" for i in range(self.columns)]
 
     def describe(self) -> list[str]:
         """Return the one line there is to say."""
         return [f"array  {self.columns:,} columns of numbers"]
 
-    def _body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
+        """Return what is particular to the kind; see `Schema.body`."""
         return {
             "columns": self.columns,
             "mean": None if self.mean is None else list(self.mean),
@@ -125,7 +126,8 @@ class ArraySchema(Schema):
         }
 
     @classmethod
-    def _from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
+    def from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
+        """Return the schema of a checked `body`; see `Schema.from_body`."""
         json_keys(body, {"columns", "mean", "scale"}, "an array schema")
         columns = json_whole(body["columns"], "columns", 1, 2**31)
         if body["mean"] is None and body["scale"] is None:
@@ -137,8 +139,8 @@ class ArraySchema(Schema):
         return cls(columns=columns, mean=tuple(mean), scale=tuple(scale), **common)
 
 
-def check_array(array: Any, *, name: str = "X", columns: int | None = None) -> np.ndarray:
-    """Return `array` after checking that it is a matrix of finite numbers.
+def check_array(values: Any, *, name: str = "X", columns: int | None = None) -> np.ndarray:
+    """Return `values` as an array, after checking that it is a matrix of finite numbers.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def check_array(array: Any, *, name: str = "X", columns: int | None = None) -> n
         If it is not 2-D, not of numbers, has other than `columns` columns, or holds NaN, ±Inf or
         a number beyond float32; the message names the first row and column.
     """
-    array = np.asarray(array)
+    array: np.ndarray = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name}: must be an array of real numbers, got {array.dtype}.")
     if array.ndim != 2 or array.shape[1] == 0:
@@ -174,9 +176,10 @@ def read_npy(path: Path) -> np.ndarray:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty.")
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise _unreadable(path, error) from error
+    return array
 
 
 def read_npz(path: Path, features: str | None, target: str | None) -> dict[str, np.ndarray]:

@@ -86,7 +86,7 @@ def frame_blocks(path: Path, *, rows: int) -> Iterator[pl.DataFrame]:
 def csv_blocks(
     lines: Iterable[bytes], *, where: str, rows: int, delimiter: str | None = None
 ) -> Iterator[pl.DataFrame]:
-    """Yield blocks of string columns from the lines of a CSV in UTF-8.
+    r"""Yield blocks of string columns from the lines of a CSV in UTF-8.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def csv_blocks(
 
     Examples
     --------
-    >>> [frame.shape for frame in csv_blocks([b"a,b\\n", b"1,2\\n", b"3,4\\n"], where="x", rows=1)]
+    >>> [frame.shape for frame in csv_blocks([b"a,b\n", b"1,2\n", b"3,4\n"], where="x", rows=1)]
     [(1, 2), (1, 2)]
     """
     text = _decoded(lines, where)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import zlib
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from luce.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["idx_blocks", "is_idx", "labels_beside", "parse_idx", "read_idx", "splits_in"]
 
@@ -72,13 +72,16 @@ def idx_blocks(path: Path, *, rows: int) -> Iterator[np.ndarray]:
             start += file.read(4 * start[3]) if len(start) == 4 else b""
             dtype, shape = _header(start, str(path))
             row_bytes = prod(shape[1:]) * dtype.itemsize
+            if row_bytes > 2**30:
+                raise DataError(f"{path}: the header promises {row_bytes:,} bytes a row; damaged.")
             for part in row_slices(shape[0], row_bytes, rows):
                 count = part.stop - part.start
                 content = file.read(count * row_bytes)
                 if len(content) != count * row_bytes:
                     raise DataError(
                         f"{path}: the header promises {shape[0]:,} rows, the file ends before row "
-                        f"{part.start + len(content) // row_bytes + 1:,}. It is damaged: get it again."
+                        f"{part.start + len(content) // row_bytes + 1:,}. It is damaged: get it "
+                        f"again."
                     )
                 block = np.frombuffer(content, dtype).reshape(count, *shape[1:])
                 yield block.astype(dtype.newbyteorder("="), copy=False)

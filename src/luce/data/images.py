@@ -6,7 +6,6 @@ import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -26,11 +25,16 @@ from luce.data.schema import (
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
 
 __all__ = ["IMAGE_ENDINGS", "ImageSchema", "as_images", "list_images", "read_images", "survey"]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+IN_CACHE = 1024
+"""How much smaller than a block for reading a block for arithmetic is, to stay in cache."""
+
 LONGEST_SIDE = 256
 """Images of a folder whose commonest size is larger are scaled down to it: photographs would not
 fit in memory as they are."""
@@ -70,7 +74,7 @@ class ImageSchema(Schema):
         if normalise == "standard" and len(images):
             # Counting the 256 values is exact, and every statistic follows from the counts.
             counts = np.zeros((self.channels, 256), np.int64)
-            for part in row_slices(len(images), 8 * math.prod(self.input_shape)):
+            for part in row_slices(len(images), IN_CACHE * math.prod(self.input_shape)):
                 for channel in range(self.channels):
                     values = images[part, channel].ravel()
                     counts[channel] += np.bincount(values, minlength=256)
@@ -91,8 +95,8 @@ class ImageSchema(Schema):
             with np.errstate(over="ignore"):
                 levels = np.clip((np.arange(256) / 255 - mean) / scale, -limit, limit)
             table = levels.astype(np.float32)
-            for part in row_slices(len(images), 64 * math.prod(self.input_shape)):
-                out[part, channel] = table[images[part, channel]]
+            for part in row_slices(len(images), IN_CACHE * math.prod(self.input_shape)):
+                np.take(table, images[part, channel], out=out[part, channel], mode="clip")
         return out, {}
 
     def _checked(self, features: Any) -> np.ndarray:
@@ -103,6 +107,12 @@ class ImageSchema(Schema):
                 f"{_size(images.shape[1:])}."
             )
         return images
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> Self:
+        """Return the schema of images of (channels, height, width)."""
+        channels, height, width = shape
+        return cls(channels=channels, height=height, width=width)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -118,7 +128,8 @@ class ImageSchema(Schema):
         """Return the one line there is to say."""
         return [f"images  {_size(self.input_shape)} (channels × height × width)"]
 
-    def _body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
+        """Return what is particular to the kind; see `Schema.body`."""
         return {
             "channels": self.channels,
             "height": self.height,
@@ -128,22 +139,24 @@ class ImageSchema(Schema):
         }
 
     @classmethod
-    def _from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
+    def from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
+        """Return the schema of a checked `body`; see `Schema.from_body`."""
         json_keys(body, {"channels", "height", "width", "mean", "scale"}, "an image schema")
-        sizes = {
-            "channels": json_whole(body["channels"], "channels", 1, 64),
-            "height": json_whole(body["height"], "height", 1, 2**14),
-            "width": json_whole(body["width"], "width", 1, 2**14),
-        }
-        if math.prod(sizes.values()) > 2**26:
+        empty = cls(
+            channels=json_whole(body["channels"], "channels", 1, 64),
+            height=json_whole(body["height"], "height", 1, 2**14),
+            width=json_whole(body["width"], "width", 1, 2**14),
+            **common,
+        )
+        if math.prod(empty.input_shape) > 2**26:
             refuse("an image may have at most 2^26 numbers")
         if body["mean"] is None and body["scale"] is None:
-            return cls(**sizes, **common)
+            return empty
         mean = json_numbers(body["mean"], "mean")
         scale = json_numbers(body["scale"], "scale", positive=True)
-        if not len(mean) == len(scale) == sizes["channels"]:
+        if not len(mean) == len(scale) == empty.channels:
             refuse("mean and scale must have one number per channel")
-        return cls(**sizes, mean=tuple(mean), scale=tuple(scale), **common)
+        return replace(empty, mean=tuple(mean), scale=tuple(scale))
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -248,7 +261,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def decode(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the image as uint8 of (channels, height, width); raise OSError if it cannot be read."""
+    """Return the image as uint8 of (channels, height, width), or raise OSError."""
     try:
         with warnings.catch_warnings():
             # A decompression bomb is a warning to Pillow and an unreadable file to us.
@@ -270,7 +283,7 @@ def decode(file: Path, shape: tuple[int, ...]) -> np.ndarray:
 def read_images(
     files: list[Path], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, list[int], list[Path]]:
-    """Return the images as one uint8 array, the positions of those read, and the unreadable files."""
+    """Return the images as one uint8 array, the positions of those read, and the other files."""
     out = np.empty((len(files), *shape), np.uint8)
     kept: list[int] = []
     unreadable: list[Path] = []

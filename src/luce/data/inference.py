@@ -178,14 +178,16 @@ def _number(name: str, values: pl.Series, gone: str) -> Column | None:
     )
     if counting and not gone and len(steps) and bool((steps == 1).all()):
         return Column(name=name, kind="left out", note="numbers the rows")
-    return Column(name=name, kind="number", note=f"{low:g} to {high:g}{gone}{_bad(numbers)}")
+    return Column(name=name, kind="number", note=f"{low!s:.8} to {high!s:.8}{gone}{_bad(numbers)}")
 
 
 def _boolean(name: str, values: pl.Series, gone: str) -> Column | None:
     numbers = as_booleans(values)
     if numbers.null_count():
         return None
-    return Column(name=name, kind="boolean", note=f"{numbers.mean():.0%} true{gone}")
+    return Column(
+        name=name, kind="boolean", note=f"{float(numbers.sum()) / len(numbers):.0%} true{gone}"
+    )
 
 
 def _date(name: str, values: pl.Series, gone: str) -> Column | None:

@@ -8,6 +8,7 @@ run as JSON, and read back by `Schema.from_json`, which believes nothing it has 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
@@ -91,12 +92,12 @@ class Schema(ABC):
         """Return what was inferred, as aligned lines for printing."""
 
     @abstractmethod
-    def _body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
         """Return what is particular to the kind, as plain JSON."""
 
     @classmethod
     @abstractmethod
-    def _from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
+    def from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
         """Check `body` and build the schema, or raise RunError."""
 
     def with_classes(self, classes: list[Any]) -> Self:
@@ -109,7 +110,7 @@ class Schema(ABC):
             "kind": self.kind,
             "target": self.target,
             "classes": self.classes,
-            **self._body(),
+            **self.body(),
         }
 
     @staticmethod
@@ -141,7 +142,7 @@ class Schema(ABC):
             "target": None if target is None else json_text(target, "target"),
             "classes": json_classes(body.pop("classes", None)),
         }
-        return kinds[kind]._from_body(body, common)
+        return kinds[kind].from_body(body, common)
 
 
 def check_normalise(normalise: object) -> None:
@@ -253,10 +254,11 @@ def json_classes(value: object) -> list[Any] | None:
     kind = type(value[0])
     if kind not in type_of_label or not all(type(each) is kind for each in value):
         refuse("classes must be all strings, all whole numbers or all booleans")
-    if kind is str:
-        value = [json_text(each, "classes") for each in value]
-    if kind is int and not all(-(2**63) <= each < 2**63 for each in value):
-        refuse("classes must fit 64 bits")
-    if any(a >= b for a, b in zip(value, value[1:], strict=False)):
+    for each in value:
+        if type(each) is str:
+            json_text(each, "classes")
+        elif not -(2**63) <= each < 2**63:
+            refuse("classes must fit 64 bits")
+    if any(a >= b for a, b in itertools.pairwise(value)):
         refuse("classes must be sorted and distinct")
     return value

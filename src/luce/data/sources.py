@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import polars as pl
 from luce.data import idx
 from luce.data.arrays import ArraySchema, check_array, read_npy, read_npz, row_slices
 from luce.data.catalogue import NAMES, load_named
+from luce.data.dataset import Dataset, Features
 from luce.data.frames import ENDINGS, as_frame, csv_blocks, ending, frame_blocks, read_frame
 from luce.data.images import (
     IMAGE_ENDINGS,
@@ -24,84 +24,15 @@ from luce.data.images import (
     survey,
 )
 from luce.data.labels import as_classes, labels_from_array, labels_from_series
-from luce.data.schema import Label, Schema, listed, shown
+from luce.data.schema import Schema, listed, shown
 from luce.data.split import split_rows
 from luce.data.tables import TableSchema, closest
 from luce.errors import ArgumentError, DataError, DtypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["Block", "Dataset", "load_dataset", "read_blocks"]
-
-Features = np.ndarray | pl.DataFrame
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Labelled rows as the user gave them, and how they become numbers.
-
-    Attributes
-    ----------
-    name : str
-        ``digits``, ``penguins``: the catalogue's name, or the file's without its ending.
-    features : ndarray or polars.DataFrame
-        Images: uint8 of (rows, channels, height, width). Arrays: (rows, columns) in their own
-        dtype, memory-mapped from an NPY file. Tables: every column but the target; those of a CSV
-        are strings.
-    labels : ndarray of shape (rows,), or None
-        int64, bool, or an object array of str; None where the source has none.
-    schema : Schema
-        The kinds of the columns. Its statistics are still to be fitted, unless a fitted schema was
-        given to `load_dataset`.
-    notices : tuple of str
-        What the user should know, a sentence each.
-    test : Dataset or None
-        The source's own test split, which training must not touch.
-    """
-
-    name: str
-    features: Features
-    labels: np.ndarray | None
-    schema: Schema
-    notices: tuple[str, ...] = ()
-    test: Dataset | None = None
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    @property
-    def classes(self) -> list[Label]:
-        """The distinct labels, sorted, as plain Python values."""
-        return [] if self.labels is None else sorted(set(self.labels.tolist()))
-
-    def take(self, rows: Any) -> Dataset:
-        """Return the rows at these positions; notices and test split stay behind."""
-        rows = np.arange(len(self))[rows]
-        return Dataset(
-            self.name,
-            self.features[rows],
-            None if self.labels is None else self.labels[rows],
-            self.schema,
-        )
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of features and labels, in hexadecimal; the test split not included.
-
-        The same rows give the same fingerprint in every session and on every machine.
-        """
-        digest = hashlib.sha256()
-        if isinstance(self.features, pl.DataFrame):
-            for name in self.features.columns:
-                _hash_column(digest, self.features[name])
-        else:
-            _hash_array(digest, self.features)
-        if self.labels is not None:
-            if self.labels.dtype == object:
-                _hash_column(digest, pl.Series("", self.labels.tolist(), dtype=pl.String))
-            else:
-                _hash_array(digest, self.labels)
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -127,38 +58,6 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.features)
-
-
-def _hash_array(digest: Any, array: np.ndarray) -> None:
-    little = array.dtype.newbyteorder("<")
-    digest.update(f"{little.str}{array.shape}".encode())
-    for part in row_slices(len(array), array.itemsize * max(1, array[:1].size)):
-        digest.update(np.ascontiguousarray(array[part], little).data)
-
-
-def _hash_column(digest: Any, column: pl.Series) -> None:
-    digest.update(f"{column.name}\0{column.dtype}\0{len(column)}\0".encode())
-    if (
-        column.dtype.is_nested()
-        or column.dtype in (pl.Object, pl.Categorical, pl.Decimal)
-        or (column.dtype == pl.Enum)
-    ):
-        column = pl.Series([None if v is None else repr(v) for v in column], dtype=pl.String)
-    _hash_array(digest, column.is_null().to_numpy())
-    if column.dtype == pl.Null:
-        return
-    if column.dtype in (pl.String, pl.Binary):
-        values = [b"" if v is None else v for v in column.cast(pl.Binary)]
-        _hash_array(digest, np.array([len(value) for value in values], np.int64))
-        digest.update(b"".join(values))
-        return
-    physical = column.to_physical()
-    _hash_array(
-        digest,
-        physical.cast(pl.UInt8).to_numpy()
-        if physical.dtype == pl.Boolean
-        else physical.fill_null(0).to_numpy(),
-    )
 
 
 def load_dataset(
@@ -250,12 +149,18 @@ def _from_path(
     if source in NAMES:
         return _named(str(source), data_dir)
     path = _existing(source)
-    name = path.name.split(".")[0] or path.name
     if path.is_dir():
         splits = idx.splits_in(path)
         if "train" in splits:
             return _idx_splits(path.resolve().name, splits)
         return _image_folder(path, schema)
+    return _from_file(path, target, features, schema)
+
+
+def _from_file(
+    path: Path, target: str | Path | None, features: str | None, schema: Schema | None
+) -> Dataset:
+    name = path.name.split(".")[0] or path.name
     if idx.is_idx(path):
         labels_path = Path(target) if target is not None else idx.labels_beside(path)
         labels = None if labels_path is None else idx.read_idx(_existing(labels_path))
@@ -269,11 +174,8 @@ def _from_path(
             return _from_array(name, arrays["X"], arrays.get("y"), str(path))
         case kind if kind in ENDINGS:
             return _from_table(name, read_frame(path), target, schema)
-        case kind:
-            raise DataError(
-                f"{path}: the ending {shown(kind)} is unknown. Luce reads {', '.join(ENDINGS)}, "
-                f".npz, .npy, IDX files and folders of images."
-            )
+        case _:
+            raise _unknown_ending(path)
 
 
 def _existing(source: str | Path) -> Path:
@@ -306,18 +208,14 @@ def _from_array(name: str, array: np.ndarray, labels: Any, where: str) -> Datase
     y = None if labels is None else labels_from_array(labels)
     if array.ndim >= 3:
         images = as_images(array, name=where)
-        return Dataset(name, images, y, ImageSchema(**_sizes(images.shape[1:])))
+        return Dataset(name, images, y, ImageSchema.of(images.shape[1:]))
     array = check_array(array, name=where)
     return Dataset(name, array, y, ArraySchema(columns=array.shape[1]))
 
 
-def _sizes(shape: tuple[int, ...]) -> dict[str, int]:
-    return dict(zip(("channels", "height", "width"), shape, strict=True))
-
-
 def _named(name: str, data_dir: str | Path | None) -> Dataset:
     images, labels, test = load_named(name, data_dir=data_dir)
-    schema = ImageSchema(**_sizes(images.shape[1:]))
+    schema = ImageSchema.of(images.shape[1:])
     whole = Dataset(name, images, labels, schema)
     if test is None:
         kept, held = split_rows(labels, 0.2, seed=0)
@@ -352,7 +250,7 @@ def _image_folder(folder: Path, schema: Schema | None) -> Dataset:
         raise DataError(f"{folder}: none of its {len(files)} images can be read.")
     labels = None if names is None else np.array([names[i] for i in kept], dtype=object)
     notices = ([notice] if notice else []) + _unreadable(unreadable)
-    sizes = ImageSchema(**_sizes(shape))
+    sizes = ImageSchema.of(shape)
     return Dataset(folder.resolve().name, images, labels, sizes, tuple(notices))
 
 
@@ -432,44 +330,50 @@ Part = tuple[Features, tuple[str, ...] | None, tuple[str, ...]]
 
 def _parts(source: Any, schema: Schema, rows: int) -> Iterator[Part]:
     if isinstance(source, str) and source == "-":
-        _check_kind(schema, "table", "standard input")
         frames = csv_blocks(sys.stdin.buffer, where="standard input", rows=rows)
-        yield from ((_without_target(frame, schema), None, ()) for frame in frames)
-        return
-    if not isinstance(source, str | Path):
-        if hasattr(source, "columns"):
-            _check_kind(schema, "table", "X")
-            frame = _without_target(as_frame(source), schema)
-            slices = row_slices(frame.height, 1, rows)
-            yield from ((frame[part], None, ()) for part in slices)
-        else:
-            yield from _array_parts(np.asarray(source), schema, rows, "X")
-        return
-    if source in NAMES:
-        yield from _array_parts(_named(str(source), None).features, schema, rows, str(source))
-        return
-    path = _existing(source)
+        yield from _table_parts(frames, schema, "standard input")
+    elif isinstance(source, str | Path) and source not in NAMES:
+        yield from _path_parts(_existing(source), schema, rows)
+    elif hasattr(source, "columns"):
+        frame = as_frame(source)
+        blocks = (frame[part] for part in row_slices(frame.height, 1, rows))
+        yield from _table_parts(blocks, schema, "X")
+    else:
+        named = isinstance(source, str | Path)
+        array = _named(str(source), None).features if named else np.asarray(source)
+        yield from _array_parts(array, schema, rows, str(source) if named else "X")
+
+
+def _path_parts(path: Path, schema: Schema, rows: int) -> Iterator[Part]:
     splits = idx.splits_in(path) if path.is_dir() else {}
+    kind = ending(path)
     if splits or idx.is_idx(path):
         for block in idx.idx_blocks(splits.get("train", path), rows=rows):
             yield from _array_parts(block, schema, rows, str(path))
-    elif path.is_dir() or path.suffix.lower() in IMAGE_ENDINGS:
+    elif path.is_dir() or kind in IMAGE_ENDINGS:
         _check_kind(schema, "image", str(path))
         yield from _image_parts(path, schema, rows)
-    elif ending(path) == ".npy":
+    elif kind == ".npy":
         yield from _array_parts(read_npy(path), schema, rows, str(path))
-    elif ending(path) == ".npz":
+    elif kind == ".npz":
         yield from _array_parts(read_npz(path, None, None)["X"], schema, rows, str(path))
+    elif kind in ENDINGS:
+        yield from _table_parts(frame_blocks(path, rows=rows), schema, str(path))
     else:
-        _check_kind(schema, "table", str(path))
-        if ending(path) not in ENDINGS:
-            raise DataError(f"{path}: the ending {shown(ending(path))} is unknown.")
-        for frame in frame_blocks(path, rows=rows):
-            yield _without_target(frame, schema), None, ()
+        raise _unknown_ending(path)
 
 
-def _without_target(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    return frame.drop(schema.target, strict=False) if schema.target is not None else frame
+def _unknown_ending(path: Path) -> DataError:
+    return DataError(
+        f"{path}: the ending {shown(ending(path))} is unknown. Luce reads {', '.join(ENDINGS)}, "
+        f".npz, .npy, IDX files and folders of images."
+    )
+
+
+def _table_parts(frames: Iterable[pl.DataFrame], schema: Schema, where: str) -> Iterator[Part]:
+    _check_kind(schema, "table", where)
+    for frame in frames:
+        yield frame.drop([schema.target or ""], strict=False), None, ()
 
 
 def _array_parts(array: Any, schema: Schema, rows: int, where: str) -> Iterator[Part]:

@@ -162,7 +162,7 @@ class TableSchema(Schema):
 
     @property
     def feature_names(self) -> list[str]:
-        """``age``, ``age missing``, ``island=Dream``, …"""
+        """``age``, ``age missing``, ``island=Dream``, … in order."""
         return [name for column in self.used for name in column.names]
 
     def describe(self) -> list[str]:
@@ -174,7 +174,8 @@ class TableSchema(Schema):
         wide = max((len(name) for name, _, _ in rows), default=0)
         return [f"{name:<{wide}}  {kind:<8}  {note}".rstrip() for name, kind, note in rows]
 
-    def _body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
+        """Return what is particular to the kind; see `Schema.body`."""
         columns = [
             {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(c).items()}
             for c in self.columns
@@ -182,7 +183,8 @@ class TableSchema(Schema):
         return {"columns": columns, "fitted": self.fitted}
 
     @classmethod
-    def _from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
+    def from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
+        """Return the schema of a checked `body`; see `Schema.from_body`."""
         json_keys(body, {"columns", "fitted"}, "a table schema")
         if type(body["columns"]) is not list:
             refuse("columns must be a list")
