@@ -1,0 +1,15 @@
+"""Anything → `Dataset`: sources, schemas and splits."""
+
+from luce.data.schema import Schema
+from luce.data.sources import Block, Dataset, load_dataset, read_blocks
+from luce.data.split import check_labels, split_rows
+
+__all__ = [
+    "Block",
+    "Dataset",
+    "Schema",
+    "check_labels",
+    "load_dataset",
+    "read_blocks",
+    "split_rows",
+]

@@ -1,0 +1,118 @@
+"""`Dataset`: rows as the user gave them, their labels, and how they become numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from luce.data.arrays import row_slices
+
+if TYPE_CHECKING:
+    from luce.data.schema import Label, Schema
+
+__all__ = ["Dataset", "Features"]
+
+Features = np.ndarray | pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled rows as the user gave them, and how they become numbers.
+
+    Attributes
+    ----------
+    name : str
+        ``digits``, ``penguins``: the catalogue's name, or the file's without its ending.
+    features : ndarray or polars.DataFrame
+        Images: uint8 of (rows, channels, height, width). Arrays: (rows, columns) in their own
+        dtype, memory-mapped from an NPY file. Tables: every column but the target; those of a CSV
+        are strings.
+    labels : ndarray of shape (rows,), or None
+        int64, bool, or an object array of str; None where the source has none.
+    schema : Schema
+        The kinds of the columns. Its statistics are still to be fitted, unless a fitted schema was
+        given to `load_dataset`.
+    notices : tuple of str
+        What the user should know, a sentence each.
+    test : Dataset or None
+        The source's own test split, which training must not touch.
+    """
+
+    name: str
+    features: Features
+    labels: np.ndarray | None
+    schema: Schema
+    notices: tuple[str, ...] = ()
+    test: Dataset | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def classes(self) -> list[Label]:
+        """The distinct labels, sorted, as plain Python values."""
+        return [] if self.labels is None else sorted(set(self.labels.tolist()))
+
+    def take(self, rows: Any) -> Dataset:
+        """Return the rows at these positions; notices and test split stay behind."""
+        rows = np.arange(len(self))[rows]
+        return Dataset(
+            self.name,
+            self.features[rows],
+            None if self.labels is None else self.labels[rows],
+            self.schema,
+        )
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of features and labels, in hexadecimal; the test split not included.
+
+        The same rows give the same fingerprint in every session and on every machine.
+        """
+        digest = hashlib.sha256()
+        if isinstance(self.features, pl.DataFrame):
+            for name in self.features.columns:
+                _hash_column(digest, self.features[name])
+        else:
+            _hash_array(digest, self.features)
+        if self.labels is not None:
+            if self.labels.dtype == object:
+                _hash_column(digest, pl.Series("", self.labels.tolist(), dtype=pl.String))
+            else:
+                _hash_array(digest, self.labels)
+        return digest.hexdigest()
+
+
+def _hash_array(digest: Any, array: np.ndarray) -> None:
+    little = array.dtype.newbyteorder("<")
+    digest.update(f"{little.str}{array.shape}".encode())
+    for part in row_slices(len(array), array.itemsize * max(1, array[:1].size)):
+        digest.update(np.ascontiguousarray(array[part], little).data)
+
+
+def _hash_column(digest: Any, column: pl.Series) -> None:
+    digest.update(f"{column.name}\0{column.dtype}\0{len(column)}\0".encode())
+    if (
+        column.dtype.is_nested()
+        or column.dtype in (pl.Object, pl.Categorical, pl.Decimal)
+        or (column.dtype == pl.Enum)
+    ):
+        column = pl.Series([None if v is None else repr(v) for v in column], dtype=pl.String)
+    _hash_array(digest, column.is_null().to_numpy())
+    if column.dtype == pl.Null:
+        return
+    if column.dtype in (pl.String, pl.Binary):
+        values = [b"" if v is None else v for v in column.cast(pl.Binary)]
+        _hash_array(digest, np.array([len(value) for value in values], np.int64))
+        digest.update(b"".join(values))
+        return
+    physical = column.to_physical()
+    _hash_array(
+        digest,
+        physical.cast(pl.UInt8).to_numpy()
+        if physical.dtype == pl.Boolean
+        else physical.fill_null(0).to_numpy(),
+    )

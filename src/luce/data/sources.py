@@ -1,0 +1,397 @@
+"""A name, a path or what is in memory → `Dataset`; the same, unlabelled, in blocks of rows."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from luce.data import idx
+from luce.data.arrays import ArraySchema, check_array, read_npy, read_npz, row_slices
+from luce.data.catalogue import NAMES, load_named
+from luce.data.dataset import Dataset, Features
+from luce.data.frames import ENDINGS, as_frame, csv_blocks, ending, frame_blocks, read_frame
+from luce.data.images import (
+    IMAGE_ENDINGS,
+    ImageSchema,
+    as_images,
+    list_images,
+    read_images,
+    survey,
+)
+from luce.data.labels import as_classes, labels_from_array, labels_from_series
+from luce.data.schema import Schema, listed, shown
+from luce.data.split import split_rows
+from luce.data.tables import TableSchema, closest
+from luce.errors import ArgumentError, DataError, DtypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Block", "Dataset", "load_dataset", "read_blocks"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of a source, for prediction.
+
+    Attributes
+    ----------
+    features : ndarray or polars.DataFrame
+        Raw, as in `Dataset.features`; what the schema calls the target is left out.
+    start : int
+        The position of the first row in the source.
+    names : tuple of str, or None
+        For images, the file of each row.
+    notices : tuple of str
+        What the user should know, a sentence each.
+    """
+
+    features: Features
+    start: int
+    names: tuple[str, ...] | None = None
+    notices: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def load_dataset(
+    source: Any,
+    *,
+    target: str | Path | None = None,
+    features: str | None = None,
+    schema: Schema | None = None,
+    data_dir: str | Path | None = None,
+) -> Dataset:
+    """Load labelled data of any kind.
+
+    Parameters
+    ----------
+    source : str, Path, array, frame or (features, labels)
+        A name (``digits``, ``mnist``, ``fashion-mnist``); the path of a CSV, TSV, Parquet, Arrow,
+        NPZ, NPY or IDX file, or of a folder of images; or what is in memory: an array, an
+        ``(X, y)`` pair, a pandas or polars frame.
+    target : str or Path, optional
+        Tables: the label column. NPZ: the name of the labels' array (``y``). NPY and IDX: the path
+        of the labels' file; IDX finds its own by the usual naming.
+    features : str, optional
+        NPZ: the name of the features' array (``X``).
+    schema : Schema, optional
+        A run's fitted schema: the data are read as the run needs them. Target column and image
+        size come from it, labels are given the type of its classes, and may be absent.
+    data_dir : path, optional
+        Where named data sets are looked for first; ``$LUCE_DATA_DIR`` by default.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    luce.errors.DataError
+        If the data cannot be used; the message says which line, column or file, and what to do.
+    luce.errors.ArgumentError
+        If an option does not belong to the kind of source, or a needed one is not there.
+
+    Examples
+    --------
+    >>> digits = load_dataset("digits")
+    >>> digits.features.shape, digits.classes, len(digits.test)
+    ((1438, 1, 8, 8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 359)
+    """
+    if schema is not None and target is None:
+        target = schema.target
+    if isinstance(source, str | Path):
+        dataset = _from_path(source, target, features, schema, data_dir)
+    else:
+        dataset = _from_memory(source, target, schema)
+    if features is not None and not str(source).lower().endswith(".npz"):
+        raise ArgumentError(
+            f"features names an array of an NPZ file; {shown(str(source))} is none."
+        )
+    if dataset.labels is not None and len(dataset.labels) != len(dataset):
+        raise DataError(
+            f"{dataset.name}: there are {len(dataset):,} rows of features, but "
+            f"{len(dataset.labels):,} labels. They must be of the same length."
+        )
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name}: there are no rows.")
+    return dataset if schema is None else _under(schema, dataset)
+
+
+def _under(schema: Schema, dataset: Dataset) -> Dataset:
+    """Return the dataset with a run's schema and the labels in the type of its classes."""
+    _check_kind(schema, dataset.schema.kind, dataset.name)
+    labels = dataset.labels
+    if labels is not None and schema.classes is not None:
+        labels = as_classes(labels, schema.classes, name=dataset.name)
+    test = None if dataset.test is None else _under(schema, dataset.test)
+    return replace(dataset, labels=labels, schema=schema, test=test)
+
+
+def _check_kind(schema: Schema, kind: str, name: str) -> None:
+    if schema.kind != kind:
+        raise DataError(f"{name}: the run needs data of kind {schema.kind}, this is {kind}.")
+
+
+def _from_path(
+    source: str | Path,
+    target: str | Path | None,
+    features: str | None,
+    schema: Schema | None,
+    data_dir: str | Path | None,
+) -> Dataset:
+    if source in NAMES:
+        return _named(str(source), data_dir)
+    path = _existing(source)
+    if path.is_dir():
+        splits = idx.splits_in(path)
+        if "train" in splits:
+            return _idx_splits(path.resolve().name, splits)
+        return _image_folder(path, schema)
+    return _from_file(path, target, features, schema)
+
+
+def _from_file(
+    path: Path, target: str | Path | None, features: str | None, schema: Schema | None
+) -> Dataset:
+    name = path.name.split(".")[0] or path.name
+    if idx.is_idx(path):
+        labels_path = Path(target) if target is not None else idx.labels_beside(path)
+        labels = None if labels_path is None else idx.read_idx(_existing(labels_path))
+        return _from_array(name, idx.read_idx(path), labels, str(path))
+    match ending(path):
+        case ".npy":
+            labels = None if target is None else read_npy(_existing(target))
+            return _from_array(name, read_npy(path), labels, str(path))
+        case ".npz":
+            arrays = read_npz(path, features, None if target is None else str(target))
+            return _from_array(name, arrays["X"], arrays.get("y"), str(path))
+        case kind if kind in ENDINGS:
+            return _from_table(name, read_frame(path), target, schema)
+        case _:
+            raise _unknown_ending(path)
+
+
+def _existing(source: str | Path) -> Path:
+    path = Path(source)
+    if not path.exists():
+        near = closest(str(source), list(NAMES))
+        hint = near if near.startswith("Did") else f"Names are {', '.join(NAMES)}."
+        raise DataError(
+            f"{source}: there is no such file or folder, nor a data set of that name. {hint}"
+        )
+    return path
+
+
+def _from_memory(source: Any, target: str | Path | None, schema: Schema | None) -> Dataset:
+    if isinstance(source, tuple):
+        if len(source) != 2:
+            raise DtypeError(f"source: a tuple must be (X, y), got {len(source)} items.")
+        X, y = source
+        if hasattr(X, "columns"):
+            frame = as_frame(X)
+            table = TableSchema.infer(frame) if schema is None else schema
+            return Dataset("table", frame, labels_from_array(y), table, _left_out(table))
+        return _from_array("array", np.asarray(X), y, "X")
+    if hasattr(source, "columns"):
+        return _from_table("table", as_frame(source), target, schema)
+    return _from_array("array", np.asarray(source), None, "X")
+
+
+def _from_array(name: str, array: np.ndarray, labels: Any, where: str) -> Dataset:
+    y = None if labels is None else labels_from_array(labels)
+    if array.ndim >= 3:
+        images = as_images(array, name=where)
+        return Dataset(name, images, y, ImageSchema.of(images.shape[1:]))
+    array = check_array(array, name=where)
+    return Dataset(name, array, y, ArraySchema(columns=array.shape[1]))
+
+
+def _named(name: str, data_dir: str | Path | None) -> Dataset:
+    images, labels, test = load_named(name, data_dir=data_dir)
+    schema = ImageSchema.of(images.shape[1:])
+    whole = Dataset(name, images, labels, schema)
+    if test is None:
+        kept, held = split_rows(labels, 0.2, seed=0)
+        return replace(whole.take(kept), test=whole.take(held))
+    return replace(whole, test=Dataset(name, *test, schema))
+
+
+def _idx_splits(name: str, splits: dict[str, Path]) -> Dataset:
+    found = {}
+    for split, path in splits.items():
+        labels = idx.labels_beside(path)
+        if labels is None:
+            raise DataError(f"{path}: there is no labels file beside it.")
+        found[split] = _from_array(name, idx.read_idx(path), idx.read_idx(labels), str(path))
+        if len(found[split]) != len(found[split].labels):  # type: ignore[arg-type]
+            raise DataError(f"{path}: images and labels are not of the same length.")
+    return replace(found["train"], test=found.get("test"))
+
+
+def _image_folder(folder: Path, schema: Schema | None) -> Dataset:
+    files, names = list_images(folder)
+    if names is None and schema is None:
+        raise DataError(
+            f"{folder}: the images have no labels. Put them into one sub-folder per class."
+        )
+    if isinstance(schema, ImageSchema):
+        shape, notice = schema.input_shape, None
+    else:
+        shape, notice = survey(files)
+    images, kept, unreadable = read_images(files, shape)
+    if not kept:
+        raise DataError(f"{folder}: none of its {len(files)} images can be read.")
+    labels = None if names is None else np.array([names[i] for i in kept], dtype=object)
+    notices = ([notice] if notice else []) + _unreadable(unreadable)
+    sizes = ImageSchema.of(shape)
+    return Dataset(folder.resolve().name, images, labels, sizes, tuple(notices))
+
+
+def _unreadable(files: list[Path]) -> list[str]:
+    if not files:
+        return []
+    return [f"{len(files)} unreadable images are left out: {listed([str(f) for f in files])}."]
+
+
+def _from_table(
+    name: str, frame: pl.DataFrame, target: str | Path | None, schema: Schema | None
+) -> Dataset:
+    if target is None and schema is None:
+        raise ArgumentError(
+            f"target: name the column with the labels, one of {listed(frame.columns, 10)}."
+        )
+    target = None if target is None else str(target)
+    if schema is not None and target not in frame.columns:
+        return Dataset(name, frame, None, schema)
+    if target not in frame.columns:
+        raise DataError(
+            f"{name}: there is no column {shown(target)}. {closest(str(target), frame.columns)}"
+        )
+    labels, kept = labels_from_series(frame[target])
+    frame = frame.drop(target)
+    notices = []
+    if not kept.all():
+        frame = frame.filter(pl.Series(kept))
+        notices.append(
+            f"{int((~kept).sum()):,} rows without a label in {shown(target)} are left out."
+        )
+    if schema is None:
+        schema = TableSchema.infer(frame, target=target)
+        notices += _left_out(schema)
+    return Dataset(name, frame, labels, schema, tuple(notices))
+
+
+def _left_out(schema: Schema) -> tuple[str, ...]:
+    columns = schema.columns if isinstance(schema, TableSchema) else ()
+    return tuple(
+        f"Column {shown(c.name)} is left out: {c.note}." for c in columns if c.kind == "left out"
+    )
+
+
+def read_blocks(source: Any, schema: Schema, *, rows: int = 65_536) -> Iterator[Block]:
+    """Yield the rows of a source in blocks, as a run's schema needs them, for prediction.
+
+    Only one block is in memory, except for NPZ files and named data sets, which are read whole.
+    Blocks of wide rows are shorter than `rows`, about 64 MiB.
+
+    Parameters
+    ----------
+    source : str, Path, array or frame
+        As for `load_dataset`; ``"-"`` is a CSV on standard input, and a folder of images may also
+        have them directly in it.
+    schema : Schema
+        The run's schema.
+    rows : int, default: 65,536
+        The most rows that a block may have.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If the source cannot be used, or is of another kind than the schema; from the first bad
+        row on for what is streamed.
+    """
+    if rows < 1:
+        raise ArgumentError(f"read_blocks: rows must be at least 1, got {rows}.")
+    start = 0
+    for features, names, notices in _parts(source, schema, rows):
+        yield Block(features, start, names, notices)
+        start += len(features)
+
+
+Part = tuple[Features, tuple[str, ...] | None, tuple[str, ...]]
+
+
+def _parts(source: Any, schema: Schema, rows: int) -> Iterator[Part]:
+    if isinstance(source, str) and source == "-":
+        frames = csv_blocks(sys.stdin.buffer, where="standard input", rows=rows)
+        yield from _table_parts(frames, schema, "standard input")
+    elif isinstance(source, str | Path) and source not in NAMES:
+        yield from _path_parts(_existing(source), schema, rows)
+    elif hasattr(source, "columns"):
+        frame = as_frame(source)
+        blocks = (frame[part] for part in row_slices(frame.height, 1, rows))
+        yield from _table_parts(blocks, schema, "X")
+    else:
+        named = isinstance(source, str | Path)
+        array = _named(str(source), None).features if named else np.asarray(source)
+        yield from _array_parts(array, schema, rows, str(source) if named else "X")
+
+
+def _path_parts(path: Path, schema: Schema, rows: int) -> Iterator[Part]:
+    splits = idx.splits_in(path) if path.is_dir() else {}
+    kind = ending(path)
+    if splits or idx.is_idx(path):
+        for block in idx.idx_blocks(splits.get("train", path), rows=rows):
+            yield from _array_parts(block, schema, rows, str(path))
+    elif path.is_dir() or kind in IMAGE_ENDINGS:
+        _check_kind(schema, "image", str(path))
+        yield from _image_parts(path, schema, rows)
+    elif kind == ".npy":
+        yield from _array_parts(read_npy(path), schema, rows, str(path))
+    elif kind == ".npz":
+        yield from _array_parts(read_npz(path, None, None)["X"], schema, rows, str(path))
+    elif kind in ENDINGS:
+        yield from _table_parts(frame_blocks(path, rows=rows), schema, str(path))
+    else:
+        raise _unknown_ending(path)
+
+
+def _unknown_ending(path: Path) -> DataError:
+    return DataError(
+        f"{path}: the ending {shown(ending(path))} is unknown. Luce reads {', '.join(ENDINGS)}, "
+        f".npz, .npy, IDX files and folders of images."
+    )
+
+
+def _table_parts(frames: Iterable[pl.DataFrame], schema: Schema, where: str) -> Iterator[Part]:
+    _check_kind(schema, "table", where)
+    for frame in frames:
+        yield frame.drop([schema.target or ""], strict=False), None, ()
+
+
+def _array_parts(array: Any, schema: Schema, rows: int, where: str) -> Iterator[Part]:
+    _check_kind(schema, "image" if array.ndim >= 3 else "array", where)
+    for part in row_slices(len(array), array.itemsize * max(1, array[:1].size), rows):
+        if array.ndim >= 3:
+            yield as_images(array[part], name=where, channels=schema.input_shape[0]), None, ()
+        else:
+            yield np.asarray(array[part]), None, ()
+
+
+def _image_parts(path: Path, schema: Schema, rows: int) -> Iterator[Part]:
+    files = list_images(path)[0] if path.is_dir() else [path]
+    read = 0
+    for part in row_slices(len(files), int(np.prod(schema.input_shape)), rows):
+        images, kept, unreadable = read_images(files[part], schema.input_shape)
+        read += len(kept)
+        names = tuple(str(files[part][i]) for i in kept)
+        yield images, names, tuple(_unreadable(unreadable))
+    if not read:
+        raise DataError(f"{path}: none of its {len(files)} images can be read.")

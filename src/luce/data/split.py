@@ -1,0 +1,137 @@
+"""Rows for training and rows held out, in the classes' proportions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from luce.data.schema import listed, shown
+from luce.errors import ArgumentError, DataError
+
+__all__ = ["check_labels", "split_rows", "three_way"]
+
+
+def check_labels(labels: np.ndarray | None) -> None:
+    """Raise DataError unless the labels can train a classifier.
+
+    Every class needs two examples: one to learn from and one to be validated on.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (rows,), or None
+        As in `Dataset.labels`.
+
+    Raises
+    ------
+    luce.errors.DataError
+        For no labels, no rows, a single class, or a class with a single example.
+
+    Examples
+    --------
+    >>> check_labels(np.array([0, 1, 0, 1]))
+    """
+    if labels is None:
+        raise DataError("The source has no labels. Give target: the column, array or file of them.")
+    if len(labels) == 0:
+        raise DataError("The source has no rows with a label. Give at least two per class.")
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) == 1:
+        raise DataError(
+            f"All {len(labels):,} rows have the same label, {shown(classes[0])}. A classifier "
+            f"needs at least two classes: check that target names the right column."
+        )
+    single = classes[counts == 1].tolist()
+    if single:
+        what = "Class" if len(single) == 1 else "Classes"
+        has = "has a single example" if len(single) == 1 else "have a single example each"
+        raise DataError(
+            f"{what} {listed(single)} {has}; every class needs at least two. Add examples, merge "
+            f"rare classes or leave them out."
+        )
+
+
+def split_rows(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide rows into kept and held out, each class in proportion.
+
+    The number held out is ``round(fraction * rows)``, shared among the classes by largest
+    remainder; every class keeps at least one row, and a class with a single row keeps it.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (rows,)
+    fraction : float
+        Of the rows, how many to hold out; from 0 to below 1.
+    seed : int
+        The same labels, fraction and seed give the same rows.
+
+    Returns
+    -------
+    kept, held : ndarray of int64
+        Row positions, both sorted; together every row once.
+
+    Examples
+    --------
+    >>> kept, held = split_rows(np.array([0, 0, 0, 1, 1, 1]), 1 / 3, seed=0)
+    >>> len(kept), len(held)
+    (4, 2)
+    """
+    if not 0 <= fraction < 1:
+        raise ArgumentError(f"split_rows: fraction must be from 0 to below 1, got {fraction}.")
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    share = fraction * counts
+    held = np.floor(share).astype(np.int64)
+    # Rounded, so that 0.2 × 5 rows is one row and not a remainder of rounding.
+    remainder = np.round(share - held, 9)
+    short = round(fraction * len(labels)) - int(held.sum())
+    if short > 0:
+        held[np.argsort(-remainder, kind="stable")[:short]] += 1
+    held = np.minimum(held, counts - 1)
+
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(codes[order], kind="stable")]
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    rank = np.arange(len(labels)) - starts
+    out = rank < np.repeat(held, counts)
+    return np.sort(order[~out]), np.sort(order[out])
+
+
+def three_way(
+    labels: np.ndarray, *, validation_size: float, test_size: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows for training, validation and test, each in the classes' proportions.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (rows,)
+        As in `Dataset.labels`.
+    validation_size, test_size : float
+        Shares of all rows, from 0 to below 1 together.
+    seed : int
+        The same seed gives the same rows.
+
+    Returns
+    -------
+    training, validation, test : ndarray of int
+        Positions, sorted.
+
+    Raises
+    ------
+    luce.errors.ArgumentError
+        If the shares leave nothing to train on.
+
+    Examples
+    --------
+    >>> labels = np.array(list("aaaaabbbbb"))
+    >>> [len(rows) for rows in three_way(labels, validation_size=0.2, test_size=0.2, seed=0)]
+    [6, 2, 2]
+    """
+    for name, share in (("validation_size", validation_size), ("test_size", test_size)):
+        if not 0 <= share < 1:
+            raise ArgumentError(f"{name} must be from 0 to below 1, got {share}.")
+    if validation_size + test_size >= 1:
+        raise ArgumentError(
+            f"validation_size and test_size together must be below 1, got {validation_size} and "
+            f"{test_size}: nothing would be left to train on."
+        )
+    kept, test = split_rows(labels, test_size, seed=seed)
+    training, validation = split_rows(labels[kept], validation_size / (1 - test_size), seed=seed)
+    return kept[training], kept[validation], test

@@ -1,0 +1,409 @@
+"""Tables: what columns are taken for, how they become numbers, and bad tables."""
+
+import datetime as dt
+import gzip
+import io
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luce.data import Schema, load_dataset, read_blocks
+from luce.data.tables import TableSchema
+from luce.errors import ArgumentError, DataError, RunError
+
+
+def write(tmp_path, text, name="table.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def kinds(schema):
+    return {column.name: column.kind for column in schema.columns}
+
+
+def test_penguins_are_inferred(data_dir):
+    """The penguins' columns, classes and missing values are what they are known to be."""
+    penguins = load_dataset(data_dir / "penguins.csv", target="species")
+    assert penguins.name == "penguins"
+    assert len(penguins) == 344
+    assert penguins.classes == ["Adelie", "Chinstrap", "Gentoo"]
+    assert kinds(penguins.schema) == {
+        "island": "category",
+        "bill_length_mm": "number",
+        "bill_depth_mm": "number",
+        "flipper_length_mm": "number",
+        "body_mass_g": "number",
+        "sex": "category",
+    }
+    encoded, handled = penguins.schema.fit(penguins.features).encode(penguins.features)
+    truth = pd.read_csv(data_dir / "penguins.csv")
+    expected = truth["body_mass_g"].fillna(truth["body_mass_g"].median())
+    expected = (expected - expected.mean()) / expected.std(ddof=0)
+    column = penguins.schema.fit(penguins.features).feature_names.index("body_mass_g")
+    np.testing.assert_allclose(encoded[:, column], expected, rtol=1e-6, atol=1e-6)
+    assert handled["missing value in 'sex', treated as none"] == 11
+
+
+def test_kinds_from_strings():
+    """Each kind of column is recognised from strings, and free text is left out by name."""
+    n = 40
+    frame = pl.DataFrame(
+        {
+            "number": [f" {i / 7} " for i in range(n)],
+            "whole": [str(i % 3) for i in range(n)],
+            "flag": ["Yes", "no"] * (n // 2),
+            "day": [str(dt.date(2024, 1, 1) + dt.timedelta(i)) for i in range(n)],
+            "german": [f"{i % 28 + 1:02}.03.2024" for i in range(n)],
+            "moment": [f"2024-01-{i % 28 + 1:02} 12:{i:02}:00" for i in range(n)],
+            "colour": ["red", "green", "blue", "NA"] * (n // 4),
+            "remark": [f"remark no. {i}" for i in range(n)],
+            "same": ["x"] * n,
+            "nothing": ["", "NA"] * (n // 2),
+            "id": [str(i) for i in range(n)],
+            "y": ["a", "b"] * (n // 2),
+        }
+    )
+    data = load_dataset(frame, target="y")
+    assert kinds(data.schema) == {
+        "number": "number",
+        "whole": "number",
+        "flag": "boolean",
+        "day": "date",
+        "german": "date",
+        "moment": "date",
+        "colour": "category",
+        "remark": "left out",
+        "same": "left out",
+        "nothing": "left out",
+        "id": "left out",
+    }
+    said = " ".join(data.notices)
+    assert "Column 'remark' is left out: free text, 40 different values in 40 rows." in said
+    assert "Column 'nothing' is left out: every value is missing." in said
+    assert "Column 'same' is left out: the same value in every row, 'x'." in said
+    assert "Column 'id' is left out: numbers the rows." in said
+
+
+def test_kinds_from_types():
+    """Typed columns use their types, in polars and in pandas alike."""
+    frame = pl.DataFrame(
+        {
+            "i": [1, 2, None],
+            "f": [1.5, float("nan"), 2.5],
+            "b": [True, False, True],
+            "d": [dt.date(2024, 1, 1), dt.date(2024, 5, 1), None],
+            "c": pl.Series(["u", "v", "u"], dtype=pl.Categorical),
+            "l": [[1], [2], [3]],
+        }
+    )
+    expected = dict(zip("ifbdc", ["number", "number", "boolean", "date", "category"], strict=True))
+    schema = TableSchema.infer(frame)
+    assert kinds(schema) == {**expected, "l": "left out"}
+    pandas = pd.DataFrame(
+        {
+            "i": pd.array([1, 2, None], dtype="Int64"),
+            "f": [1.5, np.nan, 2.5],
+            "b": [True, False, True],
+            "d": pd.to_datetime(["2024-01-01", "2024-05-01", None]),
+            "c": pd.Categorical(["u", "v", "u"]),
+        }
+    )
+    assert kinds(TableSchema.infer(pandas)) == expected
+    ours = schema.fit(frame)
+    theirs = TableSchema.infer(pandas).fit(pandas)
+    np.testing.assert_array_equal(ours.encode(frame)[0], theirs.encode(pandas)[0])
+
+
+def test_imputation_and_indicator():
+    """A missing number becomes the training median, and a column says where."""
+    train = pl.DataFrame({"x": ["1", "3", "", "8"]})
+    schema = TableSchema.infer(train).fit(train, normalise="none")
+    encoded, handled = schema.encode(pl.DataFrame({"x": ["5", "NA"]}))
+    assert schema.feature_names == ["x", "x missing"]
+    np.testing.assert_array_equal(encoded, [[5, 0], [3, 1]])
+    assert handled == {"missing value in 'x', imputed": 1}
+
+
+def test_what_is_handled_is_counted():
+    """Unseen categories, unreadable numbers, infinities, extra and absent columns are counted."""
+    train = pl.DataFrame({"x": ["1", "3"], "c": ["u", "v"], "d": ["5", "6"]})
+    schema = TableSchema.infer(train).fit(train, normalise="none")
+    other = pl.DataFrame({"x": ["abc", "inf", "2"], "c": ["w", "", "u"], "new": ["1", "2", "3"]})
+    encoded, handled = schema.encode(other)
+    assert handled == {
+        "extra column 'new', ignored": 3,
+        "absent column 'd', treated as missing": 3,
+        "not a number in 'x', treated as missing": 2,
+        "missing value in 'c', treated as none": 1,
+        "unseen category in 'c', treated as none": 1,
+        "missing value in 'd', imputed": 3,
+    }
+    np.testing.assert_array_equal(encoded, [[2, 0, 0, 5.5], [2, 0, 0, 5.5], [2, 1, 0, 5.5]])
+
+
+def test_mostly_absent_columns_are_refused():
+    """A table that lacks more than half of the columns is another table, and they are named."""
+    train = pl.DataFrame({"x": ["1", "3"], "c": ["u", "v"], "d": ["5", "6"]})
+    schema = TableSchema.infer(train).fit(train)
+    with pytest.raises(DataError, match=r"2 of the 3 columns .* absent: 'c', 'd'\. The table has"):
+        schema.encode(train.select("x"))
+
+
+def test_rare_categories_go_together():
+    """The hundred commonest categories get a column each, all others one together."""
+    values = [f"v{i:03}" for i in range(120) for _ in range(3)] + ["v119"] * 5
+    train = pl.DataFrame({"c": values})
+    schema = TableSchema.infer(train).fit(train)
+    assert schema.input_shape == (101,)
+    assert schema.feature_names[-1] == "c: other"
+    assert "the 100 commonest" in schema.describe()[0]
+    encoded, handled = schema.encode(pl.DataFrame({"c": ["v119", "v118", "new"]}))
+    assert encoded[:, -1].tolist() == [0, 1, 1]
+    assert encoded.sum(axis=1).tolist() == [1, 1, 1]
+    assert handled == {}
+
+
+def test_dates_become_days_and_cycles():
+    """A date is days since 1970 and the sine and cosine of month, weekday and hour."""
+    train = pl.DataFrame({"t": ["2024-04-01 06:00:00", "2024-07-02 18:00:00"]})
+    schema = TableSchema.infer(train).fit(train, normalise="none")
+    encoded, _ = schema.encode(train)
+    assert schema.feature_names[0] == "t"
+    assert encoded[0, 0] == np.float32((dt.date(2024, 4, 1) - dt.date(1970, 1, 1)).days + 0.25)
+    by_name = dict(zip(schema.feature_names, encoded[0], strict=True))
+    assert by_name["t month sin"] == pytest.approx(1)  # April: three twelfths of the circle
+    assert by_name["t hour sin"] == pytest.approx(1)
+    assert (encoded[0, 3:5] != encoded[1, 3:5]).any()  # Monday, Tuesday
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        (["1", "0", "1"], [0, 1]),
+        (["1.0", "2.0", "1.0"], [1, 2]),
+        (["01", "02", "01"], ["01", "02"]),
+        (["true", "false", "true"], ["false", "true"]),
+        ([" a", "b", " a"], [" a", "b"]),
+        ([True, False, True], [False, True]),
+        ([5, 7, 5], [5, 7]),
+        ([5.0, 7.0, None], [5, 7]),
+    ],
+)
+def test_target_types(values, classes):
+    """Strings are kept as they are, whole numbers become ints, booleans stay booleans."""
+    found = load_dataset(pl.DataFrame({"x": [1, 2, 3], "y": values}), target="y").classes
+    assert found == classes
+    assert [type(each) for each in found] == [type(each) for each in classes]
+
+
+def test_missing_targets_are_dropped():
+    """Rows without a label are left out, with a notice that counts them."""
+    data = load_dataset(pl.DataFrame({"x": [1, 2, 3], "y": ["a", "NA", "b"]}), target="y")
+    assert data.features["x"].to_list() == [1, 3]
+    assert "1 rows without a label in 'y' are left out." in data.notices
+
+
+def test_evaluation_follows_the_schema(tmp_path):
+    """Under a run's schema labels get its classes' type, and the target may be absent."""
+    path = write(tmp_path, "x,y\n1,0\n2,1\n3,1\n")
+    train = load_dataset(path, target="y")
+    schema = train.schema.fit(train.features).with_classes([0, 1])
+    strings = pl.DataFrame({"x": ["1", "2"], "y": ["1", "0"]})
+    assert load_dataset(strings, schema=schema).labels.tolist() == [1, 0]
+    assert load_dataset(strings.drop("y"), schema=schema).labels is None
+    strange = pl.DataFrame({"x": ["1", "2"], "y": ["0", "7"]})
+    with pytest.raises(DataError, match="7 is not among the run's classes: 0, 1"):
+        load_dataset(strange, schema=schema)
+
+
+BAD_FILES = [
+    ("", "table.csv", "the file is empty"),
+    ("\n", "table.csv", "the file is empty; the first line must name the columns"),
+    ("x,y\n", "table.csv", "has a header but no rows"),
+    ("x,y\n1,a\n2\n", "table.csv", "line 3 has 1 values, but the header names 2 columns"),
+    ("x,y\n1,a\n2,b,c\n", "table.csv", "line 3 has 3 values"),
+    ('x,y\n1,a\n2,"b\n', "table.csv", "cannot be read as CSV"),
+    (b"x,y\n1,a\n2,\xe9\n", "table.csv", r"line 3 is not UTF-8 \(byte 0xe9\)"),
+    ("x,x,y\n1,2,a\n", "table.csv", "names 'x' more than once"),
+    (b"PAR1 but not really", "table.parquet", "is not a readable .parquet file"),
+    (b"not arrow", "table.arrow", "is not a readable .arrow file"),
+    (b"not gzip", "table.csv.gz", "cannot be read after line 0"),
+    ("x,y\n1,a\n", "table.xlsx", "the ending '.xlsx' is unknown. Luce reads .csv"),
+    ("x,label\n1,a\n", "table.csv", "there is no column 'y'. It has 'x', 'label'"),
+    ("x,why\n1,a\n", "table.csv", "there is no column 'y'. Did you mean 'why'"),
+    ("x,y\n1,\n2,NA\n", "table.csv", "every value is missing. Name another column"),
+    ("x,y\n1,a\n1,b\n", "table.csv", "No column is left to learn from .*'x': the same value"),
+]
+
+
+@pytest.mark.parametrize(("text", "name", "message"), BAD_FILES)
+def test_bad_tables_are_refused(tmp_path, text, name, message):
+    """Each bad table is refused with a sentence that says what is wrong with it."""
+    with pytest.raises(DataError, match=message):
+        load_dataset(write(tmp_path, text, name), target="y")
+
+
+@pytest.mark.parametrize(
+    "values", [[i / 7 for i in range(60)], [str(i * 13) for i in range(60)], [0.5, 1.5, 1.0]]
+)
+def test_continuous_target_is_refused(values):
+    """A target that measures something is refused, with a few of its values."""
+    frame = pl.DataFrame({"x": range(len(values)), "y": values})
+    with pytest.raises(DataError, match=r"is continuous, not classes \(values such as .*, "):
+        load_dataset(frame, target="y")
+
+
+def test_a_table_needs_a_target():
+    """Without target the columns to choose from are listed."""
+    with pytest.raises(ArgumentError, match="target: name the column .* 'x', 'y'"):
+        load_dataset(pl.DataFrame({"x": [1], "y": [2]}))
+
+
+def test_delimiters_and_compression(tmp_path):
+    """Tabs, semicolons, a byte-order mark, blank lines and gzip do not change what is read."""
+    plain = load_dataset(write(tmp_path, "x,y\n1,a\n2,b\n"), target="y")
+    for text, name in [
+        ("x\ty\n1\ta\n2\tb\n", "t.tsv"),
+        ("x;y\n1;a\n2;b\n", "s.csv"),
+        (b"\xef\xbb\xbfx,y\r\n1,a\r\n\r\n2,b", "b.csv"),
+        (gzip.compress(b"x,y\n1,a\n2,b\n"), "z.csv.gz"),
+    ]:
+        other = load_dataset(write(tmp_path, text, name), target="y")
+        assert other.fingerprint() == plain.fingerprint(), name
+
+
+def test_standard_input_is_read_in_blocks(monkeypatch):
+    """`-` reads a CSV from standard input, in blocks that know where they start."""
+    train = pl.DataFrame({"x": ["1", "3"], "y": ["a", "b"]})
+    schema = load_dataset(train, target="y").schema
+    stdin = io.TextIOWrapper(io.BytesIO(b"x,y\n1,a\n2,b\n3,a\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    blocks = list(read_blocks("-", schema, rows=2))
+    assert [block.start for block in blocks] == [0, 2]
+    assert [block.features["x"].to_list() for block in blocks] == [["1", "2"], ["3"]]
+    assert blocks[0].features.columns == ["x"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet", "t.arrow", "frame", "pandas"])
+def test_blocks_equal_the_whole(tmp_path, name):
+    """Encoding in blocks gives the bits of encoding at once, for every kind of table."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "x": [None if i % 7 == 0 else float(v) for i, v in enumerate(rng.normal(size=50))],
+            "c": [f"c{i}" for i in rng.integers(0, 4, 50)],
+            "d": [dt.date(2024, 1, 1) + dt.timedelta(int(i)) for i in rng.integers(0, 99, 50)],
+            "y": ["a", "b"] * 25,
+        }
+    )
+    path = tmp_path / name
+    match name:
+        case "t.csv" | "t.tsv":
+            frame.write_csv(path, separator="\t" if name == "t.tsv" else ",")
+        case "t.parquet":
+            frame.write_parquet(path)
+        case "t.arrow":
+            frame.write_ipc(path)
+    source = {"frame": frame, "pandas": pd.DataFrame(frame.to_dict(as_series=False))}.get(
+        name, path
+    )
+    data = load_dataset(source, target="y")
+    schema = data.schema.fit(data.features)
+    whole, _ = schema.encode(data.features)
+    blocks = list(read_blocks(source, schema, rows=7))
+    assert all(len(block) <= 7 for block in blocks)
+    parts = [schema.encode(block.features)[0] for block in blocks]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+text = st.text(st.characters(codec="utf-8"), max_size=8)
+value = st.one_of(
+    text,
+    st.floats().map(str),
+    st.integers(-(10**30), 10**30).map(str),
+    st.dates().map(str),
+    st.sampled_from(["", "NA", "yes", "no", "1e400", "-1e38", "3.4e38", "1e-320"]),
+)
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_any_strings_encode_to_finite_numbers(data):
+    """Any table of strings survives JSON, and encodes to finite float32 of the promised shape."""
+    names = data.draw(st.lists(text, min_size=1, max_size=3, unique=True))
+    rows = data.draw(st.integers(1, 15))
+    column = st.lists(value, min_size=rows, max_size=rows)
+    train = pl.DataFrame(
+        {n: data.draw(column) for n in names}, schema=dict.fromkeys(names, pl.String)
+    )
+    other = pl.DataFrame(
+        {n: data.draw(column) for n in names}, schema=dict.fromkeys(names, pl.String)
+    )
+    try:
+        schema = TableSchema.infer(train)
+    except DataError as error:
+        assert "No column is left" in str(error)
+        return
+    schema = schema.fit(train, normalise=data.draw(st.sampled_from(["standard", "none"])))
+    again = Schema.from_json(json.loads(json.dumps(schema.to_json())))
+    assert again == schema
+    for frame in (train, other):
+        encoded, handled = again.encode(frame)
+        assert encoded.dtype == np.float32
+        assert encoded.flags.c_contiguous
+        assert encoded.shape == (rows, *schema.input_shape)
+        assert len(schema.feature_names) == encoded.shape[1]
+        assert np.isfinite(encoded).all()
+        assert all(count > 0 for count in handled.values())
+
+
+json_value = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_hostile_schemas_are_refused_or_work(data):
+    """A schema with any part replaced by anything is refused with RunError, or encodes finitely."""
+    train = pl.DataFrame(
+        {"x": ["1", "", "3"], "c": ["u", "v", "u"], "d": ["2024-01-01", "2024-02-01", ""]}
+    )
+    schema = TableSchema.infer(train, target="y").fit(train).with_classes(["a", "b"])
+    body = json.loads(json.dumps(schema.to_json()))
+    place = body
+    if data.draw(st.booleans()):
+        place = body["columns"][data.draw(st.integers(0, 2))]
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(json_value)
+    try:
+        found = Schema.from_json(body)
+    except RunError as error:
+        assert "schema.json cannot be used" in str(error)
+        return
+    if isinstance(found, TableSchema) and found.fitted:
+        assert np.isfinite(found.encode(train)[0]).all()
+        assert found.describe()
+
+
+def test_schema_prints_without_control_characters():
+    """A column's name cannot send escape sequences to the terminal."""
+    train = pl.DataFrame({"\x1b[2Jx": ["1", "2"]})
+    assert all(line.isprintable() for line in TableSchema.infer(train).describe())
+
+
+def test_encode_needs_fit():
+    """Encoding before the statistics are there says what to call."""
+    frame = pl.DataFrame({"x": [1, 2]})
+    with pytest.raises(ArgumentError, match="call fit first"):
+        TableSchema.infer(frame).encode(frame)
