@@ -1,0 +1,1 @@
+"""Networks: what they are, how they train, and the scikit-learn estimator over them."""
