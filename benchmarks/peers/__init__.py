@@ -1,0 +1,1 @@
+"""Other people's ways of doing it, run beside ours."""
