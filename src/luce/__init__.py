@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 
 # name → the module that holds it; a module's own name stands for the module.
 _HOME = {
-    "Dataset": "data.sources",
+    "Dataset": "data",
     "LuceError": "errors",
     "NeuralClassifier": "neural.classifier",
     "Run": "run",
     "errors": "errors",
     "evaluation": "evaluation",
-    "load_dataset": "data.sources",
+    "load_dataset": "data",
     "load_run": "run",
     "train": "fitting",
 }
@@ -38,7 +38,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from luce import errors, evaluation
-    from luce.data.sources import Dataset, load_dataset
+    from luce.data import Dataset, load_dataset
     from luce.errors import LuceError
     from luce.fitting import train
     from luce.neural.classifier import NeuralClassifier

@@ -10,26 +10,33 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from luce import __version__, models
-from luce.data.schema import Schema
-from luce.data.sources import load_dataset
-from luce.data.split import check_labels, three_way
-from luce.errors import ArgumentError, DivergenceError, LuceError, RunError, TrainingStoppedError
+from luce.data import Dataset, check_labels, load_dataset, three_way
+from luce.errors import (
+    ArgumentError,
+    DataError,
+    DivergenceError,
+    LuceError,
+    RunError,
+    TrainingStoppedError,
+)
 from luce.evaluation import metrics
 from luce.progress import Display
 from luce.request import Request
 from luce.run import TRUSTED, Run, load_run, read_config
 from luce.storage import FORMAT, read_tensors, sha256, write_json, write_tensors, write_whole
+
+if TYPE_CHECKING:
+    from luce.data.schema import Normalise
 
 __all__ = ["environment", "train"]
 
@@ -145,28 +152,29 @@ class _Training:
         dataset = load_dataset(source, target=request.target, features=request.features)
         self.display.say_all(dataset.schema.describe())
         self.display.say_all(f"note: {notice}" for notice in dataset.notices)
-        check_labels(dataset.labels)
+        labels = check_labels(dataset.labels)
         if request.test is not None:
             schema = dataset.schema.with_classes(dataset.classes)
             test = load_dataset(request.test, target=request.target, schema=schema)
             dataset = replace(dataset, test=test)
-        split = {
+        split: dict[str, Any] = {
             "validation_size": request.validation_size,
             "test_size": 0.0 if dataset.test is not None else request.test_size,
             "seed": request.seed,
         }
-        training, validation, held_out = three_way(dataset.labels, **split)
-        test = dataset.test if dataset.test is not None else dataset.take(held_out)
-        self.parts = {
+        training, validation, held_out = three_way(labels, **split)
+        parts = {
             "train": dataset.take(training),
             "validation": dataset.take(validation),
-            "test": test,
+            "test": dataset.test if dataset.test is not None else dataset.take(held_out),
         }
-        fitted = dataset.schema.fit(self.parts["train"].features, normalise=request.normalise)
-        self.schema: Schema = fitted.with_classes(dataset.classes)
-        self.encoded: dict[str, Any] = {
-            part: self.schema.encode(data.features)[0] if len(data) else None
-            for part, data in self.parts.items()
+        normalise = cast("Normalise", request.normalise)
+        fitted = dataset.schema.fit(parts["train"].features, normalise=normalise)
+        self.schema = fitted.with_classes(dataset.classes)
+        self.examples = {
+            part: (self.schema.encode(data.features)[0], _labels(data))
+            for part, data in parts.items()
+            if len(data)
         }
         self.candidates = models.candidates(request.model, self.schema.input_shape)
         for model in self.candidates:
@@ -183,7 +191,7 @@ class _Training:
             "data": {
                 "name": dataset.name,
                 "fingerprint": dataset.fingerprint(),
-                "rows": {part: len(data) for part, data in self.parts.items()},
+                "rows": {part: len(data) for part, data in parts.items()},
                 "input_shape": list(self.schema.input_shape),
                 "classes": len(dataset.classes),
             },
@@ -231,9 +239,8 @@ class _Training:
         estimator = self._estimator(model)
         checkpoint = self.path / "checkpoints" / f"{model}.safetensors"
         steps = estimator.fit_steps(
-            self.encoded["train"],
-            self.parts["train"].labels,
-            validation=self._validation(),
+            *self.examples["train"],
+            validation=self.examples.get("validation"),
             resume=read_tensors(checkpoint) if self.resume and checkpoint.exists() else None,
         )
         earlier = list(self.history)
@@ -273,7 +280,7 @@ class _Training:
         """Score the best candidate and write the run; config.json last, which makes it whole."""
         best = board[0]
         estimator, model = best["estimator"], best["model"]
-        scores = {part: self._score(estimator, part) for part in self.parts}
+        scores = {part: self._score(estimator, part) for part in ("train", "validation", "test")}
         leaderboard = [{k: v for k, v in record.items() if k != "estimator"} for record in board]
         write_json(self.path / "schema.json", self.schema.to_json())
         write_tensors(self.path / "model.safetensors", models.tensors(estimator))
@@ -291,23 +298,19 @@ class _Training:
 
     def _score(self, estimator: models.Estimator, part: str) -> dict[str, Any] | None:
         """Return the figures of one part of the data; of a sample of the training rows."""
-        features, labels = self.encoded[part], self.parts[part].labels
-        if features is None:
+        if part not in self.examples:
             return None
+        features, labels = self.examples[part]
         if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
             rows = np.random.default_rng(self.request.seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
             features, labels = features[rows], labels[rows]
         return metrics.summary(labels, estimator.predict_proba(features), self.schema.classes)
 
-    def _validation(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        features = self.encoded["validation"]
-        return None if features is None else (features, self.parts["validation"].labels)
-
     def _columns(self) -> set[str]:
         """Return the figures that the history will have."""
         columns = {"loss", "accuracy", "learning_rate", "seconds"}
-        if self.encoded["validation"] is not None:
+        if "validation" in self.examples:
             columns |= {"validation_loss", "validation_accuracy"}
         return columns
 
@@ -337,6 +340,9 @@ class _Training:
             )
         else:
             shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):
+                # Ours too, if it is empty now.
+                self.path.parent.rmdir()
 
 
 @contextmanager
@@ -383,6 +389,12 @@ def _name_of(source: Any) -> str:
         return "array"
     name = Path(source).name.removesuffix(".gz")
     return Path(name).stem or "run"
+
+
+def _labels(data: Dataset) -> NDArray[Any]:
+    if data.labels is None:
+        raise DataError(f"{data.name} has no labels to score against. Give target, or no test.")
+    return data.labels
 
 
 def _size(estimator: models.Estimator) -> int:

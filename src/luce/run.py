@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luce import models
-from luce.data.schema import Schema
-from luce.data.sources import Dataset, load_dataset, read_blocks
-from luce.data.split import three_way
+from luce.data import Dataset, Schema, check_labels, load_dataset, read_blocks, three_way
 from luce.errors import DataError, RunError
 from luce.evaluation import metrics
 from luce.storage import FORMAT, read_json, read_tensors, sha256
@@ -148,7 +146,7 @@ class Run:
         if dataset.test is not None:
             return dataset.test, f"the {len(dataset.test):,} test rows of {dataset.name}"
         if dataset.fingerprint() == self.config["data"]["fingerprint"]:
-            rows = three_way(dataset.labels, **self.config["split"])[2]
+            rows = three_way(check_labels(dataset.labels), **self.config["split"])[2]
             if not len(rows):
                 raise DataError(
                     f"the run was trained on all of {dataset.name} and held nothing out: its score "

@@ -2,7 +2,7 @@
 
 from luce.data.schema import Schema
 from luce.data.sources import Block, Dataset, load_dataset, read_blocks
-from luce.data.split import check_labels, split_rows
+from luce.data.split import check_labels, split_rows, three_way
 
 __all__ = [
     "Block",
@@ -12,4 +12,5 @@ __all__ = [
     "load_dataset",
     "read_blocks",
     "split_rows",
+    "three_way",
 ]

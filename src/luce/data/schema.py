@@ -122,9 +122,9 @@ class Schema(ABC):
         luce.errors.RunError
             If anything is missing, unknown, of the wrong type, not finite or out of bounds.
         """
-        from luce.data.arrays import ArraySchema  # noqa: PLC0415 - the kinds import this file
-        from luce.data.images import ImageSchema  # noqa: PLC0415
-        from luce.data.tables import TableSchema  # noqa: PLC0415
+        from luce.data.arrays import ArraySchema
+        from luce.data.images import ImageSchema
+        from luce.data.tables import TableSchema
 
         kinds: dict[str, type[Schema]] = {
             "table": TableSchema,

@@ -10,8 +10,8 @@ from luce.errors import ArgumentError, DataError
 __all__ = ["check_labels", "split_rows", "three_way"]
 
 
-def check_labels(labels: np.ndarray | None) -> None:
-    """Raise DataError unless the labels can train a classifier.
+def check_labels(labels: np.ndarray | None) -> np.ndarray:
+    """Return the labels if they can train a classifier; raise DataError otherwise.
 
     Every class needs two examples: one to learn from and one to be validated on.
 
@@ -19,6 +19,11 @@ def check_labels(labels: np.ndarray | None) -> None:
     ----------
     labels : ndarray of shape (rows,), or None
         As in `Dataset.labels`.
+
+    Returns
+    -------
+    ndarray of shape (rows,)
+        The same labels.
 
     Raises
     ------
@@ -28,6 +33,7 @@ def check_labels(labels: np.ndarray | None) -> None:
     Examples
     --------
     >>> check_labels(np.array([0, 1, 0, 1]))
+    array([0, 1, 0, 1])
     """
     if labels is None:
         raise DataError("The source has no labels. Give target: the column, array or file of them.")
@@ -47,6 +53,7 @@ def check_labels(labels: np.ndarray | None) -> None:
             f"{what} {listed(single)} {has}; every class needs at least two. Add examples, merge "
             f"rare classes or leave them out."
         )
+    return labels
 
 
 def split_rows(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

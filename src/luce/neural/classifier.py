@@ -514,12 +514,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"got {features.shape[1:]}."
             )
         parameter = next(self.network_.parameters())
-        parts = [
-            self.network_(
-                torch.from_numpy(features[start : start + EVALUATION_ROWS]).to(parameter.device)
-            )
-            for start in range(0, len(features), EVALUATION_ROWS)
-        ]
+        blocks = _tensor(features).split(EVALUATION_ROWS)
+        parts = [self.network_(block.to(parameter.device)) for block in blocks]
         logits: NDArray[Any] = torch.cat(parts).cpu().numpy()
         return logits
 
