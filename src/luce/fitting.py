@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from luce import __version__, models
 from luce.data import Dataset, check_labels, load_dataset, three_way

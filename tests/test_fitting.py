@@ -1,0 +1,200 @@
+"""Training runs: interruption, resuming to the same bits, and what a failure leaves behind."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import luce
+from luce import fitting, storage
+from luce.errors import ArgumentError, DivergenceError, RunError
+
+LONG = ("train", "digits", "--model", "mlp", "--hidden", "32", "--epochs", "40")
+
+
+def start(*arguments, cwd):
+    """Start `luce` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "luce", *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_epoch(process, epoch):
+    """Read standard error until the line of an epoch has come."""
+    for line in process.stderr:
+        if line[:5].strip() == str(epoch):
+            return
+    pytest.fail(f"epoch {epoch} never came")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The model.safetensors of the same training without any interruption."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    subprocess.run(
+        [sys.executable, "-m", "luce", *LONG], cwd=folder, check=True, capture_output=True
+    )
+    return (folder / "runs" / "digits" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_kill_and_resume_gives_the_same_bits(tmp_path, unbroken):
+    """After kill -9, --resume goes on from the last epoch to the weights of an unbroken run."""
+    with start(*LONG, cwd=tmp_path) as process:
+        wait_for_epoch(process, 7)
+        process.kill()
+    run = tmp_path / "runs" / "digits"
+    _, note = storage.read_tensors(run / "checkpoints" / "mlp.safetensors")
+    assert note["epoch"] >= 7, "at most the epoch under way may be lost"
+    assert not (run / "model.safetensors").exists()
+    with start("train", "digits", "--resume", cwd=tmp_path) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert (run / "model.safetensors").read_bytes() == unbroken
+    with (run / "history.csv").open() as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(1, 41))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for other processes")
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, unbroken):
+    """Ctrl-C ends after the batch with exit code 130 and one line; resuming loses nothing."""
+    with start(*LONG, cwd=tmp_path) as process:
+        wait_for_epoch(process, 3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    last = err.splitlines()[-1]
+    assert "saved. Go on with: luce train digits --name digits --resume" in last
+    run = tmp_path / "runs" / "digits"
+    assert storage.read_tensors(run / "checkpoints" / "mlp.safetensors")[1]["epoch"] >= 3
+    command = last.split("Go on with: luce ")[1].split()
+    with start(*command, cwd=tmp_path) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert (run / "model.safetensors").read_bytes() == unbroken
+
+
+def test_auto_keeps_the_best_of_the_leaderboard(tmp_path):
+    """`auto` trains every model that suits, and keeps the one of the lowest validation log-loss."""
+    run = luce.train("digits", epochs=3, out=tmp_path)
+    board = run.metrics["leaderboard"]
+    assert {r["model"] for r in board} == {"linear", "mlp", "cnn"}
+    losses = [r["log_loss"] for r in board]
+    assert losses == sorted(losses)
+    assert run.config["model"] == board[0]["model"]
+    assert run.metrics["validation"]["log_loss"] == losses[0]
+
+
+def test_tables_have_no_cnn_among_their_candidates(tmp_path):
+    """For rows of features `auto` compares linear and mlp only."""
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    run = luce.train((X, y), epochs=2, out=tmp_path)
+    assert {r["model"] for r in run.metrics["leaderboard"]} == {"linear", "mlp"}
+
+
+def test_resuming_with_other_options_is_refused(tmp_path):
+    """--resume goes on with what was asked for; another wish is named, not ignored."""
+    luce.train("digits", model="linear", epochs=1, out=tmp_path)
+    with pytest.raises(ArgumentError, match="epochs was 1, got 5"):
+        luce.train("digits", epochs=5, out=tmp_path, resume=True)
+
+
+def test_resuming_on_changed_data_is_refused(tmp_path):
+    """A source that has changed since is not silently mixed with the old checkpoint."""
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    np.savez(tmp_path / "data.npz", X=X, y=y)
+    luce.train(tmp_path / "data.npz", model="linear", epochs=1, out=tmp_path / "runs")
+    np.savez(tmp_path / "data.npz", X=X + 1, y=y)
+    with pytest.raises(RunError, match="trained on other data"):
+        luce.train(tmp_path / "data.npz", out=tmp_path / "runs", resume=True)
+
+
+def test_a_divergent_training_leaves_no_folder(tmp_path):
+    """A training that cannot go on leaves nothing that looks like a run."""
+    with pytest.raises(DivergenceError):
+        luce.train(
+            "digits",
+            model="linear",
+            optimizer="sgd",
+            learning_rate=1e30,
+            schedule="constant",
+            epochs=5,
+            out=tmp_path / "runs",
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "metrics.json"])
+def test_a_full_disk_leaves_no_half_made_run(tmp_path, monkeypatch, file):
+    """When a file cannot be written, what remains is resumable, or there is nothing at all."""
+    real = storage.write_whole
+
+    def full(path, content):
+        if path.name == file:
+            raise RunError(f"cannot write {path}: No space left on device.")
+        real(path, content)
+
+    monkeypatch.setattr(storage, "write_whole", full)
+    monkeypatch.setattr(fitting, "write_whole", full)
+    with pytest.raises(RunError, match="No space left"):
+        luce.train("digits", model="linear", epochs=2, out=tmp_path)
+    run = tmp_path / "digits"
+    if file == "config.json":
+        assert not run.exists()
+        return
+    with pytest.raises(RunError, match="has not finished training"):
+        luce.load_run(run)
+    monkeypatch.undo()
+    assert luce.train("digits", resume=True, out=tmp_path).metrics["test"]["accuracy"] > 0.1
+
+
+def test_history_grows_while_training_goes_on(tmp_path):
+    """history.csv has a line for every epoch that has ended, at any moment."""
+    with start(*LONG, cwd=tmp_path) as process:
+        wait_for_epoch(process, 3)
+        with (tmp_path / "runs" / "digits" / "history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        process.kill()
+    assert len(rows) >= 2
+    assert rows[0]["model"] == "mlp"
+    assert float(rows[0]["loss"]) > 0
+
+
+def test_config_holds_every_option_resolved(tmp_path):
+    """config.json names the value of every option of the estimator."""
+    run = luce.train("digits", model="linear", epochs=1, out=tmp_path)
+    config = json.loads((run.path / "config.json").read_text())
+    expected = set(luce.NeuralClassifier().get_params()) - {"module"}
+    assert set(config["options"]) == expected
+    assert config["options"]["epochs"] == 1
+    assert config["luce"] == luce.__version__
+
+
+def test_a_separate_test_source_is_scored(tmp_path):
+    """--test gives the test rows; none of the training source are held out for it then."""
+    rng = np.random.default_rng(0)
+    for name, rows in (("a", 80), ("b", 30)):
+        y = np.arange(rows) % 2
+        np.savez(tmp_path / f"{name}.npz", X=rng.normal(size=(rows, 2)) + 3 * y[:, None], y=y)
+    run = luce.train(
+        tmp_path / "a.npz", test=str(tmp_path / "b.npz"), model="linear", epochs=20, out=tmp_path
+    )
+    assert run.config["data"]["rows"] == {"train": 72, "validation": 8, "test": 30}
+    assert run.metrics["test"]["rows"] == 30
+
+
+def test_mnist_is_read_from_the_data_folder(tmp_path, data_dir):
+    """On real MNIST one epoch of the default mlp is past 95%, scored on the 10,000 test images."""
+    assert os.environ["LUCE_DATA_DIR"] == str(data_dir)
+    run = luce.train("mnist", model="mlp", epochs=1, out=tmp_path)
+    assert run.metrics["test"]["rows"] == 10_000
+    assert run.metrics["test"]["accuracy"] > 0.95
