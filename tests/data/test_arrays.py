@@ -114,6 +114,12 @@ def test_other_arrays_are_refused(X, message):
         load_dataset((X, np.zeros(len(X), int)))
 
 
+def test_ragged_lists_are_refused():
+    """Lists of different length are no array."""
+    with pytest.raises(DataError, match="X: cannot be made an array"):
+        load_dataset(([[1.0, 2.0], [3.0]], ["a", "b"]))
+
+
 def test_unequal_lengths_are_refused(matrix):
     """Labels and features of different length are refused with both lengths."""
     with pytest.raises(DataError, match="60 rows of features, but 59 labels"):

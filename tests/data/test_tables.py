@@ -263,6 +263,25 @@ def test_continuous_target_is_refused(values):
         load_dataset(frame, target="y")
 
 
+@pytest.mark.parametrize("values", [[[1], [2]], [b"\xff", b"a"]])
+def test_opaque_types_are_refused_or_left_out(values):
+    """Lists and bytes cannot be classes, and as features are left out by name."""
+    with pytest.raises(DataError, match=r"target column 'y': values of type .* cannot be classes"):
+        load_dataset(pl.DataFrame({"x": [1, 2], "y": values}), target="y")
+    spans = pl.Series([1, 2]).cast(pl.Duration("us"))
+    data = load_dataset(
+        pl.DataFrame({"x": [1, 2], "o": values, "d": spans, "y": [0, 1]}), target="y"
+    )
+    assert [column.name for column in data.schema.used] == ["x"]
+    assert len(data.fingerprint()) == 64
+
+
+def test_large_whole_labels_stay_exact():
+    """Whole labels beyond float64's reach are not rounded together."""
+    data = load_dataset(pl.DataFrame({"x": [1, 2], "y": [2**60, 2**60 + 1]}), target="y")
+    assert data.classes == [2**60, 2**60 + 1]
+
+
 def test_a_table_needs_a_target():
     """Without target the columns to choose from are listed."""
     with pytest.raises(ArgumentError, match=r"target: name the column .* 'x', 'y'"):

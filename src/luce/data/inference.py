@@ -11,6 +11,9 @@ from luce.data.schema import FLOAT32_MAX, listed
 
 __all__ = ["DATE_FORMATS", "KINDS", "Column", "as_booleans", "as_dates", "as_numbers", "infer"]
 
+OPAQUE = (pl.Binary, pl.Object, pl.Duration, pl.Time)
+"""Types that are neither numbers, categories nor dates."""
+
 KINDS = ("number", "category", "boolean", "date", "left out")
 
 DATE_FORMATS = (
@@ -141,7 +144,7 @@ def infer(series: pl.Series) -> Column:
     """
     name, clean = series.name, present(series)
     values = clean.drop_nulls()
-    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+    if series.dtype.is_nested() or series.dtype in OPAQUE:
         return Column(name=name, kind="left out", note=f"values of type {series.dtype}")
     if not len(values):
         return Column(name=name, kind="left out", note="every value is missing")

@@ -198,10 +198,17 @@ def _from_memory(source: Any, target: str | Path | None, schema: Schema | None) 
             frame = as_frame(X)
             table = TableSchema.infer(frame) if schema is None else schema
             return Dataset("table", frame, labels_from_array(y), table, _left_out(table))
-        return _from_array("array", np.asarray(X), y, "X")
+        return _from_array("array", _as_array(X), y, "X")
     if hasattr(source, "columns"):
         return _from_table("table", as_frame(source), target, schema)
-    return _from_array("array", np.asarray(source), None, "X")
+    return _from_array("array", _as_array(source), None, "X")
+
+
+def _as_array(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"X: cannot be made an array ({error}).") from error
 
 
 def _from_array(name: str, array: np.ndarray, labels: Any, where: str) -> Dataset:
