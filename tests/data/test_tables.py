@@ -3,6 +3,7 @@
 import datetime as dt
 import gzip
 import io
+import itertools
 import json
 import sys
 
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luce.data import Schema, load_dataset, read_blocks
+from luce.data.frames import csv_blocks
+from luce.data.inference import infer
 from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError, RunError
 
@@ -207,7 +210,7 @@ def test_missing_targets_are_dropped():
     """Rows without a label are left out, with a notice that counts them."""
     data = load_dataset(pl.DataFrame({"x": [1, 2, 3], "y": ["a", "NA", "b"]}), target="y")
     assert data.features["x"].to_list() == [1, 3]
-    assert "1 rows without a label in 'y' are left out." in data.notices
+    assert "1 row without a label in 'y' left out." in data.notices
 
 
 def test_evaluation_follows_the_schema(tmp_path):
@@ -260,9 +263,28 @@ def test_continuous_target_is_refused(values):
         load_dataset(frame, target="y")
 
 
+@pytest.mark.parametrize("values", [[[1], [2]], [b"\xff", b"a"]])
+def test_opaque_types_are_refused_or_left_out(values):
+    """Lists and bytes cannot be classes, and as features are left out by name."""
+    with pytest.raises(DataError, match=r"target column 'y': values of type .* cannot be classes"):
+        load_dataset(pl.DataFrame({"x": [1, 2], "y": values}), target="y")
+    spans = pl.Series([1, 2]).cast(pl.Duration("us"))
+    data = load_dataset(
+        pl.DataFrame({"x": [1, 2], "o": values, "d": spans, "y": [0, 1]}), target="y"
+    )
+    assert [column.name for column in data.schema.used] == ["x"]
+    assert len(data.fingerprint()) == 64
+
+
+def test_large_whole_labels_stay_exact():
+    """Whole labels beyond float64's reach are not rounded together."""
+    data = load_dataset(pl.DataFrame({"x": [1, 2], "y": [2**60, 2**60 + 1]}), target="y")
+    assert data.classes == [2**60, 2**60 + 1]
+
+
 def test_a_table_needs_a_target():
     """Without target the columns to choose from are listed."""
-    with pytest.raises(ArgumentError, match="target: name the column .* 'x', 'y'"):
+    with pytest.raises(ArgumentError, match=r"target: name the column .* 'x', 'y'"):
         load_dataset(pl.DataFrame({"x": [1], "y": [2]}))
 
 
@@ -289,6 +311,32 @@ def test_standard_input_is_read_in_blocks(monkeypatch):
     assert [block.start for block in blocks] == [0, 2]
     assert [block.features["x"].to_list() for block in blocks] == [["1", "2"], ["3"]]
     assert blocks[0].features.columns == ["x"]
+
+
+def test_blocks_are_read_when_asked_for():
+    """A CSV without an end yields its blocks: no more is read than was asked for."""
+    endless = (b"%d,a\n" % i for i in itertools.count())
+    blocks = csv_blocks(itertools.chain([b"x,y\n"], endless), where="endless", rows=10)
+    assert [next(blocks)["x"][0] for _ in range(3)] == ["0", "10", "20"]
+
+
+def test_ragged_line_late_in_a_stream():
+    """Blocks before a ragged line are delivered, and the line is named by its number."""
+    lines = [b"x,y\n", b"1,a\n", b'2,"b\n', b'b"\n', b"3\n"]
+    blocks = csv_blocks(lines, where="standard input", rows=2)
+    assert next(blocks)["y"].to_list() == ["a", "b\nb"]
+    with pytest.raises(DataError, match="standard input: line 5 has 1 values"):
+        next(blocks)
+
+
+def test_typed_dates_are_read_from_text():
+    """A date column trained from a typed file is understood in a CSV, with and without times."""
+    moments = np.array(["2024-01-01T12:00", "2024-03-01T06:00"], "datetime64[us]")
+    schema = TableSchema.infer(pl.DataFrame({"d": moments})).fit(pl.DataFrame({"d": moments}))
+    typed, _ = schema.encode(pl.DataFrame({"d": moments}))
+    text, handled = schema.encode(pl.DataFrame({"d": ["2024-01-01 12:00", "2024-03-01T06:00:00"]}))
+    np.testing.assert_array_equal(text, typed)
+    assert handled == {}
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet", "t.arrow", "frame", "pandas"])
@@ -346,11 +394,11 @@ def test_any_strings_encode_to_finite_numbers(data):
     other = pl.DataFrame(
         {n: data.draw(column) for n in names}, schema=dict.fromkeys(names, pl.String)
     )
-    try:
-        schema = TableSchema.infer(train)
-    except DataError as error:
-        assert "No column is left" in str(error)
+    if all(infer(column).kind == "left out" for column in train):
+        with pytest.raises(DataError, match="No column is left"):
+            TableSchema.infer(train)
         return
+    schema = TableSchema.infer(train)
     schema = schema.fit(train, normalise=data.draw(st.sampled_from(["standard", "none"])))
     again = Schema.from_json(json.loads(json.dumps(schema.to_json())))
     assert again == schema
@@ -388,8 +436,7 @@ def test_hostile_schemas_are_refused_or_work(data):
     place[data.draw(st.sampled_from(sorted(place)))] = data.draw(json_value)
     try:
         found = Schema.from_json(body)
-    except RunError as error:
-        assert "schema.json cannot be used" in str(error)
+    except RunError:
         return
     if isinstance(found, TableSchema) and found.fitted:
         assert np.isfinite(found.encode(train)[0]).all()

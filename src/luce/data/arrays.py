@@ -211,7 +211,7 @@ def read_npz(path: Path, features: str | None, target: str | None) -> dict[str, 
 def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, DataError):
         return error
-    if "allow_pickle" in str(error) or "Object arrays" in str(error):
+    if any(sign in str(error) for sign in ("allow_pickle", "Object arrays", "Python objects")):
         return DataError(
             f"{path}: holds Python objects (pickle), which Luce never loads. Save numbers: "
             f"np.save(path, array.astype(float))."

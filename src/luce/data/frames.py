@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import polars as pl
 
-from luce.data.schema import listed, shown
+from luce.data.schema import listed
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -190,8 +190,6 @@ def as_frame(table: Any) -> pl.DataFrame:
     luce.errors.DataError
         If a column's name is there twice, or `table` is no frame.
     """
-    if isinstance(table, pl.LazyFrame):
-        return table.collect()
     if isinstance(table, pl.DataFrame):
         return table
     if not hasattr(table, "iloc") or not hasattr(table, "columns"):
@@ -222,8 +220,3 @@ def _from_pandas(name: str, column: Any) -> pl.Series:
         return pl.Series(name, [None if v is None else float(v) for v in values], dtype=pl.Float64)
     # Dates in an object column become ISO text, which the inference reads again.
     return pl.Series(name, [None if v is None else str(v) for v in values], dtype=pl.String)
-
-
-def describe_columns(names: list[str]) -> str:
-    """Return the columns of a table for a message."""
-    return listed(names, 10) if names else shown("")

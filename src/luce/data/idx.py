@@ -33,9 +33,9 @@ def _header(start: bytes, where: str) -> tuple[np.dtype, tuple[int, ...]]:
         raise DataError(
             f"{where}: is not an IDX file (it begins with {start[:4].hex() or 'nothing'})."
         )
-    sizes = np.frombuffer(start[4 : 4 + 4 * start[3]], ">u4")
-    if len(sizes) != start[3]:
+    if len(start) < 4 + 4 * start[3]:
         raise DataError(f"{where}: the IDX header is cut off.")
+    sizes = np.frombuffer(start[4 : 4 + 4 * start[3]], ">u4")
     return np.dtype(DTYPES[start[2]]), tuple(int(size) for size in sizes)
 
 

@@ -16,6 +16,7 @@ from luce.data.schema import (
     Normalise,
     Schema,
     check_normalise,
+    counted,
     json_keys,
     json_numbers,
     json_whole,
@@ -250,9 +251,8 @@ def survey(files: list[Path]) -> tuple[tuple[int, int, int], str | None]:
     shrink = min(1.0, LONGEST_SIDE / max(height, width))
     height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
     other = sum(sizes.values()) - sizes[height, width]
-    notice = (
-        f"{other:,} images of other sizes are resized to {height} × {width}." if other else None
-    )
+    resized = f"{counted(other, 'image')} of another size resized to {height} × {width}."
+    notice = resized if other else None
     return (1 if grey else 3, height, width), notice
 
 

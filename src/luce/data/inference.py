@@ -11,6 +11,9 @@ from luce.data.schema import FLOAT32_MAX, listed
 
 __all__ = ["DATE_FORMATS", "KINDS", "Column", "as_booleans", "as_dates", "as_numbers", "infer"]
 
+OPAQUE = (pl.Binary, pl.Object, pl.Duration, pl.Time)
+"""Types that are neither numbers, categories nor dates."""
+
 KINDS = ("number", "category", "boolean", "date", "left out")
 
 DATE_FORMATS = (
@@ -26,6 +29,8 @@ DATE_FORMATS = (
     "%d/%m/%Y",
 )
 """How dates in text may be written; of two that fit equally, the earlier is taken."""
+
+ISO_FORMATS = DATE_FORMATS[:6]
 
 ENOUGH = 0.95
 """A column is of a kind when this share of its values is; the others count as missing."""
@@ -113,9 +118,10 @@ def as_booleans(values: pl.Series) -> pl.Series:
 def as_dates(values: pl.Series, date_format: str | None) -> pl.Series:
     """Return moments in microseconds (UTC where the source knew a zone), null for anything else."""
     if values.dtype == pl.String:
-        if date_format is None:  # typed in training, text now: ISO is how types are written
-            date_format = DATE_FORMATS[0]
-        return values.str.to_datetime(date_format, strict=False, time_unit="us")
+        # A column that was typed in training and is text now: ISO is how types are written.
+        formats = ISO_FORMATS if date_format is None else (date_format,)
+        read = [values.str.to_datetime(f, strict=False, time_unit="us") for f in formats]
+        return pl.select(pl.coalesce(read)).to_series()
     if isinstance(values.dtype, pl.Datetime):
         if values.dtype.time_zone is not None:
             values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
@@ -138,7 +144,7 @@ def infer(series: pl.Series) -> Column:
     """
     name, clean = series.name, present(series)
     values = clean.drop_nulls()
-    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+    if series.dtype.is_nested() or series.dtype in OPAQUE:
         return Column(name=name, kind="left out", note=f"values of type {series.dtype}")
     if not len(values):
         return Column(name=name, kind="left out", note="every value is missing")

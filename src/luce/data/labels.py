@@ -131,6 +131,8 @@ def labels_from_series(series: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     ([1, 0], [True, True, False])
     """
     name = f"target column {shown(series.name)}"
+    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object, pl.Duration):
+        raise DataError(f"{name}: values of type {series.dtype} cannot be classes.")
     clean = present(series)
     kept = clean.is_not_null().to_numpy()
     if not kept.any():
@@ -138,21 +140,22 @@ def labels_from_series(series: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     clean = clean.drop_nulls()
     if clean.dtype == pl.Boolean:
         return clean.to_numpy().astype(bool), kept
-    text = series.filter(pl.Series(kept)).cast(pl.String, strict=False)
-    if text.null_count():
-        raise DataError(f"{name}: values of type {series.dtype} cannot be classes.")
     if clean.dtype.is_numeric() or clean.dtype == pl.String:
         values = clean.cast(pl.Float64, strict=False)
         if not values.null_count() and values.is_finite().all():
             numbers = _numeric_classes(values, clean, name)
             if numbers is not None:
                 return numbers, kept
+    # As they were written, outer blanks included.
+    text = series.filter(pl.Series(kept)).cast(pl.String)
     return np.array(text.to_list(), dtype=object), kept
 
 
 def _numeric_classes(values: pl.Series, clean: pl.Series, name: str) -> np.ndarray | None:
     """Return int64 classes, or None when the numbers are better kept as they are written."""
     distinct, tenth = values.n_unique(), len(values) / 10
+    if clean.dtype.is_integer() and distinct <= max(20, tenth):
+        return labels_from_array(clean, name=name)
     whole = bool(((values == values.round()) & (values.abs() < 2**53)).all())
     if whole and distinct <= max(20, tenth):
         numbers = values.cast(pl.Int64)
@@ -164,8 +167,6 @@ def _numeric_classes(values: pl.Series, clean: pl.Series, name: str) -> np.ndarr
         return numbers.to_numpy().astype(np.int64)
     if not whole and distinct <= min(20, tenth):
         return None
-    if clean.dtype.is_integer() and distinct <= max(20, tenth):
-        return labels_from_array(clean, name=name)
     raise _continuous(name, values.head(1000).to_list())
 
 

@@ -180,10 +180,21 @@ def shown(value: object, limit: int = 40) -> str:
     return f"'{quoted}'" if isinstance(value, str) else quoted
 
 
-def listed(values: list[Any], limit: int = 5) -> str:
+def counted(count: int, noun: str) -> str:
+    """Return the count and the noun, in the plural where it is one.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
+def listed(values: list[Any], limit: int = 5, width: int = 40) -> str:
     """Return the first few values in a row, and how many more there are."""
     more = f" and {len(values) - limit:,} more" if len(values) > limit else ""
-    return ", ".join(shown(value) for value in values[:limit]) + more
+    return ", ".join(shown(value, width) for value in values[:limit]) + more
 
 
 # What follows reads a schema.json that anybody may have written.

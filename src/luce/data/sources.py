@@ -24,7 +24,7 @@ from luce.data.images import (
     survey,
 )
 from luce.data.labels import as_classes, labels_from_array, labels_from_series
-from luce.data.schema import Schema, listed, shown
+from luce.data.schema import Schema, counted, listed, shown
 from luce.data.split import split_rows
 from luce.data.tables import TableSchema, closest
 from luce.errors import ArgumentError, DataError, DtypeError
@@ -198,10 +198,17 @@ def _from_memory(source: Any, target: str | Path | None, schema: Schema | None) 
             frame = as_frame(X)
             table = TableSchema.infer(frame) if schema is None else schema
             return Dataset("table", frame, labels_from_array(y), table, _left_out(table))
-        return _from_array("array", np.asarray(X), y, "X")
+        return _from_array("array", _as_array(X), y, "X")
     if hasattr(source, "columns"):
         return _from_table("table", as_frame(source), target, schema)
-    return _from_array("array", np.asarray(source), None, "X")
+    return _from_array("array", _as_array(source), None, "X")
+
+
+def _as_array(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"X: cannot be made an array ({error}).") from error
 
 
 def _from_array(name: str, array: np.ndarray, labels: Any, where: str) -> Dataset:
@@ -257,7 +264,8 @@ def _image_folder(folder: Path, schema: Schema | None) -> Dataset:
 def _unreadable(files: list[Path]) -> list[str]:
     if not files:
         return []
-    return [f"{len(files)} unreadable images are left out: {listed([str(f) for f in files])}."]
+    names = listed([str(file) for file in files], width=200)
+    return [f"{counted(len(files), 'unreadable image')} left out: {names}."]
 
 
 def _from_table(
@@ -279,9 +287,8 @@ def _from_table(
     notices = []
     if not kept.all():
         frame = frame.filter(pl.Series(kept))
-        notices.append(
-            f"{int((~kept).sum()):,} rows without a label in {shown(target)} are left out."
-        )
+        gone = counted(int((~kept).sum()), "row")
+        notices.append(f"{gone} without a label in {shown(target)} left out.")
     if schema is None:
         schema = TableSchema.infer(frame, target=target)
         notices += _left_out(schema)
@@ -373,7 +380,10 @@ def _unknown_ending(path: Path) -> DataError:
 def _table_parts(frames: Iterable[pl.DataFrame], schema: Schema, where: str) -> Iterator[Part]:
     _check_kind(schema, "table", where)
     for frame in frames:
-        yield frame.drop([schema.target or ""], strict=False), None, ()
+        if schema.target is None:
+            yield frame, None, ()
+        else:
+            yield frame.drop(schema.target, strict=False), None, ()
 
 
 def _array_parts(array: Any, schema: Schema, rows: int, where: str) -> Iterator[Part]:

@@ -41,9 +41,10 @@ def check_labels(labels: np.ndarray | None) -> np.ndarray:
         raise DataError("The source has no rows with a label. Give at least two per class.")
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) == 1:
+        only = shown(classes.tolist()[0])
         raise DataError(
-            f"All {len(labels):,} rows have the same label, {shown(classes[0])}. A classifier "
-            f"needs at least two classes: check that target names the right column."
+            f"All {len(labels):,} rows have the same label, {only}. A classifier needs at least "
+            f"two classes: check that target names the right column."
         )
     single = classes[counts == 1].tolist()
     if single:
