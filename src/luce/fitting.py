@@ -159,8 +159,8 @@ class _Training:
             test = load_dataset(request.test, target=request.target, schema=schema)
             dataset = replace(dataset, test=test)
         split: dict[str, Any] = {
-            "validation_size": request.validation_size,
-            "test_size": 0.0 if dataset.test is not None else request.test_size,
+            "validation_size": float(request.validation_size),
+            "test_size": 0.0 if dataset.test is not None else float(request.test_size),
             "seed": request.seed,
         }
         training, validation, held_out = three_way(labels, **split)
@@ -252,12 +252,13 @@ class _Training:
                     self._open()
                     self.display.start(model, _size(estimator), self._columns())
                     announced = True
-                self.display.batch(progress)
                 if progress.record or stop.is_set():
                     state = estimator.state_
                     self.history = earlier + [{"model": model, **r} for r in state.history]
                     write_tensors(checkpoint, state.tensors(), state.scalars())
                     self._write_history()
+                # Shown only now: an epoch that was seen to end is safe from any kill.
+                self.display.batch(progress)
                 if stop.is_set():
                     raise TrainingStoppedError(
                         f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "

@@ -37,9 +37,13 @@ def candidates(model: str, input_shape: Sequence[int]) -> list[str]:
     if model == "auto":
         images = len(input_shape) == 3 and min(input_shape[1:]) >= SMALLEST_IMAGE
         return [name for name in MODELS if images or name != "cnn"]
+    _check_name(model)
+    return [model]
+
+
+def _check_name(model: str) -> None:
     if model not in MODELS:
         raise ArgumentError(f"model must be one of {', '.join(MODELS)} or auto, got {model!r}.")
-    return [model]
 
 
 def make(model: str, options: Mapping[str, Any]) -> Estimator:
@@ -50,6 +54,7 @@ def make(model: str, options: Mapping[str, Any]) -> Estimator:
     ArgumentError
         If the model has no such option.
     """
+    _check_name(model)
     allowed = NeuralClassifier().get_params()
     for name in options:
         if name not in allowed or name == "module":
@@ -81,7 +86,7 @@ def restore(
         # A model trained on a GPU is used wherever it is loaded.
         estimator = make(model, {**options, "device": "auto"})
         return estimator.restore(classes, input_shape, weights)
-    except (ArgumentError, KeyError, TypeError) as error:
+    except (ArgumentError, TypeError) as error:
         raise RunError(f"config.json and model.safetensors do not fit together: {error}") from error
 
 

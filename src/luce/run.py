@@ -21,6 +21,9 @@ __all__ = ["Run", "load_run"]
 # The files that a prediction depends on: config.json holds the SHA-256 of each.
 TRUSTED = ("schema.json", "model.safetensors")
 
+# How the rows were divided, as `three_way` takes it.
+SPLIT = {"validation_size": float, "test_size": float, "seed": int}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -232,8 +235,13 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} has run format {config.get('format')!r}; this version of Luce reads "
             f"{FORMAT}. Train again, or install luce {config.get('luce', 'of that time')}."
         )
-    for name in ("request", "data", "split"):
-        _field(config, name, dict)
+    _field(config, "request", dict)
+    _field(_field(config, "data", dict), "fingerprint", str)
+    split = _field(config, "split", dict)
+    for name, kind in SPLIT.items():
+        _field(split, name, kind)
+    if split.keys() != SPLIT.keys():
+        raise RunError(f"config.json is damaged: split must have {', '.join(SPLIT)} alone.")
     return config
 
 
