@@ -372,7 +372,7 @@ class TestBadInput:
 
     def test_number_of_classes(self, figure):
         """A class list of the wrong length is named."""
-        self.check(figure, "2 columns, but classes lists 3", [0], [[0.5, 0.5]], [0, 1, 2])
+        self.check(figure, "there are 2 columns, but classes lists 3", [0], [[0.5, 0.5]], [0, 1, 2])
 
     def test_repeated_classes(self, figure):
         """A class list with repeats is refused."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_inputs", "check_probabilities", "encode_labels"]
+__all__ = ["check_classes", "check_inputs", "check_probabilities", "encode_labels"]
 
 # Probabilities that went through float16 or through six printed digits are still probabilities.
 ROW_SUM_TOLERANCE = 1e-3
@@ -29,12 +29,7 @@ def check_inputs(
     """Return the labels as column numbers, the probabilities as an array, the classes as a list."""
     matrix = check_probabilities(who, probabilities)
     columns = matrix.shape[1]
-    names = list(range(columns)) if classes is None else [_plain(name) for name in classes]
-    if len(names) != columns:
-        raise DataError(
-            f"{who}: probabilities have {columns} columns, but classes lists {len(names)}; "
-            "give one class for each column, in the same order."
-        )
+    names = check_classes(who, classes, columns)
     codes = encode_labels(who, labels, names if classes is not None else None, columns)
     if len(codes) != len(matrix):
         raise DataError(
@@ -42,6 +37,21 @@ def check_inputs(
             "each row needs exactly one label."
         )
     return codes, matrix, names
+
+
+def check_classes(who: str, classes: Iterable[Any] | None, columns: int) -> list[Any]:
+    """Return the class of each column as Python's own values, which JSON knows."""
+    if classes is None:
+        return list(range(columns))
+    names = [value.item() if isinstance(value, np.generic) else value for value in classes]
+    if len(names) != columns:
+        raise DataError(
+            f"{who}: there are {columns} columns, but classes lists {len(names)}; "
+            "give one class for each column, in the same order."
+        )
+    if len(set(names)) < columns:
+        raise ArgumentError(f"{who}: classes must not repeat, got {names!r}.")
+    return names
 
 
 def check_probabilities(who: str, probabilities: ArrayLike) -> NDArray[np.floating]:
@@ -94,8 +104,6 @@ def encode_labels(
             )
         classes = range(columns)
     column_of = {name: column for column, name in enumerate(classes)}
-    if len(column_of) < len(classes):
-        raise ArgumentError(f"{who}: classes must not repeat, got {list(classes)!r}.")
 
     # Values of mixed kinds do not sort, so those are looked up one by one.
     sortable = array.dtype.kind != "O"
@@ -119,10 +127,6 @@ def _unknown_labels(who: str, unknown: list[Any], classes: list[Any]) -> str:
         f"{who}: {len(unknown):,} labels are not among the classes: {text}; "
         f"the classes are {known}{hint}. Leave those rows out or use a classifier that knows them."
     )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _one(kinds: set[str]) -> str:
