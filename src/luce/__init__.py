@@ -14,15 +14,17 @@ __version__ = "0.1.0"
 # name → the module that holds it; a module's own name stands for the module.
 _HOME = {
     "LuceError": "errors",
+    "TemperatureScaling": "evaluation.calibration",
     "errors": "errors",
     "evaluation": "evaluation",
 }
 
-__all__ = ["LuceError", "errors", "evaluation"]
+__all__ = ["LuceError", "TemperatureScaling", "errors", "evaluation"]
 
 if TYPE_CHECKING:
     from luce import errors, evaluation
     from luce.errors import LuceError
+    from luce.evaluation.calibration import TemperatureScaling
 
 
 def __getattr__(name: str) -> object:

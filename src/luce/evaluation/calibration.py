@@ -8,7 +8,6 @@ neural networks".
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -17,11 +16,12 @@ from scipy.special import logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from luce.errors import DataError, DtypeError, RunError
+from luce.errors import DataError, DtypeError
 from luce.evaluation.inputs import check_classes, check_probabilities, encode_labels
+from luce.evaluation.records import is_count, is_number, take
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -31,7 +31,7 @@ Floats: TypeAlias = "NDArray[np.floating]"
 
 # log(1/T) stays within these, as in scikit-learn: T from 4.5e-5 to 2.2e4.
 LOG_BOUND = 10.0
-# A probability below this counts as this when it becomes a logit, as in scikit-learn.
+# Added to a probability before it becomes a logit, as in scikit-learn: zeros stay finite.
 FLOOR = 1e-12
 
 
@@ -155,7 +155,7 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (rows, classes)
-            float32 if the scores are, else float64.
+            float32 if they come from float32 logits, else float64.
         """
         check_is_fitted(self, "classes_")
         logits = self._to_logits(np.asarray(self._scores(X)))
@@ -194,23 +194,16 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         RunError
             If anything in the record is missing, of the wrong kind, or out of range.
         """
-        if not isinstance(record, dict):
-            raise RunError(f"calibration: must be an object, got {type(record).__name__}.")
-        _require(record.get("format") == 1, "format", record.get("format"), "1")
-        _require(record.get("method") == cls._method, "method", record.get("method"), cls._method)
-        takes: Any = record.get("takes")
-        classes: Any = record.get("classes")
-        _require(takes in ("logits", "probabilities"), "takes", takes, "logits or probabilities")
-        plain = isinstance(classes, list) and all(isinstance(c, str | int) for c in classes)
-        _require(plain and len(classes) > 0, "classes", classes, "a list of strings or integers")
-        _require(len(set(classes)) == len(classes), "classes", classes, "without repeats")
-        _require(type(record.get("rows")) is int, "rows", record.get("rows"), "a whole number")
-        for name in ("log_loss_before", "log_loss_after"):
-            _require(_is_number(record.get(name)), name, record.get(name), "a finite number")
+        _take(record, "format", lambda v: v == 1, "1")
+        _take(record, "method", lambda v: v == cls._method, repr(cls._method))
+        classes = _take(record, "classes", _are_classes, "a list of different strings or integers")
         scaling = cls(classes=classes)
-        scaling.takes_, scaling.classes_, scaling.rows_ = takes, _as_array(classes), record["rows"]
-        scaling.log_loss_before_ = float(record["log_loss_before"])
-        scaling.log_loss_after_ = float(record["log_loss_after"])
+        scaling.classes_ = _as_array(classes)
+        kinds = ("logits", "probabilities")
+        scaling.takes_ = _take(record, "takes", lambda v: v in kinds, "'logits' or 'probabilities'")
+        scaling.rows_ = _take(record, "rows", is_count, "a whole number, 0 or more")
+        scaling.log_loss_before_ = _take(record, "log_loss_before", is_number, "a finite number")
+        scaling.log_loss_after_ = _take(record, "log_loss_after", is_number, "a finite number")
         scaling._load(record)
         return scaling
 
@@ -228,7 +221,7 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         who = type(self).__name__
         if self.takes_ == "logits":
             return _check_logits(who, scores)
-        logits: Floats = np.log(np.maximum(check_probabilities(who, scores), FLOOR))
+        logits: Floats = np.log(check_probabilities(who, scores).astype(np.float64) + FLOOR)
         return logits
 
     @abstractmethod
@@ -308,8 +301,8 @@ class TemperatureScaling(_Scaling):
         return shifted / shifted.dtype.type(self.temperature_)
 
     def _load(self, record: dict[str, Any]) -> None:
-        value: Any = record.get("temperature")
-        _require(_is_number(value) and value > 0, "temperature", value, "a number above 0")
+        good = "a number above 0"
+        value = _take(record, "temperature", lambda v: is_number(v) and v > 0, good)
         self.temperature_ = float(value)
 
 
@@ -377,12 +370,24 @@ class VectorScaling(_Scaling):
         return scaled
 
     def _load(self, record: dict[str, Any]) -> None:
+        size = len(self.classes_)
+
+        def good(value: Any) -> bool:
+            return isinstance(value, list) and len(value) == size and all(map(is_number, value))
+
         for name in self._parameters:
-            value: Any = record.get(name)
-            good = isinstance(value, list) and all(_is_number(number) for number in value)
-            wanted = f"{len(self.classes_)} finite numbers"
-            _require(good and len(value) == len(self.classes_), name, value, wanted)
+            value = _take(record, name, good, f"a list of {size} finite numbers")
             setattr(self, f"{name}_", np.asarray(value, dtype=np.float64))
+
+
+def _take(record: Any, name: str, good: Callable[[Any], bool], wanted: str) -> Any:
+    return take("calibration", record, name, good, wanted)
+
+
+def _are_classes(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(v, str | int) for v in value):
+        return False
+    return 0 < len(value) == len(set(value))
 
 
 def _as_array(classes: list[Any]) -> NDArray[Any]:
@@ -432,14 +437,3 @@ def _check_logits(who: str, logits: ArrayLike) -> Floats:
 def _check_lengths(who: str, logits: Floats, codes: NDArray[np.intp]) -> None:
     if len(logits) != len(codes):
         raise DataError(f"{who}: {len(codes):,} labels but {len(logits):,} rows.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def _require(good: bool, name: str, value: Any, wanted: str) -> None:
-    if not good:
-        text = repr(value)
-        text = text if len(text) <= 80 else text[:77] + "..."
-        raise RunError(f"calibration: {name} must be {wanted}, got {text}.")

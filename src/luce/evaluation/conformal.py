@@ -36,12 +36,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 
-from luce.errors import ArgumentError, DataError, RunError
+from luce.errors import ArgumentError, DataError
 from luce.evaluation.inputs import check_classes, check_inputs, check_probabilities, encode_labels
 from luce.evaluation.intervals import wilson_interval
+from luce.evaluation.records import is_count, is_number, take
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -130,32 +131,22 @@ class PredictionSets:
         RunError
             If anything in the record is missing, of the wrong kind, or out of range.
         """
-        if not isinstance(record, dict):
-            raise RunError(f"conformal sets: must be an object, got {type(record).__name__}.")
 
-        def take(name: str, good: Any, wanted: str) -> Any:
-            value = record.get(name)
-            if not good(value):
-                text = repr(value)
-                text = text if len(text) <= 80 else text[:77] + "..."
-                raise RunError(f"conformal sets: {name} must be {wanted}, got {text}.")
-            return value
+        def field(name: str, good: Callable[[Any], bool], wanted: str) -> Any:
+            return take("conformal sets", record, name, good, wanted)
 
-        take("format", lambda v: v == 1, "1")
-        thresholds = take(
-            "thresholds",
-            lambda v: isinstance(v, list) and len(v) > 0 and all(map(_is_threshold, v)),
-            "a list of finite numbers or null, one for each class",
-        )
+        field("format", lambda v: v == 1, "1")
+        wanted = "a list of finite numbers or null, one for each class"
+        thresholds = field("thresholds", _are_thresholds, wanted)
         return cls(
-            method=take("method", lambda v: v in METHODS, "one of " + ", ".join(METHODS)),
-            coverage=float(take("coverage", lambda v: _is_real(v) and 0 < v < 1, "in (0, 1)")),
-            per_class=take("per_class", lambda v: isinstance(v, bool), "true or false"),
-            randomized=take("randomized", lambda v: isinstance(v, bool), "true or false"),
-            k_reg=take("k_reg", _is_count, "a whole number, 0 or more"),
-            lam=float(take("lam", lambda v: _is_real(v) and v >= 0, "a number, 0 or more")),
-            seed=take("seed", _is_count, "a whole number, 0 or more"),
-            rows=take("rows", _is_count, "a whole number, 0 or more"),
+            method=field("method", lambda v: v in METHODS, "'lac', 'aps' or 'raps'"),
+            coverage=field("coverage", lambda v: is_number(v) and 0 < v < 1, "between 0 and 1"),
+            per_class=field("per_class", lambda v: isinstance(v, bool), "true or false"),
+            randomized=field("randomized", lambda v: isinstance(v, bool), "true or false"),
+            k_reg=field("k_reg", is_count, "a whole number, 0 or more"),
+            lam=float(field("lam", lambda v: is_number(v) and v >= 0, "a number, 0 or more")),
+            seed=field("seed", is_count, "a whole number, 0 or more"),
+            rows=field("rows", is_count, "a whole number, 0 or more"),
             thresholds=tuple(inf if value is None else float(value) for value in thresholds),
         )
 
@@ -321,9 +312,8 @@ def _scores(
         return 1 - p
     order = np.argsort(-p, axis=1, kind="stable")
     ordered = np.take_along_axis(p, order, axis=1)
-    before = np.zeros_like(p)
-    np.cumsum(ordered[:, :-1], axis=1, out=before[:, 1:])
-    oddness = before + (1 - u[:, None]) * ordered
+    oddness = (1 - u[:, None]) * ordered
+    oddness[:, 1:] += np.cumsum(ordered[:, :-1], axis=1)
     oddness += lam * np.maximum(0, np.arange(1, p.shape[1] + 1) - k_reg)
     scores = np.empty_like(p)
     np.put_along_axis(scores, order, oddness, axis=1)
@@ -349,23 +339,20 @@ def _tune(
     lam: float | None,
 ) -> tuple[int, float]:
     """Choose RAPS's penalty on rows of its own: the smallest sets at the coverage asked for."""
-    columns, u = matrix.shape[1], np.ones(len(matrix))
+    rows, columns = np.arange(len(codes)), matrix.shape[1]
+    order = np.argsort(-matrix, axis=1, kind="stable")
+    ranks = np.empty(matrix.shape)
+    np.put_along_axis(ranks, order, np.arange(1.0, columns + 1)[None, :], axis=1)
     if k_reg is None:
-        ranks = _ranks(matrix)[np.arange(len(codes)), codes].astype(np.float64)
-        k_reg = int(min(_threshold(ranks, coverage), columns))
+        k_reg = int(min(_threshold(ranks[rows, codes], coverage), columns))
     if lam is not None:
         return k_reg, lam
+    unpenalised = _scores(matrix, "aps", np.ones(len(codes)), 0, 0.0)
     sizes = {}
     for strength in STRENGTHS:
-        scores = _scores(matrix, "raps", u, k_reg, strength)
-        threshold = _threshold(scores[np.arange(len(codes)), codes], coverage)
-        sizes[strength] = (scores <= threshold).sum()
+        scores = unpenalised + strength * np.maximum(0, ranks - k_reg)
+        sizes[strength] = (scores <= _threshold(scores[rows, codes], coverage)).sum()
     return k_reg, min(sizes, key=lambda strength: sizes[strength])
-
-
-def _ranks(matrix: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Rank the classes of each row from 1, the most probable; the earlier first among equals."""
-    return np.argsort(np.argsort(-matrix, axis=1, kind="stable"), axis=1) + 1
 
 
 def _check_options(
@@ -396,13 +383,7 @@ def _check_options(
         raise ArgumentError(f"calibrate: seed must be 0 or more, got {seed}.")
 
 
-def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_threshold(value: Any) -> bool:
-    return value is None or _is_real(value)
+def _are_thresholds(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) > 0 and all(v is None or is_number(v) for v in value)
+    )
