@@ -6,7 +6,7 @@ import importlib
 import sys
 
 # Each name is a module of this package with a `main(arguments)`.
-NAMES = ("operators",)
+NAMES = ("evaluation", "operators")
 
 
 def main() -> None:

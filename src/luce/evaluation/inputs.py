@@ -59,6 +59,8 @@ def check_probabilities(who: str, probabilities: ArrayLike) -> NDArray[np.floati
     matrix = np.asarray(probabilities)
     if matrix.dtype.kind in "biu":
         matrix = matrix.astype(np.float64)
+    if matrix.dtype == np.float16:  # whose epsilon, 0.001, is no stand-in for a zero
+        matrix = matrix.astype(np.float32)
     if matrix.dtype.kind != "f":
         raise DtypeError(f"{who}: probabilities must be floating-point, got {matrix.dtype}.")
     if matrix.ndim != 2 or matrix.shape[1] == 0:
@@ -123,8 +125,9 @@ def _unknown_labels(who: str, unknown: list[Any], classes: list[Any]) -> str:
     hint = (
         "" if kinds[0] & kinds[1] else f" (labels are {_one(kinds[0])}, classes {_one(kinds[1])})"
     )
+    count = f"{len(unknown):,} labels are" if len(unknown) > 1 else "1 label is"
     return (
-        f"{who}: {len(unknown):,} labels are not among the classes: {text}; "
+        f"{who}: {count} not among the classes: {text}; "
         f"the classes are {known}{hint}. Leave those rows out or use a classifier that knows them."
     )
 
