@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luce import __version__, models
+from luce.calibrating import Calibration, score
 from luce.data import Dataset, check_labels, load_dataset, three_way
 from luce.errors import (
     ArgumentError,
@@ -30,10 +31,10 @@ from luce.errors import (
     RunError,
     TrainingStoppedError,
 )
-from luce.evaluation import metrics
+from luce.evaluation.inputs import encode_labels
 from luce.progress import Display
 from luce.request import Request
-from luce.run import TRUSTED, Run, load_run, read_config
+from luce.run import CALIBRATION, TRUSTED, Run, load_run, read_config
 from luce.storage import FORMAT, read_tensors, sha256, write_json, write_tensors, write_whole
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ class _Training:
             raise
         finally:
             self.display.stop()
-        return load_run(self.path)
+        run = load_run(self.path)
+        self._report(run)
+        return run
 
     def _load(self, source: Any) -> None:
         """Load and split the data, fit the schema on the training rows, encode all of them."""
@@ -169,6 +172,7 @@ class _Training:
             "validation": dataset.take(validation),
             "test": dataset.test if dataset.test is not None else dataset.take(held_out),
         }
+        self.dataset = dataset
         normalise = cast("Normalise", request.normalise)
         fitted = dataset.schema.fit(parts["train"].features, normalise=normalise)
         self.schema = fitted.with_classes(dataset.classes)
@@ -224,7 +228,7 @@ class _Training:
                 "seconds": estimator.history_[-1]["seconds"],
                 "estimator": estimator,
             }
-            scored = self._score(estimator, "validation")
+            scored = self._score(estimator, "validation", None)
             if scored:
                 record |= {k: scored[k] for k in ("accuracy", "log_loss")}
             board.append(record)
@@ -282,10 +286,18 @@ class _Training:
         """Score the best candidate and write the run; config.json last, which makes it whole."""
         best = board[0]
         estimator, model = best["estimator"], best["model"]
-        scores = {part: self._score(estimator, part) for part in ("train", "validation", "test")}
+        calibration = self._calibrate(estimator)
+        scores = {
+            part: self._score(estimator, part, calibration)
+            for part in ("train", "validation", "test")
+        }
         leaderboard = [{k: v for k, v in record.items() if k != "estimator"} for record in board]
         write_json(self.path / "schema.json", self.schema.to_json())
         write_tensors(self.path / "model.safetensors", models.tensors(estimator))
+        trusted = TRUSTED
+        if calibration is not None:
+            write_json(self.path / CALIBRATION, calibration.to_json())
+            trusted = (*TRUSTED, CALIBRATION)
         write_json(self.path / "metrics.json", {**scores, "leaderboard": leaderboard})
         self._write_history()
         options = {k: v for k, v in estimator.get_params().items() if k != "module"}
@@ -294,11 +306,24 @@ class _Training:
             "model": model,
             "options": {k: v if _is_json(v) else repr(v) for k, v in options.items()},
             "epochs_trained": estimator.n_iter_,
-            "files": {name: sha256(self.path / name) for name in TRUSTED},
+            "files": {name: sha256(self.path / name) for name in trusted},
         }
         write_json(self.path / "config.json", finished)
 
-    def _score(self, estimator: models.Estimator, part: str) -> dict[str, Any] | None:
+    def _calibrate(self, estimator: models.Estimator) -> Calibration | None:
+        """Fit the temperature on the validation rows, if there are any."""
+        if "validation" not in self.examples:
+            self.display.say("note: no validation rows, so the probabilities are not calibrated.")
+            return None
+        features, labels = self.examples["validation"]
+        classes = self.schema.classes or []
+        codes = encode_labels("train", labels, classes, len(classes))
+        seed = self.request.seed
+        return Calibration.fit(estimator.predict_log_proba(features), codes, seed=seed)
+
+    def _score(
+        self, estimator: models.Estimator, part: str, calibration: Calibration | None
+    ) -> dict[str, Any] | None:
         """Return the figures of one part of the data; of a sample of the training rows."""
         if part not in self.examples:
             return None
@@ -307,7 +332,16 @@ class _Training:
             rows = np.random.default_rng(self.request.seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
             features, labels = features[rows], labels[rows]
-        return metrics.summary(labels, estimator.predict_proba(features), self.schema.classes)
+        return score(
+            labels, estimator.predict_log_proba(features), self.schema.classes or [], calibration
+        )
+
+    def _report(self, run: Run) -> None:
+        """Write report.html into the run folder; the run is whole and stays so without it."""
+        try:
+            run.report_of(self.dataset).save(self.path / "report.html")
+        except LuceError as error:
+            self.display.say(f"note: no report.html: {error}")
 
     def _columns(self) -> set[str]:
         """Return the figures that the history will have."""

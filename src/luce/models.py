@@ -91,7 +91,7 @@ def restore(
 
 
 def describe(estimator: Estimator) -> dict[str, Any]:
-    """Return layers, parameters, bytes and FLOPs per example of a fitted estimator.
+    """Return layers (with shapes), parameters, bytes and FLOPs per example of a fitted estimator.
 
     A multiplication and an addition count as two FLOPs; only matrix products and convolutions are
     counted (`torch.utils.flop_counter`).
@@ -102,13 +102,36 @@ def describe(estimator: Estimator) -> dict[str, Any]:
     network = estimator.network_
     parameters = list(network.parameters())
     example = torch.zeros(1, *estimator.input_shape_, dtype=parameters[0].dtype)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(example.to(parameters[0].device))
+    shapes: dict[str, list[int]] = {}
+    leaves = {
+        name or "network": layer
+        for name, layer in network.named_modules()
+        if not list(layer.children())
+    }
+    hooks = [
+        layer.register_forward_hook(
+            lambda _layer, _input, output, name=name: shapes.update({name: list(output.shape[1:])})
+        )
+        for name, layer in leaves.items()
+    ]
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(example.to(parameters[0].device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    flops = counter.get_flop_counts()
+    prefix = f"{type(network).__name__}."
     return {
         "layers": [
-            {"name": name or "network", "layer": str(layer)}
-            for name, layer in network.named_modules()
-            if not list(layer.children())
+            {
+                "name": name,
+                "layer": str(layer),
+                "output": shapes.get(name, []),
+                "parameters": sum(p.numel() for p in layer.parameters()),
+                "flops": sum(flops.get(prefix + name, {}).values()),
+            }
+            for name, layer in leaves.items()
         ],
         "parameters": sum(p.numel() for p in parameters),
         "bytes": sum(t.numel() * t.element_size() for t in network.state_dict().values()),

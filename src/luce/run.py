@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luce import models
+from luce.calibrating import Calibration, score
 from luce.data import Dataset, Schema, check_labels, load_dataset, read_blocks, three_way
-from luce.errors import DataError, RunError
-from luce.evaluation import metrics
+from luce.errors import ArgumentError, DataError, RunError
 from luce.storage import FORMAT, read_json, read_tensors, sha256
+
+if TYPE_CHECKING:
+    from luce.report import Report
+    from luce.report.subject import Role
 
 __all__ = ["Run", "load_run"]
 
-# The files that a prediction depends on: config.json holds the SHA-256 of each.
+# The files that a prediction depends on: config.json holds the SHA-256 of each. A run that was
+# trained without validation rows has no calibration.
 TRUSTED = ("schema.json", "model.safetensors")
+CALIBRATION = "calibration.json"
 
 # How the rows were divided, as `three_way` takes it.
 SPLIT = {"validation_size": float, "test_size": float, "seed": int}
@@ -41,6 +48,8 @@ class Run:
         The fitted model, on encoded features.
     metrics : dict
         What it scored: on the test, validation and training rows; the leaderboard.
+    calibration : Calibration or None
+        The temperature and what prediction sets need; None if there were no validation rows.
 
     Examples
     --------
@@ -57,13 +66,16 @@ class Run:
     schema: Schema
     estimator: models.Estimator
     metrics: dict[str, Any]
+    calibration: Calibration | None = None
 
     @property
     def classes(self) -> list[Any]:
         """The labels, in the order of the probabilities' columns."""
         return list(self.schema.classes or [])
 
-    def predict_proba(self, features: Any) -> NDArray[np.floating[Any]]:
+    def predict_proba(
+        self, features: Any, *, calibrated: bool = True
+    ) -> NDArray[np.floating[Any]]:
         """Return the probabilities of raw features.
 
         Parameters
@@ -71,6 +83,9 @@ class Run:
         features : ndarray or DataFrame
             As the training data were before any scaling: a table with the training columns
             (polars or pandas), (rows, features), or images.
+        calibrated : bool, default=True
+            Whether to divide the logits by the temperature that was fitted on the validation rows.
+            Without such rows there is none, and this changes nothing.
 
         Returns
         -------
@@ -82,7 +97,7 @@ class Run:
         DataError
             If the features do not fit the schema.
         """
-        return self.predict_block(features)[0]
+        return self.predict_block(features, calibrated=calibrated)[0]
 
     def predict(self, features: Any) -> NDArray[Any]:
         """Return the most probable label of each row of raw features, as `predict_proba` takes."""
@@ -90,17 +105,21 @@ class Run:
         labels: NDArray[Any] = np.array(self.classes)[best]
         return labels
 
-    def predict_block(self, features: Any) -> tuple[NDArray[np.floating[Any]], dict[str, int]]:
+    def predict_block(
+        self, features: Any, *, calibrated: bool = True
+    ) -> tuple[NDArray[np.floating[Any]], dict[str, int]]:
         """Return the probabilities, and counts of what had to be handled in the features."""
         encoded, handled = self.schema.encode(features)
-        return self.estimator.predict_proba(encoded), handled
+        if self.calibration is None or not calibrated:
+            return self.estimator.predict_proba(encoded), handled
+        return self.calibration.probabilities(self.estimator.predict_log_proba(encoded)), handled
 
     def predict_source(
-        self, source: Any, *, rows: int = 65_536
+        self, source: Any, *, rows: int = 65_536, calibrated: bool = True
     ) -> Iterator[tuple[NDArray[np.floating[Any]], dict[str, int]]]:
         """Yield the probabilities and counts of a source block by block, however long it is."""
         for block in read_blocks(source, self.schema, rows=rows):
-            yield self.predict_block(block.features)
+            yield self.predict_block(block.features, calibrated=calibrated)
 
     def evaluate(
         self, source: Any, *, target: str | None = None, features: str | None = None
@@ -120,8 +139,9 @@ class Run:
         Returns
         -------
         dict
-            The figures of :func:`luce.evaluation.metrics.summary`, and under ``"scored_on"`` which
-            rows they are of.
+            The figures of :func:`luce.evaluation.metrics.summary`, of the calibrated
+            probabilities; under ``"uncalibrated"`` those that calibration changed, before it; and
+            under ``"scored_on"`` which rows they are of.
 
         Raises
         ------
@@ -137,27 +157,118 @@ class Run:
             raise DataError(
                 f"{dataset.name} has no labels to score against. Use `luce predict` for it."
             )
-        probabilities, handled = self.predict_block(dataset.features)
+        encoded, handled = self.schema.encode(dataset.features)
+        log_probabilities = self.estimator.predict_log_proba(encoded)
         return {
             "scored_on": scored_on,
-            **metrics.summary(dataset.labels, probabilities, self.classes),
+            **score(dataset.labels, log_probabilities, self.classes, self.calibration),
             "handled": handled,
         }
 
     def held_out(self, dataset: Dataset) -> tuple[Dataset, str]:
         """Return the rows of a dataset that training has not seen, and what they are in words."""
+        rows, words, role, _ = self._unseen(dataset)
+        if role == "validation" or rows is None:
+            raise DataError(
+                f"the run was trained on all of {dataset.name} and held nothing out: its score "
+                "there would say nothing. Give other data, or train with --test-size 0.2."
+            )
+        return rows, words
+
+    def _unseen(
+        self, dataset: Dataset
+    ) -> tuple[Dataset | None, str, Role, NDArray[np.intp] | None]:
+        """Return rows that the weights were not fitted on: which, in words, what for, and where."""
+        own = dataset.fingerprint() == self.config["data"]["fingerprint"]
         if dataset.test is not None:
-            return dataset.test, f"the {len(dataset.test):,} test rows of {dataset.name}"
-        if dataset.fingerprint() == self.config["data"]["fingerprint"]:
-            rows = three_way(check_labels(dataset.labels), **self.config["split"])[2]
-            if not len(rows):
-                raise DataError(
-                    f"the run was trained on all of {dataset.name} and held nothing out: its score "
-                    "there would say nothing. Give other data, or train with --test-size 0.2."
-                )
-            test = dataset.take(rows)
-            return test, f"the {len(test):,} rows of {dataset.name} that training held out"
-        return dataset, f"all {len(dataset):,} rows of {dataset.name}"
+            words = f"the {len(dataset.test):,} test rows of {dataset.name}"
+            return dataset.test, words, "test" if own else "source", None
+        if not own:
+            return dataset, f"all {len(dataset):,} rows of {dataset.name}", "source", None
+        _, validation, held_out = three_way(check_labels(dataset.labels), **self.config["split"])
+        if len(held_out):
+            words = f"the {len(held_out):,} rows of {dataset.name} that training held out"
+            return dataset.take(held_out), words, "test", held_out
+        if len(validation):
+            words = f"the {len(validation):,} validation rows of {dataset.name}"
+            return dataset.take(validation), words, "validation", validation
+        return None, f"no rows: training saw all of {dataset.name}", "validation", None
+
+    def report(
+        self, source: Any = None, *, target: str | None = None, features: str | None = None
+    ) -> Report:
+        """Describe what was learnt, where it is wrong, and whether its probabilities hold.
+
+        Parameters
+        ----------
+        source : str, Path, array or DataFrame, optional
+            As for :func:`luce.load_dataset`; by default what the run was trained on. Of a source
+            that training saw, the rows that it held out are scored. Labels may be absent, or of
+            other classes than the run's: the report then says what it cannot show.
+        target, features : str, optional
+            As for :func:`luce.load_dataset`; by default as in training.
+
+        Returns
+        -------
+        Report
+            Shown by a notebook; ``save("report.html")`` writes the page, ``summary`` is its content.
+
+        Raises
+        ------
+        ArgumentError
+            If no source is given and the run was trained on data in memory.
+        DataError
+            If the source does not fit the run.
+        """
+        request = self.config["request"]
+        own = source is None
+        if own:
+            source = request["test"] or request["source"]
+            target, features = target or request["target"], features or request["features"]
+        if source is None:
+            raise ArgumentError(
+                "report: the run was trained on data in memory; give the data to report on: "
+                "run.report((X, y)), or luce report RUN SOURCE."
+            )
+        dataset = load_dataset(
+            source,
+            target=target or self.schema.target,
+            features=features,
+            # Labels of other classes are the report's to tell, not an error.
+            schema=replace(self.schema, classes=None),
+        )
+        return self.report_of(dataset, own_test=own and request["test"] is not None)
+
+    def report_of(self, dataset: Dataset, *, own_test: bool = False) -> Report:
+        """Report on a dataset that is loaded already; `own_test` says that it is the run's test."""
+        from luce.report import Report, Subject, score_rows, summarise
+
+        scored = None
+        rows, words, role, positions = self._unseen(dataset)
+        if rows is not None:
+            scored = score_rows(
+                rows,
+                words=words,
+                role="test" if own_test else role,
+                positions=positions,
+                schema=self.schema,
+                estimator=self.estimator,
+                calibration=self.calibration,
+            )
+        environment = self.path / "environment.json"
+        subject = Subject(
+            path=str(self.path),
+            config=self.config,
+            metrics=self.metrics,
+            environment=read_json(environment) if environment.exists() else {},
+            info=self.info(),
+            history=_read_history(self.path / "history.csv"),
+            schema=self.schema,
+            estimator=self.estimator,
+            calibration=self.calibration,
+            scored=scored,
+        )
+        return Report(summarise(subject))
 
     def info(self) -> dict[str, Any]:
         """Return what the run is: data, model, layers, parameters, FLOPs, size and figures."""
@@ -170,6 +281,7 @@ class Run:
             **models.describe(self.estimator),
             "file_bytes": model_file.stat().st_size,
             "options": self.config["options"],
+            "temperature": None if self.calibration is None else self.calibration.temperature,
             "metrics": self.metrics,
         }
 
@@ -202,7 +314,8 @@ def load_run(path: str | Path) -> Run:
             f"{path} has not finished training. Go on with: "
             f"{config.get('resume', 'luce train … --resume')}"
         )
-    for name in TRUSTED:
+    calibrated = CALIBRATION in config["files"]
+    for name in (*TRUSTED, CALIBRATION) if calibrated else TRUSTED:
         if sha256(path / name) != _field(config["files"], name, str):
             raise RunError(
                 f"{path / name} is not the file that this run wrote: its SHA-256 differs from the "
@@ -219,7 +332,10 @@ def load_run(path: str | Path) -> Run:
         schema.input_shape,
         weights,
     )
-    return Run(path, config, schema, estimator, read_json(path / "metrics.json"))
+    calibration = None
+    if calibrated:
+        calibration = Calibration.from_json(read_json(path / CALIBRATION), schema.classes)
+    return Run(path, config, schema, estimator, read_json(path / "metrics.json"), calibration)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -243,6 +359,15 @@ def read_config(path: Path) -> dict[str, Any]:
     if split.keys() != SPLIT.keys():
         raise RunError(f"config.json is damaged: split must have {', '.join(SPLIT)} alone.")
     return config
+
+
+def _read_history(path: Path) -> list[dict[str, str]]:
+    """Return the lines of history.csv; none where it is missing or no such table."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{k: v for k, v in line.items() if k and v} for line in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def _field(content: Any, name: str, kind: type) -> Any:

@@ -1,0 +1,191 @@
+"""What a run knows of its own certainty: a temperature, and how to make sets of any coverage.
+
+Both come from the validation rows, which the weights were not fitted on. Temperature scaling is one
+number, so fitting it on the rows that the sets are calibrated with costs their guarantee next to
+nothing; strictly, the guarantee is for rows that it was not fitted on either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from luce.errors import ArgumentError, RunError
+from luce.evaluation import metrics
+from luce.evaluation.calibration import TemperatureScaling
+from luce.evaluation.conformal import PredictionSets
+from luce.evaluation.records import is_number, take
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Calibration", "score"]
+
+# The figures that a temperature changes.
+CHANGED = ("log_loss", "brier_score", "ece", "ece_equal_mass", "classwise_ece")
+
+# Sets of any coverage follow from so many sorted scores to within a hundredth of a percent.
+MOST_SCORES = 10_000
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature, and the scores that prediction sets of any coverage follow from.
+
+    Attributes
+    ----------
+    scaling : TemperatureScaling
+        Fitted on log-probabilities.
+    scores : ndarray of shape (rows,), float64
+        Of validation rows, sorted: 1 − calibrated probability of the true class, the score "lac" of
+        `luce.evaluation.conformal`. Of 10,000 rows drawn by the seed where there are more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from luce.calibrating import Calibration
+    >>> log_probabilities = np.log([[0.9, 0.1]] * 3 + [[0.1, 0.9]])
+    >>> calibration = Calibration.fit(log_probabilities, [0, 0, 1, 1], seed=0)
+    >>> calibration.temperature > 1  # right three times in four, though the model said 90%
+    True
+    >>> calibration.sets(0.5).predict_sets(calibration.probabilities(log_probabilities[:1]))
+    array([[ True, False]])
+    """
+
+    scaling: TemperatureScaling
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, log_probabilities: ArrayLike, codes: ArrayLike, *, seed: int) -> Self:
+        """Fit on rows that the weights were not fitted on.
+
+        Parameters
+        ----------
+        log_probabilities : array-like of shape (rows, classes)
+            What the model says, in nats; finite.
+        codes : array-like of int, shape (rows,)
+            The true class of each row, as a column number.
+        seed : int
+            Which rows the scores are of, where there are more than 10,000.
+        """
+        scaling = TemperatureScaling().fit(log_probabilities, codes)
+        columns = np.asarray(codes)
+        own = scaling.predict_proba(log_probabilities)[np.arange(len(columns)), columns]
+        scores = 1 - own.astype(np.float64)
+        if len(scores) > MOST_SCORES:
+            scores = np.random.default_rng(seed).permutation(scores)[:MOST_SCORES]
+        return cls(scaling, np.sort(scores))
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by: above 1 if the model was too sure of itself."""
+        return float(self.scaling.temperature_)
+
+    @property
+    def rows(self) -> int:
+        """How many validation rows the temperature was fitted on."""
+        return int(self.scaling.rows_)
+
+    def probabilities(self, log_probabilities: ArrayLike) -> NDArray[np.floating[Any]]:
+        """Return the calibrated probabilities, (rows, classes)."""
+        return self.scaling.predict_proba(log_probabilities)
+
+    def sets(self, coverage: float) -> PredictionSets:
+        """Return what turns calibrated probabilities into sets that hold the true class so often.
+
+        Parameters
+        ----------
+        coverage : float
+            The chance, between 0 and 1, that a new row's set holds its true class.
+
+        Raises
+        ------
+        ArgumentError
+            If coverage is out of range.
+        """
+        if not 0 < coverage < 1:
+            raise ArgumentError(
+                "sets: coverage must lie between 0 and 1, both excluded, "
+                f"got {coverage:g}; for 95% give 0.95."
+            )
+        # The ⌈(n + 1) · coverage⌉-th smallest; rounded first, so that 0.9 · 10 is 9.
+        rank = ceil(round((len(self.scores) + 1) * coverage, 9))
+        threshold = inf if rank > len(self.scores) else float(self.scores[rank - 1])
+        return PredictionSets(
+            method="lac",
+            coverage=float(coverage),
+            per_class=False,
+            randomized=False,
+            k_reg=0,
+            lam=0.0,
+            seed=0,
+            rows=len(self.scores),
+            thresholds=(threshold,) * len(self.scaling.classes_),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain dict that calibration.json holds."""
+        return {"temperature": self.scaling.to_json(), "scores": self.scores.tolist()}
+
+    @classmethod
+    def from_json(cls, record: Any, classes: Sequence[Any]) -> Self:
+        """Build from what `to_json` returned, for a run of these classes.
+
+        Raises
+        ------
+        RunError
+            If anything in the record is missing, of the wrong kind, or out of range.
+        """
+        scaling = TemperatureScaling.from_json(
+            take("calibration.json", record, "temperature", lambda v: isinstance(v, dict), "a dict")
+        )
+        if scaling.takes_ != "logits" or len(scaling.classes_) != len(classes):
+            raise RunError(
+                f"calibration.json is damaged: it must be of the logits of {len(classes)} classes, "
+                f"got the {scaling.takes_} of {len(scaling.classes_)}."
+            )
+        scores = take(
+            "calibration.json", record, "scores", _are_scores, "sorted numbers from 0 to 1"
+        )
+        return cls(scaling, np.array(scores, dtype=np.float64))
+
+
+def score(
+    labels: ArrayLike,
+    log_probabilities: ArrayLike,
+    classes: Sequence[Any],
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """Compute the figures of calibrated probabilities, and beside them those before calibration.
+
+    Parameters
+    ----------
+    labels : array-like of shape (rows,)
+        The true classes.
+    log_probabilities : array-like of shape (rows, classes)
+        What the model says, in nats.
+    classes : sequence
+        The class of each column.
+    calibration : Calibration or None
+
+    Returns
+    -------
+    dict
+        `luce.evaluation.metrics.summary`, and under ``uncalibrated`` the figures that the
+        temperature changed, before it; None without calibration.
+    """
+    before = metrics.summary(labels, np.exp(log_probabilities), classes)
+    if calibration is None:
+        return {**before, "uncalibrated": None}
+    after = metrics.summary(labels, calibration.probabilities(log_probabilities), classes)
+    return {**after, "uncalibrated": {key: before[key] for key in CHANGED}}
+
+
+def _are_scores(value: Any) -> bool:
+    plain = isinstance(value, list) and len(value) > 0 and all(is_number(v) for v in value)
+    return plain and value == sorted(value) and -1e-6 <= value[0] and value[-1] <= 1

@@ -1,0 +1,10 @@
+"""The report: what a run learnt, where it is wrong, whether its probabilities can be believed.
+
+A plain dict first (`summarise`), one HTML file second (`Report`).
+"""
+
+from luce.report.render import Report
+from luce.report.subject import Scored, Subject, score_rows
+from luce.report.summary import summarise
+
+__all__ = ["Report", "Scored", "Subject", "score_rows", "summarise"]

@@ -1,0 +1,225 @@
+"""The figures: drawn on matplotlib axes, and turned into SVG that follows the page's colours.
+
+`luce.plots` draws with the same functions. The data are plain: what `luce.report.summarise` and
+`luce.evaluation` return.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+__all__ = ["COLOURS", "draw_bins", "draw_curve", "draw_reliability", "to_svg"]
+
+# Okabe and Ito's palette, told apart by every kind of colour vision; markers and dashes differ too.
+# In SVG each becomes a property of the page, which has another value for dark screens.
+COLOURS = {"blue": "#0072b2", "vermilion": "#d55e00", "green": "#009e73", "grey": "#767676"}
+INK = "#111111"
+
+STYLE = {
+    "font.size": 11,
+    "font.family": "sans-serif",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "luce",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": COLOURS["grey"],
+    "xtick.color": COLOURS["grey"],
+    "ytick.color": COLOURS["grey"],
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+# How each series of a history is called and drawn.
+SERIES = {
+    "loss": ("training", "vermilion", "--"),
+    "validation_loss": ("validation", "blue", "-"),
+    "accuracy": ("training", "vermilion", "--"),
+    "validation_accuracy": ("validation", "blue", "-"),
+    "objective": ("objective", "blue", "-"),
+    "gap": ("duality gap", "blue", "-"),
+}
+CURVES = (
+    ("Log-loss", ("loss", "validation_loss")),
+    ("Accuracy", ("accuracy", "validation_accuracy")),
+    ("Objective", ("objective",)),
+    ("Duality gap", ("gap",)),
+)
+
+
+def draw_reliability(
+    ax: Any,
+    bins: Mapping[str, Sequence[Any]],
+    *,
+    label: str = "the model",
+    colour: str = COLOURS["blue"],
+    line: str = "-",
+    marker: str = "o",
+) -> None:
+    """Draw how often the prediction is right over how probable it was said to be.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    bins : dict
+        As from `luce.evaluation.metrics.reliability_bins`.
+    label, colour, line, marker : str
+        Of the curve.
+    """
+    if not any(each.get_label() == "perfect" for each in ax.get_lines()):
+        ax.plot([0, 1], [0, 1], color=COLOURS["grey"], linestyle=":", linewidth=1, label="perfect")
+    filled = [i for i, count in enumerate(bins["counts"]) if count]
+    ax.plot(
+        [bins["confidence"][i] for i in filled],
+        [bins["accuracy"][i] for i in filled],
+        color=colour,
+        linestyle=line,
+        marker=marker,
+        markersize=5,
+        label=label,
+    )
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="how often right")
+    ax.set_xlabel("probability of the predicted class")
+    ax.legend(loc="upper left")
+
+
+def draw_bins(
+    ax: Any, bins: Mapping[str, Sequence[Any]], *, colour: str = COLOURS["blue"]
+) -> None:
+    """Draw how many rows each bin holds, as bars; on a logarithmic scale, as counts differ so.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    bins : dict
+        As from `luce.evaluation.metrics.reliability_bins`.
+    colour : str
+    """
+    edges = np.asarray(bins["edges"], dtype=float)
+    ax.bar(
+        edges[:-1],
+        bins["counts"],
+        width=np.diff(edges) * 0.9,
+        align="edge",
+        color=colour,
+        log=max(bins["counts"]) > 20,
+    )
+    ax.set(xlim=(0, 1.02), xlabel="probability of the predicted class", ylabel="rows")
+
+
+def draw_curve(ax: Any, curves: Mapping[str, Any], title: str) -> None:
+    """Draw one of a history's pictures: log-loss, accuracy, objective or duality gap.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    curves : dict
+        As `luce.report.summarise` has it under ``curves``: ``step``, ``steps``, ``series``,
+        ``best``.
+    title : str
+        One of those in ``CURVES``.
+    """
+    keys = dict(CURVES)[title]
+    for key in keys:
+        if key not in curves["series"]:
+            continue
+        label, colour, line = SERIES[key]
+        values = [np.nan if value is None else value for value in curves["series"][key]]
+        marker = "o" if len(values) == 1 else ""
+        ax.plot(
+            curves["steps"],
+            values,
+            color=COLOURS[colour],
+            linestyle=line,
+            label=label,
+            marker=marker,
+        )
+    best = curves["best"]
+    if best is not None:
+        ax.axvline(
+            best["step"],
+            color=COLOURS["green"],
+            linewidth=1,
+            label=f"best: {curves['step']} {best['step']:g}",
+        )
+    if title == "Duality gap":
+        ax.set_yscale("log")
+    if title == "Accuracy":
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    ax.set(xlabel=curves["step"], ylabel=title)
+    ax.legend()
+
+
+def curve_titles(curves: Mapping[str, Any]) -> list[str]:
+    """Return which pictures a history has something for."""
+    series = curves.get("series", {})
+    return [title for title, keys in CURVES if any(key in series for key in keys)]
+
+
+def to_svg(
+    name: str, description: str, draw: Callable[[Any], None], *, height: float = 3.2
+) -> str:
+    """Return a picture as SVG for an HTML page.
+
+    Parameters
+    ----------
+    name : str
+        Makes the picture's ids unique on the page.
+    description : str
+        Said by screen readers in place of the picture.
+    draw : callable
+        Draws on the axes that it is given.
+    height : float, default=3.2
+        In inches; the width is 5.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element, without ids, fonts, colours or addresses that belong elsewhere.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.add_subplot())
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return _for_page(file.getvalue(), name, description)
+
+
+def _for_page(svg: str, name: str, description: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # HTML knows both namespaces; their addresses would look like something to fetch.
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'id="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    # The page's own font and colours.
+    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    for colour, code in COLOURS.items():
+        svg = svg.replace(code, f"var(--{colour})")
+    svg = svg.replace(INK, "currentColor")
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()  # type: ignore[union-attr]
+    head = (
+        f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {width} {height}" '
+        f'class="chart">'
+    )
+    return head + svg[svg.index(">") + 1 :].strip()

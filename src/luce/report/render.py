@@ -1,0 +1,179 @@
+"""The plain dict → one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from luce.report import figures
+from luce.storage import write_whole
+
+__all__ = ["Report"]
+
+
+class Report:
+    """What a run learnt, where it is wrong, and whether its probabilities can be believed.
+
+    Made by :meth:`luce.Run.report`. A notebook displays it as the last value of a cell.
+
+    Parameters
+    ----------
+    summary : dict
+        As `luce.report.summarise` returns it.
+
+    Attributes
+    ----------
+    summary : dict
+        Everything that the page shows; JSON can hold it.
+
+    Examples
+    --------
+    >>> import luce, tempfile
+    >>> run = luce.train("digits", model="linear", epochs=5, out=tempfile.mkdtemp())
+    >>> report = run.report()
+    >>> report.summary["confusion"]["kind"]
+    'table'
+    >>> report.save(run.path / "report.html").name
+    'report.html'
+    """
+
+    def __init__(self, summary: Mapping[str, Any]) -> None:
+        self.summary = dict(summary)
+
+    @cached_property
+    def html(self) -> str:
+        """The whole page."""
+        return _page(self.summary)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; replaced if it exists.
+
+        Returns
+        -------
+        Path
+            The same.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
+        path = Path(path)
+        write_whole(path, self.html.encode())
+        return path
+
+    def _repr_html_(self) -> str:
+        # A frame of its own: the page's styles must not reach the notebook, nor the other way.
+        source = Markup.escape(self.html)
+        return (
+            f'<iframe srcdoc="{source}" title="Luce report" style="width: 100%; height: 40rem; '
+            'border: 1px solid #8888"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"Report({self.summary['title']!r}, {self.summary['scored']['words']!r})"
+
+
+def _page(summary: Mapping[str, Any]) -> str:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "figure": _figure,
+        "count": lambda value: f"{value:,}",
+        "shade": _shade,
+    }
+    text = files("luce.report").joinpath("page.html").read_text(encoding="utf-8")
+    template = environment.from_string(text)
+    return template.render(**summary, charts=_charts(summary), matrix=_matrix(summary))
+
+
+def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw the pictures; the summary is what they show in words."""
+    charts: dict[str, Any] = {"curves": []}
+    curves = summary["curves"]
+    for title in figures.curve_titles(curves):
+        best = curves["best"]
+        words = f"{title} by {curves['step']}, over {curves['total']} of them"
+        if best is not None:
+            words += f"; best {curves['step']} {best['step']:g}"
+        svg = figures.to_svg(
+            f"curve-{title.lower().replace(' ', '-')}",
+            words,
+            lambda ax, title=title: figures.draw_curve(ax, curves, title),  # type: ignore[misc]
+        )
+        charts["curves"].append(Markup(svg))  # noqa: S704 - drawn by us from numbers alone
+    calibration = summary["calibration"]
+    if "absent" not in calibration:
+        charts |= _calibration_charts(calibration)
+    return charts
+
+
+def _calibration_charts(calibration: Mapping[str, Any]) -> dict[str, Markup]:
+    after, before = calibration["after"], calibration["before"]
+
+    def reliability(ax: Any) -> None:
+        if before is not None:
+            colour = figures.COLOURS["vermilion"]
+            label = "before calibration"
+            figures.draw_reliability(
+                ax, before["bins"], label=label, colour=colour, line="--", marker="s"
+            )
+        label = "after calibration" if before is not None else "not calibrated"
+        figures.draw_reliability(ax, after["bins"], label=label)
+
+    words = f"Reliability diagram; ECE {after['ece']:.2%}"
+    if before is not None:
+        words += f", before calibration {before['ece']:.2%}"
+    pictures = {
+        "reliability": figures.to_svg("reliability", words, reliability, height=4.2),
+        "bins": figures.to_svg(
+            "bins",
+            "How many rows have a prediction of which probability; the numbers are in the table.",
+            lambda ax: figures.draw_bins(ax, after["bins"]),
+            height=2.0,
+        ),
+    }
+    return {name: Markup(svg) for name, svg in pictures.items()}  # noqa: S704 - as above
+
+
+def _matrix(summary: Mapping[str, Any]) -> Markup | None:
+    """Return what the zoomable matrix shows, as JSON that cannot end its script element."""
+    confusion = summary["confusion"]
+    if confusion.get("kind") != "picture":
+        return None
+    content = {"names": confusion["names"], "cells": confusion["cells"]}
+    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}%}"
+
+
+def _figure(value: float | None, key: str = "") -> str:
+    """Return a figure as the page writes it: shares in percent, losses with four digits."""
+    if value is None:
+        return "–"
+    share = key in ("accuracy", "ece", "macro_f1", "top_5_accuracy")
+    return f"{value:.2%}" if share else f"{value:.4f}"
+
+
+def _shade(share: float) -> int:
+    """Return which of five shades a cell with this share of its row has; 0 is none."""
+    if share <= 0:
+        return 0
+    return 1 + sum(share >= step for step in (0.05, 0.2, 0.5, 0.8))
