@@ -188,4 +188,4 @@ def score(
 
 def _are_scores(value: Any) -> bool:
     plain = isinstance(value, list) and len(value) > 0 and all(is_number(v) for v in value)
-    return plain and value == sorted(value) and -1e-6 <= value[0] and value[-1] <= 1
+    return plain and value == sorted(value) and value[0] >= -1e-6 and value[-1] <= 1

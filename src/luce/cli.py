@@ -170,7 +170,8 @@ def train(
         lines += printing.headline(run.metrics["test"])
     _print(lines)
     _next(
-        f"{run.path} holds the run.", f"luce evaluate {run.path} {run.config['request']['source']}"
+        f"{run.path} holds the run; open {run.path / 'report.html'} in a browser.",
+        f"luce evaluate {run.path} {run.config['request']['source']}",
     )
 
 
@@ -204,16 +205,48 @@ def predict(
         Path | None, typer.Option(help="Write there instead of to standard output.")
     ] = None,
     top: Annotated[int | None, typer.Option(help="Only the K most probable classes.")] = None,
+    sets: Annotated[
+        float | None,
+        typer.Option(help="Add the classes that cannot be ruled out, | between; 0.95 for 95%."),
+    ] = None,
+    no_calibration: Annotated[
+        bool, typer.Option("--no-calibration", help="The probabilities as they were learnt.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Write RUN's prediction and probabilities for every row of SOURCE as CSV."""
     from luce.predicting import write_predictions
     from luce.run import load_run
 
-    counts = write_predictions(load_run(run), source, out=out, top=top)
+    counts = write_predictions(
+        load_run(run), source, out=out, top=top, sets=sets, calibrated=not no_calibration
+    )
     rows = counts.pop("rows")
     _report_handled(counts)
     _next(f"{rows:,} rows predicted.", f"luce info {run}")
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    source: Annotated[
+        str | None,
+        typer.Argument(help="As for train.  [default: what the run was trained on]"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    target: Target = None,
+    features: Features = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a page that says what RUN learnt, where it is wrong and whether to believe it."""
+    from luce.run import load_run
+
+    made = load_run(run).report(source, target=target, features=features)
+    if as_json:
+        _print_json(made.summary)
+        return
+    _next(f"{made.save(out)} holds the report; open it in a browser.", f"luce predict {run} SOURCE")
 
 
 @app.command()

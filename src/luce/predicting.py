@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -19,16 +19,30 @@ from numpy.typing import NDArray
 from luce.errors import ArgumentError, RunError
 from luce.run import Run
 
-__all__ = ["write_predictions"]
+if TYPE_CHECKING:
+    from luce.evaluation.conformal import PredictionSets
+
+__all__ = ["SEPARATOR", "write_predictions"]
+
+# Between the labels of a set. Where a label holds it, or a backslash, a backslash stands before.
+SEPARATOR = "|"
 
 
 def write_predictions(
-    run: Run, source: Any, *, out: str | Path | None = None, top: int | None = None
+    run: Run,
+    source: Any,
+    *,
+    out: str | Path | None = None,
+    top: int | None = None,
+    sets: float | None = None,
+    calibrated: bool = True,
 ) -> dict[str, int]:
-    """Write the predictions for a source as CSV.
+    r"""Write the predictions for a source as CSV.
 
     The columns are ``prediction`` and one ``probability_<class>`` per class; with `top`, for each
-    of the K most probable classes ``class_k`` and ``probability_k``, the most probable first.
+    of the K most probable classes ``class_k`` and ``probability_k``, the most probable first. With
+    `sets`, a last column ``set``: the classes that cannot be ruled out, the most probable first,
+    with ``|`` between them (``\|`` within a label, and ``\\`` for a backslash).
 
     Parameters
     ----------
@@ -40,6 +54,11 @@ def write_predictions(
         The file to write, whole or not at all; by default standard output.
     top : int, optional
         How many classes to write.
+    sets : float, optional
+        The chance, between 0 and 1, that a row's set shall hold its true class: split conformal
+        sets, calibrated on the validation rows.
+    calibrated : bool, default=True
+        Whether the probabilities are the calibrated ones.
 
     Returns
     -------
@@ -49,7 +68,8 @@ def write_predictions(
     Raises
     ------
     ArgumentError
-        If `top` is not between 1 and the number of classes.
+        If `top` is not between 1 and the number of classes, `sets` not between 0 and 1, or the run
+        had no validation rows to calibrate sets with.
     DataError
         If the source does not fit the run.
     """
@@ -57,14 +77,47 @@ def write_predictions(
         raise ArgumentError(
             f"--top must be from 1 to the number of classes, {len(run.classes)}; got {top}."
         )
+    held = None if sets is None else _sets(run, sets, calibrated=calibrated)
     counts: Counter[str] = Counter(rows=0)
     with _output(out) as file:
-        for number, (probabilities, handled) in enumerate(run.predict_source(source)):
+        blocks = run.predict_source(source, calibrated=calibrated)
+        for number, (probabilities, handled) in enumerate(blocks):
             frame = _frame(probabilities, run.classes, top)
+            if held is not None:
+                frame = frame.with_columns(_set_column(held, probabilities, run.classes))
             file.write(frame.write_csv(include_header=number == 0).encode())
             counts["rows"] += len(probabilities)
             counts.update(handled)
     return dict(counts)
+
+
+def _sets(run: Run, coverage: float, *, calibrated: bool) -> PredictionSets:
+    if run.calibration is None:
+        raise ArgumentError(
+            "--sets needs a run that was trained with validation rows, which say how wrong it can "
+            f"be; {run.path} had none. Train with --validation-size 0.1."
+        )
+    if not calibrated:
+        raise ArgumentError(
+            "--sets are sets by calibrated probabilities; leave out --no-calibration."
+        )
+    return run.calibration.sets(coverage)
+
+
+def _set_column(
+    held: PredictionSets, probabilities: NDArray[np.floating[Any]], classes: list[Any]
+) -> pl.Series:
+    """Return each row's set as text, the most probable class first."""
+    names = [
+        str(label).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for label in classes
+    ]
+    inside = held.predict_sets(probabilities)
+    texts = []
+    for row, members in enumerate(inside):
+        found = np.flatnonzero(members)
+        order = found[np.argsort(-probabilities[row, found], kind="stable")]
+        texts.append(SEPARATOR.join(names[k] for k in order))
+    return pl.Series("set", texts, dtype=pl.String)
 
 
 def _frame(

@@ -49,7 +49,17 @@ def headline(figures: Mapping[str, Any]) -> list[str]:
         f"Brier       {figures['brier_score']:.4f}",
         f"ECE         {figures['ece']:.4f}  (top label, 15 bins of equal width)",
         f"macro-F1    {figures['macro_f1']:.4f}",
+        *_uncalibrated(figures.get("uncalibrated")),
     ]
+
+
+def _uncalibrated(before: Mapping[str, Any] | None) -> list[str]:
+    """Return the line of the figures before calibration, if there was one."""
+    if before is None:
+        return []
+    parts = (("log-loss", "log_loss"), ("Brier", "brier_score"), ("ECE", "ece"))
+    figures = ", ".join(f"{label} {before[key]:.4f}" for label, key in parts)
+    return [f"before calibration: {figures}"]
 
 
 def evaluation(figures: Mapping[str, Any]) -> list[str]:
@@ -90,6 +100,7 @@ def information(info: Mapping[str, Any]) -> list[str]:
         f"parameters  {info['parameters']:,}",
         f"FLOPs       {info['flops_per_example']:,} per example; multiply and add count as two",
         f"size        {info['file_bytes']:,} bytes",
+        f"calibrated  {_temperature(info['temperature'])}",
     ]
     width = max(len(layer["name"]) for layer in info["layers"])
     lines += ["", *(f"{r['name'].ljust(width)}  {r['layer']}" for r in info["layers"]), ""]
@@ -101,6 +112,10 @@ def information(info: Mapping[str, Any]) -> list[str]:
                 f"ECE {scored['ece']:.4f} ({scored['rows']:,} rows)"
             )
     return lines
+
+
+def _temperature(temperature: float | None) -> str:
+    return "no: no validation rows" if temperature is None else f"temperature {temperature:.4f}"
 
 
 def environment(content: Mapping[str, Any]) -> list[str]:

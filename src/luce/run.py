@@ -73,9 +73,7 @@ class Run:
         """The labels, in the order of the probabilities' columns."""
         return list(self.schema.classes or [])
 
-    def predict_proba(
-        self, features: Any, *, calibrated: bool = True
-    ) -> NDArray[np.floating[Any]]:
+    def predict_proba(self, features: Any, *, calibrated: bool = True) -> NDArray[np.floating[Any]]:
         """Return the probabilities of raw features.
 
         Parameters

@@ -64,8 +64,10 @@ def examples(
     }
     if scored.codes is None:
         reason = "The rows have no labels to compare with."
-        return found | {"wrong": {"absent": reason}, "labels": {"absent": reason}} | _shown(
-            found, schema, scored, columns
+        return (
+            found
+            | {"wrong": {"absent": reason}, "labels": {"absent": reason}}
+            | _shown(found, schema, scored, columns)
         )
     codes = scored.codes
     wrong = mistakes.most_wrong(codes, probabilities, limit=limit)

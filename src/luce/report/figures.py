@@ -96,12 +96,10 @@ def draw_reliability(
     )
     ax.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="how often right")
     ax.set_xlabel("probability of the predicted class")
-    ax.legend(loc="upper left")
+    ax.legend(loc="best")
 
 
-def draw_bins(
-    ax: Any, bins: Mapping[str, Sequence[Any]], *, colour: str = COLOURS["blue"]
-) -> None:
+def draw_bins(ax: Any, bins: Mapping[str, Sequence[Any]], *, colour: str = COLOURS["blue"]) -> None:
     """Draw how many rows each bin holds, as bars; on a logarithmic scale, as counts differ so.
 
     Parameters
@@ -173,9 +171,7 @@ def curve_titles(curves: Mapping[str, Any]) -> list[str]:
     return [title for title, keys in CURVES if any(key in series for key in keys)]
 
 
-def to_svg(
-    name: str, description: str, draw: Callable[[Any], None], *, height: float = 3.2
-) -> str:
+def to_svg(name: str, description: str, draw: Callable[[Any], None], *, height: float = 2.9) -> str:
     """Return a picture as SVG for an HTML page.
 
     Parameters
@@ -186,8 +182,8 @@ def to_svg(
         Said by screen readers in place of the picture.
     draw : callable
         Draws on the axes that it is given.
-    height : float, default=3.2
-        In inches; the width is 5.
+    height : float, default=2.9
+        In inches; the width is 4.5.
 
     Returns
     -------
@@ -195,7 +191,7 @@ def to_svg(
         An ``<svg>`` element, without ids, fonts, colours or addresses that belong elsewhere.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(5, height), layout="constrained")
+        figure = Figure(figsize=(4.5, height), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
         file = io.StringIO()

@@ -86,7 +86,9 @@ def _rows(scored: Mapping[str, Any]) -> list[dict[str, str]]:
     if scored["missing_classes_total"]:
         total = scored["missing_classes_total"]
         what = "class has" if total == 1 else "classes have"
-        found.append(_look(f"{total:,} of the run's {what} no rows here: nothing is known of them."))
+        found.append(
+            _look(f"{total:,} of the run's {what} no rows here: nothing is known of them.")
+        )
     if scored["labelled"] and scored["rows"] < FEW_ROWS:
         rows = "1 row was" if scored["rows"] == 1 else f"{scored['rows']} rows were"
         found.append(_look(f"Only {rows} scored: the intervals are wide."))
@@ -141,11 +143,9 @@ def _classes(content: Mapping[str, Any]) -> list[dict[str, str]]:
     accuracy = content["figures"]["headline"]["figures"]["accuracy"]["value"]
     worst = min(rows, key=lambda row: row["recall"])
     if worst["recall"] < accuracy - 0.1:
+        share = f"only {worst['recall']:.0%}" if worst["recall"] else "none"
         found.append(
-            _look(
-                f"Of the {worst['support']:,} rows of “{worst['class']}” it found only "
-                f"{worst['recall']:.0%}."
-            )
+            _look(f"Of the {worst['support']:,} rows of “{worst['class']}” it found {share}.")
         )
     return found
 
@@ -154,9 +154,8 @@ def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, str]]:
     after, before = calibration["after"], calibration["before"]
     found = []
     gap = after["mean_confidence"] - after["accuracy"]
-    words = (
-        f"Its probabilities are off by {100 * after['ece']:.1f} points on average"
-        + (f" ({100 * before['ece']:.1f} before calibration)" if before else "")
+    words = f"Its probabilities are off by {100 * after['ece']:.1f} points on average" + (
+        f" ({100 * before['ece']:.1f} before calibration)" if before else ""
     )
     if after["ece"] <= 0.02:
         found.append(_good(f"{words}: they can be read as frequencies."))

@@ -139,12 +139,12 @@ def _calibration_charts(calibration: Mapping[str, Any]) -> dict[str, Markup]:
     if before is not None:
         words += f", before calibration {before['ece']:.2%}"
     pictures = {
-        "reliability": figures.to_svg("reliability", words, reliability, height=4.2),
+        "reliability": figures.to_svg("reliability", words, reliability, height=3.8),
         "bins": figures.to_svg(
             "bins",
             "How many rows have a prediction of which probability; the numbers are in the table.",
             lambda ax: figures.draw_bins(ax, after["bins"]),
-            height=2.0,
+            height=2.2,
         ),
     }
     return {name: Markup(svg) for name, svg in pictures.items()}  # noqa: S704 - as above

@@ -158,9 +158,7 @@ def _scored(scored: Scored | None) -> dict[str, Any]:
     }
 
 
-def _figures(
-    subject: Subject, names: list[str], figures: dict[str, Any] | None
-) -> dict[str, Any]:
+def _figures(subject: Subject, names: list[str], figures: dict[str, Any] | None) -> dict[str, Any]:
     """Put training, validation, test and other rows side by side."""
     role = "none" if subject.scored is None else subject.scored.role
     found = {
