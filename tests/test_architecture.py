@@ -26,7 +26,7 @@ MAY_IMPORT = {
         "data",
         "storage",
     },
-    "predicting": {"run"},
+    "predicting": {"evaluation", "run"},
     "printing": set(),
     "progress": {"neural"},
     "request": {"storage"},

@@ -85,12 +85,12 @@ def test_info_counts_parameters_and_flops(trained):
 
 
 def test_no_file_of_a_run_is_a_pickle(trained):
-    """Every file is JSON, CSV or safetensors."""
+    """Every file is JSON, CSV, safetensors or the report."""
     endings = {p.suffix for p in trained.path.rglob("*") if p.is_file()}
-    assert endings == {".json", ".csv", ".safetensors"}
+    assert endings == {".json", ".csv", ".safetensors", ".html"}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "schema.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "schema.json", "calibration.json"])
 @pytest.mark.parametrize("damage", ["truncated", "swapped", "missing"])
 def test_a_changed_file_is_refused(folder, trained, name, damage, tmp_path):
     """A truncated, swapped or missing file is found by its digest."""

@@ -22,6 +22,7 @@ _HOME = {
     "evaluation": "evaluation",
     "load_dataset": "data",
     "load_run": "run",
+    "plots": "plots",
     "train": "fitting",
 }
 
@@ -35,11 +36,12 @@ __all__ = [
     "evaluation",
     "load_dataset",
     "load_run",
+    "plots",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from luce import errors, evaluation
+    from luce import errors, evaluation, plots
     from luce.data import Dataset, load_dataset
     from luce.errors import LuceError
     from luce.evaluation.calibration import TemperatureScaling

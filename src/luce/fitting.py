@@ -227,8 +227,9 @@ class _Training:
                 "parameters": models.describe(estimator)["parameters"],
                 "seconds": estimator.history_[-1]["seconds"],
                 "estimator": estimator,
+                "calibration": self._calibrate(estimator),
             }
-            scored = self._score(estimator, "validation", None)
+            scored = self._score(estimator, "validation", record["calibration"])
             if scored:
                 record |= {k: scored[k] for k in ("accuracy", "log_loss")}
             board.append(record)
@@ -286,15 +287,18 @@ class _Training:
         """Score the best candidate and write the run; config.json last, which makes it whole."""
         best = board[0]
         estimator, model = best["estimator"], best["model"]
-        calibration = self._calibrate(estimator)
+        calibration = best["calibration"]
         scores = {
             part: self._score(estimator, part, calibration)
             for part in ("train", "validation", "test")
         }
-        leaderboard = [{k: v for k, v in record.items() if k != "estimator"} for record in board]
+        leaderboard = [
+            {k: v for k, v in record.items() if k not in ("estimator", "calibration")}
+            for record in board
+        ]
         write_json(self.path / "schema.json", self.schema.to_json())
         write_tensors(self.path / "model.safetensors", models.tensors(estimator))
-        trusted = TRUSTED
+        trusted: tuple[str, ...] = TRUSTED
         if calibration is not None:
             write_json(self.path / CALIBRATION, calibration.to_json())
             trusted = (*TRUSTED, CALIBRATION)

@@ -209,7 +209,8 @@ class Run:
         Returns
         -------
         Report
-            Shown by a notebook; ``save("report.html")`` writes the page, ``summary`` is its content.
+            Shown by a notebook; ``save("report.html")`` writes the page, ``summary`` is what
+            it shows.
 
         Raises
         ------
@@ -260,13 +261,22 @@ class Run:
             metrics=self.metrics,
             environment=read_json(environment) if environment.exists() else {},
             info=self.info(),
-            history=_read_history(self.path / "history.csv"),
+            history=self.history,
             schema=self.schema,
             estimator=self.estimator,
             calibration=self.calibration,
             scored=scored,
         )
         return Report(summarise(subject))
+
+    @property
+    def history(self) -> list[dict[str, str]]:
+        """The lines of history.csv, as they are written there; none where it is missing."""
+        try:
+            with (self.path / "history.csv").open(encoding="utf-8", newline="") as file:
+                return [{k: v for k, v in line.items() if k and v} for line in csv.DictReader(file)]
+        except (OSError, ValueError, csv.Error):
+            return []
 
     def info(self) -> dict[str, Any]:
         """Return what the run is: data, model, layers, parameters, FLOPs, size and figures."""
@@ -312,7 +322,7 @@ def load_run(path: str | Path) -> Run:
             f"{path} has not finished training. Go on with: "
             f"{config.get('resume', 'luce train … --resume')}"
         )
-    calibrated = CALIBRATION in config["files"]
+    calibrated = CALIBRATION in _field(config, "files", dict)
     for name in (*TRUSTED, CALIBRATION) if calibrated else TRUSTED:
         if sha256(path / name) != _field(config["files"], name, str):
             raise RunError(
@@ -357,15 +367,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if split.keys() != SPLIT.keys():
         raise RunError(f"config.json is damaged: split must have {', '.join(SPLIT)} alone.")
     return config
-
-
-def _read_history(path: Path) -> list[dict[str, str]]:
-    """Return the lines of history.csv; none where it is missing or no such table."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{k: v for k, v in line.items() if k and v} for line in csv.DictReader(file)]
-    except (OSError, ValueError, csv.Error):
-        return []
 
 
 def _field(content: Any, name: str, kind: type) -> Any:

@@ -7,9 +7,12 @@
                            finished, the SHA-256 of the files that a prediction depends on
       schema.json          columns, categories, classes, normalisation
       model.safetensors    the weights
+      calibration.json     the temperature, and the scores that prediction sets follow from;
+                           absent where there were no validation rows
       metrics.json         what the model scored
       history.csv          a line per epoch
       environment.json     the machine and the versions that trained it
+      report.html          the page for people; nothing reads it back
       checkpoints/         where training stood after its last epoch, one file per candidate
 
 Nothing here is ever executed, unpickled or imported: a run folder is data.

@@ -157,7 +157,7 @@ def importance(estimator: Any, schema: Schema, scored: Scored) -> dict[str, Any]
     before = estimator.predict_proba(encoded)
     base_loss, base_accuracy = metrics.log_loss(codes, before), metrics.accuracy(codes, before)
     shuffled = encoded.copy()
-    columns = []
+    columns: list[dict[str, Any]] = []
     for label, part in groups:
         losses, accuracies = [], []
         for _ in range(repeats):

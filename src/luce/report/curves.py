@@ -14,9 +14,9 @@ __all__ = ["curves"]
 SHOWN_POINTS = 200
 
 
-def curves(history: Sequence[Mapping[str, str]], model: str) -> dict[str, Any]:
+def curves(history: Sequence[Mapping[str, Any]], model: str | None) -> dict[str, Any]:
     """Thin the history to so many points for each curve, keeping the ends and the best."""
-    records = [record for record in history if record.get("model", model) == model]
+    records = [each for each in history if model in (None, each.get("model", model))]
     if not records:
         return {"absent": "history.csv is missing or empty: how training went is not known."}
     columns: dict[str, list[float | None]] = {
@@ -63,10 +63,10 @@ def curves(history: Sequence[Mapping[str, str]], model: str) -> dict[str, Any]:
     }
 
 
-def _number(text: str | None) -> float | None:
+def _number(value: Any) -> float | None:
     try:
-        value = float(text or "nan")
-    except ValueError:
+        value = float(value)
+    except (TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
 

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,14 +18,27 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-__all__ = ["COLOURS", "draw_bins", "draw_curve", "draw_reliability", "to_svg"]
+from luce.report.text import diverging, name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "COLOURS",
+    "curve_titles",
+    "draw_bins",
+    "draw_confusion",
+    "draw_curve",
+    "draw_reliability",
+    "to_svg",
+]
 
 # Okabe and Ito's palette, told apart by every kind of colour vision; markers and dashes differ too.
 # In SVG each becomes a property of the page, which has another value for dark screens.
 COLOURS = {"blue": "#0072b2", "vermilion": "#d55e00", "green": "#009e73", "grey": "#767676"}
 INK = "#111111"
 
-STYLE = {
+STYLE: Any = {
     "font.size": 11,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
@@ -110,15 +123,46 @@ def draw_bins(ax: Any, bins: Mapping[str, Sequence[Any]], *, colour: str = COLOU
     colour : str
     """
     edges = np.asarray(bins["edges"], dtype=float)
+    filled = [count for count in bins["counts"] if count]
+    steep = max(filled) > 50 * min(filled)
     ax.bar(
         edges[:-1],
         bins["counts"],
         width=np.diff(edges) * 0.9,
         align="edge",
         color=colour,
-        log=max(bins["counts"]) > 20,
+        log=steep,
     )
+    if steep:
+        ax.set_ylim(bottom=0.5)
     ax.set(xlim=(0, 1.02), xlabel="probability of the predicted class", ylabel="rows")
+
+
+def draw_confusion(ax: Any, matrix: NDArray[Any], classes: Sequence[Any], *, numbers: bool) -> None:
+    """Draw counts of true class (down) by predicted class (across), coloured by share of the line.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    matrix : ndarray of int, shape (classes, classes)
+    classes : sequence
+        Their names.
+    numbers : bool
+        Whether to write the counts, and the names at every line.
+    """
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    # Right answers and mistakes have different colours: the sign chooses.
+    signed = np.where(np.eye(len(matrix), dtype=bool), shares, -shares)
+    ax.imshow(diverging(signed, 1.0), interpolation="nearest")
+    ax.set(xlabel="predicted", ylabel="true")
+    if not numbers:
+        return
+    names = [name(label) for label in classes]
+    ax.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
+    for i, j in zip(*np.nonzero(matrix), strict=True):
+        colour = "white" if shares[i, j] > 0.6 else "black"
+        ax.text(j, i, f"{matrix[i, j]:,}", ha="center", va="center", color=colour, size="small")
 
 
 def draw_curve(ax: Any, curves: Mapping[str, Any], title: str) -> None:
@@ -171,12 +215,12 @@ def curve_titles(curves: Mapping[str, Any]) -> list[str]:
     return [title for title, keys in CURVES if any(key in series for key in keys)]
 
 
-def to_svg(name: str, description: str, draw: Callable[[Any], None], *, height: float = 2.9) -> str:
+def to_svg(own: str, description: str, draw: Callable[[Any], None], *, height: float = 2.9) -> str:
     """Return a picture as SVG for an HTML page.
 
     Parameters
     ----------
-    name : str
+    own : str
         Makes the picture's ids unique on the page.
     description : str
         Said by screen readers in place of the picture.
@@ -196,18 +240,18 @@ def to_svg(name: str, description: str, draw: Callable[[Any], None], *, height: 
         draw(figure.add_subplot())
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return _for_page(file.getvalue(), name, description)
+    return _for_page(file.getvalue(), own, description)
 
 
-def _for_page(svg: str, name: str, description: str) -> str:
+def _for_page(svg: str, own: str, description: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # HTML knows both namespaces; their addresses would look like something to fetch.
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
     svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r'id="', f'id="{name}-', svg)
-    svg = re.sub(r'href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(r'id="', f'id="{own}-', svg)
+    svg = re.sub(r'href="#', f'href="#{own}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{own}-", svg)
     # The page's own font and colours.
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
     for colour, code in COLOURS.items():

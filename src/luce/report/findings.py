@@ -31,15 +31,15 @@ def findings(content: Mapping[str, Any]) -> list[dict[str, str]]:
         if content["labels"].get("total"):
             found.append(
                 _look(
-                    f"{content['labels']['total']:,} labels look wrong; a wrong label counts as the "
-                    "model's mistake here."
+                    f"{content['labels']['total']:,} labels look wrong; a wrong label counts as "
+                    "the model's mistake here."
                 )
             )
     if content["curves"].get("not_finite"):
         found.append(
             _bad(
-                f"{content['curves']['not_finite']:,} values of the training history are not finite: "
-                "training was unstable; lower the learning rate."
+                f"{content['curves']['not_finite']:,} values of the training history are not "
+                "finite: training was unstable; lower the learning rate."
             )
         )
     return found
@@ -79,8 +79,8 @@ def _rows(scored: Mapping[str, Any]) -> list[dict[str, str]]:
         what = "class" if scored["new_classes_total"] == 1 else "classes"
         found.append(
             _bad(
-                f"{scored['new_rows']:,} rows are of {scored['new_classes_total']:,} {what} that the "
-                "run does not know, and cannot predict."
+                f"{scored['new_rows']:,} rows are of {scored['new_classes_total']:,} {what} that "
+                "the run does not know, and cannot predict."
             )
         )
     if scored["missing_classes_total"]:

@@ -96,7 +96,7 @@ class Subject:
     metrics: Mapping[str, Any]
     environment: Mapping[str, Any]
     info: Mapping[str, Any]
-    history: Sequence[Mapping[str, str]]
+    history: Sequence[Mapping[str, Any]]
     schema: Schema
     estimator: Any
     calibration: Calibration | None

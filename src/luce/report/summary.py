@@ -76,12 +76,11 @@ def summarise(subject: Subject) -> dict[str, Any]:
     }
     support, figures = np.zeros(len(names), np.int64), None
     if scored is None:
-        absent = dict.fromkeys((*LABELLED, "sets", "uncertain"), {"absent": NO_ROWS})
-        content |= absent
+        content |= {key: {"absent": NO_ROWS} for key in (*LABELLED, "sets", "uncertain")}
     else:
         content["sets"] = certainty.prediction_sets(subject, scored)
         if scored.codes is None:
-            content |= dict.fromkeys(LABELLED, {"absent": NO_LABELS})
+            content |= {key: {"absent": NO_LABELS} for key in LABELLED}
         else:
             figures = metrics.summary(scored.codes, scored.probabilities)
             support = np.bincount(scored.codes, minlength=len(names))

@@ -26,12 +26,12 @@ NEGATIVE, MIDDLE, POSITIVE = (0xB3, 0x58, 0x06), (0xF7, 0xF7, 0xF7), (0x3A, 0x2A
 
 
 def name(value: Any) -> str:
-    """Return a class's, column's or cell's text: cut, and without characters that hide or reorder.
+    r"""Return a name's text: cut, and without characters that hide or turn what follows.
 
     Examples
     --------
-    >>> name("a\\x00b")
-    'a\\\\x00b'
+    >>> name("a\x00b")
+    'a\\x00b'
     >>> len(name("x" * 100))
     60
     """
@@ -64,7 +64,8 @@ def diverging(values: NDArray[Any], limit: float) -> NDArray[np.uint8]:
     share = np.clip(np.asarray(values, dtype=np.float64) / limit, -1, 1)[..., None]
     end = np.where(share < 0, np.array(NEGATIVE), np.array(POSITIVE))
     colours = np.array(MIDDLE) + np.abs(share) * (end - np.array(MIDDLE))
-    return colours.round().astype(np.uint8)
+    rounded: NDArray[np.uint8] = colours.round().astype(np.uint8)
+    return rounded
 
 
 def picture(values: NDArray[Any], *, limit: float) -> str:
@@ -73,7 +74,7 @@ def picture(values: NDArray[Any], *, limit: float) -> str:
 
 
 def photograph(image: NDArray[np.uint8]) -> str:
-    """Return an image of (channels, height, width) as a PNG in a data URI, made smaller if large."""
+    """Return an image of (channels, height, width) as a PNG in a data URI, small."""
     pixels = np.asarray(image)
     pixels = pixels[0] if len(pixels) in (1, 2) else pixels[:4].transpose(1, 2, 0)
     return _png(np.ascontiguousarray(pixels))
