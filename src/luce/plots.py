@@ -394,7 +394,7 @@ class ActivationsDisplay:
             raise ArgumentError(
                 f"ActivationsDisplay: temperatures must be at least 0, got {min(temperatures)}."
             )
-        x = torch.linspace(-5, 5, 501, dtype=torch.float64)
+        x = torch.arange(-250, 251, dtype=torch.float64) / 50
         values, derivatives = {}, {}
         for name in chosen:
             here = x.clone().requires_grad_()

@@ -21,9 +21,10 @@ __all__ = ["class_weights", "first_layer", "importance", "weights"]
 # More classes, features or filters than these help nobody.
 SHOWN_CLASSES, SHOWN_FEATURES, SHOWN_FILTERS, SHOWN_COLUMNS = 30, 8, 64, 30
 
-# Permutation importance costs a prediction for each column and repeat; so many rows predicted in
-# all, at most, and this many on each.
-PREDICTED_ROWS, ROWS, REPEATS = 1_000_000, 2_000, 5
+# Permutation importance costs a prediction for each column and shuffle: so many rows and so many
+# probabilities in all, at most. Each shuffle is of up to ROWS rows, and of no fewer than ENOUGH.
+PREDICTED_ROWS, PREDICTED_CELLS = 1_000_000, 30_000_000
+ROWS, ENOUGH, REPEATS = 2_000, 100, 5
 
 
 def class_weights(estimator: Any) -> NDArray[np.floating[Any]] | None:
@@ -149,10 +150,16 @@ def importance(estimator: Any, schema: Schema, scored: Scored) -> dict[str, Any]
     if scored.codes is None:
         return {"absent": "Without labels nobody knows what shuffling a column makes worse."}
     groups = _column_groups(schema)
+    classes = scored.probabilities.shape[1]
+    share = min(PREDICTED_ROWS, PREDICTED_CELLS // classes) // len(groups)
+    if share < ENOUGH:
+        return {
+            "absent": f"{len(groups):,} columns and {classes:,} classes are too many to shuffle "
+            "one column after the other."
+        }
     generator = np.random.default_rng(0)
-    order = generator.permutation(len(scored))
-    rows = np.sort(order[: max(50, min(ROWS, PREDICTED_ROWS // len(groups)))])
-    repeats = max(1, min(REPEATS, PREDICTED_ROWS // (len(groups) * len(rows))))
+    rows = np.sort(generator.permutation(len(scored))[: min(ROWS, share)])
+    repeats = max(1, min(REPEATS, share // len(rows)))
     encoded, codes = scored.encoded[rows], scored.codes[rows]
     before = estimator.predict_proba(encoded)
     base_loss, base_accuracy = metrics.log_loss(codes, before), metrics.accuracy(codes, before)

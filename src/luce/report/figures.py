@@ -254,6 +254,7 @@ def _for_page(svg: str, own: str, description: str) -> str:
     svg = re.sub(r"url\(#", f"url(#{own}-", svg)
     # The page's own font and colours.
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     for colour, code in COLOURS.items():
         svg = svg.replace(code, f"var(--{colour})")
     svg = svg.replace(INK, "currentColor")

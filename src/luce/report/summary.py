@@ -72,7 +72,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "scored": _scored(scored),
         "curves": curves(subject.history, str(subject.config["model"])),
         "architecture": _architecture(subject.info),
-        "environment": dict(subject.environment),
+        "environment": _environment(subject.environment),
     }
     support, figures = np.zeros(len(names), np.int64), None
     if scored is None:
@@ -129,6 +129,14 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
     }
 
 
+def _environment(environment: Mapping[str, Any]) -> list[list[str]]:
+    """Return what trained the run and its version, flat; the file may hold anything."""
+    packages = environment.get("packages")
+    flat = {**environment, **(packages if isinstance(packages, dict) else {})}
+    plain = {key: value for key, value in flat.items() if isinstance(value, str | int | float)}
+    return [[name(key.replace("_", " ")), name(value)] for key, value in list(plain.items())[:50]]
+
+
 def _architecture(info: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("layers", "parameters", "bytes", "flops_per_example", "input_shape", "classes")
     return {key: info[key] for key in keys if key in info}
@@ -136,7 +144,9 @@ def _architecture(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scored(scored: Scored | None) -> dict[str, Any]:
     if scored is None:
-        return {"role": "none", "words": NO_ROWS, "rows": 0, "labelled": False}
+        none = {"role": "none", "words": NO_ROWS, "rows": 0, "labelled": False, "new_rows": 0}
+        none |= {"new_classes": [], "missing_classes": [], "handled": []}
+        return {**none, "new_classes_total": 0, "missing_classes_total": 0}
     return {
         "role": scored.role,
         "words": scored.words,

@@ -1,0 +1,190 @@
+"""The page in headless Chromium: no errors, every section, nothing wider than a phone."""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import urllib.request
+
+import pytest
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None,
+    reason="chromium or chromedriver is not installed: apt-get install chromium chromium-driver",
+)
+
+SECTIONS = 12
+
+
+class Browser:
+    """A headless Chromium, spoken to by the WebDriver protocol."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        line = next(each for each in self.process.stdout if "started successfully on port" in each)
+        self.address = f"http://127.0.0.1:{line.strip().rstrip('.').split()[-1]}"
+        arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        options = {"binary": CHROMIUM, "args": arguments}
+        asked = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        session = self.call("", {"capabilities": {"alwaysMatch": asked}}, session="")
+        self.session = session["sessionId"]
+
+    def call(self, path, content=None, session=None):
+        session = f"/session/{self.session}" if session is None else "/session"
+        request = urllib.request.Request(
+            self.address + session + path,
+            data=None if content is None else json.dumps(content).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def run(self, script):
+        return self.call("/execute/sync", {"script": script, "args": []})
+
+    def show(self, path, width=1280, *, dark=False):
+        """Open a page at a width, as a light or a dark screen has it."""
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.chrome("Emulation.setDeviceMetricsOverride", metrics)
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.chrome("Emulation.setEmulatedMedia", {"media": "screen", "features": features})
+        self.call("/url", {"url": path.as_uri()})
+
+    def chrome(self, command, parameters):
+        return self.call("/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def errors(self):
+        return self.call("/se/log", {"type": "browser"})
+
+    def picture(self):
+        png = base64.b64decode(self.call("/screenshot"))
+        return Image.open(io.BytesIO(png)).convert("RGB")
+
+    def close(self):
+        request = urllib.request.Request(f"{self.address}/session/{self.session}", method="DELETE")
+        urllib.request.urlopen(request, timeout=60).close()
+        self.process.terminate()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for all tests here."""
+    started = Browser()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, digits_report, nasty_report, hundred_report):
+    """The pages on disk, by name."""
+    folder = tmp_path_factory.mktemp("pages")
+    reports = {"digits": digits_report, "nasty": nasty_report, "hundred": hundred_report}
+    return {name: report.save(folder / f"{name}.html") for name, report in reports.items()}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["digits", "nasty", "hundred"])
+def test_the_page_opens_without_an_error(browser, pages, name, width, dark):
+    """No console message, all sections visible, nothing sticks out sideways, the right colours."""
+    browser.show(pages[name], width, dark=dark)
+    assert browser.errors() == []
+    heights = browser.run(
+        "return [...document.querySelectorAll('main > section')]"
+        ".map((s) => s.getBoundingClientRect().height)"
+    )
+    assert len(heights) == SECTIONS
+    assert min(heights) > 50
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    red, green, blue = browser.picture().getpixel((3, 3))
+    assert (red + green + blue < 150) == dark
+    broken = "[...document.images].filter((i) => !i.naturalWidth).length"
+    assert browser.run(f"return {broken}") == 0
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", ["digits", "nasty"])
+def test_text_stands_out(browser, pages, name, dark):
+    """Text and background differ as WCAG 2 AA asks: 4.5 to 1, in every element."""
+    browser.show(pages[name], dark=dark)
+    worst = browser.run("""
+        const rgb = (s) => s.match(/[\\d.]+/g).map(Number);
+        const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => { v /= 255;
+          return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+          return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+        const behind = (e) => { for (; e; e = e.parentElement) {
+          const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3]) return c; }
+          return [255, 255, 255]; };
+        let worst = [99, ""];
+        for (const e of document.querySelectorAll("main *, header *")) {
+          if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+          if (e.namespaceURI.endsWith("svg")) continue;
+          const a = light(rgb(getComputedStyle(e).color)), b = light(behind(e));
+          const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+          if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 80)];
+        }
+        return worst;""")
+    assert worst[0] >= 4.5, worst
+
+
+def test_nothing_of_the_names_runs(browser, pages):
+    """Names that are markup make no element, and no dialogue opens."""
+    browser.show(pages["nasty"])
+    assert browser.run("return document.querySelectorAll('script, b, i').length") == 0
+    assert browser.run("return document.body.innerText.includes('<script>alert(1)</script>')")
+
+
+def test_the_matrix_can_be_read(browser, pages):
+    """Every number of the table is inside its cell, and large enough to read."""
+    browser.show(pages["digits"], 390)
+    cells = browser.run("""return [...document.querySelectorAll('.matrix td')].map((c) =>
+        [c.scrollWidth <= c.clientWidth + 1, parseFloat(getComputedStyle(c).fontSize)])""")
+    assert len(cells) == 100
+    assert all(fits and size >= 11 for fits, size in cells)
+
+
+def test_the_large_matrix_is_drawn_and_zooms(browser, pages):
+    """The picture has colours, says the marked cell, follows the keys, and zooms to the names."""
+    browser.show(pages["hundred"])
+    browser.run("document.getElementById('matrix').focus()")
+    colours = "new Set(new Uint32Array(document.getElementById('matrix').getContext('2d')"
+    colours += ".getImageData(0, 0, 400, 400).data.buffer)).size"
+    assert browser.run(f"return {colours}") > 3
+    key = (
+        "document.getElementById('matrix').dispatchEvent(new KeyboardEvent('keydown', {key: '%s'}))"
+    )
+    for name in ("ArrowDown", "ArrowRight"):
+        browser.run(key % name)
+    said = browser.run("return document.getElementById('matrix-cell').textContent")
+    assert "species 01" in said
+    assert "is taken for itself" in said
+    before = browser.run("return document.getElementById('matrix').toDataURL()")
+    for _ in range(4):
+        browser.run("document.getElementById('zoom-in').click()")
+    assert browser.run("return document.getElementById('matrix').toDataURL()") != before
+    browser.run("document.getElementById('zoom-all').click()")
+    assert browser.run("return document.getElementById('matrix').toDataURL()") == before
+    assert browser.errors() == []
+
+
+def test_the_page_prints_every_detail(browser, pages):
+    """Printing opens what is folded on the screen and leaves out what only a screen can do."""
+    browser.show(pages["digits"])
+    visible = "return document.querySelector('details table').checkVisibility()"
+    assert not browser.run(visible)
+    browser.chrome("Emulation.setEmulatedMedia", {"media": "print"})
+    assert browser.run(visible)
+    assert browser.run("return getComputedStyle(document.querySelector('nav')).display") == "none"
