@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {"fitting", "printing", "predicting", "progress", "run", "report", "kernels"},
     "fitting": {"models", "progress", "request", "run", "evaluation", "data", "storage"},
-    "predicting": {"run"},
+    "predicting": {"run", "data"},
     "printing": set(),
     "progress": {"neural"},
     "request": {"storage"},

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -210,10 +211,9 @@ def predict(
     from luce.predicting import write_predictions
     from luce.run import load_run
 
-    counts = write_predictions(load_run(run), source, out=out, top=top)
-    rows = counts.pop("rows")
-    _report_handled(counts)
-    _next(f"{rows:,} rows predicted.", f"luce info {run}")
+    written = write_predictions(load_run(run), source, out=out, top=top)
+    _report_handled(written.handled, written.notices)
+    _next(f"{written.rows:,} rows predicted.", f"luce info {run}")
 
 
 @app.command()
@@ -299,7 +299,9 @@ def _print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _report_handled(counts: dict[str, int]) -> None:
+def _report_handled(counts: dict[str, int], notices: Sequence[str] = ()) -> None:
+    for notice in notices:
+        sys.stderr.write(f"note: {notice}\n")
     for what, count in counts.items():
         sys.stderr.write(f"note: {what}: {count:,}\n")
 

@@ -7,8 +7,9 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,18 +17,28 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from luce.data import read_blocks
 from luce.errors import ArgumentError, RunError
 from luce.run import Run
 
-__all__ = ["write_predictions"]
+__all__ = ["Written", "write_predictions"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was predicted: rows, how often what was handled in them, and notices for the user."""
+
+    rows: int
+    handled: dict[str, int]
+    notices: list[str]
 
 
 def write_predictions(
     run: Run, source: Any, *, out: str | Path | None = None, top: int | None = None
-) -> dict[str, int]:
+) -> Written:
     """Write the predictions for a source as CSV.
 
-    The columns are ``prediction`` and one ``probability_<class>`` per class; with `top`, for each
+    The columns are ``file`` for a folder of images, ``prediction`` and one ``probability_<class>`` per class; with `top`, for each
     of the K most probable classes ``class_k`` and ``probability_k``, the most probable first.
 
     Parameters
@@ -43,8 +54,8 @@ def write_predictions(
 
     Returns
     -------
-    dict of str to int
-        ``"rows"``, and how often what had to be handled: missing values, unseen categories, ...
+    Written
+        How many rows, and what had to be handled in them.
 
     Raises
     ------
@@ -57,28 +68,35 @@ def write_predictions(
         raise ArgumentError(
             f"--top must be from 1 to the number of classes, {len(run.classes)}; got {top}."
         )
-    counts: Counter[str] = Counter(rows=0)
+    rows, handled, notices = 0, Counter[str](), list[str]()
     with _output(out) as file:
-        for number, (probabilities, handled) in enumerate(run.predict_source(source)):
-            frame = _frame(probabilities, run.classes, top)
-            file.write(frame.write_csv(include_header=number == 0).encode())
-            counts["rows"] += len(probabilities)
-            counts.update(handled)
-    return dict(counts)
+        for block in read_blocks(source, run.schema):
+            probabilities, counts = run.predict_block(block.features)
+            frame = _frame(block.names, probabilities, run.classes, top)
+            file.write(frame.write_csv(include_header=rows == 0).encode())
+            rows += len(probabilities)
+            handled.update(counts)
+            notices += block.notices
+    return Written(rows, dict(handled), notices)
 
 
 def _frame(
-    probabilities: NDArray[np.floating[Any]], classes: list[Any], top: int | None
+    names: Sequence[str] | None,
+    probabilities: NDArray[np.floating[Any]],
+    classes: list[Any],
+    top: int | None,
 ) -> pl.DataFrame:
     """Return a block's predictions as the columns that are written."""
     labels = np.array(classes)
+    columns: dict[str, Any] = {} if names is None else {"file": names}
     if top is None:
-        columns = {f"probability_{c}": probabilities[:, k] for k, c in enumerate(classes)}
-        return pl.DataFrame({"prediction": labels[probabilities.argmax(axis=1)], **columns})
+        columns["prediction"] = labels[probabilities.argmax(axis=1)]
+        for k, label in enumerate(classes):
+            columns[f"probability_{label}"] = probabilities[:, k]
+        return pl.DataFrame(columns)
     # Stable, so that among equal probabilities the first class wins, as argmax has it.
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     best = np.take_along_axis(probabilities, order, axis=1)
-    columns = {}
     for k in range(top):
         columns[f"class_{k + 1}"] = labels[order[:, k]]
         columns[f"probability_{k + 1}"] = best[:, k]

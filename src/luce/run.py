@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luce import models
-from luce.data import Dataset, Schema, check_labels, load_dataset, read_blocks, three_way
+from luce.data import Dataset, Schema, check_labels, load_dataset, three_way
 from luce.errors import DataError, RunError
 from luce.evaluation import metrics
 from luce.storage import FORMAT, read_json, read_tensors, sha256
@@ -94,13 +93,6 @@ class Run:
         """Return the probabilities, and counts of what had to be handled in the features."""
         encoded, handled = self.schema.encode(features)
         return self.estimator.predict_proba(encoded), handled
-
-    def predict_source(
-        self, source: Any, *, rows: int = 65_536
-    ) -> Iterator[tuple[NDArray[np.floating[Any]], dict[str, int]]]:
-        """Yield the probabilities and counts of a source block by block, however long it is."""
-        for block in read_blocks(source, self.schema, rows=rows):
-            yield self.predict_block(block.features)
 
     def evaluate(
         self, source: Any, *, target: str | None = None, features: str | None = None
