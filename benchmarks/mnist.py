@@ -37,7 +37,7 @@ FAST: dict[str, Any] = {
     "module": "mlp",
     "hidden": (256,),
     "epochs": 1,
-    "batch_size": 64,
+    "batch_size": 96,
     "learning_rate": 5e-3,
 }
 RECIPES: dict[str, dict[str, Any]] = {
