@@ -37,7 +37,7 @@ FAST: dict[str, Any] = {
     "module": "mlp",
     "hidden": (256,),
     "epochs": 1,
-    "batch_size": 64,
+    "batch_size": 96,
     "learning_rate": 5e-3,
 }
 RECIPES: dict[str, dict[str, Any]] = {
@@ -96,6 +96,8 @@ def race(folder: Path, repeats: int) -> list[dict[str, Any]]:
     images = torch.from_numpy(test_images)
     labels = torch.from_numpy(test_labels)
     seconds: dict[str, list[float]] = {"tutorial": [], "luce": []}
+    # Imports on first use are no part of training; the script's are done by now.
+    luce.NeuralClassifier(**FAST).fit(test_images[:512], test_labels[:512])
     print(f"Seconds to {TARGET:.1%} of the test images, {torch.get_num_threads()} threads")
     for round_ in range(repeats):
         reached: list[float] = []
@@ -126,7 +128,7 @@ def race(folder: Path, repeats: int) -> list[dict[str, Any]]:
         f"  median:  tutorial {medians['tutorial']:6.2f}   luce {medians['luce']:6.2f}   "
         f"{times['ratio']:.1f} times faster ({times['low']:.1f} to {times['high']:.1f})"
     )
-    return [{"what": "seconds to 97.0%", "recipe": FAST, "seconds": seconds, **times}]
+    return [{"what": f"seconds to {TARGET:.1%}", "recipe": FAST, "seconds": seconds, **times}]
 
 
 def table(folder: Path, seeds: int) -> list[dict[str, Any]]:
