@@ -17,6 +17,7 @@ _HOME = {
     "LuceError": "errors",
     "NeuralClassifier": "neural.classifier",
     "Run": "run",
+    "TemperatureScaling": "evaluation.calibration",
     "errors": "errors",
     "evaluation": "evaluation",
     "load_dataset": "data",
@@ -29,6 +30,7 @@ __all__ = [
     "LuceError",
     "NeuralClassifier",
     "Run",
+    "TemperatureScaling",
     "errors",
     "evaluation",
     "load_dataset",
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from luce import errors, evaluation
     from luce.data import Dataset, load_dataset
     from luce.errors import LuceError
+    from luce.evaluation.calibration import TemperatureScaling
     from luce.fitting import train
     from luce.neural.classifier import NeuralClassifier
     from luce.run import Run, load_run

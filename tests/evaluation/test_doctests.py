@@ -1,8 +1,9 @@
-"""Every example in a docstring of the room runs."""
+"""Every example in the room's docstrings and in docs/evaluation.md runs."""
 
 import doctest
 import importlib
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +25,11 @@ def test_every_public_function_has_an_example(name):
     module = importlib.import_module(f"luce.evaluation.{name}")
     for public in module.__all__:
         assert ">>>" in getattr(module, public).__doc__, public
+
+
+def test_documentation():
+    """The examples of docs/evaluation.md give what the page shows."""
+    page = Path(__file__).parents[2] / "docs" / "evaluation.md"
+    found = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert found.attempted > 20
+    assert found.failed == 0

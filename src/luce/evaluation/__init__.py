@@ -1,10 +1,14 @@
 """What a classifier's probabilities are worth: figures, calibration, sets, mistakes.
 
-The modules are usable alone and need only labels and probabilities, whoever made them; each is
+The four modules are usable alone and need only labels and probabilities, whoever made them; each is
 imported on first use.
 
 ``metrics``
     accuracy, log-loss, Brier score, calibration error, per-class scores, all in ``summary``.
+``calibration``
+    temperature and vector scaling.
+``conformal``
+    prediction sets that hold the true class as often as was asked for.
 ``mistakes``
     the rows to look at: most wrong, least certain, most confused, likely label errors.
 """
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING
 __all__ = ["calibration", "conformal", "metrics", "mistakes"]
 
 if TYPE_CHECKING:
-    from luce.evaluation import metrics, mistakes
+    from luce.evaluation import calibration, conformal, metrics, mistakes
 
 
 def __getattr__(name: str) -> object:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_inputs", "check_probabilities", "encode_labels"]
+__all__ = ["check_classes", "check_inputs", "check_probabilities", "encode_labels"]
 
 # Probabilities that went through float16 or through six printed digits are still probabilities.
 ROW_SUM_TOLERANCE = 1e-3
@@ -29,12 +29,7 @@ def check_inputs(
     """Return the labels as column numbers, the probabilities as an array, the classes as a list."""
     matrix = check_probabilities(who, probabilities)
     columns = matrix.shape[1]
-    names = list(range(columns)) if classes is None else [_plain(name) for name in classes]
-    if len(names) != columns:
-        raise DataError(
-            f"{who}: probabilities have {columns} columns, but classes lists {len(names)}; "
-            "give one class for each column, in the same order."
-        )
+    names = check_classes(who, classes, columns)
     codes = encode_labels(who, labels, names if classes is not None else None, columns)
     if len(codes) != len(matrix):
         raise DataError(
@@ -44,11 +39,28 @@ def check_inputs(
     return codes, matrix, names
 
 
+def check_classes(who: str, classes: Iterable[Any] | None, columns: int) -> list[Any]:
+    """Return the class of each column as Python's own values, which JSON knows."""
+    if classes is None:
+        return list(range(columns))
+    names = [value.item() if isinstance(value, np.generic) else value for value in classes]
+    if len(names) != columns:
+        raise DataError(
+            f"{who}: there are {columns} columns, but classes lists {len(names)}; "
+            "give one class for each column, in the same order."
+        )
+    if len(set(names)) < columns:
+        raise ArgumentError(f"{who}: classes must not repeat, got {names!r}.")
+    return names
+
+
 def check_probabilities(who: str, probabilities: ArrayLike) -> NDArray[np.floating]:
     """Return probabilities as a float array (rows, classes), or say what is wrong with them."""
     matrix = np.asarray(probabilities)
     if matrix.dtype.kind in "biu":
         matrix = matrix.astype(np.float64)
+    if matrix.dtype == np.float16:  # whose epsilon, 0.001, is no stand-in for a zero
+        matrix = matrix.astype(np.float32)
     if matrix.dtype.kind != "f":
         raise DtypeError(f"{who}: probabilities must be floating-point, got {matrix.dtype}.")
     if matrix.ndim != 2 or matrix.shape[1] == 0:
@@ -94,8 +106,6 @@ def encode_labels(
             )
         classes = range(columns)
     column_of = {name: column for column, name in enumerate(classes)}
-    if len(column_of) < len(classes):
-        raise ArgumentError(f"{who}: classes must not repeat, got {list(classes)!r}.")
 
     # Values of mixed kinds do not sort, so those are looked up one by one.
     sortable = array.dtype.kind != "O"
@@ -115,14 +125,11 @@ def _unknown_labels(who: str, unknown: list[Any], classes: list[Any]) -> str:
     hint = (
         "" if kinds[0] & kinds[1] else f" (labels are {_one(kinds[0])}, classes {_one(kinds[1])})"
     )
+    count = f"{len(unknown):,} labels are" if len(unknown) > 1 else "1 label is"
     return (
-        f"{who}: {len(unknown):,} labels are not among the classes: {text}; "
+        f"{who}: {count} not among the classes: {text}; "
         f"the classes are {known}{hint}. Leave those rows out or use a classifier that knows them."
     )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _one(kinds: set[str]) -> str:

@@ -33,7 +33,7 @@ from luce.neural.training import (
 __all__ = ["NeuralClassifier"]
 
 
-class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class NeuralClassifier(ClassifierMixin, BaseEstimator):
     """Softmax classifier over a network: any ``nn.Module`` that returns logits.
 
     Data are held as one tensor and batches are slices of a permutation. The same seed, machine

@@ -1,0 +1,441 @@
+"""Make probabilities agree with frequencies: temperature and vector scaling.
+
+Both are fitted on rows that the classifier has not learnt from, by the log-loss, and neither makes
+the log-loss of those rows worse. Guo, Pleiss, Sun and Weinberger (2017), "On calibration of modern
+neural networks".
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+
+import numpy as np
+from scipy.optimize import brentq, minimize
+from scipy.special import logsumexp, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from luce.errors import DataError, DtypeError
+from luce.evaluation.inputs import check_classes, check_probabilities, encode_labels
+from luce.evaluation.records import is_count, is_number, take
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["TemperatureScaling", "VectorScaling", "fit_temperature"]
+
+Floats: TypeAlias = "NDArray[np.floating]"
+
+# log(1/T) stays within these, as in scikit-learn: T from 4.5e-5 to 2.2e4.
+LOG_BOUND = 10.0
+# Added to a probability before it becomes a logit, as in scikit-learn: zeros stay finite.
+FLOOR = 1e-12
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Find the temperature T > 0 that minimises the log-loss of softmax(logits / T).
+
+    The log-loss is convex in 1/T; the zero of its derivative is bracketed and found to ten digits,
+    within exp(±10).
+
+    If the true class has the largest logit in every one of n rows, the log-loss falls for ever as
+    T → 0, and the rows do not say how far to go. T then is the one at which the mean probability of
+    the predicted class is (n + 1) / (n + 2), Laplace's rule of succession for n successes in n
+    trials; or 1 if it is that high already.
+
+    Parameters
+    ----------
+    logits : array-like of shape (rows, classes)
+        Finite numbers; log-probabilities are logits.
+    labels : array-like of int, shape (rows,)
+        The true column of each row. A class may be absent.
+
+    Returns
+    -------
+    float
+        Above 1 if the logits were over-confident, below 1 if under-confident.
+
+    Raises
+    ------
+    DataError
+        If logits are not finite, there are no rows, or a label is not a column.
+
+    Examples
+    --------
+    Right three times in four, though the logits say 0.95:
+
+    >>> from luce.evaluation.calibration import fit_temperature
+    >>> logits = [[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [3.0, 0.0]]
+    >>> T = fit_temperature(logits, [0, 0, 0, 1])
+    >>> round(T, 4)  # 3 / log(0.75 / 0.25)
+    2.7307
+    """
+    z = _check_logits("fit_temperature", logits).astype(np.float64)
+    codes = encode_labels("fit_temperature", labels, None, z.shape[1])
+    _check_lengths("fit_temperature", z, codes)
+    z -= z.max(axis=1, keepdims=True)  # exp never overflows, and T cannot matter to the shift
+    own = z[np.arange(len(z)), codes]
+    low, high = np.exp(-LOG_BOUND), np.exp(LOG_BOUND)
+
+    def slope(inverse: float) -> float:
+        return float((np.einsum("ij,ij->i", softmax(inverse * z, axis=1), z) - own).mean())
+
+    def confidence_gap(inverse: float) -> float:
+        return float((1 / np.exp(inverse * z).sum(axis=1)).mean()) - (len(z) + 1) / (len(z) + 2)
+
+    def root(function: Any, start: float) -> float:
+        return float(np.exp(brentq(lambda u: function(np.exp(u)), start, LOG_BOUND, xtol=1e-12)))
+
+    if (own == 0).all():
+        if confidence_gap(1.0) >= 0 or confidence_gap(high) < 0:  # the latter: tied logits
+            return 1.0
+        inverse = root(confidence_gap, 0.0)
+    elif slope(low) >= 0:
+        inverse = low
+    elif slope(high) <= 0:
+        inverse = high
+    else:
+        inverse = root(slope, -LOG_BOUND)
+    T = 1 / float(inverse)
+    # At the minimum only rounding can make it worse than T = 1; then nothing is to be gained.
+    return T if _log_loss(z / T, codes) < _log_loss(z, codes) else 1.0
+
+
+class _Scaling(ClassifierMixin, BaseEstimator, ABC):
+    """What both scalings share: where the scores come from, and the record on disk."""
+
+    _method: ClassVar[str]
+    _parameters: ClassVar[tuple[str, ...]]
+
+    def __init__(self, estimator: Any = None, *, classes: Iterable[Any] | None = None) -> None:
+        self.estimator = estimator
+        self.classes = classes
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit on rows that the classifier has not learnt from.
+
+        Parameters
+        ----------
+        X : array-like
+            With an estimator: its input. Without: logits or probabilities, (rows, classes); which
+            of the two is seen from the rows (probabilities are 0 or more and sum to 1) and
+            remembered in ``takes_``.
+        y : array-like of shape (rows,)
+            The true classes: the estimator's, those in ``classes``, or column numbers.
+
+        Returns
+        -------
+        self
+        """
+        who = type(self).__name__
+        scores = np.asarray(self._scores(X))
+        self.takes_ = "probabilities" if _are_probabilities(scores) else "logits"
+        logits = self._to_logits(scores).astype(np.float64)
+        known = self.classes if self.estimator is None else self.estimator.classes_
+        names = check_classes(who, known, logits.shape[1])
+        codes = encode_labels(who, y, None if known is None else names, len(names))
+        _check_lengths(who, logits, codes)
+        self.classes_ = _as_array(names)
+        self.rows_ = len(codes)
+        self._fit(logits, codes)
+        self.log_loss_before_ = _log_loss(logits, codes)
+        self.log_loss_after_ = _log_loss(self._scale(logits), codes)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Compute calibrated probabilities.
+
+        Parameters
+        ----------
+        X : array-like
+            What `fit` took: the estimator's input, or logits or probabilities.
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+            float32 if they come from float32 logits, else float64.
+        """
+        check_is_fitted(self, "classes_")
+        logits = self._to_logits(np.asarray(self._scores(X)))
+        if logits.shape[1] != len(self.classes_):
+            raise DataError(
+                f"{type(self).__name__}: X has {logits.shape[1]} columns, but was fitted with "
+                f"{len(self.classes_)}."
+            )
+        probabilities: Floats = softmax(self._scale(logits), axis=1)
+        return probabilities
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the class of each row's largest calibrated probability."""
+        predicted: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return predicted
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was fitted as a plain dict; the estimator is not part of it."""
+        check_is_fitted(self, "classes_")
+        return {
+            "format": 1,
+            "method": self._method,
+            "takes": self.takes_,
+            "classes": self.classes_.tolist(),
+            "rows": self.rows_,
+            "log_loss_before": self.log_loss_before_,
+            "log_loss_after": self.log_loss_after_,
+        } | {name: np.asarray(getattr(self, f"{name}_")).tolist() for name in self._parameters}
+
+    @classmethod
+    def from_json(cls, record: Any) -> Self:
+        """Build from what `to_json` returned; what it builds takes logits or probabilities.
+
+        Raises
+        ------
+        RunError
+            If anything in the record is missing, of the wrong kind, or out of range.
+        """
+        _take(record, "format", lambda v: v == 1, "1")
+        _take(record, "method", lambda v: v == cls._method, repr(cls._method))
+        classes = _take(record, "classes", _are_classes, "a list of different strings or integers")
+        scaling = cls(classes=classes)
+        scaling.classes_ = _as_array(classes)
+        kinds = ("logits", "probabilities")
+        scaling.takes_ = _take(record, "takes", lambda v: v in kinds, "'logits' or 'probabilities'")
+        scaling.rows_ = _take(record, "rows", is_count, "a whole number, 0 or more")
+        scaling.log_loss_before_ = _take(record, "log_loss_before", is_number, "a finite number")
+        scaling.log_loss_after_ = _take(record, "log_loss_after", is_number, "a finite number")
+        scaling._load(record)
+        return scaling
+
+    def _scores(self, X: ArrayLike) -> Any:
+        if self.estimator is None:
+            return X
+        check_is_fitted(self.estimator)
+        if hasattr(self.estimator, "decision_function"):
+            scores = np.asarray(self.estimator.decision_function(X))
+            # One score for two classes is the log-odds of the second.
+            return np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+        return self.estimator.predict_proba(X)
+
+    def _to_logits(self, scores: NDArray[Any]) -> Floats:
+        who = type(self).__name__
+        if self.takes_ == "logits":
+            return _check_logits(who, scores)
+        logits: Floats = np.log(check_probabilities(who, scores).astype(np.float64) + FLOOR)
+        return logits
+
+    @abstractmethod
+    def _fit(self, logits: Floats, codes: NDArray[np.intp]) -> None:
+        """Find the parameters."""
+
+    @abstractmethod
+    def _scale(self, logits: Floats) -> Floats:
+        """Return the logits of the calibrated probabilities."""
+
+    @abstractmethod
+    def _load(self, record: dict[str, Any]) -> None:
+        """Take the parameters from a record, or raise RunError."""
+
+
+class TemperatureScaling(_Scaling):
+    """Divide all logits by one temperature, fitted by the log-loss: softmax(logits / T).
+
+    It changes no prediction, only how sure it is. Start with this one: with a single parameter
+    there is hardly anything to over-fit. `fit_temperature` says how T is found, and what happens
+    where the rows do not determine it.
+
+    Parameters
+    ----------
+    estimator : classifier, optional
+        An already fitted classifier to wrap; `fit` and `predict_proba` then take its input, and use
+        its ``decision_function`` as logits or, without one, the logarithms of its
+        ``predict_proba``. Left out, they take logits or probabilities.
+    classes : iterable, optional
+        Without an estimator: the class of each column. Left out, labels are column numbers.
+
+    Attributes
+    ----------
+    temperature_ : float
+        T.
+    classes_ : ndarray
+        The class of each column.
+    takes_ : {"logits", "probabilities"}
+        What the scores were.
+    rows_ : int
+        How many rows it was fitted on. With fewer than about a hundred T is mostly chance.
+    log_loss_before_, log_loss_after_ : float
+        On those rows, in nats; after is never larger.
+
+    See Also
+    --------
+    sklearn.calibration.CalibratedClassifierCV : ``method="temperature"`` gives the same
+        probabilities from a frozen estimator.
+
+    Examples
+    --------
+    >>> from luce.evaluation.calibration import TemperatureScaling
+    >>> logits = [[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [3.0, 0.0]]
+    >>> scaling = TemperatureScaling().fit(logits, [0, 0, 0, 1])
+    >>> scaling.predict_proba([[3.0, 0.0]]).round(4).tolist()
+    [[0.75, 0.25]]
+
+    Around a classifier:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = GaussianNB().fit(X[::2], y[::2])
+    >>> scaling = TemperatureScaling(classifier).fit(X[1::2], y[1::2])
+    >>> scaling.log_loss_after_ < scaling.log_loss_before_
+    True
+    """
+
+    _method = "temperature"
+    _parameters = ("temperature",)
+
+    def _fit(self, logits: Floats, codes: NDArray[np.intp]) -> None:
+        self.temperature_ = fit_temperature(logits, codes)
+
+    def _scale(self, logits: Floats) -> Floats:
+        shifted: Floats = logits - logits.max(axis=1, keepdims=True)
+        return shifted / shifted.dtype.type(self.temperature_)
+
+    def _load(self, record: dict[str, Any]) -> None:
+        good = "a number above 0"
+        value = _take(record, "temperature", lambda v: is_number(v) and v > 0, good)
+        self.temperature_ = float(value)
+
+
+class VectorScaling(_Scaling):
+    """Scale and shift each class's logit, fitted by the log-loss: softmax(w ⊙ z + b).
+
+    z are the logits less their mean over the row, so that the result depends on the probabilities
+    alone. w and b minimise log-loss + (‖w − 1‖² + ‖b‖²) / (2 · rows): a pull towards changing
+    nothing, as strong as one row, which keeps them finite where a class is absent or every row is
+    right, and which proves that the log-loss of the rows is never made worse.
+
+    It can change predictions. Use it in place of `TemperatureScaling` where some classes are
+    over-confident and others not, and there are some hundred rows for each class.
+
+    Parameters
+    ----------
+    estimator : classifier, optional
+        As for `TemperatureScaling`.
+    classes : iterable, optional
+        As for `TemperatureScaling`.
+
+    Attributes
+    ----------
+    weights_, biases_ : ndarray of shape (classes,), float64
+        w and b.
+    classes_, takes_, rows_, log_loss_before_, log_loss_after_
+        As for `TemperatureScaling`.
+
+    Examples
+    --------
+    >>> from luce.evaluation.calibration import VectorScaling
+    >>> logits = [[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]]
+    >>> scaling = VectorScaling().fit(logits, [0, 0, 1, 0])
+    >>> bool(scaling.log_loss_after_ < scaling.log_loss_before_)
+    True
+    """
+
+    _method = "vector"
+    _parameters = ("weights", "biases")
+
+    def _fit(self, logits: Floats, codes: NDArray[np.intp]) -> None:
+        z = _centred(logits.astype(np.float64))
+        rows, columns = z.shape
+        start = np.concatenate([np.ones(columns), np.zeros(columns)])
+
+        def objective(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            scaled = parameters[:columns] * z + parameters[columns:]
+            away = parameters - start
+            value = _log_loss(scaled, codes) + float(away @ away) / (2 * rows)
+            error = softmax(scaled, axis=1)
+            error[np.arange(rows), codes] -= 1
+            slope = np.concatenate([np.einsum("ij,ij->j", error, z), error.sum(axis=0)])
+            return value, (slope + away) / rows
+
+        found = minimize(
+            objective, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 1e-15}
+        ).x
+        if objective(found)[0] > objective(start)[0]:
+            found = start
+        self.weights_, self.biases_ = found[:columns], found[columns:]
+
+    def _scale(self, logits: Floats) -> Floats:
+        weights, biases = self.weights_.astype(logits.dtype), self.biases_.astype(logits.dtype)
+        scaled: Floats = weights * _centred(logits) + biases
+        return scaled
+
+    def _load(self, record: dict[str, Any]) -> None:
+        size = len(self.classes_)
+
+        def good(value: Any) -> bool:
+            return isinstance(value, list) and len(value) == size and all(map(is_number, value))
+
+        for name in self._parameters:
+            value = _take(record, name, good, f"a list of {size} finite numbers")
+            setattr(self, f"{name}_", np.asarray(value, dtype=np.float64))
+
+
+def _take(record: Any, name: str, good: Callable[[Any], bool], wanted: str) -> Any:
+    return take("calibration", record, name, good, wanted)
+
+
+def _are_classes(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(v, str | int) for v in value):
+        return False
+    return 0 < len(value) == len(set(value))
+
+
+def _as_array(classes: list[Any]) -> NDArray[Any]:
+    """Keep each value what it is: NumPy would turn 1 beside "a" into "1"."""
+    mixed = len({type(value) for value in classes}) > 1
+    return np.array(classes, dtype=object if mixed else None)
+
+
+def _centred(logits: Floats) -> Floats:
+    centred: Floats = logits - logits.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _log_loss(logits: Floats, codes: NDArray[np.intp]) -> float:
+    # Shifted first, so that logits and shifted logits have the same loss to the last bit.
+    z = logits - logits.max(axis=1, keepdims=True)
+    return float((logsumexp(z, axis=1) - z[np.arange(len(codes)), codes]).mean())
+
+
+def _are_probabilities(scores: NDArray[Any]) -> bool:
+    if scores.ndim != 2 or scores.dtype.kind not in "biuf" or scores.size == 0:
+        return False
+    return bool(scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1, atol=1e-3))
+
+
+def _check_logits(who: str, logits: ArrayLike) -> Floats:
+    matrix = np.asarray(logits)
+    if matrix.dtype.kind in "biu":
+        matrix = matrix.astype(np.float64)
+    if matrix.dtype == np.float16:  # too coarse to take an exponential in
+        matrix = matrix.astype(np.float32)
+    if matrix.dtype.kind != "f":
+        raise DtypeError(f"{who}: logits must be floating-point, got {matrix.dtype}.")
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise DataError(
+            f"{who}: logits must be (rows, classes) with at least one of each, "
+            f"got shape {matrix.shape}."
+        )
+    finite = np.isfinite(matrix).all(axis=1)
+    if not finite.all():
+        raise DataError(
+            f"{who}: logits hold NaN or Inf, first in row {int(np.argmin(finite))}; "
+            "if they are logarithms of probabilities, pass the probabilities themselves."
+        )
+    return matrix
+
+
+def _check_lengths(who: str, logits: Floats, codes: NDArray[np.intp]) -> None:
+    if len(logits) != len(codes):
+        raise DataError(f"{who}: {len(codes):,} labels but {len(logits):,} rows.")
