@@ -38,8 +38,9 @@ def write_predictions(
 ) -> Written:
     """Write the predictions for a source as CSV.
 
-    The columns are ``file`` for a folder of images, ``prediction`` and one ``probability_<class>`` per class; with `top`, for each
-    of the K most probable classes ``class_k`` and ``probability_k``, the most probable first.
+    The columns are ``file`` for a folder of images, ``prediction`` and one
+    ``probability_<class>`` per class; with `top`, for each of the K most probable classes
+    ``class_k`` and ``probability_k``, the most probable first.
 
     Parameters
     ----------
