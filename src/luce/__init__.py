@@ -14,14 +14,18 @@ __version__ = "0.1.0"
 # name → the module that holds it; a module's own name stands for the module.
 _HOME = {
     "LuceError": "errors",
+    "SoftmaxRegression": "linear.regression",
+    "SoftmaxRegressionCV": "linear.path",
     "errors": "errors",
 }
 
-__all__ = ["LuceError", "errors"]
+__all__ = ["LuceError", "SoftmaxRegression", "SoftmaxRegressionCV", "errors"]
 
 if TYPE_CHECKING:
     from luce import errors
     from luce.errors import LuceError
+    from luce.linear.path import SoftmaxRegressionCV
+    from luce.linear.regression import SoftmaxRegression
 
 
 def __getattr__(name: str) -> object:

@@ -74,6 +74,8 @@ class Objective:
         self.penalty = 0.0
         self.set_C(C)
         first, one, two = rows.column_sums(weight)
+        if not bool(torch.isfinite(two).all()):  # perhaps only the squares in float32
+            first, one, two = rows.column_sums(weight, wide=True)
         shift = one / self.total
         spread = two / self.total
         if fit_intercept:
@@ -209,6 +211,25 @@ class Objective:
         if matrix:
             S += torch.diag(diagonal)
         return S / self.weight[torch.from_numpy(index).to(self.device)].sum()
+
+    def separates(self, theta: Tensor) -> bool:
+        """Say whether Θ classifies every row of positive weight with a margin above 0."""
+        W = self.rows.prepare(theta[:, :-1], torch.float64)
+        bias = self.bias(theta)
+        for i, j in self.rows.blocks(self.n_rows, torch.float64):
+            Z = self.rows.project(i, j, W).add_(bias)
+            y = self.target[i:j, None]
+            if self.link == "softmax":
+                chosen = Z.gather(1, y)
+                margin = chosen - Z.scatter(1, y, -torch.inf).amax(1, keepdim=True)
+            elif self.n_rows == 1:
+                margin = Z * (2 * y - 1)
+            else:
+                margin = -Z.scatter(1, y, -Z.gather(1, y))
+            if bool((margin[self.weight[i:j] > 0] <= 0).any()):
+                return False
+        self.rows.release()
+        return True
 
     def sample(self) -> np.ndarray:
         """Return the rows that stand for all in a preconditioner: every n-th, none of weight 0."""

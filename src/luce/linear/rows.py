@@ -120,12 +120,14 @@ class DenseRows:
         """Add Rᵀ X[i:j] to G (K, D), which is float64."""
         G += R.T @ self.block(i, j, R.dtype)
 
-    def column_sums(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def column_sums(
+        self, weight: torch.Tensor, *, wide: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the first row, and the weighted column sums of X - first row and its square.
 
         Differences to the first row make the second sum exactly zero for a constant column.
         """
-        wide = self.X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
+        wide |= self.X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
         dtype = torch.float64 if wide else torch.float32
         first = self.block(0, 1, dtype)[0].clone()
         one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
@@ -210,7 +212,12 @@ class SparseRows:
         if not G.T.is_contiguous():
             G.copy_(columns.T)
 
-    def column_sums(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def column_sums(
+        self,
+        weight: torch.Tensor,
+        *,
+        wide: bool = False,  # noqa: ARG002 - they always are
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return zeros, and the weighted column sums of X and of its square."""
         N, D = self.shape
         w = np.repeat(weight.numpy(), np.diff(self.X.indptr))

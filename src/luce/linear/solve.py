@@ -67,6 +67,10 @@ class Solution:
     reason: str
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def gradient_norm(self, objective: Objective) -> float:
+        """Return the largest entry of ∇F in units of each feature's standard deviation."""
+        return scaled_gradient(objective, self.certificate.gradient)
+
 
 def minimize(
     objective: Objective,
@@ -78,6 +82,7 @@ def minimize(
     may_widen: bool = True,
     basis: Basis | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Solution:
     """Minimise the objective from Θ.
 
@@ -97,6 +102,8 @@ def minimize(
         The eigenbasis of the features, if it is known (it does not depend on C).
     report : callable, optional
         Called with each entry of the history.
+    announce : callable, optional
+        Called once with a line that says what runs.
 
     Returns
     -------
@@ -106,6 +113,13 @@ def minimize(
     precondition = choose(objective, theta, basis)
     if method == "auto":
         method = "lbfgs" if isinstance(precondition, Kronecker) else "newton-cg"
+    if announce is not None:
+        N, D = objective.rows.shape
+        announce(
+            f"{method}, {type(precondition).__name__.lower()} preconditioner, "
+            f"{str(objective.dtype).removeprefix('torch.')}: {N:,} rows × {D:,} features, "
+            f"{objective.n_rows:,} rows of coefficients"
+        )
     step = _LBFGS(precondition) if method == "lbfgs" else _NewtonCG(objective, precondition)
     history: list[dict[str, float]] = []
     value, gradient = objective.value_gradient(theta)
