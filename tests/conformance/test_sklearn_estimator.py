@@ -4,7 +4,7 @@ import os
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from luce import SoftmaxRegression
+from luce import SoftmaxRegression, SoftmaxRegressionCV
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
         SoftmaxRegression(),
         SoftmaxRegression(link="ovr"),
         SoftmaxRegression(solver="newton-cg"),
+        SoftmaxRegressionCV(Cs=3, cv=3),
     ]
 )
 def test_estimator_check(estimator, check):

@@ -111,15 +111,17 @@ def _balance(objective: Objective, logits, c: Tensor):  # type: ignore[no-untype
     softmax = objective.link == "softmax"
     for i, j, logit in logits():
         Z = logit + c
-        w = objective.weight[i:j]
+        w, y = objective.weight[i:j], objective.target[i:j]
         if softmax:
             Z = torch.log_softmax(Z, 1)
             log_p += w @ Z
+            value -= float(w @ Z.gather(1, y[:, None])[:, 0])
+            mass += w @ Z.exp_()
         else:
             log_p += w @ torch.nn.functional.logsigmoid(Z)
             log_q += w @ torch.nn.functional.logsigmoid(-Z)
-        value += residual(logit + c, objective.target[i:j], w, objective.link)
-        mass += w @ (Z.exp() if softmax else torch.sigmoid(Z))
+            mass += w @ torch.sigmoid(Z)
+            value += residual(Z, y, w, objective.link)
     mass /= total
     if softmax:
         share = (1 - wanted / mass).max().clamp(min=0)

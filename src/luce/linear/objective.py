@@ -181,7 +181,7 @@ class Objective:
         def compute():  # type: ignore[no-untyped-def]  # noqa: ANN202
             for i, j in self.rows.blocks(self.n_rows, self.dtype):
                 Z = self.rows.project(i, j, W).add_(bias)
-                yield i, j, self._probabilities(Z) if probabilities else Z
+                yield i, j, self.probabilities(Z) if probabilities else Z
             self.rows.release()
 
         if self.rows.shape[0] * self.n_rows * self.dtype.itemsize > KEEP_BYTES:
@@ -194,14 +194,14 @@ class Objective:
 
         Over a sample of rows: it serves a preconditioner.
         """
-        index = self.sample()
+        index = self.sample(_SAMPLE_ROWS)
         W, bias = theta[:, :-1].to(self.dtype), self.bias(theta).to(self.dtype)
         matrix = self.link == "softmax"
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
         for part in np.array_split(index, -(-len(index) // 1024)):
-            P = self._probabilities(self.rows.project_sample(part, W) + bias)
+            P = self.probabilities(self.rows.project_sample(part, W) + bias)
             w = self.weight[torch.from_numpy(part).to(self.device), None].to(P.dtype)
             if matrix:
                 S -= ((P * w).T @ P).double()
@@ -231,14 +231,16 @@ class Objective:
         self.rows.release()
         return True
 
-    def sample(self) -> np.ndarray:
-        """Return the rows that stand for all in a preconditioner: every n-th, none of weight 0."""
+    def sample(self, n: int | None = None) -> np.ndarray:
+        """Return the rows that stand for all in a preconditioner: every m-th, none of weight 0."""
         index = torch.nonzero(self.weight)[:, 0]
-        n = max(_SAMPLE_ROWS, 10 * min(self.n_features, 2048))
+        if n is None:
+            n = max(_SAMPLE_ROWS, 4 * min(self.n_features, 2048))
         step = max(1, len(index) // n)
         return index[::step].cpu().numpy()
 
-    def _probabilities(self, Z: Tensor) -> Tensor:
+    def probabilities(self, Z: Tensor) -> Tensor:
+        """Return the probabilities of logits (n, K)."""
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
 
     def _gradient_W(self, G: Tensor, g: Tensor, W: Tensor) -> Tensor:  # noqa: N802
@@ -274,7 +276,7 @@ class Objective:
             self.n_rows <= _FUSED_CLASSES
             and X.size >= _FUSED_VALUES
             and X.flags.c_contiguous
-            and X.dtype in {np.float32, np.float64, np.uint8}
+            and X.dtype in (np.float32, np.float64, np.uint8)
         )
 
     def _fused(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""Preconditioners: the Hessian at W = 0, inverted where it is cheap to.
+"""Preconditioners: the Hessian, as exactly as is cheap to invert.
 
-There the Hessian is S ⊗ Cov + λI, with S = diag(π) - ππᵀ over classes and Cov the covariance of the
+A small problem has the Hessian itself, of a sample of rows. Otherwise it is taken at W = 0: there the Hessian is S ⊗ Cov + λI, with S = diag(π) - ππᵀ over classes and Cov the covariance of the
 features: two small eigenproblems apply its inverse. As the fit moves on, S is replaced by
 mean(diag p - p pᵀ). The intercepts are one more feature, of variance 1 and without penalty.
 """
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = ["Basis", "Diagonal", "Kronecker", "choose", "eigenbasis"]
+__all__ = ["Basis", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose", "eigenbasis"]
 
+_SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes milliseconds
 _WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
 _MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
 
@@ -67,12 +68,77 @@ def eigenbasis(objective: Objective) -> Basis:
     return Basis(values.clamp_(min=0), Q)
 
 
+class Exact:
+    """The inverse of the Hessian over a sample of rows, for few coefficients.
+
+    Scaled to a unit diagonal before it is factored, so the features' scales do not matter.
+    """
+
+    refresh_at = (2, 4, 8, 16, 32, 64, 128)  # iterations of L-BFGS before which to refresh
+
+    def __init__(self, objective: Objective, theta: Tensor) -> None:
+        self.objective = objective
+        self.refresh(theta)
+
+    def refresh(self, theta: Tensor) -> None:
+        """Take the Hessian at Θ."""
+        H = hessian(self.objective, theta, self.objective.sample())
+        scale = H.diagonal().clamp(min=0).sqrt()
+        self._scale = torch.where(scale > 0, 1 / scale, 0.0)
+        H = H * self._scale * self._scale[:, None]
+        # The ridge covers the directions without curvature (all-ones over the classes), along
+        # which there is no gradient either.
+        ridge = 1e-10
+        while True:
+            H.diagonal().add_(ridge)
+            factor, failed = torch.linalg.cholesky_ex(H)
+            if not bool(failed):
+                break
+            ridge *= 100
+        self._factor = factor
+
+    def __call__(self, G: Tensor) -> Tensor:
+        """Return H⁻¹G for G (K, D + 1)."""
+        g = (G.flatten() * self._scale)[:, None]
+        return (torch.cholesky_solve(g, self._factor)[:, 0] * self._scale).reshape(G.shape)
+
+
+def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
+    """Return ∇²F(Θ) over the rows of ``index``, shape (K (D + 1), K (D + 1)), float64."""
+    K, width = theta.shape
+    device = objective.device
+    H = torch.zeros(K * width, K * width, dtype=torch.float64, device=device)
+    blocks = H.view(K, width, K, width)
+    total = 0.0
+    for part in np.array_split(index, -(-len(index) // 1024)):
+        X = objective.rows.take(part, torch.float64) - objective.mean
+        X[:, objective.constant] = 0
+        one = torch.ones if objective.fit_intercept else torch.zeros
+        X = torch.cat([X, one(len(X), 1, dtype=X.dtype, device=device)], 1)
+        P = objective.probabilities(X @ theta.T)
+        w = objective.weight[torch.from_numpy(part).to(device), None]
+        total += float(w.sum())
+        softmax = objective.link == "softmax"
+        for k in range(K):
+            p = P[:, k : k + 1]
+            blocks[k, :, k] += (X * (w * p if softmax else w * p * (1 - p))).T @ X
+        if softmax:
+            A = (P[:, :, None] * X[:, None, :]).flatten(1)
+            H -= (A * w).T @ A
+    H /= total
+    for k in range(K):
+        blocks[k, :-1, k, :-1].diagonal().add_(objective.penalty)
+    return H
+
+
 class Kronecker:
     """(S ⊗ Cov + λI)⁻¹ through the eigenbases of S and Cov; S has a row for each class.
 
     For very many classes S is taken as diag(a) - aaᵀ/Σa, which keeps S·1 = 0 and matches the
     diagonal of the true S; Sherman-Morrison then inverts it for each eigenvalue of Cov.
     """
+
+    refresh_at = (8, 20)
 
     def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
         self.objective = objective
@@ -147,6 +213,8 @@ class Diagonal:
     take a step that ruins the rest.
     """
 
+    refresh_at = (8, 20)
+
     def __init__(self, objective: Objective, theta: Tensor) -> None:
         self.objective = objective
         self.refresh(theta)
@@ -168,8 +236,13 @@ class Diagonal:
         return G * self._inverse
 
 
-def choose(objective: Objective, theta: Tensor, basis: Basis | None = None) -> Kronecker | Diagonal:
-    """Return the Kronecker form where an eigenbasis is affordable, else the diagonal."""
+Preconditioner = Exact | Kronecker | Diagonal
+
+
+def choose(objective: Objective, theta: Tensor, basis: Basis | None = None) -> Preconditioner:
+    """Return the most exact form that is affordable."""
+    if theta.numel() <= _SMALL:
+        return Exact(objective, theta)
     if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST:
         return Kronecker(objective, theta, basis)
     return Diagonal(objective, theta)

@@ -180,7 +180,7 @@ class SparseRows:
         self.X = X
         self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
         data = X.data
-        self._data = data if data.dtype in {np.float32, np.float64} else data.astype(np.float64)
+        self._data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
 
     def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
         """Return how many rows a block has when each carries ``n_rows`` logits."""

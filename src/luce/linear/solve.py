@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import torch
 
 from luce.linear.certificate import certify, scaled_gradient
-from luce.linear.precondition import Kronecker, choose
+from luce.linear.precondition import Diagonal, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
-    from luce.linear.precondition import Basis, Diagonal
+    from luce.linear.precondition import Basis, Preconditioner
 
 __all__ = ["Method", "Solution", "minimize"]
 
 Method = Literal["auto", "lbfgs", "newton-cg"]
 
-_MEMORY: Final = 10
-_REFRESH: Final = (8, 20)  # iterations at which L-BFGS takes the class part of H anew
+_MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
+_MEMORY_BYTES: Final = 8 << 20  # within which it keeps more than the least
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
 
@@ -112,7 +112,7 @@ def minimize(
     started = time.perf_counter()
     precondition = choose(objective, theta, basis)
     if method == "auto":
-        method = "lbfgs" if isinstance(precondition, Kronecker) else "newton-cg"
+        method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
     if announce is not None:
         N, D = objective.rows.shape
         announce(
@@ -120,7 +120,7 @@ def minimize(
             f"{str(objective.dtype).removeprefix('torch.')}: {N:,} rows × {D:,} features, "
             f"{objective.n_rows:,} rows of coefficients"
         )
-    step = _LBFGS(precondition) if method == "lbfgs" else _NewtonCG(objective, precondition)
+    step = _LBFGS(precondition, theta.numel()) if method == "lbfgs" else _NewtonCG(objective, precondition)
     history: list[dict[str, float]] = []
     value, gradient = objective.value_gradient(theta)
     goal, reason, n_iter, proof = tol, "max_iter", 0, None
@@ -164,7 +164,7 @@ def minimize(
         new, value, new_gradient = found
         step.update(new - theta, new_gradient - gradient)
         theta, gradient = new, new_gradient
-        if method == "lbfgs" and n_iter in _REFRESH:
+        if method == "lbfgs" and n_iter in precondition.refresh_at:
             precondition.refresh(theta)
     if proof is None:
         proof = certify(objective, theta, tol)
@@ -186,7 +186,7 @@ def _proven(objective: Objective, proof: Certificate) -> float:
 
 
 def _measure(
-    objective: Objective, value: float, gradient: Tensor, precondition: Kronecker | Diagonal
+    objective: Objective, value: float, gradient: Tensor, precondition: Preconditioner
 ) -> float:
     """Estimate the same during the fit, at no cost: the intercepts' share is second order."""
     if objective.penalty == 0:
@@ -258,9 +258,10 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> 
 class _LBFGS:
     """Limited-memory BFGS (Liu and Nocedal, 1989) with H⁻¹ at W = 0 for its first matrix."""
 
-    def __init__(self, precondition: Kronecker | Diagonal) -> None:
+    def __init__(self, precondition: Preconditioner, size: int) -> None:
         self.precondition = precondition
-        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=_MEMORY)
+        pairs = min(max(_MEMORY_BYTES // (16 * size), _MEMORY[0]), _MEMORY[1])
+        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=pairs)
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
         """Return -B⁻¹∇F by the two-loop recursion."""
@@ -291,7 +292,7 @@ class _LBFGS:
 class _NewtonCG:
     """Newton's method, its systems solved by preconditioned conjugate gradients."""
 
-    def __init__(self, objective: Objective, precondition: Kronecker | Diagonal) -> None:
+    def __init__(self, objective: Objective, precondition: Preconditioner) -> None:
         self.objective, self.precondition = objective, precondition
         self.first = True
 
