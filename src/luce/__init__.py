@@ -17,6 +17,8 @@ _HOME = {
     "LuceError": "errors",
     "NeuralClassifier": "neural.classifier",
     "Run": "run",
+    "SoftmaxRegression": "linear.regression",
+    "SoftmaxRegressionCV": "linear.path",
     "TemperatureScaling": "evaluation.calibration",
     "errors": "errors",
     "evaluation": "evaluation",
@@ -30,6 +32,8 @@ __all__ = [
     "LuceError",
     "NeuralClassifier",
     "Run",
+    "SoftmaxRegression",
+    "SoftmaxRegressionCV",
     "TemperatureScaling",
     "errors",
     "evaluation",
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from luce.errors import LuceError
     from luce.evaluation.calibration import TemperatureScaling
     from luce.fitting import train
+    from luce.linear.path import SoftmaxRegressionCV
+    from luce.linear.regression import SoftmaxRegression
     from luce.neural.classifier import NeuralClassifier
     from luce.run import Run, load_run
 

@@ -1,0 +1,338 @@
+"""The loop, once: preconditioned L-BFGS and Newton-CG are its two ways to find a direction.
+
+Each iteration asks for a direction, tries the full step, and only where that does not satisfy the
+approximate Wolfe conditions (Hager and Zhang, 2005) searches the line, on logits alone. The fit ends
+when the duality gap over the objective is proven to be at most ``tol``; without a penalty, when the
+scaled gradient is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import torch
+
+from luce.linear.certificate import certify, scaled_gradient
+from luce.linear.precondition import Diagonal, choose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from luce.linear.certificate import Certificate
+    from luce.linear.objective import Objective
+    from luce.linear.precondition import Basis, Preconditioner
+
+__all__ = ["Method", "Solution", "minimize"]
+
+Method = Literal["auto", "lbfgs", "newton-cg"]
+
+_MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
+_MEMORY_BYTES: Final = 8 << 20  # within which it keeps more than the least
+_ENOUGH: Final = 0.9  # slope condition of the line search
+
+
+@dataclass
+class Solution:
+    """Where the loop ended. A fit that stopped early is a solution too: ``reason`` says why.
+
+    Attributes
+    ----------
+    theta : Tensor, shape (K, D + 1)
+    certificate : Certificate
+    measure : float
+        What ``tol`` was compared with: relative duality gap, or the scaled gradient.
+    converged : bool
+    n_iter : int
+    method : str
+        The solver that ran.
+    reason : str
+        "converged", "max_iter" or "stalled".
+    history : list of dict
+        One entry for each iteration, from 0: objective (sum over rows), gap (relative; the scaled
+        gradient without a penalty), seconds since the start.
+    """
+
+    theta: Tensor
+    certificate: Certificate
+    measure: float
+    converged: bool
+    n_iter: int
+    method: str
+    reason: str
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def gradient_norm(self, objective: Objective) -> float:
+        """Return the largest entry of ∇F in units of each feature's standard deviation."""
+        return scaled_gradient(objective, self.certificate.gradient)
+
+
+def minimize(
+    objective: Objective,
+    theta: Tensor,
+    *,
+    method: Method = "auto",
+    tol: float = 1e-6,
+    max_iter: int = 200,
+    may_widen: bool = True,
+    basis: Basis | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Solution:
+    """Minimise the objective from Θ.
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : Tensor, shape (K, D + 1), float64
+        Where to start.
+    method : {"auto", "lbfgs", "newton-cg"}
+        "auto" is L-BFGS where the features have an affordable eigenbasis, else Newton-CG.
+    tol : float
+        Of the duality gap over the objective; without a penalty, of the scaled gradient.
+    max_iter : int
+    may_widen : bool
+        Whether to go on in float64 where float32 cannot make progress any more.
+    basis : Basis, optional
+        The eigenbasis of the features, if it is known (it does not depend on C).
+    report : callable, optional
+        Called with each entry of the history.
+    announce : callable, optional
+        Called once with a line that says what runs.
+
+    Returns
+    -------
+    Solution
+    """
+    started = time.perf_counter()
+    precondition = choose(objective, theta, basis)
+    if method == "auto":
+        method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
+    if announce is not None:
+        N, D = objective.rows.shape
+        announce(
+            f"{method}, {type(precondition).__name__.lower()} preconditioner, "
+            f"{str(objective.dtype).removeprefix('torch.')}: {N:,} rows × {D:,} features, "
+            f"{objective.n_rows:,} rows of coefficients"
+        )
+    step = (
+        _LBFGS(precondition, theta.numel())
+        if method == "lbfgs"
+        else _NewtonCG(objective, precondition)
+    )
+    history: list[dict[str, float]] = []
+    value, gradient = objective.value_gradient(theta)
+    goal, reason, n_iter, proof = tol, "max_iter", 0, None
+    while True:
+        measure = _measure(objective, value, gradient, precondition)
+        history.append(
+            {
+                "objective": value * objective.total,
+                "gap": measure,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        if report is not None:
+            report(history[-1])
+        if measure <= goal:
+            proof = certify(objective, theta, tol)
+            theta = proof.theta
+            if _proven(objective, proof) <= tol:
+                reason = "converged"
+                break
+            # The estimate was too kind: in float32, or with intercepts not yet balanced.
+            value, gradient = objective.value_gradient(theta)
+            goal = min(goal, measure) * 0.3
+            proof = None
+        if n_iter == max_iter:
+            break
+        direction = step.direction(theta, gradient, measure, tol)
+        found = _search(objective, theta, direction, value, gradient)
+        if found is None and step.reset():
+            found = _search(objective, theta, -precondition(gradient), value, gradient)
+        if found is None:
+            if objective.dtype is torch.float64 or not may_widen:
+                reason = "stalled"
+                break
+            objective.dtype = torch.float64
+            precondition.refresh(theta)
+            value, gradient = objective.value_gradient(theta)
+            goal = tol
+            continue
+        n_iter += 1
+        new, value, new_gradient = found
+        step.update(new - theta, new_gradient - gradient)
+        theta, gradient = new, new_gradient
+        if method == "lbfgs" and n_iter in precondition.refresh_at:
+            precondition.refresh(theta)
+    if proof is None:
+        proof = certify(objective, theta, tol)
+        theta = proof.theta
+    measure = _proven(objective, proof)
+    if reason != "converged" and measure <= tol:
+        reason = "converged"
+    history[-1] |= {"objective": proof.value * objective.total, "gap": measure}
+    return Solution(theta, proof, measure, reason == "converged", n_iter, method, reason, history)
+
+
+def _proven(objective: Objective, proof: Certificate) -> float:
+    """Return what ``tol`` is compared with, from a certificate."""
+    if objective.penalty == 0:
+        return scaled_gradient(objective, proof.gradient)
+    return proof.gap / max(proof.value, 1e-300)
+
+
+def _measure(
+    objective: Objective, value: float, gradient: Tensor, precondition: Preconditioner
+) -> float:
+    """Estimate the same during the fit, at no cost: the intercepts' share is second order."""
+    if objective.penalty == 0:
+        return scaled_gradient(objective, gradient)
+    W = float(gradient[:, :-1].square().sum()) / (2 * objective.penalty)
+    return W / max(value, 1e-300)
+
+
+def _search(
+    objective: Objective, theta: Tensor, d: Tensor, value: float, gradient: Tensor
+) -> tuple[Tensor, float, Tensor] | None:
+    """Return a better Θ with its value and gradient, or None where rounding hides any descent."""
+    slope = float((gradient * d).sum())
+    if not math.isfinite(slope) or slope >= 0:
+        return None
+    noise = (1e-7 if objective.dtype is torch.float32 else 1e-14) * abs(value)
+    new = theta + d
+    new_value, new_gradient = objective.value_gradient(new)
+    end = float((new_gradient * d).sum())
+    if math.isfinite(new_value) and _acceptable(value, slope, new_value, end, 1.0, noise):
+        return new, new_value, new_gradient
+    phi = objective.along(theta, d)
+    t = _line_minimum(phi, slope)
+    new = theta + t * d
+    new_value, new_gradient = objective.value_gradient(new)
+    if new_value < value + noise and t > 0 and abs(float((new_gradient * d).sum())) < abs(slope):
+        return new, new_value, new_gradient
+    return None
+
+
+def _acceptable(
+    value: float, slope: float, new_value: float, end: float, t: float, noise: float
+) -> bool:
+    """Say whether a step satisfies the Wolfe conditions, or near the optimum the approximate ones.
+
+    There the values differ by less than their rounding, and only slopes tell.
+    """
+    if end < _ENOUGH * slope:
+        return False
+    if new_value <= value + 1e-4 * t * slope:
+        return True
+    return new_value <= value + noise and end <= -0.8 * slope
+
+
+def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> float:
+    """Return t > 0 where the convex φ has a slope of at most a tenth of its first."""
+    low, high = 0.0, math.inf
+    low_slope, high_slope = slope, math.nan
+    t = 1.0
+    for _ in range(40):
+        value, now = phi(t)
+        if math.isfinite(value) and abs(now) <= 0.1 * abs(slope):
+            return t
+        if math.isfinite(value) and now < 0:
+            low, low_slope = t, now
+        else:
+            high, high_slope = t, now
+        if math.isinf(high):
+            t *= 4
+            continue
+        width = high - low
+        t = low + width / 2
+        if math.isfinite(high_slope) and high_slope > 0:
+            secant = low - low_slope * width / (high_slope - low_slope)
+            t = min(max(secant, low + 0.05 * width), high - 0.05 * width)
+    return low
+
+
+class _LBFGS:
+    """Limited-memory BFGS (Liu and Nocedal, 1989) with H⁻¹ at W = 0 for its first matrix."""
+
+    def __init__(self, precondition: Preconditioner, size: int) -> None:
+        self.precondition = precondition
+        pairs = min(max(_MEMORY_BYTES // (16 * size), _MEMORY[0]), _MEMORY[1])
+        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=pairs)
+
+    def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
+        """Return -B⁻¹∇F by the two-loop recursion."""
+        q = gradient.clone()
+        kept = []
+        for s, y, rho in reversed(self.pairs):
+            a = rho * float((s * q).sum())
+            q.add_(y, alpha=-a)
+            kept.append(a)
+        q = self.precondition(q)
+        for (s, y, rho), a in zip(self.pairs, reversed(kept), strict=True):
+            q.add_(s, alpha=a - rho * float((y * q).sum()))
+        return q.neg_()
+
+    def update(self, s: Tensor, y: Tensor) -> None:
+        """Remember a step and the change of the gradient along it."""
+        curvature = float((s * y).sum())
+        if curvature > 1e-14 * float(y.norm()) * float(s.norm()):
+            self.pairs.append((s, y, 1.0 / curvature))
+
+    def reset(self) -> bool:
+        """Forget all pairs; say whether there were any."""
+        had = bool(self.pairs)
+        self.pairs.clear()
+        return had
+
+
+class _NewtonCG:
+    """Newton's method, its systems solved by preconditioned conjugate gradients."""
+
+    def __init__(self, objective: Objective, precondition: Preconditioner) -> None:
+        self.objective, self.precondition = objective, precondition
+        self.first = True
+
+    def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:
+        """Return an inexact Newton step: more exact as the gap shrinks."""
+        if not self.first:
+            self.precondition.refresh(theta)
+        self.first = False
+        product = self.objective.hessian_product(theta)
+        r = -gradient
+        z = self.precondition(r)
+        p = z.clone()
+        d = torch.zeros_like(r)
+        rz = float((r * z).sum())
+        start = rz
+        # The gap is quadratic in the residual: stop where one more Newton step would be needed
+        # anyway, and never ask for much more than tol does.
+        forcing = max(
+            min(0.1, math.sqrt(max(measure, 0.0))) ** 2, min(0.01, 0.1 * tol / max(measure, 1e-300))
+        )
+        for _ in range(250):
+            Hp = product(p)
+            curvature = float((p * Hp).sum())
+            if curvature <= 0:
+                break
+            a = rz / curvature
+            d.add_(p, alpha=a)
+            r.sub_(Hp, alpha=a)
+            z = self.precondition(r)
+            rz, previous = float((r * z).sum()), rz
+            if rz <= forcing * start:
+                break
+            p = z + (rz / previous) * p
+        return d
+
+    def update(self, s: Any, y: Any) -> None:
+        """Nothing is remembered."""
+
+    def reset(self) -> bool:
+        """There is nothing to forget, but a plain preconditioned step may still help."""
+        return True
