@@ -16,7 +16,16 @@ SOURCE = Path(luce.__file__).parent
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {"fitting", "printing", "predicting", "progress", "run", "report", "kernels"},
-    "fitting": {"models", "progress", "request", "run", "evaluation", "data", "storage"},
+    "fitting": {
+        "models",
+        "neural",
+        "progress",
+        "request",
+        "run",
+        "evaluation",
+        "data",
+        "storage",
+    },
     "predicting": {"run", "data"},
     "printing": set(),
     "progress": {"neural"},

@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris
 
 import luce
 
-QUICK = ("--model", "linear", "--epochs", "3")
+QUICK = ("--model", "mlp", "--hidden", "8", "--epochs", "3")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_json_of_train_is_the_metrics(luce_command, iris_csv, tmp_path):
     printed = json.loads(done.out)
     assert printed["run"] == str(tmp_path / "iris")
     assert printed["test"]["rows"] == 30
-    assert [r["model"] for r in printed["leaderboard"]] == ["linear"]
+    assert [r["model"] for r in printed["leaderboard"]] == ["mlp"]
 
 
 def test_predict_reads_standard_input_and_counts_what_it_handled(luce_command, iris_run):

@@ -82,6 +82,13 @@ def train(
     normalise: Annotated[
         str | None, typer.Option(help="standard, none, or MEAN,DEVIATION.  [default: standard]")
     ] = None,
+    C: Annotated[
+        float | None, typer.Option("--C", help="Of linear: 1/C weighs the penalty.  [default: 1]")
+    ] = None,
+    Cs: Annotated[
+        str | None,
+        typer.Option("--Cs", help="Of linear: choose C among these by cross-validation, or auto."),
+    ] = None,
     hidden: Annotated[
         str | None, typer.Option(help="Widths of mlp's hidden layers: 256 or 512,256.")
     ] = None,
@@ -130,6 +137,8 @@ def train(
         "validation_size": validation_size,
         "test_size": test_size,
         "normalise": _normalise(normalise),
+        "C": C,
+        "Cs": _candidates(Cs),
         "hidden": _widths(hidden),
         "activation": activation,
         "dropout": dropout,
@@ -266,6 +275,15 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
         raise ArgumentError(
             f"--hidden takes widths such as 256 or 512,256; got {text!r}."
         ) from error
+
+
+def _candidates(text: str | None) -> tuple[float, ...] | str | None:
+    if text is None or text == "auto":
+        return text
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ArgumentError(f"--Cs takes auto, or numbers: 0.1,1,10; got {text!r}.") from error
 
 
 def _normalise(text: str | None) -> str | tuple[float, float] | None:

@@ -44,6 +44,11 @@ class Display:
         self._recent: list[float] = []
         self.report_every: int | None = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether anybody sees what is said."""
+        return self._stream is not None
+
     def say(self, text: str) -> None:
         """Print a line."""
         if self._stream is not None:

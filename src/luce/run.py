@@ -92,7 +92,7 @@ class Run:
     def predict_block(self, features: Any) -> tuple[NDArray[np.floating[Any]], dict[str, int]]:
         """Return the probabilities, and counts of what had to be handled in the features."""
         encoded, handled = self.schema.encode(features)
-        return self.estimator.predict_proba(encoded), handled
+        return self.estimator.predict_proba(models.shaped(self.estimator, encoded)), handled
 
     def evaluate(
         self, source: Any, *, target: str | None = None, features: str | None = None
@@ -159,9 +159,10 @@ class Run:
             "luce": self.config["luce"],
             "model": self.config["model"],
             "data": self.config["data"],
-            **models.describe(self.estimator),
+            **models.describe(self.estimator, self.schema.input_shape),
             "file_bytes": model_file.stat().st_size,
             "options": self.config["options"],
+            "outcome": self.config["outcome"],
             "metrics": self.metrics,
         }
 
