@@ -27,6 +27,8 @@ import torch
 import luce
 from benchmarks.peers import tutorial_mnist
 from benchmarks.timing import ratio, record
+from luce.models import MODELS
+from luce.request import PRESETS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,34 +42,14 @@ FAST: dict[str, Any] = {
     "batch_size": 96,
     "learning_rate": 5e-3,
 }
+OPTIONS = set(luce.NeuralClassifier().get_params())
+# The recipes are the tool's own: what `luce train mnist --preset tutorial`, `--model mlp` and
+# `--model cnn` do.
 RECIPES: dict[str, dict[str, Any]] = {
-    "tutorial": {
-        "module": "mlp",
-        "hidden": (512, 256, 128, 64),
-        "optimizer": "sgd",
-        "learning_rate": 0.01,
-        "momentum": 0.5,
-        "l2": 0.0,
-        "schedule": "constant",
-        "batch_size": 64,
-        "epochs": 10,
-    },
-    "mlp": {
-        "module": "mlp",
-        "hidden": (512,),
-        "dropout": 0.3,
-        "learning_rate": 5e-3,
-        "l2": 0.01,
-        "batch_size": 256,
-        "epochs": 10,
-    },
-    "cnn": {
-        "module": "cnn",
-        "learning_rate": 0.01,
-        "l2": 0.05,
-        "batch_size": 128,
-        "epochs": 10,
-    },
+    "tutorial": {"module": "mlp"}
+    | {name: value for name, value in PRESETS["tutorial"].items() if name in OPTIONS},
+    "mlp": {"module": "mlp", **MODELS["mlp"]},
+    "cnn": {"module": "cnn", **MODELS["cnn"]},
 }
 HELD_OUT = 6_000
 

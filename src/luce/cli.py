@@ -331,6 +331,9 @@ def _next(result: str, command: str) -> None:
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one line on standard error and an exit code."""
     debug = "--debug" in sys.argv
+    # GNU OpenMP's idle threads spin for milliseconds by default. On a machine that others use too,
+    # that made training 10 to 50 times slower; docs/log.md has the measurement.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()
