@@ -37,7 +37,7 @@ def test_a_terminal_gets_a_bar_with_all_figures(monkeypatch):
     stream = Terminal()
     show(Display(stream))
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue()).splitlines()[-1]
-    for words in ("epoch 2/2", "loss 0.5", "accuracy 75.00%", "validation 50.00%", "1.0e-03"):
+    for words in ("epoch 2/2", "loss 0.5", "accuracy 75.00%", "val. 50.00%", "1.0e-03"):
         assert words in last
     assert re.search(r"\d:\d\d", last)
 

@@ -101,7 +101,7 @@ class Display:
     def _update_bar(self, progress: Progress) -> None:
         figures = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}"
         if progress.record and "validation_accuracy" in progress.record:
-            self._validation = f"validation {progress.record['validation_accuracy']:.2%}"
+            self._validation = f"val. {progress.record['validation_accuracy']:.2%}"
         state = {
             "completed": (progress.epoch - 1) * progress.batches + progress.batch,
             "total": progress.epochs * progress.batches,
