@@ -73,7 +73,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     batch_size : int, default=128
         Rows per step.
     epochs : int or "auto", default="auto"
-        Passes over the data; "auto" gives about 600 steps, between 10 and 60 epochs.
+        Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs.
     patience : int or None, default=None
         Early stopping: end when the validation log-loss has not improved for so many epochs, and
         keep the best epoch's weights.
