@@ -4,7 +4,8 @@ The convention of README.md and docs/*.md:
 
 - A ``python`` block is a doctest: ``>>>`` lines, and under each what it prints.
 - A ``console`` block is a terminal: ``$ luce …`` lines, and under each what the command writes to
-  standard output (with ``2>&1``, to standard error too). Pipes and other commands are allowed.
+  standard output (with ``2>&1``, to standard error too), then ``[exit status N]`` if it failed.
+  Pipes, other commands and lines that go on after a backslash are allowed.
 - ``needs-data`` after the language: the block runs only where LUCE_DATA_DIR is set. All such blocks
   of a document run together, without the others.
 - Blocks in another language, or in none, are shown and not run.
@@ -34,6 +35,7 @@ DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs"
 MODULES = ["luce", *sorted(m.name for m in pkgutil.walk_packages(luce.__path__, "luce."))]
 
 BLOCK = re.compile(r"^```(python|console)( needs-data)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OPENING = re.compile(r"^ *```(?:py|console)", re.MULTILINE)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 VARIES = re.compile(r"(\.\.\.|\d+\.\d+)")
 CONSOLE = doctest.register_optionflag("CONSOLE")
@@ -67,35 +69,37 @@ def terminal(command):
         ["bash", "-c", luce_here + command], env=environment, stdout=subprocess.PIPE, check=False
     )
     sys.stdout.write(done.stdout.decode())
+    if done.returncode:
+        sys.stdout.write(f"[exit status {done.returncode}]\n")
+
+
+def commands(code):
+    """Return the command lines of a console block as examples that run them."""
+    return [
+        doctest.Example(
+            f"terminal({found[1]!r})",
+            found[2],
+            lineno=code.count("\n", 0, found.start()),
+            options={CONSOLE: True},
+        )
+        for found in COMMAND.finditer(code)
+    ]
 
 
 def examples(document, *, with_data):
-    """Return a document's blocks as doctest examples: those that need the real data, or the others."""
+    """Return the examples of a document: those marked needs-data, or all others."""
     text = (ROOT / document).read_text(encoding="utf-8")
+    parsers = {"python": doctest.DocTestParser().get_examples, "console": commands}
+    blocks = list(BLOCK.finditer(text))
+    assert len(blocks) == len(OPENING.findall(text)), f"{document}: an opening that is not ours"
     found = []
-    for block in BLOCK.finditer(text):
-        language, needs_data, code = block.groups()
-        line = text.count("\n", 0, block.start(3))
-        if bool(needs_data) != with_data:
-            continue
-        if language == "python":
-            parsed = doctest.DocTestParser().get_examples(code, document)
-        else:
-            parsed = [
-                doctest.Example(
-                    f"terminal({command!r})",
-                    output,
-                    lineno=code.count("\n", 0, at),
-                    options={CONSOLE: True},
-                )
-                for at, command, output in (
-                    (c.start(), *c.groups()) for c in COMMAND.finditer(code)
-                )
-            ]
-        assert parsed, f"{document}, line {line}: a {language} block that runs nothing"
+    for language, marked, code, start in ((*b.groups(), b.start(3)) for b in blocks):
+        line = text.count("\n", 0, start)
+        parsed = parsers[language](code)
+        assert parsed, f"{document}, line {line}: nothing in this block would be run"
         for example in parsed:
             example.lineno += line
-        found += parsed
+        found += parsed if bool(marked) == with_data else []
     return found
 
 
