@@ -45,7 +45,7 @@ class Run:
     --------
     >>> import luce, tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> run = luce.train("digits", model="linear", epochs=5, out=folder)
+    >>> run = luce.train("digits", model="linear", out=folder)
     >>> digits = luce.load_dataset("digits")
     >>> luce.load_run(run.path).predict_proba(digits.features[:2]).shape
     (2, 10)

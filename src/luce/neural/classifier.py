@@ -121,7 +121,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     >>> from sklearn.preprocessing import StandardScaler
     >>> X, y = load_iris(return_X_y=True)
     >>> X = StandardScaler().fit_transform(X)
-    >>> model = luce.NeuralClassifier(hidden=(16,), epochs=20, batch_size=32).fit(X, y)
+    >>> model = luce.NeuralClassifier(hidden=(16,), epochs=50, batch_size=32).fit(X, y)
     >>> bool(model.score(X, y) > 0.9)
     True
     >>> model.predict_proba(X[:2]).shape
