@@ -1,0 +1,119 @@
+"""The specification: each operator in plain PyTorch, on any device, differentiable twice.
+
+Half precision is computed in float32 and rounded at the end. The other kernel sets are tested
+against this one, and it gives their second derivatives.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from luce.kernels.options import LossOptions
+
+__all__ = [
+    "cross_entropy",
+    "distillation_loss",
+    "linear_cross_entropy",
+    "linear_distillation_loss",
+    "linear_top_k",
+    "log_softmax",
+    "logsumexp",
+    "nll_loss",
+    "softmax",
+]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return half precision as float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
+    """Return exp(x / T) / Σ exp(x / T) along ``dim``."""
+    result = F.softmax(_wide(input) / temperature, dim).to(input.dtype)
+    return result if out is None else out.copy_(result)
+
+
+def log_softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
+    """Return x / T − log Σ exp(x / T) along ``dim``."""
+    result = F.log_softmax(_wide(input) / temperature, dim).to(input.dtype)
+    return result if out is None else out.copy_(result)
+
+
+def logsumexp(input: Tensor, dim: int, temperature: float) -> Tensor:
+    """Return log Σ exp(x / T) along ``dim``, without that dimension."""
+    return torch.logsumexp(_wide(input) / temperature, dim).to(input.dtype)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    options: LossOptions,
+    *,
+    want_lse: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...)."""
+    z = _wide(input)
+    if options.softcap:
+        z = options.softcap * torch.tanh(z / options.softcap)
+    z = z / options.temperature
+    log_p = F.log_softmax(z, 1)
+    lse = torch.logsumexp(z, 1) if want_lse or options.z_loss else None
+    smoothing, K = options.label_smoothing, input.shape[1]
+    columns = (-1, *[1] * (input.ndim - 2))
+    if target.is_floating_point():
+        mixed = _wide(target) * (1 - smoothing) + smoothing / K
+        if weight is not None:
+            mixed = mixed * weight.view(columns)
+        loss = -(log_p * mixed).sum(1)
+        share = torch.ones_like(loss)
+        counts = torch.ones_like(loss, dtype=torch.bool)
+    else:
+        counts = target != options.ignore_index
+        share = counts.to(z.dtype) if weight is None else _class_weight(target, counts, weight)
+        safe = target.where(counts, 0)
+        loss = -log_p.gather(1, safe.unsqueeze(1)).squeeze(1) * share
+        if smoothing:
+            spread = log_p if weight is None else log_p * weight.view(columns)
+            loss = (1 - smoothing) * loss - smoothing / K * spread.sum(1)
+    if lse is not None and options.z_loss:
+        loss = loss + options.z_loss * lse.square()
+    loss = loss.where(counts, 0)
+    loss = reduce(loss, share, sample_weight, options.reduction).to(input.dtype)
+    return loss, lse if want_lse else None
+
+
+def _class_weight(target: Tensor, counts: Tensor, weight: Tensor) -> Tensor:
+    return torch.where(counts, weight[target.where(counts, 0)], 0)
+
+
+def reduce(loss: Tensor, share: Tensor, sample_weight: Tensor | None, reduction: str) -> Tensor:
+    """Weight the examples' losses; for the mean, divide the sum by that of their shares.
+
+    An example's share is its class weight, times its sample weight.
+    """
+    if sample_weight is not None:
+        loss, share = loss * sample_weight, share * sample_weight
+    if reduction == "none":
+        return loss
+    return loss.sum() / share.sum() if reduction == "mean" else loss.sum()
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    options: LossOptions,
+) -> Tensor:
+    """Return the loss of log-probabilities (N, K, ...)."""
+    counts = target != options.ignore_index
+    log_p = _wide(input)
+    share = counts.to(log_p.dtype) if weight is None else _class_weight(target, counts, weight)
+    loss = -log_p.gather(1, target.where(counts, 0).unsqueeze(1)).squeeze(1)
+    loss = (loss * share).where(counts, 0)
+    return reduce(loss, share, sample_weight, options.reduction).to(input.dtype)
