@@ -83,7 +83,7 @@ def cross_entropy(
     if lse is not None and options.z_loss:
         loss = loss + options.z_loss * lse.square()
     loss = loss.where(counts, 0)
-    loss = reduce(loss, share, sample_weight, options.reduction).to(input.dtype)
+    loss = reduce(loss, share, sample_weight, options.reduction)
     return loss, lse if want_lse else None
 
 
@@ -116,4 +116,42 @@ def nll_loss(
     share = counts.to(log_p.dtype) if weight is None else _class_weight(target, counts, weight)
     loss = -log_p.gather(1, target.where(counts, 0).unsqueeze(1)).squeeze(1)
     loss = (loss * share).where(counts, 0)
-    return reduce(loss, share, sample_weight, options.reduction).to(input.dtype)
+    return reduce(loss, share, sample_weight, options.reduction)
+
+
+def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
+    bias = None if linear_bias is None else _wide(linear_bias)
+    return F.linear(_wide(input), _wide(linear_weight), bias)
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    linear_bias: Tensor | None,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    options: LossOptions,
+    *,
+    memory_budget: int,  # noqa: ARG001 - the reference holds all the logits
+    want_lse: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss of a linear head (K, D) on features (N, D), and the log-sum-exps (N,)."""
+    z = _logits(input, linear_weight, linear_bias)
+    return cross_entropy(z, target, weight, sample_weight, options, want_lse=want_lse)
+
+
+def linear_top_k(
+    input: Tensor,
+    linear_weight: Tensor,
+    linear_bias: Tensor | None,
+    k: int,
+    *,
+    temperature: float,
+    memory_budget: int,  # noqa: ARG001 - the reference holds all the logits
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities (N, k), log-sum-exps (N,) and class indices (N, k), best first."""
+    z = _logits(input, linear_weight, linear_bias) / temperature
+    lse = torch.logsumexp(z, 1)
+    best, indices = z.topk(k, dim=1)
+    return (best - lse.unsqueeze(1)).exp().to(input.dtype), lse, indices

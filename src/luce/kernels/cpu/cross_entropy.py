@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from luce.kernels import reference
-from luce.kernels.cpu.differentiate import through
+from luce.kernels.cpu.differentiate import handed_out, through
 from luce.kernels.cpu.layout import Layout, array, working_scalar
 from luce.kernels.cpu.rows import cross_entropy_rows, soft_cross_entropy_rows
 from luce.kernels.cpu.targets import survey
@@ -32,7 +32,10 @@ def cross_entropy(
     *,
     want_lse: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...)."""
+    """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...).
+
+    Both are float32 for half precision.
+    """
     want_grad = torch.is_grad_enabled() and input.requires_grad and options.reduction != "none"
     loss, lse, _ = _cross_entropy(
         input,
@@ -50,7 +53,7 @@ def cross_entropy(
     return loss, lse if want_lse else None
 
 
-def _run(
+def run(
     x: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -65,7 +68,7 @@ def _run(
     """Run the kernel that fits the layout and the kind of target."""
     layout = Layout(x, 1)
     dtype = loss.dtype
-    w = _weights(weight, dtype)
+    w = weights_of(weight, dtype)
     out = layout.flat(x)[:0] if grad is None else layout.flat(grad)
     goal = layout.flat(target) if target.is_floating_point() else array(target)
     lses = array(loss)[:0] if lse is None else array(lse)
@@ -81,18 +84,28 @@ def _run(
         layout.run(cross_entropy_rows, cross_entropy_tiles, head, *tail)
 
 
-def _denominator(x: Tensor, target: Tensor, weight: Any, samples: Any, options: LossOptions) -> Any:
+def denominator(
+    target: Tensor,
+    classes: int,
+    examples: int,
+    weight: Tensor | None,
+    samples: Any,
+    options: LossOptions,
+) -> float:
     """Check the targets, and return what a mean divides by."""
     if not target.is_floating_point():
-        return survey(target, x.shape[1], options.ignore_index, weight, samples)
-    return float(samples.sum()) if samples.size else x.numel() / max(x.shape[1], 1)
+        weights = weights_of(weight, torch.float64)
+        return survey(target, classes, options.ignore_index, weights, samples)
+    return float(samples.sum()) if samples.size else float(examples)
 
 
-def _weights(weight: Tensor | None, dtype: torch.dtype) -> Any:
+def weights_of(weight: Tensor | None, dtype: torch.dtype) -> Any:
+    """Return class weights as a kernel takes them."""
     return array(None if weight is None else weight.to(dtype).contiguous())
 
 
-def _samples(sample_weight: Tensor | None) -> Any:
+def samples_of(sample_weight: Tensor | None) -> Any:
+    """Return the examples' weights as a kernel takes them."""
     return array(None if sample_weight is None else sample_weight.double().contiguous())
 
 
@@ -112,17 +125,17 @@ def _cross_entropy(
 ) -> tuple[Tensor, Tensor, Tensor]:
     options = LossOptions(reduction, ignore_index, label_smoothing, temperature, z_loss)
     wide = torch.promote_types(x.dtype, torch.float32)
-    examples = x.select(1, 0).shape if x.shape[1] else target.shape
+    examples = x.shape[:1] + x.shape[2:]
     loss = torch.zeros(examples, dtype=wide)
     lse = torch.empty(examples if want_lse else 0, dtype=wide)
     grad = Layout(x, 1).empty() if want_grad else x.new_empty(0)
-    samples = _samples(sample_weight)
-    share = _denominator(x, target, _weights(weight, torch.float64), samples, options)
+    samples = samples_of(sample_weight)
+    share = denominator(target, x.shape[1], examples.numel(), weight, samples, options)
     if x.numel():
         scale = 1.0
         if reduction == "mean":
             scale = 1 / share if share else 0.0
-        _run(
+        run(
             x,
             target,
             weight,
@@ -139,7 +152,7 @@ def _cross_entropy(
     if reduction != "none":
         sum_ = loss.sum(dtype=torch.float64)
         loss = sum_ / share if reduction == "mean" else sum_
-    return loss.to(x.dtype), lse, grad
+    return loss.to(wide), lse, grad
 
 
 @_cross_entropy.register_fake
@@ -156,9 +169,9 @@ def _(
     want_lse: bool,
     want_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    examples = x.select(1, 0).shape
+    examples = x.shape[:1] + x.shape[2:]
     wide = torch.promote_types(x.dtype, torch.float32)
-    loss = x.new_empty(examples if reduction == "none" else ())
+    loss = x.new_empty(examples if reduction == "none" else (), dtype=wide)
     lse = x.new_empty(examples if want_lse else 0, dtype=wide)
     return loss, lse, Layout(x, 1).fake(x) if want_grad else x.new_empty(0)
 
@@ -179,12 +192,13 @@ def _cross_entropy_backward(
 ) -> Tensor:
     options = LossOptions(reduction, ignore_index, label_smoothing, temperature, z_loss)
     grad = Layout(x, 1).empty()
+    examples = x.shape[:1] + x.shape[2:]
     if not x.numel():
         return grad
-    samples = _samples(sample_weight)
+    samples = samples_of(sample_weight)
     scale = 1.0
     if reduction == "mean":
-        share = _denominator(x, target, _weights(weight, torch.float64), samples, options)
+        share = denominator(target, x.shape[1], examples.numel(), weight, samples, options)
         scale = 1 / share if share else 0.0
     if grad_loss is None:
         scale = 0.0
@@ -194,8 +208,8 @@ def _cross_entropy_backward(
     else:
         scale *= float(grad_loss)
     lse_scale = array(None if grad_lse is None else grad_lse.double().contiguous())
-    loss = torch.empty(x.select(1, 0).shape, dtype=torch.promote_types(x.dtype, torch.float32))
-    _run(x, target, weight, samples, lse_scale, loss, None, grad, options, scale)
+    loss = torch.empty(examples, dtype=torch.promote_types(x.dtype, torch.float32))
+    run(x, target, weight, samples, lse_scale, loss, None, grad, options, scale)
     return grad
 
 
@@ -209,7 +223,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, T
     ctx.options = LossOptions(reduction, ignore_index, smoothing, temperature, z_loss)
     ctx.want_lse = want_lse
     ctx.mark_non_differentiable(output[2])
-    ctx.gradient = output[2].detach() if want_grad else None
+    ctx.gradients = [output[2].detach()] if want_grad else None
     ctx.save_for_backward(*tensors)
     ctx.set_materialize_grads(False)
 
@@ -226,22 +240,12 @@ def _gradients(
             return reference.cross_entropy(*tensors, o, want_lse=ctx.want_lse)
 
         found = through(function, ctx.saved_tensors, needed, (grad_loss, grad_lse))
-    elif grad_loss is not None and grad_lse is None and ctx.gradient is not None:
-        found[0] = handed_out(ctx, grad_loss)
+    elif grad_loss is not None and grad_lse is None and ctx.gradients is not None:
+        found[:1] = handed_out(ctx, grad_loss)
     elif needed[0]:
         numbers = (o.reduction, o.ignore_index, o.label_smoothing, o.temperature, o.z_loss)
         found[0] = _cross_entropy_backward(grad_loss, grad_lse, *ctx.saved_tensors, *numbers)
     return *found, *[None] * 7
-
-
-def handed_out(ctx: Any, grad_loss: Tensor) -> Tensor:
-    """Return the gradient that the forward pass wrote; it is the caller's from then on."""
-    gradient: Tensor = ctx.gradient
-    if type(gradient) is not Tensor:  # torch.compile is tracing: no values yet
-        return gradient * grad_loss
-    ctx.gradient = None
-    factor = float(grad_loss)
-    return gradient if factor == 1 else gradient.mul_(factor)
 
 
 _cross_entropy.register_autograd(_gradients, setup_context=_remember)

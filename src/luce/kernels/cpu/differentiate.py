@@ -1,8 +1,8 @@
-"""Derivatives that kernels do not have, taken through the reference."""
+"""Where derivatives come from: written in the forward pass, or taken through the reference."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["through"]
+__all__ = ["handed_out", "through"]
 
 
 def through(
@@ -56,3 +56,17 @@ def through(
     for i, gradient in zip(wanted, found, strict=True):
         result[i] = gradient
     return result
+
+
+def handed_out(ctx: Any, grad_loss: Tensor) -> list[Tensor]:
+    """Return the gradients that the forward pass wrote; they are the caller's from then on.
+
+    The context forgets them, so that the caller may change them and autograd may keep them
+    without a copy. Another backward pass over the same graph computes them anew.
+    """
+    gradients: list[Tensor] = ctx.gradients
+    if any(type(g) is not Tensor for g in gradients):  # torch.compile traces: there are no values
+        return [g * grad_loss.to(g.dtype) for g in gradients]
+    ctx.gradients = None
+    factor = float(grad_loss)
+    return gradients if factor == 1 else [g.mul_(factor) for g in gradients]

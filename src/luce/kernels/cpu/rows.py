@@ -231,6 +231,11 @@ def cross_entropy_rows(
             result[:] = 0
             continue
         top = maximum(row)
+        # The gradient may be written over the logits: read what is needed of them first.
+        z_y = zero(x) if ignored else load(row, y)
+        below = 0.0
+        if smoothing != 0.0 and not ignored:
+            below = weighted_below(row, weight, top, inverse)
         e = working(result, spare)
         if grad.size:
             exps = exp_sum_into(e, row, top, inverse)
@@ -245,12 +250,11 @@ def cross_entropy_rows(
         push = 0.0
         if not ignored:
             w = np.float64(weight[y]) if weight.size else 1.0
-            log_p = shifted(load(row, y), top, inverse) - as_working(x, log_total)
+            log_p = shifted(z_y, top, inverse) - as_working(x, log_total)
             value = -w * log_p
             pull = kept * w
             push = pull
             if smoothing != 0.0:
-                below = weighted_below(row, weight, top, inverse)
                 value = kept * value + spread * (below + weight_sum * log_total)
                 push += spread * weight_sum
             if z_loss != 0.0:
