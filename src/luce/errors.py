@@ -4,7 +4,9 @@
 
     LuceError                         the root: `except luce.LuceError` catches all of them
     ├── ArgumentError (ValueError)    an argument or option has a value that is not allowed
-    │   └── DtypeError (TypeError)    ... or is of a type or dtype that is not allowed
+    │   ├── DtypeError (TypeError)    ... or is of a type or dtype that is not allowed
+    │   ├── ShapeError (RuntimeError)     ... or of a shape that does not fit the others
+    │   └── DimensionError (IndexError)   ... or names a dimension that is not there
     ├── TargetError (IndexError)      a target names a class that does not exist
     ├── BackendError (RuntimeError)   a backend asked for by name cannot do this here
     ├── MissingExtraError (ImportError)   an optional dependency is not installed
@@ -24,10 +26,12 @@ __all__ = [
     "ArgumentError",
     "BackendError",
     "DataError",
+    "DimensionError",
     "DtypeError",
     "LuceError",
     "MissingExtraError",
     "RunError",
+    "ShapeError",
     "TargetError",
 ]
 
@@ -48,10 +52,26 @@ class DtypeError(ArgumentError, TypeError):
     """An argument is of a type or dtype that is not allowed."""
 
 
+class ShapeError(ArgumentError, RuntimeError):
+    """An argument is of a shape that does not fit the others."""
+
+
+class DimensionError(ArgumentError, IndexError):
+    """An argument names a dimension that its tensor does not have."""
+
+
 class TargetError(LuceError, IndexError):
     """A target names a class that does not exist."""
 
     exit_code = 3
+
+
+def missing_class(value: int, position: list[int], classes: int) -> TargetError:
+    """Return the error for a target that is none of the classes."""
+    return TargetError(
+        f"target: class {value} at position {position} does not exist; classes are 0 to "
+        f"{classes - 1}. Correct the target, or mark examples to skip with ignore_index."
+    )
 
 
 class BackendError(LuceError, RuntimeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LossOptions"]
+__all__ = ["DistillationOptions", "LossOptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +33,23 @@ class LossOptions:
     temperature: float = 1.0
     z_loss: float = 0.0
     softcap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DistillationOptions:
+    """The options of the distillation losses, already checked.
+
+    Attributes
+    ----------
+    temperature
+        T of both softmaxes in the soft part.
+    alpha
+        Share of the soft part; the hard part has 1 − alpha.
+    reduction, ignore_index
+        As in ``LossOptions``.
+    """
+
+    temperature: float
+    alpha: float
+    reduction: str
+    ignore_index: int

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from luce.kernels.options import LossOptions
+from luce.errors import missing_class
+from luce.kernels.options import DistillationOptions, LossOptions
 
 __all__ = [
     "cross_entropy",
@@ -70,11 +71,12 @@ def cross_entropy(
         if weight is not None:
             mixed = mixed * weight.view(columns)
         loss = -(log_p * mixed).sum(1)
-        share = torch.ones_like(loss)
+        share = shares(target, weight, options.ignore_index, loss)
         counts = torch.ones_like(loss, dtype=torch.bool)
     else:
         counts = target != options.ignore_index
-        share = counts.to(z.dtype) if weight is None else _class_weight(target, counts, weight)
+        _check_classes(target, counts, K)
+        share = shares(target, weight, options.ignore_index, log_p)
         safe = target.where(counts, 0)
         loss = -log_p.gather(1, safe.unsqueeze(1)).squeeze(1) * share
         if smoothing:
@@ -87,8 +89,26 @@ def cross_entropy(
     return loss, lse if want_lse else None
 
 
+def _check_classes(target: Tensor, counts: Tensor, K: int) -> None:
+    """Raise for a class that does not exist, where values can be looked at."""
+    if torch.compiler.is_compiling() or target.device.type != "cpu":
+        return  # elsewhere the device's own assertion stops it
+    bad = counts & ((target < 0) | (target >= K))
+    if bad.any():
+        place = bad.nonzero()[0].tolist()
+        raise missing_class(int(target[tuple(place)]), place, K)
+
+
 def _class_weight(target: Tensor, counts: Tensor, weight: Tensor) -> Tensor:
     return torch.where(counts, weight[target.where(counts, 0)], 0)
+
+
+def shares(target: Tensor, weight: Tensor | None, ignore_index: int, loss: Tensor) -> Tensor:
+    """Return what each example adds to the divisor of a mean, before sample weights."""
+    if target.is_floating_point():
+        return torch.ones_like(loss)
+    counts = target != ignore_index
+    return counts.to(loss.dtype) if weight is None else _class_weight(target, counts, weight)
 
 
 def reduce(loss: Tensor, share: Tensor, sample_weight: Tensor | None, reduction: str) -> Tensor:
@@ -112,8 +132,9 @@ def nll_loss(
 ) -> Tensor:
     """Return the loss of log-probabilities (N, K, ...)."""
     counts = target != options.ignore_index
+    _check_classes(target, counts, input.shape[1])
     log_p = _wide(input)
-    share = counts.to(log_p.dtype) if weight is None else _class_weight(target, counts, weight)
+    share = shares(target, weight, options.ignore_index, log_p)
     loss = -log_p.gather(1, target.where(counts, 0).unsqueeze(1)).squeeze(1)
     loss = (loss * share).where(counts, 0)
     return reduce(loss, share, sample_weight, options.reduction)
@@ -155,3 +176,42 @@ def linear_top_k(
     lse = torch.logsumexp(z, 1)
     best, indices = z.topk(k, dim=1)
     return (best - lse.unsqueeze(1)).exp().to(input.dtype), lse, indices
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, target: Tensor | None, options: DistillationOptions
+) -> Tensor:
+    """Return α T² KL(teacher ‖ student) + (1 − α) cross-entropy, for logits (N, K, ...)."""
+    o = options
+    z = _wide(student)
+    log_p = F.log_softmax(z / o.temperature, 1)
+    log_q = F.log_softmax(_wide(teacher) / o.temperature, 1)
+    q = log_q.exp()
+    loss = (
+        o.alpha * o.temperature**2 * (q * (log_q.where(q != 0, 0) - log_p)).where(q != 0, 0).sum(1)
+    )
+    counts = torch.ones_like(loss, dtype=torch.bool)
+    if target is not None:
+        counts = target != o.ignore_index
+        _check_classes(target, counts, z.shape[1])
+        safe = target.where(counts, 0).unsqueeze(1)
+        loss = loss - (1 - o.alpha) * F.log_softmax(z, 1).gather(1, safe).squeeze(1)
+    return reduce(loss.where(counts, 0), counts.to(loss.dtype), None, o.reduction)
+
+
+def linear_distillation_loss(
+    student: Tensor,
+    student_weight: Tensor,
+    student_bias: Tensor | None,
+    teacher: Tensor,
+    teacher_weight: Tensor,
+    teacher_bias: Tensor | None,
+    target: Tensor | None,
+    options: DistillationOptions,
+    *,
+    memory_budget: int,  # noqa: ARG001 - the reference holds all the logits
+) -> Tensor:
+    """Return the distillation loss of two linear heads on their features."""
+    z = _logits(student, student_weight, student_bias)
+    t = _logits(teacher, teacher_weight, teacher_bias)
+    return distillation_loss(z, t, target, options)

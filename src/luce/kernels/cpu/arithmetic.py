@@ -10,16 +10,18 @@ Elements of half precision come as integers of their bits, because Numba knows n
 bfloat16 as uint16, float16 as int16. They are computed with in float32.
 """
 
+# Stubs take what their overloads take; comparisons are written so that NaN goes the right way.
+# ruff: noqa: ARG001, ARG005, FURB136, PLR0124
+
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 from numba import types
-from numba.core.cgutils import ir
-from numba.extending import intrinsic
+from llvmlite import ir  # type: ignore[import-untyped]
 
-from luce.kernels.cpu.compile import overloads
+from luce.kernels.cpu.compile import intrinsic, overloads
 
 __all__ = [
     "as_working",
@@ -34,10 +36,10 @@ __all__ = [
     "zero",
 ]
 
-_FLOATS = {types.float32: types.int32, types.float64: types.int64}
+_FLOATS: dict[Any, Any] = {types.float32: types.int32, types.float64: types.int64}
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _bits(_context: Any, x: Any) -> Any:
     """Return the bits of a float as a signed integer."""
     result = _FLOATS.get(x)
@@ -50,10 +52,10 @@ def _bits(_context: Any, x: Any) -> Any:
     return result(x), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _float(_context: Any, bits: Any) -> Any:
     """Return the float with these bits."""
-    result = {types.int32: types.float32, types.int64: types.float64}.get(bits)
+    result: Any = {types.int32: types.float32, types.int64: types.float64}.get(bits)
     if result is None:
         return None
 
@@ -63,7 +65,7 @@ def _float(_context: Any, bits: Any) -> Any:
     return result(bits), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _from_half(_context: Any, bits: Any) -> Any:
     """Return the float32 of a float16 given as int16 bits."""
 
@@ -73,7 +75,7 @@ def _from_half(_context: Any, bits: Any) -> Any:
     return types.float32(types.int16), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _to_half(_context: Any, x: Any) -> Any:
     """Return the int16 bits of the float16 nearest to a float32."""
 

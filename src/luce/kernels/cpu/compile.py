@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
-from numba.extending import overload
+from numba import extending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["kernel", "overloads", "part", "sums"]
+__all__ = ["intrinsic", "kernel", "overloads", "part", "sums"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 # Multiply and add may fuse; nothing may be reordered or assume that NaN and Inf are absent.
-_EXACT = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+_EXACT: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 # Additions may be taken in any order, which is what lets a sum run in vector lanes.
-_SUMS = _EXACT | {"fastmath": {"contract", "reassoc", "nsz"}}
+_SUMS: dict[str, Any] = _EXACT | {"fastmath": {"contract", "reassoc", "nsz"}}
 
 
 def kernel(function: F) -> F:
@@ -44,5 +44,10 @@ def sums(function: F) -> F:
 
 def overloads(stub: Callable[..., Any]) -> Callable[[F], F]:
     """Choose an implementation of ``stub`` by the types of its arguments when kernels compile."""
-    options = {"error_model": "numpy", "fastmath": {"contract"}}
-    return cast("Callable[[F], F]", overload(stub, jit_options=options, strict=False))
+    options: Any = {"error_model": "numpy", "fastmath": {"contract"}}
+    return cast("Callable[[F], F]", extending.overload(stub, jit_options=options, strict=False))
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Write out the machine operation that ``function`` describes wherever it is called."""
+    return extending.intrinsic(function)

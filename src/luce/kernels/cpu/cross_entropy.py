@@ -76,8 +76,8 @@ def run(
     inverse = working_scalar(1 / options.temperature, dtype)
     o = options
     if target.is_floating_point():
-        tail = (inverse, o.label_smoothing, o.z_loss, scale)
-        layout.run(soft_cross_entropy_rows, soft_cross_entropy_tiles, head, *tail)
+        soft = (inverse, o.label_smoothing, o.z_loss, scale)
+        layout.run(soft_cross_entropy_rows, soft_cross_entropy_tiles, head, *soft)
     else:
         weight_sum = float(w.sum(dtype="float64")) if weight is not None else float(layout.classes)
         tail = (inverse, o.ignore_index, o.label_smoothing, weight_sum, o.z_loss, scale)
@@ -237,7 +237,10 @@ def _gradients(
     if torch.is_grad_enabled() or any(needed[1:]):
 
         def function(*tensors: Any) -> tuple[Tensor, Tensor | None]:
-            return reference.cross_entropy(*tensors, o, want_lse=ctx.want_lse)
+            x, target, weight, sample_weight = tensors
+            return reference.cross_entropy(
+                x, target, weight, sample_weight, o, want_lse=ctx.want_lse
+            )
 
         found = through(function, ctx.saved_tensors, needed, (grad_loss, grad_lse))
     elif grad_loss is not None and grad_lse is None and ctx.gradients is not None:

@@ -28,11 +28,7 @@ def through(
     with torch.enable_grad():
         # A view of each, so that a tensor given twice has two gradients.
         inputs = [
-            None
-            if t is None
-            else (t.view_as(t) if again else t.detach())
-            if t.requires_grad
-            else t
+            None if t is None else (t.view_as(t) if again else t.detach()) if t.requires_grad else t
             for t in tensors
         ]
         for i, (x, need) in enumerate(zip(inputs, needed, strict=True)):
@@ -44,10 +40,10 @@ def through(
             for o, g in zip(outputs, grads, strict=True)
             if o is not None and g is not None and o.requires_grad
         ]
-        wanted = [i for i, need in enumerate(needed) if need]
+        wanted = {i: x for i, x in enumerate(inputs) if x is not None and needed[i]}
         found = torch.autograd.grad(
             [o for o, _ in pairs],
-            [inputs[i] for i in wanted],
+            list(wanted.values()),
             [g for _, g in pairs],
             create_graph=again,
             allow_unused=True,

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from luce.kernels.cpu.layout import array
+from luce.kernels.cpu.memory import empty
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from luce.kernels.options import LossOptions
@@ -107,6 +110,39 @@ class Sums:
     weight: Tensor | None
     bias: Tensor | None
 
+    @classmethod
+    def wanted_of(
+        cls, x: Tensor, weight: Tensor, wants: Sequence[bool], dtype: torch.dtype
+    ) -> Sums:
+        """Return sums for what is wanted; the first tile overwrites what is in them."""
+        start = empty if len(x) else torch.zeros
+        return cls(
+            start(x.shape, dtype=dtype) if wants[0] else None,
+            start(weight.shape, dtype=dtype) if wants[1] else None,
+            torch.zeros(len(weight), dtype=torch.float64) if wants[2] else None,
+        )
+
+    @staticmethod
+    def fakes(
+        like: tuple[Tensor, Tensor, Tensor | None], wants: Sequence[bool]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what ``rounded`` does, for shapes alone."""
+        x, weight, bias = (
+            t.new_empty(t.shape) if want and t is not None else like[0].new_empty(0)
+            for t, want in zip(like, wants, strict=True)
+        )
+        return x, weight, bias
+
+    def rounded(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sums in the dtypes of what they belong to; empty where not wanted."""
+        pairs = ((self.x, x), (self.weight, weight), (self.bias, bias))
+        first, second, third = (
+            x.new_empty(0) if g is None or t is None else g.to(t.dtype) for g, t in pairs
+        )
+        return first, second, third
+
     @property
     def wanted(self) -> bool:
         """Whether there is any gradient to compute."""
@@ -134,9 +170,7 @@ def uncap(g: Tensor, tanh: Tensor | None) -> None:
         g.mul_(tanh.square_().neg_().add_(1))
 
 
-def add_products(
-    sums: Sums, g: Tensor, x: Tensor, head: Head, rows: slice, classes: slice
-) -> None:
+def add_products(sums: Sums, g: Tensor, x: Tensor, head: Head, rows: slice, classes: slice) -> None:
     """Add a tile's part: dX += G W, dW += Gᵀ X, db += Gᵀ 1."""
     if sums.x is not None:
         w = head.weight[classes].to(g.dtype)

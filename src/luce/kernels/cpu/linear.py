@@ -72,15 +72,7 @@ def _sweep(
     class_weight = None if weight is None else weight.to(wide).contiguous()
     head = Head(linear_weight.contiguous(), linear_bias, options.softcap, budget)
     labels = Labels(target.contiguous(), class_weight, row_scale, lse_scale)
-    return sweep(x.contiguous(), head, labels, options, (wants[0], wants[1], wants[2]))
-
-
-def _rounded(sums: Sums, like: tuple[Tensor, Tensor, Tensor | None]) -> list[Tensor]:
-    """Return the gradients in the dtypes of what they belong to; empty where not wanted."""
-    pairs = zip((sums.x, sums.weight, sums.bias), like, strict=True)
-    return [
-        like[0].new_empty(0) if g is None or t is None else g.to(t.dtype) for g, t in pairs
-    ]
+    return sweep(x.contiguous(), head, labels, options, wants)
 
 
 @torch.library.custom_op("luce::linear_cross_entropy", mutates_args=(), device_types="cpu")
@@ -100,9 +92,7 @@ def _linear_cross_entropy(
     budget: int,
     wants: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    options = LossOptions(
-        reduction, ignore_index, label_smoothing, temperature, z_loss, softcap
-    )
+    options = LossOptions(reduction, ignore_index, label_smoothing, temperature, z_loss, softcap)
     samples = samples_of(sample_weight)
     N, K = len(x), len(linear_weight)
     share = denominator(target, K, N, weight, samples, options)
@@ -118,8 +108,7 @@ def _linear_cross_entropy(
     if reduction != "none":
         total = loss.sum(dtype=torch.float64)
         loss = (total / share if reduction == "mean" else total).to(lse.dtype)
-    gradients = _rounded(sums, (x, linear_weight, linear_bias))
-    return loss, lse, gradients[0], gradients[1], gradients[2]
+    return loss, lse, *sums.rounded(x, linear_weight, linear_bias)
 
 
 @_linear_cross_entropy.register_fake
@@ -141,11 +130,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     wide = torch.promote_types(x.dtype, torch.float32)
     loss = x.new_empty(len(x) if reduction == "none" else (), dtype=wide)
-    gradients = [
-        t.new_empty(t.shape) if want and t is not None else x.new_empty(0)
-        for t, want in zip((x, linear_weight, linear_bias), wants, strict=True)
-    ]
-    return loss, x.new_empty(len(x), dtype=wide), gradients[0], gradients[1], gradients[2]
+    gradients = Sums.fakes((x, linear_weight, linear_bias), wants)
+    return loss, x.new_empty(len(x), dtype=wide), *gradients
 
 
 @torch.library.custom_op("luce::linear_cross_entropy_backward", mutates_args=(), device_types="cpu")
@@ -167,9 +153,7 @@ def _backward(
     budget: int,
     wants: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    options = LossOptions(
-        reduction, ignore_index, label_smoothing, temperature, z_loss, softcap
-    )
+    options = LossOptions(reduction, ignore_index, label_smoothing, temperature, z_loss, softcap)
     N, K = len(x), len(linear_weight)
     row_scale = torch.zeros(N, dtype=torch.float64)
     if grad_loss is not None:
@@ -184,8 +168,7 @@ def _backward(
     _, _, sums = _sweep(
         x, linear_weight, linear_bias, target, weight, row_scale, lse_scale, options, budget, wants
     )
-    gradients = _rounded(sums, (x, linear_weight, linear_bias))
-    return gradients[0], gradients[1], gradients[2]
+    return sums.rounded(x, linear_weight, linear_bias)
 
 
 @_backward.register_fake
@@ -197,11 +180,7 @@ def _(
     linear_bias: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    gradients = [
-        t.new_empty(t.shape) if want and t is not None else x.new_empty(0)
-        for t, want in zip((x, linear_weight, linear_bias), rest[-1], strict=True)
-    ]
-    return gradients[0], gradients[1], gradients[2]
+    return Sums.fakes((x, linear_weight, linear_bias), rest[-1])
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -222,8 +201,9 @@ def _gradients(
     if torch.is_grad_enabled() or any(needed[3:]):
 
         def function(*tensors: Any) -> tuple[Tensor, Tensor | None]:
+            x, head, bias, y, w, s = tensors
             return reference.linear_cross_entropy(
-                *tensors, o, memory_budget=ctx.budget, want_lse=True
+                x, head, bias, y, w, s, o, memory_budget=ctx.budget, want_lse=True
             )
 
         found = through(function, ctx.saved_tensors, needed, (grad_loss, grad_lse))
@@ -301,4 +281,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     wide = torch.promote_types(x.dtype, torch.float32)
     shape = (len(x), k)
-    return x.new_empty(shape), x.new_empty(len(x), dtype=wide), x.new_empty(shape, dtype=torch.int64)
+    return (
+        x.new_empty(shape),
+        x.new_empty(len(x), dtype=wide),
+        x.new_empty(shape, dtype=torch.int64),
+    )

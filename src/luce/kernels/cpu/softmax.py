@@ -75,7 +75,9 @@ def _logsumexp(x: Tensor, dim: int, temperature: float) -> Tensor:
     layout = Layout(x, dim)
     if not x.numel():
         return x.logsumexp(dim)
-    lse = x.new_empty(x.movedim(dim, -1).shape[:-1], dtype=torch.promote_types(x.dtype, torch.float32))
+    lse = x.new_empty(
+        x.movedim(dim, -1).shape[:-1], dtype=torch.promote_types(x.dtype, torch.float32)
+    )
     head = (layout.flat(x), array(None), array(lse))
     layout.run(softmax_rows, softmax_tiles, head, working_scalar(1 / temperature, x.dtype), LSE)
     return lse.to(x.dtype)

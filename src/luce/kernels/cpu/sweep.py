@@ -24,6 +24,8 @@ from luce.kernels.cpu.online import gradient_rows, merge_rows
 from luce.kernels.cpu.threads import share
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from luce.kernels.options import LossOptions
@@ -36,7 +38,7 @@ def sweep(
     head: Head,
     labels: Labels,
     options: LossOptions,
-    wanted: tuple[bool, bool, bool],
+    wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Sums]:
     """Return each row's loss (unweighted) and log-sum-exp, and the gradients that are wanted.
 
@@ -51,11 +53,7 @@ def sweep(
     wide = torch.promote_types(x.dtype, torch.float32)
     loss, lse = torch.zeros(N, dtype=wide), torch.empty(N, dtype=wide)
     R, C = head.tile(N)
-    sums = Sums(
-        empty(x.shape, wide) if wanted[0] else None,
-        empty(head.weight.shape, wide) if wanted[1] else None,
-        torch.zeros(K, dtype=torch.float64) if wanted[2] else None,
-    )
+    sums = Sums.wanted_of(x, head.weight, wanted, wide)
     copies = 2 if head.softcap else 1
     place = empty((R * C * copies,), wide)
     for start in range(0, N, R):
@@ -146,8 +144,12 @@ class _Seen:
 
     def __init__(self, rows: int, dtype: torch.dtype) -> None:
         working = np.float64 if dtype == torch.float64 else np.float32
-        self.top, self.origin, self.at_target = (np.zeros(rows, working) for _ in range(3))
-        self.exps, self.below, self.mass = (np.zeros(rows) for _ in range(3))
+        self.top: NDArray[Any] = np.zeros(rows, working)
+        self.origin: NDArray[Any] = np.zeros(rows, working)
+        self.at_target: NDArray[Any] = np.zeros(rows, working)
+        self.exps: NDArray[Any] = np.zeros(rows)
+        self.below: NDArray[Any] = np.zeros(rows)
+        self.mass: NDArray[Any] = np.zeros(rows)
 
 
 def _finish(
@@ -155,7 +157,10 @@ def _finish(
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[NDArray[Any], ...]]:
     """Return loss, log-sum-exp, and what ``gradient_rows`` multiplies and subtracts."""
     T, smoothing = options.temperature, options.label_smoothing
-    top = seen.top.astype(np.float64)
+    top: NDArray[Any] = seen.top.astype(np.float64)
+    push: Any
+    level: Any
+    mass: Any
     with np.errstate(all="ignore"):
         log_total = np.where(seen.exps > 0, np.log(seen.exps), np.nan)
         lse = np.where(np.isinf(top), top, top / T + log_total)

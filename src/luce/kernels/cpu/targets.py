@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luce.errors import TargetError
+from luce.errors import missing_class
 from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.layout import array
 
@@ -39,11 +39,6 @@ def survey(
     """Return what a mean divides by; raise TargetError for a class that does not exist."""
     bad, total = _survey(array(target), weight, sample_weight, classes, ignore_index)
     if bad >= 0:
-        where = tuple(int(i) for i in np.unravel_index(bad, tuple(target.shape) or (1,)))
-        value = int(target.reshape(-1)[bad])
-        raise TargetError(
-            f"target: class {value} at position {list(where)} does not exist; classes are 0 to "
-            f"{classes - 1}, and ignore_index is {ignore_index}. Correct the target, or mark "
-            "examples to skip with ignore_index."
-        )
+        position = [int(i) for i in np.unravel_index(bad, tuple(target.shape))]
+        raise missing_class(int(target[tuple(position)]), position, classes)
     return float(total)
