@@ -4,9 +4,9 @@
 
     LuceError                         the root: `except luce.LuceError` catches all of them
     ├── ArgumentError (ValueError)    an argument or option has a value that is not allowed
-    │   ├── DtypeError (TypeError)    ... or is of a type or dtype that is not allowed
-    │   ├── ShapeError (RuntimeError)     ... or of a shape that does not fit the others
-    │   └── DimensionError (IndexError)   ... or names a dimension that is not there
+    │   ├── DtypeError (TypeError, RuntimeError)   ... is of a type or dtype that is not allowed
+    │   ├── ShapeError (RuntimeError)     ... is of a shape that does not fit the others
+    │   └── DimensionError (IndexError)   ... names a dimension that is not there
     ├── TargetError (IndexError)      a target names a class that does not exist
     ├── BackendError (RuntimeError)   a backend asked for by name cannot do this here
     ├── MissingExtraError (ImportError)   an optional dependency is not installed
@@ -48,7 +48,7 @@ class ArgumentError(LuceError, ValueError):
     exit_code = 2
 
 
-class DtypeError(ArgumentError, TypeError):
+class DtypeError(ArgumentError, TypeError, RuntimeError):
     """An argument is of a type or dtype that is not allowed."""
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 cpu: ModuleType | None
+_CPU_MISSING: str | None
 try:
     from luce.kernels import cpu
 except ImportError as error:  # no Numba for this Python or this processor

@@ -139,7 +139,7 @@ def as_examples(
     examples, C = (shape[0], *shape[2:]), shape[1]
     if tuple(target.shape) == tuple(shape) and soft:
         if not target.is_floating_point():
-            raise ShapeError(
+            raise DtypeError(
                 f"{operator}: target has the shape of the logits, so it must hold probabilities of "
                 f"a floating-point dtype, got {target.dtype}. Expected floating point type for "
                 "target with class probabilities."
@@ -207,7 +207,7 @@ def linear_head(
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     if x.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
-        raise ShapeError(
+        raise DtypeError(
             f"{operator}: {input_name}, {weight_name} and {bias_name} must be of one dtype, got "
             f"{x.dtype}, {weight.dtype}{'' if bias is None else f' and {bias.dtype}'}."
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from luce.kernels.reference import reduce, shares
+from luce.kernels.reference import reduce, shares, wide
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -33,6 +33,9 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss over all positions, each computed by the kernel set on its own head."""
     N, (K, *inner, D) = len(input), linear_weight.shape
+    # The positions' gradients add up in float32.
+    input, linear_weight = wide(input), wide(linear_weight)
+    linear_bias = None if linear_bias is None else wide(linear_bias)
     heads = linear_weight.reshape(K, -1, D).unbind(1)
     biases = [None] * len(heads) if linear_bias is None else linear_bias.reshape(K, -1).unbind(1)
     soft = target.is_floating_point()

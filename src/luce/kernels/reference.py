@@ -26,26 +26,26 @@ __all__ = [
 ]
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     """Return half precision as float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
     """Return exp(x / T) / Σ exp(x / T) along ``dim``."""
-    result = F.softmax(_wide(input) / temperature, dim).to(input.dtype)
+    result = F.softmax(wide(input) / temperature, dim).to(input.dtype)
     return result if out is None else out.copy_(result)
 
 
 def log_softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
     """Return x / T − log Σ exp(x / T) along ``dim``."""
-    result = F.log_softmax(_wide(input) / temperature, dim).to(input.dtype)
+    result = F.log_softmax(wide(input) / temperature, dim).to(input.dtype)
     return result if out is None else out.copy_(result)
 
 
 def logsumexp(input: Tensor, dim: int, temperature: float) -> Tensor:
     """Return log Σ exp(x / T) along ``dim``, without that dimension."""
-    return torch.logsumexp(_wide(input) / temperature, dim).to(input.dtype)
+    return torch.logsumexp(wide(input) / temperature, dim).to(input.dtype)
 
 
 def cross_entropy(
@@ -58,7 +58,7 @@ def cross_entropy(
     want_lse: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...)."""
-    z = _wide(input)
+    z = wide(input)
     if options.softcap:
         z = options.softcap * torch.tanh(z / options.softcap)
     z = z / options.temperature
@@ -67,7 +67,7 @@ def cross_entropy(
     smoothing, K = options.label_smoothing, input.shape[1]
     columns = (-1, *[1] * (input.ndim - 2))
     if target.is_floating_point():
-        mixed = _wide(target) * (1 - smoothing) + smoothing / K
+        mixed = wide(target) * (1 - smoothing) + smoothing / K
         if weight is not None:
             mixed = mixed * weight.view(columns)
         loss = -(log_p * mixed).sum(1)
@@ -133,7 +133,7 @@ def nll_loss(
     """Return the loss of log-probabilities (N, K, ...)."""
     counts = target != options.ignore_index
     _check_classes(target, counts, input.shape[1])
-    log_p = _wide(input)
+    log_p = wide(input)
     share = shares(target, weight, options.ignore_index, log_p)
     loss = -log_p.gather(1, target.where(counts, 0).unsqueeze(1)).squeeze(1)
     loss = (loss * share).where(counts, 0)
@@ -141,8 +141,8 @@ def nll_loss(
 
 
 def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
-    bias = None if linear_bias is None else _wide(linear_bias)
-    return F.linear(_wide(input), _wide(linear_weight), bias)
+    bias = None if linear_bias is None else wide(linear_bias)
+    return F.linear(wide(input), wide(linear_weight), bias)
 
 
 def linear_cross_entropy(
@@ -183,9 +183,9 @@ def distillation_loss(
 ) -> Tensor:
     """Return α T² KL(teacher ‖ student) + (1 − α) cross-entropy, for logits (N, K, ...)."""
     o = options
-    z = _wide(student)
+    z = wide(student)
     log_p = F.log_softmax(z / o.temperature, 1)
-    log_q = F.log_softmax(_wide(teacher) / o.temperature, 1)
+    log_q = F.log_softmax(wide(teacher) / o.temperature, 1)
     q = log_q.exp()
     loss = (
         o.alpha * o.temperature**2 * (q * (log_q.where(q != 0, 0) - log_p)).where(q != 0, 0).sum(1)
