@@ -164,7 +164,9 @@ def linear() -> list[dict[str, Any]]:
             times = alternate(candidates, repeats=3, warmup=1)
             row: dict[str, Any] = {"shape": (N, D, K), "dtype": str(dtype), "seconds": times}
             row["products"] = ratio(times["ours"], times["products"])
-            text = f"{str(dtype)[6:]:>9} {(N, D, K)!s:>20}  ours {milliseconds(times['ours']):8.1f} ms"
+            text = (
+                f"{str(dtype)[6:]:>9} {(N, D, K)!s:>20}  ours {milliseconds(times['ours']):8.1f} ms"
+            )
             text += f"  products {spread(row['products'])}"
             for peer in sorted(set(times) & {"unchunked", "chunked"}):
                 row[peer] = ratio(times[peer], times["ours"])
@@ -183,7 +185,9 @@ def memory() -> list[dict[str, Any]]:
         for dtype in ("float32", "bfloat16"):
             command = [sys.executable, "-m", "benchmarks", "operators", "measure-memory"]
             shape = [str(N), str(D), str(K)]
-            out = subprocess.run([*command, *shape, dtype], capture_output=True, text=True, check=True)
+            out = subprocess.run(
+                [*command, *shape, dtype], capture_output=True, text=True, check=True
+            )
             row = json.loads(out.stdout)
             print(f"{dtype:>9} {(N, D, K)!s:>22}  {row['extra'] / 2**20:7.1f} MiB")
             rows.append(row)
@@ -195,7 +199,9 @@ def measure_memory(N: int, D: int, K: int, dtype_name: str) -> None:
     dtype = getattr(torch, dtype_name)
     for width in (10, 100):  # compile first
         w = torch.randn(width, D, dtype=dtype, requires_grad=True)
-        luce.linear_cross_entropy(torch.randn(8, D, dtype=dtype), w, torch.zeros(8).long()).backward()
+        luce.linear_cross_entropy(
+            torch.randn(8, D, dtype=dtype), w, torch.zeros(8).long()
+        ).backward()
     budget = 16 * D * 8
     w = torch.randn(200, D, dtype=dtype, requires_grad=True)
     tiny = torch.randn(8, D, dtype=dtype, requires_grad=True)

@@ -164,8 +164,6 @@ def _along(
             stacklevel=stacklevel,
         )
     dim = checks.dimension(name, dim, x.ndim)
-    if dtype is None and torch.is_autocast_enabled(x.device.type):
-        x = x.float() if x.dtype.itemsize < 4 else x  # PyTorch's rule for softmax
     if out is not None:
         if out.shape != x.shape or out.dtype != x.dtype:
             raise ShapeError(
@@ -229,8 +227,6 @@ def logsumexp(
     dims = sorted({checks.dimension(name, d, x.ndim) for d in given or range(x.ndim)})
     if len(dims) < len(given):
         raise ShapeError(f"{name}: dim names a dimension twice: {given}.")
-    if torch.is_autocast_enabled(x.device.type) and x.dtype.itemsize < 4:
-        x = x.float()
     kernels = choose(backend, name, x, out)
     if x.ndim == 0:
         result = kernels.logsumexp(x.view(1), 0, temperature)
@@ -324,6 +320,8 @@ def cross_entropy(
     single = x.ndim == 1
     x, y, s = _batched(name, x, y, s)
     y, s = checks.as_examples(name, x.shape, y, w, s)
+    if y.is_floating_point() and ignore_index >= 0:
+        raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
     kernels = choose(backend, name, x, y, w, s)
     loss, lse = kernels.cross_entropy(x, y, w, s, options, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)

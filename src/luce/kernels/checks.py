@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "above_zero",
     "as_examples",
+    "autocast",
     "bytes_allowed",
     "companions",
     "dimension",
@@ -30,6 +31,12 @@ __all__ = [
 ]
 
 _REDUCTIONS = ("none", "mean", "sum")
+
+
+def autocast(x: Tensor) -> bool:
+    """Whether autocast is on for the tensor's device."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def floating(operator: str, name: str, x: Tensor) -> None:
@@ -202,7 +209,7 @@ def linear_head(
             f"{operator}: expected {bias_name} shape {tuple(weight.shape[:-1])}, got "
             f"{tuple(bias.shape)}."
         )
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast(x):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
@@ -217,4 +224,4 @@ def linear_head(
 def to_user(loss: Tensor, x: Tensor, *, single: bool) -> Tensor:
     """Return a loss as PyTorch would: in the input's dtype except under autocast, unbatched if so."""
     loss = loss.squeeze(0) if single and loss.ndim else loss
-    return loss if torch.is_autocast_enabled(x.device.type) else loss.to(x.dtype)
+    return loss if autocast(x) else loss.to(x.dtype)

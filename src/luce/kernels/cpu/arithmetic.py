@@ -32,7 +32,6 @@ __all__ = [
     "scratch",
     "store",
     "unordered",
-    "working",
     "zero",
 ]
 
@@ -255,18 +254,6 @@ def _scratch(array: Any, size: Any) -> Any:
     if array.dtype == types.float64:
         return lambda array, size: np.empty(size, np.float64)
     return lambda array, size: np.empty(size, np.float32)
-
-
-def working(row: Any, spare: Any) -> Any:
-    """Return where intermediate values of an output row can stand: itself, if wide enough."""
-    raise NotImplementedError
-
-
-@overloads(working)
-def _working(row: Any, spare: Any) -> Any:
-    if row.dtype in _FLOATS:
-        return lambda row, spare: row
-    return lambda row, spare: spare[: row.size]
 
 
 def order(x: Any) -> Any:

@@ -1,7 +1,8 @@
 """Kernels over contiguous rows: many classes, in vector lanes along the row.
 
-Each row is read from memory once: its maximum, then exp and sum, then the result written where
-the exponentials stood; the later passes find the row in cache. Sums run in the precision of the
+Each row is read from memory once: its maximum, then exp and sum, then the result from the
+exponentials; the later passes find the row in cache. The exponentials stand in a row of their own,
+so that a result may be written over its input and the loops stay vector loops. Sums run in the precision of the
 work (float32 for half precision) over blocks of 256 elements, and in float64 over the blocks.
 
 Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` elements to a row. An
@@ -23,7 +24,6 @@ from luce.kernels.cpu.arithmetic import (
     scratch,
     store,
     unordered,
-    working,
     zero,
 )
 from luce.kernels.cpu.compile import kernel, part, sums
@@ -155,10 +155,9 @@ def softmax_rows(
         top = maximum(row)
         if mode == 0:
             result = out[i * K : (i + 1) * K]
-            e = working(result, spare)
-            factor = as_working(x, 1.0 / exp_sum_into(e, row, top, inverse))
+            factor = as_working(x, 1.0 / exp_sum_into(spare, row, top, inverse))
             for j in range(K):
-                store(result, j, e[j] * factor)
+                store(result, j, spare[j] * factor)
         else:
             log_total = log(exp_sum(row, top, inverse))
             if mode == LOG:
@@ -231,14 +230,12 @@ def cross_entropy_rows(
             result[:] = 0
             continue
         top = maximum(row)
-        # The gradient may be written over the logits: read what is needed of them first.
         z_y = zero(x) if ignored else load(row, y)
         below = 0.0
         if smoothing != 0.0 and not ignored:
             below = weighted_below(row, weight, top, inverse)
-        e = working(result, spare)
         if grad.size:
-            exps = exp_sum_into(e, row, top, inverse)
+            exps = exp_sum_into(spare, row, top, inverse)
         else:
             exps = exp_sum(row, top, inverse)
         log_total = log(exps)
@@ -269,20 +266,20 @@ def cross_entropy_rows(
             factor = as_working(x, (s * push + u) * inverse / exps)
             at_target = zero(x)
             if not ignored:
-                at_target = e[y] * factor - as_working(x, rate * pull)
+                at_target = spare[y] * factor - as_working(x, rate * pull)
             if smoothing != 0.0 and not ignored:
                 level = as_working(x, rate * spread)
                 if weight.size:
                     for j in range(K):
-                        store(result, j, e[j] * factor - level * weight[j])
+                        store(result, j, spare[j] * factor - level * weight[j])
                     at_target -= level * weight[y]
                 else:
                     for j in range(K):
-                        store(result, j, e[j] * factor - level)
+                        store(result, j, spare[j] * factor - level)
                     at_target -= level
             else:
                 for j in range(K):
-                    store(result, j, e[j] * factor)
+                    store(result, j, spare[j] * factor)
             if not ignored:
                 store(result, y, at_target)
 
@@ -325,10 +322,9 @@ def soft_cross_entropy_rows(
             s *= row_scale[i]
         u = lse_scale[i] if lse_scale.size else 0.0
         top = maximum(row)
-        e = working(result, spare)
         below = weighted_below(row, mixed, top, inverse)
         if grad.size:
-            exps = exp_sum_into(e, row, top, inverse)
+            exps = exp_sum_into(spare, row, top, inverse)
         else:
             exps = exp_sum(row, top, inverse)
         log_total = log(exps)
@@ -346,4 +342,4 @@ def soft_cross_entropy_rows(
             rate = as_working(x, s * inverse)
             factor = as_working(x, (s * push + u) * inverse / exps)
             for j in range(K):
-                store(result, j, e[j] * factor - rate * mixed[j])
+                store(result, j, spare[j] * factor - rate * mixed[j])
