@@ -32,6 +32,7 @@ __all__ = [
     "scratch",
     "store",
     "unordered",
+    "working",
     "zero",
 ]
 
@@ -254,6 +255,18 @@ def _scratch(array: Any, size: Any) -> Any:
     if array.dtype == types.float64:
         return lambda array, size: np.empty(size, np.float64)
     return lambda array, size: np.empty(size, np.float32)
+
+
+def working(row: Any, spare: Any, in_place: Any) -> Any:
+    """Return where intermediate values of an output row can stand."""
+    raise NotImplementedError
+
+
+@overloads(working)
+def _working(row: Any, spare: Any, in_place: Any) -> Any:
+    if row.dtype in _FLOATS:
+        return lambda row, spare, in_place: spare if in_place else row
+    return lambda row, spare, in_place: spare
 
 
 def order(x: Any) -> Any:

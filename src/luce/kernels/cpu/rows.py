@@ -1,8 +1,8 @@
 """Kernels over contiguous rows: many classes, in vector lanes along the row.
 
 Each row is read from memory once: its maximum, then exp and sum, then the result from the
-exponentials; the later passes find the row in cache. The exponentials stand in a row of their own,
-so that a result may be written over its input and the loops stay vector loops. Sums run in the precision of the
+exponentials; the later passes find the row in cache. The exponentials stand where the result will,
+or, if that is narrower or the input itself, in a row of their own: loops stay vector loops. Sums run in the precision of the
 work (float32 for half precision) over blocks of 256 elements, and in float64 over the blocks.
 
 Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` elements to a row. An
@@ -24,6 +24,7 @@ from luce.kernels.cpu.arithmetic import (
     scratch,
     store,
     unordered,
+    working,
     zero,
 )
 from luce.kernels.cpu.compile import kernel, part, sums
@@ -150,14 +151,16 @@ def softmax_rows(
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
     spare = scratch(x, K)
+    in_place = x.ctypes.data == out.ctypes.data
     for i in range(start, stop):
         row = x[i * K : (i + 1) * K]
         top = maximum(row)
         if mode == 0:
             result = out[i * K : (i + 1) * K]
-            factor = as_working(x, 1.0 / exp_sum_into(spare, row, top, inverse))
+            e = working(result, spare, in_place)
+            factor = as_working(x, 1.0 / exp_sum_into(e, row, top, inverse))
             for j in range(K):
-                store(result, j, spare[j] * factor)
+                store(result, j, e[j] * factor)
         else:
             log_total = log(exp_sum(row, top, inverse))
             if mode == LOG:
@@ -214,6 +217,7 @@ def cross_entropy_rows(
     empty ``grad`` or ``lse`` is not written; an ignored row has loss 0.
     """
     spare = scratch(x, K)
+    in_place = x.ctypes.data == grad.ctypes.data
     kept = 1.0 - smoothing
     spread = smoothing / K
     for i in range(start, stop):
@@ -234,8 +238,9 @@ def cross_entropy_rows(
         below = 0.0
         if smoothing != 0.0 and not ignored:
             below = weighted_below(row, weight, top, inverse)
+        e = working(result, spare, in_place)
         if grad.size:
-            exps = exp_sum_into(spare, row, top, inverse)
+            exps = exp_sum_into(e, row, top, inverse)
         else:
             exps = exp_sum(row, top, inverse)
         log_total = log(exps)
@@ -266,20 +271,20 @@ def cross_entropy_rows(
             factor = as_working(x, (s * push + u) * inverse / exps)
             at_target = zero(x)
             if not ignored:
-                at_target = spare[y] * factor - as_working(x, rate * pull)
+                at_target = e[y] * factor - as_working(x, rate * pull)
             if smoothing != 0.0 and not ignored:
                 level = as_working(x, rate * spread)
                 if weight.size:
                     for j in range(K):
-                        store(result, j, spare[j] * factor - level * weight[j])
+                        store(result, j, e[j] * factor - level * weight[j])
                     at_target -= level * weight[y]
                 else:
                     for j in range(K):
-                        store(result, j, spare[j] * factor - level)
+                        store(result, j, e[j] * factor - level)
                     at_target -= level
             else:
                 for j in range(K):
-                    store(result, j, spare[j] * factor)
+                    store(result, j, e[j] * factor)
             if not ignored:
                 store(result, y, at_target)
 
@@ -305,6 +310,7 @@ def soft_cross_entropy_rows(
     """Write loss, log-sum-exp and gradient for targets that are probabilities, as above."""
     mixed = scratch(x, K)
     spare = scratch(x, K)
+    in_place = x.ctypes.data == grad.ctypes.data
     kept = as_working(x, 1.0 - smoothing)
     spread = as_working(x, smoothing / K)
     for i in range(start, stop):
@@ -323,8 +329,9 @@ def soft_cross_entropy_rows(
         u = lse_scale[i] if lse_scale.size else 0.0
         top = maximum(row)
         below = weighted_below(row, mixed, top, inverse)
+        e = working(result, spare, in_place)
         if grad.size:
-            exps = exp_sum_into(spare, row, top, inverse)
+            exps = exp_sum_into(e, row, top, inverse)
         else:
             exps = exp_sum(row, top, inverse)
         log_total = log(exps)
@@ -342,4 +349,4 @@ def soft_cross_entropy_rows(
             rate = as_working(x, s * inverse)
             factor = as_working(x, (s * push + u) * inverse / exps)
             for j in range(K):
-                store(result, j, spare[j] * factor - rate * mixed[j])
+                store(result, j, e[j] * factor - rate * mixed[j])
