@@ -20,10 +20,22 @@ _HOME = {
     "SoftmaxRegression": "linear.regression",
     "SoftmaxRegressionCV": "linear.path",
     "TemperatureScaling": "evaluation.calibration",
+    "cross_entropy": "functional",
+    "distillation_loss": "functional",
     "errors": "errors",
     "evaluation": "evaluation",
+    "functional": "functional",
+    "linear_cross_entropy": "functional",
+    "linear_distillation_loss": "functional",
+    "linear_top_k": "functional",
     "load_dataset": "data",
     "load_run": "run",
+    "log_softmax": "functional",
+    "logsumexp": "functional",
+    "nll_loss": "functional",
+    "nn": "nn",
+    "softmax": "functional",
+    "softmin": "functional",
     "train": "fitting",
 }
 
@@ -35,19 +47,43 @@ __all__ = [
     "SoftmaxRegression",
     "SoftmaxRegressionCV",
     "TemperatureScaling",
+    "cross_entropy",
+    "distillation_loss",
     "errors",
     "evaluation",
+    "functional",
+    "linear_cross_entropy",
+    "linear_distillation_loss",
+    "linear_top_k",
     "load_dataset",
     "load_run",
+    "log_softmax",
+    "logsumexp",
+    "nll_loss",
+    "nn",
+    "softmax",
+    "softmin",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from luce import errors, evaluation
+    from luce import errors, evaluation, functional, nn
     from luce.data import Dataset, load_dataset
     from luce.errors import LuceError
     from luce.evaluation.calibration import TemperatureScaling
     from luce.fitting import train
+    from luce.functional import (
+        cross_entropy,
+        distillation_loss,
+        linear_cross_entropy,
+        linear_distillation_loss,
+        linear_top_k,
+        log_softmax,
+        logsumexp,
+        nll_loss,
+        softmax,
+        softmin,
+    )
     from luce.linear.path import SoftmaxRegressionCV
     from luce.linear.regression import SoftmaxRegression
     from luce.neural.classifier import NeuralClassifier
