@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -120,7 +119,7 @@ def minimize(
             f"{str(objective.dtype).removeprefix('torch.')}: {N:,} rows × {D:,} features, "
             f"{objective.n_rows:,} rows of coefficients"
         )
-    step = _LBFGS(precondition, theta.numel()) if method == "lbfgs" else _NewtonCG(objective, precondition)
+    step = _LBFGS(precondition, theta) if method == "lbfgs" else _NewtonCG(objective, precondition)
     history: list[dict[str, float]] = []
     value, gradient = objective.value_gradient(theta)
     goal, reason, n_iter, proof = tol, "max_iter", 0, None
@@ -256,36 +255,53 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> 
 
 
 class _LBFGS:
-    """Limited-memory BFGS (Liu and Nocedal, 1989) with H⁻¹ at W = 0 for its first matrix."""
+    """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
 
-    def __init__(self, precondition: Preconditioner, size: int) -> None:
+    The two loops are written as two triangular solves with M = S Yᵀ, the products of all kept
+    steps s with all kept changes y of the gradient: four products with S and Y an iteration.
+    """
+
+    def __init__(self, precondition: Preconditioner, theta: Tensor) -> None:
         self.precondition = precondition
-        pairs = min(max(_MEMORY_BYTES // (16 * size), _MEMORY[0]), _MEMORY[1])
-        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=pairs)
+        most = min(max(_MEMORY_BYTES // (16 * theta.numel()), _MEMORY[0]), _MEMORY[1])
+        self.S = theta.new_empty(most, theta.numel())
+        self.Y = torch.empty_like(self.S)
+        self.M = theta.new_zeros(most, most)
+        self.order: list[int] = []  # the rows in use, oldest first
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
-        """Return -B⁻¹∇F by the two-loop recursion."""
-        q = gradient.clone()
-        kept = []
-        for s, y, rho in reversed(self.pairs):
-            a = rho * float((s * q).sum())
-            q.add_(y, alpha=-a)
-            kept.append(a)
-        q = self.precondition(q)
-        for (s, y, rho), a in zip(self.pairs, reversed(kept), strict=True):
-            q.add_(s, alpha=a - rho * float((y * q).sum()))
-        return q.neg_()
+        """Return -B⁻¹∇F."""
+        if not self.order:
+            return -self.precondition(gradient)
+        at = torch.tensor(self.order, device=theta.device)
+        n = len(self.order)
+        S, Y = self.S[:n], self.Y[:n]  # rows fill up in turn, so those in use come first
+        upper = self.M[at][:, at].triu()
+        q = gradient.flatten()
+        a = torch.linalg.solve_triangular(upper, (S @ q)[at][:, None], upper=True)
+        back = torch.empty_like(a[:, 0])
+        back[at] = a[:, 0]
+        r = self.precondition((q - Y.T @ back).view_as(gradient)).flatten()
+        right = upper.diagonal()[:, None] * a - (Y @ r)[at][:, None]
+        back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
+        return (r + S.T @ back).neg_().view_as(gradient)
 
     def update(self, s: Tensor, y: Tensor) -> None:
         """Remember a step and the change of the gradient along it."""
-        curvature = float((s * y).sum())
-        if curvature > 1e-14 * float(y.norm()) * float(s.norm()):
-            self.pairs.append((s, y, 1.0 / curvature))
+        if float((s * y).sum()) <= 1e-14 * float(y.norm()) * float(s.norm()):
+            return
+        full = len(self.order) == len(self.S)
+        row = self.order.pop(0) if full else len(self.order)
+        self.order.append(row)
+        self.S[row], self.Y[row] = s.flatten(), y.flatten()
+        n = len(self.order)
+        self.M[row, :n] = self.Y[:n] @ self.S[row]
+        self.M[:n, row] = self.S[:n] @ self.Y[row]
 
     def reset(self) -> bool:
         """Forget all pairs; say whether there were any."""
-        had = bool(self.pairs)
-        self.pairs.clear()
+        had = bool(self.order)
+        self.order.clear()
         return had
 
 
