@@ -117,11 +117,15 @@ class Objective:
         """Return b = c - Wμ, the intercept for features that are not centred."""
         return theta[:, -1] - theta[:, :-1] @ self.mean
 
-    def value_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
-        """Return F(Θ) and ∇F(Θ), shape (K, D + 1)."""
+    def value_gradient(self, theta: Tensor, logs: Tensor | None = None) -> tuple[float, Tensor]:
+        """Return F(Θ) and ∇F(Θ), shape (K, D + 1).
+
+        To ``logs`` (2, K), if given, are added the weighted sums of log p and, for sigmoids, of
+        log(1 - p).
+        """
         W = theta[:, :-1]
-        gradient = self._fused(theta) if self._can_fuse() else self._by_blocks(theta)
-        loss, G, g = gradient
+        one_pass = self._fused if self._can_fuse() else self._by_blocks
+        loss, G, g = one_pass(theta, logs)
         out = torch.empty_like(theta)
         out[:, :-1] = self._gradient_W(G, g, W)
         out[:, -1] = g / self.total if self.fit_intercept else 0.0
@@ -255,18 +259,29 @@ class Objective:
             G = G.contiguous()
         return G, torch.zeros(self.n_rows, **kind)  # type: ignore[arg-type]
 
-    def _by_blocks(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+    def _by_blocks(
+        self, theta: Tensor, logs: Tensor | None
+    ) -> tuple[float, Tensor, Tensor]:
         G, g = self._empty_gradient()
         W = self.rows.prepare(theta[:, :-1], self.dtype)
         bias = self.bias(theta).to(self.dtype)
         loss = 0.0
         for i, j in self.rows.blocks(self.n_rows, self.dtype):
             Z = self.rows.project(i, j, W).add_(bias)
+            if logs is not None:
+                self._add_logs(Z, self.weight[i:j], logs)
             loss += residual(Z, self.target[i:j], self.weight[i:j], self.link)
             self.rows.accumulate(i, j, Z, G)
             g += Z.sum(0, dtype=torch.float64)
         self.rows.release()
         return loss, G, g
+
+    def _add_logs(self, Z: Tensor, weight: Tensor, logs: Tensor) -> None:
+        if self.link == "softmax":
+            logs[0] += weight @ torch.log_softmax(Z, 1).double()
+        else:
+            logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
+            logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
 
     def _can_fuse(self) -> bool:
         if not isinstance(self.rows, DenseRows) or not isinstance(self.rows.X, np.ndarray):
@@ -279,7 +294,7 @@ class Objective:
             and X.dtype in (np.float32, np.float64, np.uint8)
         )
 
-    def _fused(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+    def _fused(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
         from luce.linear.fused import dense_pass
 
         X = self.rows.X
@@ -290,14 +305,16 @@ class Objective:
         loss = 0.0
         for i in range(0, X.shape[0], step):
             j = min(i + step, X.shape[0])
-            part, more_G, more_g = dense_pass(
+            part, more_G, more_g, more_logs = dense_pass(
                 np.asarray(X[i:j]), W, bias, self.target[i:j].numpy(),
-                self.weight[i:j].numpy(), self.link, torch.get_num_threads(),
+                self.weight[i:j].numpy(), self.link, torch.get_num_threads(), logs=logs is not None,
             )  # fmt: skip
             self.rows.hand_back(i, j)  # type: ignore[union-attr]
             loss += part
             G += torch.from_numpy(more_G)
             g += torch.from_numpy(more_g)
+            if logs is not None:
+                logs += torch.from_numpy(more_logs)
         return loss, G, g
 
 
