@@ -217,7 +217,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise DataError(
                 f"{name}: needs rows of at least two classes, but the data contains only one "
-                f"class: {self.classes_[0]!r}."
+                f"class: {self.classes_.tolist()[0]!r}."
             )
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
         if (weight < 0).any():
@@ -232,7 +232,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             weight *= each[codes]
         weights = np.bincount(codes, weight, minlength=len(self.classes_))
         if not np.all(weights > 0):
-            empty = self.classes_[np.argmin(weights)]
+            empty = self.classes_.tolist()[int(np.argmin(weights))]
             raise DataError(
                 f"{name}: all weights of class {empty!r} are zero: drop its rows, or give it weight."
             )

@@ -128,7 +128,7 @@ class Objective:
         loss, G, g = one_pass(theta, logs)
         out = torch.empty_like(theta)
         out[:, :-1] = self._gradient_W(G, g, W)
-        out[:, -1] = g / self.total if self.fit_intercept else 0.0
+        out[:, -1] = self._gradient_c(g)
         return loss / self.total + 0.5 * self.penalty * float(W.square().sum()), out
 
     def along(self, theta: Tensor, d: Tensor) -> Callable[[float], tuple[float, float]]:
@@ -170,7 +170,7 @@ class Objective:
             self.rows.release()
             out = torch.empty_like(V)
             out[:, :-1] = self._gradient_W(G, g, V[:, :-1])
-            out[:, -1] = g / self.total if self.fit_intercept else 0.0
+            out[:, -1] = self._gradient_c(g)
             return out
 
         return product
@@ -248,9 +248,18 @@ class Objective:
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
 
     def _gradient_W(self, G: Tensor, g: Tensor, W: Tensor) -> Tensor:  # noqa: N802
-        out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total).add_(W, alpha=self.penalty)
+        out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total)
+        if self.link == "softmax":
+            out -= out.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
+        out.add_(W, alpha=self.penalty)
         out[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
         return out
+
+    def _gradient_c(self, g: Tensor) -> Tensor:
+        if not self.fit_intercept:
+            return torch.zeros_like(g)
+        g = g / self.total
+        return g - g.mean() if self.link == "softmax" else g
 
     def _empty_gradient(self) -> tuple[Tensor, Tensor]:
         kind = {"dtype": torch.float64, "device": self.device}

@@ -193,7 +193,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
     def _check_fold(self, fold: int, codes: torch.Tensor, weight: torch.Tensor) -> None:
         weights = torch.bincount(codes, weight, minlength=len(self.classes_))
         if not bool((weights > 0).all()):
-            lacking = self.classes_[int(weights.argmin())]
+            lacking = self.classes_.tolist()[int(weights.argmin())]
             raise DataError(
                 f"SoftmaxRegressionCV: the training rows of fold {fold} have no example of class "
                 f"{lacking!r}: use fewer or stratified folds, or merge rare classes."
