@@ -209,7 +209,12 @@ def path() -> dict[str, Any]:
     X, y = correlated(5000, 64, 10)
     ours = SoftmaxRegressionCV(cv=5)
     peer = LogisticRegressionCV(
-        Cs=10, cv=5, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0,), use_legacy_attributes=False
+        Cs=10,
+        cv=5,
+        scoring="neg_log_loss",
+        max_iter=2000,
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
     )
     calls = {"ours": lambda: ours.fit(X, y), "peer": lambda: peer.fit(X, y)}
     seconds = alternate(calls, repeats=3, warmup=1)
@@ -221,7 +226,9 @@ def path() -> dict[str, Any]:
         **ratio(seconds["peer"], seconds["ours"]),
         "ours_C": ours.C_,
         "peer_C": float(np.ravel(peer.C_)[0]),
-        "largest_score_difference": float(np.abs(np.ravel(ours.scores_) - np.ravel(peer.scores_)).max()),
+        "largest_score_difference": float(
+            np.abs(np.ravel(ours.scores_) - np.ravel(peer.scores_)).max()
+        ),
     }
 
 
@@ -298,7 +305,11 @@ def scaling() -> dict[str, Any]:
             seconds = time.perf_counter() - start
             rows.append(
                 {
-                    "doubling": what, "N": N, "D": D, "K": K, "seconds": seconds,
+                    "doubling": what,
+                    "N": N,
+                    "D": D,
+                    "K": K,
+                    "seconds": seconds,
                     "iterations": int(model.n_iter_[0]),
                     "peak_MB": (_high_water() - before) / 1e6,
                 }  # fmt: skip
@@ -316,7 +327,9 @@ def plot(sizes: list[dict[str, Any]], file: Path) -> None:
     ):
         for what in "NDK":
             part = [s for s in sizes if s["doubling"] == what]
-            axes.loglog([s[what] / part[0][what] for s in part], [s[key] for s in part], "o-", label=what)
+            axes.loglog(
+                [s[what] / part[0][what] for s in part], [s[key] for s in part], "o-", label=what
+            )
         axes.set(xlabel="times the smallest", ylabel=label)
         axes.legend()
     figure.savefig(file, metadata={"Date": None})

@@ -56,9 +56,7 @@ def truth():
 
     def fit(X, y, C=1.0, weight=None, **more):
         X = X.toarray() if hasattr(X, "toarray") else np.asarray(X, dtype=np.float64)
-        model = LogisticRegression(
-            C=C, solver="newton-cholesky", tol=1e-12, max_iter=1000, **more
-        )
+        model = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12, max_iter=1000, **more)
         return model.fit(X, y, weight)
 
     return fit

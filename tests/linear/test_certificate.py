@@ -54,17 +54,15 @@ def draw(seed, trait, K):
     precision=st.sampled_from(["float32", "float64"]),
     stop=st.integers(0, 12),
 )
-def test_gap_bounds_the_true_one(
-    objective_of, seed, trait, K, C, link, intercept, precision, stop
-):
+def test_gap_bounds_the_true_one(objective_of, seed, trait, K, C, link, intercept, precision, stop):
     """Wherever the fit stops, f is above the optimum by no more than the gap it reports."""
     X, y, weight = draw(seed, trait, K)
     options = {"C": C, "link": link, "fit_intercept": intercept}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stopped = SoftmaxRegression(
-            **options, precision=precision, max_iter=stop, tol=1e-9
-        ).fit(X, y, weight)
+        stopped = SoftmaxRegression(**options, precision=precision, max_iter=stop, tol=1e-9).fit(
+            X, y, weight
+        )
         best = SoftmaxRegression(
             **options, precision="float64", tol=1e-13, max_iter=2000, solver="newton-cg"
         ).fit(X, y, weight)

@@ -81,7 +81,9 @@ def test_derivatives_are_those_of_the_formula(seed, N, D, K, link, intercept):
     along, steep = o.along(theta, V)(0.7)
     moved = theta + 0.7 * V
     assert along == pytest.approx(o.value_gradient(moved)[0], rel=1e-12)
-    assert steep == pytest.approx(float((o.value_gradient(moved)[1] * V).sum()), rel=1e-8, abs=1e-11)
+    assert steep == pytest.approx(
+        float((o.value_gradient(moved)[1] * V).sum()), rel=1e-8, abs=1e-11
+    )
 
 
 SOURCES = {
@@ -149,7 +151,9 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
     X, y, rng = draw(1, 1003, 19, max(2, K))
     theta = torch.from_numpy(rng.normal(size=(K, 20)))
     o = make(X, y, K, link="binary" if K == 1 else link, dtype=dtype)
-    close = {"rtol": 1e-9, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
+    close = (
+        {"rtol": 1e-9, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
+    )
     monkeypatch.setattr(module, "_FUSED_VALUES", math.inf)
     value, gradient = o.value_gradient(theta)
     monkeypatch.setattr(module, "_FUSED_VALUES", 0)

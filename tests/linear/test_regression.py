@@ -1,8 +1,12 @@
 """SoftmaxRegression against scikit-learn's newton-cholesky at a tight tolerance in float64."""
 
+import io
 import math
+import os
 import re
+import sys
 import threading
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -22,6 +26,11 @@ from sklearn.preprocessing import StandardScaler
 
 from luce import SoftmaxRegression
 from luce.errors import ArgumentError, BackendError, DataError
+from luce.linear import precondition
+from luce.linear.objective import Objective
+from luce.linear.progress import Progress
+from luce.linear.rows import as_rows
+from luce.linear.solve import minimize
 
 TOYS = {"digits": load_digits, "iris": load_iris, "wine": load_wine, "cancer": load_breast_cancer}
 
@@ -83,10 +92,6 @@ def test_one_vs_rest_is_scikit_learns(problem, truth):
 
 def test_binary_is_the_two_row_softmax_at_half_the_C(problem):
     """One sigmoid row w at C is the two-row softmax (-w/2, w/2) at C/2, as the docs derive."""
-    from luce.linear.objective import Objective
-    from luce.linear.rows import as_rows
-    from luce.linear.solve import minimize
-
     X, y = problem(K=2)
     one = SoftmaxRegression(3.0, tol=1e-13, max_iter=500).fit(X, y)
     o = Objective(
@@ -163,8 +168,6 @@ def test_warm_start_needs_no_iteration(problem):
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
 def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, monkeypatch):
     """Where S is never formed, Sherman-Morrison preconditions to the same answer as fast."""
-    from luce.linear import precondition
-
     rng = np.random.default_rng(0)
     y = np.arange(1200) % 40
     X = rng.normal(size=(40, 20))[y] + rng.normal(size=(1200, 20))
@@ -178,10 +181,6 @@ def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, mo
 
 def test_sherman_morrison_inverts_its_matrix():
     """(S ⊗ Cov + λI) times what the preconditioner returns is what it was given."""
-    from luce.linear import precondition
-    from luce.linear.objective import Objective
-    from luce.linear.rows import as_rows
-
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(50, 4)), np.arange(50) % 6
     o = Objective(
@@ -207,17 +206,15 @@ def test_sherman_morrison_inverts_its_matrix():
 
 
 def test_sparse_and_wide(truth, objective_of):
-    """CSR and CSC of more features than an eigenbasis affords go by Newton-CG, to the same answer."""
+    """CSR and CSC wider than an eigenbasis affords go by Newton-CG, to the same answer."""
     rng = np.random.default_rng(0)
     X = scipy.sparse.random(300, 3000, density=0.01, format="csr", random_state=0)
-    y = np.asarray((X[:, :40].sum(1) * 30 + rng.normal(size=(300, 1)))).ravel()
+    y = np.asarray(X[:, :40].sum(1) * 30 + rng.normal(size=(300, 1))).ravel()
     y = np.digitize(y, np.quantile(y, [0.3, 0.6]))
     best = objective_of(truth(X[:, :400], y, 10.0), X[:, :400], y, 10.0)
     for container in (scipy.sparse.csr_matrix, scipy.sparse.csc_matrix, scipy.sparse.csc_array):
         narrow = SoftmaxRegression(10.0, tol=1e-10).fit(container(X[:, :400]), y)
         assert objective_of(narrow, X[:, :400], y, 10.0) == pytest.approx(best, rel=1e-9)
-    from luce.linear import precondition
-
     wide = scipy.sparse.hstack([X] * 8, format="csr")
     wide = scipy.sparse.vstack([wide] * 8, format="csr")
     assert min(wide.shape) > precondition._WIDEST
@@ -229,8 +226,6 @@ def test_sparse_and_wide(truth, objective_of):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int16])
 def test_narrow_dtypes_are_not_widened_as_a_whole(dtype):
     """A fit to a narrow matrix takes less memory than the matrix in float64 would."""
-    import tracemalloc
-
     rng = np.random.default_rng(0)
     X = rng.integers(0, 50, size=(20_000, 256)).astype(dtype)
     y = (X[:, 0] > 25).astype(int) + (X[:, 1] > 25)
@@ -325,7 +320,9 @@ def test_lives_in_scikit_learns_world(problem):
     with sklearn.config_context(enable_metadata_routing=True):
         model = make_pipeline(
             StandardScaler().set_fit_request(sample_weight=False),
-            SoftmaxRegression().set_fit_request(sample_weight=True).set_score_request(sample_weight=True),
+            SoftmaxRegression()
+            .set_fit_request(sample_weight=True)
+            .set_score_request(sample_weight=True),
         )
         scores = cross_validate(model, X, y, params={"sample_weight": np.ones(len(y))}, cv=3)
     assert scores["test_score"].mean() > 0.4
@@ -342,7 +339,7 @@ def test_auto_goes_on_in_float64_where_float32_stalls():
 
 
 def test_verbose_says_what_runs_on_stderr(problem, capsys):
-    """verbose=1 names the solver, then a line with gap and tol for each iteration, on stderr only."""
+    """verbose=1 names the solver, then gap and tol for each iteration, on stderr only."""
     X, y = problem()
     model = SoftmaxRegression(verbose=1).fit(X, y)
     out, err = capsys.readouterr()
@@ -355,11 +352,6 @@ def test_verbose_says_what_runs_on_stderr(problem, capsys):
 
 def test_bar_on_a_terminal(monkeypatch):
     """On a terminal a bar shows the gap against tol."""
-    import io
-    import sys
-
-    from luce.linear.progress import Progress
-
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", screen)
@@ -376,7 +368,10 @@ def test_fits_in_threads_agree(problem):
     X, y = problem(N=2000, D=20, K=5)
     alone = SoftmaxRegression().fit(X, y).coef_
     found = []
-    work = [threading.Thread(target=lambda: found.append(SoftmaxRegression().fit(X, y).coef_)) for _ in range(4)]
+    work = [
+        threading.Thread(target=lambda: found.append(SoftmaxRegression().fit(X, y).coef_))
+        for _ in range(4)
+    ]
     for thread in work:
         thread.start()
     for thread in work:
@@ -393,7 +388,10 @@ BAD = {
     "penalty": ({"penalty": "l1"}, "penalty must be one of 'l2', None, got 'l1'."),
     "tol": ({"tol": -1}, "tol must be a number of at least 0, got -1."),
     "max_iter": ({"max_iter": 1.5}, "max_iter must be a whole number of at least 0, got 1.5."),
-    "solver": ({"solver": "saga"}, "solver must be one of 'auto', 'lbfgs', 'newton-cg', got 'saga'."),
+    "solver": (
+        {"solver": "saga"},
+        "solver must be one of 'auto', 'lbfgs', 'newton-cg', got 'saga'.",
+    ),
     "link": ({"link": "probit"}, "link must be one of 'softmax', 'ovr', got 'probit'."),
     "precision": ({"precision": "half"}, "precision must be one of"),
 }
@@ -444,8 +442,6 @@ def test_bad_data_is_named(problem, monkeypatch):
         model.fit(spoiled(X, (0, 0), 1e200), y)
     with pytest.raises(BackendError, match="device='nowhere' cannot be used here"):
         SoftmaxRegression(device="nowhere").fit(X, y)
-    import os
-
     monkeypatch.setattr(os, "sysconf", lambda name: 2 if name == "SC_AVPHYS_PAGES" else 1024)
     with pytest.raises(DataError, match=r"need about .* GB.*set solver='newton-cg'"):
         model.fit(X, y)

@@ -27,8 +27,8 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
 
 
-@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _logits(rows, W, z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0914
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _logits(rows, W, z):  # type: ignore[no-untyped-def]
     """Set z (4, K') to rows (4, D) times Wᵀ, four rows by four classes at a time in registers."""
     zero = rows.dtype.type(0)
     x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
@@ -66,8 +66,8 @@ def _logits(rows, W, z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         z[3, k], z[3, k + 1], z[3, k + 2], z[3, k + 3] = a30, a31, a32, a33
 
 
-@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _add_outer(rows, z, G):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _add_outer(rows, z, G):  # type: ignore[no-untyped-def]
     """Add zᵀ rows to G (K', D)."""
     x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
     for k in range(0, G.shape[0], 4):
@@ -84,8 +84,8 @@ def _add_outer(rows, z, G):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN
             g3[j] += a03 * b0 + a13 * b1 + a23 * b2 + a33 * b3
 
 
-@njit(nogil=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _softmax_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, error_model="numpy", cache=True)
+def _softmax_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]
     """Turn one row of logits into w (p - onehot(t)); return w times the loss.
 
     Where logs (2, K) is given, w log p is added to its first row.
@@ -116,8 +116,8 @@ def _softmax_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]  
     return w * loss
 
 
-@njit(nogil=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _sigmoid_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, error_model="numpy", cache=True)
+def _sigmoid_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]
     """Turn one row of logits into w (σ(z) - y); return w times the loss of all K sigmoids.
 
     Where logs (2, K) is given, w log p is added to its first row and w log(1 - p) to its second.
@@ -140,8 +140,8 @@ def _sigmoid_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]  
     return w * loss
 
 
-@njit(nogil=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g, logs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, error_model="numpy", cache=True)
+def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g, logs):  # type: ignore[no-untyped-def]
     """Add the gradient of these rows to G (K', D) and g (K'), both float64; return their loss."""
     n, D = X.shape
     rows = np.zeros((4, D), W.dtype)
@@ -176,8 +176,8 @@ def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g, logs):  # type: ignore
     return loss
 
 
-@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _sparse_rows(indptr, indices, data, first, Wt, Z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _sparse_rows(indptr, indices, data, first, Wt, Z):  # type: ignore[no-untyped-def]
     for i in range(Z.shape[0]):
         row = Z[i]
         row[:] = 0
@@ -188,8 +188,8 @@ def _sparse_rows(indptr, indices, data, first, Wt, Z):  # type: ignore[no-untype
                 row[k] += x * column[k]
 
 
-@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):  # type: ignore[no-untyped-def]
     for i in range(R.shape[0]):
         for at in range(indptr[first + i], indptr[first + i + 1]):
             x = data[at]

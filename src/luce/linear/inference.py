@@ -82,7 +82,7 @@ def standard_errors(
     N = X.shape[0]
     # The curvature of these losses does not depend on y, only the class weights do.
     labels = np.resize(model.classes_, N) if y is None else np.asarray(y)
-    if y is None and N < len(model.classes_):
+    if y is None and len(model.classes_) > N:
         raise DataError(f"{name}: needs at least {len(model.classes_)} rows, got {N}.")
     classes, codes = model.classes_, np.searchsorted(model.classes_, labels)
     weight = np.ones(N) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
@@ -93,7 +93,7 @@ def standard_errors(
         weight = weight * each[codes]
     rows = as_rows(X)
     C = getattr(model, "C_", None) or (
-        math.inf if getattr(model, "penalty", "l2") is None else model.C  # type: ignore[attr-defined]
+        math.inf if getattr(model, "penalty", "l2") is None else model.C
     )
     objective = model._objective(  # noqa: SLF001
         rows, torch.from_numpy(codes).to(rows.device), torch.from_numpy(weight).to(rows.device), C
@@ -120,9 +120,7 @@ def standard_errors(
     return coef.cpu().numpy(), intercept.cpu().numpy()
 
 
-def summary(
-    model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = None
-) -> Summary:
+def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = None) -> Summary:
     """Return a table of coefficient, standard error, z and p.
 
     The parameters are those of `SoftmaxRegression.standard_errors`.
@@ -163,4 +161,5 @@ def _generalised_inverse(H: torch.Tensor) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(H * scale * scale[:, None])
     keep = values > 1e-11 * values[-1]
     part = vectors[:, keep] * scale[:, None]
-    return (part / values[keep]) @ part.T
+    inverse: torch.Tensor = (part / values[keep]) @ part.T
+    return inverse

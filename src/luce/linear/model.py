@@ -71,7 +71,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the most probable label of each row, shape (N,)."""
         scores = _numpy(self.decision_function(X))
         codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return np.asarray(self.classes_)[codes]
+        labels: np.ndarray = np.asarray(self.classes_)[codes]
+        return labels
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, shape (N, K), in the order of ``classes_``."""
@@ -290,11 +291,9 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         theta = solution.theta
         W, b = theta[:, :-1], objective.bias(theta)
         if objective.link == "softmax":
+            # The loss does not see what all classes share, and the optimum has none of it.
+            W = W - W.mean(0)
             b = b - b.mean()
-            if objective.penalty == 0:
-                W = W - W.mean(0)  # the loss does not see it; the sum-to-zero form is scikit-learn's
-                b = objective.bias(torch.cat([W, theta[:, -1:]], 1))
-                b = b - b.mean()
         if not self.fit_intercept:
             b = torch.zeros_like(b)
         self.coef_ = W.cpu().numpy().astype(dtype)

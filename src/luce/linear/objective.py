@@ -19,7 +19,7 @@ from torch import Tensor
 from luce.linear.rows import DenseRows, SparseRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from luce.linear.rows import Rows
 
@@ -143,7 +143,9 @@ class Objective:
                 R = torch.add(Z, U, alpha=t)
                 loss += residual(R, self.target[i:j], self.weight[i:j], self.link)
                 slope += float((R.mul_(U)).sum(dtype=torch.float64))
-            loss += 0.5 * self.penalty * self.total * (square[0] + t * (2 * square[1] + t * square[2]))
+            loss += (
+                0.5 * self.penalty * self.total * (square[0] + t * (2 * square[1] + t * square[2]))
+            )
             slope += self.penalty * self.total * (square[1] + t * square[2])
             return loss / self.total, slope / self.total
 
@@ -177,12 +179,12 @@ class Objective:
 
     def logits(
         self, theta: Tensor, *, probabilities: bool = False
-    ) -> Callable[[], list[tuple[int, int, Tensor]] | object]:
+    ) -> Callable[[], Iterable[tuple[int, int, Tensor]]]:
         """Return a function that iterates over (i, j, Z[i:j]): kept if they fit, else computed."""
         W = self.rows.prepare(theta[:, :-1], self.dtype)
         bias = self.bias(theta).to(self.dtype)
 
-        def compute():  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def compute() -> Iterator[tuple[int, int, Tensor]]:
             for i, j in self.rows.blocks(self.n_rows, self.dtype):
                 Z = self.rows.project(i, j, W).add_(bias)
                 yield i, j, self.probabilities(Z) if probabilities else Z
@@ -262,15 +264,14 @@ class Objective:
         return g - g.mean() if self.link == "softmax" else g
 
     def _empty_gradient(self) -> tuple[Tensor, Tensor]:
-        kind = {"dtype": torch.float64, "device": self.device}
-        G = torch.zeros(self.n_features, self.n_rows, **kind).T  # type: ignore[arg-type]
-        if isinstance(self.rows, DenseRows):
-            G = G.contiguous()
-        return G, torch.zeros(self.n_rows, **kind)  # type: ignore[arg-type]
+        K, D = self.n_rows, self.n_features
+        if isinstance(self.rows, SparseRows):  # its products add to columns
+            G = torch.zeros(D, K, dtype=torch.float64).T
+        else:
+            G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
+        return G, torch.zeros(K, dtype=torch.float64, device=self.device)
 
-    def _by_blocks(
-        self, theta: Tensor, logs: Tensor | None
-    ) -> tuple[float, Tensor, Tensor]:
+    def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
         G, g = self._empty_gradient()
         W = self.rows.prepare(theta[:, :-1], self.dtype)
         bias = self.bias(theta).to(self.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -180,7 +179,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
 
     def _candidates(self) -> np.ndarray:
         Cs = self.Cs
-        if isinstance(Cs, numbers.Integral) and not isinstance(Cs, bool) and Cs > 0:
+        if isinstance(Cs, (int, np.integer)) and not isinstance(Cs, bool) and Cs > 0:
             return np.logspace(-4, 4, int(Cs))
         values = list(Cs) if np.iterable(Cs) and not isinstance(Cs, str) else []
         if not values or not all(is_number(C) and 0 < C < np.inf for C in values):
@@ -236,7 +235,9 @@ class SoftmaxRegressionCV(SoftmaxModel):
             log_p = torch.as_tensor(view.predict_log_proba(held)).cpu().numpy()
             at = np.searchsorted(self.classes_, y[test])
             w = weight.cpu().numpy()[test]
-            return float(np.average(log_p[np.arange(len(test)), at], weights=w if w.any() else None))
+            return float(
+                np.average(log_p[np.arange(len(test)), at], weights=w if w.any() else None)
+            )
         scorer = get_scorer(self.scoring) if isinstance(self.scoring, str) else self.scoring
         return float(scorer(view, held, y[test]))
 
@@ -247,7 +248,9 @@ class SoftmaxRegressionCV(SoftmaxModel):
         times = np.zeros((X.shape[0], 1))
         for (_, test), model in zip(folds, models, strict=True):
             self._set(model)
-            held = X[torch.from_numpy(test).to(X.device)] if isinstance(X, torch.Tensor) else X[test]
+            held = (
+                X[torch.from_numpy(test).to(X.device)] if isinstance(X, torch.Tensor) else X[test]
+            )
             scores = self._logits(held)
             total[test] += self._log_proba(scores).exp().cpu().numpy()
             times[test] += 1

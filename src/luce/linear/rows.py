@@ -18,7 +18,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DenseRows", "Rows", "SparseRows"]
+__all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
 
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
@@ -38,6 +38,11 @@ def writable_view(array: np.ndarray) -> np.ndarray:
         }
 
     return np.asarray(View())
+
+
+def _ranges(n: int, step: int) -> Iterator[tuple[int, int]]:
+    for i in range(0, n, step):
+        yield i, min(i + step, n)
 
 
 def _memory_map(array: np.ndarray) -> mmap.mmap | None:
@@ -142,9 +147,7 @@ class DenseRows:
 
     def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order."""
-        step = self.block_rows(n_rows, dtype)
-        for i in range(0, self.shape[0], step):
-            yield i, min(i + step, self.shape[0])
+        return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
 
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         """Return the rows of ``index`` (a sample) as a tensor of ``dtype``."""
@@ -186,7 +189,9 @@ class SparseRows:
         """Return how many rows a block has when each carries ``n_rows`` logits."""
         return max(256, (16 << 20) // (n_rows * dtype.itemsize))
 
-    blocks = DenseRows.blocks
+    def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows, in order."""
+        return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
 
     def release(self) -> None:
         """Nothing is held."""

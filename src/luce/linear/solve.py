@@ -172,9 +172,7 @@ def minimize(
     if reason != "converged" and measure <= tol:
         reason = "converged"
     history[-1] |= {"objective": proof.value * objective.total, "gap": measure}
-    return Solution(
-        theta, proof, measure, reason == "converged", n_iter, method, reason, history
-    )
+    return Solution(theta, proof, measure, reason == "converged", n_iter, method, reason, history)
 
 
 def _proven(objective: Objective, proof: Certificate) -> float:
@@ -326,7 +324,9 @@ class _NewtonCG:
         start = rz
         # The gap is quadratic in the residual: stop where one more Newton step would be needed
         # anyway, and never ask for much more than tol does.
-        forcing = max(min(0.1, math.sqrt(max(measure, 0.0))) ** 2, min(0.01, 0.1 * tol / max(measure, 1e-300)))
+        forcing = max(
+            min(0.1, math.sqrt(max(measure, 0.0))) ** 2, min(0.01, 0.1 * tol / max(measure, 1e-300))
+        )
         for _ in range(250):
             Hp = product(p)
             curvature = float((p * Hp).sum())
