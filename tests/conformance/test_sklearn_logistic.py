@@ -1,11 +1,11 @@
 """scikit-learn's own tests of LogisticRegression, with SoftmaxRegression in its place.
 
 The source of ``sklearn/linear_model/tests/test_logistic.py`` is executed as it ships in the wheel,
-with three names swapped: ``LogisticRegression`` is ours, ``SOLVERS`` are ours, and the seed is fixed.
+with three names swapped: ``LogisticRegression`` is ours, ``SOLVERS`` are ours, the seed is fixed.
 Arguments that say how scikit-learn's solvers draw or share work (``random_state``, ``n_jobs``,
-``l1_ratio=0``, which is L2) are dropped; ``newton-cholesky`` runs as our ``newton-cg``. scikit-learn's
-``tol`` bounds the gradient and ours the gap, which goes with its square, so it is squared. What is
-deselected is written below, with the reason.
+``l1_ratio=0``, which is L2) are dropped; ``newton-cholesky`` runs as our ``newton-cg``.
+scikit-learn's ``tol`` bounds the gradient and ours the gap, which goes with its square, so it is
+squared. What is deselected is written below, with the reason.
 """
 
 import importlib.util
@@ -21,16 +21,14 @@ from luce import SoftmaxRegression
 SPEC = importlib.util.find_spec("sklearn.linear_model.tests.test_logistic")
 
 # Some of these tests also fit scikit-learn's LogisticRegressionCV, whose defaults are changing.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The (default value|fitted attributes).*:FutureWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:The default value.*:FutureWarning")
 
 # pattern of names → why these tests are not about us
 OTHER = {
     r"cv|CV|score|scoring|path": (
         "LogisticRegressionCV and the private path functions: ours has another interface"
     ),
-    r"liblinear|saga|sag_|intercept_scaling|newton_cholesky_fallback": "solvers that we do not have",
+    r"liblinear|saga|intercept_scaling|newton_cholesky_fallback": "solvers we do not have",
     r"elastic|l1|logreg_l1|sparsify": "penalties, and a format of coef_, that we do not have",
     r"deprecated|warns_with|c_inf": "deprecations and warnings of scikit-learn's own",
     r"callback": "scikit-learn's callbacks, which we do not take",
@@ -44,7 +42,7 @@ OTHER = {
     r"test_warm_start_converge_LR": "compares with the solver sag",
     r"test_penalty_none": "scikit-learn's warning that C is not used without a penalty",
     r"test_zero_max_iter": (
-        "max_iter=0 ends scikit-learn's Newton at W = b = 0, ours at the class frequencies' intercepts"
+        "max_iter=0 ends its Newton at W = b = 0, and ours at the class frequencies' intercepts"
     ),
 }
 
@@ -83,7 +81,7 @@ def global_random_seed():
 
 
 def test_reasons_are_all_needed():
-    """Every pattern of deselected tests still matches some, so the list does not outlive its use."""
+    """Every pattern of deselected tests still matches some: none outlives its use."""
     for pattern in OTHER:
         assert any(re.search(pattern, name) for name in NAMES), pattern
 

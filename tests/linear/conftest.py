@@ -33,7 +33,7 @@ def problem():
 def objective_of():
     """Return a function: scikit-learn's objective of a fitted model in float64, by its formula."""
 
-    def objective(model, X, y, C, weight=None, intercept=True):
+    def objective(model, X, y, C, weight=None):
         X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
         Z = X.astype(np.float64) @ model.coef_.astype(np.float64).T
         Z += model.intercept_

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luce import SoftmaxRegression
+from luce.linear.certificate import _certify
 
 TRAITS = ["plain", "ill-conditioned", "separable", "weighted", "collinear", "constant", "huge",
           "tiny", "rare", "offset", "few rows"]  # fmt: skip
@@ -54,7 +55,9 @@ def draw(seed, trait, K):
     precision=st.sampled_from(["float32", "float64"]),
     stop=st.integers(0, 12),
 )
-def test_gap_bounds_the_true_one(objective_of, seed, trait, K, C, link, intercept, precision, stop):
+def test_gap_bounds_the_true_one(  # noqa: PLR0917 - what hypothesis draws
+    objective_of, seed, trait, K, C, link, intercept, precision, stop
+):
     """Wherever the fit stops, f is above the optimum by no more than the gap it reports."""
     X, y, weight = draw(seed, trait, K)
     options = {"C": C, "link": link, "fit_intercept": intercept}
@@ -76,7 +79,7 @@ def test_gap_bounds_the_true_one(objective_of, seed, trait, K, C, link, intercep
 
 
 def test_gap_is_not_vacuous(problem):
-    """Near the optimum the gap is within a factor of a million of the truth, not merely above it."""
+    """Near the optimum the gap is within a factor of a million of the truth."""
     X, y = problem(N=400, D=8, K=5)
     best = SoftmaxRegression(precision="float64", tol=1e-13, max_iter=500).fit(X, y)
     some = SoftmaxRegression(precision="float64", tol=1e-3).fit(X, y)
@@ -86,11 +89,9 @@ def test_gap_is_not_vacuous(problem):
 
 def test_unbalanced_intercepts_are_paid_for(problem, objective_of):
     """A certificate at intercepts that are far from balanced still bounds the gap."""
-    from luce.linear.certificate import _certify
-
     X, y = problem(N=300, D=4, K=3)
     model = SoftmaxRegression()
-    rows, codes, weight = model._encode(*model._check_X_y(X, y), None)
+    rows, codes, weight = model._encode(*model._check_rows_and_labels(X, y), None)
     o = model._objective(rows, codes, weight, 1.0)
     best = SoftmaxRegression(precision="float64", tol=1e-13, max_iter=500).fit(X, y)
     low = best.objective_ / o.total

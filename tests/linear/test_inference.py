@@ -29,7 +29,7 @@ def information(model, X, C, weight=None):
 def test_errors_are_the_inverse_information(problem, K):
     """Without a penalty the errors are those of the pseudo-inverse of the information."""
     X, y = problem(N=300, D=3, K=K)
-    X = X + [0, 2, -1]
+    X = X + np.array([0, 2, -1])
     model = SoftmaxRegression(penalty=None, tol=1e-9).fit(X, y)
     coef, intercept = model.standard_errors(X)
     covariance = np.linalg.pinv(information(model, X, np.inf), hermitian=True)
@@ -49,7 +49,7 @@ def test_errors_with_a_penalty_are_the_posteriors(problem):
 
 
 def test_class_weights_need_y(problem):
-    """With class_weight the rows' weights follow from y: the errors are those of the same weights."""
+    """With class_weight the rows' weights follow from y: so do the errors."""
     X, y = problem(N=300, D=3, K=2)
     y = (y > 0) & (X[:, 0] > 0)
     model = SoftmaxRegression(class_weight="balanced", tol=1e-12).fit(X, y)

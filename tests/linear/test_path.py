@@ -10,6 +10,7 @@ from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKF
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError, DataError
+from luce.linear import precondition
 
 
 @pytest.mark.parametrize("shape", [(150, 5, 3), (150, 5, 2), (60, 90, 3)])
@@ -37,8 +38,6 @@ def test_path_is_the_separate_fits(problem, shape):
 
 def test_one_eigenproblem_for_each_fold(problem, monkeypatch):
     """The path of a fold computes its eigenbasis once, and the refit one more."""
-    from luce.linear import precondition
-
     count = []
     plain = precondition.eigenbasis
     monkeypatch.setattr(precondition, "eigenbasis", lambda o: count.append(1) or plain(o))

@@ -47,8 +47,8 @@ def toy(name, data_dir=None):
 @pytest.mark.parametrize("name", [*TOYS, "penguins"])
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
-def test_same_answer_as_scikit_learn(name, C, solver, truth, objective_of, request):
-    """Objective within 1e-9 in float64 and 1e-6 with float32 products; probabilities within 1e-5."""
+def test_same_answer_as_scikit_learn(name, C, solver, truth, objective_of, request):  # noqa: PLR0917
+    """Objective within 1e-9 (float64) or 1e-6 (float32 products), probabilities within 1e-5."""
     folder = request.getfixturevalue("data_dir") if name == "penguins" else None
     X, y = toy(name, folder)
     X = StandardScaler().fit_transform(X)
@@ -90,7 +90,7 @@ def test_one_vs_rest_is_scikit_learns(problem, truth):
     np.testing.assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=1e-6)
 
 
-def test_binary_is_the_two_row_softmax_at_half_the_C(problem):
+def test_binary_is_the_two_row_softmax_at_half_the_c(problem):
     """One sigmoid row w at C is the two-row softmax (-w/2, w/2) at C/2, as the docs derive."""
     X, y = problem(K=2)
     one = SoftmaxRegression(3.0, tol=1e-13, max_iter=500).fit(X, y)
@@ -292,7 +292,7 @@ def test_cuda_tensors_stay_there(problem):
 
 
 def test_restored_attributes_predict(problem):
-    """An estimator given coef_, intercept_, classes_ and n_features_in_ predicts as the original."""
+    """Given coef_, intercept_, classes_ and n_features_in_, an estimator predicts."""
     X, y = problem()
     model = SoftmaxRegression().fit(X, y)
     restored = SoftmaxRegression(**model.get_params())

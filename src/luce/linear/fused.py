@@ -7,6 +7,9 @@ split over threads in fixed chunks and the partial sums added in order: the same
 gives the same bits.
 """
 
+# ruff: noqa: PLR0917 - kernels: Numba infers types, and takes arguments by place
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
 from __future__ import annotations
 
 import os
@@ -28,7 +31,7 @@ _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denor
 
 
 @njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
-def _logits(rows, W, z):  # type: ignore[no-untyped-def]
+def _logits(rows, W, z):
     """Set z (4, K') to rows (4, D) times Wᵀ, four rows by four classes at a time in registers."""
     zero = rows.dtype.type(0)
     x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
@@ -67,7 +70,7 @@ def _logits(rows, W, z):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
-def _add_outer(rows, z, G):  # type: ignore[no-untyped-def]
+def _add_outer(rows, z, G):
     """Add zᵀ rows to G (K', D)."""
     x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
     for k in range(0, G.shape[0], 4):
@@ -85,7 +88,7 @@ def _add_outer(rows, z, G):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _softmax_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]
+def _softmax_residual(z, bias, K, t, w, logs):
     """Turn one row of logits into w (p - onehot(t)); return w times the loss.
 
     Where logs (2, K) is given, w log p is added to its first row.
@@ -117,7 +120,7 @@ def _softmax_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _sigmoid_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]
+def _sigmoid_residual(z, bias, K, t, w, logs):
     """Turn one row of logits into w (σ(z) - y); return w times the loss of all K sigmoids.
 
     Where logs (2, K) is given, w log p is added to its first row and w log(1 - p) to its second.
@@ -141,7 +144,7 @@ def _sigmoid_residual(z, bias, K, t, w, logs):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g, logs):  # type: ignore[no-untyped-def]
+def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g, logs):
     """Add the gradient of these rows to G (K', D) and g (K'), both float64; return their loss."""
     n, D = X.shape
     rows = np.zeros((4, D), W.dtype)
@@ -177,7 +180,7 @@ def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g, logs):  # type: ignore
 
 
 @njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
-def _sparse_rows(indptr, indices, data, first, Wt, Z):  # type: ignore[no-untyped-def]
+def _sparse_rows(indptr, indices, data, first, Wt, Z):
     for i in range(Z.shape[0]):
         row = Z[i]
         row[:] = 0
@@ -189,7 +192,7 @@ def _sparse_rows(indptr, indices, data, first, Wt, Z):  # type: ignore[no-untype
 
 
 @njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
-def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):  # type: ignore[no-untyped-def]
+def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):
     for i in range(R.shape[0]):
         for at in range(indptr[first + i], indptr[first + i + 1]):
             x = data[at]

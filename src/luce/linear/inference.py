@@ -62,9 +62,9 @@ def standard_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the standard errors of ``coef_`` and ``intercept_``, in their shapes.
 
-    The Hessian of scikit-learn's objective at the coefficients is inverted; where the softmax leaves
-    a direction free (the same vector added to all classes, without a penalty) the errors are those
-    of the sum-to-zero form. The parameters are those of
+    The Hessian of scikit-learn's objective at the coefficients is inverted; where the softmax
+    leaves a direction free (the same vector added to all classes, without a penalty) the errors are
+    those of the sum-to-zero form. The parameters are those of
     `SoftmaxRegression.standard_errors`.
     """
     check_is_fitted(model)
@@ -78,7 +78,7 @@ def standard_errors(
         )
     if model.class_weight is not None and y is None:
         raise ArgumentError(f"{name}: with class_weight, standard_errors needs y: pass it.")
-    X = model._check_X(X)  # noqa: SLF001 - this file is the estimator's, moved out of it
+    X = model._check_rows(X)  # noqa: SLF001 - this file is the estimator's, moved out of it
     N = X.shape[0]
     # The curvature of these losses does not depend on y, only the class weights do.
     labels = np.resize(model.classes_, N) if y is None else np.asarray(y)

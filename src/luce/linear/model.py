@@ -65,7 +65,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def decision_function(self, X: Any) -> Any:
         """Return the logits, shape (N, K), or (N,) for two classes: above 0 is ``classes_[1]``."""
         check_is_fitted(self)
-        return _like(X, self._logits(self._check_X(X)))
+        return _like(X, self._logits(self._check_rows(X)))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, shape (N,)."""
@@ -77,12 +77,12 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, shape (N, K), in the order of ``classes_``."""
         check_is_fitted(self)
-        return _like(X, self._log_proba(self._logits(self._check_X(X))).exp())
+        return _like(X, self._log_proba(self._logits(self._check_rows(X))).exp())
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of ``predict_proba``, finite where that rounds to 0."""
         check_is_fitted(self)
-        return _like(X, self._log_proba(self._logits(self._check_X(X))))
+        return _like(X, self._log_proba(self._logits(self._check_rows(X))))
 
     def standard_errors(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Return the standard errors of coefficients and intercepts, from the data of the fit.
@@ -107,7 +107,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         With L2 they are the posterior's spread for a normal prior of variance C: the shrinkage's
         bias is not in them.
         """
-        from luce.linear.inference import standard_errors
+        from luce.linear.inference import standard_errors  # noqa: PLC0415 - it imports this file
 
         return standard_errors(self, X, y, sample_weight)
 
@@ -116,7 +116,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters are those of `standard_errors`.
         """
-        from luce.linear.inference import summary
+        from luce.linear.inference import summary  # noqa: PLC0415 - as above
 
         return summary(self, X, y, sample_weight)
 
@@ -157,7 +157,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{name}: max_iter must be a whole number of at least 0, got {self.max_iter!r}."
             )
 
-    def _check_X_y(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+    def _check_rows_and_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Validate as scikit-learn does, except for finiteness: the first pass sees that."""
         if isinstance(y, torch.Tensor):
             y = y.cpu().numpy()
@@ -172,7 +172,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         return self._move(X), y
 
-    def _check_X(self, X: Any) -> Any:
+    def _check_rows(self, X: Any) -> Any:
         if isinstance(X, torch.Tensor):
             self._check_tensor(X, fitting=False)
             return X
@@ -235,7 +235,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not np.all(weights > 0):
             empty = self.classes_.tolist()[int(np.argmin(weights))]
             raise DataError(
-                f"{name}: all weights of class {empty!r} are zero: drop its rows, or give it weight."
+                f"{name}: all weights of class {empty!r} are zero: drop its rows or give it weight."
             )
         rows = as_rows(X)
         device = rows.device
@@ -311,7 +311,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         name = type(self).__name__
         if objective.penalty == 0 and objective.separates(solution.theta):
             warnings.warn(
-                f"{name}: the classes are separable, so without a penalty no finite optimum exists; "
+                f"{name}: the classes are separable, so without a penalty there is no optimum; "
                 f"the coefficients are where the solver stopped, after {solution.n_iter} "
                 "iterations. Set penalty='l2', or remove the features that give the class away.",
                 ConvergenceWarning,
@@ -337,7 +337,8 @@ _SINGLE = (np.dtype(np.float32), torch.float32)
 
 def is_number(value: Any) -> bool:
     """Say whether a value is a real number, and not NaN."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and not math.isnan(value)
 
 
 def _suits_float32(objective: Objective, tol: float) -> bool:

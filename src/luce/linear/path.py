@@ -124,7 +124,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         """
         self._check_parameters()
         self.Cs_ = self._candidates()
-        X, y = self._check_X_y(X, y)
+        X, y = self._check_rows_and_labels(X, y)
         rows, codes, weight = self._encode(X, y, sample_weight)
         splitter = check_cv(self.cv, y, classifier=True)
         folds = list(splitter.split(np.empty((len(y), 0)), y))
@@ -169,7 +169,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 self.converged_, self.duality_gap_ = not short, float("nan")
         if short:
             warnings.warn(
-                f"SoftmaxRegressionCV: {len(short)} of {self.scores_.size} fits of the path stopped "
+                f"SoftmaxRegressionCV: {len(short)} of {self.scores_.size} fits of the path ended "
                 f"above tol={self.tol:g}, the first at {short[0]}: raise max_iter, or scale the "
                 "features (sklearn.preprocessing.StandardScaler).",
                 ConvergenceWarning,

@@ -9,6 +9,7 @@ handed back as soon as their block is done.
 from __future__ import annotations
 
 import mmap
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
@@ -30,14 +31,10 @@ def writable_view(array: np.ndarray) -> np.ndarray:
     if array.flags.writeable:
         return array
 
-    class View:
-        owner = array  # keeps the memory alive
-        __array_interface__ = {
-            **array.__array_interface__,
-            "data": (array.__array_interface__["data"][0], False),
-        }
-
-    return np.asarray(View())
+    interface = dict(array.__array_interface__)
+    interface["data"] = (interface["data"][0], False)
+    # NumPy keeps the object, and with it the memory, alive.
+    return np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
 
 
 def _ranges(n: int, step: int) -> Iterator[tuple[int, int]]:
@@ -202,15 +199,15 @@ class SparseRows:
 
     def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
-        from luce.linear.fused import sparse_project
+        from luce.linear.fused import sparse_project  # noqa: PLC0415 - as in objective
 
         Z = np.empty((j - i, W.shape[1]), _NUMPY[W.dtype])
         sparse_project(self._csr(), i, W.numpy(), Z, torch.get_num_threads())
         return torch.from_numpy(Z)
 
-    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
+    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:  # noqa: ARG002
         """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
-        from luce.linear.fused import sparse_accumulate
+        from luce.linear.fused import sparse_accumulate  # noqa: PLC0415 - as in objective
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
         sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), torch.get_num_threads())
@@ -224,7 +221,7 @@ class SparseRows:
         wide: bool = False,  # noqa: ARG002 - they always are
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return zeros, and the weighted column sums of X and of its square."""
-        N, D = self.shape
+        D = self.shape[1]
         w = np.repeat(weight.numpy(), np.diff(self.X.indptr))
         one = np.bincount(self.X.indices, w * self._data, minlength=D)
         w *= np.square(self._data, dtype=np.float64)
