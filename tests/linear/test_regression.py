@@ -249,6 +249,30 @@ def test_memory_map_is_the_array(tmp_path):
     assert np.array_equal(one.predict_proba(X), two.predict_proba(mapped))
 
 
+def test_what_was_written_to_a_copy_on_write_map_stays(tmp_path):
+    """Handing pages back spares a map of mode "c", whose changes live nowhere else."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "X.npy", np.zeros((30_000, 20)))
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="c")
+    mapped[:] = rng.normal(size=mapped.shape)
+    before = np.array(mapped)
+    SoftmaxRegression(0.1).fit(mapped, rng.integers(0, 2, 30_000))
+    assert np.array_equal(mapped, before)
+
+
+def test_pages_of_a_map_are_handed_back(tmp_path):
+    """A pass over a map of 150 MB leaves only a few of its pages in memory."""
+    if not os.path.exists("/proc/self/smaps"):  # noqa: PTH110
+        pytest.skip("needs /proc")
+    np.save(tmp_path / "X.npy", np.ones((200_000, 100)))
+    rows = as_rows(np.asarray(np.load(tmp_path / "X.npy", mmap_mode="r")))
+    rows.column_sums(torch.ones(200_000, dtype=torch.float64))
+    with open("/proc/self/smaps") as smaps:  # noqa: PTH123
+        lines = smaps.read().split("X.npy")[1].splitlines()
+    resident = next(int(line.split()[1]) for line in lines if line.startswith("Rss"))
+    assert resident < 16_000
+
+
 def test_frames_bring_their_names(problem):
     """pandas and polars frames give the same model, and names are checked at predict."""
     X, y = problem(D=3)

@@ -43,10 +43,13 @@ def _ranges(n: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def _memory_map(array: np.ndarray) -> mmap.mmap | None:
-    """Return the map that an array is a view of, if it is one."""
+    """Return the map that an array is a view of, if its pages can be handed back.
+
+    Those of a copy-on-write map cannot: what was written to it lives nowhere else.
+    """
     base: Any = array
     while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap):
+        if isinstance(base, np.memmap) and base.mode != "c":
             return cast("mmap.mmap | None", getattr(base, "_mmap", None))
         base = base.base
     return None
