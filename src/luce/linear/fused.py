@@ -7,8 +7,12 @@ split over threads in fixed chunks and the partial sums added in order: the same
 gives the same bits.
 """
 
+# ruff: noqa: PLR0917 - kernels: Numba infers types, and takes arguments by place
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -26,8 +30,8 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
 
 
-@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _logits(rows, W, z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0914
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _logits(rows, W, z):
     """Set z (4, K') to rows (4, D) times Wᵀ, four rows by four classes at a time in registers."""
     zero = rows.dtype.type(0)
     x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
@@ -65,8 +69,8 @@ def _logits(rows, W, z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         z[3, k], z[3, k + 1], z[3, k + 2], z[3, k + 3] = a30, a31, a32, a33
 
 
-@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _add_outer(rows, z, G):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _add_outer(rows, z, G):
     """Add zᵀ rows to G (K', D)."""
     x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
     for k in range(0, G.shape[0], 4):
@@ -83,9 +87,12 @@ def _add_outer(rows, z, G):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN
             g3[j] += a03 * b0 + a13 * b1 + a23 * b2 + a33 * b3
 
 
-@njit(nogil=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _softmax_residual(z, bias, K, t, w):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Turn one row of logits into w (p - onehot(t)); return w times the loss."""
+@njit(nogil=True, error_model="numpy", cache=True)
+def _softmax_residual(z, bias, K, t, w, logs):
+    """Turn one row of logits into w (p - onehot(t)); return w times the loss.
+
+    Where logs (2, K) is given, w log p is added to its first row.
+    """
     one = z.dtype.type(1)
     top = z[0] + bias[0]
     for k in range(K):
@@ -94,6 +101,8 @@ def _softmax_residual(z, bias, K, t, w):  # type: ignore[no-untyped-def]  # noqa
     picked = z[t] - top
     other = z.dtype.type(0)
     low = z.dtype.type(_LOWEST)
+    if len(logs):
+        logs[0, :K] += w * z[:K]
     for k in range(K):
         z[k] = np.exp(max(z[k] - top, low))
         if k != t:
@@ -101,6 +110,8 @@ def _softmax_residual(z, bias, K, t, w):  # type: ignore[no-untyped-def]  # noqa
     total = other + z[t]
     # log1p keeps the loss of a well-classified row exact: in float32, 1 + other is 1.
     loss = np.log1p(other) if picked == 0 else np.log(total) - picked
+    if len(logs):
+        logs[0, :K] -= w * (top + np.log(total))
     scale = z.dtype.type(w) * (one / total)
     for k in range(K):
         z[k] *= scale
@@ -108,9 +119,12 @@ def _softmax_residual(z, bias, K, t, w):  # type: ignore[no-untyped-def]  # noqa
     return w * loss
 
 
-@njit(nogil=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _sigmoid_residual(z, bias, K, t, w):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Turn one row of logits into w (σ(z) - y); return w times the loss of all K sigmoids."""
+@njit(nogil=True, error_model="numpy", cache=True)
+def _sigmoid_residual(z, bias, K, t, w, logs):
+    """Turn one row of logits into w (σ(z) - y); return w times the loss of all K sigmoids.
+
+    Where logs (2, K) is given, w log p is added to its first row and w log(1 - p) to its second.
+    """
     one = z.dtype.type(1)
     low = z.dtype.type(_LOWEST)
     loss = 0.0
@@ -120,14 +134,17 @@ def _sigmoid_residual(z, bias, K, t, w):  # type: ignore[no-untyped-def]  # noqa
         # The margin m: the loss is log(1 + exp(-m)), its derivative -σ(-m).
         m = v if positive else -v
         e = np.exp(max(-abs(m), low))
+        if len(logs):
+            logs[0, k] -= w * (np.log1p(e) + max(-v, z.dtype.type(0)))
+            logs[1, k] -= w * (np.log1p(e) + max(v, z.dtype.type(0)))
         loss += np.log1p(e) + max(-m, z.dtype.type(0))
         p = (e if m > 0 else one) / (one + e)
         z[k] = z.dtype.type(w) * (-p if positive else p)
     return w * loss
 
 
-@njit(nogil=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, error_model="numpy", cache=True)
+def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g, logs):
     """Add the gradient of these rows to G (K', D) and g (K'), both float64; return their loss."""
     n, D = X.shape
     rows = np.zeros((4, D), W.dtype)
@@ -145,9 +162,9 @@ def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g):  # type: ignore[no-un
             if i + r >= n:
                 z[r] = 0
             elif softmax:
-                loss += _softmax_residual(z[r], bias, K, y[i + r], weight[i + r])
+                loss += _softmax_residual(z[r], bias, K, y[i + r], weight[i + r], logs)
             else:
-                loss += _sigmoid_residual(z[r], bias, K, y[i + r], weight[i + r])
+                loss += _sigmoid_residual(z[r], bias, K, y[i + r], weight[i + r], logs)
             z[r, K:] = 0
             for k in range(K):
                 g[k] += z[r, k]
@@ -162,8 +179,8 @@ def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g):  # type: ignore[no-un
     return loss
 
 
-@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _sparse_rows(indptr, indices, data, first, Wt, Z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _sparse_rows(indptr, indices, data, first, Wt, Z):
     for i in range(Z.shape[0]):
         row = Z[i]
         row[:] = 0
@@ -174,8 +191,8 @@ def _sparse_rows(indptr, indices, data, first, Wt, Z):  # type: ignore[no-untype
                 row[k] += x * column[k]
 
 
-@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
-def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):
     for i in range(R.shape[0]):
         for at in range(indptr[first + i], indptr[first + i + 1]):
             x = data[at]
@@ -192,30 +209,35 @@ def dense_pass(
     weight: np.ndarray,
     link: str,
     threads: int,
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the loss, Rᵀ X (K, D) and the sum of R (K,) over C-contiguous rows X.
+    *,
+    logs: bool = False,
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the loss, Rᵀ X (K, D), the sum of R (K,) and of log p and log(1 - p) (2, K).
 
-    R holds the weighted residuals p - y; sums are float64, products in the dtype of W.
+    X is C-contiguous, R holds the weighted residuals p - y. Sums are float64, products in the dtype
+    of W. The last is empty unless ``logs``; its second row is for sigmoids.
     """
     K, D = W.shape
     padded = -(-K // 4) * 4
     W = np.concatenate([W, np.zeros((padded - K, D), W.dtype)])
     cuts = np.linspace(0, len(X), threads + 1).astype(int)
 
-    def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray]:
+    def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         a, b = cuts[part], cuts[part + 1]
         G, g = np.zeros((padded, D)), np.zeros(padded)
+        L = np.zeros((2 if logs else 0, K))
         softmax = link == "softmax"
-        loss = _dense_chunk(X[a:b], W, bias, K, y[a:b], weight[a:b], softmax, G, g)
-        return loss, G, g
+        loss = _dense_chunk(X[a:b], W, bias, K, y[a:b], weight[a:b], softmax, G, g, L)
+        return loss, G, g, L
 
     parts = _run(chunk, threads)
-    loss, G, g = parts[0]
+    loss, G, g, L = parts[0]
     for more in parts[1:]:
         loss += more[0]
         G += more[1]
         g += more[2]
-    return loss, G[:K], g[:K]
+        L += more[3]
+    return loss, G[:K], g[:K], L
 
 
 def sparse_project(
@@ -250,7 +272,7 @@ def sparse_accumulate(
 
 
 @lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a fork has no threads
     return ThreadPoolExecutor(threads, thread_name_prefix="luce-linear")
 
 
@@ -258,5 +280,5 @@ def _run(work: Callable[[int], Any], threads: int) -> list[Any]:
     """Run work(0) … work(threads - 1) at once; results in order."""
     if threads == 1:
         return [work(0)]
-    parts: Iterable[Any] = _pool(threads).map(work, range(threads))
+    parts: Iterable[Any] = _pool(threads, os.getpid()).map(work, range(threads))
     return list(parts)

@@ -65,23 +65,24 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def decision_function(self, X: Any) -> Any:
         """Return the logits, shape (N, K), or (N,) for two classes: above 0 is ``classes_[1]``."""
         check_is_fitted(self)
-        return _like(X, self._logits(self._check_X(X)))
+        return _like(X, self._logits(self._check_rows(X)))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, shape (N,)."""
         scores = _numpy(self.decision_function(X))
         codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return np.asarray(self.classes_)[codes]
+        labels: np.ndarray = np.asarray(self.classes_)[codes]
+        return labels
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, shape (N, K), in the order of ``classes_``."""
         check_is_fitted(self)
-        return _like(X, self._log_proba(self._logits(self._check_X(X))).exp())
+        return _like(X, self._log_proba(self._logits(self._check_rows(X))).exp())
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of ``predict_proba``, finite where that rounds to 0."""
         check_is_fitted(self)
-        return _like(X, self._log_proba(self._logits(self._check_X(X))))
+        return _like(X, self._log_proba(self._logits(self._check_rows(X))))
 
     def standard_errors(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Return the standard errors of coefficients and intercepts, from the data of the fit.
@@ -106,7 +107,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         With L2 they are the posterior's spread for a normal prior of variance C: the shrinkage's
         bias is not in them.
         """
-        from luce.linear.inference import standard_errors
+        from luce.linear.inference import standard_errors  # noqa: PLC0415 - it imports this file
 
         return standard_errors(self, X, y, sample_weight)
 
@@ -115,7 +116,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters are those of `standard_errors`.
         """
-        from luce.linear.inference import summary
+        from luce.linear.inference import summary  # noqa: PLC0415 - as above
 
         return summary(self, X, y, sample_weight)
 
@@ -156,7 +157,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{name}: max_iter must be a whole number of at least 0, got {self.max_iter!r}."
             )
 
-    def _check_X_y(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+    def _check_rows_and_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Validate as scikit-learn does, except for finiteness: the first pass sees that."""
         if isinstance(y, torch.Tensor):
             y = y.cpu().numpy()
@@ -171,7 +172,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         return self._move(X), y
 
-    def _check_X(self, X: Any) -> Any:
+    def _check_rows(self, X: Any) -> Any:
         if isinstance(X, torch.Tensor):
             self._check_tensor(X, fitting=False)
             return X
@@ -217,7 +218,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise DataError(
                 f"{name}: needs rows of at least two classes, but the data contains only one "
-                f"class: {self.classes_[0]!r}."
+                f"class: {self.classes_.tolist()[0]!r}."
             )
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
         if (weight < 0).any():
@@ -232,9 +233,9 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             weight *= each[codes]
         weights = np.bincount(codes, weight, minlength=len(self.classes_))
         if not np.all(weights > 0):
-            empty = self.classes_[np.argmin(weights)]
+            empty = self.classes_.tolist()[int(np.argmin(weights))]
             raise DataError(
-                f"{name}: all weights of class {empty!r} are zero: drop its rows, or give it weight."
+                f"{name}: all weights of class {empty!r} are zero: drop its rows or give it weight."
             )
         rows = as_rows(X)
         device = rows.device
@@ -290,13 +291,9 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         theta = solution.theta
         W, b = theta[:, :-1], objective.bias(theta)
         if objective.link == "softmax":
+            # The loss does not see what all classes share, and the optimum has none of it.
+            W = W - W.mean(0)
             b = b - b.mean()
-            if objective.penalty == 0:
-                W = W - W.mean(
-                    0
-                )  # the loss does not see it; the sum-to-zero form is scikit-learn's
-                b = objective.bias(torch.cat([W, theta[:, -1:]], 1))
-                b = b - b.mean()
         if not self.fit_intercept:
             b = torch.zeros_like(b)
         self.coef_ = W.cpu().numpy().astype(dtype)
@@ -314,7 +311,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         name = type(self).__name__
         if objective.penalty == 0 and objective.separates(solution.theta):
             warnings.warn(
-                f"{name}: the classes are separable, so without a penalty no finite optimum exists; "
+                f"{name}: the classes are separable, so without a penalty there is no optimum; "
                 f"the coefficients are where the solver stopped, after {solution.n_iter} "
                 "iterations. Set penalty='l2', or remove the features that give the class away.",
                 ConvergenceWarning,
@@ -340,7 +337,8 @@ _SINGLE = (np.dtype(np.float32), torch.float32)
 
 def is_number(value: Any) -> bool:
     """Say whether a value is a real number, and not NaN."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and not math.isnan(value)
 
 
 def _suits_float32(objective: Objective, tol: float) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from luce.linear.rows import DenseRows, SparseRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from luce.linear.rows import Rows
 
@@ -117,14 +117,18 @@ class Objective:
         """Return b = c - Wμ, the intercept for features that are not centred."""
         return theta[:, -1] - theta[:, :-1] @ self.mean
 
-    def value_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
-        """Return F(Θ) and ∇F(Θ), shape (K, D + 1)."""
+    def value_gradient(self, theta: Tensor, logs: Tensor | None = None) -> tuple[float, Tensor]:
+        """Return F(Θ) and ∇F(Θ), shape (K, D + 1).
+
+        To ``logs`` (2, K), if given, are added the weighted sums of log p and, for sigmoids, of
+        log(1 - p).
+        """
         W = theta[:, :-1]
-        gradient = self._fused(theta) if self._can_fuse() else self._by_blocks(theta)
-        loss, G, g = gradient
+        one_pass = self._fused if self._can_fuse() else self._by_blocks
+        loss, G, g = one_pass(theta, logs)
         out = torch.empty_like(theta)
         out[:, :-1] = self._gradient_W(G, g, W)
-        out[:, -1] = g / self.total if self.fit_intercept else 0.0
+        out[:, -1] = self._gradient_c(g)
         return loss / self.total + 0.5 * self.penalty * float(W.square().sum()), out
 
     def along(self, theta: Tensor, d: Tensor) -> Callable[[float], tuple[float, float]]:
@@ -168,19 +172,19 @@ class Objective:
             self.rows.release()
             out = torch.empty_like(V)
             out[:, :-1] = self._gradient_W(G, g, V[:, :-1])
-            out[:, -1] = g / self.total if self.fit_intercept else 0.0
+            out[:, -1] = self._gradient_c(g)
             return out
 
         return product
 
     def logits(
         self, theta: Tensor, *, probabilities: bool = False
-    ) -> Callable[[], list[tuple[int, int, Tensor]] | object]:
+    ) -> Callable[[], Iterable[tuple[int, int, Tensor]]]:
         """Return a function that iterates over (i, j, Z[i:j]): kept if they fit, else computed."""
         W = self.rows.prepare(theta[:, :-1], self.dtype)
         bias = self.bias(theta).to(self.dtype)
 
-        def compute():  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def compute() -> Iterator[tuple[int, int, Tensor]]:
             for i, j in self.rows.blocks(self.n_rows, self.dtype):
                 Z = self.rows.project(i, j, W).add_(bias)
                 yield i, j, self.probabilities(Z) if probabilities else Z
@@ -246,29 +250,48 @@ class Objective:
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
 
     def _gradient_W(self, G: Tensor, g: Tensor, W: Tensor) -> Tensor:  # noqa: N802
-        out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total).add_(W, alpha=self.penalty)
+        out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total)
+        if self.link == "softmax":
+            out -= out.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
+        out.add_(W, alpha=self.penalty)
         out[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
         return out
 
-    def _empty_gradient(self) -> tuple[Tensor, Tensor]:
-        kind = {"dtype": torch.float64, "device": self.device}
-        G = torch.zeros(self.n_features, self.n_rows, **kind).T  # type: ignore[arg-type]
-        if isinstance(self.rows, DenseRows):
-            G = G.contiguous()
-        return G, torch.zeros(self.n_rows, **kind)  # type: ignore[arg-type]
+    def _gradient_c(self, g: Tensor) -> Tensor:
+        if not self.fit_intercept:
+            return torch.zeros_like(g)
+        g = g / self.total
+        return g - g.mean() if self.link == "softmax" else g
 
-    def _by_blocks(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+    def _empty_gradient(self) -> tuple[Tensor, Tensor]:
+        K, D = self.n_rows, self.n_features
+        if isinstance(self.rows, SparseRows):  # its products add to columns
+            G = torch.zeros(D, K, dtype=torch.float64).T
+        else:
+            G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
+        return G, torch.zeros(K, dtype=torch.float64, device=self.device)
+
+    def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
         G, g = self._empty_gradient()
         W = self.rows.prepare(theta[:, :-1], self.dtype)
         bias = self.bias(theta).to(self.dtype)
         loss = 0.0
         for i, j in self.rows.blocks(self.n_rows, self.dtype):
             Z = self.rows.project(i, j, W).add_(bias)
+            if logs is not None:
+                self._add_logs(Z, self.weight[i:j], logs)
             loss += residual(Z, self.target[i:j], self.weight[i:j], self.link)
             self.rows.accumulate(i, j, Z, G)
             g += Z.sum(0, dtype=torch.float64)
         self.rows.release()
         return loss, G, g
+
+    def _add_logs(self, Z: Tensor, weight: Tensor, logs: Tensor) -> None:
+        if self.link == "softmax":
+            logs[0] += weight @ torch.log_softmax(Z, 1).double()
+        else:
+            logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
+            logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
 
     def _can_fuse(self) -> bool:
         if not isinstance(self.rows, DenseRows) or not isinstance(self.rows.X, np.ndarray):
@@ -281,8 +304,8 @@ class Objective:
             and X.dtype in (np.float32, np.float64, np.uint8)
         )
 
-    def _fused(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
-        from luce.linear.fused import dense_pass
+    def _fused(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
+        from luce.linear.fused import dense_pass  # noqa: PLC0415 - Numba loads when it is used
 
         X = self.rows.X
         assert isinstance(X, np.ndarray)  # noqa: S101 - for mypy: _can_fuse said so
@@ -292,14 +315,16 @@ class Objective:
         loss = 0.0
         for i in range(0, X.shape[0], step):
             j = min(i + step, X.shape[0])
-            part, more_G, more_g = dense_pass(
+            part, more_G, more_g, more_logs = dense_pass(
                 np.asarray(X[i:j]), W, bias, self.target[i:j].numpy(),
-                self.weight[i:j].numpy(), self.link, torch.get_num_threads(),
+                self.weight[i:j].numpy(), self.link, torch.get_num_threads(), logs=logs is not None,
             )  # fmt: skip
             self.rows.hand_back(i, j)  # type: ignore[union-attr]
             loss += part
             G += torch.from_numpy(more_G)
             g += torch.from_numpy(more_g)
+            if logs is not None:
+                logs += torch.from_numpy(more_logs)
         return loss, G, g
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -125,7 +124,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         """
         self._check_parameters()
         self.Cs_ = self._candidates()
-        X, y = self._check_X_y(X, y)
+        X, y = self._check_rows_and_labels(X, y)
         rows, codes, weight = self._encode(X, y, sample_weight)
         splitter = check_cv(self.cv, y, classifier=True)
         folds = list(splitter.split(np.empty((len(y), 0)), y))
@@ -170,7 +169,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 self.converged_, self.duality_gap_ = not short, float("nan")
         if short:
             warnings.warn(
-                f"SoftmaxRegressionCV: {len(short)} of {self.scores_.size} fits of the path stopped "
+                f"SoftmaxRegressionCV: {len(short)} of {self.scores_.size} fits of the path ended "
                 f"above tol={self.tol:g}, the first at {short[0]}: raise max_iter, or scale the "
                 "features (sklearn.preprocessing.StandardScaler).",
                 ConvergenceWarning,
@@ -180,7 +179,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
 
     def _candidates(self) -> np.ndarray:
         Cs = self.Cs
-        if isinstance(Cs, numbers.Integral) and not isinstance(Cs, bool) and Cs > 0:
+        if isinstance(Cs, (int, np.integer)) and not isinstance(Cs, bool) and Cs > 0:
             return np.logspace(-4, 4, int(Cs))
         values = list(Cs) if np.iterable(Cs) and not isinstance(Cs, str) else []
         if not values or not all(is_number(C) and 0 < C < np.inf for C in values):
@@ -193,7 +192,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
     def _check_fold(self, fold: int, codes: torch.Tensor, weight: torch.Tensor) -> None:
         weights = torch.bincount(codes, weight, minlength=len(self.classes_))
         if not bool((weights > 0).all()):
-            lacking = self.classes_[int(weights.argmin())]
+            lacking = self.classes_.tolist()[int(weights.argmin())]
             raise DataError(
                 f"SoftmaxRegressionCV: the training rows of fold {fold} have no example of class "
                 f"{lacking!r}: use fewer or stratified folds, or merge rare classes."

@@ -1,7 +1,8 @@
 """Preconditioners: the Hessian, as exactly as is cheap to invert.
 
-A small problem has the Hessian itself, of a sample of rows. Otherwise it is taken at W = 0: there the Hessian is S ⊗ Cov + λI, with S = diag(π) - ππᵀ over classes and Cov the covariance of the
-features: two small eigenproblems apply its inverse. As the fit moves on, S is replaced by
+A small problem has the Hessian itself, of a sample of rows. Otherwise it is taken at W = 0: there
+it is S ⊗ Cov + λI, with S = diag(π) - ππᵀ over classes and Cov the covariance of the features, and
+two small eigenproblems apply its inverse. As the fit moves on, S is replaced by
 mean(diag p - p pᵀ). The intercepts are one more feature, of variance 1 and without penalty.
 """
 

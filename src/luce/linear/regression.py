@@ -156,7 +156,7 @@ class SoftmaxRegression(SoftmaxModel):
         self._check_parameters()
         if not is_number(self.C) or not self.C > 0:
             raise ArgumentError(f"SoftmaxRegression: C must be a number above 0, got {self.C!r}.")
-        X, y = self._check_X_y(X, y)
+        X, y = self._check_rows_and_labels(X, y)
         rows, codes, weight = self._encode(X, y, sample_weight)
         objective = self._objective(
             rows, codes, weight, math.inf if self.penalty is None else self.C

@@ -9,6 +9,7 @@ handed back as soon as their block is done.
 from __future__ import annotations
 
 import mmap
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DenseRows", "Rows", "SparseRows"]
+__all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
 
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
@@ -30,21 +31,25 @@ def writable_view(array: np.ndarray) -> np.ndarray:
     if array.flags.writeable:
         return array
 
-    class View:
-        owner = array  # keeps the memory alive
-        __array_interface__ = {
-            **array.__array_interface__,
-            "data": (array.__array_interface__["data"][0], False),
-        }
+    interface = dict(array.__array_interface__)
+    interface["data"] = (interface["data"][0], False)
+    # NumPy keeps the object, and with it the memory, alive.
+    return np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
 
-    return np.asarray(View())
+
+def _ranges(n: int, step: int) -> Iterator[tuple[int, int]]:
+    for i in range(0, n, step):
+        yield i, min(i + step, n)
 
 
 def _memory_map(array: np.ndarray) -> mmap.mmap | None:
-    """Return the map that an array is a view of, if it is one."""
+    """Return the map that an array is a view of, if its pages can be handed back.
+
+    Those of a copy-on-write map cannot: what was written to it lives nowhere else.
+    """
     base: Any = array
     while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap):
+        if isinstance(base, np.memmap) and base.mode != "c":
             return cast("mmap.mmap | None", getattr(base, "_mmap", None))
         base = base.base
     return None
@@ -142,9 +147,7 @@ class DenseRows:
 
     def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order."""
-        step = self.block_rows(n_rows, dtype)
-        for i in range(0, self.shape[0], step):
-            yield i, min(i + step, self.shape[0])
+        return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
 
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         """Return the rows of ``index`` (a sample) as a tensor of ``dtype``."""
@@ -186,7 +189,9 @@ class SparseRows:
         """Return how many rows a block has when each carries ``n_rows`` logits."""
         return max(256, (16 << 20) // (n_rows * dtype.itemsize))
 
-    blocks = DenseRows.blocks
+    def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows, in order."""
+        return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
 
     def release(self) -> None:
         """Nothing is held."""
@@ -197,15 +202,15 @@ class SparseRows:
 
     def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
-        from luce.linear.fused import sparse_project
+        from luce.linear.fused import sparse_project  # noqa: PLC0415 - as in objective
 
         Z = np.empty((j - i, W.shape[1]), _NUMPY[W.dtype])
         sparse_project(self._csr(), i, W.numpy(), Z, torch.get_num_threads())
         return torch.from_numpy(Z)
 
-    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
+    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:  # noqa: ARG002
         """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
-        from luce.linear.fused import sparse_accumulate
+        from luce.linear.fused import sparse_accumulate  # noqa: PLC0415 - as in objective
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
         sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), torch.get_num_threads())
@@ -219,7 +224,7 @@ class SparseRows:
         wide: bool = False,  # noqa: ARG002 - they always are
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return zeros, and the weighted column sums of X and of its square."""
-        N, D = self.shape
+        D = self.shape[1]
         w = np.repeat(weight.numpy(), np.diff(self.X.indptr))
         one = np.bincount(self.X.indices, w * self._data, minlength=D)
         w *= np.square(self._data, dtype=np.float64)

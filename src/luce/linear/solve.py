@@ -1,28 +1,26 @@
 """The loop, once: preconditioned L-BFGS and Newton-CG are its two ways to find a direction.
 
 Each iteration asks for a direction, tries the full step, and only where that does not satisfy the
-approximate Wolfe conditions (Hager and Zhang, 2005) searches the line, on logits alone. The fit ends
-when the duality gap over the objective is proven to be at most ``tol``; without a penalty, when the
-scaled gradient is.
+approximate Wolfe conditions (Hager and Zhang, 2005) searches the line, on logits alone. The fit
+ends when the duality gap over the objective is proven to be at most ``tol``; without a penalty,
+when the scaled gradient is.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
+from torch import Tensor
 
 from luce.linear.certificate import certify, scaled_gradient
 from luce.linear.precondition import Diagonal, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import Tensor
 
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Method", "Solution", "minimize"]
 
 Method = Literal["auto", "lbfgs", "newton-cg"]
+Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
 
 _MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
 _MEMORY_BYTES: Final = 8 << 20  # within which it keeps more than the least
@@ -114,70 +113,72 @@ def minimize(
     if method == "auto":
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
     if announce is not None:
-        N, D = objective.rows.shape
-        announce(
-            f"{method}, {type(precondition).__name__.lower()} preconditioner, "
-            f"{str(objective.dtype).removeprefix('torch.')}: {N:,} rows × {D:,} features, "
-            f"{objective.n_rows:,} rows of coefficients"
-        )
-    step = (
-        _LBFGS(precondition, theta.numel())
-        if method == "lbfgs"
-        else _NewtonCG(objective, precondition)
-    )
+        announce(_describe(objective, precondition, method))
+    step = _LBFGS(precondition, theta) if method == "lbfgs" else _NewtonCG(objective, precondition)
     history: list[dict[str, float]] = []
-    value, gradient = objective.value_gradient(theta)
-    goal, reason, n_iter, proof = tol, "max_iter", 0, None
+    at = (theta, *objective.value_gradient(theta))
+    proof: Certificate | None = None
+    goal, n_iter = tol, 0
     while True:
-        measure = _measure(objective, value, gradient, precondition)
-        history.append(
-            {
-                "objective": value * objective.total,
-                "gap": measure,
-                "seconds": time.perf_counter() - started,
-            }
-        )
+        measure = _measure(objective, at[1], at[2])
+        seconds = time.perf_counter() - started
+        history.append({"objective": at[1] * objective.total, "gap": measure, "seconds": seconds})
         if report is not None:
             report(history[-1])
         if measure <= goal:
-            proof = certify(objective, theta, tol)
-            theta = proof.theta
+            proof = certify(objective, at[0], tol)
             if _proven(objective, proof) <= tol:
-                reason = "converged"
                 break
             # The estimate was too kind: in float32, or with intercepts not yet balanced.
-            value, gradient = objective.value_gradient(theta)
+            at = (proof.theta, *objective.value_gradient(proof.theta))
             goal = min(goal, measure) * 0.3
             proof = None
         if n_iter == max_iter:
             break
-        direction = step.direction(theta, gradient, measure, tol)
-        found = _search(objective, theta, direction, value, gradient)
-        if found is None and step.reset():
-            found = _search(objective, theta, -precondition(gradient), value, gradient)
-        if found is None:
-            if objective.dtype is torch.float64 or not may_widen:
-                reason = "stalled"
-                break
+        found = _advance(objective, precondition, step, at, (measure, tol))
+        if found is None and objective.dtype is torch.float32 and may_widen:
             objective.dtype = torch.float64
-            precondition.refresh(theta)
-            value, gradient = objective.value_gradient(theta)
+            precondition.refresh(at[0])
+            at = (at[0], *objective.value_gradient(at[0]))
             goal = tol
             continue
+        if found is None:
+            break
         n_iter += 1
-        new, value, new_gradient = found
-        step.update(new - theta, new_gradient - gradient)
-        theta, gradient = new, new_gradient
+        step.update(found[0] - at[0], found[2] - at[2])
+        at = found
         if method == "lbfgs" and n_iter in precondition.refresh_at:
-            precondition.refresh(theta)
-    if proof is None:
-        proof = certify(objective, theta, tol)
-        theta = proof.theta
+            precondition.refresh(at[0])
+    proof = proof or certify(objective, at[0], tol)
     measure = _proven(objective, proof)
-    if reason != "converged" and measure <= tol:
-        reason = "converged"
+    reason = "converged" if measure <= tol else "max_iter" if n_iter == max_iter else "stalled"
     history[-1] |= {"objective": proof.value * objective.total, "gap": measure}
-    return Solution(theta, proof, measure, reason == "converged", n_iter, method, reason, history)
+    return Solution(
+        proof.theta, proof, measure, reason == "converged", n_iter, method, reason, history
+    )
+
+
+def _describe(objective: Objective, precondition: Preconditioner, method: str) -> str:
+    N, D = objective.rows.shape
+    return (
+        f"{method}, {type(precondition).__name__.lower()} preconditioner, "
+        f"{str(objective.dtype).removeprefix('torch.')}: {N:,} rows × {D:,} features, "
+        f"{objective.n_rows:,} rows of coefficients"
+    )
+
+
+def _advance(
+    objective: Objective,
+    precondition: Preconditioner,
+    step: _Step,
+    at: Point,
+    reach: tuple[float, float],
+) -> Point | None:
+    """Return a better point, or None where rounding hides any descent."""
+    found = _search(objective, at, step.direction(at[0], at[2], *reach))
+    if found is None and step.reset():
+        found = _search(objective, at, -precondition(at[2]))
+    return found
 
 
 def _proven(objective: Objective, proof: Certificate) -> float:
@@ -187,9 +188,7 @@ def _proven(objective: Objective, proof: Certificate) -> float:
     return proof.gap / max(proof.value, 1e-300)
 
 
-def _measure(
-    objective: Objective, value: float, gradient: Tensor, precondition: Preconditioner
-) -> float:
+def _measure(objective: Objective, value: float, gradient: Tensor) -> float:
     """Estimate the same during the fit, at no cost: the intercepts' share is second order."""
     if objective.penalty == 0:
         return scaled_gradient(objective, gradient)
@@ -197,10 +196,9 @@ def _measure(
     return W / max(value, 1e-300)
 
 
-def _search(
-    objective: Objective, theta: Tensor, d: Tensor, value: float, gradient: Tensor
-) -> tuple[Tensor, float, Tensor] | None:
-    """Return a better Θ with its value and gradient, or None where rounding hides any descent."""
+def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
+    """Return a better point along d, or None where rounding hides any descent."""
+    theta, value, gradient = at
     slope = float((gradient * d).sum())
     if not math.isfinite(slope) or slope >= 0:
         return None
@@ -208,7 +206,7 @@ def _search(
     new = theta + d
     new_value, new_gradient = objective.value_gradient(new)
     end = float((new_gradient * d).sum())
-    if math.isfinite(new_value) and _acceptable(value, slope, new_value, end, 1.0, noise):
+    if math.isfinite(new_value) and _acceptable(value, slope, new_value, end, noise):
         return new, new_value, new_gradient
     phi = objective.along(theta, d)
     t = _line_minimum(phi, slope)
@@ -219,16 +217,14 @@ def _search(
     return None
 
 
-def _acceptable(
-    value: float, slope: float, new_value: float, end: float, t: float, noise: float
-) -> bool:
-    """Say whether a step satisfies the Wolfe conditions, or near the optimum the approximate ones.
+def _acceptable(value: float, slope: float, new_value: float, end: float, noise: float) -> bool:
+    """Say whether the full step satisfies the Wolfe conditions, or the approximate ones.
 
-    There the values differ by less than their rounding, and only slopes tell.
+    Near the optimum the values differ by less than their rounding, and only slopes tell.
     """
     if end < _ENOUGH * slope:
         return False
-    if new_value <= value + 1e-4 * t * slope:
+    if new_value <= value + 1e-4 * slope:
         return True
     return new_value <= value + noise and end <= -0.8 * slope
 
@@ -258,36 +254,53 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> 
 
 
 class _LBFGS:
-    """Limited-memory BFGS (Liu and Nocedal, 1989) with H⁻¹ at W = 0 for its first matrix."""
+    """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
 
-    def __init__(self, precondition: Preconditioner, size: int) -> None:
+    The two loops are written as two triangular solves with M = S Yᵀ, the products of all kept
+    steps s with all kept changes y of the gradient: four products with S and Y an iteration.
+    """
+
+    def __init__(self, precondition: Preconditioner, theta: Tensor) -> None:
         self.precondition = precondition
-        pairs = min(max(_MEMORY_BYTES // (16 * size), _MEMORY[0]), _MEMORY[1])
-        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=pairs)
+        most = min(max(_MEMORY_BYTES // (16 * theta.numel()), _MEMORY[0]), _MEMORY[1])
+        self.S = theta.new_empty(most, theta.numel())
+        self.Y = torch.empty_like(self.S)
+        self.M = theta.new_zeros(most, most)
+        self.order: list[int] = []  # the rows in use, oldest first
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
-        """Return -B⁻¹∇F by the two-loop recursion."""
-        q = gradient.clone()
-        kept = []
-        for s, y, rho in reversed(self.pairs):
-            a = rho * float((s * q).sum())
-            q.add_(y, alpha=-a)
-            kept.append(a)
-        q = self.precondition(q)
-        for (s, y, rho), a in zip(self.pairs, reversed(kept), strict=True):
-            q.add_(s, alpha=a - rho * float((y * q).sum()))
-        return q.neg_()
+        """Return -B⁻¹∇F."""
+        if not self.order:
+            return -self.precondition(gradient)
+        at = torch.tensor(self.order, device=theta.device)
+        n = len(self.order)
+        S, Y = self.S[:n], self.Y[:n]  # rows fill up in turn, so those in use come first
+        upper = self.M[at][:, at].triu()
+        q = gradient.flatten()
+        a = torch.linalg.solve_triangular(upper, (S @ q)[at][:, None], upper=True)
+        back = torch.empty_like(a[:, 0])
+        back[at] = a[:, 0]
+        r = self.precondition((q - Y.T @ back).view_as(gradient)).flatten()
+        right = upper.diagonal()[:, None] * a - (Y @ r)[at][:, None]
+        back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
+        return (r + S.T @ back).neg_().view_as(gradient)
 
     def update(self, s: Tensor, y: Tensor) -> None:
         """Remember a step and the change of the gradient along it."""
-        curvature = float((s * y).sum())
-        if curvature > 1e-14 * float(y.norm()) * float(s.norm()):
-            self.pairs.append((s, y, 1.0 / curvature))
+        if float((s * y).sum()) <= 1e-14 * float(y.norm()) * float(s.norm()):
+            return
+        full = len(self.order) == len(self.S)
+        row = self.order.pop(0) if full else len(self.order)
+        self.order.append(row)
+        self.S[row], self.Y[row] = s.flatten(), y.flatten()
+        n = len(self.order)
+        self.M[row, :n] = self.Y[:n] @ self.S[row]
+        self.M[:n, row] = self.S[:n] @ self.Y[row]
 
     def reset(self) -> bool:
         """Forget all pairs; say whether there were any."""
-        had = bool(self.pairs)
-        self.pairs.clear()
+        had = bool(self.order)
+        self.order.clear()
         return had
 
 
@@ -336,3 +349,6 @@ class _NewtonCG:
     def reset(self) -> bool:
         """There is nothing to forget, but a plain preconditioned step may still help."""
         return True
+
+
+_Step = _LBFGS | _NewtonCG
