@@ -66,7 +66,8 @@ def column_maxima(tile: Array, n: int, top: Array) -> None:
     for c in range(1, tile.shape[0]):
         line = tile[c]
         for b in range(n):
-            top[b] = line[b] if line[b] > top[b] else top[b]
+            # NaN wins: it is not at most anything.
+            top[b] = top[b] if line[b] <= top[b] or top[b] != top[b] else line[b]
 
 
 @part
