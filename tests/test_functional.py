@@ -1,5 +1,7 @@
 """luce.functional: drop-in for torch.nn.functional, from any array, with clear refusals."""
 
+# ruff: noqa: N812, PLR0917
+
 import logging
 import os
 import threading
@@ -210,7 +212,7 @@ def test_gradients_once_and_twice(backend, reduction):
 
 @pytest.mark.parametrize("operator", ["cross_entropy", "linear_cross_entropy", "distillation_loss"])
 def test_backward_again_and_partial_gradients(operator):
-    """retain_graph, a second backward, changed gradients and partly required gradients are right."""
+    """retain_graph, a second backward, changed gradients and partial gradients are right."""
     torch.manual_seed(3)
     x = torch.randn(6, 5, requires_grad=True)
     w = torch.randn(5, 5, requires_grad=operator == "linear_cross_entropy")

@@ -1,5 +1,7 @@
 """Against mpmath and float64: extremes, float64 itself, and where PyTorch's own loss goes wrong."""
 
+# ruff: noqa: N812
+
 import math
 
 import mpmath

@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
 
 from luce.kernels.cpu.compile import intrinsic, overloads
 
