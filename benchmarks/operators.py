@@ -6,6 +6,8 @@ training. "copy" is a plain copy of the logits into memory that is already there
 the linear head's three matrix products alone, into memory that is already there.
 """
 
+# ruff: noqa: N812
+
 from __future__ import annotations
 
 import json
@@ -177,7 +179,7 @@ def linear() -> list[dict[str, Any]]:
 
 
 def memory() -> list[dict[str, Any]]:
-    """Peak memory of linear_cross_entropy beyond inputs and gradients, in processes of their own."""
+    """Peak memory of linear_cross_entropy beyond inputs and gradients, a process for each."""
     print("linear_cross_entropy: peak beyond inputs and gradients, budget 64 MiB")
     rows = []
     cases = [*LINEAR, (256, 128, 1_000_000)]

@@ -1,5 +1,7 @@
 """luce.functional: drop-in for torch.nn.functional, from any array, with clear refusals."""
 
+# ruff: noqa: N812, PLR0917
+
 import logging
 import os
 import threading
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import luce
@@ -41,6 +43,7 @@ def logits(draw):
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp", "softmin"])
+@settings(max_examples=40)
 @given(drawn=logits(), temperature=st.sampled_from([1.0, 0.5, 3.0]))
 def test_any_shape_and_stride(name, drawn, temperature):
     """Every layout gives what PyTorch gives in float64, and leaves the input alone."""
@@ -55,6 +58,7 @@ def test_any_shape_and_stride(name, drawn, temperature):
     torch.testing.assert_close(ours.double(), truth, rtol=0, atol=float(bound))
 
 
+@settings(max_examples=60)
 @given(
     drawn=logits(),
     reduction=st.sampled_from(["none", "sum", "mean"]),
@@ -176,6 +180,8 @@ def test_gradients_once_and_twice(backend, reduction):
     y = torch.tensor([0, 4, -100, 2])
     soft = torch.rand(4, 5, dtype=torch.float64, requires_grad=True)
     s = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    teacher, teacher_head = torch.randn(2, 5, 5, dtype=torch.float64)
+    teacher = teacher[:4]
     o = {"reduction": reduction, "backend": backend}
     functions = [
         (lambda x: luce.softmax(x, 1, temperature=1.5, backend=backend), (x,)),
@@ -194,19 +200,19 @@ def test_gradients_once_and_twice(backend, reduction):
         (lambda x, t: luce.distillation_loss(x, t, y, temperature=2.0, **o), (x, soft)),
         (
             lambda x, w: luce.linear_distillation_loss(
-                x, w, soft.detach(), head.detach().clone(), y, temperature=2.0, **o
+                x, w, teacher, teacher_head, y, temperature=2.0, **o
             ),
             (x, head),
         ),
     ]
     for function, inputs in functions:
         assert torch.autograd.gradcheck(function, inputs)
-        assert torch.autograd.gradgradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("operator", ["cross_entropy", "linear_cross_entropy", "distillation_loss"])
 def test_backward_again_and_partial_gradients(operator):
-    """retain_graph, a second backward, changed gradients and partly required gradients are right."""
+    """retain_graph, a second backward, changed gradients and partial gradients are right."""
     torch.manual_seed(3)
     x = torch.randn(6, 5, requires_grad=True)
     w = torch.randn(5, 5, requires_grad=operator == "linear_cross_entropy")

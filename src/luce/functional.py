@@ -7,6 +7,8 @@ that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numer
 ``docs/operators.md``.
 """
 
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 import functools
@@ -492,7 +494,7 @@ def linear_top_k(
     memory_budget: int = MEMORY_BUDGET,
     backend: str = "auto",
 ) -> Any:
-    """The k most probable classes of a linear head, without its logits.
+    """Find the k most probable classes of a linear head, without its logits.
 
     Parameters
     ----------

@@ -3,9 +3,12 @@
 Both are held against the truth, which is computed in float64. An error is the largest of a tensor,
 relative to the largest true element. In a sample of a few numbers PyTorch may be exact by luck, so
 the bound is on the root mean square over all samples of an operator; in each sample for itself
-sixteen roundings are allowed: logits of ±81, as PyTorch draws them, round by more. Where the dtype is float64 itself there is no truth here, and
-PyTorch's own tolerance stands in; ``tests/kernels/test_accuracy.py`` has mpmath's.
+sixteen roundings are allowed: logits of ±81, as PyTorch draws them, round by more. Where the
+dtype is float64 itself there is no truth here, and PyTorch's own tolerance stands in;
+``tests/kernels/test_accuracy.py`` has mpmath's.
 """
+
+# ruff: noqa: PLR0911
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ import warnings
 
 import pytest
 import torch
-from tests.conformance.accuracy import Comparison, gradients
 
 import luce
 import luce.nn
+from tests.conformance.accuracy import Comparison, gradients
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -1,5 +1,7 @@
 """What operators accept, and what they say about the rest."""
 
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 import math
@@ -222,6 +224,6 @@ def linear_head(
 
 
 def to_user(loss: Tensor, x: Tensor, *, single: bool) -> Tensor:
-    """Return a loss as PyTorch would: in the input's dtype except under autocast, unbatched if so."""
+    """Return a loss as PyTorch would: in the input's dtype, except under autocast."""
     loss = loss.squeeze(0) if single and loss.ndim else loss
     return loss if autocast(x) else loss.to(x.dtype)

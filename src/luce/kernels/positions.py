@@ -1,5 +1,7 @@
 """A linear head for each position: weights (K, d1, ..., D), logits (N, K, d1, ...)."""
 
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -34,7 +36,7 @@ def linear_cross_entropy(
     """Return the loss over all positions, each computed by the kernel set on its own head."""
     N, (K, *inner, D) = len(input), linear_weight.shape
     # The positions' gradients add up in float32.
-    input, linear_weight = wide(input), wide(linear_weight)
+    features, linear_weight = wide(input), wide(linear_weight)
     linear_bias = None if linear_bias is None else wide(linear_bias)
     heads = linear_weight.reshape(K, -1, D).unbind(1)
     biases = [None] * len(heads) if linear_bias is None else linear_bias.reshape(K, -1).unbind(1)
@@ -43,7 +45,15 @@ def linear_cross_entropy(
     each = replace(options, reduction="none")
     parts = [
         kernels.linear_cross_entropy(
-            input, head, bias, y, weight, None, each, memory_budget=memory_budget, want_lse=want_lse
+            features,
+            head,
+            bias,
+            y,
+            weight,
+            None,
+            each,
+            memory_budget=memory_budget,
+            want_lse=want_lse,
         )
         for head, bias, y in zip(heads, biases, targets, strict=True)
     ]

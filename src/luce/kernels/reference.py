@@ -4,14 +4,20 @@ Half precision is computed in float32 and rounded at the end. The other kernel s
 against this one, and it gives their second derivatives.
 """
 
+# ruff: noqa: N812, PLR0917
+
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from luce.errors import missing_class
-from luce.kernels.options import DistillationOptions, LossOptions
+
+if TYPE_CHECKING:
+    from luce.kernels.options import DistillationOptions, LossOptions
 
 __all__ = [
     "cross_entropy",

@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
 
 from luce.kernels.cpu.compile import intrinsic, overloads
 
@@ -270,7 +270,10 @@ def _working(row: Any, spare: Any, in_place: Any) -> Any:
 
 
 def order(x: Any) -> Any:
-    """Return an integer that is larger when x is: LLVM has vector lanes for its maximum."""
+    """Return an integer that is larger when x is, and largest for NaN.
+
+    LLVM has vector lanes for the maximum of integers; for that of floats it would need NaN absent.
+    """
     raise NotImplementedError
 
 
@@ -280,13 +283,15 @@ def _order(x: Any) -> Any:
 
         def order32(x: Any) -> Any:
             bits = _bits(x)
-            return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+            key = np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+            return key if x == x else np.int32(0x7FFFFFFF)
 
         return order32
 
     def order64(x: Any) -> Any:
         bits = _bits(x)
-        return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+        key = bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+        return key if x == x else np.int64(0x7FFFFFFFFFFFFFFF)
 
     return order64
 

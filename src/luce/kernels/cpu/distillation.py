@@ -4,6 +4,8 @@ One kernel computes the soft and the hard part and the student's gradient while 
 cache. For two linear heads it runs over tiles of rows of both heads' logits.
 """
 
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 from typing import Any
@@ -23,7 +25,7 @@ from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.rows import exp_sum_into, maximum, shifted
 from luce.kernels.cpu.targets import survey
 from luce.kernels.cpu.threads import share
-from luce.kernels.options import DistillationOptions, LossOptions
+from luce.kernels.options import DistillationOptions
 
 __all__ = ["distillation_loss", "linear_distillation_loss"]
 

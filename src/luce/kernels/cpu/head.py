@@ -1,4 +1,6 @@
-"""A linear head in tiles: how large a tile is, its logits, and the gradients that they add up to."""
+"""A linear head in tiles: how large a tile is, its logits, and the gradients they add up to."""
+
+# ruff: noqa: PLR0917
 
 from __future__ import annotations
 

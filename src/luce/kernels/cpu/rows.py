@@ -2,12 +2,15 @@
 
 Each row is read from memory once: its maximum, then exp and sum, then the result from the
 exponentials; the later passes find the row in cache. The exponentials stand where the result will,
-or, if that is narrower or the input itself, in a row of their own: loops stay vector loops. Sums run in the precision of the
+or, if that is narrower or the input itself, in a row of their own, so that the loops stay vector
+loops. Sums run in the precision of the
 work (float32 for half precision) over blocks of 256 elements, and in float64 over the blocks.
 
 Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` elements to a row. An
 option that is absent is an empty array.
 """
+
+# ruff: noqa: C901, PLR0912, PLR0915, PLR0917, SIM108
 
 from __future__ import annotations
 

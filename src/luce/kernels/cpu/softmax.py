@@ -78,7 +78,8 @@ def _logsumexp(x: Tensor, dim: int, temperature: float) -> Tensor:
     lse = x.new_empty(
         x.movedim(dim, -1).shape[:-1], dtype=torch.promote_types(x.dtype, torch.float32)
     )
-    head = (layout.flat(x), array(None), array(lse))
+    flat = layout.flat(x)
+    head = (flat, flat[:0], array(lse))
     layout.run(softmax_rows, softmax_tiles, head, working_scalar(1 / temperature, x.dtype), LSE)
     return lse.to(x.dtype)
 

@@ -8,6 +8,8 @@ computed again for its gradient, which makes four products.
 Half precision is multiplied, and its gradients are added up, in float32.
 """
 
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -75,7 +77,7 @@ def _all_classes(
     rows: slice,
     _tile: int,
 ) -> None:
-    """Go over a tile of rows with all classes: one pass leaves the gradient in the logits' place."""
+    """Go over a tile of rows with all classes; the gradient is left in the logits' place."""
     classes = slice(0, len(head.weight))
     z, tanh = logits(x, head, classes, place)
     run(

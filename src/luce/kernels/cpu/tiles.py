@@ -8,6 +8,8 @@ an outer index; elements of neighbouring columns lie ``across`` apart, those of 
 classes ``along`` apart. An option that is absent is an empty array.
 """
 
+# ruff: noqa: C901, PLR0912, PLR0915, PLR0917
+
 from __future__ import annotations
 
 from typing import Any
@@ -66,7 +68,8 @@ def column_maxima(tile: Array, n: int, top: Array) -> None:
     for c in range(1, tile.shape[0]):
         line = tile[c]
         for b in range(n):
-            top[b] = line[b] if line[b] > top[b] else top[b]
+            # NaN wins: it is not at most anything.
+            top[b] = top[b] if line[b] <= top[b] or top[b] != top[b] else line[b]
 
 
 @part
@@ -231,6 +234,8 @@ def cross_entropy_tiles(
     level = scratch(x, columns)
     kept = 1.0 - smoothing
     spread = smoothing / K
+    options = weight.size or row_scale.size or lse_scale.size or lse.size
+    plain = not options and smoothing == 0.0 and z_loss == 0.0
     per_outer = (span + columns - 1) // columns
     for unit in range(start, stop):
         first = unit % per_outer * columns
@@ -255,35 +260,46 @@ def cross_entropy_tiles(
         for b in range(n):
             logs[b] = log(exps[b])
         # From here spare is what the exponentials are multiplied by, log_p what goes to the target.
-        for b in range(n):
-            i = example + b
-            y = target[i]
-            ignored = y == ignore_index
-            s = 0.0 if ignored else scale
-            if row_scale.size:
-                s *= row_scale[i]
-            u = lse_scale[i] if lse_scale.size else 0.0
-            row_lse = log_sum_exp(top[b], logs[b], inverse)
-            if lse.size:
-                lse[i] = row_lse
-            value = 0.0
-            pull = 0.0
-            push = 0.0
-            if not ignored:
-                w_y = np.float64(weight[y]) if weight.size else 1.0
-                value = -w_y * (log_p[b] - as_working(x, logs[b]))
-                pull = kept * w_y
-                push = pull
-                if smoothing != 0.0:
-                    value = kept * value + spread * (below[b] + weight_sum * logs[b])
-                    push += spread * weight_sum
-                if z_loss != 0.0:
-                    value += z_loss * row_lse * row_lse
-                    push += 2.0 * z_loss * row_lse
-            loss[i] = value
-            spare[b] = (s * push + u) * inverse / exps[b]
-            log_p[b] = s * inverse * pull
-            level[b] = s * inverse * spread
+        if plain:
+            labels = target[example : example + n]
+            losses = loss[example : example + n]
+            rate = as_working(x, scale * inverse)
+            for b in range(n):
+                counts = labels[b] != ignore_index
+                shift = as_working(x, logs[b])
+                losses[b] = shift - log_p[b] if counts else zero(x)
+                log_p[b] = rate if counts else zero(x)
+                spare[b] = as_working(x, log_p[b] / exps[b])
+        else:
+            for b in range(n):
+                i = example + b
+                y = target[i]
+                ignored = y == ignore_index
+                s = 0.0 if ignored else scale
+                if row_scale.size:
+                    s *= row_scale[i]
+                u = lse_scale[i] if lse_scale.size else 0.0
+                row_lse = log_sum_exp(top[b], logs[b], inverse)
+                if lse.size:
+                    lse[i] = row_lse
+                value = 0.0
+                pull = 0.0
+                push = 0.0
+                if not ignored:
+                    w_y = np.float64(weight[y]) if weight.size else 1.0
+                    value = -w_y * (log_p[b] - as_working(x, logs[b]))
+                    pull = kept * w_y
+                    push = pull
+                    if smoothing != 0.0:
+                        value = kept * value + spread * (below[b] + weight_sum * logs[b])
+                        push += spread * weight_sum
+                    if z_loss != 0.0:
+                        value += z_loss * row_lse * row_lse
+                        push += 2.0 * z_loss * row_lse
+                loss[i] = value
+                spare[b] = (s * push + u) * inverse / exps[b]
+                log_p[b] = s * inverse * pull
+                level[b] = s * inverse * spread
         if not grad.size:
             continue
         for c in range(K):
