@@ -56,13 +56,16 @@ class Head:
         half = wide != self.weight.dtype.itemsize
         # In float32 besides: features and their gradient, head and its gradient.
         fixed, per_row = (2 * K * D * wide, 2 * D * wide) if half else (0, 0)
-        fit = (self.budget - fixed) // (K * wide * copies + per_row)
+        budget = self.budget * 5 // 8  # the rest is for what the BLAS library packs
+        fit = (budget - fixed) // (K * wide * copies + per_row)
         if fit >= min(rows, _ROWS_AT_LEAST):
             return max(1, min(rows, fit)), K
-        square = math.isqrt(self.budget // (wide * copies))
+        if half:  # gradients add up in float32
+            budget = max(budget // 4, budget - (K + rows) * D * wide)
+        square = math.isqrt(budget // (wide * copies))
         R = max(1, min(rows, _ROWS_AT_MOST, square))
         per_class = R * wide * copies + (2 * D * wide if half else 0)
-        C = (self.budget - R * per_row) // per_class
+        C = (budget - R * per_row) // per_class
         return R, max(1, min(K, C))
 
 

@@ -76,7 +76,7 @@ class Layout:
         across, along = 1, span
         if span == 1:
             outer, span, across, along = 1, outer, K, 1
-        columns = max(16, min(512, _TILE_BYTES // (K * max(size, 4)) // 16 * 16))
+        columns = max(16, min(256, _TILE_BYTES // (K * max(size, 4)) // 16 * 16))
         units = outer * -(-span // columns)
         geometry = (K, span, across, along, columns)
         share(lambda a, b: tiles(*head, *geometry, *tail, a, b), units, columns * K * size)
