@@ -6,7 +6,7 @@ import importlib
 import sys
 
 # Each name is a module of this package with a `main(arguments)`.
-NAMES = ("evaluation", "mnist", "operators")
+NAMES = ("evaluation", "mnist", "operators", "regression")
 
 
 def main() -> None:

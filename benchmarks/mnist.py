@@ -27,6 +27,8 @@ import torch
 import luce
 from benchmarks.peers import tutorial_mnist
 from benchmarks.timing import ratio, record
+from luce.models import MODELS
+from luce.request import PRESETS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,37 +39,17 @@ FAST: dict[str, Any] = {
     "module": "mlp",
     "hidden": (256,),
     "epochs": 1,
-    "batch_size": 64,
+    "batch_size": 96,
     "learning_rate": 5e-3,
 }
+OPTIONS = set(luce.NeuralClassifier().get_params())
+# The recipes are the tool's own: what `luce train mnist --preset tutorial`, `--model mlp` and
+# `--model cnn` do.
 RECIPES: dict[str, dict[str, Any]] = {
-    "tutorial": {
-        "module": "mlp",
-        "hidden": (512, 256, 128, 64),
-        "optimizer": "sgd",
-        "learning_rate": 0.01,
-        "momentum": 0.5,
-        "l2": 0.0,
-        "schedule": "constant",
-        "batch_size": 64,
-        "epochs": 10,
-    },
-    "mlp": {
-        "module": "mlp",
-        "hidden": (512,),
-        "dropout": 0.3,
-        "learning_rate": 5e-3,
-        "l2": 0.01,
-        "batch_size": 256,
-        "epochs": 10,
-    },
-    "cnn": {
-        "module": "cnn",
-        "learning_rate": 0.01,
-        "l2": 0.05,
-        "batch_size": 128,
-        "epochs": 10,
-    },
+    "tutorial": {"module": "mlp"}
+    | {name: value for name, value in PRESETS["tutorial"].items() if name in OPTIONS},
+    "mlp": {"module": "mlp", **MODELS["mlp"]},
+    "cnn": {"module": "cnn", **MODELS["cnn"]},
 }
 HELD_OUT = 6_000
 
@@ -96,6 +78,8 @@ def race(folder: Path, repeats: int) -> list[dict[str, Any]]:
     images = torch.from_numpy(test_images)
     labels = torch.from_numpy(test_labels)
     seconds: dict[str, list[float]] = {"tutorial": [], "luce": []}
+    # Imports on first use are no part of training; the script's are done by now.
+    luce.NeuralClassifier(**FAST).fit(test_images[:512], test_labels[:512])
     print(f"Seconds to {TARGET:.1%} of the test images, {torch.get_num_threads()} threads")
     for round_ in range(repeats):
         reached: list[float] = []
@@ -126,7 +110,7 @@ def race(folder: Path, repeats: int) -> list[dict[str, Any]]:
         f"  median:  tutorial {medians['tutorial']:6.2f}   luce {medians['luce']:6.2f}   "
         f"{times['ratio']:.1f} times faster ({times['low']:.1f} to {times['high']:.1f})"
     )
-    return [{"what": "seconds to 97.0%", "recipe": FAST, "seconds": seconds, **times}]
+    return [{"what": f"seconds to {TARGET:.1%}", "recipe": FAST, "seconds": seconds, **times}]
 
 
 def table(folder: Path, seeds: int) -> list[dict[str, Any]]:

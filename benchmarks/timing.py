@@ -63,7 +63,7 @@ def ratio(peer: list[float], ours: list[float]) -> dict[str, float]:
 
 
 def record(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
-    """Write the results to ``benchmarks/results/NAME.json`` with where and when; return the path."""
+    """Write the results to ``benchmarks/results/NAME.json``, with where and when."""
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "fitting": {
         "calibrating",
         "models",
+        "neural",
         "progress",
         "request",
         "run",
@@ -26,7 +27,7 @@ MAY_IMPORT = {
         "data",
         "storage",
     },
-    "predicting": {"evaluation", "run"},
+    "predicting": {"data", "evaluation", "run"},
     "printing": set(),
     "progress": {"neural"},
     "request": {"storage"},

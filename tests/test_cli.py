@@ -9,11 +9,12 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from sklearn.datasets import load_iris
 
 import luce
 
-QUICK = ("--model", "linear", "--epochs", "3")
+QUICK = ("--model", "mlp", "--hidden", "8", "--epochs", "3")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_json_of_train_is_the_metrics(luce_command, iris_csv, tmp_path):
     printed = json.loads(done.out)
     assert printed["run"] == str(tmp_path / "iris")
     assert printed["test"]["rows"] == 30
-    assert [r["model"] for r in printed["leaderboard"]] == ["linear"]
+    assert [r["model"] for r in printed["leaderboard"]] == ["mlp"]
 
 
 def test_predict_reads_standard_input_and_counts_what_it_handled(luce_command, iris_run):
@@ -350,6 +351,28 @@ def test_images_that_do_not_decode_are_refused(luce_command, tmp_path):
     done = luce_command("train", tmp_path / "images", "--out", tmp_path / "runs")
     assert done.code == 3
     assert not (tmp_path / "runs").exists()
+
+
+def test_images_are_predicted_by_file(luce_command, tmp_path):
+    """For a folder of images each prediction names its file, and unreadable ones are listed."""
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for k in range(10):
+            pixels = rng.normal(level, 20, (9 + k % 2, 9)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{k}.png")
+    (tmp_path / "images" / "dark" / "broken.png").write_bytes(b"no image")
+    done = luce_command(
+        "train", tmp_path / "images", "--model", "cnn", "--epochs", 30, "--out", tmp_path / "runs"
+    )
+    assert done.code == 0, done.err
+    assert "broken.png" in done.err
+    done = luce_command("predict", tmp_path / "runs" / "images", tmp_path / "images")
+    assert done.code == 0, done.err
+    assert "broken.png" in done.err
+    rows = rows_of(done.out)
+    assert len(rows) == 20
+    assert all(row["prediction"] in row["file"] for row in rows)
 
 
 def test_debug_shows_the_traceback(luce_command, monkeypatch):

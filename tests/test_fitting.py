@@ -94,6 +94,40 @@ def test_auto_keeps_the_best_of_the_leaderboard(tmp_path):
     assert run.metrics["validation"]["log_loss"] == losses[0]
 
 
+def test_linear_is_solved_to_a_proof_and_saved_with_it(tmp_path):
+    """`linear` is SoftmaxRegression: its certificate is in config.json, its path in history.csv."""
+    run = luce.train("digits", model="linear", C=0.1, out=tmp_path)
+    assert run.config["options"]["C"] == 0.1
+    assert run.config["outcome"]["converged"]
+    assert 0 <= run.config["outcome"]["duality_gap"] <= 1e-6
+    with (run.path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["objective"]) < float(rows[0]["objective"])
+    digits = luce.load_dataset("digits")
+    loaded = luce.load_run(run.path)
+    np.testing.assert_array_equal(
+        loaded.predict_proba(digits.features), run.predict_proba(digits.features)
+    )
+    encoded = run.schema.encode(digits.test.features)[0].reshape(len(digits.test), -1)
+    expected = run.estimator.predict_proba(encoded)
+    np.testing.assert_array_equal(run.predict_proba(digits.test.features), expected)
+
+
+def test_the_penalty_can_be_chosen_by_cross_validation(tmp_path):
+    """With Cs the linear model keeps the C of the best out-of-fold log-loss."""
+    run = luce.train("digits", model="linear", Cs=(0.001, 0.1), out=tmp_path)
+    assert run.config["outcome"]["C"] == 0.1
+    assert luce.load_run(run.path).metrics["test"]["accuracy"] > 0.94
+
+
+def test_among_candidates_each_takes_the_options_that_it_has(tmp_path):
+    """With `auto`, --C goes to linear and --epochs to the networks; what none has is refused."""
+    run = luce.train("digits", C=0.5, epochs=2, out=tmp_path)
+    assert len(run.metrics["leaderboard"]) == 3
+    with pytest.raises(ArgumentError, match="none of linear, mlp, cnn has an option 'depth'"):
+        luce.train("digits", depth=3, out=tmp_path, name="deep")
+
+
 def test_tables_have_no_cnn_among_their_candidates(tmp_path):
     """For rows of features `auto` compares linear and mlp only."""
     X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
@@ -103,7 +137,7 @@ def test_tables_have_no_cnn_among_their_candidates(tmp_path):
 
 def test_resuming_with_other_options_is_refused(tmp_path):
     """--resume goes on with what was asked for; another wish is named, not ignored."""
-    luce.train("digits", model="linear", epochs=1, out=tmp_path)
+    luce.train("digits", model="mlp", hidden=(8,), epochs=1, out=tmp_path)
     with pytest.raises(ArgumentError, match="epochs was 1, got 5"):
         luce.train("digits", epochs=5, out=tmp_path, resume=True)
 
@@ -112,7 +146,7 @@ def test_resuming_on_changed_data_is_refused(tmp_path):
     """A source that has changed since is not silently mixed with the old checkpoint."""
     X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
     np.savez(tmp_path / "data.npz", X=X, y=y)
-    luce.train(tmp_path / "data.npz", model="linear", epochs=1, out=tmp_path / "runs")
+    luce.train(tmp_path / "data.npz", model="mlp", hidden=(8,), epochs=1, out=tmp_path / "runs")
     np.savez(tmp_path / "data.npz", X=X + 1, y=y)
     with pytest.raises(RunError, match="trained on other data"):
         luce.train(tmp_path / "data.npz", out=tmp_path / "runs", resume=True)
@@ -123,7 +157,7 @@ def test_a_divergent_training_leaves_no_folder(tmp_path):
     with pytest.raises(DivergenceError):
         luce.train(
             "digits",
-            model="linear",
+            model="mlp",
             optimizer="sgd",
             learning_rate=1e30,
             schedule="constant",
@@ -146,7 +180,7 @@ def test_a_full_disk_leaves_no_half_made_run(tmp_path, monkeypatch, file):
     monkeypatch.setattr(storage, "write_whole", full)
     monkeypatch.setattr(fitting, "write_whole", full)
     with pytest.raises(RunError, match="No space left"):
-        luce.train("digits", model="linear", epochs=2, out=tmp_path)
+        luce.train("digits", model="mlp", hidden=(8,), epochs=2, out=tmp_path)
     run = tmp_path / "digits"
     if file == "config.json":
         assert not run.exists()
@@ -171,7 +205,7 @@ def test_history_grows_while_training_goes_on(tmp_path):
 
 def test_config_holds_every_option_resolved(tmp_path):
     """config.json names the value of every option of the estimator."""
-    run = luce.train("digits", model="linear", epochs=1, out=tmp_path)
+    run = luce.train("digits", model="mlp", hidden=(8,), epochs=1, out=tmp_path)
     config = json.loads((run.path / "config.json").read_text())
     expected = set(luce.NeuralClassifier().get_params()) - {"module"}
     assert set(config["options"]) == expected
@@ -186,7 +220,12 @@ def test_a_separate_test_source_is_scored(tmp_path):
         y = np.arange(rows) % 2
         np.savez(tmp_path / f"{name}.npz", X=rng.normal(size=(rows, 2)) + 3 * y[:, None], y=y)
     run = luce.train(
-        tmp_path / "a.npz", test=str(tmp_path / "b.npz"), model="linear", epochs=20, out=tmp_path
+        tmp_path / "a.npz",
+        test=str(tmp_path / "b.npz"),
+        model="mlp",
+        hidden=(8,),
+        epochs=20,
+        out=tmp_path,
     )
     assert run.config["data"]["rows"] == {"train": 72, "validation": 8, "test": 30}
     assert run.metrics["test"]["rows"] == 30

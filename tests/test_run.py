@@ -69,7 +69,13 @@ def test_the_training_source_is_scored_on_held_out_rows(tmp_path):
     X, y = rng.normal(size=(100, 3)), np.arange(100) % 2
     np.savez(tmp_path / "noise.npz", X=X, y=y)
     run = luce.train(
-        tmp_path / "noise.npz", model="mlp", epochs=500, hidden=(256,), out=tmp_path, l2=0.0
+        tmp_path / "noise.npz",
+        model="mlp",
+        epochs=500,
+        hidden=(256,),
+        dropout=0.0,
+        out=tmp_path,
+        l2=0.0,
     )
     figures = run.evaluate(tmp_path / "noise.npz")
     assert figures["rows"] == 20
@@ -99,7 +105,7 @@ def test_a_changed_file_is_refused(folder, trained, name, damage, tmp_path):
         path.write_bytes(path.read_bytes()[:-5])
     if damage == "swapped":
         other = luce.train(
-            "digits", model="linear", normalise="none", epochs=1, out=tmp_path / "other"
+            "digits", model="mlp", hidden=(8,), normalise="none", epochs=1, out=tmp_path / "other"
         )
         shutil.copy(other.path / name, path)
     if damage == "missing":

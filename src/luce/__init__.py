@@ -17,12 +17,26 @@ _HOME = {
     "LuceError": "errors",
     "NeuralClassifier": "neural.classifier",
     "Run": "run",
+    "SoftmaxRegression": "linear.regression",
+    "SoftmaxRegressionCV": "linear.path",
     "TemperatureScaling": "evaluation.calibration",
+    "cross_entropy": "functional",
+    "distillation_loss": "functional",
     "errors": "errors",
     "evaluation": "evaluation",
+    "functional": "functional",
+    "linear_cross_entropy": "functional",
+    "linear_distillation_loss": "functional",
+    "linear_top_k": "functional",
     "load_dataset": "data",
     "load_run": "run",
+    "log_softmax": "functional",
+    "logsumexp": "functional",
+    "nll_loss": "functional",
+    "nn": "nn",
     "plots": "plots",
+    "softmax": "functional",
+    "softmin": "functional",
     "train": "fitting",
 }
 
@@ -31,21 +45,49 @@ __all__ = [
     "LuceError",
     "NeuralClassifier",
     "Run",
+    "SoftmaxRegression",
+    "SoftmaxRegressionCV",
     "TemperatureScaling",
+    "cross_entropy",
+    "distillation_loss",
     "errors",
     "evaluation",
+    "functional",
+    "linear_cross_entropy",
+    "linear_distillation_loss",
+    "linear_top_k",
     "load_dataset",
     "load_run",
+    "log_softmax",
+    "logsumexp",
+    "nll_loss",
+    "nn",
     "plots",
+    "softmax",
+    "softmin",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from luce import errors, evaluation, plots
+    from luce import errors, evaluation, functional, nn, plots
     from luce.data import Dataset, load_dataset
     from luce.errors import LuceError
     from luce.evaluation.calibration import TemperatureScaling
     from luce.fitting import train
+    from luce.functional import (
+        cross_entropy,
+        distillation_loss,
+        linear_cross_entropy,
+        linear_distillation_loss,
+        linear_top_k,
+        log_softmax,
+        logsumexp,
+        nll_loss,
+        softmax,
+        softmin,
+    )
+    from luce.linear.path import SoftmaxRegressionCV
+    from luce.linear.regression import SoftmaxRegression
     from luce.neural.classifier import NeuralClassifier
     from luce.run import Run, load_run
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -81,6 +82,13 @@ def train(
     normalise: Annotated[
         str | None, typer.Option(help="standard, none, or MEAN,DEVIATION.  [default: standard]")
     ] = None,
+    C: Annotated[
+        float | None, typer.Option("--C", help="Of linear: 1/C weighs the penalty.  [default: 1]")
+    ] = None,
+    Cs: Annotated[
+        str | None,
+        typer.Option("--Cs", help="Of linear: choose C among these by cross-validation, or auto."),
+    ] = None,
     hidden: Annotated[
         str | None, typer.Option(help="Widths of mlp's hidden layers: 256 or 512,256.")
     ] = None,
@@ -129,6 +137,8 @@ def train(
         "validation_size": validation_size,
         "test_size": test_size,
         "normalise": _normalise(normalise),
+        "C": C,
+        "Cs": _candidates(Cs),
         "hidden": _widths(hidden),
         "activation": activation,
         "dropout": dropout,
@@ -218,12 +228,11 @@ def predict(
     from luce.predicting import write_predictions
     from luce.run import load_run
 
-    counts = write_predictions(
+    written = write_predictions(
         load_run(run), source, out=out, top=top, sets=sets, calibrated=not no_calibration
     )
-    rows = counts.pop("rows")
-    _report_handled(counts)
-    _next(f"{rows:,} rows predicted.", f"luce info {run}")
+    _report_handled(written.handled, written.notices)
+    _next(f"{written.rows:,} rows predicted.", f"luce info {run}")
 
 
 @app.command()
@@ -301,6 +310,15 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
         ) from error
 
 
+def _candidates(text: str | None) -> tuple[float, ...] | str | None:
+    if text is None or text == "auto":
+        return text
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ArgumentError(f"--Cs takes auto, or numbers: 0.1,1,10; got {text!r}.") from error
+
+
 def _normalise(text: str | None) -> str | tuple[float, float] | None:
     if text is None or "," not in text:
         return text
@@ -332,7 +350,9 @@ def _print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _report_handled(counts: dict[str, int]) -> None:
+def _report_handled(counts: dict[str, int], notices: Sequence[str] = ()) -> None:
+    for notice in notices:
+        sys.stderr.write(f"note: {notice}\n")
     for what, count in counts.items():
         sys.stderr.write(f"note: {what}: {count:,}\n")
 
@@ -344,6 +364,9 @@ def _next(result: str, command: str) -> None:
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one line on standard error and an exit code."""
     debug = "--debug" in sys.argv
+    # GNU OpenMP's idle threads spin for milliseconds by default. On a machine that others use too,
+    # that made training 10 to 50 times slower; docs/log.md has the measurement.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()

@@ -4,7 +4,9 @@
 
     LuceError                         the root: `except luce.LuceError` catches all of them
     ├── ArgumentError (ValueError)    an argument or option has a value that is not allowed
-    │   └── DtypeError (TypeError)    ... or is of a type or dtype that is not allowed
+    │   ├── DtypeError (TypeError, RuntimeError)   ... is of a type or dtype that is not allowed
+    │   ├── ShapeError (RuntimeError)     ... is of a shape that does not fit the others
+    │   └── DimensionError (IndexError)   ... names a dimension that is not there
     ├── TargetError (IndexError)      a target names a class that does not exist
     ├── BackendError (RuntimeError)   a backend asked for by name cannot do this here
     ├── MissingExtraError (ImportError)   an optional dependency is not installed
@@ -26,11 +28,13 @@ __all__ = [
     "ArgumentError",
     "BackendError",
     "DataError",
+    "DimensionError",
     "DivergenceError",
     "DtypeError",
     "LuceError",
     "MissingExtraError",
     "RunError",
+    "ShapeError",
     "TargetError",
     "TrainingStoppedError",
 ]
@@ -48,14 +52,30 @@ class ArgumentError(LuceError, ValueError):
     exit_code = 2
 
 
-class DtypeError(ArgumentError, TypeError):
+class DtypeError(ArgumentError, TypeError, RuntimeError):
     """An argument is of a type or dtype that is not allowed."""
+
+
+class ShapeError(ArgumentError, RuntimeError):
+    """An argument is of a shape that does not fit the others."""
+
+
+class DimensionError(ArgumentError, IndexError):
+    """An argument names a dimension that its tensor does not have."""
 
 
 class TargetError(LuceError, IndexError):
     """A target names a class that does not exist."""
 
     exit_code = 3
+
+
+def missing_class(value: int, position: list[int], classes: int) -> TargetError:
+    """Return the error for a target that is none of the classes."""
+    return TargetError(
+        f"target: class {value} at position {position} does not exist; classes are 0 to "
+        f"{classes - 1}. Correct the target, or mark examples to skip with ignore_index."
+    )
 
 
 class BackendError(LuceError, RuntimeError):

@@ -9,7 +9,8 @@ import shlex
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from luce.errors import (
     TrainingStoppedError,
 )
 from luce.evaluation.inputs import encode_labels
+from luce.neural.classifier import NeuralClassifier
 from luce.progress import Display
 from luce.request import Request
 from luce.run import CALIBRATION, TRUSTED, Run, load_run, read_config
@@ -41,6 +43,21 @@ if TYPE_CHECKING:
     from luce.data.schema import Normalise
 
 __all__ = ["environment", "train"]
+
+# The columns of history.csv. An epoch of softmax regression is an iteration of its solver; the
+# objective and the duality gap are its alone, the rates and the losses by epoch the networks'.
+HISTORY = (
+    "model",
+    "epoch",
+    "loss",
+    "accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "learning_rate",
+    "objective",
+    "gap",
+    "seconds",
+)
 
 # The training rows are scored beside the held-out ones on at most so many.
 SCORED_TRAINING_ROWS = 10_000
@@ -183,7 +200,7 @@ class _Training:
         }
         self.candidates = models.candidates(request.model, self.schema.input_shape)
         for model in self.candidates:
-            self._estimator(model).outline(self.schema.input_shape, len(dataset.classes))
+            models.check(self._estimator(model), self.schema.input_shape, len(dataset.classes))
         if len(self.candidates) > 1 and not len(validation):
             raise ArgumentError(
                 "model='auto' compares candidates on validation rows: give a validation_size above "
@@ -222,34 +239,63 @@ class _Training:
                     raise
                 self.display.say(f"note: {model} is out: {error}")
                 continue
-            record = {
+            records = models.history(estimator)
+            self.history += [{"model": model, **record} for record in records]
+            entry = {
                 "model": model,
-                "parameters": models.describe(estimator)["parameters"],
-                "seconds": estimator.history_[-1]["seconds"],
+                "parameters": models.describe(estimator, self.schema.input_shape)["parameters"],
+                "seconds": records[-1]["seconds"],
                 "estimator": estimator,
                 "calibration": self._calibrate(estimator),
             }
-            scored = self._score(estimator, "validation", record["calibration"])
+            scored = self._score(estimator, "validation", entry["calibration"])
             if scored:
-                record |= {k: scored[k] for k in ("accuracy", "log_loss")}
-            board.append(record)
+                entry |= {k: scored[k] for k in ("accuracy", "log_loss")}
+            board.append(entry)
         if not board:
             raise DivergenceError("no candidate could be trained. Lower learning_rate.")
-        return sorted(board, key=lambda record: record.get("log_loss", 0.0))
+        return sorted(board, key=lambda entry: entry.get("log_loss", 0.0))
 
     def _estimator(self, model: str) -> models.Estimator:
-        return models.make(model, {"seed": self.request.seed, **self.request.options})
+        """Return the unfitted candidate; of several, each takes the options that it has."""
+        options = self.request.options
+        if len(self.candidates) > 1:
+            known: set[str] = set()
+            for candidate in self.candidates:
+                known |= models.own_options(candidate, options).keys()
+            for name in options.keys() - known:
+                raise ArgumentError(f"none of {', '.join(self.candidates)} has an option {name!r}.")
+            options = models.own_options(model, options)
+        estimator = models.make(model, options)
+        if isinstance(estimator, NeuralClassifier):
+            estimator.seed = self.request.seed
+        else:
+            estimator.verbose = int(self.display.shown)
+        return estimator
 
     def _fit(self, model: str) -> models.Estimator:
-        """Train one candidate, saving where it stands after every epoch."""
+        """Train one candidate."""
         estimator = self._estimator(model)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            if isinstance(estimator, NeuralClassifier):
+                self._fit_network(model, estimator)
+            else:
+                features, labels = self.examples["train"]
+                self.display.say(f"\n{model}: softmax regression")
+                estimator.fit(models.shaped(estimator, features), labels)
+                self._open()
+        self.display.say_all(f"note: {warning.message}" for warning in caught)
+        return estimator
+
+    def _fit_network(self, model: str, estimator: NeuralClassifier) -> None:
+        """Train a network, saving where it stands after every epoch."""
         checkpoint = self.path / "checkpoints" / f"{model}.safetensors"
         steps = estimator.fit_steps(
             *self.examples["train"],
             validation=self.examples.get("validation"),
             resume=read_tensors(checkpoint) if self.resume and checkpoint.exists() else None,
         )
-        earlier = list(self.history)
         announced = False
         with _interruptible() as stop:
             for progress in steps:
@@ -259,9 +305,8 @@ class _Training:
                     announced = True
                 if progress.record or stop.is_set():
                     state = estimator.state_
-                    self.history = earlier + [{"model": model, **r} for r in state.history]
                     write_tensors(checkpoint, state.tensors(), state.scalars())
-                    self._write_history()
+                    self._write_history({"model": model, **r} for r in state.history)
                 # Shown only now: an epoch that was seen to end is safe from any kill.
                 self.display.batch(progress)
                 if stop.is_set():
@@ -270,8 +315,6 @@ class _Training:
                         f"Go on with: {self._resume_command()}"
                     )
         self.display.stop()
-        self.history = earlier + [{"model": model, **r} for r in estimator.history_]
-        return estimator
 
     def _open(self) -> None:
         """Make the run folder: only now is it known that data and options can be trained on."""
@@ -304,12 +347,12 @@ class _Training:
             trusted = (*TRUSTED, CALIBRATION)
         write_json(self.path / "metrics.json", {**scores, "leaderboard": leaderboard})
         self._write_history()
-        options = {k: v for k, v in estimator.get_params().items() if k != "module"}
+        kept = models.own_options(model, estimator.get_params(deep=False))
         finished = {
             **self.config,
             "model": model,
-            "options": {k: v if _is_json(v) else repr(v) for k, v in options.items()},
-            "epochs_trained": estimator.n_iter_,
+            "options": {k: v if _is_json(v) else repr(v) for k, v in kept.items()},
+            "outcome": models.outcome(estimator),
             "files": {name: sha256(self.path / name) for name in trusted},
         }
         write_json(self.path / "config.json", finished)
@@ -323,7 +366,7 @@ class _Training:
         classes = self.schema.classes or []
         codes = encode_labels("train", labels, classes, len(classes))
         seed = self.request.seed
-        return Calibration.fit(estimator.predict_log_proba(features), codes, seed=seed)
+        return Calibration.fit(models.log_probabilities(estimator, features), codes, seed=seed)
 
     def _score(
         self, estimator: models.Estimator, part: str, calibration: Calibration | None
@@ -336,9 +379,8 @@ class _Training:
             rows = np.random.default_rng(self.request.seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
             features, labels = features[rows], labels[rows]
-        return score(
-            labels, estimator.predict_log_proba(features), self.schema.classes or [], calibration
-        )
+        log_probabilities = models.log_probabilities(estimator, features)
+        return score(labels, log_probabilities, self.schema.classes or [], calibration)
 
     def _report(self, run: Run) -> None:
         """Write report.html into the run folder; the run is whole and stays so without it."""
@@ -354,12 +396,12 @@ class _Training:
             columns |= {"validation_loss", "validation_accuracy"}
         return columns
 
-    def _write_history(self) -> None:
-        names = ["model", "epoch", *sorted(self._columns())]
+    def _write_history(self, under_way: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Write history.csv: of the candidates that are done, and of the one under way."""
         file = io.StringIO()
-        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.history)
+        writer.writerows([*self.history, *under_way])
         write_whole(self.path / "history.csv", file.getvalue().encode())
 
     def _resume_command(self) -> str:
@@ -437,7 +479,7 @@ def _labels(data: Dataset) -> NDArray[Any]:
     return data.labels
 
 
-def _size(estimator: models.Estimator) -> int:
+def _size(estimator: NeuralClassifier) -> int:
     return sum(p.numel() for p in estimator.network_.parameters())
 
 

@@ -1,4 +1,4 @@
-"""The models by name: how each is made, saved as tensors and restored."""
+"""The models by name: how each is made, trained on encoded rows, described, saved and restored."""
 
 from __future__ import annotations
 
@@ -6,19 +6,45 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from torch import Tensor
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from luce.errors import ArgumentError, RunError
+from luce.linear.path import SoftmaxRegressionCV
+from luce.linear.regression import SoftmaxRegression
 from luce.neural.classifier import NeuralClassifier
 
-__all__ = ["MODELS", "Estimator", "candidates", "describe", "make", "restore", "tensors"]
+__all__ = [
+    "MODELS",
+    "Estimator",
+    "candidates",
+    "check",
+    "describe",
+    "history",
+    "log_probabilities",
+    "make",
+    "outcome",
+    "own_options",
+    "restore",
+    "shaped",
+    "tensors",
+]
 
-Estimator: TypeAlias = NeuralClassifier
+Estimator: TypeAlias = SoftmaxRegression | SoftmaxRegressionCV | NeuralClassifier
 
-# What each model changes in the estimator's defaults.
+# What each model changes in its estimator's defaults; docs/log.md has the experiments behind it.
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {},
-    "mlp": {},
+    "mlp": {
+        "hidden": (512,),
+        "dropout": 0.3,
+        "learning_rate": 5e-3,
+        "l2": 0.01,
+        "batch_size": 256,
+    },
     "cnn": {"learning_rate": 0.01, "l2": 0.05},
 }
 
@@ -32,7 +58,7 @@ def candidates(model: str, input_shape: Sequence[int]) -> list[str]:
     Raises
     ------
     ArgumentError
-        If the name is unknown, or a cnn is asked for data that are not images.
+        If the name is unknown.
     """
     if model == "auto":
         images = len(input_shape) == 3 and min(input_shape[1:]) >= SMALLEST_IMAGE
@@ -41,31 +67,93 @@ def candidates(model: str, input_shape: Sequence[int]) -> list[str]:
     return [model]
 
 
-def _check_name(model: str) -> None:
-    if model not in MODELS:
-        raise ArgumentError(f"model must be one of {', '.join(MODELS)} or auto, got {model!r}.")
-
-
 def make(model: str, options: Mapping[str, Any]) -> Estimator:
     """Return the unfitted estimator: the model's defaults, overridden by `options`.
 
     Raises
     ------
     ArgumentError
-        If the model has no such option.
+        If the name is unknown or the model has no such option.
     """
     _check_name(model)
-    allowed = NeuralClassifier().get_params()
+    allowed = _options(model)
     for name in options:
-        if name not in allowed or name == "module":
-            known = ", ".join(sorted(set(allowed) - {"module"}))
+        if name not in allowed:
+            known = ", ".join(sorted(allowed))
             raise ArgumentError(f"{model} has no option {name!r}. Its options are: {known}.")
-    return NeuralClassifier(model, **{**MODELS[model], **options})
+    if model != "linear":
+        return NeuralClassifier(model, **{**MODELS[model], **options})
+    if "Cs" not in options:
+        return SoftmaxRegression(**options)
+    if "C" in options:
+        raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
+    automatic = options["Cs"] == "auto"
+    return SoftmaxRegressionCV(
+        **{name: value for name, value in options.items() if not (automatic and name == "Cs")}
+    )
+
+
+def own_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the options that the model has."""
+    allowed = _options(model)
+    return {name: value for name, value in options.items() if name in allowed}
+
+
+def check(estimator: Estimator, input_shape: Sequence[int], n_classes: int) -> None:
+    """Raise ArgumentError if a network's options cannot be trained; softmax regression's fit does.
+
+    That costs nothing, so that no candidate fails after others have been trained for hours.
+    """
+    if isinstance(estimator, NeuralClassifier):
+        estimator.outline(input_shape, n_classes)
+
+
+def shaped(estimator: Estimator, encoded: NDArray[Any]) -> NDArray[Any]:
+    """Return encoded rows as the estimator takes them: softmax regression takes images as rows."""
+    if isinstance(estimator, NeuralClassifier):
+        return encoded
+    return encoded.reshape(len(encoded), -1)
+
+
+def log_probabilities(estimator: Estimator, encoded: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    """Return the logarithms of the probabilities of encoded rows, exact where those underflow."""
+    found: NDArray[np.floating[Any]] = estimator.predict_log_proba(shaped(estimator, encoded))
+    return found
+
+
+def outcome(estimator: Estimator) -> dict[str, Any]:
+    """Return how the training of a fitted estimator ended, as plain data."""
+    if isinstance(estimator, NeuralClassifier):
+        return {"epochs": estimator.n_iter_, "best_epoch": estimator.best_epoch_}
+    gap = float(estimator.duality_gap_)
+    ended = {
+        "solver": estimator.solver_,
+        "iterations": int(np.max(estimator.n_iter_)),
+        "converged": bool(estimator.converged_),
+        # Without a penalty there is no certificate, and JSON has no infinity.
+        "duality_gap": gap if math.isfinite(gap) else None,
+        "gradient_norm": float(estimator.gradient_norm_),
+    }
+    if isinstance(estimator, SoftmaxRegressionCV):
+        ended["C"] = float(estimator.C_)
+    return ended
+
+
+def history(estimator: Estimator) -> list[dict[str, float]]:
+    """Return a record per epoch, or per iteration of softmax regression."""
+    if isinstance(estimator, NeuralClassifier):
+        return estimator.history_
+    return [{"epoch": number, **record} for number, record in enumerate(estimator.history_)]
 
 
 def tensors(estimator: Estimator) -> dict[str, Tensor]:
     """Return the weights of a fitted estimator, by name."""
-    return dict(estimator.network_.state_dict())
+    if isinstance(estimator, NeuralClassifier):
+        return dict(estimator.network_.state_dict())
+    return {
+        "coef": torch.as_tensor(np.asarray(estimator.coef_)),
+        "intercept": torch.as_tensor(np.asarray(estimator.intercept_)),
+    }
 
 
 def restore(
@@ -85,29 +173,67 @@ def restore(
     try:
         # A model trained on a GPU is used wherever it is loaded.
         estimator = make(model, {**options, "device": "auto"})
-        return estimator.restore(classes, input_shape, weights)
+        if isinstance(estimator, NeuralClassifier):
+            return estimator.restore(classes, input_shape, weights)
     except (ArgumentError, TypeError) as error:
         raise RunError(f"config.json and model.safetensors do not fit together: {error}") from error
+    features, rows = math.prod(input_shape), len(classes) if len(classes) > 2 else 1
+    expected = {"coef": (rows, features), "intercept": (rows,)}
+    received = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if received != expected or not all(t.is_floating_point() for t in weights.values()):
+        raise RunError(
+            f"config.json and model.safetensors do not fit together: the tensors must be of shape "
+            f"{expected}, got {received}."
+        )
+    estimator.coef_ = weights["coef"].numpy()
+    estimator.intercept_ = weights["intercept"].numpy()
+    estimator.classes_ = np.array(classes)
+    estimator.n_features_in_ = features
+    return estimator
 
 
-def describe(estimator: Estimator) -> dict[str, Any]:
+def describe(estimator: Estimator, input_shape: Sequence[int]) -> dict[str, Any]:
     """Return layers (with shapes), parameters, bytes and FLOPs per example of a fitted estimator.
 
     A multiplication and an addition count as two FLOPs; only matrix products and convolutions are
-    counted (`torch.utils.flop_counter`).
+    counted (as `torch.utils.flop_counter` does).
     """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    weights = tensors(estimator)
+    if isinstance(estimator, NeuralClassifier):
+        layers, flops = _layers(estimator.network_, input_shape)
+    else:
+        rows, features = weights["coef"].shape
+        text = f"{type(estimator).__name__}(features={features}, rows={rows})"
+        flops = 2 * rows * features
+        layers = [
+            {
+                "name": "linear",
+                "layer": text,
+                "output": [rows],
+                "parameters": rows * features + rows,
+                "flops": flops,
+            }
+        ]
+    return {
+        "layers": layers,
+        "parameters": sum(layer["parameters"] for layer in layers),
+        "bytes": sum(t.numel() * t.element_size() for t in weights.values()),
+        "flops_per_example": flops,
+        "input_shape": list(input_shape),
+        "classes": len(estimator.classes_),
+    }
 
-    network = estimator.network_
-    parameters = list(network.parameters())
-    example = torch.zeros(1, *estimator.input_shape_, dtype=parameters[0].dtype)
-    shapes: dict[str, list[int]] = {}
+
+def _layers(network: nn.Module, input_shape: Sequence[int]) -> tuple[list[dict[str, Any]], int]:
+    """Return a network's layers, each with what it gives and costs, and the FLOPs of all."""
+    first = next(network.parameters())
+    example = torch.zeros(1, *input_shape, dtype=first.dtype, device=first.device)
     leaves = {
         name or "network": layer
         for name, layer in network.named_modules()
         if not list(layer.children())
     }
+    shapes: dict[str, list[int]] = {}
     hooks = [
         layer.register_forward_hook(
             lambda _layer, _input, output, name=name: shapes.update({name: list(output.shape[1:])})
@@ -116,27 +242,32 @@ def describe(estimator: Estimator) -> dict[str, Any]:
     ]
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(example.to(parameters[0].device))
+            network(example)
     finally:
         for hook in hooks:
             hook.remove()
     flops = counter.get_flop_counts()
-    prefix = f"{type(network).__name__}."
-    return {
-        "layers": [
-            {
-                "name": name,
-                "layer": str(layer),
-                "output": shapes.get(name, []),
-                "parameters": sum(p.numel() for p in layer.parameters()),
-                "flops": sum(flops.get(prefix + name, {}).values()),
-            }
-            for name, layer in leaves.items()
-        ],
-        "parameters": sum(p.numel() for p in parameters),
-        "bytes": sum(t.numel() * t.element_size() for t in network.state_dict().values()),
-        "flops_per_example": counter.get_total_flops(),
-        "input_shape": list(estimator.input_shape_),
-        "inputs": math.prod(estimator.input_shape_),
-        "classes": len(estimator.classes_),
-    }
+    layers = [
+        {
+            "name": name,
+            "layer": str(layer),
+            "output": shapes.get(name, []),
+            "parameters": sum(p.numel() for p in layer.parameters()),
+            "flops": sum(flops.get(f"{type(network).__name__}.{name}", {}).values()),
+        }
+        for name, layer in leaves.items()
+    ]
+    return layers, counter.get_total_flops()
+
+
+def _check_name(model: str) -> None:
+    if model not in MODELS:
+        raise ArgumentError(f"model must be one of {', '.join(MODELS)} or auto, got {model!r}.")
+
+
+def _options(model: str) -> set[str]:
+    """Return the names of the options that a model has."""
+    if model == "linear":
+        both = {*SoftmaxRegression().get_params(), *SoftmaxRegressionCV().get_params()}
+        return both - {"warm_start"}
+    return {*NeuralClassifier().get_params()} - {"module"}

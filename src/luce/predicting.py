@@ -7,8 +7,9 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,16 +17,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from luce.data import read_blocks
 from luce.errors import ArgumentError, RunError
 from luce.run import Run
 
 if TYPE_CHECKING:
     from luce.evaluation.conformal import PredictionSets
 
-__all__ = ["SEPARATOR", "write_predictions"]
+__all__ = ["SEPARATOR", "Written", "write_predictions"]
 
 # Between the labels of a set. Where a label holds it, or a backslash, a backslash stands before.
 SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was predicted: rows, how often what was handled in them, and notices for the user."""
+
+    rows: int
+    handled: dict[str, int]
+    notices: list[str]
 
 
 def write_predictions(
@@ -36,13 +47,14 @@ def write_predictions(
     top: int | None = None,
     sets: float | None = None,
     calibrated: bool = True,
-) -> dict[str, int]:
+) -> Written:
     r"""Write the predictions for a source as CSV.
 
-    The columns are ``prediction`` and one ``probability_<class>`` per class; with `top`, for each
-    of the K most probable classes ``class_k`` and ``probability_k``, the most probable first. With
-    `sets`, a last column ``set``: the classes that cannot be ruled out, the most probable first,
-    with ``|`` between them (``\|`` within a label, and ``\\`` for a backslash).
+    The columns are ``file`` for a folder of images, ``prediction`` and one
+    ``probability_<class>`` per class; with `top`, for each of the K most probable classes
+    ``class_k`` and ``probability_k``, the most probable first. With `sets`, a last column ``set``:
+    the classes that cannot be ruled out, the most probable first, with ``|`` between them (``\|``
+    within a label, and ``\\`` for a backslash).
 
     Parameters
     ----------
@@ -62,8 +74,8 @@ def write_predictions(
 
     Returns
     -------
-    dict of str to int
-        ``"rows"``, and how often what had to be handled: missing values, unseen categories, ...
+    Written
+        How many rows, and what had to be handled in them.
 
     Raises
     ------
@@ -78,17 +90,18 @@ def write_predictions(
             f"--top must be from 1 to the number of classes, {len(run.classes)}; got {top}."
         )
     held = None if sets is None else _sets(run, sets, calibrated=calibrated)
-    counts: Counter[str] = Counter(rows=0)
+    rows, handled, notices = 0, Counter[str](), list[str]()
     with _output(out) as file:
-        blocks = run.predict_source(source, calibrated=calibrated)
-        for number, (probabilities, handled) in enumerate(blocks):
-            frame = _frame(probabilities, run.classes, top)
+        for block in read_blocks(source, run.schema):
+            probabilities, counts = run.predict_block(block.features, calibrated=calibrated)
+            frame = _frame(block.names, probabilities, run.classes, top)
             if held is not None:
                 frame = frame.with_columns(_set_column(held, probabilities, run.classes))
-            file.write(frame.write_csv(include_header=number == 0).encode())
-            counts["rows"] += len(probabilities)
-            counts.update(handled)
-    return dict(counts)
+            file.write(frame.write_csv(include_header=rows == 0).encode())
+            rows += len(probabilities)
+            handled.update(counts)
+            notices += block.notices
+    return Written(rows, dict(handled), notices)
 
 
 def _sets(run: Run, coverage: float, *, calibrated: bool) -> PredictionSets:
@@ -121,17 +134,22 @@ def _set_column(
 
 
 def _frame(
-    probabilities: NDArray[np.floating[Any]], classes: list[Any], top: int | None
+    names: Sequence[str] | None,
+    probabilities: NDArray[np.floating[Any]],
+    classes: list[Any],
+    top: int | None,
 ) -> pl.DataFrame:
     """Return a block's predictions as the columns that are written."""
     labels = np.array(classes)
+    columns: dict[str, Any] = {} if names is None else {"file": names}
     if top is None:
-        columns = {f"probability_{c}": probabilities[:, k] for k, c in enumerate(classes)}
-        return pl.DataFrame({"prediction": labels[probabilities.argmax(axis=1)], **columns})
+        columns["prediction"] = labels[probabilities.argmax(axis=1)]
+        for k, label in enumerate(classes):
+            columns[f"probability_{label}"] = probabilities[:, k]
+        return pl.DataFrame(columns)
     # Stable, so that among equal probabilities the first class wins, as argmax has it.
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     best = np.take_along_axis(probabilities, order, axis=1)
-    columns = {}
     for k in range(top):
         columns[f"class_{k + 1}"] = labels[order[:, k]]
         columns[f"probability_{k + 1}"] = best[:, k]

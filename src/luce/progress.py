@@ -41,8 +41,14 @@ class Display:
         self._live = stream is not None and stream.isatty()
         self._bar: Any = None
         self._task: Any = None
+        self._validation = ""
         self._recent: list[float] = []
         self.report_every: int | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether anybody sees what is said."""
+        return self._stream is not None
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -60,7 +66,7 @@ class Display:
     def start(self, model: str, parameters: int, columns: Collection[str]) -> None:
         """Announce a model's training; `columns` are the keys that its records will have."""
         self.say(f"\n{model}: {parameters:,} parameters")
-        self._recent = []
+        self._recent, self._validation = [], ""
         if self._live:
             self._bar = _make_bar(self._stream)
             self._bar.start()
@@ -93,19 +99,20 @@ class Display:
             self._bar = None
 
     def _update_bar(self, progress: Progress) -> None:
-        total = progress.epochs * progress.batches
-        done = (progress.epoch - 1) * progress.batches + progress.batch
-        if self._task is None:
-            self._task = self._bar.add_task("", total=total, completed=done)
         figures = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}"
         if progress.record and "validation_accuracy" in progress.record:
-            figures += f"  validation {progress.record['validation_accuracy']:.2%}"
-        self._bar.update(
-            self._task,
-            completed=done,
-            epoch=f"epoch {progress.epoch}/{progress.epochs}",
-            figures=f"{figures}  rate {progress.learning_rate:.1e}",
-        )
+            self._validation = f"val. {progress.record['validation_accuracy']:.2%}"
+        state = {
+            "completed": (progress.epoch - 1) * progress.batches + progress.batch,
+            "total": progress.epochs * progress.batches,
+            "epoch": f"epoch {progress.epoch}/{progress.epochs}",
+            "figures": f"{figures}  rate {progress.learning_rate:.1e}",
+            "validation": self._validation,
+        }
+        if self._task is None:
+            self._task = self._bar.add_task("", **state)
+        else:
+            self._bar.update(self._task, **state)
 
 
 def _make_bar(stream: TextIO | None) -> Any:
@@ -114,9 +121,11 @@ def _make_bar(stream: TextIO | None) -> Any:
 
     return Progress(
         TextColumn("{task.fields[epoch]}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
+        # Last, for it is what a narrow terminal cuts off.
+        TextColumn("{task.fields[validation]}"),
         console=Console(file=stream, no_color="NO_COLOR" in os.environ),
         refresh_per_second=8,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from luce import models
 from luce.calibrating import Calibration, score
-from luce.data import Dataset, Schema, check_labels, load_dataset, read_blocks, three_way
+from luce.data import Dataset, Schema, check_labels, load_dataset, three_way
 from luce.errors import ArgumentError, DataError, RunError
 from luce.storage import FORMAT, read_json, read_tensors, sha256
 
@@ -55,7 +54,7 @@ class Run:
     --------
     >>> import luce, tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> run = luce.train("digits", model="linear", epochs=5, out=folder)
+    >>> run = luce.train("digits", model="linear", out=folder)
     >>> digits = luce.load_dataset("digits")
     >>> luce.load_run(run.path).predict_proba(digits.features[:2]).shape
     (2, 10)
@@ -109,15 +108,9 @@ class Run:
         """Return the probabilities, and counts of what had to be handled in the features."""
         encoded, handled = self.schema.encode(features)
         if self.calibration is None or not calibrated:
-            return self.estimator.predict_proba(encoded), handled
-        return self.calibration.probabilities(self.estimator.predict_log_proba(encoded)), handled
-
-    def predict_source(
-        self, source: Any, *, rows: int = 65_536, calibrated: bool = True
-    ) -> Iterator[tuple[NDArray[np.floating[Any]], dict[str, int]]]:
-        """Yield the probabilities and counts of a source block by block, however long it is."""
-        for block in read_blocks(source, self.schema, rows=rows):
-            yield self.predict_block(block.features, calibrated=calibrated)
+            return self.estimator.predict_proba(models.shaped(self.estimator, encoded)), handled
+        log_probabilities = models.log_probabilities(self.estimator, encoded)
+        return self.calibration.probabilities(log_probabilities), handled
 
     def evaluate(
         self, source: Any, *, target: str | None = None, features: str | None = None
@@ -156,7 +149,7 @@ class Run:
                 f"{dataset.name} has no labels to score against. Use `luce predict` for it."
             )
         encoded, handled = self.schema.encode(dataset.features)
-        log_probabilities = self.estimator.predict_log_proba(encoded)
+        log_probabilities = models.log_probabilities(self.estimator, encoded)
         return {
             "scored_on": scored_on,
             **score(dataset.labels, log_probabilities, self.classes, self.calibration),
@@ -286,10 +279,11 @@ class Run:
             "luce": self.config["luce"],
             "model": self.config["model"],
             "data": self.config["data"],
-            **models.describe(self.estimator),
+            **models.describe(self.estimator, self.schema.input_shape),
             "file_bytes": model_file.stat().st_size,
             "options": self.config["options"],
             "temperature": None if self.calibration is None else self.calibration.temperature,
+            "outcome": self.config["outcome"],
             "metrics": self.metrics,
         }
 

@@ -276,6 +276,16 @@ class TestBothScalings:
             Scaling(LogisticRegression()).fit(X, y)
 
 
+@given(cases(), st.floats(0, 1))
+def test_temperature_is_never_worse_to_the_last_bit(case, noise):
+    """The recorded log-loss does not rise by even a rounding, where T is already near 1 too."""
+    logits, labels = case
+    T = fit_temperature(logits, labels)
+    for start in (logits, logits / T, logits / T * (1 + noise * 1e-15)):
+        scaling = TemperatureScaling().fit(start, labels)
+        assert scaling.log_loss_after_ <= scaling.log_loss_before_
+
+
 def test_temperature_changes_no_prediction(digits):
     """Dividing by one number keeps every row's order."""
     scaling = TemperatureScaling().fit(digits.logits, digits.labels)

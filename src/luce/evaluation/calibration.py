@@ -99,11 +99,12 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         inverse = high
     else:
         inverse = root(slope, -LOG_BOUND)
-    better = _log_loss(inverse * z, codes) < _log_loss(z, codes)
-    return 1 / float(inverse) if better else 1.0
+    T = 1 / float(inverse)
+    # At the minimum only rounding can make it worse than T = 1; then nothing is to be gained.
+    return T if _log_loss(z / T, codes) < _log_loss(z, codes) else 1.0
 
 
-class _Scaling(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class _Scaling(ClassifierMixin, BaseEstimator, ABC):
     """What both scalings share: where the scores come from, and the record on disk."""
 
     _method: ClassVar[str]
@@ -402,8 +403,9 @@ def _centred(logits: Floats) -> Floats:
 
 
 def _log_loss(logits: Floats, codes: NDArray[np.intp]) -> float:
-    own = logits[np.arange(len(codes)), codes].astype(np.float64)
-    return float((logsumexp(logits, axis=1) - own).mean())
+    # Shifted first, so that logits and shifted logits have the same loss to the last bit.
+    z = logits - logits.max(axis=1, keepdims=True)
+    return float((logsumexp(z, axis=1) - z[np.arange(len(codes)), codes]).mean())
 
 
 def _are_probabilities(scores: NDArray[Any]) -> bool:

@@ -33,7 +33,7 @@ from luce.neural.training import (
 __all__ = ["NeuralClassifier"]
 
 
-class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class NeuralClassifier(ClassifierMixin, BaseEstimator):
     """Softmax classifier over a network: any ``nn.Module`` that returns logits.
 
     Data are held as one tensor and batches are slices of a permutation. The same seed, machine
@@ -73,7 +73,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     batch_size : int, default=128
         Rows per step.
     epochs : int or "auto", default="auto"
-        Passes over the data; "auto" gives about 1,000 steps, between 10 and 100 epochs.
+        Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs.
     patience : int or None, default=None
         Early stopping: end when the validation log-loss has not improved for so many epochs, and
         keep the best epoch's weights.
@@ -121,7 +121,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> from sklearn.preprocessing import StandardScaler
     >>> X, y = load_iris(return_X_y=True)
     >>> X = StandardScaler().fit_transform(X)
-    >>> model = luce.NeuralClassifier(hidden=(16,), epochs=20, batch_size=32).fit(X, y)
+    >>> model = luce.NeuralClassifier(hidden=(16,), epochs=50, batch_size=32).fit(X, y)
     >>> bool(model.score(X, y) > 0.9)
     True
     >>> model.predict_proba(X[:2]).shape

@@ -24,6 +24,7 @@ def hinge(logits: Tensor, target: Tensor) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> hinge(torch.tensor([[3.2, 5.1, -1.7]]), torch.tensor([0]))
     tensor([2.9000])
     """

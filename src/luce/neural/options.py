@@ -19,7 +19,7 @@ __all__ = ["PRECISIONS", "choose_device", "resolve"]
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "mixed": torch.float32}
 
 # `epochs="auto"` trains for about so many batches, within these numbers of epochs.
-AUTO_BATCHES, AUTO_EPOCHS = 1_000, (10, 100)
+AUTO_BATCHES, AUTO_EPOCHS = 250, (10, 60)
 
 
 def resolve(options: Mapping[str, Any], rows: int) -> Recipe:

@@ -24,8 +24,8 @@ def curves(history: Sequence[Mapping[str, Any]], model: str | None) -> dict[str,
         for key in records[0]
         if key and key != "model"
     }
-    step = next((key for key in ("epoch", "iteration") if key in columns), None)
-    steps = columns.pop(step) if step else [float(i) for i in range(len(records))]
+    numbers = columns.pop("epoch", None)
+    steps = numbers or [float(i) for i in range(len(records))]
     steps = [float(i) if value is None else value for i, value in enumerate(steps, start=1)]
     judged = next(
         (key for key in ("validation_loss", "loss", "objective") if any(_known(columns.get(key)))),
@@ -49,7 +49,7 @@ def curves(history: Sequence[Mapping[str, Any]], model: str | None) -> dict[str,
     )
     seconds = [value for value in columns.get("seconds", []) if value is not None]
     return {
-        "step": step or "iteration",
+        "step": "iteration" if any(_known(columns.get("objective"))) else "epoch",
         "steps": [steps[i] for i in places],
         "series": {
             key: [values[i] for i in places]

@@ -135,6 +135,8 @@ def score_rows(
     whole = len(rows) == len(dataset)
     features = dataset.features if whole else dataset.features[rows]
     encoded, handled = schema.encode(features)
+    if not hasattr(estimator, "network_"):  # softmax regression takes images as rows
+        encoded = encoded.reshape(len(encoded), -1)
     probabilities, uncalibrated = estimator.predict_proba(encoded), None
     if calibration is not None:
         uncalibrated = probabilities

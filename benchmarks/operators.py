@@ -1,0 +1,230 @@
+"""The operators beside PyTorch's and SciPy's: ``python -m benchmarks operators [part ...]``.
+
+Parts: cross_entropy, softmax, linear, memory; all of them if none is named. Two threads, float32
+unless said. Each timing is forward and backward with the last gradient let go before, as in
+training. "copy" is a plain copy of the logits into memory that is already there; "products" are
+the linear head's three matrix products alone, into memory that is already there.
+"""
+
+# ruff: noqa: N812
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import scipy.special
+import torch
+import torch.nn.functional as F
+
+import luce
+from benchmarks.timing import alternate, ratio, record
+
+THREADS = 2
+SHAPES = [(102_400, 10), (16_384, 1_000), (2_048, 32_000), (512, 131_072), (4, 16, 512, 512)]
+LINEAR = [(2_048, 256, 32_000), (2_048, 512, 32_768), (4_096, 256, 16_384), (60_000, 784, 10)]
+
+
+def main(arguments: list[str]) -> None:
+    """Run the parts, print a table of each and write the results."""
+    torch.set_num_threads(THREADS)
+    parts = {
+        "cross_entropy": cross_entropy,
+        "softmax": softmax,
+        "linear": linear,
+        "memory": memory,
+    }
+    if arguments[:1] == ["measure-memory"]:
+        measure_memory(*map(int, arguments[1:4]), arguments[4])
+        return
+    unknown = sorted(set(arguments) - set(parts))
+    if unknown:
+        sys.exit(f"unknown part {unknown[0]!r}; there are {', '.join(parts)}")
+    for name in arguments or parts:
+        rows = parts[name]()
+        print(f"→ {record(f'operators-{name}', rows, threads=THREADS)}\n")
+
+
+def spread(r: dict[str, float]) -> str:
+    """Return a ratio with its 10–90 % range."""
+    return f"{r['ratio']:6.2f}× ({r['low']:.2f}–{r['high']:.2f})"
+
+
+def milliseconds(seconds: list[float]) -> float:
+    """Return the median in milliseconds."""
+    return float(np.median(seconds)) * 1e3
+
+
+def geometric_mean(values: list[float]) -> float:
+    """Return the geometric mean."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def trained(loss: Any, *leaves: torch.Tensor) -> Any:
+    """Return a step: let go of the gradients, forward, backward."""
+
+    def step() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        loss().backward()
+
+    return step
+
+
+def cross_entropy() -> list[dict[str, Any]]:
+    """Forward and backward against F.cross_entropy and against a copy."""
+    print("cross_entropy, forward + backward: PyTorch's time / ours; ours / a copy")
+    rows = []
+    for shape in SHAPES:
+        x = torch.randn(shape, requires_grad=True)
+        y = torch.randint(0, shape[1], (shape[0], *shape[2:]))
+        values, place = x.detach(), torch.empty(shape)
+        times = alternate(
+            {
+                "ours": trained(lambda x=x, y=y: luce.cross_entropy(x, y), x),
+                "torch": trained(lambda x=x, y=y: F.cross_entropy(x, y), x),
+                "copy": lambda values=values, place=place: place.copy_(values),
+            }
+        )
+        r, c = ratio(times["torch"], times["ours"]), ratio(times["ours"], times["copy"])
+        print(
+            f"{shape!s:>20}  ours {milliseconds(times['ours']):8.2f} ms  {spread(r)}  "
+            f"copies {c['ratio']:.2f}"
+        )
+        rows.append({"shape": shape, "seconds": times, "speedup": r, "copies": c})
+    print(f"geometric mean {geometric_mean([r['speedup']['ratio'] for r in rows]):.2f}×")
+    return rows
+
+
+def softmax() -> list[dict[str, Any]]:
+    """Softmax and log-softmax, forward, against PyTorch and SciPy."""
+    rows = []
+    for name in ("softmax", "log_softmax"):
+        ours, peer = getattr(luce, name), getattr(F, name)
+        scipys = getattr(scipy.special, name)
+        print(f"{name}: PyTorch's time / ours; SciPy's / ours")
+        ratios = []
+        for shape in SHAPES:
+            x = torch.randn(shape)
+            array = x.numpy()
+            times = alternate(
+                {
+                    "ours": lambda x=x, ours=ours: ours(x, 1),
+                    "torch": lambda x=x, peer=peer: peer(x, 1),
+                    "scipy": lambda array=array, scipys=scipys: scipys(array, axis=1),
+                },
+                repeats=5,
+            )
+            r, s = ratio(times["torch"], times["ours"]), ratio(times["scipy"], times["ours"])
+            ratios.append(r["ratio"])
+            print(
+                f"{shape!s:>20}  ours {milliseconds(times['ours']):8.2f} ms  {spread(r)}  "
+                f"SciPy {s['ratio']:.1f}×"
+            )
+            rows.append({"name": name, "shape": shape, "seconds": times, "speedup": r, "scipy": s})
+        print(f"geometric mean {geometric_mean(ratios):.2f}×")
+    return rows
+
+
+def products(x: torch.Tensor, w: torch.Tensor) -> Any:
+    """Return the three matrix products of a linear head, each into its own memory."""
+    z, dx, dw = torch.empty(len(x), len(w)), torch.empty_like(x), torch.empty_like(w)
+
+    def multiply() -> None:
+        torch.mm(x, w.t(), out=z)
+        torch.mm(z, w, out=dx)
+        torch.mm(z.t(), x, out=dw)
+
+    return multiply
+
+
+def linear() -> list[dict[str, Any]]:
+    """linear_cross_entropy, forward and backward, against PyTorch's paths and its products."""
+    print("linear_cross_entropy: ours / three products; unchunked / ours; chunked / ours")
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for N, D, K in LINEAR:
+            x = torch.randn(N, D).to(dtype).requires_grad_()
+            w = (torch.randn(K, D) / D**0.5).to(dtype).requires_grad_()
+            y = torch.randint(0, K, (N,))
+            candidates = {
+                "ours": trained(lambda x=x, w=w, y=y: luce.linear_cross_entropy(x, w, y), x, w),
+                "unchunked": trained(
+                    lambda x=x, w=w, y=y: F.cross_entropy(F.linear(x, w), y), x, w
+                ),
+                "products": products(x.detach().float(), w.detach().float()),
+            }
+            if hasattr(F, "linear_cross_entropy"):
+                chunks = torch.nn.LinearCrossEntropyOptions()
+                candidates["chunked"] = trained(
+                    lambda x=x, w=w, y=y, o=chunks: F.linear_cross_entropy(x, w, y, options=o), x, w
+                )
+            times = alternate(candidates, repeats=3, warmup=1)
+            row: dict[str, Any] = {"shape": (N, D, K), "dtype": str(dtype), "seconds": times}
+            row["products"] = ratio(times["ours"], times["products"])
+            text = (
+                f"{str(dtype)[6:]:>9} {(N, D, K)!s:>20}  ours {milliseconds(times['ours']):8.1f} ms"
+            )
+            text += f"  products {spread(row['products'])}"
+            for peer in sorted(set(times) & {"unchunked", "chunked"}):
+                row[peer] = ratio(times[peer], times["ours"])
+                text += f"  {peer} {spread(row[peer])}"
+            print(text)
+            rows.append(row)
+    return rows
+
+
+def memory() -> list[dict[str, Any]]:
+    """Peak memory of linear_cross_entropy beyond inputs and gradients, a process for each."""
+    print("linear_cross_entropy: peak beyond inputs and gradients, budget 64 MiB")
+    rows = []
+    cases = [*LINEAR, (256, 128, 1_000_000)]
+    for N, D, K in cases:
+        for dtype in ("float32", "bfloat16"):
+            command = [sys.executable, "-m", "benchmarks", "operators", "measure-memory"]
+            shape = [str(N), str(D), str(K)]
+            out = subprocess.run(
+                [*command, *shape, dtype], capture_output=True, text=True, check=True
+            )
+            row = json.loads(out.stdout)
+            print(f"{dtype:>9} {(N, D, K)!s:>22}  {row['extra'] / 2**20:7.1f} MiB")
+            rows.append(row)
+    return rows
+
+
+def measure_memory(N: int, D: int, K: int, dtype_name: str) -> None:
+    """Print what one call takes beyond inputs and gradients, from the system's peak."""
+    dtype = getattr(torch, dtype_name)
+    for width in (10, 100):  # compile first
+        w = torch.randn(width, D, dtype=dtype, requires_grad=True)
+        luce.linear_cross_entropy(
+            torch.randn(8, D, dtype=dtype), w, torch.zeros(8).long()
+        ).backward()
+    budget = 16 * D * 8
+    w = torch.randn(200, D, dtype=dtype, requires_grad=True)
+    tiny = torch.randn(8, D, dtype=dtype, requires_grad=True)
+    target = torch.zeros(8, dtype=torch.long)
+    luce.linear_cross_entropy(tiny, w, target, memory_budget=budget).backward()
+    x = torch.randn(N, D, dtype=dtype, requires_grad=True)
+    w = torch.randn(K, D, dtype=dtype, requires_grad=True)
+    y = torch.randint(0, K, (N,))
+    # Products of the sizes to come, so that the BLAS library has its own buffers before.
+    torch.mm(x.detach()[:256].float(), w.detach()[:512].float().t())
+    before = resident("VmRSS")
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as reset:  # noqa: PTH123
+        reset.write("5")
+    loss = luce.linear_cross_entropy(x, w, y)
+    loss.backward()
+    gradients = (x.numel() + w.numel()) * dtype.itemsize
+    extra = resident("VmHWM") - before - gradients
+    print(json.dumps({"shape": (N, D, K), "dtype": dtype_name, "extra": extra}))
+
+
+def resident(field: str) -> int:
+    """Return a memory figure of this process in bytes."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
+        return next(int(s.split()[1]) * 1024 for s in status if s.startswith(field))

@@ -1,0 +1,394 @@
+"""SoftmaxRegression beside scikit-learn's LogisticRegression, to the same objective.
+
+``python -m benchmarks regression [CASE ...]``; without a case, all of them. For each, the peer is
+given the loosest ``tol`` (of 1e-4, its default, down to 1e-8) with which it reaches a relative gap
+of 1e-6, and is timed with that one alone; where it does not get there within its time it is timed
+to where it got, and its gap is recorded. Then both run in turn. Peak memory is measured in a
+process of its own, from after the data are loaded. ``memmap`` and ``scaling`` time ours alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+
+from benchmarks.timing import RESULTS, alternate, ratio, record
+from luce import SoftmaxRegression, SoftmaxRegressionCV
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GAP = 1e-6
+PEER_SECONDS = float(os.environ.get("LUCE_BENCH_PEER_SECONDS", "60"))
+
+Data = tuple[Any, np.ndarray]
+
+
+def mnist() -> Data:
+    """60,000 × 784 pixels over 255, float32."""
+    folder = Path(os.environ["LUCE_DATA_DIR"]) / "mnist"
+
+    def read(name: str, offset: int) -> np.ndarray:
+        with gzip.open(folder / name) as file:
+            return np.frombuffer(file.read(), np.uint8, offset=offset)
+
+    X = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 784)
+    y = read("train-labels-idx1-ubyte.gz", 8)
+    return X.astype(np.float32) / 255, y.astype(np.int64)
+
+
+def digits() -> Data:
+    """scikit-learn's digits: 1,797 × 64, float64."""
+    return load_digits(return_X_y=True)
+
+
+def drawn(X: np.ndarray, W: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a label for each row from the softmax of X Wᵀ."""
+    return (X @ W.T + rng.gumbel(size=(len(X), len(W)))).argmax(1)
+
+
+def correlated(N: int = 20_000, D: int = 256, K: int = 50) -> Data:
+    """Features with a covariance whose eigenvalues fall off as 1/j."""
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(D, D)) / np.sqrt(np.arange(1, D + 1))
+    X = rng.normal(size=(N, D)) @ mix.T / 4
+    return X.astype(np.float32), drawn(X, rng.normal(size=(K, D)) / 10, rng)
+
+
+def clustered(N: int, D: int, K: int) -> Data:
+    """Embeddings: a cluster for each class, rows of unit norm, half of whose length is noise."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(K, D)).astype(np.float32)
+    y = rng.integers(0, K, N)
+    X = centres[y]
+    X += 1.5 * rng.standard_normal((N, D), dtype=np.float32)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    return X, y
+
+
+def tall() -> Data:
+    """1,000,000 × 20, five classes."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1_000_000, 20), dtype=np.float32)
+    return X, drawn(X, rng.normal(size=(5, 20)) / 2, rng)
+
+
+def sparse() -> Data:
+    """20,000 documents of 100 words out of 100,000 (Zipf), twenty topics; rows of unit norm."""
+    rng = np.random.default_rng(0)
+    N, D, K, words, own = 20_000, 100_000, 20, 100, 20
+    often = 1 / np.arange(1, D + 1)
+    columns = rng.choice(D, size=(N, words), p=often / often.sum())
+    y = rng.integers(0, K, N)
+    topics = rng.integers(0, D // 2, size=(K, 500))
+    columns[:, :own] = topics[y[:, None], rng.integers(0, 500, size=(N, own))]
+    ones = np.ones(N * words, np.float32)
+    X = scipy.sparse.csr_matrix((ones, (np.repeat(np.arange(N), words), columns.ravel())), (N, D))
+    X.sum_duplicates()
+    X.data = 1 + np.log(X.data)
+    X.data /= np.repeat(np.sqrt(X.multiply(X).sum(1)).A1, np.diff(X.indptr))
+    return X.astype(np.float32), y
+
+
+# case → data, C
+CASES: dict[str, tuple[Callable[[], Data], float]] = {
+    "mnist-0.01": (mnist, 0.01),
+    "mnist-1": (mnist, 1.0),
+    "mnist-100": (mnist, 100.0),
+    "digits": (digits, 1.0),
+    "correlated": (correlated, 100.0),
+    "clustered-100": (lambda: clustered(50_000, 512, 100), 1.0),
+    "clustered-1000": (lambda: clustered(50_000, 768, 1000), 1.0),
+    "tall": (tall, 1.0),
+    "sparse": (sparse, 1.0),
+}
+
+
+def compare(name: str) -> dict[str, Any]:
+    """Time one case."""
+    make, C = CASES[name]
+    X, y = make()
+    fit = SoftmaxRegression(C, tol=GAP).fit  # compiles what it needs
+    fit(X, y)
+    best = SoftmaxRegression(C, tol=1e-8, max_iter=1000).fit(X, y)
+    floor = best.objective_ * (1 - best.duality_gap_)
+    tol, iterations, peer_gap, took = _tolerance(X, y, C, floor)
+
+    def ours() -> None:
+        ours.model = SoftmaxRegression(C, tol=GAP).fit(X, y)  # type: ignore[attr-defined]
+
+    def peer() -> None:
+        peer.model = LogisticRegression(C=C, tol=tol, max_iter=iterations).fit(X, y)  # type: ignore[attr-defined]
+
+    calls = {"ours": ours, "peer": peer}
+    seconds = alternate(calls, repeats=1 if took > 5 else 5, warmup=0)
+    model = ours.model  # type: ignore[attr-defined]
+    row = {
+        "case": name,
+        "shape": [*X.shape, len(model.classes_)],
+        "C": C,
+        "ours_seconds": seconds["ours"],
+        "peer_seconds": seconds["peer"],
+        **ratio(seconds["peer"], seconds["ours"]),
+        "ours_gap": objective(model, X, y, C) / floor - 1,
+        "ours_certificate": model.duality_gap_,
+        "ours_solver": model.solver_,
+        "ours_iterations": int(model.n_iter_[0]),
+        "peer_gap": peer_gap,
+        "peer_iterations": int(peer.model.n_iter_[0]),  # type: ignore[attr-defined]
+        "peer_tol": tol,
+        "peer_reached": peer_gap <= GAP,
+    }
+    if name == "mnist-1":
+        row["default"] = _default(X, y, C, floor, ours)
+    row["ours_peak_MB"], row["peer_peak_MB"] = (_peak(name, who, tol) for who in ("ours", "peer"))
+    return row
+
+
+def objective(model: Any, X: Any, y: np.ndarray, C: float) -> float:
+    """Return scikit-learn's objective in float64, rows in blocks."""
+    loss = 0.0
+    coef, intercept = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
+    codes = np.searchsorted(model.classes_, y)
+    for i in range(0, X.shape[0], 8192):
+        part = X[i : i + 8192]
+        Z = torch.from_numpy(part.astype(np.float64) @ coef.T + intercept)
+        loss += float(torch.nn.functional.cross_entropy(
+            Z, torch.from_numpy(codes[i : i + 8192]), reduction="sum"))  # fmt: skip
+    return loss + float((coef**2).sum()) / (2 * C)
+
+
+def _tolerance(X: Any, y: np.ndarray, C: float, floor: float) -> tuple[float, int, float, float]:
+    """Return the loosest tol that takes the peer to the gap, its limit, its gap and its time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = time.perf_counter()
+        LogisticRegression(C=C, tol=0, max_iter=10).fit(X, y)
+        each = (time.perf_counter() - start) / 10
+        limit = max(20, int(PEER_SECONDS / each))
+        for tol in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8):
+            start = time.perf_counter()
+            peer = LogisticRegression(C=C, tol=tol, max_iter=limit).fit(X, y)
+            took = time.perf_counter() - start
+            gap = objective(peer, X, y, C) / floor - 1
+            if gap <= GAP or peer.n_iter_[0] >= limit:
+                break
+    return tol, limit, gap, took
+
+
+def _default(X: Any, y: np.ndarray, C: float, floor: float, ours: Callable[[], None]) -> Any:
+    """Time ours to the gap beside the peer's default 100 iterations."""
+    peer = LogisticRegression(C=C)
+    seconds = alternate({"ours": ours, "peer": lambda: peer.fit(X, y)}, repeats=3, warmup=0)
+    return {
+        **ratio(seconds["peer"], seconds["ours"]),
+        "ours_seconds": seconds["ours"],
+        "peer_seconds": seconds["peer"],
+        "peer_gap": objective(peer, X, y, C) / floor - 1,
+    }
+
+
+def path() -> dict[str, Any]:
+    """Time the choice of C: 10 Cs × 5 folds on correlated 5,000 × 64, ten classes."""
+    X, y = correlated(5000, 64, 10)
+    ours = SoftmaxRegressionCV(cv=5)
+    peer = LogisticRegressionCV(
+        Cs=10,
+        cv=5,
+        scoring="neg_log_loss",
+        max_iter=2000,
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
+    )
+    calls = {"ours": lambda: ours.fit(X, y), "peer": lambda: peer.fit(X, y)}
+    seconds = alternate(calls, repeats=3, warmup=1)
+    return {
+        "case": "path",
+        "shape": [*X.shape, 10],
+        "ours_seconds": seconds["ours"],
+        "peer_seconds": seconds["peer"],
+        **ratio(seconds["peer"], seconds["ours"]),
+        "ours_C": ours.C_,
+        "peer_C": float(np.ravel(peer.C_)[0]),
+        "largest_score_difference": float(
+            np.abs(np.ravel(ours.scores_) - np.ravel(peer.scores_)).max()
+        ),
+    }
+
+
+def _peak(name: str, who: str, tol: float) -> float | None:
+    """Return the peak memory of one fit beyond its data, in MB, from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks", "regression", f"--peak={name}:{who}:{tol}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(done.stdout) if done.returncode == 0 else None
+
+
+def _print_peak(name: str, who: str, tol: str) -> None:
+    warnings.simplefilter("ignore")
+    make, C = CASES[name]
+    X, y = make()
+    models = {"ours": SoftmaxRegression(C, tol=GAP, max_iter=30)}
+    models["peer"] = LogisticRegression(C=C, tol=float(tol), max_iter=10)  # it peaks early
+    models[who].fit(X[:30_000:10], y[:30_000:10])  # imports, compilation, threads
+    before = _high_water(reset=True)
+    models[who].fit(X, y)
+    print((_high_water() - before) / 1e6)
+
+
+def _high_water(*, reset: bool = False) -> float:
+    """Return the most memory this process has held, after forgetting what came before."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(s.split()[1]) * 1024.0 for s in lines if s.startswith("VmHWM"))
+
+
+def memmap() -> dict[str, Any]:
+    """Fit 12 GB of float32 from a file of which only 40 stretches were written."""
+    N, D = 4_000_000, 768
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "X.npy"
+        X = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(N, D))
+        rng = np.random.default_rng(0)
+        y = rng.integers(0, 10, N)
+        centres = rng.normal(size=(10, D))
+        for i in range(0, N, N // 40):
+            X[i : i + 500] = centres[y[i : i + 500]] + 3 * rng.normal(size=(500, D))
+        X.flush()
+        del X
+        X = np.load(file, mmap_mode="r")
+        SoftmaxRegression(max_iter=2).fit(rng.normal(size=(5000, D)), y[:5000])
+        before = _high_water(reset=True)
+        start = time.perf_counter()
+        model = SoftmaxRegression().fit(X, y)
+        return {
+            "case": "memmap",
+            "shape": [N, D, 10],
+            "ours_seconds": [time.perf_counter() - start],
+            "ours_iterations": int(model.n_iter_[0]),
+            "ours_certificate": model.duality_gap_,
+            "resident_MB_at_most": _high_water() / 1e6,
+            "before_MB": before / 1e6,
+        }
+
+
+def scaling() -> dict[str, Any]:
+    """Time ours as N, D and K double."""
+    rows = []
+    for what, sizes in {
+        "N": [(n, 128, 20) for n in (10_000, 20_000, 40_000, 80_000)],
+        "D": [(20_000, d, 20) for d in (64, 128, 256, 512, 1024)],
+        "K": [(20_000, 128, k) for k in (10, 20, 40, 80, 160, 320)],
+    }.items():
+        for N, D, K in sizes:
+            X, y = clustered(N, D, K)
+            SoftmaxRegression(tol=GAP).fit(X, y)
+            before = _high_water(reset=True)
+            start = time.perf_counter()
+            model = SoftmaxRegression(tol=GAP).fit(X, y)
+            seconds = time.perf_counter() - start
+            rows.append(
+                {
+                    "doubling": what,
+                    "N": N,
+                    "D": D,
+                    "K": K,
+                    "seconds": seconds,
+                    "iterations": int(model.n_iter_[0]),
+                    "peak_MB": (_high_water() - before) / 1e6,
+                }
+            )
+    return {"case": "scaling", "sizes": rows}
+
+
+def plot(sizes: list[dict[str, Any]], file: Path) -> None:
+    """Draw time and memory against size."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for axes, key, label in zip(
+        figure.subplots(1, 2), ("seconds", "peak_MB"), ("seconds", "peak MB beyond X"), strict=True
+    ):
+        for what in "NDK":
+            part = [s for s in sizes if s["doubling"] == what]
+            axes.loglog(
+                [s[what] / part[0][what] for s in part], [s[key] for s in part], "o-", label=what
+            )
+        axes.set(xlabel="times the smallest", ylabel=label)
+        axes.legend()
+    figure.savefig(file, metadata={"Date": None})
+
+
+def show(row: dict[str, Any]) -> None:
+    """Print one result."""
+    if row["case"] == "scaling":
+        for s in row["sizes"]:
+            print(
+                f"  {s['N']:>6} × {s['D']:>4} × {s['K']:>3}: {s['seconds']:6.2f} s, "
+                f"{s['iterations']:>3} iterations, {s['peak_MB']:6.1f} MB"
+            )
+    elif row["case"] == "memmap":
+        print(
+            f"memmap: {row['ours_seconds'][0]:.0f} s, {row['ours_iterations']} iterations, at most "
+            f"{row['resident_MB_at_most']:.0f} MB resident"
+        )
+    else:
+        median = {k: float(np.median(row[f"{k}_seconds"])) for k in ("ours", "peer")}
+        print(
+            f"{row['case']:>15}: ours {median['ours']:.3f} s, scikit-learn {median['peer']:.3f} s,"
+            f" × {row['ratio']:.1f} ({row['low']:.1f}–{row['high']:.1f})"
+        )
+        if "ours_gap" in row:
+            print(
+                f"{'':>15}  gap {row['ours_gap']:.1e} ({row['ours_iterations']} iterations of "
+                f"{row['ours_solver']}) and {row['peer_gap']:.1e} ({row['peer_iterations']}); peak "
+                f"memory {row['ours_peak_MB'] or math.nan:.0f} and "
+                f"{row['peer_peak_MB'] or math.nan:.0f} MB"
+            )
+        if "default" in row:
+            d = row["default"]
+            print(
+                f"{'':>15}  beside its default 100 iterations (gap {d['peer_gap']:.1e}): "
+                f"× {d['ratio']:.1f} ({d['low']:.1f}–{d['high']:.1f})"
+            )
+
+
+def main(arguments: list[str]) -> None:
+    """Run the cases that are named, or all; results of earlier runs of others are kept."""
+    if arguments and arguments[0].startswith("--peak="):
+        _print_peak(*arguments[0].removeprefix("--peak=").split(":"))
+        return
+    other = {"path": path, "memmap": memmap, "scaling": scaling}
+    names = arguments or [*CASES, *other]
+    if unknown := set(names) - set(CASES) - set(other):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; one of: {', '.join([*CASES, *other])}")
+    file = RESULTS / "regression.json"
+    rows = {r["case"]: r for r in json.loads(file.read_text())["rows"]} if file.exists() else {}
+    for name in names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows[name] = other[name]() if name in other else compare(name)
+        show(rows[name])
+        if name == "scaling":
+            RESULTS.mkdir(exist_ok=True)
+            plot(rows[name]["sizes"], RESULTS / "regression-scaling.svg")
+        kept = [rows[n] for n in [*CASES, *other] if n in rows]
+        ratios = [r["ratio"] for r in kept if r["case"] in CASES]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
+        record("regression", kept, threads=torch.get_num_threads(), geometric_mean=mean)
+    if len(ratios) > 1:
+        print(f"geometric mean of {len(ratios)} cases: × {mean:.1f}")

@@ -1,0 +1,102 @@
+"""What computes: one module per device, the same function names in each.
+
+``reference`` is plain PyTorch, the specification. ``cpu`` is Numba. A kernel set takes checked
+arguments and does no checking of its own except of what only it can see (a target's values).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from luce.errors import ArgumentError, BackendError
+from luce.kernels import reference
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+cpu: ModuleType | None
+_CPU_MISSING: str | None
+try:
+    from luce.kernels import cpu
+except ImportError as error:  # no Numba for this Python or this processor
+    cpu = None
+    _CPU_MISSING = f"Numba cannot be imported ({error})"
+else:
+    _CPU_MISSING = None
+
+__all__ = ["BACKENDS", "available", "choose"]
+
+BACKENDS = ("auto", "cpu", "reference")
+
+_logger = logging.getLogger("luce")
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def available() -> dict[str, str | None]:
+    """Return each backend with None if it can be used here, or else the reason why not.
+
+    Examples
+    --------
+    >>> from luce.kernels import available
+    >>> sorted(available())
+    ['cpu', 'reference']
+    """
+    return {"cpu": _CPU_MISSING, "reference": None}
+
+
+def choose(backend: str, operator: str, *tensors: torch.Tensor | None) -> ModuleType:
+    """Return the kernel set for an operator's tensors.
+
+    Parameters
+    ----------
+    backend
+        "auto" takes the fastest that can do it, and says so in a debug message of the logger
+        "luce" where that is the reference. A backend named explicitly is that one or an error.
+    operator
+        The operator's name, for messages.
+    *tensors
+        The operator's tensors.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no backend of this name.
+    BackendError
+        If the named backend cannot do it.
+    """
+    if backend not in BACKENDS:
+        names = ", ".join(map(repr, BACKENDS))
+        raise ArgumentError(f"{operator}: backend must be one of {names}, got {backend!r}.")
+    if backend == "reference":
+        return reference
+    reason = _CPU_MISSING or _cpu_cannot(*tensors)
+    if cpu is not None and reason is None:
+        return cpu
+    if backend == "cpu":
+        raise BackendError(
+            f'{operator}: backend "cpu" cannot be used: {reason}. Use backend="auto" or '
+            '"reference".'
+        )
+    if not torch.compiler.is_compiling():
+        _logger.debug("%s: the reference computes this: %s", operator, reason)
+    return reference
+
+
+def _cpu_cannot(*tensors: torch.Tensor | None) -> str | None:
+    """Return why the CPU kernels cannot take these tensors, or None."""
+    for x in tensors:
+        if x is None:
+            continue
+        if x.device.type != "cpu":
+            return f"a tensor is on {x.device}"
+        if x.is_floating_point() and x.dtype not in _DTYPES:
+            return f"there are no kernels for {x.dtype}"
+        if type(x) not in _PLAIN:
+            return f"a tensor is a {type(x).__name__}"
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():  # noqa: SLF001
+        return "torch.func transforms need operators that PyTorch can take apart"
+    return None

@@ -1,0 +1,42 @@
+"""Tensors from whatever the user has, and results back in kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from luce.errors import DtypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Array", "Given", "back", "tensor"]
+
+# What operators take and give: tensor for tensor, NumPy array for arrays and lists.
+Given = Union[torch.Tensor, ArrayLike]  # noqa: UP007 - evaluated by sphinx and typing.get_type_hints
+Array = Union[torch.Tensor, NDArray[Any]]  # noqa: UP007
+
+
+def tensor(value: Given, operator: str, name: str) -> torch.Tensor:
+    """Return a tensor over the same memory where that is possible."""
+    if isinstance(value, torch.Tensor):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise DtypeError(
+            f"{operator}: {name} must hold numbers, got an array of dtype {array.dtype}. Convert "
+            "it to float32 or float64 first."
+        )
+    if not array.flags.writeable or any(step < 0 for step in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def back(like: Given) -> Callable[[torch.Tensor], Any]:
+    """Return what turns a result into the kind of the first argument."""
+    if isinstance(like, torch.Tensor):
+        return lambda result: result
+    return lambda result: result.detach().numpy()[()]

@@ -1,0 +1,68 @@
+"""Where derivatives come from: written in the forward pass, or taken through the reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["handed_out", "through"]
+
+
+def through(
+    function: Callable[..., Sequence[Tensor | None]],
+    tensors: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Return the gradients of ``function(*tensors)`` where ``needed``, differentiable again.
+
+    They are connected to the tensors' own graphs exactly when autograd is asked for that
+    (``create_graph=True``): then, and only then, gradients are enabled inside a backward pass.
+    """
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # A view of each, so that a tensor given twice has two gradients.
+        inputs = [
+            None if t is None else (t.view_as(t) if again else t.detach()) if t.requires_grad else t
+            for t in tensors
+        ]
+        for i, (x, need) in enumerate(zip(inputs, needed, strict=True)):
+            if x is not None and need and not x.requires_grad:
+                inputs[i] = x.detach().requires_grad_()
+        outputs = function(*inputs)
+        pairs = [
+            (o, g)
+            for o, g in zip(outputs, grads, strict=True)
+            if o is not None and g is not None and o.requires_grad
+        ]
+        wanted = {i: x for i, x in enumerate(inputs) if x is not None and needed[i]}
+        found = torch.autograd.grad(
+            [o for o, _ in pairs],
+            list(wanted.values()),
+            [g for _, g in pairs],
+            create_graph=again,
+            allow_unused=True,
+        )
+    result: list[Tensor | None] = [None] * len(tensors)
+    for i, gradient in zip(wanted, found, strict=True):
+        result[i] = gradient
+    return result
+
+
+def handed_out(ctx: Any, grad_loss: Tensor) -> list[Tensor]:
+    """Return the gradients that the forward pass wrote; they are the caller's from then on.
+
+    The context forgets them, so that the caller may change them and autograd may keep them
+    without a copy. Another backward pass over the same graph computes them anew.
+    """
+    gradients: list[Tensor] = ctx.gradients
+    if any(type(g) is not Tensor for g in gradients):  # torch.compile traces: there are no values
+        return [g * grad_loss.to(g.dtype) for g in gradients]
+    ctx.gradients = None
+    factor = float(grad_loss)
+    return gradients if factor == 1 else [g.mul_(factor) for g in gradients]

@@ -1,0 +1,352 @@
+"""Distillation losses: the student's logits compared with the teacher's, row by row.
+
+One kernel computes the soft and the hard part and the student's gradient while both rows are in
+cache. For two linear heads it runs over tiles of rows of both heads' logits.
+"""
+
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from luce.kernels import reference
+from luce.kernels.cpu.arithmetic import as_working, load, log, scratch, store, zero
+from luce.kernels.cpu.compile import kernel, sums
+from luce.kernels.cpu.cross_entropy import samples_of
+from luce.kernels.cpu.differentiate import handed_out, through
+from luce.kernels.cpu.head import Head, Sums, add_products, logits
+from luce.kernels.cpu.layout import array
+from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.rows import exp_sum_into, maximum, shifted
+from luce.kernels.cpu.targets import survey
+from luce.kernels.cpu.threads import share
+from luce.kernels.options import DistillationOptions
+
+__all__ = ["distillation_loss", "linear_distillation_loss"]
+
+_BLOCK = 256
+
+
+@sums
+def _gap(e: Any, teacher: Any, student: Any, top_t: Any, top_s: Any, inverse: Any) -> Any:
+    """Return Σ e ((t − top t) − (z − top z)) / T; nothing where e = 0."""
+    result = np.float64(0)
+    for a in range(0, e.size, _BLOCK):
+        part = e[a : a + _BLOCK]
+        t = teacher[a : a + _BLOCK]
+        z = student[a : a + _BLOCK]
+        s = zero(student)
+        for j in range(part.size):
+            gap = shifted(load(t, j), top_t, inverse) - shifted(load(z, j), top_s, inverse)
+            s += zero(student) if part[j] == 0 else part[j] * gap
+        result += s
+    return result
+
+
+@kernel
+def _distillation_rows(
+    student: Any,
+    teacher: Any,
+    target: Any,
+    row_scale: Any,
+    loss: Any,
+    grad: Any,
+    K: int,
+    T: float,
+    alpha: float,
+    ignore_index: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Write loss and gradient; the gradient may be written over the student's logits."""
+    soft_t = scratch(student, K)
+    soft_s = scratch(student, K)
+    hard = scratch(student, K)
+    inverse = as_working(student, 1.0 / T)
+    one = as_working(student, 1.0)
+    for i in range(start, stop):
+        z = student[i * K : (i + 1) * K]
+        t = teacher[i * K : (i + 1) * K]
+        y = target[i] if target.size else 0
+        if target.size and y == ignore_index:
+            loss[i] = 0
+            grad[i * K : (i + 1) * K] = 0
+            continue
+        top_s = maximum(z)
+        top_t = maximum(t)
+        sum_t = exp_sum_into(soft_t, t, top_t, inverse)
+        sum_s = exp_sum_into(soft_s, z, top_s, inverse)
+        divergence = _gap(soft_t, t, z, top_t, top_s, inverse) / sum_t + log(sum_s) - log(sum_t)
+        value = alpha * T * T * divergence
+        pull = 0.0
+        c = zero(student)
+        if target.size:
+            sum_h = exp_sum_into(hard, z, top_s, one)
+            value += (1.0 - alpha) * (log(sum_h) - np.float64(shifted(load(z, y), top_s, one)))
+            pull = (1.0 - alpha) * row_scale[i]
+            c = as_working(student, pull / sum_h)
+        loss[i] = value
+        if not grad.size:
+            continue
+        rate = alpha * T * row_scale[i]
+        a = as_working(student, rate / sum_s)
+        b = as_working(student, rate / sum_t)
+        for j in range(K):
+            soft_s[j] = a * soft_s[j] - b * soft_t[j]
+        if target.size:
+            for j in range(K):
+                soft_s[j] += c * hard[j]
+            soft_s[y] -= as_working(student, pull)
+        result = grad[i * K : (i + 1) * K]
+        for j in range(K):
+            store(result, j, soft_s[j])
+
+
+def _rows(
+    z: Tensor,
+    t: Tensor,
+    target: Tensor | None,
+    row_scale: Tensor,
+    loss: Tensor,
+    grad: Tensor | None,
+    o: DistillationOptions,
+) -> None:
+    """Run the kernel over contiguous logits (N, K)."""
+    N, K = z.shape
+    goal = np.empty(0, np.int64) if target is None else array(target)
+    out = array(z)[:0] if grad is None else array(grad)
+    before = (array(z), array(t), goal, array(row_scale), array(loss), out)
+    options = (K, o.temperature, o.alpha, o.ignore_index)
+    size = 2 * K * z.dtype.itemsize
+    share(lambda a, b: _distillation_rows(*before, *options, a, b), N, size)
+
+
+def _counted(N: int, K: int, target: Tensor | None, o: DistillationOptions) -> float:
+    if target is None:
+        return float(N)
+    return survey(target, K, o.ignore_index, samples_of(None), samples_of(None))
+
+
+def _row_scale(N: int, counted: float, grad_loss: Tensor | None, reduction: str) -> Tensor:
+    scale = (1 / counted if counted else 0.0) if reduction == "mean" else 1.0
+    rows = torch.full((N,), scale, dtype=torch.float64)
+    return rows if grad_loss is None else rows * grad_loss.double().reshape(-1)
+
+
+def _reduced(loss: Tensor, counted: float, reduction: str) -> Tensor:
+    if reduction == "none":
+        return loss
+    total = loss.sum(dtype=torch.float64)
+    return (total / counted if reduction == "mean" else total).to(loss.dtype)
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, target: Tensor | None, options: DistillationOptions
+) -> Tensor:
+    """Return α T² KL(teacher ‖ student) + (1 − α) cross-entropy, for logits (N, K, ...)."""
+    o = options
+    examples = student.shape[:1] + student.shape[2:]
+    z = student.movedim(1, -1).flatten(0, -2)
+    t = teacher.movedim(1, -1).flatten(0, -2)
+    goal = None if target is None else target.flatten()
+    want_grad = torch.is_grad_enabled() and student.requires_grad and o.reduction != "none"
+    loss: Tensor = _distillation(
+        z, t, goal, None, o.temperature, o.alpha, o.reduction, o.ignore_index, want_grad
+    )[0]
+    return loss.view(examples) if o.reduction == "none" else loss
+
+
+@torch.library.custom_op("luce::distillation_loss", mutates_args=(), device_types="cpu")
+def _distillation(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor | None,
+    grad_loss: Tensor | None,
+    temperature: float,
+    alpha: float,
+    reduction: str,
+    ignore_index: int,
+    want_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    o = DistillationOptions(temperature, alpha, reduction, ignore_index)
+    N, K = student.shape
+    loss = torch.zeros(N, dtype=torch.promote_types(student.dtype, torch.float32))
+    grad = empty(student.shape, student.dtype) if want_grad else None
+    counted = _counted(N, K, target, o)
+    if student.numel():
+        scale = _row_scale(N, counted, grad_loss, reduction)
+        z, t = student.contiguous(), teacher.contiguous()
+        _rows(z, t, target, scale, loss, grad, o)
+    return _reduced(loss, counted, reduction), student.new_empty(0) if grad is None else grad
+
+
+@_distillation.register_fake
+def _(
+    student: Tensor,
+    _teacher: Tensor,
+    _target: Tensor | None,
+    _grad_loss: Tensor | None,
+    _temperature: float,
+    _alpha: float,
+    reduction: str,
+    _ignore_index: int,
+    want_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(student.dtype, torch.float32)
+    loss = student.new_empty(len(student) if reduction == "none" else (), dtype=wide)
+    return loss, student.new_empty(student.shape if want_grad else 0)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    student, teacher, target, _, *numbers, want_grad = inputs
+    ctx.options = DistillationOptions(*numbers)
+    ctx.mark_non_differentiable(output[1])
+    ctx.gradients = [output[1].detach()] if want_grad else None
+    ctx.save_for_backward(student, teacher, target)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, grad_loss: Tensor | None, _grad: Any) -> tuple[Tensor | None, ...]:
+    o: DistillationOptions = ctx.options
+    found: list[Tensor | None] = [None, None, None]
+    needed = ctx.needs_input_grad[:3]
+    if grad_loss is None:
+        pass
+    elif torch.is_grad_enabled() or needed[1]:
+
+        def function(*tensors: Any) -> tuple[Tensor]:
+            student, teacher, target = tensors
+            return (reference.distillation_loss(student, teacher, target, o),)
+
+        found = through(function, ctx.saved_tensors, needed, (grad_loss,))
+    elif ctx.gradients is not None:
+        found[:1] = handed_out(ctx, grad_loss)
+    elif needed[0]:
+        numbers = (o.temperature, o.alpha, o.reduction, o.ignore_index)
+        found[0] = _distillation(*ctx.saved_tensors, grad_loss, *numbers, True)[1]
+    return *found, *[None] * 6
+
+
+_distillation.register_autograd(_gradients, setup_context=_remember)
+
+
+def linear_distillation_loss(
+    student: Tensor,
+    student_weight: Tensor,
+    student_bias: Tensor | None,
+    teacher: Tensor,
+    teacher_weight: Tensor,
+    teacher_bias: Tensor | None,
+    target: Tensor | None,
+    options: DistillationOptions,
+    *,
+    memory_budget: int,
+) -> Tensor:
+    """Return the distillation loss of two linear heads on their features."""
+    o = options
+    tracked = torch.is_grad_enabled() and o.reduction != "none"
+    trained = (student, student_weight, student_bias)
+    wants = [tracked and t is not None and t.requires_grad for t in trained]
+    numbers = (o.temperature, o.alpha, o.reduction, o.ignore_index, memory_budget)
+    given = (*trained, teacher, teacher_weight, teacher_bias, target, None)
+    loss: Tensor = _linear_distillation(*given, *numbers, wants)[0]
+    return loss
+
+
+@torch.library.custom_op("luce::linear_distillation_loss", mutates_args=(), device_types="cpu")
+def _linear_distillation(
+    student: Tensor,
+    student_weight: Tensor,
+    student_bias: Tensor | None,
+    teacher: Tensor,
+    teacher_weight: Tensor,
+    teacher_bias: Tensor | None,
+    target: Tensor | None,
+    grad_loss: Tensor | None,
+    temperature: float,
+    alpha: float,
+    reduction: str,
+    ignore_index: int,
+    budget: int,
+    wants: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    o = DistillationOptions(temperature, alpha, reduction, ignore_index)
+    N, K = len(student), len(student_weight)
+    wide = torch.promote_types(student.dtype, torch.float32)
+    s_head = Head(student_weight.contiguous(), student_bias, 0.0, budget)
+    t_head = Head(teacher_weight.contiguous(), teacher_bias, 0.0, budget)
+    counted = _counted(N, K, target, o)
+    scale = _row_scale(N, counted, grad_loss, reduction)
+    loss = torch.zeros(N, dtype=wide)
+    totals = Sums.wanted_of(student, student_weight, wants, wide)
+    R = max(1, min(N, budget // (2 * K * wide.itemsize)))
+    places = [empty((R * K,), wide) for _ in range(2)]
+    every = slice(0, K)
+    for start in range(0, N, R):
+        rows = slice(start, min(start + R, N))
+        x = student[rows].to(wide).contiguous()
+        z, _ = logits(x, s_head, every, places[0])
+        t, _ = logits(teacher[rows].to(wide), t_head, every, places[1])
+        goal = None if target is None else target[rows]
+        _rows(z, t, goal, scale[rows], loss[rows], z if totals.wanted else None, o)
+        if totals.wanted:
+            add_products(totals, z, x, s_head, rows, every)
+    gradients = totals.rounded(student, student_weight, student_bias)
+    return _reduced(loss, counted, reduction), *gradients
+
+
+@_linear_distillation.register_fake
+def _(
+    student: Tensor,
+    student_weight: Tensor,
+    student_bias: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    reduction, wants = rest[-4], rest[-1]
+    wide = torch.promote_types(student.dtype, torch.float32)
+    loss = student.new_empty(len(student) if reduction == "none" else (), dtype=wide)
+    return loss, *Sums.fakes((student, student_weight, student_bias), wants)
+
+
+def _remember_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *numbers, ctx.budget, wants = inputs[8:]
+    ctx.options = DistillationOptions(*numbers)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.gradients = [g.detach() for g in output[1:]] if any(wants) else None
+    ctx.save_for_backward(*inputs[:7])
+    ctx.set_materialize_grads(False)
+
+
+def _linear_gradients(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
+    o: DistillationOptions = ctx.options
+    needed = ctx.needs_input_grad[:7]
+    found: list[Tensor | None] = [None] * 7
+    if grad_loss is None:
+        pass
+    elif torch.is_grad_enabled() or any(needed[3:]):
+
+        def function(*tensors: Any) -> tuple[Tensor]:
+            x, w, b, t, tw, tb, y = tensors
+            loss = reference.linear_distillation_loss(
+                x, w, b, t, tw, tb, y, o, memory_budget=ctx.budget
+            )
+            return (loss,)
+
+        found = through(function, ctx.saved_tensors, needed, (grad_loss,))
+    elif ctx.gradients is not None:
+        found[:3] = handed_out(ctx, grad_loss)
+    elif any(needed[:3]):
+        numbers = (o.temperature, o.alpha, o.reduction, o.ignore_index, ctx.budget)
+        found[:3] = _linear_distillation(*ctx.saved_tensors, grad_loss, *numbers, list(needed[:3]))[
+            1:
+        ]
+    found[:3] = [g if need else None for g, need in zip(found[:3], needed[:3], strict=True)]
+    return *found, *[None] * 7
+
+
+_linear_distillation.register_autograd(_linear_gradients, setup_context=_remember_linear)

@@ -1,0 +1,102 @@
+"""How a tensor's classes lie in memory, and which kernel goes over them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.threads import share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+__all__ = ["Layout", "array", "working_scalar"]
+
+# From this many classes on, vector lanes along a row beat lanes across rows (docs/log.md).
+_ROWS_FROM = 64
+# A tile of this many bytes stays in the first levels of cache.
+_TILE_BYTES = 1 << 16
+_NONE = np.empty(0, np.float64)
+
+
+class Layout:
+    """Where the classes of a tensor are in memory: contiguous as outer × classes × span.
+
+    Parameters
+    ----------
+    x
+        The tensor; other tensors of its shape are brought to the same layout.
+    dim
+        Its class dimension.
+
+    Notes
+    -----
+    Channels-last images and transposed matrices are taken as they are: moving the class dimension
+    last or first makes them contiguous. Anything else is copied first.
+    """
+
+    def __init__(self, x: torch.Tensor, dim: int) -> None:
+        self.dim = dim % x.ndim
+        places = (self.dim, x.ndim - 1, 0)
+        contiguous = (p for p in places if x.movedim(self.dim, p).is_contiguous())
+        self.position = next(contiguous, self.dim)
+        self.dtype = x.dtype
+        shape = x.movedim(self.dim, self.position).shape
+        self.outer = math.prod(shape[: self.position])
+        self.classes = shape[self.position]
+        self.span = math.prod(shape[self.position + 1 :])
+        self.shape = shape
+
+    def flat(self, x: torch.Tensor) -> NDArray[Any]:
+        """Return the memory of a tensor in this layout; a copy only if it has to be."""
+        return array(x.movedim(self.dim, self.position).contiguous())
+
+    def empty(self) -> torch.Tensor:
+        """Return an uninitialised tensor in this layout."""
+        return empty(self.shape, self.dtype).movedim(self.position, self.dim)
+
+    def fake(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what ``empty`` does, for shapes alone."""
+        return x.new_empty(self.shape).movedim(self.position, self.dim)
+
+    def run(
+        self, rows: Callable[..., Any], tiles: Callable[..., Any], head: tuple[Any, ...], *tail: Any
+    ) -> None:
+        """Share a kernel's work over threads; ``head`` and ``tail`` go around the geometry."""
+        outer, K, span, size = self.outer, self.classes, self.span, self.dtype.itemsize
+        if span == 1 and K >= _ROWS_FROM:
+            share(lambda a, b: rows(*head, K, *tail, a, b), outer, K * size)
+            return
+        across, along = 1, span
+        if span == 1:
+            outer, span, across, along = 1, outer, K, 1
+        columns = max(16, min(256, _TILE_BYTES // (K * max(size, 4)) // 16 * 16))
+        units = outer * -(-span // columns)
+        geometry = (K, span, across, along, columns)
+        share(lambda a, b: tiles(*head, *geometry, *tail, a, b), units, columns * K * size)
+
+
+def array(x: torch.Tensor | None) -> NDArray[Any]:
+    """Return the flat memory of a contiguous tensor as kernels take it; empty for None.
+
+    Half precision goes as integers of its bits: bfloat16 as uint16, float16 as int16.
+    """
+    if x is None:
+        return _NONE
+    x = x.detach().reshape(-1)
+    if x.dtype == torch.bfloat16:
+        return x.view(torch.int16).numpy().view(np.uint16)
+    if x.dtype == torch.float16:
+        return x.view(torch.int16).numpy()
+    return x.numpy()
+
+
+def working_scalar(value: float, dtype: torch.dtype) -> np.floating[Any]:
+    """Return a number in the precision that inputs of this dtype are computed with."""
+    return np.float64(value) if dtype == torch.float64 else np.float32(value)

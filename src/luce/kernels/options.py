@@ -1,0 +1,55 @@
+"""What a loss can be asked for, as one value that every kernel set takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DistillationOptions", "LossOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class LossOptions:
+    """The options of the cross-entropy losses, already checked.
+
+    Attributes
+    ----------
+    reduction
+        "none", "sum" or "mean".
+    ignore_index
+        The class index whose examples count for nothing.
+    label_smoothing
+        ε: targets become (1 − ε) target + ε / K.
+    temperature
+        T: logits are divided by it.
+    z_loss
+        Factor of the squared log-sum-exp that is added to each example's loss.
+    softcap
+        Logits z become softcap · tanh(z / softcap), before the temperature; 0 for no cap.
+    """
+
+    reduction: str = "mean"
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+    temperature: float = 1.0
+    z_loss: float = 0.0
+    softcap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DistillationOptions:
+    """The options of the distillation losses, already checked.
+
+    Attributes
+    ----------
+    temperature
+        T of both softmaxes in the soft part.
+    alpha
+        Share of the soft part; the hard part has 1 − alpha.
+    reduction, ignore_index
+        As in ``LossOptions``.
+    """
+
+    temperature: float
+    alpha: float
+    reduction: str
+    ignore_index: int

@@ -1,0 +1,361 @@
+"""The objective of softmax regression, over blocks of rows.
+
+With weights s_i (their sum is S), centred features x_i - μ and parameters Θ = [W, c],
+
+    F(Θ) = (1/S) Σ_i s_i loss(y_i, W (x_i - μ) + c) + (λ/2) ‖W‖²,      λ = 1 / (C S),
+
+which is scikit-learn's objective divided by S: c = b + Wμ is another name for the intercept, which
+is not penalised. Products are made in ``dtype``; everything that is summed over rows is float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from luce.linear.rows import DenseRows, SparseRows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from luce.linear.rows import Rows
+
+__all__ = ["KEEP_BYTES", "Link", "Objective", "residual"]
+
+Link = Literal["softmax", "sigmoid"]
+
+KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
+_FUSED_CLASSES: Final = 16  # beyond, a matrix library is faster than the fused kernel
+_FUSED_VALUES: Final = 2_000_000  # below, compiling the kernel would cost more than it saves
+_SAMPLE_ROWS: Final = 8192
+_LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
+
+
+class Objective:
+    """F, its gradient and its Hessian, for solvers that never see a row.
+
+    Parameters
+    ----------
+    rows : DenseRows or SparseRows, shape (N, D)
+    target : Tensor, shape (N,), int64
+        Class codes from 0; for one sigmoid row (the binary case) 0 and 1.
+    weight : Tensor, shape (N,), float64
+        Weights, at least one above 0.
+    n_rows : int
+        K, the rows of W: the classes, or 1 for the binary case.
+    link : {"softmax", "sigmoid"}
+        "sigmoid" is K independent two-class problems (one-vs-rest; the binary case for K = 1).
+    C : float
+        Inverse strength of the penalty; ``inf`` for none.
+    fit_intercept : bool
+    dtype : torch.dtype
+        Of the products: float32 or float64.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        target: Tensor,
+        weight: Tensor,
+        *,
+        n_rows: int,
+        link: Link,
+        C: float,
+        fit_intercept: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self.rows, self.target, self.weight = rows, target, weight
+        self.n_rows, self.link, self.fit_intercept, self.dtype = n_rows, link, fit_intercept, dtype
+        self.device = rows.device
+        self.total = float(weight.sum())
+        self.penalty = 0.0
+        self.set_C(C)
+        first, one, two = rows.column_sums(weight)
+        if not bool(torch.isfinite(two).all()):  # perhaps only the squares in float32
+            first, one, two = rows.column_sums(weight, wide=True)
+        shift = one / self.total
+        spread = two / self.total
+        if fit_intercept:
+            self.mean = first + shift
+            self.variance = (spread - shift**2).clamp_(min=0)
+            self.constant = two == 0
+            if isinstance(rows, SparseRows):
+                self.constant = self.variance == 0
+            self.variance[self.constant] = 0
+        else:
+            self.mean = torch.zeros_like(first)
+            self.variance = spread + 2 * first * shift + first**2  # the second moment
+            self.constant = torch.zeros_like(first, dtype=torch.bool)
+        counts = torch.bincount(target, weight, minlength=max(2, n_rows)) / self.total
+        self.frequency = counts[1:] if n_rows == 1 else counts[:n_rows]
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return self.rows.shape[1]
+
+    def set_C(self, C: float) -> None:  # noqa: N802 - C is the field's name
+        """Change the strength of the penalty."""
+        self.penalty = 1.0 / (C * self.total)
+
+    def start(self) -> Tensor:
+        """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
+        theta = torch.zeros(
+            self.n_rows, self.n_features + 1, dtype=torch.float64, device=self.device
+        )
+        if self.fit_intercept:
+            p = self.frequency.clamp(1e-12, 1 - 1e-12)
+            theta[:, -1] = torch.log(p) if self.link == "softmax" else torch.logit(p)
+            if self.link == "softmax":
+                theta[:, -1] -= theta[:, -1].mean()
+        return theta
+
+    def bias(self, theta: Tensor) -> Tensor:
+        """Return b = c - Wμ, the intercept for features that are not centred."""
+        return theta[:, -1] - theta[:, :-1] @ self.mean
+
+    def value_gradient(self, theta: Tensor, logs: Tensor | None = None) -> tuple[float, Tensor]:
+        """Return F(Θ) and ∇F(Θ), shape (K, D + 1).
+
+        To ``logs`` (2, K), if given, are added the weighted sums of log p and, for sigmoids, of
+        log(1 - p).
+        """
+        W = theta[:, :-1]
+        one_pass = self._fused if self._can_fuse() else self._by_blocks
+        loss, G, g = one_pass(theta, logs)
+        out = torch.empty_like(theta)
+        out[:, :-1] = self._gradient_W(G, g, W)
+        out[:, -1] = self._gradient_c(g)
+        return loss / self.total + 0.5 * self.penalty * float(W.square().sum()), out
+
+    def along(self, theta: Tensor, d: Tensor) -> Callable[[float], tuple[float, float]]:
+        """Return φ: t ↦ F(Θ + t d) and its slope, on logits alone: no product with X for each t."""
+        parts = [self.logits(theta), self.logits(d)]
+        W, V = theta[:, :-1], d[:, :-1]
+        square = [float((A * B).sum()) for A, B in ((W, W), (W, V), (V, V))]
+
+        def phi(t: float) -> tuple[float, float]:
+            loss = slope = 0.0
+            for (i, j, Z), (_, _, U) in zip(parts[0](), parts[1](), strict=True):
+                R = torch.add(Z, U, alpha=t)
+                loss += residual(R, self.target[i:j], self.weight[i:j], self.link)
+                slope += float((R.mul_(U)).sum(dtype=torch.float64))
+            loss += (
+                0.5 * self.penalty * self.total * (square[0] + t * (2 * square[1] + t * square[2]))
+            )
+            slope += self.penalty * self.total * (square[1] + t * square[2])
+            return loss / self.total, slope / self.total
+
+        return phi
+
+    def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return V ↦ ∇²F(Θ) V, two products with X each; probabilities are kept while they fit."""
+        kept = self.logits(theta, probabilities=True)
+
+        def product(V: Tensor) -> Tensor:
+            G, g = self._empty_gradient()
+            W = self.rows.prepare(V[:, :-1], self.dtype)
+            bias = self.bias(V).to(self.dtype)
+            for i, j, P in kept():
+                U = self.rows.project(i, j, W).add_(bias)
+                if self.link == "softmax":
+                    U -= (P * U).sum(1, keepdim=True)
+                    U *= P
+                else:
+                    U *= P * (1 - P)
+                U *= self.weight[i:j, None].to(U.dtype)
+                self.rows.accumulate(i, j, U, G)
+                g += U.sum(0, dtype=torch.float64)
+            self.rows.release()
+            out = torch.empty_like(V)
+            out[:, :-1] = self._gradient_W(G, g, V[:, :-1])
+            out[:, -1] = self._gradient_c(g)
+            return out
+
+        return product
+
+    def logits(
+        self, theta: Tensor, *, probabilities: bool = False
+    ) -> Callable[[], Iterable[tuple[int, int, Tensor]]]:
+        """Return a function that iterates over (i, j, Z[i:j]): kept if they fit, else computed."""
+        W = self.rows.prepare(theta[:, :-1], self.dtype)
+        bias = self.bias(theta).to(self.dtype)
+
+        def compute() -> Iterator[tuple[int, int, Tensor]]:
+            for i, j in self.rows.blocks(self.n_rows, self.dtype):
+                Z = self.rows.project(i, j, W).add_(bias)
+                yield i, j, self.probabilities(Z) if probabilities else Z
+            self.rows.release()
+
+        if self.rows.shape[0] * self.n_rows * self.dtype.itemsize > KEEP_BYTES:
+            return compute
+        kept = list(compute())
+        return lambda: kept
+
+    def curvature(self, theta: Tensor) -> Tensor:
+        """Return S = mean(diag p - p pᵀ), shape (K, K), or its diagonal (K,) for sigmoids.
+
+        Over a sample of rows: it serves a preconditioner.
+        """
+        index = self.sample(_SAMPLE_ROWS)
+        W, bias = theta[:, :-1].to(self.dtype), self.bias(theta).to(self.dtype)
+        matrix = self.link == "softmax"
+        K = self.n_rows
+        S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
+        diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
+        for part in np.array_split(index, -(-len(index) // 1024)):
+            P = self.probabilities(self.rows.project_sample(part, W) + bias)
+            w = self.weight[torch.from_numpy(part).to(self.device), None].to(P.dtype)
+            if matrix:
+                S -= ((P * w).T @ P).double()
+                diagonal += (P * w).sum(0, dtype=torch.float64)
+            else:
+                S += (P * (1 - P) * w).sum(0, dtype=torch.float64)
+        if matrix:
+            S += torch.diag(diagonal)
+        return S / self.weight[torch.from_numpy(index).to(self.device)].sum()
+
+    def separates(self, theta: Tensor) -> bool:
+        """Say whether Θ classifies every row of positive weight with a margin above 0."""
+        W = self.rows.prepare(theta[:, :-1], torch.float64)
+        bias = self.bias(theta)
+        for i, j in self.rows.blocks(self.n_rows, torch.float64):
+            Z = self.rows.project(i, j, W).add_(bias)
+            y = self.target[i:j, None]
+            if self.link == "softmax":
+                chosen = Z.gather(1, y)
+                margin = chosen - Z.scatter(1, y, -torch.inf).amax(1, keepdim=True)
+            elif self.n_rows == 1:
+                margin = Z * (2 * y - 1)
+            else:
+                margin = -Z.scatter(1, y, -Z.gather(1, y))
+            if bool((margin[self.weight[i:j] > 0] <= 0).any()):
+                return False
+        self.rows.release()
+        return True
+
+    def sample(self, n: int | None = None) -> np.ndarray:
+        """Return the rows that stand for all in a preconditioner: every m-th, none of weight 0."""
+        index = torch.nonzero(self.weight)[:, 0]
+        if n is None:
+            n = max(_SAMPLE_ROWS, 4 * min(self.n_features, 2048))
+        step = max(1, len(index) // n)
+        return index[::step].cpu().numpy()
+
+    def probabilities(self, Z: Tensor) -> Tensor:
+        """Return the probabilities of logits (n, K)."""
+        return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
+
+    def _gradient_W(self, G: Tensor, g: Tensor, W: Tensor) -> Tensor:  # noqa: N802
+        out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total)
+        if self.link == "softmax":
+            out -= out.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
+        out.add_(W, alpha=self.penalty)
+        out[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
+        return out
+
+    def _gradient_c(self, g: Tensor) -> Tensor:
+        if not self.fit_intercept:
+            return torch.zeros_like(g)
+        g = g / self.total
+        return g - g.mean() if self.link == "softmax" else g
+
+    def _empty_gradient(self) -> tuple[Tensor, Tensor]:
+        K, D = self.n_rows, self.n_features
+        if isinstance(self.rows, SparseRows):  # its products add to columns
+            G = torch.zeros(D, K, dtype=torch.float64).T
+        else:
+            G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
+        return G, torch.zeros(K, dtype=torch.float64, device=self.device)
+
+    def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
+        G, g = self._empty_gradient()
+        W = self.rows.prepare(theta[:, :-1], self.dtype)
+        bias = self.bias(theta).to(self.dtype)
+        loss = 0.0
+        for i, j in self.rows.blocks(self.n_rows, self.dtype):
+            Z = self.rows.project(i, j, W).add_(bias)
+            if logs is not None:
+                self._add_logs(Z, self.weight[i:j], logs)
+            loss += residual(Z, self.target[i:j], self.weight[i:j], self.link)
+            self.rows.accumulate(i, j, Z, G)
+            g += Z.sum(0, dtype=torch.float64)
+        self.rows.release()
+        return loss, G, g
+
+    def _add_logs(self, Z: Tensor, weight: Tensor, logs: Tensor) -> None:
+        if self.link == "softmax":
+            logs[0] += weight @ torch.log_softmax(Z, 1).double()
+        else:
+            logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
+            logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
+
+    def _can_fuse(self) -> bool:
+        if not isinstance(self.rows, DenseRows) or not isinstance(self.rows.X, np.ndarray):
+            return False
+        X = self.rows.X
+        return (
+            self.n_rows <= _FUSED_CLASSES
+            and X.size >= _FUSED_VALUES
+            and X.flags.c_contiguous
+            and X.dtype in (np.float32, np.float64, np.uint8)
+        )
+
+    def _fused(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
+        from luce.linear.fused import dense_pass  # noqa: PLC0415 - Numba loads when it is used
+
+        X = self.rows.X
+        assert isinstance(X, np.ndarray)  # noqa: S101 - for mypy: _can_fuse said so
+        G, g = self._empty_gradient()
+        W, bias = theta[:, :-1].to(self.dtype).numpy(), self.bias(theta).to(self.dtype).numpy()
+        step = max(4096, (64 << 20) // (X.itemsize * max(1, X.shape[1])))
+        loss = 0.0
+        for i in range(0, X.shape[0], step):
+            j = min(i + step, X.shape[0])
+            part, more_G, more_g, more_logs = dense_pass(
+                np.asarray(X[i:j]), W, bias, self.target[i:j].numpy(),
+                self.weight[i:j].numpy(), self.link, torch.get_num_threads(), logs=logs is not None,
+            )  # fmt: skip
+            self.rows.hand_back(i, j)  # type: ignore[union-attr]
+            loss += part
+            G += torch.from_numpy(more_G)
+            g += torch.from_numpy(more_g)
+            if logs is not None:
+                logs += torch.from_numpy(more_logs)
+        return loss, G, g
+
+
+def residual(Z: Tensor, target: Tensor, weight: Tensor, link: Link) -> float:
+    """Turn logits (n, K) in place into w (p - onehot(y)) and return the weighted loss.
+
+    What is small is computed as such (the other classes' share, not 1 - p_y), so a well-classified
+    row keeps its digits in float32.
+    """
+    w = weight.to(Z.dtype)
+    if link == "sigmoid":
+        y = target[:, None]
+        if Z.shape[1] > 1:
+            sign = torch.full_like(Z, -1).scatter_(1, y, 1)
+        else:
+            sign = (2 * y - 1).to(Z.dtype)
+        margin = Z * sign
+        loss = torch.nn.functional.softplus(-margin, threshold=60).sum(1, dtype=torch.float64)
+        torch.sigmoid(margin.clamp_(max=-_LOWEST).neg_(), out=Z)
+        Z *= sign.mul_(-w[:, None])
+        return float(loss @ weight)
+    at = target[:, None]
+    Z -= Z.amax(1, keepdim=True)
+    picked = Z.gather(1, at)
+    Z.clamp_(min=_LOWEST).exp_()
+    chosen = Z.gather(1, at)
+    Z.scatter_(1, at, 0)
+    other = Z.sum(1, keepdim=True)
+    total = other + chosen
+    loss = torch.where(picked == 0, torch.log1p(other), torch.log(total) - picked)
+    scale = w[:, None] / total
+    Z *= scale
+    Z.scatter_(1, at, -other * scale)
+    return float(loss[:, 0].double() @ weight)

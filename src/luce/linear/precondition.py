@@ -1,0 +1,254 @@
+"""Preconditioners: the Hessian, as exactly as is cheap to invert.
+
+A small problem has the Hessian itself, of a sample of rows. Otherwise it is taken at W = 0: there
+it is S ⊗ Cov + λI, with S = diag(π) - ππᵀ over classes and Cov the covariance of the features, and
+two small eigenproblems apply its inverse. As the fit moves on, S is replaced by
+mean(diag p - p pᵀ). The intercepts are one more feature, of variance 1 and without penalty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from luce.linear.objective import Objective
+
+__all__ = ["Basis", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose", "eigenbasis"]
+
+_SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes milliseconds
+_WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
+_MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Eigenvectors Q (D, r) of the features' covariance, and their eigenvalues (r,)."""
+
+    values: Tensor
+    vectors: Tensor
+
+
+def eigenbasis(objective: Objective) -> Basis:
+    """Return the eigenbasis of the (sampled) covariance of the features.
+
+    With fewer rows than features it is had from the rows' Gram matrix; what is orthogonal to all
+    rows then has eigenvalue 0 and is not stored.
+    """
+    index = objective.sample()
+    D = objective.n_features
+    dtype, device = objective.dtype, objective.device
+    w = objective.weight[torch.from_numpy(index).to(device)]
+    total = w.sum()
+    if len(index) < D:
+        A = objective.rows.take(index, torch.float64) - objective.mean
+        A[:, objective.constant] = 0
+        A *= torch.sqrt(w / total)[:, None]
+        values, U = torch.linalg.eigh(A @ A.T)
+        keep = values > values[-1] * 1e-12
+        values, U = values[keep], U[:, keep]
+        return Basis(values, (A.T @ U) / torch.sqrt(values))
+    cov = torch.zeros(D, D, dtype=torch.float64, device=device)
+    for part in np.array_split(index, -(-len(index) // 1024)):
+        X = objective.rows.take(part, dtype)
+        X -= objective.mean.to(dtype)
+        v = objective.weight[torch.from_numpy(part).to(device), None].to(dtype)
+        cov += (X * v).T @ X
+    cov /= total
+    if len(index) < len(objective.weight):
+        # A feature that the sample happens not to show must not look as if it never varied.
+        cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance))
+    cov[objective.constant] = 0
+    cov[:, objective.constant] = 0
+    values, Q = torch.linalg.eigh(cov)
+    return Basis(values.clamp_(min=0), Q)
+
+
+class Exact:
+    """The inverse of the Hessian over a sample of rows, for few coefficients.
+
+    Scaled to a unit diagonal before it is factored, so the features' scales do not matter.
+    """
+
+    refresh_at = (2, 4, 8, 16, 32, 64, 128)  # iterations of L-BFGS before which to refresh
+
+    def __init__(self, objective: Objective, theta: Tensor) -> None:
+        self.objective = objective
+        self.refresh(theta)
+
+    def refresh(self, theta: Tensor) -> None:
+        """Take the Hessian at Θ."""
+        H = hessian(self.objective, theta, self.objective.sample())
+        scale = H.diagonal().clamp(min=0).sqrt()
+        self._scale = torch.where(scale > 0, 1 / scale, 0.0)
+        H = H * self._scale * self._scale[:, None]
+        # The ridge covers the directions without curvature (all-ones over the classes), along
+        # which there is no gradient either.
+        ridge = 1e-10
+        while True:
+            H.diagonal().add_(ridge)
+            factor, failed = torch.linalg.cholesky_ex(H)
+            if not bool(failed):
+                break
+            ridge *= 100
+        self._factor = factor
+
+    def __call__(self, G: Tensor) -> Tensor:
+        """Return H⁻¹G for G (K, D + 1)."""
+        g = (G.flatten() * self._scale)[:, None]
+        return (torch.cholesky_solve(g, self._factor)[:, 0] * self._scale).reshape(G.shape)
+
+
+def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
+    """Return ∇²F(Θ) over the rows of ``index``, shape (K (D + 1), K (D + 1)), float64."""
+    K, width = theta.shape
+    device = objective.device
+    H = torch.zeros(K * width, K * width, dtype=torch.float64, device=device)
+    blocks = H.view(K, width, K, width)
+    total = 0.0
+    for part in np.array_split(index, -(-len(index) // 1024)):
+        X = objective.rows.take(part, torch.float64) - objective.mean
+        X[:, objective.constant] = 0
+        one = torch.ones if objective.fit_intercept else torch.zeros
+        X = torch.cat([X, one(len(X), 1, dtype=X.dtype, device=device)], 1)
+        P = objective.probabilities(X @ theta.T)
+        w = objective.weight[torch.from_numpy(part).to(device), None]
+        total += float(w.sum())
+        softmax = objective.link == "softmax"
+        for k in range(K):
+            p = P[:, k : k + 1]
+            blocks[k, :, k] += (X * (w * p if softmax else w * p * (1 - p))).T @ X
+        if softmax:
+            A = (P[:, :, None] * X[:, None, :]).flatten(1)
+            H -= (A * w).T @ A
+    H /= total
+    for k in range(K):
+        blocks[k, :-1, k, :-1].diagonal().add_(objective.penalty)
+    return H
+
+
+class Kronecker:
+    """(S ⊗ Cov + λI)⁻¹ through the eigenbases of S and Cov; S has a row for each class.
+
+    For very many classes S is taken as diag(a) - aaᵀ/Σa, which keeps S·1 = 0 and matches the
+    diagonal of the true S; Sherman-Morrison then inverts it for each eigenvalue of Cov.
+    """
+
+    refresh_at = (8, 20)
+
+    def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
+        self.objective = objective
+        self.basis = eigenbasis(objective) if basis is None else basis
+        self.refresh(theta)
+
+    def refresh(self, theta: Tensor) -> None:
+        """Take S from the probabilities at Θ."""
+        S = self.objective.curvature(theta)
+        floor = 10 * torch.finfo(self.objective.dtype).eps
+        # Without a penalty, directions without variance have no curvature at all: bound the step.
+        values = self.basis.values
+        if self.objective.penalty == 0 and len(values):
+            values = values.clamp(min=floor * float(values.max()))
+        self._values = torch.cat([values, values.new_ones(1)])
+        self._penalty = torch.full_like(self._values, self.objective.penalty)
+        self._penalty[-1] = 0
+        self._vectors: Tensor | None = None
+        self._rank_one = False
+        if S.ndim == 1:
+            self._inverse = _inverse(S[:, None] * self._values + self._penalty)
+        elif len(S) <= _MOST_CLASSES:
+            s, self._vectors = torch.linalg.eigh(S)
+            s[s < 1e-13 * s[-1]] = 0  # the all-ones direction
+            self._inverse = _inverse(s[:, None] * self._values + self._penalty)
+        else:
+            a = h = S.diagonal().clamp(min=1e-12)
+            for _ in range(20):
+                a = h + a.square() / a.sum()
+            self._inverse = _inverse(a[:, None] * self._values + self._penalty)
+            self._rank_one = True
+            self._a = a
+
+    def __call__(self, G: Tensor) -> Tensor:
+        """Return H⁻¹G for G (K, D + 1)."""
+        Q = self.basis.vectors
+        T = torch.cat([G[:, :-1] @ Q, G[:, -1:]], 1)
+        inner = T
+        if self._vectors is not None:
+            T = self._vectors @ ((self._vectors.T @ T) * self._inverse)
+        elif self._rank_one:
+            T = self._sherman_morrison(T)
+        else:
+            T = T * self._inverse
+        out = torch.empty_like(G)
+        out[:, :-1] = T[:, :-1] @ Q.T
+        out[:, -1] = T[:, -1]
+        if Q.shape[1] < Q.shape[0] and self.objective.penalty > 0:
+            out[:, :-1] += (G[:, :-1] - inner[:, :-1] @ Q.T) / self.objective.penalty
+        return out
+
+    def _sherman_morrison(self, T: Tensor) -> Tensor:
+        """Solve (v_j diag(a) + λ_j - v_j aaᵀ/Σa) y_j = t_j for each column j."""
+        a, total = self._a, self._a.sum()
+        y = T * self._inverse
+        u = a[:, None] * self._inverse
+        # 1 - v aᵀ(v diag(a) + λ)⁻¹a / Σa = Σ a λ / (v a + λ) / Σa, without the cancellation.
+        left = (u * self._penalty).sum(0) / total
+        factor = self._values * (a @ y) / total
+        scale = torch.where(left > 0, factor / left.clamp(min=1e-300), 0.0)
+        out = y + u * scale
+        # Where λ = 0 (the intercepts) the matrix is singular along all-ones: take that part out.
+        free = self._penalty == 0
+        out[:, free] -= out[:, free].mean(0)
+        return out
+
+
+class Diagonal:
+    """The diagonal of the Hessian at W = 0, for features too many for an eigenbasis.
+
+    Guarded: no entry falls below a small share of the largest, so that a feature seen once cannot
+    take a step that ruins the rest.
+    """
+
+    refresh_at = (8, 20)
+
+    def __init__(self, objective: Objective, theta: Tensor) -> None:
+        self.objective = objective
+        self.refresh(theta)
+
+    def refresh(self, theta: Tensor) -> None:
+        """Take the class part from the probabilities at Θ."""
+        S = self.objective.curvature(theta)
+        h = S if S.ndim == 1 else S.diagonal()
+        h = h.clamp(min=1e-6 * float(h.max()))
+        one = self.objective.variance.new_ones(1)
+        spread = torch.cat([self.objective.variance, one])
+        floor = 1e-8 * float(self.objective.variance.max()) if self.objective.n_features else 0.0
+        penalty = torch.full_like(spread, self.objective.penalty)
+        penalty[-1] = 0
+        self._inverse = _inverse(h[:, None] * spread.clamp(min=floor) + penalty)
+
+    def __call__(self, G: Tensor) -> Tensor:
+        """Return H⁻¹G for G (K, D + 1)."""
+        return G * self._inverse
+
+
+Preconditioner = Exact | Kronecker | Diagonal
+
+
+def choose(objective: Objective, theta: Tensor, basis: Basis | None = None) -> Preconditioner:
+    """Return the most exact form that is affordable."""
+    if theta.numel() <= _SMALL:
+        return Exact(objective, theta)
+    if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST:
+        return Kronecker(objective, theta, basis)
+    return Diagonal(objective, theta)
+
+
+def _inverse(H: Tensor) -> Tensor:
+    """Return 1 / H, and 0 where H is 0: no curvature, no gradient, no step."""
+    return torch.where(H > 0, 1 / H, 0.0)

@@ -1,0 +1,259 @@
+"""Who supplies the rows: arrays, memory maps, tensors on any device, sparse matrices.
+
+Everything above this file sees two products over a range of rows and never the rows themselves:
+``project`` (X[i:j] Wᵀ) and ``accumulate`` (G += Rᵀ X[i:j]). Blocks are cast one at a time, so a
+``uint8`` or ``float16`` matrix never exists in a wider type, and the pages of a memory map are
+handed back as soon as their block is done.
+"""
+
+from __future__ import annotations
+
+import mmap
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+import scipy.sparse
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
+
+_BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
+_NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
+_TORCH_READS: Final = {np.dtype(t) for t in (np.float16, np.float32, np.float64, np.uint8)}
+
+
+def writable_view(array: np.ndarray) -> np.ndarray:
+    """Return a view that claims to be writable, for ``torch.from_numpy``; nobody writes to it."""
+    if array.flags.writeable:
+        return array
+
+    interface = dict(array.__array_interface__)
+    interface["data"] = (interface["data"][0], False)
+    # NumPy keeps the object, and with it the memory, alive.
+    return np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
+
+
+def _ranges(n: int, step: int) -> Iterator[tuple[int, int]]:
+    for i in range(0, n, step):
+        yield i, min(i + step, n)
+
+
+def _memory_map(array: np.ndarray) -> mmap.mmap | None:
+    """Return the map that an array is a view of, if its pages can be handed back.
+
+    Those of a copy-on-write map cannot: what was written to it lives nowhere else.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and base.mode != "c":
+            return cast("mmap.mmap | None", getattr(base, "_mmap", None))
+        base = base.base
+    return None
+
+
+class DenseRows:
+    """Rows of a NumPy array, a memory map or a tensor.
+
+    Parameters
+    ----------
+    X : numpy.ndarray or torch.Tensor, shape (N, D)
+        Any real dtype. A tensor stays on its device, and so does all that is computed from it.
+    """
+
+    def __init__(self, X: np.ndarray | torch.Tensor) -> None:
+        self.X = X
+        self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
+        self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
+        self._map = None if isinstance(X, torch.Tensor) else _memory_map(X)
+        self._last: tuple[tuple[int, int, torch.dtype], torch.Tensor] | None = None
+
+    def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
+        """Return how many rows a block has when each carries ``n_rows`` logits."""
+        width = max(self.shape[1], n_rows) * dtype.itemsize
+        return max(64, min(8192, _BLOCK_BYTES // width))
+
+    def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return rows i to j as a tensor of ``dtype``; a view where that needs no cast."""
+        key = (i, j, dtype)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]  # the two products of one pass ask for the same block in turn
+        if isinstance(self.X, torch.Tensor):
+            block = self.X[i:j].to(dtype)
+        else:
+            part = self.X[i:j]
+            readable = part.dtype in _TORCH_READS and part.dtype.isnative
+            if not readable or min(part.strides, default=0) < 0:
+                part = np.array(part, dtype=_NUMPY[dtype])
+            block = torch.from_numpy(writable_view(part)).to(dtype)
+        self.release()
+        self._last = (key, block)
+        return block
+
+    def release(self) -> None:
+        """Forget the last block, and let the system take back the pages of a memory map."""
+        if self._last is None:
+            return
+        i, j, _ = self._last[0]
+        self._last = None
+        self.hand_back(i, j)
+
+    def hand_back(self, i: int, j: int) -> None:
+        """Let the system take back the pages of rows i to j of a memory map."""
+        if self._map is None or not hasattr(self._map, "madvise") or i >= j:
+            return
+        part = cast("np.ndarray", self.X)[i:j]
+        if not part.flags.c_contiguous:
+            return
+        start = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
+        first = (part.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = part.ctypes.data - start + part.nbytes
+        self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
+
+    def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return W (K, D) as ``project`` wants it."""
+        return W.to(dtype)
+
+    def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
+        """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
+        return self.block(i, j, W.dtype) @ W.T
+
+    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
+        """Add Rᵀ X[i:j] to G (K, D), which is float64."""
+        G += R.T @ self.block(i, j, R.dtype)
+
+    def column_sums(
+        self, weight: torch.Tensor, *, wide: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the first row, and the weighted column sums of X - first row and its square.
+
+        Differences to the first row make the second sum exactly zero for a constant column.
+        """
+        wide |= self.X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
+        dtype = torch.float64 if wide else torch.float32
+        first = self.block(0, 1, dtype)[0].clone()
+        one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
+        two = one.clone()
+        for i, j in self.blocks(1, dtype):
+            X = self.block(i, j, dtype) - first
+            w = weight[i:j].to(dtype)
+            one += w @ X
+            two += w @ X.square_()
+        self.release()
+        return first.double(), one, two
+
+    def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows, in order."""
+        return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
+
+    def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+        """Return the rows of ``index`` (a sample) as a tensor of ``dtype``."""
+        if isinstance(self.X, torch.Tensor):
+            return self.X[torch.from_numpy(index).to(self.device)].to(dtype)
+        return torch.from_numpy(self.X[index].astype(_NUMPY[dtype]))
+
+    def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
+        """Return X[index] Wᵀ for W (K, D) that is not prepared."""
+        return self.take(index, W.dtype) @ W.T
+
+    def find_bad(self) -> tuple[int, int] | None:
+        """Return the row and column of the first NaN or infinity, or None."""
+        for i, j in self.blocks(1, torch.float64):
+            bad = ~torch.isfinite(self.block(i, j, torch.float64))
+            if bad.any():
+                row, column = torch.nonzero(bad)[0].tolist()
+                return i + int(row), int(column)
+        return None
+
+
+class SparseRows:
+    """Rows of a ``scipy.sparse`` matrix, held as CSR.
+
+    Parameters
+    ----------
+    X : scipy.sparse CSR matrix or array, shape (N, D)
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, X: Any) -> None:
+        self.X = X
+        self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
+        data = X.data
+        self._data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
+
+    def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
+        """Return how many rows a block has when each carries ``n_rows`` logits."""
+        return max(256, (16 << 20) // (n_rows * dtype.itemsize))
+
+    def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows, in order."""
+        return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return Wᵀ (D, K), contiguous: the products read one row of it for each stored value."""
+        return W.to(dtype).T.contiguous()
+
+    def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
+        """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
+        from luce.linear.fused import sparse_project  # noqa: PLC0415 - as in objective
+
+        Z = np.empty((j - i, W.shape[1]), _NUMPY[W.dtype])
+        sparse_project(self._csr(), i, W.numpy(), Z, torch.get_num_threads())
+        return torch.from_numpy(Z)
+
+    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:  # noqa: ARG002
+        """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
+        from luce.linear.fused import sparse_accumulate  # noqa: PLC0415 - as in objective
+
+        columns = G.T if G.T.is_contiguous() else G.T.contiguous()
+        sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), torch.get_num_threads())
+        if not G.T.is_contiguous():
+            G.copy_(columns.T)
+
+    def column_sums(
+        self,
+        weight: torch.Tensor,
+        *,
+        wide: bool = False,  # noqa: ARG002 - they always are
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return zeros, and the weighted column sums of X and of its square."""
+        D = self.shape[1]
+        w = np.repeat(weight.numpy(), np.diff(self.X.indptr))
+        one = np.bincount(self.X.indices, w * self._data, minlength=D)
+        w *= np.square(self._data, dtype=np.float64)
+        two = np.bincount(self.X.indices, w, minlength=D)
+        return torch.zeros(D, dtype=torch.float64), torch.from_numpy(one), torch.from_numpy(two)
+
+    def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+        """Return the rows of ``index`` (a sample), dense, as a tensor of ``dtype``."""
+        return torch.from_numpy(self.X[index].toarray().astype(_NUMPY[dtype]))
+
+    def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
+        """Return X[index] Wᵀ for W (K, D) that is not prepared."""
+        return torch.from_numpy(self.X[index] @ np.ascontiguousarray(W.numpy().T)).to(W.dtype)
+
+    def find_bad(self) -> tuple[int, int] | None:
+        """Return the row and column of the first NaN or infinity, or None."""
+        bad = np.flatnonzero(~np.isfinite(self._data))
+        if bad.size == 0:
+            return None
+        row = int(np.searchsorted(self.X.indptr, bad[0], side="right")) - 1
+        return row, int(self.X.indices[bad[0]])
+
+    def _csr(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.X.indptr, self.X.indices, self._data
+
+
+Rows = DenseRows | SparseRows
+
+
+def as_rows(X: Any) -> Rows:
+    """Wrap a validated X."""
+    return SparseRows(X.tocsr()) if scipy.sparse.issparse(X) else DenseRows(X)

@@ -1,0 +1,354 @@
+"""The loop, once: preconditioned L-BFGS and Newton-CG are its two ways to find a direction.
+
+Each iteration asks for a direction, tries the full step, and only where that does not satisfy the
+approximate Wolfe conditions (Hager and Zhang, 2005) searches the line, on logits alone. The fit
+ends when the duality gap over the objective is proven to be at most ``tol``; without a penalty,
+when the scaled gradient is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from luce.linear.certificate import certify, scaled_gradient
+from luce.linear.precondition import Diagonal, choose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from luce.linear.certificate import Certificate
+    from luce.linear.objective import Objective
+    from luce.linear.precondition import Basis, Preconditioner
+
+__all__ = ["Method", "Solution", "minimize"]
+
+Method = Literal["auto", "lbfgs", "newton-cg"]
+Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
+
+_MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
+_MEMORY_BYTES: Final = 8 << 20  # within which it keeps more than the least
+_ENOUGH: Final = 0.9  # slope condition of the line search
+
+
+@dataclass
+class Solution:
+    """Where the loop ended. A fit that stopped early is a solution too: ``reason`` says why.
+
+    Attributes
+    ----------
+    theta : Tensor, shape (K, D + 1)
+    certificate : Certificate
+    measure : float
+        What ``tol`` was compared with: relative duality gap, or the scaled gradient.
+    converged : bool
+    n_iter : int
+    method : str
+        The solver that ran.
+    reason : str
+        "converged", "max_iter" or "stalled".
+    history : list of dict
+        One entry for each iteration, from 0: objective (sum over rows), gap (relative; the scaled
+        gradient without a penalty), seconds since the start.
+    """
+
+    theta: Tensor
+    certificate: Certificate
+    measure: float
+    converged: bool
+    n_iter: int
+    method: str
+    reason: str
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def gradient_norm(self, objective: Objective) -> float:
+        """Return the largest entry of ∇F in units of each feature's standard deviation."""
+        return scaled_gradient(objective, self.certificate.gradient)
+
+
+def minimize(
+    objective: Objective,
+    theta: Tensor,
+    *,
+    method: Method = "auto",
+    tol: float = 1e-6,
+    max_iter: int = 200,
+    may_widen: bool = True,
+    basis: Basis | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Solution:
+    """Minimise the objective from Θ.
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : Tensor, shape (K, D + 1), float64
+        Where to start.
+    method : {"auto", "lbfgs", "newton-cg"}
+        "auto" is L-BFGS where the features have an affordable eigenbasis, else Newton-CG.
+    tol : float
+        Of the duality gap over the objective; without a penalty, of the scaled gradient.
+    max_iter : int
+    may_widen : bool
+        Whether to go on in float64 where float32 cannot make progress any more.
+    basis : Basis, optional
+        The eigenbasis of the features, if it is known (it does not depend on C).
+    report : callable, optional
+        Called with each entry of the history.
+    announce : callable, optional
+        Called once with a line that says what runs.
+
+    Returns
+    -------
+    Solution
+    """
+    started = time.perf_counter()
+    precondition = choose(objective, theta, basis)
+    if method == "auto":
+        method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
+    if announce is not None:
+        announce(_describe(objective, precondition, method))
+    step = _LBFGS(precondition, theta) if method == "lbfgs" else _NewtonCG(objective, precondition)
+    history: list[dict[str, float]] = []
+    at = (theta, *objective.value_gradient(theta))
+    proof: Certificate | None = None
+    goal, n_iter = tol, 0
+    while True:
+        measure = _measure(objective, at[1], at[2])
+        seconds = time.perf_counter() - started
+        history.append({"objective": at[1] * objective.total, "gap": measure, "seconds": seconds})
+        if report is not None:
+            report(history[-1])
+        if measure <= goal:
+            proof = certify(objective, at[0], tol)
+            if _proven(objective, proof) <= tol:
+                break
+            # The estimate was too kind: in float32, or with intercepts not yet balanced.
+            at = (proof.theta, *objective.value_gradient(proof.theta))
+            goal = min(goal, measure) * 0.3
+            proof = None
+        if n_iter == max_iter:
+            break
+        found = _advance(objective, precondition, step, at, (measure, tol))
+        if found is None and objective.dtype is torch.float32 and may_widen:
+            objective.dtype = torch.float64
+            precondition.refresh(at[0])
+            at = (at[0], *objective.value_gradient(at[0]))
+            goal = tol
+            continue
+        if found is None:
+            break
+        n_iter += 1
+        step.update(found[0] - at[0], found[2] - at[2])
+        at = found
+        if method == "lbfgs" and n_iter in precondition.refresh_at:
+            precondition.refresh(at[0])
+    proof = proof or certify(objective, at[0], tol)
+    measure = _proven(objective, proof)
+    reason = "converged" if measure <= tol else "max_iter" if n_iter == max_iter else "stalled"
+    history[-1] |= {"objective": proof.value * objective.total, "gap": measure}
+    return Solution(
+        proof.theta, proof, measure, reason == "converged", n_iter, method, reason, history
+    )
+
+
+def _describe(objective: Objective, precondition: Preconditioner, method: str) -> str:
+    N, D = objective.rows.shape
+    return (
+        f"{method}, {type(precondition).__name__.lower()} preconditioner, "
+        f"{str(objective.dtype).removeprefix('torch.')}: {N:,} rows × {D:,} features, "
+        f"{objective.n_rows:,} rows of coefficients"
+    )
+
+
+def _advance(
+    objective: Objective,
+    precondition: Preconditioner,
+    step: _Step,
+    at: Point,
+    reach: tuple[float, float],
+) -> Point | None:
+    """Return a better point, or None where rounding hides any descent."""
+    found = _search(objective, at, step.direction(at[0], at[2], *reach))
+    if found is None and step.reset():
+        found = _search(objective, at, -precondition(at[2]))
+    return found
+
+
+def _proven(objective: Objective, proof: Certificate) -> float:
+    """Return what ``tol`` is compared with, from a certificate."""
+    if objective.penalty == 0:
+        return scaled_gradient(objective, proof.gradient)
+    return proof.gap / max(proof.value, 1e-300)
+
+
+def _measure(objective: Objective, value: float, gradient: Tensor) -> float:
+    """Estimate the same during the fit, at no cost: the intercepts' share is second order."""
+    if objective.penalty == 0:
+        return scaled_gradient(objective, gradient)
+    W = float(gradient[:, :-1].square().sum()) / (2 * objective.penalty)
+    return W / max(value, 1e-300)
+
+
+def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
+    """Return a better point along d, or None where rounding hides any descent."""
+    theta, value, gradient = at
+    slope = float((gradient * d).sum())
+    if not math.isfinite(slope) or slope >= 0:
+        return None
+    noise = (1e-7 if objective.dtype is torch.float32 else 1e-14) * abs(value)
+    new = theta + d
+    new_value, new_gradient = objective.value_gradient(new)
+    end = float((new_gradient * d).sum())
+    if math.isfinite(new_value) and _acceptable(value, slope, new_value, end, noise):
+        return new, new_value, new_gradient
+    phi = objective.along(theta, d)
+    t = _line_minimum(phi, slope)
+    new = theta + t * d
+    new_value, new_gradient = objective.value_gradient(new)
+    if new_value < value + noise and t > 0 and abs(float((new_gradient * d).sum())) < abs(slope):
+        return new, new_value, new_gradient
+    return None
+
+
+def _acceptable(value: float, slope: float, new_value: float, end: float, noise: float) -> bool:
+    """Say whether the full step satisfies the Wolfe conditions, or the approximate ones.
+
+    Near the optimum the values differ by less than their rounding, and only slopes tell.
+    """
+    if end < _ENOUGH * slope:
+        return False
+    if new_value <= value + 1e-4 * slope:
+        return True
+    return new_value <= value + noise and end <= -0.8 * slope
+
+
+def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> float:
+    """Return t > 0 where the convex φ has a slope of at most a tenth of its first."""
+    low, high = 0.0, math.inf
+    low_slope, high_slope = slope, math.nan
+    t = 1.0
+    for _ in range(40):
+        value, now = phi(t)
+        if math.isfinite(value) and abs(now) <= 0.1 * abs(slope):
+            return t
+        if math.isfinite(value) and now < 0:
+            low, low_slope = t, now
+        else:
+            high, high_slope = t, now
+        if math.isinf(high):
+            t *= 4
+            continue
+        width = high - low
+        t = low + width / 2
+        if math.isfinite(high_slope) and high_slope > 0:
+            secant = low - low_slope * width / (high_slope - low_slope)
+            t = min(max(secant, low + 0.05 * width), high - 0.05 * width)
+    return low
+
+
+class _LBFGS:
+    """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
+
+    The two loops are written as two triangular solves with M = S Yᵀ, the products of all kept
+    steps s with all kept changes y of the gradient: four products with S and Y an iteration.
+    """
+
+    def __init__(self, precondition: Preconditioner, theta: Tensor) -> None:
+        self.precondition = precondition
+        most = min(max(_MEMORY_BYTES // (16 * theta.numel()), _MEMORY[0]), _MEMORY[1])
+        self.S = theta.new_empty(most, theta.numel())
+        self.Y = torch.empty_like(self.S)
+        self.M = theta.new_zeros(most, most)
+        self.order: list[int] = []  # the rows in use, oldest first
+
+    def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
+        """Return -B⁻¹∇F."""
+        if not self.order:
+            return -self.precondition(gradient)
+        at = torch.tensor(self.order, device=theta.device)
+        n = len(self.order)
+        S, Y = self.S[:n], self.Y[:n]  # rows fill up in turn, so those in use come first
+        upper = self.M[at][:, at].triu()
+        q = gradient.flatten()
+        a = torch.linalg.solve_triangular(upper, (S @ q)[at][:, None], upper=True)
+        back = torch.empty_like(a[:, 0])
+        back[at] = a[:, 0]
+        r = self.precondition((q - Y.T @ back).view_as(gradient)).flatten()
+        right = upper.diagonal()[:, None] * a - (Y @ r)[at][:, None]
+        back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
+        return (r + S.T @ back).neg_().view_as(gradient)
+
+    def update(self, s: Tensor, y: Tensor) -> None:
+        """Remember a step and the change of the gradient along it."""
+        if float((s * y).sum()) <= 1e-14 * float(y.norm()) * float(s.norm()):
+            return
+        full = len(self.order) == len(self.S)
+        row = self.order.pop(0) if full else len(self.order)
+        self.order.append(row)
+        self.S[row], self.Y[row] = s.flatten(), y.flatten()
+        n = len(self.order)
+        self.M[row, :n] = self.Y[:n] @ self.S[row]
+        self.M[:n, row] = self.S[:n] @ self.Y[row]
+
+    def reset(self) -> bool:
+        """Forget all pairs; say whether there were any."""
+        had = bool(self.order)
+        self.order.clear()
+        return had
+
+
+class _NewtonCG:
+    """Newton's method, its systems solved by preconditioned conjugate gradients."""
+
+    def __init__(self, objective: Objective, precondition: Preconditioner) -> None:
+        self.objective, self.precondition = objective, precondition
+        self.first = True
+
+    def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:
+        """Return an inexact Newton step: more exact as the gap shrinks."""
+        if not self.first:
+            self.precondition.refresh(theta)
+        self.first = False
+        product = self.objective.hessian_product(theta)
+        r = -gradient
+        z = self.precondition(r)
+        p = z.clone()
+        d = torch.zeros_like(r)
+        rz = float((r * z).sum())
+        start = rz
+        # The gap is quadratic in the residual: stop where one more Newton step would be needed
+        # anyway, and never ask for much more than tol does.
+        forcing = max(
+            min(0.1, math.sqrt(max(measure, 0.0))) ** 2, min(0.01, 0.1 * tol / max(measure, 1e-300))
+        )
+        for _ in range(250):
+            Hp = product(p)
+            curvature = float((p * Hp).sum())
+            if curvature <= 0:
+                break
+            a = rz / curvature
+            d.add_(p, alpha=a)
+            r.sub_(Hp, alpha=a)
+            z = self.precondition(r)
+            rz, previous = float((r * z).sum()), rz
+            if rz <= forcing * start:
+                break
+            p = z + (rz / previous) * p
+        return d
+
+    def update(self, s: Any, y: Any) -> None:
+        """Nothing is remembered."""
+
+    def reset(self) -> bool:
+        """There is nothing to forget, but a plain preconditioned step may still help."""
+        return True
+
+
+_Step = _LBFGS | _NewtonCG

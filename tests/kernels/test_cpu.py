@@ -1,0 +1,130 @@
+"""The CPU kernels' surroundings: compiled code on disk, memory, threads."""
+
+# ruff: noqa: ARG005
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from luce.kernels import available
+from luce.kernels.cpu import memory, threads
+
+USE = (
+    "import torch, luce;"
+    "from luce.kernels.cpu.rows import softmax_rows;"
+    "luce.softmax(torch.randn(2, 100), 1);"
+    "hits = sum(softmax_rows.stats.cache_hits.values()) if softmax_rows.stats else 0;"
+    "print(hits)"
+)
+
+
+def run_with_cache(folder, code=USE):
+    """Run a softmax in a fresh process whose kernel cache is this folder; return cache hits."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return int(out.stdout)
+
+
+def test_compiled_kernels_are_kept_on_disk(tmp_path):
+    """A second process finds the machine code of the first."""
+    assert run_with_cache(tmp_path) == 0
+    assert run_with_cache(tmp_path) > 0
+
+
+def test_a_read_only_install_still_works(tmp_path):
+    """Where Numba finds no writable place, kernels are compiled for the process alone."""
+    nowhere = "from numba.core import caching;caching.CacheImpl._locator_classes = [];"
+    assert run_with_cache(tmp_path, code=nowhere + USE) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_both_backends_are_available_here():
+    """`available` gives None for what can be used, else the reason."""
+    assert available() == {"cpu": None, "reference": None}
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it():
+    """A buffer comes back after its last view is gone, and not before."""
+    memory.release()
+    a = memory.empty((1024, 1024), torch.float32)
+    place = a.data_ptr()
+    assert place % 64 == 0
+    view = a[3:5].t()
+    del a
+    gc.collect()
+    assert memory.kept_bytes() == 0
+    assert memory.empty((1024, 1024), torch.float32).data_ptr() != place
+    memory.release()
+    array = view.numpy()
+    del view
+    assert memory.kept_bytes() == 0
+    del array
+    assert memory.kept_bytes() > 0
+    assert memory.empty((1024, 1024), torch.float32).data_ptr() == place
+
+
+def test_kept_memory_has_a_limit():
+    """Never more than the limit is kept, however much was used."""
+    size = memory.KEPT_BYTES // 4 // 4
+    held = [memory.empty((size,), torch.float32) for _ in range(6)]
+    del held
+    gc.collect()
+    assert 0 < memory.kept_bytes() <= memory.KEPT_BYTES
+    memory.release()
+
+
+@pytest.fixture
+def two_threads():
+    """Let PyTorch use two threads."""
+    previous = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(previous)
+
+
+def test_small_work_stays_on_the_calling_thread(two_threads):
+    """Work below the threshold starts no thread; large work covers every unit once."""
+    seen = []
+    threads.share(lambda a, b: seen.append((threading.get_ident(), a, b)), 10, 1)
+    assert seen == [(threading.get_ident(), 0, 10)]
+    covered = []
+    threads.share(lambda a, b: covered.extend(range(a, b)), 1_000, 1 << 16)
+    assert sorted(covered) == list(range(1_000))
+
+
+def test_set_num_threads_is_obeyed():
+    """With one thread allowed, large work stays on the calling thread too."""
+    previous = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        who = set()
+        threads.share(lambda a, b: who.add(threading.get_ident()), 1_000, 1 << 20)
+    finally:
+        torch.set_num_threads(previous)
+    assert who == {threading.get_ident()}
+
+
+def test_idle_threads_do_not_spin(two_threads):
+    """After work, the process uses no processor time."""
+    threads.share(lambda a, b: time.sleep(0.001), 100, 1 << 20)
+    start = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - start < 0.1
+
+
+def test_errors_in_a_helper_thread_reach_the_caller(two_threads):
+    """An exception in any range is raised, not lost."""
+
+    def fail(a, b):
+        raise ValueError("as planned")
+
+    with pytest.raises(ValueError, match="as planned"):
+        threads.share(fail, 1_000, 1 << 20)

@@ -1,0 +1,45 @@
+"""The PyTorch operators themselves: torch.library.opcheck."""
+
+import pytest
+import torch
+
+import luce
+
+OPS = torch.ops.luce
+X = torch.randn(4, 5, requires_grad=True)
+P = torch.rand(4, 5)
+Y = torch.tensor([0, 1, 2, -100])
+C, S = torch.rand(5), torch.rand(4)
+F_, W, B = (torch.randn(s, requires_grad=True) for s in ((4, 3), (5, 3), (5,)))
+T, V = torch.randn(4, 2), torch.randn(5, 2)
+
+CASES = {
+    "softmax": [(X, 1, 1.0, False), (X, 0, 2.0, True)],
+    "softmax_backward": [(P, P, 1, 1.0, True)],
+    "logsumexp": [(X, 1, 1.0)],
+    "cross_entropy": [
+        (X, Y, C, None, "mean", -100, 0.1, 1.0, 0.0, True, True),
+        (X, P, None, S, "none", -100, 0.0, 1.0, 0.1, False, False),
+    ],
+    "cross_entropy_backward": [(S, None, P, Y, C, None, "none", -100, 0.1, 1.0, 0.0)],
+    "nll_loss": [(X, Y, C, None, "mean", -100), (X, Y, None, S, "none", -100)],
+    "nll_loss_backward": [(S, P, Y, C, None, "none", -100)],
+    "linear_cross_entropy": [
+        (F_, W, B, Y, C, None, "mean", -100, 0.0, 1.0, 0.0, 0.0, 1 << 20, [True, True, True])
+    ],
+    "linear_top_k": [(F_.detach(), W.detach(), None, 2, 1.0, 1 << 20)],
+    "distillation_loss": [(X, P, Y, None, 2.0, 0.5, "mean", -100, True)],
+    "linear_distillation_loss": [
+        (F_, W, B, T, V, None, Y, None, 2.0, 0.5, "mean", -100, 1 << 20, [True, True, True])
+    ],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CASES)
+def test_opcheck(name):
+    """Schema, autograd registration, fake tensors and AOT dispatch pass PyTorch's own check."""
+    assert luce.softmax  # registers the operators
+    luce.softmax(torch.zeros(1), 0)
+    for arguments in CASES[name]:
+        torch.library.opcheck(getattr(OPS, name).default, arguments)

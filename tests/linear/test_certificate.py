@@ -1,0 +1,105 @@
+"""The certificate against the optimum in float64, over problems drawn to be unpleasant."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luce import SoftmaxRegression
+from luce.linear.certificate import _certify
+
+TRAITS = ["plain", "ill-conditioned", "separable", "weighted", "collinear", "constant", "huge",
+          "tiny", "rare", "offset", "few rows"]  # fmt: skip
+
+
+def draw(seed, trait, K):
+    rng = np.random.default_rng(seed)
+    N, D = (5 if trait == "few rows" else 60), int(rng.integers(2, 7))
+    D = 12 if trait == "few rows" else D
+    X = rng.normal(size=(N, D))
+    y = (X[:, :2] @ rng.normal(size=(2, K)) + rng.gumbel(size=(N, K))).argmax(1)
+    weight = np.ones(N)
+    if trait == "rare":
+        y = rng.integers(0, K - 1, N)
+    y[:K] = np.arange(K)
+    if trait == "ill-conditioned":
+        X *= np.logspace(0, -4, D)
+    if trait == "separable":
+        X[:, :1] = 10.0 * y[:, None] - 5 * K
+    if trait == "weighted":
+        weight = rng.exponential(size=N) * rng.choice([0.01, 1, 30], size=N) + 1e-3
+    if trait == "collinear":
+        X[:, -1] = X[:, 0] - X[:, 1]
+    if trait == "constant":
+        X[:, 0] = 3.7
+    if trait == "huge":
+        X[:, 0] *= 1e6
+    if trait == "tiny":
+        X[:, 0] *= 1e-6
+    if trait == "offset":
+        X += 1000
+    return X, y, weight
+
+
+@settings(max_examples=120)
+@given(
+    seed=st.integers(0, 2**31),
+    trait=st.sampled_from(TRAITS),
+    K=st.integers(2, 4),
+    C=st.sampled_from([1e-3, 1.0, 1e3]),
+    link=st.sampled_from(["softmax", "ovr"]),
+    intercept=st.booleans(),
+    precision=st.sampled_from(["float32", "float64"]),
+    stop=st.integers(0, 12),
+)
+def test_gap_bounds_the_true_one(  # noqa: PLR0917 - what hypothesis draws
+    objective_of, seed, trait, K, C, link, intercept, precision, stop
+):
+    """Wherever the fit stops, f is above the optimum by no more than the gap it reports."""
+    X, y, weight = draw(seed, trait, K)
+    options = {"C": C, "link": link, "fit_intercept": intercept}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stopped = SoftmaxRegression(**options, precision=precision, max_iter=stop, tol=1e-9).fit(
+            X, y, weight
+        )
+        best = SoftmaxRegression(
+            **options, precision="float64", tol=1e-13, max_iter=2000, solver="newton-cg"
+        ).fit(X, y, weight)
+    f, low = stopped.objective_, best.objective_
+    if link == "softmax" or K == 2:
+        formula = objective_of(stopped, X, y, C, weight)
+        assert f == pytest.approx(formula, rel=1e-9)
+    assert f - low <= stopped.duality_gap_ * f + 1e-11 * f
+    # And the optimum itself is one: a gap of 1e-6 at most where float64 can tell.
+    assert best.duality_gap_ < 1e-6
+
+
+def test_gap_is_not_vacuous(problem):
+    """Near the optimum the gap is within a factor of a million of the truth."""
+    X, y = problem(N=400, D=8, K=5)
+    best = SoftmaxRegression(precision="float64", tol=1e-13, max_iter=500).fit(X, y)
+    some = SoftmaxRegression(precision="float64", tol=1e-3).fit(X, y)
+    true = some.objective_ / best.objective_ - 1
+    assert 0 < true <= some.duality_gap_ < 1e6 * true
+
+
+def test_unbalanced_intercepts_are_paid_for(problem, objective_of):
+    """A certificate at intercepts that are far from balanced still bounds the gap."""
+    X, y = problem(N=300, D=4, K=3)
+    model = SoftmaxRegression()
+    rows, codes, weight = model._encode(*model._check_rows_and_labels(X, y), None)
+    o = model._objective(rows, codes, weight, 1.0)
+    best = SoftmaxRegression(precision="float64", tol=1e-13, max_iter=500).fit(X, y)
+    low = best.objective_ / o.total
+    rng = np.random.default_rng(0)
+    for scale in (1e-8, 1e-4, 1e-2, 1.0):
+        theta = torch.from_numpy(np.column_stack([best.coef_, best.intercept_]))
+        theta[:, -1] += theta[:, :-1] @ o.mean + scale * torch.from_numpy(rng.normal(size=3))
+        proof = _certify(o, theta, tol=1e9)  # satisfied at once: nothing is solved for
+        assert torch.equal(proof.theta, theta)
+        assert proof.value - low <= proof.gap
+        assert proof.gap < np.inf

@@ -1,0 +1,193 @@
+"""The objective and its derivatives against automatic differentiation in float64."""
+
+import math
+import tempfile
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luce.linear import objective as module
+from luce.linear.objective import Objective
+from luce.linear.precondition import hessian
+from luce.linear.rows import as_rows
+
+
+def make(X, y, K, *, link="softmax", C=2.0, fit_intercept=True, dtype=torch.float64, weight=None):
+    n_rows = 1 if link == "binary" else K
+    weight = np.ones(len(y)) if weight is None else weight
+    return Objective(
+        as_rows(X),
+        torch.from_numpy(y),
+        torch.from_numpy(weight),
+        n_rows=n_rows,
+        link="softmax" if link == "softmax" else "sigmoid",
+        C=C,
+        fit_intercept=fit_intercept,
+        dtype=dtype,
+    )
+
+
+def formula(o, X, theta):
+    """F by its definition, differentiable."""
+    X = torch.from_numpy(np.asarray(X, dtype=np.float64)) - o.mean
+    Z = X @ theta[:, :-1].T + (theta[:, -1] if o.fit_intercept else 0)
+    if o.link == "softmax":
+        loss = torch.nn.functional.cross_entropy(Z, o.target, reduction="none")
+    else:
+        Y = torch.nn.functional.one_hot(o.target, max(2, o.n_rows)).double()
+        Y = Y[:, 1:] if o.n_rows == 1 else Y
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(Z, Y, reduction="none").sum(1)
+    return loss @ o.weight / o.total + o.penalty / 2 * theta[:, :-1].square().sum()
+
+
+def draw(seed, N, D, K):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(N, D)) + rng.normal(size=D)
+    y = rng.integers(0, K, N)
+    y[:K] = np.arange(K)
+    return X, y, rng
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    N=st.integers(5, 40),
+    D=st.integers(1, 8),
+    K=st.integers(2, 5),
+    link=st.sampled_from(["softmax", "ovr", "binary"]),
+    intercept=st.booleans(),
+)
+def test_derivatives_are_those_of_the_formula(  # noqa: PLR0917 - what hypothesis draws
+    seed, N, D, K, link, intercept
+):
+    """Value, gradient, Hessian product, full Hessian and line are those of autograd."""
+    K = 2 if link == "binary" else K
+    X, y, rng = draw(seed, N, D, K)
+    o = make(X, y, K, link=link, fit_intercept=intercept, weight=rng.uniform(0.5, 2, N))
+    theta = torch.from_numpy(rng.normal(size=(o.n_rows, D + 1)))
+    V = torch.from_numpy(rng.normal(size=(o.n_rows, D + 1)))
+    if not intercept:
+        theta[:, -1] = V[:, -1] = 0
+    free = theta.clone().requires_grad_()
+    value, gradient = o.value_gradient(theta)
+    wanted = formula(o, X, free)
+    assert value == pytest.approx(wanted.item(), rel=1e-12)
+    (slope,) = torch.autograd.grad(wanted, free, create_graph=True)
+    torch.testing.assert_close(gradient, slope.detach(), rtol=1e-9, atol=1e-12)
+    (HV,) = torch.autograd.grad((slope * V).sum(), free)
+    torch.testing.assert_close(o.hessian_product(theta)(V), HV, rtol=1e-9, atol=1e-12)
+    H = hessian(o, theta, np.arange(N))
+    torch.testing.assert_close((H @ V.flatten()).reshape(V.shape), HV, rtol=1e-9, atol=1e-12)
+    along, steep = o.along(theta, V)(0.7)
+    moved = theta + 0.7 * V
+    assert along == pytest.approx(o.value_gradient(moved)[0], rel=1e-12)
+    assert steep == pytest.approx(
+        float((o.value_gradient(moved)[1] * V).sum()), rel=1e-8, abs=1e-11
+    )
+
+
+def frozen(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+def mapped(X):
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/X.npy", X)
+        return np.load(f"{folder}/X.npy", mmap_mode="r")
+
+
+SOURCES = {
+    "float32": lambda X: X.astype(np.float32),
+    "float16": lambda X: X.astype(np.float16),
+    "uint8": lambda X: X.astype(np.uint8),
+    "int64": lambda X: X.astype(np.int64),
+    "bool": lambda X: X > 3,
+    "big-endian": lambda X: X.astype(">f8"),
+    "by column": np.asfortranarray,
+    "reversed": lambda X: X[::-1][::-1],
+    "negative strides": lambda X: np.ascontiguousarray(X[:, ::-1])[:, ::-1],
+    "every other": lambda X: np.repeat(X, 2, axis=0)[::2],
+    "csr": scipy.sparse.csr_array,
+    "csr float32": lambda X: scipy.sparse.csr_array(X.astype(np.float32)),
+    "csr integers": lambda X: scipy.sparse.csr_matrix(X.astype(np.int32)),
+    "tensor": torch.from_numpy,
+    "tensor half": lambda X: torch.from_numpy(X).half(),
+    "read only": frozen,
+    "memory map": mapped,
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("fused", [False, True], ids=["blocks", "fused"])
+def test_every_source_gives_the_same(source, fused, monkeypatch):
+    """Arrays of any dtype and layout, maps, sparse matrices and tensors are the same rows."""
+    monkeypatch.setattr(module, "_FUSED_VALUES", 0 if fused else math.inf)
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 9, size=(333, 7)).astype(np.float64)
+    y = rng.integers(0, 5, 333)
+    given_ = SOURCES[source](X)
+    plain = X > 3 if source == "bool" else X
+    theta = torch.from_numpy(rng.normal(size=(5, 8)))
+    o = make(given_, y, 5)
+    value, gradient = o.value_gradient(theta)
+    wanted = make(plain.astype(np.float64), y, 5)
+    torch.testing.assert_close(o.mean, wanted.mean)
+    torch.testing.assert_close(o.variance, wanted.variance)
+    free = theta.clone().requires_grad_()
+    F = formula(wanted, plain, free)
+    F.backward()
+    assert value == pytest.approx(float(F.detach()), rel=1e-12)
+    torch.testing.assert_close(gradient, free.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("K", [1, 2, 3, 4, 5, 8, 13, 16])
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
+    """One pass over each row gives what two products give, for one thread and for three."""
+    if K == 1 and link == "softmax":
+        pytest.skip("a softmax has at least two classes")
+    X, y, rng = draw(1, 1003, 19, max(2, K))
+    theta = torch.from_numpy(rng.normal(size=(K, 20)))
+    o = make(X, y, K, link="binary" if K == 1 else link, dtype=dtype)
+    close = (
+        {"rtol": 1e-9, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
+    )
+    monkeypatch.setattr(module, "_FUSED_VALUES", math.inf)
+    value, gradient = o.value_gradient(theta)
+    monkeypatch.setattr(module, "_FUSED_VALUES", 0)
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        again, fused = o.value_gradient(theta)
+        assert again == pytest.approx(value, rel=close["rtol"])
+        torch.testing.assert_close(fused, gradient, **close)
+        bits = o.value_gradient(theta)
+        assert bits[0] == again
+        assert torch.equal(bits[1], fused)
+
+
+def test_float32_products_keep_the_loss_of_well_classified_rows():
+    """With losses near 1e-9 the float32 objective keeps six digits: what is small is not 1 - p."""
+    X, y, _ = draw(2, 400, 3, 3)
+    X = np.eye(3)[y] * 20 + 0.1 * X
+    theta = torch.cat([torch.eye(3, dtype=torch.float64), torch.zeros(3, 1).double()], 1)
+    narrow = make(X.astype(np.float32), y, 3, C=math.inf, dtype=torch.float32)
+    wide = make(X.astype(np.float32), y, 3, C=math.inf)
+    assert wide.value_gradient(theta)[0] < 1e-7
+    assert narrow.value_gradient(theta)[0] == pytest.approx(wide.value_gradient(theta)[0], rel=1e-5)
+
+
+def test_logits_beyond_the_budget_are_computed_again(monkeypatch):
+    """Whether logits are kept or computed block by block does not change a bit of the products."""
+    X, y, rng = draw(3, 500, 6, 4)
+    o = make(X, y, 4)
+    theta, V = (torch.from_numpy(rng.normal(size=(4, 7))) for _ in range(2))
+    kept, line = o.hessian_product(theta)(V), o.along(theta, V)(0.3)
+    monkeypatch.setattr(module, "KEEP_BYTES", 0)
+    assert torch.equal(o.hessian_product(theta)(V), kept)
+    assert o.along(theta, V)(0.3) == line

@@ -1,0 +1,116 @@
+"""SoftmaxRegressionCV against fits of each fold, one by one."""
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKFold
+
+from luce import SoftmaxRegression, SoftmaxRegressionCV
+from luce.errors import ArgumentError, DataError
+from luce.linear import precondition
+
+
+@pytest.mark.parametrize("shape", [(150, 5, 3), (150, 5, 2), (60, 90, 3)])
+def test_path_is_the_separate_fits(problem, shape):
+    """Scores, choice of C and out-of-fold probabilities are those of fits one by one."""
+    X, y = problem(*shape)
+    Cs = [0.01, 1.0, 100.0]
+    model = SoftmaxRegressionCV(Cs, cv=4, tol=1e-10, max_iter=500).fit(X, y)
+    assert model.scores_.shape == (4, 3)
+    proba = np.zeros((3, len(y), shape[2]))
+    for f, (train, test) in enumerate(StratifiedKFold(4).split(X, y)):
+        for c, C in enumerate(Cs):
+            one = SoftmaxRegression(C, tol=1e-10, max_iter=500).fit(X[train], y[train])
+            proba[c, test] = one.predict_proba(X[test])
+            wanted = -log_loss(y[test], proba[c, test], labels=model.classes_)
+            assert model.scores_[f, c] == pytest.approx(wanted, rel=1e-4)
+    best = int(model.scores_.mean(0).argmax())
+    assert Cs[best] == model.C_
+    np.testing.assert_allclose(model.oof_proba_, proba[best], atol=1e-4)
+    alone = SoftmaxRegression(model.C_, tol=1e-10, max_iter=500).fit(X, y)
+    np.testing.assert_allclose(model.coef_, alone.coef_, atol=1e-4)
+    np.testing.assert_allclose(model.predict_proba(X), alone.predict_proba(X), atol=1e-4)
+    assert model.duality_gap_ <= 1e-10
+
+
+def test_one_eigenproblem_for_each_fold(problem, monkeypatch):
+    """The path of a fold computes its eigenbasis once, and the refit one more."""
+    count = []
+    plain = precondition.eigenbasis
+    monkeypatch.setattr(precondition, "eigenbasis", lambda o: count.append(1) or plain(o))
+    X, y = problem(N=400, D=90, K=5)
+    SoftmaxRegressionCV(Cs=6, cv=3).fit(X, y)
+    assert len(count) == 4
+
+
+def test_warm_starts_save_iterations(problem):
+    """Along a fine path the fits take fewer iterations together than from scratch."""
+    X, y = problem(N=600, D=60, K=6)
+    Cs = np.logspace(-2, 0, 12)
+    path = SoftmaxRegressionCV(Cs, cv=2, refit=False).fit(X, y)
+    alone = 0
+    for train, _ in StratifiedKFold(2).split(X, y):
+        alone += sum(int(SoftmaxRegression(C).fit(X[train], y[train]).n_iter_[0]) for C in Cs)
+    assert path.n_iter_[0] < alone
+
+
+def test_without_refit_coefficients_are_averaged(problem):
+    """refit=False averages the folds' coefficients at the chosen C, and claims no gap."""
+    X, y = problem()
+    model = SoftmaxRegressionCV([0.5], cv=3, refit=False, tol=1e-10).fit(X, y)
+    fits = [
+        SoftmaxRegression(0.5, tol=1e-10).fit(X[train], y[train])
+        for train, _ in StratifiedKFold(3).split(X, y)
+    ]
+    np.testing.assert_allclose(model.coef_, np.mean([f.coef_ for f in fits], axis=0), atol=1e-4)
+    assert np.isnan(model.duality_gap_)
+
+
+def test_any_scorer_and_any_splitter(problem):
+    """Scorers by name, repeated folds (probabilities averaged) and partial ones (NaN) work."""
+    X, y = problem()
+    accuracy = SoftmaxRegressionCV([1.0], cv=3, scoring="accuracy").fit(X, y)
+    assert ((accuracy.scores_ >= 0) & (accuracy.scores_ <= 1)).all()
+    repeated = SoftmaxRegressionCV([1.0], cv=RepeatedStratifiedKFold(n_splits=3, n_repeats=2)).fit(
+        X, y
+    )
+    np.testing.assert_allclose(repeated.oof_proba_.sum(1), 1)
+    splits = [(np.arange(50, len(y)), np.arange(50))]
+    partial = SoftmaxRegressionCV([1.0], cv=splits).fit(X, y)
+    assert np.isfinite(partial.oof_proba_[:50]).all()
+    assert np.isnan(partial.oof_proba_[50:]).all()
+
+
+def test_weights_count(problem):
+    """sample_weight enters fits and score: a weight of 2 is the row twice."""
+    X, y = problem(N=120)
+    folds = [(np.arange(60), np.arange(60, 120)), (np.arange(60, 120), np.arange(60))]
+    weight = np.ones(120)
+    weight[:20] = 2
+    one = SoftmaxRegressionCV([1.0], cv=folds, tol=1e-11).fit(X, y, weight)
+    again = np.concatenate([np.arange(120), np.arange(20)])
+    first, second = np.flatnonzero(again < 60), np.flatnonzero(again >= 60)
+    two = SoftmaxRegressionCV([1.0], cv=[(first, second), (second, first)], tol=1e-11)
+    two.fit(X[again], y[again])
+    np.testing.assert_allclose(one.scores_, two.scores_, rtol=1e-5)
+
+
+def test_bad_input_is_named(problem):
+    """Bad candidates, a class that a fold lacks and fits that stop early are said plainly."""
+    X, y = problem()
+    for Cs in (0, [], [1.0, -1.0], "many", [np.nan], True):
+        with pytest.raises(
+            ArgumentError,
+            match=re.escape(
+                f"Cs must be a count above 0 or a sequence of numbers above 0, got {Cs!r}"
+            ),
+        ):
+            SoftmaxRegressionCV(Cs).fit(X, y)
+    order = np.argsort(y, kind="stable")
+    with pytest.raises(DataError, match="training rows of fold 0 have no example of class 0"):
+        SoftmaxRegressionCV([1.0], cv=KFold(2)).fit(X[order], y[order])
+    with pytest.warns(ConvergenceWarning, match=r"6 of 6 fits of the path.*C=1 in fold 0"):
+        SoftmaxRegressionCV([1.0, 2.0], cv=3, max_iter=1, refit=False, tol=1e-9).fit(X, y)
