@@ -117,7 +117,7 @@ def nasty_run(nasty_csv):
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
     """A small run on digits."""
-    return luce.train("digits", model="linear", epochs=3, out=tmp_path_factory.mktemp("digits"))
+    return luce.train("digits", model="linear", out=tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")

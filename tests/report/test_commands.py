@@ -20,7 +20,7 @@ def lines(text):
 def test_train_writes_the_report_and_names_it(luce_command, nasty_csv, tmp_path):
     """The run folder holds report.html, and training ends by saying so."""
     done = luce_command(
-        *("train", nasty_csv, "--target", "kind", "--model", "linear", "--epochs", 1),
+        *("train", nasty_csv, "--target", "kind", "--model", "mlp", "--hidden", 8, "--epochs", 1),
         *("--out", tmp_path),
     )
     assert done.code == 0
@@ -73,7 +73,7 @@ def test_report_without_labels(luce_command, nasty_run, nasty_csv, tmp_path):
 
 def test_report_without_test_rows(luce_command, nasty_csv, tmp_path):
     """No test rows: the validation rows are shown, and the page says that they flatter."""
-    out = ("--out", tmp_path, "--target", "kind", "--model", "linear", "--epochs", 1)
+    out = ("--out", tmp_path, "--target", "kind", "--model", "mlp", "--hidden", 8, "--epochs", 1)
     luce_command("train", nasty_csv, *out, "--test-size", 0)
     done = luce_command("report", tmp_path / "nasty", "--json")
     summary = json.loads(done.out)
@@ -84,7 +84,7 @@ def test_report_without_test_rows(luce_command, nasty_csv, tmp_path):
 
 def test_nothing_held_out(luce_command, nasty_csv, tmp_path):
     """Neither test nor validation rows: no calibration, and a page that says what it lacks."""
-    out = ("--out", tmp_path, "--target", "kind", "--model", "linear", "--epochs", 1)
+    out = ("--out", tmp_path, "--target", "kind", "--model", "mlp", "--hidden", 8, "--epochs", 1)
     done = luce_command("train", nasty_csv, *out, "--test-size", 0, "--validation-size", 0)
     assert "not calibrated" in done.err
     run = tmp_path / "nasty"
@@ -125,9 +125,7 @@ def test_sets_can_be_read_back(luce_command, tmp_path):
     codes = np.arange(400) % 5
     table = {"x": codes + generator.normal(size=400), "y": [names[k] for k in codes]}
     pl.DataFrame(table).write_csv(tmp_path / "t.csv")
-    run = luce.train(
-        tmp_path / "t.csv", target="y", model="linear", epochs=5, out=tmp_path / "runs"
-    )
+    run = luce.train(tmp_path / "t.csv", target="y", model="linear", out=tmp_path / "runs")
     done = luce_command("predict", run.path, tmp_path / "t.csv", "--sets", 0.8, "--top", 1)
     frame = pl.read_csv(tmp_path / "t.csv").drop("y")
     probabilities = run.predict_proba(frame)

@@ -292,7 +292,7 @@ def test_in_memory_data_need_a_source(tmp_path):
 
     X = np.random.default_rng(0).normal(size=(60, 2))
     y = (X[:, 0] > 0).astype(int)
-    run = luce.train((X, y), model="linear", epochs=2, out=tmp_path)
+    run = luce.train((X, y), model="linear", out=tmp_path)
     with pytest.raises(ArgumentError, match="give the data to report on"):
         run.report()
     assert run.report((X, y)).summary["scored"]["role"] == "test"

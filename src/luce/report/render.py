@@ -36,7 +36,7 @@ class Report:
     Examples
     --------
     >>> import luce, tempfile
-    >>> run = luce.train("digits", model="linear", epochs=5, out=tempfile.mkdtemp())
+    >>> run = luce.train("digits", model="linear", out=tempfile.mkdtemp())
     >>> report = run.report()
     >>> report.summary["confusion"]["kind"]
     'table'
