@@ -157,7 +157,7 @@ def test_a_forged_schema_is_refused(folder, change):
     ("change", "words"),
     [
         ({"format": 99}, "format 99"),
-        ({"files": None}, "schema.json"),
+        ({"files": None}, "files"),
         ({"model": "os.system"}, "model must be one of"),
         ({"options": {"hidden": [10**12]}}, "must be"),
         ({"options": {"__class__": "x"}}, "has no option"),
