@@ -64,6 +64,8 @@ def cross_entropy(
     want_lse: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...)."""
+    if not want_lse and sample_weight is None and _is_pytorchs(input, options):
+        return _pytorchs(input, target, weight, options), None
     z = wide(input)
     if options.softcap:
         z = options.softcap * torch.tanh(z / options.softcap)
@@ -93,6 +95,28 @@ def cross_entropy(
     loss = loss.where(counts, 0)
     loss = reduce(loss, share, sample_weight, options.reduction)
     return loss, lse if want_lse else None
+
+
+def _is_pytorchs(input: Tensor, options: LossOptions) -> bool:
+    """Say whether PyTorch's operator has all that is asked for, in full precision."""
+    beyond = options.softcap or options.z_loss or options.temperature != 1
+    return not beyond and wide(input).dtype == input.dtype
+
+
+def _pytorchs(input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
+    smoothing, ignored = options.label_smoothing, options.ignore_index
+    try:
+        return F.cross_entropy(
+            input,
+            target,
+            weight,
+            ignore_index=ignored,
+            reduction=options.reduction,
+            label_smoothing=smoothing,
+        )
+    except IndexError:
+        _check_classes(target, target != ignored, input.shape[1])
+        raise
 
 
 def _check_classes(target: Tensor, counts: Tensor, K: int) -> None:
