@@ -7,8 +7,6 @@ that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numer
 ``docs/operators.md``.
 """
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 import functools

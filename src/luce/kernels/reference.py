@@ -4,8 +4,6 @@ Half precision is computed in float32 and rounded at the end. The other kernel s
 against this one, and it gives their second derivatives.
 """
 
-# ruff: noqa: N812, PLR0917
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -65,7 +63,7 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...)."""
     if not want_lse and sample_weight is None and _is_pytorchs(input, options):
-        return _pytorchs(input, target, weight, options), None
+        return _pytorchs(input, target, weight, options, of_logits=True), None
     z = wide(input)
     if options.softcap:
         z = options.softcap * torch.tanh(z / options.softcap)
@@ -103,17 +101,27 @@ def _is_pytorchs(input: Tensor, options: LossOptions) -> bool:
     return not beyond and wide(input).dtype == input.dtype
 
 
-def _pytorchs(input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
-    smoothing, ignored = options.label_smoothing, options.ignore_index
+def _pytorchs(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: LossOptions,
+    *,
+    of_logits: bool,
+) -> Tensor:
+    ignored, reduction = options.ignore_index, options.reduction
     try:
-        return F.cross_entropy(
-            input,
-            target,
-            weight,
-            ignore_index=ignored,
-            reduction=options.reduction,
-            label_smoothing=smoothing,
-        )
+        if of_logits:
+            smoothing = options.label_smoothing
+            return F.cross_entropy(
+                input,
+                target,
+                weight,
+                ignore_index=ignored,
+                reduction=reduction,
+                label_smoothing=smoothing,
+            )
+        return F.nll_loss(input, target, weight, ignore_index=ignored, reduction=reduction)
     except IndexError:
         _check_classes(target, target != ignored, input.shape[1])
         raise
@@ -161,6 +169,8 @@ def nll_loss(
     options: LossOptions,
 ) -> Tensor:
     """Return the loss of log-probabilities (N, K, ...)."""
+    if sample_weight is None and _is_pytorchs(input, options):
+        return _pytorchs(input, target, weight, options, of_logits=False)
     counts = target != options.ignore_index
     _check_classes(target, counts, input.shape[1])
     log_p = wide(input)
