@@ -1,6 +1,7 @@
 """Training runs: interruption, resuming to the same bits, and what a failure leaves behind."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import luce
 from luce import fitting, storage
 from luce.errors import ArgumentError, DivergenceError, RunError
+from luce.request import Request
 
 LONG = ("train", "digits", "--model", "mlp", "--hidden", "32", "--epochs", "40")
 
@@ -307,3 +310,45 @@ def test_a_separate_test_file_is_read_by_the_same_names(tmp_path):
         out=tmp_path / "runs",
     )
     assert run.metrics["test"]["rows"] == 40
+
+
+def test_what_config_json_cannot_say_is_refused_before_training(tmp_path):
+    """A function is no option of a saved run; a path and NumPy's numbers are as good as plain."""
+    with pytest.raises(ArgumentError, match="loss must be plain data"):
+        luce.train(
+            "digits", model="mlp", loss=torch.nn.functional.cross_entropy, out=tmp_path / "runs"
+        )
+    np.save(tmp_path / "y.npy", np.arange(40) % 2)
+    np.save(tmp_path / "X.npy", np.arange(40)[:, None] % 2 + 0.0)
+    run = luce.train(
+        tmp_path / "X.npy",
+        target=tmp_path / "y.npy",
+        model="mlp",
+        epochs=np.int64(2),
+        learning_rate=np.float32(0.5),
+        out=tmp_path,
+    )
+    again = luce.train(config=run.path / "config.json", out=tmp_path, name="again")
+    assert again.config["request"] == run.config["request"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": "x"},
+        {"source": 5},
+        {"validation_size": "a"},
+        {"report_every": "q"},
+        {"normalise": ["a", 1]},
+        {"target": ["a"]},
+        {"model": 3},
+    ],
+    ids=str,
+)
+def test_a_forged_request_is_refused(tmp_path, change):
+    """--config believes nothing that it has not checked."""
+    request = dataclasses.asdict(Request(source="digits"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"request": {**request, **change}}))
+    with pytest.raises(RunError, match=f"damaged: its request: {next(iter(change))}"):
+        luce.train(config=path, out=tmp_path / "runs")

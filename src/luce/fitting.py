@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from luce import __version__, models
 from luce.data import Dataset, check_labels, load_dataset, three_way
+from luce.data.labels import as_classes
 from luce.errors import (
     ArgumentError,
     DataError,
@@ -278,6 +279,12 @@ class _Training:
             for name in options.keys() - known:
                 raise ArgumentError(f"none of {', '.join(self.candidates)} has an option {name!r}.")
             options = models.own_options(model, options)
+        weights = options.get("class_weight")
+        if isinstance(weights, Mapping):
+            # JSON and the command line have text for keys, whatever the classes are.
+            names = np.array(list(weights), dtype=object)
+            keys = as_classes(names, self.schema.classes or [], name="class_weight").tolist()
+            options = {**options, "class_weight": dict(zip(keys, weights.values(), strict=True))}
         estimator = models.make(model, options)
         if isinstance(estimator, NeuralClassifier):
             estimator.seed = self.request.seed
