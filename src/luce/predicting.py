@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luce.data import read_blocks
-from luce.errors import ArgumentError, RunError
+from luce.errors import ArgumentError
 from luce.run import Run
+from luce.storage import open_whole
 
 __all__ = ["Written", "write_predictions"]
 
@@ -71,7 +71,7 @@ def write_predictions(
         )
     rows, handled, notices = 0, Counter[str](), list[str]()
     with _output(out) as file:
-        for block in read_blocks(source, run.schema):
+        for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
             probabilities, counts = run.predict_block(block.features)
             frame = _frame(block.names, probabilities, run.classes, top)
             file.write(frame.write_csv(include_header=rows == 0).encode())
@@ -111,21 +111,5 @@ def _output(out: str | Path | None) -> Iterator[IO[bytes]]:
         with io.FileIO(os.dup(sys.stdout.fileno()), "wb") as raw, io.BufferedWriter(raw) as file:
             yield file
         return
-    path = Path(out)
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as temporary:
-            try:
-                yield temporary.file
-                temporary.flush()
-                os.fsync(temporary.fileno())
-            except BaseException:
-                Path(temporary.name).unlink()
-                raise
-        Path(temporary.name).chmod(0o644)
-        Path(temporary.name).replace(path)
-    except OSError as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"cannot write {path}: {error.strerror or error}.") from error
+    with open_whole(Path(out)) as file:
+        yield file
