@@ -6,8 +6,6 @@ training. "copy" is a plain copy of the logits into memory that is already there
 the linear head's three matrix products alone, into memory that is already there.
 """
 
-# ruff: noqa: N812
-
 from __future__ import annotations
 
 import json

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -403,3 +405,105 @@ def test_no_bar_and_no_colour_off_a_terminal(luce_command, iris_csv, tmp_path):
     epochs = [line for line in done.err.splitlines() if line[:5].strip().isdigit()]
     assert len(epochs) == 3
     assert len({len(line) for line in epochs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seed", "-1"), "seed must be a whole number from 0"),
+        (("--seed", "9223372036854775807"), "seed must be a whole number from 0"),
+        (("--test-size", "nan"), "test_size must be a number"),
+        (("--report-every", "-3"), "report_every must be a whole number above 0"),
+        (("--class-weight", "[1, 2]"), "class_weight must be"),
+        (("--class-weight", '{"0": "much"}'), "class_weight must be"),
+        (("--device", "meta"), "device='meta' cannot be used"),
+        (("--name", ".."), "that of one folder"),
+    ],
+)
+def test_an_option_of_no_sense_is_refused_in_words(luce_command, tmp_path, options, words):
+    """Seeds, shares, weights and devices that nothing can be done with are one line, exit 2."""
+    done = luce_command("train", "digits", "--model", "mlp", *options, "--out", tmp_path / "runs")
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_class_weight_names_classes_as_they_are_printed(luce_command, tmp_path):
+    """JSON has text for keys; the classes 0 and 1 are meant nonetheless, and others refused."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "".join(f"{k % 7},{k % 2}\n" for k in range(80)))
+    train = ("train", path, "--target", "y", *QUICK, "--epochs", 60, "--out", tmp_path)
+    zeros = []
+    for name, weights in (("zero", '{"0": 100}'), ("one", '{"1": 100}')):
+        assert luce_command(*train, "--class-weight", weights, "--name", name).code == 0
+        rows = pl.read_csv(path).drop("y")
+        zeros.append(luce.load_run(tmp_path / name).predict_proba(rows)[:, 0].mean())
+    assert zeros[0] > zeros[1] + 0.1
+    done = luce_command(*train, "--class-weight", '{"2": 1}', "--name", "other")
+    assert done.code == 3
+    assert "not among the run's classes" in done.err
+
+
+def test_the_next_command_can_be_pasted(luce_command, tmp_path, monkeypatch):
+    """Names with blanks, quotes or a leading dash are quoted in the command that comes next."""
+    monkeypatch.chdir(tmp_path)
+    name = "-a b'c.csv"
+    (tmp_path / name).write_text("a,y\n" + "".join(f"{k % 2},{k % 2}\n" for k in range(40)))
+    done = luce_command("train", "--target", "y", "--model", "linear", "--", name)
+    assert done.code == 0
+    for _ in range(2):
+        words = shlex.split(done.err.splitlines()[-1].split("Next: ")[1])
+        done = luce_command(*words[1:])
+        assert done.code == 0, done.err
+
+
+def test_arrays_are_found_by_their_names_of_training(luce_command, tmp_path, monkeypatch):
+    """evaluate and predict take an NPZ's own names, and the labels' file of the same NPY."""
+    monkeypatch.chdir(tmp_path)
+    y = np.arange(60) % 2
+    X = np.stack([y, 1 - y], 1) + 0.5
+    np.savez("e.npz", emb=X, lab=y)
+    np.save("X.npy", X)
+    np.save("y.npy", y)
+    for options in (("e.npz", "--features", "emb", "--target", "lab"), ("X.npy", "--target=y.npy")):
+        run = f"runs/{options[0][0]}"
+        assert luce_command("train", *options, "--model", "linear").code == 0
+        done = luce_command("evaluate", run, options[0])
+        assert "held out" in done.out, done.err
+        assert len(rows_of(luce_command("predict", run, options[0]).out)) == 60
+
+
+def test_a_label_of_infinity_is_no_class(luce_command, tmp_path):
+    """A label that only looks like a number is refused in words where classes are numbers."""
+    rows = [f"{k % 2},{k % 2}\n" for k in range(40)]
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(rows))
+    (tmp_path / "inf.csv").write_text("a,y\n" + "".join(rows) + "1,inf\n")
+    command = ("train", tmp_path / "t.csv", "--target", "y", "--model", "linear")
+    assert luce_command(*command, "--out", tmp_path).code == 0
+    done = luce_command("evaluate", tmp_path / "t", tmp_path / "inf.csv")
+    assert done.code == 3
+    assert "'inf'" in done.err
+
+
+def test_predictions_to_a_folder_leave_nothing_behind(luce_command, iris_run, iris_csv, tmp_path):
+    """Where --out cannot be written, no temporary file stays."""
+    (tmp_path / "folder").mkdir()
+    done = luce_command("predict", iris_run.path, iris_csv, "--out", tmp_path / "folder")
+    assert done.code == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_under_standard_output_is_one_line(iris_run, iris_csv):
+    """Where the result cannot be written, that is said without a traceback."""
+    for command in (("info",), ("predict", iris_csv)):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "luce", command[0], iris_run.path, *command[1:]],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 1
+        assert done.stderr == "luce: No space left on device.\n"

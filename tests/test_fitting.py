@@ -1,6 +1,7 @@
 """Training runs: interruption, resuming to the same bits, and what a failure leaves behind."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import luce
 from luce import fitting, storage
 from luce.errors import ArgumentError, DivergenceError, RunError
+from luce.request import Request
 
 LONG = ("train", "digits", "--model", "mlp", "--hidden", "32", "--epochs", "40")
 
@@ -238,3 +241,115 @@ def test_mnist_is_read_from_the_data_folder(tmp_path, data_dir):
     run = luce.train("mnist", model="mlp", epochs=1, out=tmp_path)
     assert run.metrics["test"]["rows"] == 10_000
     assert run.metrics["test"]["accuracy"] > 0.95
+
+
+def test_overwrite_replaces_runs_and_nothing_else(tmp_path):
+    """--overwrite never deletes a folder that is no run, nor one above the runs."""
+    for name, folder in (("precious", tmp_path / "precious"), ("..", tmp_path)):
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text('{"hidden_size": 768}')
+        with pytest.raises(ArgumentError, match=r"no run folder|must be that of one folder"):
+            luce.train(
+                "digits",
+                model="linear",
+                name=name,
+                out=tmp_path if name == "precious" else tmp_path / "runs",
+                overwrite=True,
+            )
+        assert (folder / "config.json").exists()
+    first = luce.train("digits", model="linear", C=1.0, out=tmp_path)
+    again = luce.train("digits", model="linear", C=0.1, out=tmp_path, overwrite=True)
+    assert again.path == first.path
+    assert luce.load_run(first.path).config["options"]["C"] == 0.1
+
+
+def test_a_run_that_another_training_made_meanwhile_is_left_alone(tmp_path, monkeypatch):
+    """Of two trainings of one name at once the later one ends; it does not delete the first's."""
+    real = fitting.load_dataset
+
+    def slow(*arguments, **options):
+        (tmp_path / "digits").mkdir()
+        (tmp_path / "digits" / "config.json").write_text("the other's")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(fitting, "load_dataset", slow)
+    with pytest.raises(ArgumentError, match="exists already"):
+        luce.train("digits", model="mlp", hidden=(8,), epochs=1, out=tmp_path)
+    assert (tmp_path / "digits" / "config.json").read_text() == "the other's"
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
+    """A name that is too long, and a file where the runs should be, are a LuceError each."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArgumentError, match="cannot be a folder"):
+        luce.train("digits", model="linear", name="a" * 300, out=tmp_path)
+    with pytest.raises(RunError, match="cannot make"):
+        luce.train("digits", model="linear", out=tmp_path / "file")
+
+
+def test_resuming_with_another_preset_or_config_is_refused(tmp_path):
+    """--resume does not silently pass over --preset and --config."""
+    run = luce.train("digits", model="mlp", hidden=(8,), epochs=1, out=tmp_path)
+    with pytest.raises(ArgumentError, match="--resume goes on"):
+        luce.train("digits", preset="tutorial", out=tmp_path, resume=True)
+    other = luce.train("digits", model="mlp", hidden=(9,), epochs=1, out=tmp_path, name="other")
+    with pytest.raises(ArgumentError, match="asks for something else"):
+        luce.train(config=other.path / "config.json", name="digits", out=tmp_path, resume=True)
+    luce.train(config=run.path / "config.json", out=tmp_path, resume=True)
+
+
+def test_a_separate_test_file_is_read_by_the_same_names(tmp_path):
+    """The arrays of --test have the names that --features and --target say."""
+    y = np.arange(40) % 2
+    np.savez(tmp_path / "a.npz", emb=np.stack([y, -y], 1) + 0.0, lab=y)
+    run = luce.train(
+        tmp_path / "a.npz",
+        features="emb",
+        target="lab",
+        test=str(tmp_path / "a.npz"),
+        model="linear",
+        out=tmp_path / "runs",
+    )
+    assert run.metrics["test"]["rows"] == 40
+
+
+def test_what_config_json_cannot_say_is_refused_before_training(tmp_path):
+    """A function is no option of a saved run; a path and NumPy's numbers are as good as plain."""
+    with pytest.raises(ArgumentError, match="loss must be plain data"):
+        luce.train(
+            "digits", model="mlp", loss=torch.nn.functional.cross_entropy, out=tmp_path / "runs"
+        )
+    np.save(tmp_path / "y.npy", np.arange(40) % 2)
+    np.save(tmp_path / "X.npy", np.arange(40)[:, None] % 2 + 0.0)
+    run = luce.train(
+        tmp_path / "X.npy",
+        target=tmp_path / "y.npy",
+        model="mlp",
+        epochs=np.int64(2),
+        learning_rate=np.float32(0.5),
+        out=tmp_path,
+    )
+    again = luce.train(config=run.path / "config.json", out=tmp_path, name="again")
+    assert again.config["request"] == run.config["request"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": "x"},
+        {"source": 5},
+        {"validation_size": "a"},
+        {"report_every": "q"},
+        {"normalise": ["a", 1]},
+        {"target": ["a"]},
+        {"model": 3},
+    ],
+    ids=str,
+)
+def test_a_forged_request_is_refused(tmp_path, change):
+    """--config believes nothing that it has not checked."""
+    request = dataclasses.asdict(Request(source="digits"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"request": {**request, **change}}))
+    with pytest.raises(RunError, match=f"damaged: its request: {next(iter(change))}"):
+        luce.train(config=path, out=tmp_path / "runs")

@@ -1,7 +1,5 @@
 """luce.nn: modules that hold parameters and make one call."""
 
-# ruff: noqa: N812
-
 import pytest
 import torch
 import torch.nn.functional as F

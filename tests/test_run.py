@@ -1,6 +1,7 @@
 """Run folders: what they hold, and that a damaged or hostile one is refused (exit code 4)."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -187,3 +188,41 @@ def test_features_of_another_shape_are_refused(trained):
     """Raw features that do not fit the schema are a DataError."""
     with pytest.raises(DataError):
         trained.predict_proba(np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value"),
+    [
+        ("config.json", "outcome", None),
+        ("config.json", "luce", 5),
+        ("config.json", "data", {"fingerprint": "x"}),
+        ("metrics.json", "test", 5),
+        ("metrics.json", "train", {"accuracy": "high"}),
+    ],
+)
+def test_what_info_prints_is_checked_first(folder, file, name, value):
+    """A run that lacks what `luce info` prints is refused by the file's name, not half-printed."""
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, name: value}))
+    with pytest.raises(RunError, match=f"{file} is damaged"):
+        luce.load_run(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("name", ["schema.json", "metrics.json", "model.safetensors"])
+def test_a_pipe_in_place_of_a_file_is_refused(folder, name):
+    """A file that would never end, or never begin, is not opened."""
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(RunError, match="no regular file"):
+        luce.load_run(folder)
+
+
+@pytest.mark.parametrize("hidden", [[2**62, 2**62], [2**70]], ids=["overflow", "no 64 bits"])
+def test_layers_beyond_any_memory_are_refused(folder, hidden):
+    """Widths whose product no machine can hold are a RunError."""
+    config = json.loads((folder / "config.json").read_text())
+    config["options"]["hidden"] = hidden
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="do not fit together"):
+        luce.load_run(folder)

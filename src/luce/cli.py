@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -179,9 +180,11 @@ def train(
         lines += ["", f"on {run.metrics['test']['rows']:,} test rows, touched once:"]
         lines += printing.headline(run.metrics["test"])
     _print(lines)
+    asked = run.config["request"]
+    scored = ("evaluate", run.path, asked["test"] or asked["source"])
     _next(
         f"{run.path} holds the run; open {run.path / 'report.html'} in a browser.",
-        f"luce evaluate {run.path} {run.config['request']['source']}",
+        *(scored if run.metrics["test"] else ("info", run.path)),
     )
 
 
@@ -204,7 +207,7 @@ def evaluate(
         return
     _print([f"{run} on {figures['scored_on']}:", "", *printing.evaluation(figures)])
     _report_handled(figures["handled"])
-    _next("", f"luce predict {run} {source}")
+    _next("", "predict", run, source)
 
 
 @app.command()
@@ -232,7 +235,7 @@ def predict(
         load_run(run), source, out=out, top=top, sets=sets, calibrated=not no_calibration
     )
     _report_handled(written.handled, written.notices)
-    _next(f"{written.rows:,} rows predicted.", f"luce info {run}")
+    _next(f"{written.rows:,} rows predicted.", "info", run)
 
 
 @app.command()
@@ -255,7 +258,7 @@ def report(
     if as_json:
         _print_json(made.summary)
         return
-    _next(f"{made.save(out)} holds the report; open it in a browser.", f"luce predict {run} SOURCE")
+    _next(f"{made.save(out)} holds the report; open it in a browser.", "predict", run, "SOURCE")
 
 
 @app.command()
@@ -357,8 +360,11 @@ def _report_handled(counts: dict[str, int], notices: Sequence[str] = ()) -> None
         sys.stderr.write(f"note: {what}: {count:,}\n")
 
 
-def _next(result: str, command: str) -> None:
-    sys.stderr.write(f"{result} Next: {command}\n".lstrip())
+def _next(result: str, command: str, *arguments: object) -> None:
+    words = ["luce", command, *map(str, arguments)]
+    if any(word.startswith("-") for word in words):
+        words.insert(2, "--")
+    sys.stderr.write(f"{result} Next: {shlex.join(words)}\n".lstrip())
 
 
 def main() -> NoReturn:
@@ -381,6 +387,12 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         # As typer itself ends when a write, not the last flush, finds the pipe closed.
         status = 1
+    except OSError as error:
+        # Standard output cannot be written: a full disk.
+        if debug:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = _fail(f"{error.strerror or error}.", 1)
     except Exception as error:
         # Typer's own: a wrong option or argument. Newer versions no longer derive them from click.
         if debug or not hasattr(error, "format_message"):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from luce import __version__, models
 from luce.calibrating import Calibration, score
 from luce.data import Dataset, check_labels, load_dataset, three_way
+from luce.data.labels import as_classes
 from luce.errors import (
     ArgumentError,
     DataError,
@@ -35,9 +36,17 @@ from luce.errors import (
 from luce.evaluation.inputs import encode_labels
 from luce.neural.classifier import NeuralClassifier
 from luce.progress import Display
-from luce.request import Request
+from luce.request import PRESETS, Request
 from luce.run import CALIBRATION, TRUSTED, Run, load_run, read_config
-from luce.storage import FORMAT, read_tensors, sha256, write_json, write_tensors, write_whole
+from luce.storage import (
+    FORMAT,
+    read_json,
+    read_tensors,
+    sha256,
+    write_json,
+    write_tensors,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from luce.data.schema import Normalise
@@ -126,26 +135,33 @@ def train(
         source = request.source
     if source is None:
         raise ArgumentError("train needs a source: a name such as digits, a file or a folder.")
-    path = Path(out) / (name or _name_of(source))
+    path = _run_folder(out, name or _name_of(source))
     if resume:
-        request = Request.from_json(read_config(path)["request"])
-        request.agree(arguments)
-    elif path.exists() and not overwrite:
-        raise ArgumentError(
-            f"{path} exists already. Give another --name, --resume to go on with it, "
-            "or --overwrite to replace it."
-        )
-    return _Training(path, request, display or Display(), resume=resume).run(source)
+        asked, request = request, Request.from_json(read_config(path)["request"])
+        request.agree({**PRESETS.get(preset or "", {}), **arguments})
+        if config is not None and asked != request:
+            raise ArgumentError(
+                f"--resume goes on with what {path} was asked for, and {config} asks for something "
+                "else. Leave --config out, or train anew with --overwrite."
+            )
+    elif path.exists():
+        if not overwrite:
+            raise _taken(path)
+        _check_replaceable(path)
+    return _Training(path, request, display, resume=resume, overwrite=overwrite).run(source)
 
 
 class _Training:
     """One training run from loaded data to the saved folder."""
 
-    def __init__(self, path: Path, request: Request, display: Display, *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, request: Request, display: Display, *, resume: bool, overwrite: bool
+    ) -> None:
         self.path = path
         self.request = request
         self.display = display
         self.resume = resume
+        self.overwrite = overwrite
         self.opened = resume
         self.history: list[dict[str, Any]] = []
         self.display.report_every = request.report_every
@@ -176,7 +192,9 @@ class _Training:
         labels = check_labels(dataset.labels)
         if request.test is not None:
             schema = dataset.schema.with_classes(dataset.classes)
-            test = load_dataset(request.test, target=request.target, schema=schema)
+            test = load_dataset(
+                request.test, target=request.target, features=request.features, schema=schema
+            )
             dataset = replace(dataset, test=test)
         split: dict[str, Any] = {
             "validation_size": float(request.validation_size),
@@ -266,6 +284,12 @@ class _Training:
             for name in options.keys() - known:
                 raise ArgumentError(f"none of {', '.join(self.candidates)} has an option {name!r}.")
             options = models.own_options(model, options)
+        weights = options.get("class_weight")
+        if isinstance(weights, Mapping):
+            # JSON and the command line have text for keys, whatever the classes are.
+            names = np.array(list(weights), dtype=object)
+            keys = as_classes(names, self.schema.classes or [], name="class_weight").tolist()
+            options = {**options, "class_weight": dict(zip(keys, weights.values(), strict=True))}
         estimator = models.make(model, options)
         if isinstance(estimator, NeuralClassifier):
             estimator.seed = self.request.seed
@@ -320,11 +344,21 @@ class _Training:
         """Make the run folder: only now is it known that data and options can be trained on."""
         if self.opened:
             return
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        try:
+            if self.overwrite and self.path.exists():
+                shutil.rmtree(self.path)
+            self.path.mkdir(parents=True)
+        except FileExistsError as error:
+            # Another training made it since we looked: it is not ours to touch.
+            raise _taken(self.path) from error
+        except OSError as error:
+            raise RunError(
+                f"cannot make {self.path}: {error.strerror or error}. Choose another folder with "
+                "--out."
+            ) from error
+        self.opened = True
         write_json(self.path / "config.json", self.config)
         write_json(self.path / "environment.json", environment())
-        self.opened = True
 
     def _save(self, board: list[dict[str, Any]]) -> None:
         """Score the best candidate and write the run; config.json last, which makes it whole."""
@@ -469,8 +503,40 @@ def _name_of(source: Any) -> str:
     """Return a run's name from its source: a file's without its ending."""
     if not isinstance(source, str | Path):
         return "array"
-    name = Path(source).name.removesuffix(".gz")
+    # Resolved: "." and ".." are named as the folder that they are.
+    name = Path(source).resolve().name.removesuffix(".gz")
     return Path(name).stem or "run"
+
+
+def _run_folder(out: str | Path, name: str) -> Path:
+    """Return where a run of this name lives: directly in `out`, never above or beside it."""
+    path = Path(out) / name
+    if name in (".", "..") or Path(name).name != name:
+        raise ArgumentError(
+            f"name must be that of one folder, got {name!r}. Choose where it lies with --out."
+        )
+    try:
+        path.exists()
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be a folder: {error.strerror or error}.") from error
+    return path
+
+
+def _taken(path: Path) -> ArgumentError:
+    return ArgumentError(
+        f"{path} exists already. Give another --name, --resume to go on with it, "
+        "or --overwrite to replace it."
+    )
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise ArgumentError unless the folder is a run: nothing else is ever deleted."""
+    with suppress(RunError):
+        if "format" in read_json(path / "config.json"):
+            return
+    raise ArgumentError(
+        f"{path} is no run folder: --overwrite replaces runs only. Give another --name."
+    )
 
 
 def _labels(data: Dataset) -> NDArray[Any]:

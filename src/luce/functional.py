@@ -7,8 +7,6 @@ that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numer
 ``docs/operators.md``.
 """
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 import functools
@@ -174,7 +172,7 @@ def _along(
             )
         if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
             raise ShapeError(f"{name}: out= has no autograd; use torch.no_grad() or leave it out.")
-    kernels = choose(backend, name, x, out)
+    kernels = choose(backend, name, x, out, elements=x.numel())
     flat = x.reshape(1) if x.ndim == 0 else x
     place = out.view(1) if out is not None and x.ndim == 0 else out
     result: Tensor = getattr(kernels, name)(flat, dim, temperature, place)
@@ -229,7 +227,7 @@ def logsumexp(
     dims = sorted({checks.dimension(name, d, x.ndim) for d in given or range(x.ndim)})
     if len(dims) < len(given):
         raise ShapeError(f"{name}: dim names a dimension twice: {given}.")
-    kernels = choose(backend, name, x, out)
+    kernels = choose(backend, name, x, out, elements=x.numel())
     if x.ndim == 0:
         result = kernels.logsumexp(x.view(1), 0, temperature)
     elif len(dims) == 1:
@@ -324,7 +322,7 @@ def cross_entropy(
     y, s = checks.as_examples(name, x.shape, y, w, s)
     if y.is_floating_point() and ignore_index >= 0:
         raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
-    kernels = choose(backend, name, x, y, w, s)
+    kernels = choose(backend, name, x, y, w, s, elements=x.numel())
     loss, lse = kernels.cross_entropy(x, y, w, s, options, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)
 
@@ -376,7 +374,7 @@ def nll_loss(
     single = x.ndim == 1
     x, y, s = _batched(name, x, y, s)
     y, s = checks.as_examples(name, x.shape, y, w, s, soft=False)
-    kernels = choose(backend, name, x, y, w, s)
+    kernels = choose(backend, name, x, y, w, s, elements=x.numel())
     loss = kernels.nll_loss(x, y, w, s, LossOptions(reduction, ignore_index))
     return _losses(input, x, loss, None, single=single)
 

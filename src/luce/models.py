@@ -175,7 +175,7 @@ def restore(
         estimator = make(model, {**options, "device": "auto"})
         if isinstance(estimator, NeuralClassifier):
             return estimator.restore(classes, input_shape, weights)
-    except (ArgumentError, TypeError) as error:
+    except (ArgumentError, TypeError, RuntimeError) as error:
         raise RunError(f"config.json and model.safetensors do not fit together: {error}") from error
     features, rows = math.prod(input_shape), len(classes) if len(classes) > 2 else 1
     expected = {"coef": (rows, features), "intercept": (rows,)}

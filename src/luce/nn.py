@@ -4,8 +4,6 @@ Each takes the arguments of PyTorch's module of that name and, after ``*``, what
 :mod:`luce.functional` can do beyond PyTorch's, under the same names.
 """
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 import math

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luce.data import read_blocks
-from luce.errors import ArgumentError, RunError
+from luce.errors import ArgumentError
 from luce.run import Run
+from luce.storage import open_whole
 
 if TYPE_CHECKING:
     from luce.evaluation.conformal import PredictionSets
@@ -92,7 +92,7 @@ def write_predictions(
     held = None if sets is None else _sets(run, sets, calibrated=calibrated)
     rows, handled, notices = 0, Counter[str](), list[str]()
     with _output(out) as file:
-        for block in read_blocks(source, run.schema):
+        for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
             probabilities, counts = run.predict_block(block.features, calibrated=calibrated)
             frame = _frame(block.names, probabilities, run.classes, top)
             if held is not None:
@@ -163,21 +163,5 @@ def _output(out: str | Path | None) -> Iterator[IO[bytes]]:
         with io.FileIO(os.dup(sys.stdout.fileno()), "wb") as raw, io.BufferedWriter(raw) as file:
             yield file
         return
-    path = Path(out)
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as temporary:
-            try:
-                yield temporary.file
-                temporary.flush()
-                os.fsync(temporary.fileno())
-            except BaseException:
-                Path(temporary.name).unlink()
-                raise
-        Path(temporary.name).chmod(0o644)
-        Path(temporary.name).replace(path)
-    except OSError as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"cannot write {path}: {error.strerror or error}.") from error
+    with open_whole(Path(out)) as file:
+        yield file

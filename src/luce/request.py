@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from luce.data.schema import check_normalise
 from luce.errors import ArgumentError, RunError
 from luce.storage import read_json
 
 __all__ = ["PRESETS", "Request"]
+
+# scikit-learn's generators take no larger seed.
+LARGEST_SEED = 2**32 - 1
 
 # Whole recipes by name: the arguments of `luce.train` that they stand for.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -53,6 +61,35 @@ class Request:
     report_every: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse what config.json could not say again, before anything is loaded or trained."""
+        for name in ("source", "target", "features", "test", "model"):
+            value = getattr(self, name)
+            text = isinstance(value, str) or (value is None and name != "model")
+            self._require(name, text, "a name or a path")
+        for name in ("validation_size", "test_size"):
+            value = getattr(self, name)
+            finite = isinstance(value, int | float) and math.isfinite(value)
+            self._require(name, finite, "a number from 0 to below 1")
+        self._require(
+            "seed", _whole(self.seed, 0, LARGEST_SEED), f"a whole number from 0 to {LARGEST_SEED}"
+        )
+        every = self.report_every is None or _whole(self.report_every, 1, math.inf)
+        self._require("report_every", every, "a whole number above 0, or None")
+        check_normalise(self.normalise)
+        for name, value in self.options.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise ArgumentError(
+                    f"{name} must be plain data that config.json can hold, got {value!r}. For a "
+                    "function or a module of your own, fit luce.NeuralClassifier yourself."
+                ) from error
+
+    def _require(self, name: str, allowed: bool, words: str) -> None:
+        if not allowed:
+            raise ArgumentError(f"{name} must be {words}, got {getattr(self, name)!r}.")
+
     @classmethod
     def from_json(cls, content: object) -> Request:
         """Return the request that a config.json holds.
@@ -73,7 +110,10 @@ class Request:
         if not isinstance(options, dict):
             raise RunError(f"config.json is damaged: its options are {options!r}.")
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-        return cls(**{**plain, "options": options})
+        try:
+            return cls(**{**plain, "options": options})
+        except (ArgumentError, TypeError) as error:
+            raise RunError(f"config.json is damaged: its request: {error}") from error
 
     @classmethod
     def make(
@@ -82,7 +122,7 @@ class Request:
         """Return the request of `train`'s arguments: first config, then preset, then arguments."""
         if preset is not None and preset not in PRESETS:
             raise ArgumentError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
-        given = {**PRESETS.get(preset or "", {}), **arguments}
+        given = {**PRESETS.get(preset or "", {}), **{k: _plain(v) for k, v in arguments.items()}}
         own = {f.name for f in fields(cls)} - {"options"}
         options = {k: v for k, v in given.items() if k not in own}
         base = cls() if config is None else cls.from_json(read_json(Path(config)).get("request"))
@@ -98,3 +138,14 @@ class Request:
                     f"--resume goes on with what the run was asked for: {name} was {mine!r}, "
                     f"got {value!r}. Leave it out, or train anew with --overwrite."
                 )
+
+
+def _plain(value: Any) -> Any:
+    """Return a path as text and NumPy's numbers as Python's, which is how JSON will have them."""
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _whole(value: object, low: int, high: float) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

@@ -14,6 +14,7 @@ from luce import models
 from luce.calibrating import Calibration, score
 from luce.data import Dataset, Schema, check_labels, load_dataset, three_way
 from luce.errors import ArgumentError, DataError, RunError
+from luce.request import Request
 from luce.storage import FORMAT, read_json, read_tensors, sha256
 
 if TYPE_CHECKING:
@@ -139,9 +140,13 @@ class Run:
         DataError
             If the source has no labels, or labels that the run does not know.
         """
+        own_target, own_features = self.names_in(source)
         dataset, scored_on = self.held_out(
             load_dataset(
-                source, target=target or self.schema.target, features=features, schema=self.schema
+                source,
+                target=target or own_target,
+                features=features or own_features,
+                schema=self.schema,
             )
         )
         if dataset.labels is None:
@@ -155,6 +160,17 @@ class Run:
             **score(dataset.labels, log_probabilities, self.classes, self.calibration),
             "handled": handled,
         }
+
+    def names_in(self, source: Any) -> tuple[str | None, str | None]:
+        """Return the target and features of a source, as training named them.
+
+        A labels' file belongs to the very source; the arrays' names to every NPZ file.
+        """
+        asked = self.config["request"]
+        archives = all(str(each).lower().endswith(".npz") for each in (source, asked["source"]))
+        if archives or str(source) == asked["source"]:
+            return asked["target"], asked["features"]
+        return self.schema.target, None
 
     def held_out(self, dataset: Dataset) -> tuple[Dataset, str]:
         """Return the rows of a dataset that training has not seen, and what they are in words."""
@@ -216,16 +232,16 @@ class Run:
         own = source is None
         if own:
             source = request["test"] or request["source"]
-            target, features = target or request["target"], features or request["features"]
         if source is None:
             raise ArgumentError(
                 "report: the run was trained on data in memory; give the data to report on: "
                 "run.report((X, y)), or luce report RUN SOURCE."
             )
+        names = self.names_in(source)
         dataset = load_dataset(
             source,
-            target=target or self.schema.target,
-            features=features,
+            target=target or names[0],
+            features=features or names[1],
             # Labels of other classes are the report's to tell, not an error.
             schema=replace(self.schema, classes=None),
         )
@@ -334,10 +350,19 @@ def load_run(path: str | Path) -> Run:
         schema.input_shape,
         weights,
     )
+    _field(config, "outcome", dict)
+    metrics = read_json(path / "metrics.json")
+    for part in ("train", "validation", "test"):
+        _field(_field(config["data"], "rows", dict), part, int)
+        if metrics.get(part) is not None:
+            scored = _field(metrics, part, dict, "metrics.json")
+            for figure in ("accuracy", "log_loss", "ece"):
+                _field(scored, figure, float, "metrics.json")
+            _field(scored, "rows", int, "metrics.json")
     calibration = None
     if calibrated:
         calibration = Calibration.from_json(read_json(path / CALIBRATION), schema.classes)
-    return Run(path, config, schema, estimator, read_json(path / "metrics.json"), calibration)
+    return Run(path, config, schema, estimator, metrics, calibration)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -353,7 +378,8 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} has run format {config.get('format')!r}; this version of Luce reads "
             f"{FORMAT}. Train again, or install luce {config.get('luce', 'of that time')}."
         )
-    _field(config, "request", dict)
+    _field(config, "luce", str)
+    Request.from_json(_field(config, "request", dict))
     _field(_field(config, "data", dict), "fingerprint", str)
     split = _field(config, "split", dict)
     for name, kind in SPLIT.items():
@@ -363,8 +389,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _field(content: Any, name: str, kind: type) -> Any:
+def _field(content: Any, name: str, kind: type, file: str = "config.json") -> Any:
     value = content.get(name) if isinstance(content, dict) else None
     if not isinstance(value, kind):
-        raise RunError(f"config.json is damaged: {name!r} is missing or not a {kind.__name__}.")
+        raise RunError(f"{file} is damaged: {name!r} is missing or not a {kind.__name__}.")
     return value

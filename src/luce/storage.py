@@ -24,17 +24,19 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from luce.errors import RunError
+from luce.errors import LuceError, RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
     "FORMAT",
+    "open_whole",
     "read_json",
     "read_tensors",
     "sha256",
@@ -58,19 +60,28 @@ def write_whole(path: Path, content: bytes) -> None:
     RunError
         If it cannot be written (no space, no permission); the old content still stands then.
     """
+    with open_whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes its place only once it is whole; see `write_whole`."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError) or isinstance(error, LuceError):
+            raise
         raise RunError(
             f"cannot write {path}: {error.strerror or error}. What was saved before still stands; "
             "make room or choose another folder with --out."
@@ -91,6 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
     RunError
         If the file is missing, too large, damaged, or holds something else than an object.
     """
+    _check_file(path)
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST_JSON + 1)
@@ -151,8 +163,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, note
 
 
+def _check_file(path: Path) -> None:
+    """Refuse a pipe or a device: reading one might never end."""
+    if path.exists() and not path.is_file():
+        raise RunError(f"cannot read {path}: it is no regular file.")
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
+    _check_file(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,5 @@
 """Against mpmath and float64: extremes, float64 itself, and where PyTorch's own loss goes wrong."""
 
-# ruff: noqa: N812
-
 import math
 
 import mpmath
@@ -114,7 +112,7 @@ def test_index_arithmetic_beyond_two_to_the_31():
     """A tensor whose last elements lie beyond 2³¹ is read and written there."""
     x = torch.zeros(1, 2, dtype=torch.float16).expand(2, 2).contiguous()
     assert luce.softmax(x, 1).eq(0.5).all()
-    from luce.kernels.cpu.nll import _pick  # noqa: PLC0415 - the kernel alone, over a huge index
+    from luce.kernels.cpu.nll import _pick
 
     x = torch.zeros(2**31 + 8, dtype=torch.float16)
     x[-3] = -1.5

@@ -55,9 +55,7 @@ def draw(seed, trait, K):
     precision=st.sampled_from(["float32", "float64"]),
     stop=st.integers(0, 12),
 )
-def test_gap_bounds_the_true_one(  # noqa: PLR0917 - what hypothesis draws
-    objective_of, seed, trait, K, C, link, intercept, precision, stop
-):
+def test_gap_bounds_the_true_one(objective_of, seed, trait, K, C, link, intercept, precision, stop):
     """Wherever the fit stops, f is above the optimum by no more than the gap it reports."""
     X, y, weight = draw(seed, trait, K)
     options = {"C": C, "link": link, "fit_intercept": intercept}

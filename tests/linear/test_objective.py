@@ -60,9 +60,7 @@ def draw(seed, N, D, K):
     link=st.sampled_from(["softmax", "ovr", "binary"]),
     intercept=st.booleans(),
 )
-def test_derivatives_are_those_of_the_formula(  # noqa: PLR0917 - what hypothesis draws
-    seed, N, D, K, link, intercept
-):
+def test_derivatives_are_those_of_the_formula(seed, N, D, K, link, intercept):
     """Value, gradient, Hessian product, full Hessian and line are those of autograd."""
     K = 2 if link == "binary" else K
     X, y, rng = draw(seed, N, D, K)

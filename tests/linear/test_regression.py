@@ -47,7 +47,7 @@ def toy(name, data_dir=None):
 @pytest.mark.parametrize("name", [*TOYS, "penguins"])
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
-def test_same_answer_as_scikit_learn(name, C, solver, truth, objective_of, request):  # noqa: PLR0917
+def test_same_answer_as_scikit_learn(name, C, solver, truth, objective_of, request):
     """Objective within 1e-9 (float64) or 1e-6 (float32 products), probabilities within 1e-5."""
     folder = request.getfixturevalue("data_dir") if name == "penguins" else None
     X, y = toy(name, folder)

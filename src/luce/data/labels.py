@@ -215,4 +215,4 @@ def _spell(label: Any, kind: type, spelled: dict[Any, Label]) -> Label | None:
         number = float(label)
     except ValueError:
         return None
-    return int(number) if number == int(number) else None
+    return int(number) if number.is_integer() else None

@@ -150,8 +150,9 @@ def check_normalise(normalise: object) -> None:
     if normalise in ("standard", "none"):
         return
     if isinstance(normalise, tuple | list) and len(normalise) == 2:
-        mean, deviation = normalise
-        if math.isfinite(mean) and math.isfinite(deviation) and deviation > 0:
+        _, deviation = normalise
+        numbers = all(isinstance(each, int | float) and math.isfinite(each) for each in normalise)
+        if numbers and deviation > 0:
             return
     raise ArgumentError(
         f"normalise must be 'standard', 'none' or a pair (mean, standard deviation above 0), "

@@ -302,7 +302,9 @@ def _left_out(schema: Schema) -> tuple[str, ...]:
     )
 
 
-def read_blocks(source: Any, schema: Schema, *, rows: int = 65_536) -> Iterator[Block]:
+def read_blocks(
+    source: Any, schema: Schema, *, features: str | None = None, rows: int = 65_536
+) -> Iterator[Block]:
     """Yield the rows of a source in blocks, as a run's schema needs them, for prediction.
 
     Only one block is in memory, except for NPZ files and named data sets, which are read whole.
@@ -315,6 +317,8 @@ def read_blocks(source: Any, schema: Schema, *, rows: int = 65_536) -> Iterator[
         have them directly in it.
     schema : Schema
         The run's schema.
+    features : str, optional
+        NPZ: the name of the features' array (``X``).
     rows : int, default: 65,536
         The most rows that a block may have.
 
@@ -327,20 +331,20 @@ def read_blocks(source: Any, schema: Schema, *, rows: int = 65_536) -> Iterator[
     if rows < 1:
         raise ArgumentError(f"read_blocks: rows must be at least 1, got {rows}.")
     start = 0
-    for features, names, notices in _parts(source, schema, rows):
-        yield Block(features, start, names, notices)
-        start += len(features)
+    for part, names, notices in _parts(source, schema, features, rows):
+        yield Block(part, start, names, notices)
+        start += len(part)
 
 
 Part = tuple[Features, tuple[str, ...] | None, tuple[str, ...]]
 
 
-def _parts(source: Any, schema: Schema, rows: int) -> Iterator[Part]:
+def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iterator[Part]:
     if isinstance(source, str) and source == "-":
         frames = csv_blocks(sys.stdin.buffer, where="standard input", rows=rows)
         yield from _table_parts(frames, schema, "standard input")
     elif isinstance(source, str | Path) and source not in NAMES:
-        yield from _path_parts(_existing(source), schema, rows)
+        yield from _path_parts(_existing(source), schema, features, rows)
     elif hasattr(source, "columns"):
         frame = as_frame(source)
         blocks = (frame[part] for part in row_slices(frame.height, 1, rows))
@@ -351,7 +355,7 @@ def _parts(source: Any, schema: Schema, rows: int) -> Iterator[Part]:
         yield from _array_parts(array, schema, rows, str(source) if named else "X")
 
 
-def _path_parts(path: Path, schema: Schema, rows: int) -> Iterator[Part]:
+def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> Iterator[Part]:
     splits = idx.splits_in(path) if path.is_dir() else {}
     kind = ending(path)
     if splits or idx.is_idx(path):
@@ -363,7 +367,7 @@ def _path_parts(path: Path, schema: Schema, rows: int) -> Iterator[Part]:
     elif kind == ".npy":
         yield from _array_parts(read_npy(path), schema, rows, str(path))
     elif kind == ".npz":
-        yield from _array_parts(read_npz(path, None, None)["X"], schema, rows, str(path))
+        yield from _array_parts(read_npz(path, features, None)["X"], schema, rows, str(path))
     elif kind in ENDINGS:
         yield from _table_parts(frame_blocks(path, rows=rows), schema, str(path))
     else:

@@ -31,6 +31,10 @@ __all__ = ["BACKENDS", "available", "choose"]
 
 BACKENDS = ("auto", "cpu", "reference")
 
+# A custom operator costs more to call than PyTorch's own, and its first call compiles: up to about
+# here, that is more than a cross-entropy gains (docs/log.md).
+SMALL = 32_768
+
 _logger = logging.getLogger("luce")
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -48,18 +52,23 @@ def available() -> dict[str, str | None]:
     return {"cpu": _CPU_MISSING, "reference": None}
 
 
-def choose(backend: str, operator: str, *tensors: torch.Tensor | None) -> ModuleType:
+def choose(
+    backend: str, operator: str, *tensors: torch.Tensor | None, elements: int | None = None
+) -> ModuleType:
     """Return the kernel set for an operator's tensors.
 
     Parameters
     ----------
     backend
-        "auto" takes the fastest that can do it, and says so in a debug message of the logger
-        "luce" where that is the reference. A backend named explicitly is that one or an error.
+        "auto" takes the fastest that can do it: the reference for few elements and where the
+        kernels cannot, which it says in a debug message of the logger "luce". A backend named
+        explicitly is that one or an error.
     operator
         The operator's name, for messages.
     *tensors
         The operator's tensors.
+    elements
+        How many numbers a pass goes over, where few are not worth a kernel of our own.
 
     Raises
     ------
@@ -72,6 +81,8 @@ def choose(backend: str, operator: str, *tensors: torch.Tensor | None) -> Module
         names = ", ".join(map(repr, BACKENDS))
         raise ArgumentError(f"{operator}: backend must be one of {names}, got {backend!r}.")
     if backend == "reference":
+        return reference
+    if backend == "auto" and elements is not None and elements < SMALL:
         return reference
     reason = _CPU_MISSING or _cpu_cannot(*tensors)
     if cpu is not None and reason is None:

@@ -1,7 +1,5 @@
 """What operators accept, and what they say about the rest."""
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 import math

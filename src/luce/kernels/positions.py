@@ -1,7 +1,5 @@
 """A linear head for each position: weights (K, d1, ..., D), logits (N, K, d1, ...)."""
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 from dataclasses import replace

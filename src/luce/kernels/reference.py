@@ -4,8 +4,6 @@ Half precision is computed in float32 and rounded at the end. The other kernel s
 against this one, and it gives their second derivatives.
 """
 
-# ruff: noqa: N812, PLR0917
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -64,6 +62,8 @@ def cross_entropy(
     want_lse: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...)."""
+    if not want_lse and sample_weight is None and _is_pytorchs(input, options):
+        return _pytorchs(input, target, weight, options, of_logits=True), None
     z = wide(input)
     if options.softcap:
         z = options.softcap * torch.tanh(z / options.softcap)
@@ -93,6 +93,38 @@ def cross_entropy(
     loss = loss.where(counts, 0)
     loss = reduce(loss, share, sample_weight, options.reduction)
     return loss, lse if want_lse else None
+
+
+def _is_pytorchs(input: Tensor, options: LossOptions) -> bool:
+    """Say whether PyTorch's operator has all that is asked for, in full precision."""
+    beyond = options.softcap or options.z_loss or options.temperature != 1
+    return not beyond and wide(input).dtype == input.dtype
+
+
+def _pytorchs(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: LossOptions,
+    *,
+    of_logits: bool,
+) -> Tensor:
+    ignored, reduction = options.ignore_index, options.reduction
+    try:
+        if of_logits:
+            smoothing = options.label_smoothing
+            return F.cross_entropy(
+                input,
+                target,
+                weight,
+                ignore_index=ignored,
+                reduction=reduction,
+                label_smoothing=smoothing,
+            )
+        return F.nll_loss(input, target, weight, ignore_index=ignored, reduction=reduction)
+    except IndexError:
+        _check_classes(target, target != ignored, input.shape[1])
+        raise
 
 
 def _check_classes(target: Tensor, counts: Tensor, K: int) -> None:
@@ -137,6 +169,8 @@ def nll_loss(
     options: LossOptions,
 ) -> Tensor:
     """Return the loss of log-probabilities (N, K, ...)."""
+    if sample_weight is None and _is_pytorchs(input, options):
+        return _pytorchs(input, target, weight, options, of_logits=False)
     counts = target != options.ignore_index
     _check_classes(target, counts, input.shape[1])
     log_p = wide(input)

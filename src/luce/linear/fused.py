@@ -7,7 +7,7 @@ split over threads in fixed chunks and the partial sums added in order: the same
 gives the same bits.
 """
 
-# ruff: noqa: PLR0917 - kernels: Numba infers types, and takes arguments by place
+
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _CHOICES = {
 }
 
 
-class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxModel(ClassifierMixin, BaseEstimator):
     """A linear model of the logits with a softmax on top; abstract."""
 
     classes_: np.ndarray
@@ -107,7 +107,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         With L2 they are the posterior's spread for a normal prior of variance C: the shrinkage's
         bias is not in them.
         """
-        from luce.linear.inference import standard_errors  # noqa: PLC0415 - it imports this file
+        from luce.linear.inference import standard_errors
 
         return standard_errors(self, X, y, sample_weight)
 
@@ -116,7 +116,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters are those of `standard_errors`.
         """
-        from luce.linear.inference import summary  # noqa: PLC0415 - as above
+        from luce.linear.inference import summary
 
         return summary(self, X, y, sample_weight)
 

@@ -305,7 +305,7 @@ class Objective:
         )
 
     def _fused(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
-        from luce.linear.fused import dense_pass  # noqa: PLC0415 - Numba loads when it is used
+        from luce.linear.fused import dense_pass
 
         X = self.rows.X
         assert isinstance(X, np.ndarray)  # noqa: S101 - for mypy: _can_fuse said so

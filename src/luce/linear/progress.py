@@ -36,9 +36,9 @@ class Progress:
     def __enter__(self) -> Self:
         if self.shown and sys.stderr.isatty():
             # Rich loads where there is a bar to draw.
-            from rich.console import Console  # noqa: PLC0415
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-            from rich.progress import Progress as Bar  # noqa: PLC0415
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
 
             columns = (
                 TextColumn("{task.description}"),

@@ -202,7 +202,7 @@ class SparseRows:
 
     def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
-        from luce.linear.fused import sparse_project  # noqa: PLC0415 - as in objective
+        from luce.linear.fused import sparse_project
 
         Z = np.empty((j - i, W.shape[1]), _NUMPY[W.dtype])
         sparse_project(self._csr(), i, W.numpy(), Z, torch.get_num_threads())
@@ -210,7 +210,7 @@ class SparseRows:
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:  # noqa: ARG002
         """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
-        from luce.linear.fused import sparse_accumulate  # noqa: PLC0415 - as in objective
+        from luce.linear.fused import sparse_accumulate
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
         sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), torch.get_num_threads())

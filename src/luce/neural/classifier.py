@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from luce import functional as F
 from luce.errors import ArgumentError, DataError
 from luce.neural import networks
 from luce.neural.losses import Loss
@@ -296,7 +297,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (rows, classes)
             Probabilities.
         """
-        return torch.softmax(torch.from_numpy(self._logits(X)), dim=1).numpy()
+        probabilities: NDArray[Any] = F.softmax(self._logits(X), dim=1)
+        return probabilities
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the logarithms of the probabilities, exact where those underflow.
@@ -311,7 +313,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (rows, classes)
             Log-probabilities.
         """
-        return torch.log_softmax(torch.from_numpy(self._logits(X)), dim=1).numpy()
+        logarithms: NDArray[Any] = F.log_softmax(self._logits(X), dim=1)
+        return logarithms
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each example.

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from luce import functional as F
 from luce.errors import ArgumentError
 
 __all__ = ["LOSSES", "Loss", "choose_loss"]
@@ -35,7 +35,7 @@ def hinge(logits: Tensor, target: Tensor) -> Tensor:
 
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
     """Return ‖softmax(z) − onehot(y)‖²: the score of Brier (1950), between 0 and 2."""
-    probabilities = F.softmax(logits, dim=1)
+    probabilities: Tensor = F.softmax(logits, dim=1)
     hit = probabilities.gather(1, target[:, None]).squeeze(1)
     return probabilities.square().sum(dim=1) - 2 * hit + 1
 

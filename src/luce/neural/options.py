@@ -37,6 +37,16 @@ def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
     for name in ("momentum", "l2"):
         _check(options, name, _number(options[name]) >= 0, "a number of at least 0")
     _check(options, "batch_size", _count(options["batch_size"]), "a whole number above 0")
+    seed = options["seed"] == 0 or _count(options["seed"])
+    _check(options, "seed", seed and options["seed"] < 2**32, "a whole number from 0 to 2**32 - 1")
+    weights = options["class_weight"]
+    _check(
+        options,
+        "class_weight",
+        weights in (None, "balanced")
+        or (isinstance(weights, Mapping) and all(_number(w) >= 0 for w in weights.values())),
+        "'balanced', a dict of weights of at least 0 by class, or None",
+    )
     epochs, patience, clip_norm = options["epochs"], options["patience"], options["clip_norm"]
     _check(
         options, "epochs", epochs == "auto" or _count(epochs), "a whole number above 0, or 'auto'"
@@ -80,7 +90,8 @@ def choose_device(device: str, precision: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        # Read back: "meta" makes tensors that hold no numbers.
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ArgumentError(

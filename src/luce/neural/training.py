@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from luce.errors import DivergenceError, RunError
+from luce.functional import cross_entropy
 from luce.neural.losses import Loss
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "Examples", "Progress", "Recipe", "State", "train"]
@@ -253,7 +254,7 @@ def evaluate(network: nn.Module, examples: Examples) -> tuple[float, float]:
     for start in range(0, len(examples), EVALUATION_ROWS):
         rows = slice(start, start + EVALUATION_ROWS)
         logits, target = network(examples.features[rows]), examples.target[rows]
-        loss = nn.functional.cross_entropy(logits, target, reduction="none").double()
+        loss = cross_entropy(logits, target, reduction="none").double()
         hit = (logits.argmax(dim=1) == target).double()
         weight = torch.ones_like(loss) if examples.weight is None else examples.weight[rows]
         losses += float((weight * loss).sum())

@@ -5,7 +5,7 @@ each row is in cache; the backward pass hands it out (scaled in place unless the
 is 1) and forgets it. A second backward pass, or one for ``reduction="none"``, runs the kernel anew.
 """
 
-# ruff: noqa: ARG001, PLR0917
+# ruff: noqa: ARG001
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ One kernel computes the soft and the hard part and the student's gradient while 
 cache. For two linear heads it runs over tiles of rows of both heads' logits.
 """
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,7 +1,5 @@
 """A linear head in tiles: how large a tile is, its logits, and the gradients they add up to."""
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 import math

@@ -1,7 +1,5 @@
 """The linear head's operators for PyTorch: linear_cross_entropy and linear_top_k."""
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,7 +1,5 @@
 """Negative log-likelihood of log-probabilities: one element per example."""
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 from typing import Any

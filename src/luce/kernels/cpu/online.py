@@ -5,8 +5,6 @@ exponentials seen so far (Milakov and Gimelshein, 2018) and what the loss needs 
 these known, ``gradient_rows`` turns a recomputed tile of logits into their gradient, in place.
 """
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 from typing import Any

@@ -10,7 +10,7 @@ Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` eleme
 option that is absent is an empty array.
 """
 
-# ruff: noqa: C901, PLR0912, PLR0915, PLR0917, SIM108
+# ruff: noqa: C901, PLR0912, PLR0915, SIM108
 
 from __future__ import annotations
 

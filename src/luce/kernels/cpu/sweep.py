@@ -8,8 +8,6 @@ computed again for its gradient, which makes four products.
 Half precision is multiplied, and its gradients are added up, in float32.
 """
 
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -8,7 +8,7 @@ an outer index; elements of neighbouring columns lie ``across`` apart, those of 
 classes ``along`` apart. An option that is absent is an empty array.
 """
 
-# ruff: noqa: C901, PLR0912, PLR0915, PLR0917
+# ruff: noqa: C901, PLR0912, PLR0915
 
 from __future__ import annotations
 
