@@ -29,6 +29,10 @@ __all__ = ["Calibration", "score"]
 # The figures that a temperature changes.
 CHANGED = ("log_loss", "brier_score", "ece", "ece_equal_mass", "classwise_ece")
 
+# A temperature is one parameter: by chance alone, twice the log-likelihood that it gains is above
+# this once in twenty (the 95% point of χ² with one degree of freedom; Wilks, 1938).
+SIGNIFICANT = 3.841
+
 # Sets of any coverage follow from so many sorted scores to within a hundredth of a percent.
 MOST_SCORES = 10_000
 
@@ -49,8 +53,8 @@ class Calibration:
     --------
     >>> import numpy as np
     >>> from luce.calibrating import Calibration
-    >>> log_probabilities = np.log([[0.9, 0.1]] * 3 + [[0.1, 0.9]])
-    >>> calibration = Calibration.fit(log_probabilities, [0, 0, 1, 1], seed=0)
+    >>> log_probabilities = np.log([[0.9, 0.1]] * 30 + [[0.1, 0.9]] * 10)
+    >>> calibration = Calibration.fit(log_probabilities, [0] * 20 + [1] * 20, seed=0)
     >>> calibration.temperature > 1  # right three times in four, though the model said 90%
     True
     >>> calibration.sets(0.5).predict_sets(calibration.probabilities(log_probabilities[:1]))
@@ -64,6 +68,10 @@ class Calibration:
     def fit(cls, log_probabilities: ArrayLike, codes: ArrayLike, *, seed: int) -> Self:
         """Fit on rows that the weights were not fitted on.
 
+        The temperature stays 1 where the rows are too few to tell another from it: a likelihood
+        ratio below the 95% point. On a hundred rows that are nearly all right, the best temperature
+        is chance, and would make a good model too sure of itself.
+
         Parameters
         ----------
         log_probabilities : array-like of shape (rows, classes)
@@ -74,6 +82,11 @@ class Calibration:
             Which rows the scores are of, where there are more than 10,000.
         """
         scaling = TemperatureScaling().fit(log_probabilities, codes)
+        gained = scaling.rows_ * (scaling.log_loss_before_ - scaling.log_loss_after_)
+        if 2 * gained < SIGNIFICANT:
+            # So few rows cannot tell this temperature from 1: what the model says stands.
+            scaling.temperature_ = 1.0
+            scaling.log_loss_after_ = scaling.log_loss_before_
         columns = np.asarray(codes)
         own = scaling.predict_proba(log_probabilities)[np.arange(len(columns)), columns]
         scores = 1 - own.astype(np.float64)

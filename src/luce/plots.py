@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from luce import functional as F
 from luce.errors import ArgumentError
 from luce.evaluation import metrics
 from luce.report import attention, figures
@@ -404,7 +405,11 @@ class ActivationsDisplay:
             values[name], derivatives[name] = y.detach().numpy(), here.grad.numpy()
         both = torch.stack([x, torch.zeros_like(x)], dim=1)
         softmax = {
-            t: (torch.softmax(both / t, dim=1)[:, 0] if t else (x > 0).double() + (x == 0) / 2)
+            t: (
+                F.softmax(both, dim=1, temperature=t)[:, 0]
+                if t
+                else (x > 0).double() + (x == 0) / 2
+            )
             for t in temperatures
         }
         return cls(

@@ -62,7 +62,7 @@ def cross_entropy(
     want_lse: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...)."""
-    if not want_lse and sample_weight is None and _is_pytorchs(input, options):
+    if not want_lse and sample_weight is None and _is_pytorchs(input, target, weight, options):
         return _pytorchs(input, target, weight, options, of_logits=True), None
     z = wide(input)
     if options.softcap:
@@ -95,10 +95,14 @@ def cross_entropy(
     return loss, lse if want_lse else None
 
 
-def _is_pytorchs(input: Tensor, options: LossOptions) -> bool:
+def _is_pytorchs(
+    input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions
+) -> bool:
     """Say whether PyTorch's operator has all that is asked for, in full precision."""
     beyond = options.softcap or options.z_loss or options.temperature != 1
-    return not beyond and wide(input).dtype == input.dtype
+    floats = [x for x in (target, weight) if x is not None and x.is_floating_point()]
+    same = all(x.dtype == input.dtype for x in (wide(input), *floats))
+    return same and not beyond
 
 
 def _pytorchs(
@@ -169,7 +173,7 @@ def nll_loss(
     options: LossOptions,
 ) -> Tensor:
     """Return the loss of log-probabilities (N, K, ...)."""
-    if sample_weight is None and _is_pytorchs(input, options):
+    if sample_weight is None and _is_pytorchs(input, target, weight, options):
         return _pytorchs(input, target, weight, options, of_logits=False)
     counts = target != options.ignore_index
     _check_classes(target, counts, input.shape[1])
