@@ -49,17 +49,18 @@ def headline(figures: Mapping[str, Any]) -> list[str]:
         f"Brier       {figures['brier_score']:.4f}",
         f"ECE         {figures['ece']:.4f}  (top label, 15 bins of equal width)",
         f"macro-F1    {figures['macro_f1']:.4f}",
-        *_uncalibrated(figures.get("uncalibrated")),
+        *_uncalibrated(figures),
     ]
 
 
-def _uncalibrated(before: Mapping[str, Any] | None) -> list[str]:
-    """Return the line of the figures before calibration, if there was one."""
-    if before is None:
-        return []
+def _uncalibrated(figures: Mapping[str, Any]) -> list[str]:
+    """Return the line of the figures before calibration, if that changed any as printed."""
+    before = figures.get("uncalibrated")
     parts = (("log-loss", "log_loss"), ("Brier", "brier_score"), ("ECE", "ece"))
-    figures = ", ".join(f"{label} {before[key]:.4f}" for label, key in parts)
-    return [f"before calibration: {figures}"]
+    if before is None or all(f"{before[k]:.4f}" == f"{figures[k]:.4f}" for _, k in parts):
+        return []
+    shown = ", ".join(f"{label} {before[key]:.4f}" for label, key in parts)
+    return [f"before calibration: {shown}"]
 
 
 def evaluation(figures: Mapping[str, Any]) -> list[str]:
