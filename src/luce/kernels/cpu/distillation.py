@@ -67,6 +67,7 @@ def _distillation_rows(
     soft_t = scratch(student, K)
     soft_s = scratch(student, K)
     hard = scratch(student, K)
+    last = scratch(student, 512)
     inverse = as_working(student, 1.0 / T)
     one = as_working(student, 1.0)
     for i in range(start, stop):
@@ -79,14 +80,14 @@ def _distillation_rows(
             continue
         top_s = maximum(z)
         top_t = maximum(t)
-        sum_t = exp_sum_into(soft_t, t, top_t, inverse)
-        sum_s = exp_sum_into(soft_s, z, top_s, inverse)
+        sum_t = exp_sum_into(soft_t, t, top_t, inverse, last)
+        sum_s = exp_sum_into(soft_s, z, top_s, inverse, last)
         divergence = _gap(soft_t, t, z, top_t, top_s, inverse) / sum_t + log(sum_s) - log(sum_t)
         value = alpha * T * T * divergence
         pull = 0.0
         c = zero(student)
         if target.size:
-            sum_h = exp_sum_into(hard, z, top_s, one)
+            sum_h = exp_sum_into(hard, z, top_s, one, last)
             value += (1.0 - alpha) * (log(sum_h) - np.float64(shifted(load(z, y), top_s, one)))
             pull = (1.0 - alpha) * row_scale[i]
             c = as_working(student, pull / sum_h)
