@@ -35,6 +35,7 @@ from luce.kernels.cpu.compile import kernel, part, sums
 from luce.kernels.cpu.streams import finish_streams, read_ahead, streams, write_scaled
 
 __all__ = [
+    "BLOCK",
     "LOG",
     "LSE",
     "cross_entropy_rows",
@@ -48,7 +49,7 @@ __all__ = [
 
 # What softmax_rows writes: probabilities (0), their logarithms, or nothing but the log-sum-exp.
 LOG, LSE = 1, 2
-_BLOCK = 256
+BLOCK = 256
 # Elements that fill whole vectors, as many as LLVM takes in one turn of a loop.
 _VECTORS = 64
 
@@ -105,13 +106,14 @@ def block_exps(out: Array, block: Array, top: Any, inverse: Any) -> Any:
 def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any, last: Array) -> Any:
     """Write exp((z − top) / temperature) to ``out`` and return the sum; read the next row ahead.
 
-    What is left over after whole blocks goes through ``last``, filled up to whole vectors.
+    An empty ``out`` is not written. What is left over after whole blocks goes through ``last``, filled up to whole vectors.
     """
     total = np.float64(0)
-    whole = row.size // _BLOCK * _BLOCK
-    for a in range(0, whole, _BLOCK):
-        read_ahead(row, row.size + a, row.size + a + _BLOCK)
-        total += block_exps(out[a : a + _BLOCK], row[a : a + _BLOCK], top, inverse)
+    whole = row.size // BLOCK * BLOCK
+    for a in range(0, whole, BLOCK):
+        read_ahead(row, row.size + a, row.size + a + BLOCK)
+        e = out[a : a + BLOCK] if out.size else last[BLOCK:]
+        total += block_exps(e, row[a : a + BLOCK], top, inverse)
     left = row.size - whole
     if left:
         filled = (left + _VECTORS - 1) // _VECTORS * _VECTORS
@@ -120,32 +122,25 @@ def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any, last: Array) ->
         for j in range(left):
             last[j] = load(rest, j)
         last[left:filled] = -np.inf
-        total += block_exps(last[_BLOCK : _BLOCK + filled], last[:filled], top, inverse)
-        out[whole:] = last[_BLOCK : _BLOCK + left]
+        total += block_exps(last[BLOCK : BLOCK + filled], last[:filled], top, inverse)
+        if out.size:
+            out[whole:] = last[BLOCK : BLOCK + left]
     return total
 
 
-@sums
-def exp_sum(row: Array, top: Any, inverse: Any) -> Any:
-    """Return Σ exp((z − top) / temperature)."""
-    widest()
-    total = np.float64(0)
-    for a in range(0, row.size, _BLOCK):
-        block = row[a : a + _BLOCK]
-        s = zero(row)
-        for j in range(block.size):
-            s += exp(shifted(load(block, j), top, inverse))
-        total += s
-    return total
+@part
+def exp_sum(row: Array, top: Any, inverse: Any, last: Array) -> Any:
+    """Return Σ exp((z − top) / temperature), to the bit as ``exp_sum_into`` does."""
+    return exp_sum_into(last[:0], row, top, inverse, last)
 
 
 @sums
 def dot(a: Array, b: Array) -> Any:
     """Return Σ a b."""
     total = np.float64(0)
-    for start in range(0, a.size, _BLOCK):
-        left = a[start : start + _BLOCK]
-        right = b[start : start + _BLOCK]
+    for start in range(0, a.size, BLOCK):
+        left = a[start : start + BLOCK]
+        right = b[start : start + BLOCK]
         s = zero(a)
         for j in range(left.size):
             s += load(left, j) * load(right, j)
@@ -157,8 +152,8 @@ def dot(a: Array, b: Array) -> Any:
 def total(row: Array) -> Any:
     """Return Σ a."""
     result = np.float64(0)
-    for start in range(0, row.size, _BLOCK):
-        block = row[start : start + _BLOCK]
+    for start in range(0, row.size, BLOCK):
+        block = row[start : start + BLOCK]
         s = zero(row)
         for j in range(block.size):
             s += load(block, j)
@@ -170,11 +165,11 @@ def total(row: Array) -> Any:
 def weighted_below(row: Array, weight: Array, top: Any, inverse: Any) -> Any:
     """Return Σ w (top − z) / temperature; w = 1 where there are no weights."""
     total = np.float64(0)
-    for a in range(0, row.size, _BLOCK):
-        block = row[a : a + _BLOCK]
+    for a in range(0, row.size, BLOCK):
+        block = row[a : a + BLOCK]
         s = zero(row)
         if weight.size:
-            w = weight[a : a + _BLOCK]
+            w = weight[a : a + BLOCK]
             for j in range(block.size):
                 s -= w[j] * shifted(load(block, j), top, inverse)
         else:
@@ -191,7 +186,7 @@ def softmax_rows(
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
     widest()
     spare = scratch(x, K)
-    last = scratch(x, 2 * _BLOCK)
+    last = scratch(x, 2 * BLOCK)
     in_place = x.ctypes.data == out.ctypes.data
     for i in range(start, stop):
         row = x[i * K : (i + 1) * K]
@@ -203,7 +198,7 @@ def softmax_rows(
             for j in range(K):
                 store(result, j, e[j] * factor)
         else:
-            log_total = log(exp_sum(row, top, inverse))
+            log_total = log(exp_sum(row, top, inverse, last))
             if mode == LOG:
                 result = out[i * K : (i + 1) * K]
                 shift = as_working(x, log_total)
@@ -260,7 +255,7 @@ def cross_entropy_rows(
     """
     widest()
     spare = scratch(x, K)
-    last = scratch(x, 2 * _BLOCK)
+    last = scratch(x, 2 * BLOCK)
     in_place = x.ctypes.data == grad.ctypes.data
     plain = smoothing == 0.0
     streamed = plain and streams(grad, in_place)
@@ -288,7 +283,7 @@ def cross_entropy_rows(
         if grad.size:
             exps = exp_sum_into(e, row, top, inverse, last)
         else:
-            exps = exp_sum(row, top, inverse)
+            exps = exp_sum(row, top, inverse, last)
         log_total = log(exps)
         row_lse = log_sum_exp(top, log_total, inverse)
         if lse.size:
@@ -364,7 +359,7 @@ def soft_cross_entropy_rows(
     widest()
     mixed = scratch(x, K)
     spare = scratch(x, K)
-    last = scratch(x, 2 * _BLOCK)
+    last = scratch(x, 2 * BLOCK)
     in_place = x.ctypes.data == grad.ctypes.data
     kept = as_working(x, 1.0 - smoothing)
     spread = as_working(x, smoothing / K)
@@ -388,7 +383,7 @@ def soft_cross_entropy_rows(
         if grad.size:
             exps = exp_sum_into(e, row, top, inverse, last)
         else:
-            exps = exp_sum(row, top, inverse)
+            exps = exp_sum(row, top, inverse, last)
         log_total = log(exps)
         row_lse = log_sum_exp(top, log_total, inverse)
         if lse.size:

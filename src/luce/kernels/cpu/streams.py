@@ -5,7 +5,8 @@ be overwritten: half as much traffic again as a copy has. Streaming stores leave
 ahead lets the next row arrive while this one's exponentials are computed.
 """
 
-# ruff: noqa: ARG001
+# Stubs and overloads take what they need not use.
+# ruff: noqa: ARG001, ARG005
 
 from __future__ import annotations
 
