@@ -105,11 +105,12 @@ def _is_pytorchs(input: Tensor, options: LossOptions) -> bool:
 
 def _pytorchs(input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
     smoothing, ignored = options.label_smoothing, options.ignore_index
+    # A head of half precision has logits in float32 but class weights in its own dtype.
     try:
         return F.cross_entropy(
             input,
-            target,
-            weight,
+            target.to(input.dtype) if target.is_floating_point() else target,
+            None if weight is None else weight.to(input.dtype),
             ignore_index=ignored,
             reduction=options.reduction,
             label_smoothing=smoothing,

@@ -30,7 +30,6 @@ from luce.kernels.options import DistillationOptions
 __all__ = ["distillation_loss", "linear_distillation_loss"]
 
 
-
 @sums
 def _gap(e: Any, teacher: Any, student: Any, top_t: Any, top_s: Any, inverse: Any) -> Any:
     """Return Σ e ((t − top t) − (z − top z)) / T; nothing where e = 0."""

@@ -106,7 +106,8 @@ def block_exps(out: Array, block: Array, top: Any, inverse: Any) -> Any:
 def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any, last: Array) -> Any:
     """Write exp((z − top) / temperature) to ``out`` and return the sum; read the next row ahead.
 
-    An empty ``out`` is not written. What is left over after whole blocks goes through ``last``, filled up to whole vectors.
+    An empty ``out`` is not written. What is left over after whole blocks goes through ``last``,
+    filled up to whole vectors.
     """
     total = np.float64(0)
     whole = row.size // BLOCK * BLOCK
