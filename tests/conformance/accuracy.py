@@ -1,10 +1,9 @@
 """The bound of every comparison: our error is at most PyTorch's own plus one rounding.
 
-Both are held against the truth, which is computed in float64. An error is the largest of a tensor,
-relative to the largest true element. In a sample of a few numbers PyTorch may be exact by luck, so
-the bound is on the root mean square over all samples of an operator; in each sample for itself
-sixteen roundings are allowed: logits of ±81, as PyTorch draws them, round by more. Where the
-dtype is float64 itself there is no truth here, and PyTorch's own tolerance stands in;
+It holds for each value and each gradient of each sample. The truth is computed in float64; an
+error is the largest of a tensor, relative to its largest true element, and one rounding is the
+dtype's eps. ``EXCEPTIONS`` lists what is off by more, with its figure. Where the dtype
+is float64 itself there is no truth here, and PyTorch's own tolerance stands in;
 ``tests/kernels/test_accuracy.py`` has mpmath's.
 """
 
@@ -12,30 +11,42 @@ dtype is float64 itself there is no truth here, and PyTorch's own tolerance stan
 
 from __future__ import annotations
 
-import math
-
 import torch
+
+# Operator or module → roundings by which float32 may be further from the truth than PyTorch, on
+# either backend: the worst excess that was measured, rounded up. Every tensor concerned has at
+# most 64 elements, mostly sums of a few terms that nearly cancel, added up in another order than
+# PyTorch's, so that either may be luckier. They were measured but not taken apart one by one.
+EXCEPTIONS = {
+    "linear_cross_entropy": 4,  # 3.6: 10 gradients and values (cpu), 4 (reference)
+    "linear_cross_entropy-chunked": 5,  # 4.8: 5 (cpu), 3 (reference)
+    "linear_cross_entropy-chunked_none": 9,  # 8.001: 13 (cpu), 11 (reference)
+    "nll_loss": 2,  # 1.64: one value (reference), whose class weights nearly cancel
+    "CrossEntropyLoss": 4,  # 3.38: 2 (cpu)
+    "LinearCrossEntropyLoss": 2,  # 1.68: 7 (cpu), 9 (reference)
+}
 
 
 class Comparison:
     """Ours, PyTorch's and the truth over all samples of an operator in one dtype."""
 
-    def __init__(self, dtype):
+    def __init__(self, name, dtype):
         self.dtype = dtype
+        name = name.removeprefix("nn.functional.")
+        self.roundings = EXCEPTIONS.get(name, 1) if dtype == torch.float32 else 1
         self.samples = 0
         self.failures = []
-        self.errors = {"value": [], "gradient": []}
 
     def add(self, ours, peer, truth, sample):
         """Compare the value and the gradients of one sample."""
         self.samples += 1
         for i, (a, b, c) in enumerate(zip(ours, peer, truth, strict=True)):
             kind = "gradient" if i else "value"
-            wrong = self._compare(kind, a.detach(), b.detach(), c.detach())
+            wrong = self._compare(a.detach(), b.detach(), c.detach())
             if wrong:
                 self.failures.append(f"{kind} {i} of {sample}: {wrong}")
 
-    def _compare(self, kind, ours, peer, truth):
+    def _compare(self, ours, peer, truth):
         if ours.shape != peer.shape or ours.dtype != peer.dtype:
             return f"{ours.dtype}{tuple(ours.shape)}, not {peer.dtype}{tuple(peer.shape)}"
         if self.dtype == torch.float64:
@@ -51,20 +62,9 @@ class Comparison:
         if size == 0:
             return None if not ours[~odd].any() else "not zero"
         mine, theirs = ((x.double() - truth)[~odd].abs().max().item() / size for x in (ours, peer))
-        self.errors[kind].append((mine, theirs))
-        if mine <= theirs + 16 * torch.finfo(self.dtype).eps:
+        if mine <= theirs + self.roundings * torch.finfo(self.dtype).eps:
             return None
         return f"relative error {mine:.3g}, PyTorch's {theirs:.3g}"
-
-    def verdict(self):
-        """Return everything that is wrong."""
-        found = list(self.failures)
-        for kind, errors in self.errors.items():
-            if errors:
-                mine, theirs = (math.hypot(*e) / len(e) ** 0.5 for e in zip(*errors, strict=True))
-                if mine > theirs + torch.finfo(self.dtype).eps:
-                    found.append(f"{kind}: mean relative error {mine:.3g}, PyTorch's {theirs:.3g}")
-        return found
 
 
 def widened(value):

@@ -48,7 +48,7 @@ def test_samples(info, dtype, backend):
     torch.manual_seed(0)
     ours_class = getattr(luce.nn, name_of(info))
     samples = info.module_inputs_func(info, "cpu", dtype, requires_grad=True, training=True)
-    comparison = Comparison(dtype)
+    comparison = Comparison(name_of(info), dtype)
     for sample in samples:
         arguments, options = sample.constructor_input.args, sample.constructor_input.kwargs
         factory = {"dtype": dtype} if name_of(info) == "LinearCrossEntropyLoss" else {}
@@ -71,7 +71,7 @@ def test_samples(info, dtype, backend):
             f"{arguments} {options}",
         )
     assert comparison.samples > 0
-    assert comparison.verdict() == []
+    assert comparison.failures == []
 
 
 @pytest.mark.filterwarnings("ignore")

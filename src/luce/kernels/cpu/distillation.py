@@ -20,24 +20,22 @@ from luce.kernels.cpu.differentiate import handed_out, through
 from luce.kernels.cpu.head import Head, Sums, add_products, logits
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.rows import exp_sum_into, maximum, shifted
+from luce.kernels.cpu.rows import BLOCK, exp_sum_into, maximum, shifted
 from luce.kernels.cpu.targets import survey
 from luce.kernels.cpu.threads import share
 from luce.kernels.options import DistillationOptions
 
 __all__ = ["distillation_loss", "linear_distillation_loss"]
 
-_BLOCK = 256
-
 
 @sums
 def _gap(e: Any, teacher: Any, student: Any, top_t: Any, top_s: Any, inverse: Any) -> Any:
     """Return Σ e ((t − top t) − (z − top z)) / T; nothing where e = 0."""
     result = np.float64(0)
-    for a in range(0, e.size, _BLOCK):
-        part = e[a : a + _BLOCK]
-        t = teacher[a : a + _BLOCK]
-        z = student[a : a + _BLOCK]
+    for a in range(0, e.size, BLOCK):
+        part = e[a : a + BLOCK]
+        t = teacher[a : a + BLOCK]
+        z = student[a : a + BLOCK]
         s = zero(student)
         for j in range(part.size):
             gap = shifted(load(t, j), top_t, inverse) - shifted(load(z, j), top_s, inverse)
@@ -65,6 +63,7 @@ def _distillation_rows(
     soft_t = scratch(student, K)
     soft_s = scratch(student, K)
     hard = scratch(student, K)
+    last = scratch(student, 2 * BLOCK)
     inverse = as_working(student, 1.0 / T)
     one = as_working(student, 1.0)
     for i in range(start, stop):
@@ -77,14 +76,14 @@ def _distillation_rows(
             continue
         top_s = maximum(z)
         top_t = maximum(t)
-        sum_t = exp_sum_into(soft_t, t, top_t, inverse)
-        sum_s = exp_sum_into(soft_s, z, top_s, inverse)
+        sum_t = exp_sum_into(soft_t, t, top_t, inverse, last)
+        sum_s = exp_sum_into(soft_s, z, top_s, inverse, last)
         divergence = _gap(soft_t, t, z, top_t, top_s, inverse) / sum_t + log(sum_s) - log(sum_t)
         value = alpha * T * T * divergence
         pull = 0.0
         c = zero(student)
         if target.size:
-            sum_h = exp_sum_into(hard, z, top_s, one)
+            sum_h = exp_sum_into(hard, z, top_s, one, last)
             value += (1.0 - alpha) * (log(sum_h) - np.float64(shifted(load(z, y), top_s, one)))
             pull = (1.0 - alpha) * row_scale[i]
             c = as_working(student, pull / sum_h)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from luce.kernels.cpu.arithmetic import as_working, exp
+from luce.kernels.cpu.arithmetic import as_working, exp, scratch
 from luce.kernels.cpu.compile import kernel
-from luce.kernels.cpu.rows import exp_sum, maximum, shifted, total, weighted_below
+from luce.kernels.cpu.rows import BLOCK, exp_sum, maximum, shifted, total, weighted_below
 
 __all__ = ["gradient_rows", "merge_rows"]
 
@@ -44,6 +44,7 @@ def merge_rows(
     ``below`` collects Σ a (origin − z) / T with the maximum of the first tile as origin, where the
     coefficients a are ``goal`` (and ``mass`` their sum), or else, if ``spread``, the weights.
     """
+    last = scratch(z, 2 * BLOCK)
     for i in range(start, stop):
         row = z[i * C : (i + 1) * C]
         here = maximum(row)
@@ -63,7 +64,7 @@ def merge_rows(
                 below[i] += weighted_below(row, weight, origin[i], inverse)
         if here == -np.inf and first > 0:
             continue
-        s = exp_sum(row, here, inverse)
+        s = exp_sum(row, here, inverse, last)
         if first == 0:
             exps[i] = 0.0 if here == -np.inf else s
         elif here > top[i]:

@@ -10,7 +10,7 @@ Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` eleme
 option that is absent is an empty array.
 """
 
-# ruff: noqa: C901, PLR0912, PLR0915, SIM108
+# ruff: noqa: C901, PLR0912, PLR0915
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ from luce.kernels.cpu.arithmetic import (
     scratch,
     store,
     unordered,
+    widest,
     working,
     zero,
 )
 from luce.kernels.cpu.compile import kernel, part, sums
+from luce.kernels.cpu.streams import finish_streams, read_ahead, streams, write_scaled
 
 __all__ = [
+    "BLOCK",
     "LOG",
     "LSE",
     "cross_entropy_rows",
@@ -46,7 +49,9 @@ __all__ = [
 
 # What softmax_rows writes: probabilities (0), their logarithms, or nothing but the log-sum-exp.
 LOG, LSE = 1, 2
-_BLOCK = 256
+BLOCK = 256
+# Elements that fill whole vectors, as many as LLVM takes in one turn of a loop.
+_VECTORS = 64
 
 Array = Any
 
@@ -54,10 +59,21 @@ Array = Any
 @part
 def maximum(row: Array) -> Any:
     """Return the largest element."""
+    if row.size <= _VECTORS:
+        return unordered(top_order(row))
+    # Whole vectors, and those at the end, which may go over some elements twice.
+    whole = row.size // _VECTORS * _VECTORS
+    return unordered(max(top_order(row[:whole]), top_order(row[row.size - _VECTORS :])))
+
+
+@part
+def top_order(row: Array) -> Any:
+    """Return the ``order`` of the largest element."""
+    widest()
     top = order(load(row, 0))
     for j in range(row.size):
         top = max(top, order(load(row, j)))
-    return unordered(top)
+    return top
 
 
 @part
@@ -75,41 +91,57 @@ def log_sum_exp(top: Any, log_total: Any, inverse: Any) -> Any:
 
 
 @sums
-def exp_sum(row: Array, top: Any, inverse: Any) -> Any:
-    """Return Σ exp((z − top) / temperature)."""
+def block_exps(out: Array, block: Array, top: Any, inverse: Any) -> Any:
+    """Write exp((z − top) / temperature) to ``out`` and return the sum, of at most a block."""
+    widest()
+    s = zero(block)
+    for j in range(block.size):
+        e = exp(shifted(load(block, j), top, inverse))
+        out[j] = e
+        s += e
+    return s
+
+
+@part
+def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any, last: Array) -> Any:
+    """Write exp((z − top) / temperature) to ``out`` and return the sum; read the next row ahead.
+
+    An empty ``out`` is not written. What is left over after whole blocks goes through ``last``,
+    filled up to whole vectors.
+    """
     total = np.float64(0)
-    for a in range(0, row.size, _BLOCK):
-        block = row[a : a + _BLOCK]
-        s = zero(row)
-        for j in range(block.size):
-            s += exp(shifted(load(block, j), top, inverse))
-        total += s
+    whole = row.size // BLOCK * BLOCK
+    for a in range(0, whole, BLOCK):
+        read_ahead(row, row.size + a, row.size + a + BLOCK)
+        e = out[a : a + BLOCK] if out.size else last[BLOCK:]
+        total += block_exps(e, row[a : a + BLOCK], top, inverse)
+    left = row.size - whole
+    if left:
+        filled = (left + _VECTORS - 1) // _VECTORS * _VECTORS
+        read_ahead(row, row.size + whole, 2 * row.size)
+        rest = row[whole:]
+        for j in range(left):
+            last[j] = load(rest, j)
+        last[left:filled] = -np.inf
+        total += block_exps(last[BLOCK : BLOCK + filled], last[:filled], top, inverse)
+        if out.size:
+            out[whole:] = last[BLOCK : BLOCK + left]
     return total
 
 
-@sums
-def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any) -> Any:
-    """Write exp((z − top) / temperature) to ``out`` and return the sum."""
-    total = np.float64(0)
-    for a in range(0, row.size, _BLOCK):
-        block = row[a : a + _BLOCK]
-        target = out[a : a + _BLOCK]
-        s = zero(row)
-        for j in range(block.size):
-            e = exp(shifted(load(block, j), top, inverse))
-            target[j] = e
-            s += e
-        total += s
-    return total
+@part
+def exp_sum(row: Array, top: Any, inverse: Any, last: Array) -> Any:
+    """Return Σ exp((z − top) / temperature), to the bit as ``exp_sum_into`` does."""
+    return exp_sum_into(last[:0], row, top, inverse, last)
 
 
 @sums
 def dot(a: Array, b: Array) -> Any:
     """Return Σ a b."""
     total = np.float64(0)
-    for start in range(0, a.size, _BLOCK):
-        left = a[start : start + _BLOCK]
-        right = b[start : start + _BLOCK]
+    for start in range(0, a.size, BLOCK):
+        left = a[start : start + BLOCK]
+        right = b[start : start + BLOCK]
         s = zero(a)
         for j in range(left.size):
             s += load(left, j) * load(right, j)
@@ -121,8 +153,8 @@ def dot(a: Array, b: Array) -> Any:
 def total(row: Array) -> Any:
     """Return Σ a."""
     result = np.float64(0)
-    for start in range(0, row.size, _BLOCK):
-        block = row[start : start + _BLOCK]
+    for start in range(0, row.size, BLOCK):
+        block = row[start : start + BLOCK]
         s = zero(row)
         for j in range(block.size):
             s += load(block, j)
@@ -134,11 +166,11 @@ def total(row: Array) -> Any:
 def weighted_below(row: Array, weight: Array, top: Any, inverse: Any) -> Any:
     """Return Σ w (top − z) / temperature; w = 1 where there are no weights."""
     total = np.float64(0)
-    for a in range(0, row.size, _BLOCK):
-        block = row[a : a + _BLOCK]
+    for a in range(0, row.size, BLOCK):
+        block = row[a : a + BLOCK]
         s = zero(row)
         if weight.size:
-            w = weight[a : a + _BLOCK]
+            w = weight[a : a + BLOCK]
             for j in range(block.size):
                 s -= w[j] * shifted(load(block, j), top, inverse)
         else:
@@ -153,7 +185,9 @@ def softmax_rows(
     x: Array, out: Array, lse: Array, K: int, inverse: Any, mode: int, start: int, stop: int
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
+    widest()
     spare = scratch(x, K)
+    last = scratch(x, 2 * BLOCK)
     in_place = x.ctypes.data == out.ctypes.data
     for i in range(start, stop):
         row = x[i * K : (i + 1) * K]
@@ -161,11 +195,11 @@ def softmax_rows(
         if mode == 0:
             result = out[i * K : (i + 1) * K]
             e = working(result, spare, in_place)
-            factor = as_working(x, 1.0 / exp_sum_into(e, row, top, inverse))
+            factor = as_working(x, 1.0 / exp_sum_into(e, row, top, inverse, last))
             for j in range(K):
                 store(result, j, e[j] * factor)
         else:
-            log_total = log(exp_sum(row, top, inverse))
+            log_total = log(exp_sum(row, top, inverse, last))
             if mode == LOG:
                 result = out[i * K : (i + 1) * K]
                 shift = as_working(x, log_total)
@@ -180,6 +214,7 @@ def softmax_backward_rows(
     y: Array, grad: Array, out: Array, K: int, inverse: Any, mode: int, start: int, stop: int
 ) -> None:
     """Write the gradient of softmax or log-softmax, given its result y and the gradient there."""
+    widest()
     for i in range(start, stop):
         value = y[i * K : (i + 1) * K]
         g = grad[i * K : (i + 1) * K]
@@ -219,8 +254,12 @@ def cross_entropy_rows(
     The gradient of row i is that of ``scale * row_scale_i * loss_i + lse_scale_i * lse_i``. An
     empty ``grad`` or ``lse`` is not written; an ignored row has loss 0.
     """
+    widest()
     spare = scratch(x, K)
+    last = scratch(x, 2 * BLOCK)
     in_place = x.ctypes.data == grad.ctypes.data
+    plain = smoothing == 0.0
+    streamed = plain and streams(grad, in_place)
     kept = 1.0 - smoothing
     spread = smoothing / K
     for i in range(start, stop):
@@ -241,11 +280,11 @@ def cross_entropy_rows(
         below = 0.0
         if smoothing != 0.0 and not ignored:
             below = weighted_below(row, weight, top, inverse)
-        e = working(result, spare, in_place)
+        e = working(result, spare, in_place or streamed)
         if grad.size:
-            exps = exp_sum_into(e, row, top, inverse)
+            exps = exp_sum_into(e, row, top, inverse, last)
         else:
-            exps = exp_sum(row, top, inverse)
+            exps = exp_sum(row, top, inverse, last)
         log_total = log(exps)
         row_lse = log_sum_exp(top, log_total, inverse)
         if lse.size:
@@ -272,6 +311,11 @@ def cross_entropy_rows(
                 continue
             rate = s * inverse
             factor = as_working(x, (s * push + u) * inverse / exps)
+            if streamed and factor != 0.0:
+                if not ignored:
+                    e[y] = e[y] - exps * (s * pull / (s * push + u))
+                write_scaled(result, e, factor)
+                continue
             at_target = zero(x)
             if not ignored:
                 at_target = e[y] * factor - as_working(x, rate * pull)
@@ -290,6 +334,8 @@ def cross_entropy_rows(
                     store(result, j, e[j] * factor)
             if not ignored:
                 store(result, y, at_target)
+    if streamed:
+        finish_streams()
 
 
 @kernel
@@ -311,8 +357,10 @@ def soft_cross_entropy_rows(
     stop: int,
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are probabilities, as above."""
+    widest()
     mixed = scratch(x, K)
     spare = scratch(x, K)
+    last = scratch(x, 2 * BLOCK)
     in_place = x.ctypes.data == grad.ctypes.data
     kept = as_working(x, 1.0 - smoothing)
     spread = as_working(x, smoothing / K)
@@ -334,9 +382,9 @@ def soft_cross_entropy_rows(
         below = weighted_below(row, mixed, top, inverse)
         e = working(result, spare, in_place)
         if grad.size:
-            exps = exp_sum_into(e, row, top, inverse)
+            exps = exp_sum_into(e, row, top, inverse, last)
         else:
-            exps = exp_sum(row, top, inverse)
+            exps = exp_sum(row, top, inverse, last)
         log_total = log(exps)
         row_lse = log_sum_exp(top, log_total, inverse)
         if lse.size:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from luce.kernels.cpu.arithmetic import as_working, exp, load, log, scratch, store, zero
+from luce.kernels.cpu.arithmetic import as_working, exp, load, log, scratch, store, widest, zero
 from luce.kernels.cpu.compile import kernel, part
 from luce.kernels.cpu.rows import LOG, LSE, log_sum_exp, shifted
 
@@ -64,6 +64,7 @@ def store_tile(out: Array, base: int, across: int, along: int, n: int, tile: Arr
 @part
 def column_maxima(tile: Array, n: int, top: Array) -> None:
     """Write the largest element of each column."""
+    widest()
     top[:n] = tile[0, :n]
     for c in range(1, tile.shape[0]):
         line = tile[c]
@@ -77,6 +78,7 @@ def column_exps(
     tile: Array, n: int, top: Array, inverse: Any, keep: bool, part_sum: Array, exps: Array
 ) -> None:
     """Write Σ exp((z − top) / temperature) of each column; ``keep`` the exponentials in place."""
+    widest()
     exps[:n] = 0
     for a in range(0, tile.shape[0], _BLOCK):
         part_sum[:n] = 0
@@ -110,6 +112,7 @@ def softmax_tiles(
     stop: int,
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
+    widest()
     tile = scratch(x, (K, columns))
     top = scratch(x, columns)
     spare = scratch(x, columns)
@@ -162,6 +165,7 @@ def softmax_backward_tiles(
     stop: int,
 ) -> None:
     """Write the gradient of softmax or log-softmax, given its result y and the gradient there."""
+    widest()
     value = scratch(y, (K, columns))
     g = scratch(y, (K, columns))
     sums = np.empty(columns, np.float64)
@@ -224,6 +228,7 @@ def cross_entropy_tiles(
     The gradient of example i is that of ``scale * row_scale_i * loss_i + lse_scale_i * lse_i``.
     An empty ``grad`` or ``lse`` is not written; an ignored example has loss 0.
     """
+    widest()
     tile = scratch(x, (K, columns))
     top = scratch(x, columns)
     spare = scratch(x, columns)
@@ -344,6 +349,7 @@ def soft_cross_entropy_tiles(
     stop: int,
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are probabilities, as above."""
+    widest()
     tile = scratch(x, (K, columns))
     goal = scratch(x, (K, columns))
     top = scratch(x, columns)
