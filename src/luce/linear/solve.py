@@ -209,7 +209,7 @@ def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
     if math.isfinite(new_value) and _acceptable(value, slope, new_value, end, noise):
         return new, new_value, new_gradient
     phi = objective.along(theta, d)
-    t = _line_minimum(phi, slope)
+    t = _line_minimum(phi, slope, end)
     new = theta + t * d
     new_value, new_gradient = objective.value_gradient(new)
     if new_value < value + noise and t > 0 and abs(float((new_gradient * d).sum())) < abs(slope):
@@ -229,11 +229,14 @@ def _acceptable(value: float, slope: float, new_value: float, end: float, noise:
     return new_value <= value + noise and end <= -0.8 * slope
 
 
-def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> float:
-    """Return t > 0 where the convex φ has a slope of at most a tenth of its first."""
+def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float, end: float) -> float:
+    """Return t > 0 where the convex φ has a slope of at most a tenth of its first.
+
+    ``slope`` and ``end`` are its slopes at 0 and 1.
+    """
     low, high = 0.0, math.inf
     low_slope, high_slope = slope, math.nan
-    t = 1.0
+    t = min(slope / (slope - end), 16.0) if slope < end else 1.0
     for _ in range(40):
         value, now = phi(t)
         if math.isfinite(value) and abs(now) <= 0.1 * abs(slope):
@@ -243,7 +246,7 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> 
         else:
             high, high_slope = t, now
         if math.isinf(high):
-            t *= 4
+            t *= 2
             continue
         width = high - low
         t = low + width / 2
@@ -256,8 +259,10 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> 
 class _LBFGS:
     """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
 
-    The two loops are written as two triangular solves with M = S Yᵀ, the products of all kept
-    steps s with all kept changes y of the gradient: four products with S and Y an iteration.
+    That matrix is scaled to the latest pair, as it is for plain L-BFGS: curvature falls as the
+    classes separate, and steps with what it was would be too short. The two loops are written as
+    two triangular solves with M = S Yᵀ, the products of all kept steps s with all kept changes y
+    of the gradient: four products with S and Y an iteration.
     """
 
     def __init__(self, precondition: Preconditioner, theta: Tensor) -> None:
@@ -267,6 +272,7 @@ class _LBFGS:
         self.Y = torch.empty_like(self.S)
         self.M = theta.new_zeros(most, most)
         self.order: list[int] = []  # the rows in use, oldest first
+        self.scale = 1.0
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
         """Return -B⁻¹∇F."""
@@ -280,7 +286,7 @@ class _LBFGS:
         a = torch.linalg.solve_triangular(upper, (S @ q)[at][:, None], upper=True)
         back = torch.empty_like(a[:, 0])
         back[at] = a[:, 0]
-        r = self.precondition((q - Y.T @ back).view_as(gradient)).flatten()
+        r = self.precondition((q - Y.T @ back).view_as(gradient)).mul_(self.scale).flatten()
         right = upper.diagonal()[:, None] * a - (Y @ r)[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return (r + S.T @ back).neg_().view_as(gradient)
@@ -296,6 +302,7 @@ class _LBFGS:
         n = len(self.order)
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
+        self.scale = float(self.M[row, row]) / float((y * self.precondition(y)).sum())
 
     def reset(self) -> bool:
         """Forget all pairs; say whether there were any."""
