@@ -381,11 +381,12 @@ def _sparse_rows(indptr, indices, data, first, Wt, Z):
 @njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
 def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):
     for i in range(R.shape[0]):
+        row = R[i, k0:k1]
         for at in range(indptr[first + i], indptr[first + i + 1]):
             x = data[at]
-            j = indices[at]
-            for k in range(k0, k1):
-                Gt[j, k] += x * R[i, k]
+            column = Gt[indices[at], k0:k1]
+            for k in range(len(row)):
+                column[k] += x * row[k]
 
 
 def dense_pass(

@@ -203,7 +203,7 @@ class Objective:
         Over a sample of about n rows: it serves a preconditioner.
         """
         index, dtype = self.sample(n), dtype or self.dtype
-        W, bias = theta[:, :-1].to(dtype), self.bias(theta).to(dtype)
+        W, bias = theta[:, :-1].to(dtype).T.contiguous().T, self.bias(theta).to(dtype)
         matrix = self.link == "softmax"
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
