@@ -120,6 +120,7 @@ def minimize(
     proof: Certificate | None = None
     goal, n_iter = tol, 0
     while True:
+        at = _flatter(objective, step, at, goal)
         measure = _measure(objective, at[1], at[2])
         seconds = time.perf_counter() - started
         history.append({"objective": at[1] * objective.total, "gap": measure, "seconds": seconds})
@@ -194,6 +195,19 @@ def _measure(objective: Objective, value: float, gradient: Tensor) -> float:
         return scaled_gradient(objective, gradient)
     W = float(gradient[:, :-1].square().sum()) / (2 * objective.penalty)
     return W / max(value, 1e-300)
+
+
+def _flatter(objective: Objective, step: _Step, at: Point, goal: float) -> Point:
+    """Return a point near by that proves ``goal`` if the steps so far span one, else the same."""
+    measure = _measure(objective, at[1], at[2])
+    if not isinstance(step, _LBFGS) or objective.penalty == 0 or measure <= goal:
+        return at
+    theta, left = step.flattest(at[0], at[2])
+    if measure * left > 0.3 * min(goal, step.hope):
+        return at
+    step.hope = measure * left  # a pass over the rows decides; if in vain, promise more next time
+    trial = (theta, *objective.value_gradient(theta))
+    return trial if _measure(objective, trial[1], trial[2]) <= 0.5 * goal else at
 
 
 def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
@@ -271,8 +285,10 @@ class _LBFGS:
         self.S = theta.new_empty(most, theta.numel())
         self.Y = torch.empty_like(self.S)
         self.M = theta.new_zeros(most, most)
+        self.YY = theta.new_zeros(most, most)
         self.order: list[int] = []  # the rows in use, oldest first
         self.scale = 1.0
+        self.hope = math.inf  # what the last point of ``flattest`` that was tried promised
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
         """Return -B⁻¹∇F."""
@@ -291,6 +307,24 @@ class _LBFGS:
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return (r + S.T @ back).neg_().view_as(gradient)
 
+    def flattest(self, theta: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
+        """Return the point spanned by the kept steps where the gradient should be smallest.
+
+        And its square there, over that at Θ. The certificate is in this norm, whereas the steps
+        reduce F, to which the same gradient matters more along flat directions.
+        """
+        n = len(self.order)
+        if n == 0:
+            return theta, 1.0
+        g = gradient.flatten()
+        right = self.Y[:n] @ g
+        values, U = torch.linalg.eigh(self.YY[:n, :n])
+        keep = values > 1e-12 * values[-1]
+        at = U[:, keep].T @ right
+        left = 1 - float((at.square() / values[keep]).sum()) / float(g.square().sum())
+        step = self.S[:n].T @ (U[:, keep] @ (at / values[keep]))
+        return theta - step.view_as(theta), max(left, 0.0)
+
     def update(self, s: Tensor, y: Tensor) -> None:
         """Remember a step and the change of the gradient along it."""
         if float((s * y).sum()) <= 1e-14 * float(y.norm()) * float(s.norm()):
@@ -302,6 +336,7 @@ class _LBFGS:
         n = len(self.order)
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
+        self.YY[row, :n] = self.YY[:n, row] = self.Y[:n] @ self.Y[row]
         self.scale = float(self.M[row, row]) / float((y * self.precondition(y)).sum())
 
     def reset(self) -> bool:
