@@ -11,7 +11,7 @@ docs/regression.md has the proof. All in float64, whatever the products of the f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from luce.linear.objective import Objective
 
 __all__ = ["Certificate", "certify", "scaled_gradient"]
+
+_CURVATURE_ROWS: Final = 1 << 16  # of these Newton's steps on the intercepts are nearly exact
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def certify(objective: Objective, theta: Tensor, tol: float) -> Certificate:
         if objective.penalty == 0:
             value, gradient = objective.value_gradient(theta)
             return Certificate(theta, value, gradient, float("inf"))
-        return _certify(objective, theta, tol)
+        return _certify(objective, theta, tol, working)
     finally:
         objective.dtype = working
 
@@ -64,7 +66,9 @@ def scaled_gradient(objective: Objective, gradient: Tensor) -> float:
     return float(torch.maximum(W.max() if W.numel() else W.sum(), gradient[:, -1].abs().max()))
 
 
-def _certify(objective: Objective, theta: Tensor, tol: float) -> Certificate:
+def _certify(
+    objective: Objective, theta: Tensor, tol: float, working: torch.dtype = torch.float64
+) -> Certificate:
     spread = 1.01 * float(objective.variance.sum()) ** 0.5  # it was summed in float32
     best: Certificate | None = None
     inverse: Tensor | None = None
@@ -84,7 +88,7 @@ def _certify(objective: Objective, theta: Tensor, tol: float) -> Certificate:
         if best.gap <= tol * best.value or slopes > tol * value or worse == 2:
             return best
         if inverse is None:
-            S = objective.curvature(theta)
+            S = objective.curvature(theta, _CURVATURE_ROWS, working)
             inverse = torch.linalg.pinv(S if S.ndim == 2 else torch.diag(S), hermitian=True)
         theta = theta.clone()
         theta[:, -1] -= inverse @ gradient[:, -1]

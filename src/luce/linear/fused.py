@@ -1,8 +1,9 @@
 """Numba kernels: the fused pass over dense rows for few classes, and the sparse products.
 
 A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice.
-``dense_pass`` computes the logits of four rows, their softmax (or sigmoids), the loss and the
-gradient while those rows are in the first-level cache, so each row of X is read once. Rows are
+``dense_pass`` computes the logits of 64 rows, their softmax (or sigmoids) side by side in vector
+lanes, the loss and the gradient while those rows are in cache, so each row of X is read once; where
+rows are short, they are turned on their side, so that the products run along 64 rows. Rows are
 split over threads in fixed chunks and the partial sums added in order: the same number of threads
 gives the same bits.
 """
@@ -27,150 +28,336 @@ __all__ = ["dense_pass", "sparse_accumulate", "sparse_project"]
 
 # Sums may be reordered (that is what vectorises them); NaN and infinity keep their meaning.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
+_EXACT = {"contract"}
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
+_LANES = 64  # rows that go through the softmax side by side
+_SHORT = 96  # features up to which rows are turned on their side
+_STRIP = 256  # features of the gradient that stay in the first-level cache
 
 
 @njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
-def _logits(rows, W, z):
-    """Set z (4, K') to rows (4, D) times Wᵀ, four rows by four classes at a time in registers."""
-    zero = rows.dtype.type(0)
-    x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
-    for k in range(0, W.shape[0], 4):
-        w0, w1, w2, w3 = W[k], W[k + 1], W[k + 2], W[k + 3]
-        a00 = a01 = a02 = a03 = zero
-        a10 = a11 = a12 = a13 = zero
-        a20 = a21 = a22 = a23 = zero
-        a30 = a31 = a32 = a33 = zero
-        for j in range(rows.shape[1]):
-            b0, b1, b2, b3 = w0[j], w1[j], w2[j], w3[j]
-            c = x0[j]
-            a00 += c * b0
-            a01 += c * b1
-            a02 += c * b2
-            a03 += c * b3
-            c = x1[j]
-            a10 += c * b0
-            a11 += c * b1
-            a12 += c * b2
-            a13 += c * b3
-            c = x2[j]
-            a20 += c * b0
-            a21 += c * b1
-            a22 += c * b2
-            a23 += c * b3
-            c = x3[j]
-            a30 += c * b0
-            a31 += c * b1
-            a32 += c * b2
-            a33 += c * b3
-        z[0, k], z[0, k + 1], z[0, k + 2], z[0, k + 3] = a00, a01, a02, a03
-        z[1, k], z[1, k + 1], z[1, k + 2], z[1, k + 3] = a10, a11, a12, a13
-        z[2, k], z[2, k + 1], z[2, k + 2], z[2, k + 3] = a20, a21, a22, a23
-        z[3, k], z[3, k + 1], z[3, k + 2], z[3, k + 3] = a30, a31, a32, a33
+def _dots(A, B, out):
+    """Add A (4 a, n) times Bᵀ (n, 4 b) to out, in registers four by four."""
+    zero = A.dtype.type(0)
+    for k in range(0, A.shape[0], 4):
+        w0, w1, w2, w3 = A[k], A[k + 1], A[k + 2], A[k + 3]
+        for r in range(0, B.shape[0], 4):
+            x0, x1, x2, x3 = B[r], B[r + 1], B[r + 2], B[r + 3]
+            a00 = a01 = a02 = a03 = zero
+            a10 = a11 = a12 = a13 = zero
+            a20 = a21 = a22 = a23 = zero
+            a30 = a31 = a32 = a33 = zero
+            for j in range(A.shape[1]):
+                b0, b1, b2, b3 = x0[j], x1[j], x2[j], x3[j]
+                c = w0[j]
+                a00 += c * b0
+                a01 += c * b1
+                a02 += c * b2
+                a03 += c * b3
+                c = w1[j]
+                a10 += c * b0
+                a11 += c * b1
+                a12 += c * b2
+                a13 += c * b3
+                c = w2[j]
+                a20 += c * b0
+                a21 += c * b1
+                a22 += c * b2
+                a23 += c * b3
+                c = w3[j]
+                a30 += c * b0
+                a31 += c * b1
+                a32 += c * b2
+                a33 += c * b3
+            o0, o1, o2, o3 = out[k], out[k + 1], out[k + 2], out[k + 3]
+            o0[r] += a00
+            o0[r + 1] += a01
+            o0[r + 2] += a02
+            o0[r + 3] += a03
+            o1[r] += a10
+            o1[r + 1] += a11
+            o1[r + 2] += a12
+            o1[r + 3] += a13
+            o2[r] += a20
+            o2[r + 1] += a21
+            o2[r + 2] += a22
+            o2[r + 3] += a23
+            o3[r] += a30
+            o3[r + 1] += a31
+            o3[r + 2] += a32
+            o3[r + 3] += a33
 
 
 @njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
-def _add_outer(rows, z, G):
-    """Add zᵀ rows to G (K', D)."""
-    x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
-    for k in range(0, G.shape[0], 4):
-        g0, g1, g2, g3 = G[k], G[k + 1], G[k + 2], G[k + 3]
-        a00, a01, a02, a03 = z[0, k], z[0, k + 1], z[0, k + 2], z[0, k + 3]
-        a10, a11, a12, a13 = z[1, k], z[1, k + 1], z[1, k + 2], z[1, k + 3]
-        a20, a21, a22, a23 = z[2, k], z[2, k + 1], z[2, k + 2], z[2, k + 3]
-        a30, a31, a32, a33 = z[3, k], z[3, k + 1], z[3, k + 2], z[3, k + 3]
-        for j in range(rows.shape[1]):
-            b0, b1, b2, b3 = x0[j], x1[j], x2[j], x3[j]
-            g0[j] += a00 * b0 + a10 * b1 + a20 * b2 + a30 * b3
-            g1[j] += a01 * b0 + a11 * b1 + a21 * b2 + a31 * b3
-            g2[j] += a02 * b0 + a12 * b1 + a22 * b2 + a32 * b3
-            g3[j] += a03 * b0 + a13 * b1 + a23 * b2 + a33 * b3
+def _outer(A, B, out):
+    """Add A (4 a, 4 n) times B (4 n, D) to out, a strip of columns at a time."""
+    for start in range(0, B.shape[1], _STRIP):
+        end = min(start + _STRIP, B.shape[1])
+        for r in range(0, B.shape[0], 4):
+            x0, x1 = B[r, start:end], B[r + 1, start:end]
+            x2, x3 = B[r + 2, start:end], B[r + 3, start:end]
+            for k in range(0, A.shape[0], 4):
+                g0, g1 = out[k, start:end], out[k + 1, start:end]
+                g2, g3 = out[k + 2, start:end], out[k + 3, start:end]
+                a00, a01, a02, a03 = A[k, r], A[k, r + 1], A[k, r + 2], A[k, r + 3]
+                k += 1  # noqa: PLW2901 - four rows of A in turn
+                a10, a11, a12, a13 = A[k, r], A[k, r + 1], A[k, r + 2], A[k, r + 3]
+                k += 1  # noqa: PLW2901
+                a20, a21, a22, a23 = A[k, r], A[k, r + 1], A[k, r + 2], A[k, r + 3]
+                k += 1  # noqa: PLW2901
+                a30, a31, a32, a33 = A[k, r], A[k, r + 1], A[k, r + 2], A[k, r + 3]
+                for j in range(end - start):
+                    b0, b1, b2, b3 = x0[j], x1[j], x2[j], x3[j]
+                    g0[j] += a00 * b0 + a01 * b1 + a02 * b2 + a03 * b3
+                    g1[j] += a10 * b0 + a11 * b1 + a12 * b2 + a13 * b3
+                    g2[j] += a20 * b0 + a21 * b1 + a22 * b2 + a23 * b3
+                    g3[j] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def _softmax_residual(z, bias, K, t, w, logs):
-    """Turn one row of logits into w (p - onehot(t)); return w times the loss.
+@njit(nogil=True, fastmath=_EXACT, error_model="numpy", cache=True)
+def _exp(z, power):
+    """Replace z, in [-60, 0] or NaN, by its exponential, written out so that it vectorises.
 
-    Where logs (2, K) is given, w log p is added to its first row.
+    With n = round(z / ln 2) and r = z - n ln 2 in two parts (Cody and Waite, 1980), exp(z) is
+    2ⁿ exp(r): a Taylor polynomial, |r| < 0.35, and n put into the bits of ``power``.
     """
-    one = z.dtype.type(1)
-    top = z[0] + bias[0]
-    for k in range(K):
-        z[k] += bias[k]
-        top = max(top, z[k])
-    picked = z[t] - top
-    other = z.dtype.type(0)
-    low = z.dtype.type(_LOWEST)
-    if len(logs):
-        logs[0, :K] += w * z[:K]
-    for k in range(K):
-        z[k] = np.exp(max(z[k] - top, low))
-        if k != t:
-            other += z[k]
-    total = other + z[t]
-    # log1p keeps the loss of a well-classified row exact: in float32, 1 + other is 1.
-    loss = np.log1p(other) if picked == 0 else np.log(total) - picked
-    if len(logs):
-        logs[0, :K] -= w * (top + np.log(total))
-    scale = z.dtype.type(w) * (one / total)
-    for k in range(K):
-        z[k] *= scale
-    z[t] = -other * scale
-    return w * loss
+    T = z.dtype.type
+    if z.itemsize == 4:
+        short = power.view(np.int32)
+        for r in range(len(z)):
+            n = np.floor(z[r] * T(1.4426950408889634) + T(0.5))
+            x = (z[r] - n * T(0.693359375)) + n * T(2.1219444005469058e-4)
+            p = T(1 / 5040)
+            p = p * x + T(1 / 720)
+            p = p * x + T(1 / 120)
+            p = p * x + T(1 / 24)
+            p = p * x + T(1 / 6)
+            p = p * x + T(1 / 2)
+            p = p * x + T(1)
+            z[r] = p * x + T(1)
+            short[r] = (np.int32(n) + np.int32(127)) << np.int32(23)
+    else:
+        long = power.view(np.int64)
+        for r in range(len(z)):
+            n = np.floor(z[r] * T(1.4426950408889634) + T(0.5))
+            x = (z[r] - n * T(0.6931471803691238)) - n * T(1.9082149292705877e-10)
+            p = T(1 / 6227020800)
+            p = p * x + T(1 / 479001600)
+            p = p * x + T(1 / 39916800)
+            p = p * x + T(1 / 3628800)
+            p = p * x + T(1 / 362880)
+            p = p * x + T(1 / 40320)
+            p = p * x + T(1 / 5040)
+            p = p * x + T(1 / 720)
+            p = p * x + T(1 / 120)
+            p = p * x + T(1 / 24)
+            p = p * x + T(1 / 6)
+            p = p * x + T(1 / 2)
+            p = p * x + T(1)
+            z[r] = p * x + T(1)
+            long[r] = (np.int64(n) + np.int64(1023)) << np.int64(52)
+    for r in range(len(z)):
+        z[r] *= power[r]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def _sigmoid_residual(z, bias, K, t, w, logs):
-    """Turn one row of logits into w (σ(z) - y); return w times the loss of all K sigmoids.
+@njit(nogil=True, fastmath=_EXACT, error_model="numpy", cache=True)
+def _log1p(x, out, scratch):
+    """Set out to log(1 + x) for x ≥ 0 in float64, to the last digits of a small x too.
 
-    Where logs (2, K) is given, w log p is added to its first row and w log(1 - p) to its second.
+    1 + x = 2ⁿ m with m in [√½, √2), and log m = 2 artanh((m - 1) / (m + 1)).
     """
-    one = z.dtype.type(1)
+    bits = scratch.view(np.int64)
+    for r in range(len(x)):
+        scratch[r] = 1.0 + x[r]
+        out[r] = (x[r] - (scratch[r] - 1.0)) / scratch[r]  # what that rounded off
+    for r in range(len(x)):
+        n = (bits[r] - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
+        bits[r] -= n << np.int64(52)
+        out[r] += n * 1.9082149292705877e-10 if x[r] == x[r] else x[r]
+        f = (scratch[r] - 1.0) / (scratch[r] + 1.0)
+        s = f * f
+        p = 1 / 23
+        p = p * s + 1 / 21
+        p = p * s + 1 / 19
+        p = p * s + 1 / 17
+        p = p * s + 1 / 15
+        p = p * s + 1 / 13
+        p = p * s + 1 / 11
+        p = p * s + 1 / 9
+        p = p * s + 1 / 7
+        p = p * s + 1 / 5
+        p = p * s + 1 / 3
+        out[r] += 2.0 * f * s * p
+        out[r] += 2.0 * f
+        out[r] += n * 0.6931471803691238
+
+
+@njit(nogil=True, fastmath=_EXACT, error_model="numpy", cache=True)
+def _exponentials(z, bias, K, top, power):
+    """Turn logits z (K', rows) into exp(z + bias - top), with their largest, top, set to 0."""
     low = z.dtype.type(_LOWEST)
-    loss = 0.0
+    for r in range(z.shape[1]):
+        top[r] = z[0, r] + bias[0]
     for k in range(K):
-        positive = t == 1 if K == 1 else t == k
-        v = z[k] + bias[k]
-        # The margin m: the loss is log(1 + exp(-m)), its derivative -σ(-m).
-        m = v if positive else -v
-        e = np.exp(max(-abs(m), low))
+        for r in range(z.shape[1]):
+            z[k, r] += bias[k]
+            top[r] = max(top[r], z[k, r]) if z[k, r] == z[k, r] else z[k, r]
+    for k in range(K):
+        for r in range(z.shape[1]):
+            away = z[k, r] - top[r]
+            z[k, r] = low if away < low else away  # NaN stays  # noqa: FURB136
+        _exp(z[k], power)
+
+
+@njit(nogil=True, fastmath=_EXACT, error_model="numpy", cache=True)
+def _add_logits(z, bias, w, total):
+    """Add Σ w (z + bias) of each class to total (K)."""
+    for k in range(len(total)):
+        part = 0.0
+        for r in range(len(w)):
+            part += w[r] * (z[k, r] + bias[k])
+        total[k] += part
+
+
+@njit(nogil=True, fastmath=_EXACT, error_model="numpy", cache=True)
+def _softmax_residuals(z, bias, K, y, w, logs, work, power):
+    """Turn logits z (K', rows) into w (p - onehot(y)); return the sum of w times the loss.
+
+    Where logs (2, K) is given, Σ w log p is added to its first row. What is small is computed as
+    such: the other classes' share, not 1 - p of the class itself.
+    """
+    n = z.shape[1]
+    top, chosen, other = power[1], power[2], power[3]
+    loss, ratio, rest, scratch = work[0], work[1], work[2], work[3]
+    if len(logs):
+        _add_logits(z, bias, w, logs[0])
+    for r in range(n):
+        rest[r] = z[y[r], r] + bias[y[r]]
+    _exponentials(z, bias, K, top, power[0])
+    for r in range(n):
+        rest[r] -= top[r]
+        chosen[r] = z[y[r], r]
+        z[y[r], r] = 0
+        other[r] = 0
+    for k in range(K):
+        for r in range(n):
+            other[r] += z[k, r]
+    # The total is 1 + ratio; where y is the likeliest class its loss is log1p of what is small.
+    for r in range(n):
+        ratio[r] = other[r] if rest[r] == 0 else (np.float64(other[r]) - 1.0) + chosen[r]
+    _log1p(ratio, loss, scratch)
+    value = 0.0
+    total = 0.0
+    for r in range(n):
+        value += w[r] * (loss[r] - rest[r])
+        total += w[r] * (loss[r] + top[r])
+        top[r] = z.dtype.type(w[r]) / (other[r] + chosen[r])
+    if len(logs):
+        logs[0] -= total
+    for k in range(K):
+        for r in range(n):
+            z[k, r] *= top[r]
+    for r in range(n):
+        z[y[r], r] = -other[r] * top[r]
+    return value
+
+
+@njit(nogil=True, fastmath=_EXACT, error_model="numpy", cache=True)
+def _sigmoid_residuals(z, bias, K, y, w, logs, work, power):
+    """Turn logits z (K', rows) into w (σ(z) - y); return the sum of w times the K losses.
+
+    Where logs (2, K) is given, Σ w log p is added to its first row, Σ w log(1 - p) to its second.
+    """
+    n = z.shape[1]
+    T = z.dtype.type
+    margin, e = power[1], power[2]
+    loss, small, scratch = work[0], work[1], work[3]
+    value = 0.0
+    for k in range(K):
+        for r in range(n):
+            # The margin m: the loss is log(1 + exp(-m)), its derivative -σ(-m).
+            positive = y[r] == (1 if K == 1 else k)
+            z[k, r] += bias[k]
+            margin[r] = z[k, r] if positive else -z[k, r]
+            low = -abs(margin[r])
+            e[r] = max(low, T(_LOWEST))
+        _exp(e, power[0])
+        for r in range(n):
+            small[r] = e[r]
+        _log1p(small, loss, scratch)
         if len(logs):
-            logs[0, k] -= w * (np.log1p(e) + max(-v, z.dtype.type(0)))
-            logs[1, k] -= w * (np.log1p(e) + max(v, z.dtype.type(0)))
-        loss += np.log1p(e) + max(-m, z.dtype.type(0))
-        p = (e if m > 0 else one) / (one + e)
-        z[k] = z.dtype.type(w) * (-p if positive else p)
-    return w * loss
+            up = down = 0.0
+            for r in range(n):
+                up += w[r] * (loss[r] + max(-z[k, r], T(0)))
+                down += w[r] * (loss[r] + max(z[k, r], T(0)))
+            logs[0, k] -= up
+            logs[1, k] -= down
+        for r in range(n):
+            value += w[r] * (loss[r] + max(-margin[r], T(0)))
+            p = (e[r] if margin[r] > 0 else T(1)) / (T(1) + e[r])
+            z[k, r] = T(w[r]) * (-p if y[r] == (1 if K == 1 else k) else p)
+    return value
+
+
+@njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+def _add_rows(z, K, g):
+    """Add the sums over rows of the residuals to g (K')."""
+    for k in range(K):
+        total = 0.0
+        for r in range(z.shape[1]):
+            total += z[k, r]
+        g[k] += total
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _load(X, i, m, rows, short):
+    """Copy rows i to i + m of X to (rows, D), or turned on their side."""
+    if short:
+        for r in range(m):
+            for j in range(X.shape[1]):
+                rows[j, r] = X[i + r, j]
+    else:
+        for r in range(m):
+            for j in range(X.shape[1]):
+                rows[r, j] = X[i + r, j]
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def _dense_chunk(X, W, bias, K, y, weight, softmax, G, g, logs):
-    """Add the gradient of these rows to G (K', D) and g (K'), both float64; return their loss."""
+    """Add the gradient of these rows to G (K', D') and g (K'), both float64; return their loss."""
     n, D = X.shape
-    rows = np.zeros((4, D), W.dtype)
-    z = np.zeros((4, W.shape[0]), W.dtype)
+    wide = W.shape[1]
+    short = D <= _SHORT
+    rows = np.zeros((wide, _LANES) if short else (_LANES, wide), W.dtype)
+    z = np.zeros((W.shape[0], _LANES), W.dtype)
     part = np.zeros(W.shape, W.dtype)
+    power = np.zeros((4, _LANES), W.dtype)
+    work = np.zeros((4, _LANES))
+    w, t = np.zeros(_LANES), np.zeros(_LANES, np.int64)
     loss = 0.0
     held = 0
-    for i in range(0, n, 4):
-        for r in range(4):
-            if i + r < n:
-                for j in range(D):
-                    rows[r, j] = X[i + r, j]
-        _logits(rows, W, z)
-        for r in range(4):
-            if i + r >= n:
-                z[r] = 0
-            elif softmax:
-                loss += _softmax_residual(z[r], bias, K, y[i + r], weight[i + r], logs)
-            else:
-                loss += _sigmoid_residual(z[r], bias, K, y[i + r], weight[i + r], logs)
-            z[r, K:] = 0
-            for k in range(K):
-                g[k] += z[r, k]
-        _add_outer(rows, z, part)
+    for i in range(0, n, _LANES):
+        m = min(_LANES, n - i)
+        w[:m], t[:m] = weight[i : i + m], y[i : i + m]
+        w[m:], t[m:] = 0, 0  # what is left of the last block has no weight
+        _load(X, i, m, rows, short)
+        z[:] = 0
+        if short:
+            _outer(W, rows, z)
+        else:
+            _dots(W, rows, z)
+        if softmax:
+            loss += _softmax_residuals(z, bias, K, t, w, logs, work, power)
+        else:
+            loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, power)
+        _add_rows(z, K, g)
+        z[K:] = 0
+        if short:
+            _dots(z, rows, part)
+        else:
+            _outer(z, rows, part)
         held += 1
-        if held == 64 or i + 4 >= n:  # 256 rows in the working precision, then into float64
+        if held == 4 or i + _LANES >= n:  # 256 rows in the working precision, then into float64
             held = 0
             for k in range(K):
                 for j in range(D):
@@ -194,11 +381,12 @@ def _sparse_rows(indptr, indices, data, first, Wt, Z):
 @njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
 def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):
     for i in range(R.shape[0]):
+        row = R[i, k0:k1]
         for at in range(indptr[first + i], indptr[first + i + 1]):
             x = data[at]
-            j = indices[at]
-            for k in range(k0, k1):
-                Gt[j, k] += x * R[i, k]
+            column = Gt[indices[at], k0:k1]
+            for k in range(len(row)):
+                column[k] += x * row[k]
 
 
 def dense_pass(
@@ -219,7 +407,8 @@ def dense_pass(
     """
     K, D = W.shape
     padded = -(-K // 4) * 4
-    W = np.concatenate([W, np.zeros((padded - K, D), W.dtype)])
+    wide = -(-D // 4) * 4
+    W = np.pad(W, ((0, padded - K), (0, wide - D)))
     cuts = np.linspace(0, len(X), threads + 1).astype(int)
 
     def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:

@@ -195,13 +195,15 @@ class Objective:
         kept = list(compute())
         return lambda: kept
 
-    def curvature(self, theta: Tensor) -> Tensor:
+    def curvature(
+        self, theta: Tensor, n: int = _SAMPLE_ROWS, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """Return S = mean(diag p - p pᵀ), shape (K, K), or its diagonal (K,) for sigmoids.
 
-        Over a sample of rows: it serves a preconditioner.
+        Over a sample of about n rows: it serves a preconditioner.
         """
-        index = self.sample(_SAMPLE_ROWS)
-        W, bias = theta[:, :-1].to(self.dtype), self.bias(theta).to(self.dtype)
+        index, dtype = self.sample(n), dtype or self.dtype
+        W, bias = theta[:, :-1].to(dtype).T.contiguous().T, self.bias(theta).to(dtype)
         matrix = self.link == "softmax"
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)

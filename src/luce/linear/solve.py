@@ -120,6 +120,7 @@ def minimize(
     proof: Certificate | None = None
     goal, n_iter = tol, 0
     while True:
+        at = _flatter(objective, step, at, goal)
         measure = _measure(objective, at[1], at[2])
         seconds = time.perf_counter() - started
         history.append({"objective": at[1] * objective.total, "gap": measure, "seconds": seconds})
@@ -196,6 +197,19 @@ def _measure(objective: Objective, value: float, gradient: Tensor) -> float:
     return W / max(value, 1e-300)
 
 
+def _flatter(objective: Objective, step: _Step, at: Point, goal: float) -> Point:
+    """Return a point near by that proves ``goal`` if the steps so far span one, else the same."""
+    measure = _measure(objective, at[1], at[2])
+    if not isinstance(step, _LBFGS) or objective.penalty == 0 or measure <= goal:
+        return at
+    theta, left = step.flattest(at[0], at[2])
+    if measure * left > 0.3 * min(goal, step.hope):
+        return at
+    step.hope = measure * left  # a pass over the rows decides; if in vain, promise more next time
+    trial = (theta, *objective.value_gradient(theta))
+    return trial if _measure(objective, trial[1], trial[2]) <= 0.5 * goal else at
+
+
 def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
     """Return a better point along d, or None where rounding hides any descent."""
     theta, value, gradient = at
@@ -209,7 +223,7 @@ def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
     if math.isfinite(new_value) and _acceptable(value, slope, new_value, end, noise):
         return new, new_value, new_gradient
     phi = objective.along(theta, d)
-    t = _line_minimum(phi, slope)
+    t = _line_minimum(phi, slope, end)
     new = theta + t * d
     new_value, new_gradient = objective.value_gradient(new)
     if new_value < value + noise and t > 0 and abs(float((new_gradient * d).sum())) < abs(slope):
@@ -229,11 +243,14 @@ def _acceptable(value: float, slope: float, new_value: float, end: float, noise:
     return new_value <= value + noise and end <= -0.8 * slope
 
 
-def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> float:
-    """Return t > 0 where the convex φ has a slope of at most a tenth of its first."""
+def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float, end: float) -> float:
+    """Return t > 0 where the convex φ has a slope of at most a tenth of its first.
+
+    ``slope`` and ``end`` are its slopes at 0 and 1.
+    """
     low, high = 0.0, math.inf
     low_slope, high_slope = slope, math.nan
-    t = 1.0
+    t = min(slope / (slope - end), 16.0) if slope < end else 1.0
     for _ in range(40):
         value, now = phi(t)
         if math.isfinite(value) and abs(now) <= 0.1 * abs(slope):
@@ -243,7 +260,7 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> 
         else:
             high, high_slope = t, now
         if math.isinf(high):
-            t *= 4
+            t *= 2
             continue
         width = high - low
         t = low + width / 2
@@ -256,8 +273,10 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float) -> 
 class _LBFGS:
     """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
 
-    The two loops are written as two triangular solves with M = S Yᵀ, the products of all kept
-    steps s with all kept changes y of the gradient: four products with S and Y an iteration.
+    That matrix is scaled to the latest pair, as it is for plain L-BFGS: curvature falls as the
+    classes separate, and steps with what it was would be too short. The two loops are written as
+    two triangular solves with M = S Yᵀ, the products of all kept steps s with all kept changes y
+    of the gradient: four products with S and Y an iteration.
     """
 
     def __init__(self, precondition: Preconditioner, theta: Tensor) -> None:
@@ -266,7 +285,10 @@ class _LBFGS:
         self.S = theta.new_empty(most, theta.numel())
         self.Y = torch.empty_like(self.S)
         self.M = theta.new_zeros(most, most)
+        self.YY = theta.new_zeros(most, most)
         self.order: list[int] = []  # the rows in use, oldest first
+        self.scale = 1.0
+        self.hope = math.inf  # what the last point of ``flattest`` that was tried promised
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
         """Return -B⁻¹∇F."""
@@ -280,10 +302,28 @@ class _LBFGS:
         a = torch.linalg.solve_triangular(upper, (S @ q)[at][:, None], upper=True)
         back = torch.empty_like(a[:, 0])
         back[at] = a[:, 0]
-        r = self.precondition((q - Y.T @ back).view_as(gradient)).flatten()
+        r = self.precondition((q - Y.T @ back).view_as(gradient)).mul_(self.scale).flatten()
         right = upper.diagonal()[:, None] * a - (Y @ r)[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return (r + S.T @ back).neg_().view_as(gradient)
+
+    def flattest(self, theta: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
+        """Return the point spanned by the kept steps where the gradient should be smallest.
+
+        And its square there, over that at Θ. The certificate is in this norm, whereas the steps
+        reduce F, to which the same gradient matters more along flat directions.
+        """
+        n = len(self.order)
+        if n == 0:
+            return theta, 1.0
+        g = gradient.flatten()
+        right = self.Y[:n] @ g
+        values, U = torch.linalg.eigh(self.YY[:n, :n])
+        keep = values > 1e-12 * values[-1]
+        at = U[:, keep].T @ right
+        left = 1 - float((at.square() / values[keep]).sum()) / float(g.square().sum())
+        step = self.S[:n].T @ (U[:, keep] @ (at / values[keep]))
+        return theta - step.view_as(theta), max(left, 0.0)
 
     def update(self, s: Tensor, y: Tensor) -> None:
         """Remember a step and the change of the gradient along it."""
@@ -296,6 +336,8 @@ class _LBFGS:
         n = len(self.order)
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
+        self.YY[row, :n] = self.YY[:n, row] = self.Y[:n] @ self.Y[row]
+        self.scale = float(self.M[row, row]) / float((y * self.precondition(y)).sum())
 
     def reset(self) -> bool:
         """Forget all pairs; say whether there were any."""
