@@ -98,23 +98,42 @@ def test_nothing_held_out(luce_command, nasty_csv, tmp_path):
     assert "--validation-size" in refused.err
 
 
-def test_predictions_are_calibrated(luce_command, nasty_run, nasty_csv):
+@pytest.fixture(scope="module")
+def noisy_csv(tmp_path_factory):
+    """A CSV of which a third of the labels is chance, so that a network is too sure of itself."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(1_000, 20))
+    kind = np.where(generator.random(1_000) < 0.35, generator.random(1_000) < 0.5, X[:, 0] > 0)
+    path = tmp_path_factory.mktemp("noisy") / "noisy.csv"
+    columns = {f"x{k}": X[:, k] for k in range(20)}
+    pl.DataFrame({**columns, "kind": np.where(kind, "yes", "no")}).write_csv(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sure_run(noisy_csv):
+    """A run on that CSV whose network has learnt its training rows by heart."""
+    options = {"dropout": 0.0, "l2": 0.0, "batch_size": 16, "epochs": 30}
+    return luce.train(noisy_csv, target="kind", model="mlp", out=noisy_csv.parent, **options)
+
+
+def test_predictions_are_calibrated(luce_command, sure_run, noisy_csv):
     """`predict` divides by the temperature, and --no-calibration does not."""
-    temperature = nasty_run.calibration.temperature
-    assert temperature != 1
-    features = luce.load_dataset(nasty_csv, target="kind").features
+    temperature = sure_run.calibration.temperature
+    assert temperature > 1
+    features = luce.load_dataset(noisy_csv, target="kind").features
     for arguments, calibrated in (((), True), (("--no-calibration",), False)):
-        done = luce_command("predict", nasty_run.path, nasty_csv, *arguments)
+        done = luce_command("predict", sure_run.path, noisy_csv, *arguments)
         written = [
             [float(v) for k, v in line.items() if k.startswith("probability_")]
             for line in lines(done.out)
         ]
-        expected = nasty_run.predict_proba(features, calibrated=calibrated)
+        expected = sure_run.predict_proba(features, calibrated=calibrated)
         np.testing.assert_allclose(written, expected, rtol=1e-5)
-    plain = nasty_run.predict_proba(features, calibrated=False).astype(np.float64)
+    plain = sure_run.predict_proba(features, calibrated=False).astype(np.float64)
     powered = plain ** (1 / temperature)
     np.testing.assert_allclose(
-        nasty_run.predict_proba(features), powered / powered.sum(axis=1, keepdims=True), rtol=1e-4
+        sure_run.predict_proba(features), powered / powered.sum(axis=1, keepdims=True), rtol=1e-4
     )
 
 
@@ -150,11 +169,11 @@ def test_sets_and_no_calibration_do_not_go_together(luce_command, nasty_run, nas
         nasty_run.calibration.sets(1.5)
 
 
-def test_evaluate_prints_before_and_after(luce_command, nasty_run, nasty_csv):
+def test_evaluate_prints_before_and_after(luce_command, sure_run, noisy_csv):
     """The figures are the calibrated ones, with a line of those before."""
-    done = luce_command("evaluate", nasty_run.path, nasty_csv)
+    done = luce_command("evaluate", sure_run.path, noisy_csv)
     assert "before calibration: log-loss" in done.out
-    figures = json.loads(luce_command("evaluate", nasty_run.path, nasty_csv, "--json").out)
+    figures = json.loads(luce_command("evaluate", sure_run.path, noisy_csv, "--json").out)
     before = figures["uncalibrated"]
     assert f"log-loss {before['log_loss']:.4f}" in done.out
     assert before["log_loss"] != figures["log_loss"]

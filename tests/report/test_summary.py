@@ -37,15 +37,23 @@ def test_figures_of_four_rows(make_summary):
 
 def test_calibration_before_and_after(make_summary):
     """The reliability diagram has both sides of the temperature, with their ECE."""
-    X = [[2 * L3, 0]] * 4  # says 0.9; right three times in four
-    summary = make_summary(X, ["a", "a", "a", "b"], ["a", "b"], calibration_rows=(X, [0, 0, 0, 1]))
+    X, y = [[2 * L3, 0]] * 80, ["a", "a", "a", "b"] * 20  # says 0.9; right three times in four
+    codes = [0, 0, 0, 1] * 20
+    summary = make_summary(X, y, ["a", "b"], calibration_rows=(X, codes))
     calibration = summary["calibration"]
     assert calibration["temperature"] == pytest.approx(2.0)
     assert calibration["before"]["ece"] == pytest.approx(0.15)
     assert calibration["after"]["ece"] == pytest.approx(0.0, abs=1e-7)
-    assert sum(calibration["after"]["bins"]["counts"]) == 4
+    assert sum(calibration["after"]["bins"]["counts"]) == 80
+
+
+def test_four_rows_tell_no_temperature_and_promise_no_small_sets(make_summary):
+    """The same on four rows: too few to leave 1, and every class is in every set."""
+    X = [[2 * L3, 0]] * 4
+    summary = make_summary(X, ["a", "a", "a", "b"], ["a", "b"], calibration_rows=(X, [0, 0, 0, 1]))
+    assert summary["calibration"]["temperature"] == 1.0
     table = {each["asked"]: each for each in summary["sets"]["table"]}
-    # Five in four: no threshold can promise 90% from four rows, so every class is in every set.
+    # Five in four: no threshold can promise 90% from four rows.
     assert (table[0.9]["coverage"], table[0.9]["mean_size"]) == (1.0, 2.0)
 
 
