@@ -1,16 +1,23 @@
-"""Work split over threads that sleep when idle, next to PyTorch's own.
+"""Work split over PyTorch's own threads, or over threads that sleep where those cannot be had.
 
-Kernels release the GIL, so plain Python threads run them side by side. Chosen by measurement over
-Numba's ``parallel=True`` (docs/log.md): no layer that spins or forbids two callers at once, the
-number of threads is what ``torch.set_num_threads`` says at each call, and a fork starts afresh.
+PyTorch's operators leave their OpenMP threads spinning for some milliseconds, in case another
+operator follows. Kernels on threads of their own would share a core with them: on two cores, half
+of the time was lost (docs/log.md). So the work goes to the very same threads, through the entry
+point that compilers use (``GOMP_parallel``, which GNU's and, on Linux, LLVM's library have). There
+are never more threads than ``torch.set_num_threads`` says, and none of them is ours.
+
+Where there is no such entry point, and in a forked process (OpenMP's threads do not survive a
+fork), plain Python threads take the work. Either way kernels release the GIL and run side by side.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +28,7 @@ __all__ = ["share"]
 
 # Below this much memory to go through, waking a thread costs more than it saves.
 _BYTES_PER_THREAD = 1 << 18
-_pool: ThreadPoolExecutor | None = None
+_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def share(work: Callable[[int, int], object], units: int, bytes_per_unit: int) -> None:
@@ -44,6 +51,26 @@ def share(work: Callable[[int, int], object], units: int, bytes_per_unit: int) -
                 return
             work(start, min(start + step, units))
 
+    _run(take, threads)
+
+
+def _run_on_openmp(take: Callable[[], None], threads: int) -> None:
+    """Run ``take`` once in each thread of PyTorch's team; raise what any of them raised."""
+    raised: list[BaseException] = []
+
+    def body(_data: int | None) -> None:
+        try:
+            take()
+        except BaseException as error:  # noqa: BLE001  (it must not cross the C frames)
+            raised.append(error)
+
+    _openmp.GOMP_parallel(_Body(body), None, threads, 0)
+    if raised:
+        raise raised[0]
+
+
+def _run_on_pool(take: Callable[[], None], threads: int) -> None:
+    """Run ``take`` in the calling thread and in those of a pool that are free."""
     try:
         helpers = [_executor().submit(take) for _ in range(threads - 1)]
     except RuntimeError:  # the interpreter is shutting down: no new threads
@@ -61,11 +88,26 @@ def _executor() -> ThreadPoolExecutor:
     return _pool
 
 
-def _forget_pool() -> None:
-    global _pool  # noqa: PLW0603
-    _pool = None
+def _start_afresh() -> None:
+    """Leave threads alone that did not survive a fork."""
+    global _pool, _run  # noqa: PLW0603
+    _pool, _run = None, _run_on_pool
 
+
+def _find_openmp() -> Any:
+    """Return PyTorch's library if its OpenMP can be asked to run a function, else None."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        library.GOMP_parallel.argtypes = [_Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        library.GOMP_parallel.restype = None
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+_pool: ThreadPoolExecutor | None = None
+_openmp = _find_openmp()
+_run = _run_on_pool if _openmp is None else _run_on_openmp
 
 if hasattr(os, "register_at_fork"):
-    # Threads do not survive a fork; the child makes its own.
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_start_afresh)
