@@ -90,7 +90,7 @@ def _executor() -> ThreadPoolExecutor:
 
 def _start_afresh() -> None:
     """Leave threads alone that did not survive a fork."""
-    global _pool, _run  # noqa: PLW0603
+    global _pool, _run
     _pool, _run = None, _run_on_pool
 
 
