@@ -17,7 +17,7 @@ from torch import Tensor
 from luce.kernels import reference
 from luce.kernels.cpu.differentiate import handed_out, through
 from luce.kernels.cpu.layout import Layout, array, working_scalar
-from luce.kernels.cpu.rows import cross_entropy_rows, soft_cross_entropy_rows
+from luce.kernels.cpu.rows import cross_entropy_rows, soft_cross_entropy_rows, sum_of
 from luce.kernels.cpu.targets import survey
 from luce.kernels.cpu.tiles import cross_entropy_tiles, soft_cross_entropy_tiles
 from luce.kernels.options import LossOptions
@@ -101,9 +101,15 @@ def denominator(
     return float(samples.sum()) if samples.size else float(examples)
 
 
+def reduced(loss: Tensor, share: float, reduction: str) -> Tensor:
+    """Return the sum or the mean of the examples' losses, in their dtype."""
+    total = torch.tensor(sum_of(array(loss)), dtype=torch.float64)
+    return (total / share if reduction == "mean" else total).to(loss.dtype)
+
+
 def weights_of(weight: Tensor | None, dtype: torch.dtype) -> Any:
     """Return class weights as a kernel takes them."""
-    return array(None if weight is None else weight.to(dtype).contiguous())
+    return array(torch.empty(0, dtype=dtype) if weight is None else weight.to(dtype).contiguous())
 
 
 def samples_of(sample_weight: Tensor | None) -> Any:
@@ -128,7 +134,7 @@ def _cross_entropy(
     options = LossOptions(reduction, ignore_index, label_smoothing, temperature, z_loss)
     wide = torch.promote_types(x.dtype, torch.float32)
     examples = x.shape[:1] + x.shape[2:]
-    loss = torch.zeros(examples, dtype=wide)
+    loss = (torch.empty if x.numel() else torch.zeros)(examples, dtype=wide)
     lse = torch.empty(examples if want_lse else 0, dtype=wide)
     grad = Layout(x, 1).empty() if want_grad else x.new_empty(0)
     samples = samples_of(sample_weight)
@@ -152,8 +158,7 @@ def _cross_entropy(
     if sample_weight is not None:
         loss = loss * sample_weight
     if reduction != "none":
-        sum_ = loss.sum(dtype=torch.float64)
-        loss = sum_ / share if reduction == "mean" else sum_
+        loss = reduced(loss, share, reduction)
     return loss.to(wide), lse, grad
 
 

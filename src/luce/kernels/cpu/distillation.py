@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from luce.kernels import reference
-from luce.kernels.cpu.arithmetic import as_working, load, log, scratch, store, zero
+from luce.kernels.cpu.arithmetic import as_working, log, scratch, zero
 from luce.kernels.cpu.compile import kernel, sums
 from luce.kernels.cpu.cross_entropy import samples_of
 from luce.kernels.cpu.differentiate import handed_out, through
 from luce.kernels.cpu.head import Head, Sums, add_products, logits
+from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.rows import BLOCK, exp_sum_into, maximum, shifted
@@ -63,7 +64,6 @@ def _distillation_rows(
     soft_t = scratch(student, K)
     soft_s = scratch(student, K)
     hard = scratch(student, K)
-    last = scratch(student, 2 * BLOCK)
     inverse = as_working(student, 1.0 / T)
     one = as_working(student, 1.0)
     for i in range(start, stop):
@@ -76,14 +76,14 @@ def _distillation_rows(
             continue
         top_s = maximum(z)
         top_t = maximum(t)
-        sum_t = exp_sum_into(soft_t, t, top_t, inverse, last)
-        sum_s = exp_sum_into(soft_s, z, top_s, inverse, last)
+        sum_t = exp_sum_into(soft_t, t, top_t, inverse)
+        sum_s = exp_sum_into(soft_s, z, top_s, inverse)
         divergence = _gap(soft_t, t, z, top_t, top_s, inverse) / sum_t + log(sum_s) - log(sum_t)
         value = alpha * T * T * divergence
         pull = 0.0
         c = zero(student)
         if target.size:
-            sum_h = exp_sum_into(hard, z, top_s, one, last)
+            sum_h = exp_sum_into(hard, z, top_s, one)
             value += (1.0 - alpha) * (log(sum_h) - np.float64(shifted(load(z, y), top_s, one)))
             pull = (1.0 - alpha) * row_scale[i]
             c = as_working(student, pull / sum_h)

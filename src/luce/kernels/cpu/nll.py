@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from luce.kernels import reference
-from luce.kernels.cpu.arithmetic import as_working, load, store
+from luce.kernels.cpu.arithmetic import as_working
 from luce.kernels.cpu.compile import kernel
-from luce.kernels.cpu.cross_entropy import denominator, samples_of, weights_of
+from luce.kernels.cpu.cross_entropy import denominator, reduced, samples_of, weights_of
 from luce.kernels.cpu.differentiate import through
+from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
 from luce.kernels.options import LossOptions
 
@@ -81,8 +82,7 @@ def _nll_loss(
     if sample_weight is not None:
         loss = loss * sample_weight
     if reduction != "none":
-        total = loss.sum(dtype=torch.float64)
-        loss = total / share if reduction == "mean" else total
+        loss = reduced(loss, share, reduction)
     return loss.to(wide)
 
 

@@ -11,9 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from luce.kernels.cpu.arithmetic import as_working, exp, scratch
+from luce.kernels.cpu.arithmetic import as_working, exp
 from luce.kernels.cpu.compile import kernel
-from luce.kernels.cpu.rows import BLOCK, exp_sum, maximum, shifted, total, weighted_below
+from luce.kernels.cpu.rows import (
+    exp_sum,
+    exp_sum_into,
+    maximum,
+    shifted,
+    total,
+    weighted_below,
+    write_scaled,
+)
 
 __all__ = ["gradient_rows", "merge_rows"]
 
@@ -44,7 +52,6 @@ def merge_rows(
     ``below`` collects Σ a (origin − z) / T with the maximum of the first tile as origin, where the
     coefficients a are ``goal`` (and ``mass`` their sum), or else, if ``spread``, the weights.
     """
-    last = scratch(z, 2 * BLOCK)
     for i in range(start, stop):
         row = z[i * C : (i + 1) * C]
         here = maximum(row)
@@ -64,7 +71,7 @@ def merge_rows(
                 below[i] += weighted_below(row, weight, origin[i], inverse)
         if here == -np.inf and first > 0:
             continue
-        s = exp_sum(row, here, inverse, last)
+        s = exp_sum(row, here, inverse)
         if first == 0:
             exps[i] = 0.0 if here == -np.inf else s
         elif here > top[i]:
@@ -100,21 +107,11 @@ def gradient_rows(
         if f == 0 and pull[i] == 0.0:
             row[:] = 0
             continue
-        high = top[i]
-        for j in range(C):
-            row[j] = exp(shifted(row[j], high, inverse)) * f
+        exp_sum_into(row, row, top[i], inverse)
         if goal.size:
-            part = goal[i * C : (i + 1) * C]
-            for j in range(C):
-                row[j] -= u * part[j]
+            write_scaled(row, row, f, u, goal[i * C : (i + 1) * C])
             continue
-        if spread:
-            if weight.size:
-                for j in range(C):
-                    row[j] -= u * weight[j]
-            else:
-                for j in range(C):
-                    row[j] -= u
+        write_scaled(row, row, f, u if spread else as_working(z, 0), weight)
         y = target[i] - first
         if 0 <= y < C:
             row[y] -= as_working(z, pull[i])

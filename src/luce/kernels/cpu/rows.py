@@ -2,15 +2,14 @@
 
 Each row is read from memory once: its maximum, then exp and sum, then the result from the
 exponentials; the later passes find the row in cache. The exponentials stand where the result will,
-or, if that is narrower or the input itself, in a row of their own, so that the loops stay vector
-loops. Sums run in the precision of the
-work (float32 for half precision) over blocks of 256 elements, and in float64 over the blocks.
+or, if that is narrower, in a row of their own. Sums run in the precision of the work (float32 for
+half precision) over blocks of 256 elements, and in float64 over the blocks.
 
 Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` elements to a row. An
 option that is absent is an empty array.
 """
 
-# ruff: noqa: C901, PLR0912, PLR0915
+# ruff: noqa: C901, PLR0915
 
 from __future__ import annotations
 
@@ -18,61 +17,69 @@ from typing import Any
 
 import numpy as np
 
-from luce.kernels.cpu.arithmetic import (
-    as_working,
-    exp,
-    load,
-    log,
-    order,
-    scratch,
-    store,
-    unordered,
-    widest,
-    working,
-    zero,
-)
+from luce.kernels.cpu.arithmetic import as_working, exp, log, scratch, working, zero
 from luce.kernels.cpu.compile import kernel, part, sums
-from luce.kernels.cpu.streams import finish_streams, read_ahead, streams, write_scaled
+from luce.kernels.cpu.lanes import (
+    add_up,
+    fill,
+    larger,
+    largest,
+    load,
+    load_lanes,
+    read_ahead,
+    store,
+    store_lanes,
+    wide,
+    width,
+)
 
 __all__ = [
     "BLOCK",
     "LOG",
     "LSE",
     "cross_entropy_rows",
+    "exp_sum",
+    "exp_sum_into",
     "log_sum_exp",
     "maximum",
     "shifted",
     "soft_cross_entropy_rows",
     "softmax_backward_rows",
     "softmax_rows",
+    "sum_of",
+    "total",
+    "weighted_below",
+    "write_scaled",
 ]
 
 # What softmax_rows writes: probabilities (0), their logarithms, or nothing but the log-sum-exp.
 LOG, LSE = 1, 2
 BLOCK = 256
-# Elements that fill whole vectors, as many as LLVM takes in one turn of a loop.
-_VECTORS = 64
 
 Array = Any
 
 
 @part
 def maximum(row: Array) -> Any:
-    """Return the largest element."""
-    if row.size <= _VECTORS:
-        return unordered(top_order(row))
-    # Whole vectors, and those at the end, which may go over some elements twice.
-    whole = row.size // _VECTORS * _VECTORS
-    return unordered(max(top_order(row[:whole]), top_order(row[row.size - _VECTORS :])))
+    """Return the largest element, or NaN if that is infinite and there is a NaN.
 
-
-@part
-def top_order(row: Array) -> Any:
-    """Return the ``order`` of the largest element."""
-    widest()
-    top = order(load(row, 0))
-    for j in range(row.size):
-        top = max(top, order(load(row, j)))
+    A NaN among finite elements makes the sum of their exponentials NaN, which is soon enough.
+    """
+    w = width(row)
+    lowest = as_working(row, -np.inf)
+    even = fill(row, lowest)
+    odd = even
+    whole = row.size - row.size % (2 * w)
+    for j in range(0, whole, 2 * w):
+        even = larger(load_lanes(row, j, w, lowest), even)
+        odd = larger(load_lanes(row, j + w, w, lowest), odd)
+    for j in range(whole, row.size, w):
+        even = larger(load_lanes(row, j, row.size - j, lowest), even)
+    top = largest(larger(even, odd))
+    if np.isinf(top):
+        for j in range(row.size):
+            if np.isnan(load(row, j)):
+                return load(row, j)
     return top
 
 
@@ -90,49 +97,63 @@ def log_sum_exp(top: Any, log_total: Any, inverse: Any) -> Any:
     return np.float64(top) * np.float64(inverse) + log_total
 
 
-@sums
-def block_exps(out: Array, block: Array, top: Any, inverse: Any) -> Any:
-    """Write exp((z − top) / temperature) to ``out`` and return the sum, of at most a block."""
-    widest()
-    s = zero(block)
-    for j in range(block.size):
-        e = exp(shifted(load(block, j), top, inverse))
-        out[j] = e
-        s += e
-    return s
+@part
+def exp_lanes(out: Array, row: Array, j: int, n: int, top: Any, inverse: Any) -> Any:
+    """Return n exponentials, zeros after them, and write them to ``out`` if it is not empty."""
+    e = exp(shifted(load_lanes(row, j, n, as_working(row, -np.inf)), top, inverse))
+    if out.size:
+        store_lanes(out, j, e, n)
+    return e
 
 
 @part
-def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any, last: Array) -> Any:
+def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any) -> Any:
     """Write exp((z − top) / temperature) to ``out`` and return the sum; read the next row ahead.
 
-    An empty ``out`` is not written. What is left over after whole blocks goes through ``last``,
-    filled up to whole vectors.
+    ``out`` may be the row itself; if it is empty, nothing is written.
     """
-    total = np.float64(0)
-    whole = row.size // BLOCK * BLOCK
-    for a in range(0, whole, BLOCK):
-        read_ahead(row, row.size + a, row.size + a + BLOCK)
-        e = out[a : a + BLOCK] if out.size else last[BLOCK:]
-        total += block_exps(e, row[a : a + BLOCK], top, inverse)
-    left = row.size - whole
-    if left:
-        filled = (left + _VECTORS - 1) // _VECTORS * _VECTORS
-        read_ahead(row, row.size + whole, 2 * row.size)
-        rest = row[whole:]
-        for j in range(left):
-            last[j] = load(rest, j)
-        last[left:filled] = -np.inf
-        total += block_exps(last[BLOCK : BLOCK + filled], last[:filled], top, inverse)
-        if out.size:
-            out[whole:] = last[BLOCK : BLOCK + left]
-    return total
+    w = width(row)
+    total = wide(fill(row, zero(row)))
+    whole = row.size - row.size % w
+    for start in range(0, whole, BLOCK):
+        stop = min(start + BLOCK, whole)
+        s = fill(row, zero(row))
+        for j in range(start, stop, w):
+            read_ahead(row, row.size + j)
+            s = s + exp_lanes(out, row, j, w, top, inverse)
+        total = total + wide(s)
+    if whole < row.size:
+        total = total + wide(exp_lanes(out, row, whole, row.size - whole, top, inverse))
+    return add_up(total)
 
 
 @part
-def exp_sum(row: Array, top: Any, inverse: Any, last: Array) -> Any:
+def exp_sum(row: Array, top: Any, inverse: Any) -> Any:
     """Return Σ exp((z − top) / temperature), to the bit as ``exp_sum_into`` does."""
-    return exp_sum_into(last[:0], row, top, inverse, last)
+    return exp_sum_into(scratch(row, 0), row, top, inverse)
+
+
+@part
+def scaled_lanes(e: Array, j: int, n: int, factor: Any, level: Any, weight: Array) -> Any:
+    """Return n elements of e · factor − level · w; w = 1 where there are no weights."""
+    result = load_lanes(e, j, n, zero(e)) * factor
+    if level != 0:
+        if weight.size:
+            return result - load_lanes(weight, j, n, zero(weight)) * level
+        return result - level
+    return result
+
+
+@part
+def write_scaled(out: Array, e: Array, factor: Any, level: Any, weight: Array) -> None:
+    """Write e · factor − level · w; ``out`` may be ``e`` itself."""
+    w = width(out)
+    whole = out.size - out.size % w
+    for j in range(0, whole, w):
+        store_lanes(out, j, scaled_lanes(e, j, w, factor, level, weight), w)
+    left = out.size - whole
+    if left:
+        store_lanes(out, whole, scaled_lanes(e, whole, left, factor, level, weight), left)
 
 
 @sums
@@ -162,6 +183,12 @@ def total(row: Array) -> Any:
     return result
 
 
+@kernel
+def sum_of(values: Array) -> float:
+    """Return the sum of an array; PyTorch takes seven times as long with a float64 result."""
+    return float(total(values))
+
+
 @sums
 def weighted_below(row: Array, weight: Array, top: Any, inverse: Any) -> Any:
     """Return Σ w (top − z) / temperature; w = 1 where there are no weights."""
@@ -180,31 +207,38 @@ def weighted_below(row: Array, weight: Array, top: Any, inverse: Any) -> Any:
     return total
 
 
+@part
+def write_log_probabilities(out: Array, row: Array, top: Any, inverse: Any, shift: Any) -> None:
+    """Write (z − top) / temperature − shift; ``out`` may be the row itself."""
+    w = width(row)
+    whole = row.size - row.size % w
+    for j in range(0, whole, w):
+        z = load_lanes(row, j, w, zero(row))
+        store_lanes(out, j, shifted(z, top, inverse) - shift, w)
+    for j in range(whole, row.size):
+        store(out, j, shifted(load(row, j), top, inverse) - shift)
+
+
 @kernel
 def softmax_rows(
     x: Array, out: Array, lse: Array, K: int, inverse: Any, mode: int, start: int, stop: int
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
-    widest()
     spare = scratch(x, K)
-    last = scratch(x, 2 * BLOCK)
-    in_place = x.ctypes.data == out.ctypes.data
+    nothing = scratch(x, 0)
     for i in range(start, stop):
         row = x[i * K : (i + 1) * K]
         top = maximum(row)
         if mode == 0:
             result = out[i * K : (i + 1) * K]
-            e = working(result, spare, in_place)
-            factor = as_working(x, 1.0 / exp_sum_into(e, row, top, inverse, last))
-            for j in range(K):
-                store(result, j, e[j] * factor)
+            e = working(result, spare)
+            factor = as_working(x, 1.0 / exp_sum_into(e, row, top, inverse))
+            write_scaled(result, e, factor, zero(x), nothing)
         else:
-            log_total = log(exp_sum(row, top, inverse, last))
+            log_total = log(exp_sum(row, top, inverse))
             if mode == LOG:
                 result = out[i * K : (i + 1) * K]
-                shift = as_working(x, log_total)
-                for j in range(K):
-                    store(result, j, shifted(load(row, j), top, inverse) - shift)
+                write_log_probabilities(result, row, top, inverse, as_working(x, log_total))
             else:
                 lse[i] = log_sum_exp(top, log_total, inverse)
 
@@ -214,19 +248,20 @@ def softmax_backward_rows(
     y: Array, grad: Array, out: Array, K: int, inverse: Any, mode: int, start: int, stop: int
 ) -> None:
     """Write the gradient of softmax or log-softmax, given its result y and the gradient there."""
-    widest()
+    w = width(y)
+    none = zero(y)
     for i in range(start, stop):
         value = y[i * K : (i + 1) * K]
         g = grad[i * K : (i + 1) * K]
         result = out[i * K : (i + 1) * K]
-        if mode == LOG:
-            s = as_working(y, total(g))
-            for j in range(K):
-                store(result, j, (load(g, j) - exp(load(value, j)) * s) * inverse)
-        else:
-            s = as_working(y, dot(value, g))
-            for j in range(K):
-                store(result, j, (load(g, j) - s) * load(value, j) * inverse)
+        s = as_working(y, total(g) if mode == LOG else dot(value, g))
+        for j in range(0, K, w):
+            n = min(w, K - j)
+            a, b = load_lanes(g, j, n, none), load_lanes(value, j, n, none)
+            if mode == LOG:
+                store_lanes(result, j, (a - exp(b) * s) * inverse, n)
+            else:
+                store_lanes(result, j, (a - s) * b * inverse, n)
 
 
 @kernel
@@ -254,12 +289,8 @@ def cross_entropy_rows(
     The gradient of row i is that of ``scale * row_scale_i * loss_i + lse_scale_i * lse_i``. An
     empty ``grad`` or ``lse`` is not written; an ignored row has loss 0.
     """
-    widest()
     spare = scratch(x, K)
-    last = scratch(x, 2 * BLOCK)
-    in_place = x.ctypes.data == grad.ctypes.data
-    plain = smoothing == 0.0
-    streamed = plain and streams(grad, in_place)
+    nothing = scratch(x, 0)
     kept = 1.0 - smoothing
     spread = smoothing / K
     for i in range(start, stop):
@@ -280,11 +311,8 @@ def cross_entropy_rows(
         below = 0.0
         if smoothing != 0.0 and not ignored:
             below = weighted_below(row, weight, top, inverse)
-        e = working(result, spare, in_place or streamed)
-        if grad.size:
-            exps = exp_sum_into(e, row, top, inverse, last)
-        else:
-            exps = exp_sum(row, top, inverse, last)
+        e = working(result, spare)
+        exps = exp_sum_into(e if grad.size else nothing, row, top, inverse)
         log_total = log(exps)
         row_lse = log_sum_exp(top, log_total, inverse)
         if lse.size:
@@ -311,31 +339,14 @@ def cross_entropy_rows(
                 continue
             rate = s * inverse
             factor = as_working(x, (s * push + u) * inverse / exps)
-            if streamed and factor != 0.0:
-                if not ignored:
-                    e[y] = e[y] - exps * (s * pull / (s * push + u))
-                write_scaled(result, e, factor)
-                continue
+            level = as_working(x, 0.0 if ignored else rate * spread)
             at_target = zero(x)
             if not ignored:
-                at_target = e[y] * factor - as_working(x, rate * pull)
-            if smoothing != 0.0 and not ignored:
-                level = as_working(x, rate * spread)
-                if weight.size:
-                    for j in range(K):
-                        store(result, j, e[j] * factor - level * weight[j])
-                    at_target -= level * weight[y]
-                else:
-                    for j in range(K):
-                        store(result, j, e[j] * factor - level)
-                    at_target -= level
-            else:
-                for j in range(K):
-                    store(result, j, e[j] * factor)
+                w = np.float64(weight[y]) if weight.size else 1.0
+                at_target = e[y] * factor - as_working(x, rate * pull) - as_working(x, level * w)
+            write_scaled(result, e, factor, level, weight)
             if not ignored:
                 store(result, y, at_target)
-    if streamed:
-        finish_streams()
 
 
 @kernel
@@ -357,11 +368,9 @@ def soft_cross_entropy_rows(
     stop: int,
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are probabilities, as above."""
-    widest()
     mixed = scratch(x, K)
     spare = scratch(x, K)
-    last = scratch(x, 2 * BLOCK)
-    in_place = x.ctypes.data == grad.ctypes.data
+    nothing = scratch(x, 0)
     kept = as_working(x, 1.0 - smoothing)
     spread = as_working(x, smoothing / K)
     for i in range(start, stop):
@@ -380,11 +389,8 @@ def soft_cross_entropy_rows(
         u = lse_scale[i] if lse_scale.size else 0.0
         top = maximum(row)
         below = weighted_below(row, mixed, top, inverse)
-        e = working(result, spare, in_place)
-        if grad.size:
-            exps = exp_sum_into(e, row, top, inverse, last)
-        else:
-            exps = exp_sum(row, top, inverse, last)
+        e = working(result, spare)
+        exps = exp_sum_into(e if grad.size else nothing, row, top, inverse)
         log_total = log(exps)
         row_lse = log_sum_exp(top, log_total, inverse)
         if lse.size:
@@ -399,5 +405,4 @@ def soft_cross_entropy_rows(
         if grad.size:
             rate = as_working(x, s * inverse)
             factor = as_working(x, (s * push + u) * inverse / exps)
-            for j in range(K):
-                store(result, j, e[j] * factor - rate * mixed[j])
+            write_scaled(result, e, factor, rate, mixed)

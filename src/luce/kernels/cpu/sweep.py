@@ -117,8 +117,8 @@ def _class_tiles(
 
     def go(kernel: Any, z: Tensor, classes: slice, *values: Any) -> None:
         """Run a kernel over a tile of logits."""
-        weight = array(None if labels.weight is None else labels.weight[classes])
-        goal = array(labels.mixture(classes, options, x.dtype) if soft else None)
+        weight = array(place[:0] if labels.weight is None else labels.weight[classes])
+        goal = array(labels.mixture(classes, options, x.dtype) if soft else place[:0])
         C = z.shape[1]
         before = (array(z), classes.start, C, target, goal, weight, *values, inverse)
         spread = options.label_smoothing != 0

@@ -19,6 +19,16 @@ __all__ = ["survey"]
 @kernel
 def _survey(target: Any, weight: Any, sample_weight: Any, K: int, ignore_index: int) -> Any:
     """Return the position of the first bad target or −1, and the sum of the shares."""
+    if not (weight.size or sample_weight.size):
+        # Without branches, in vector lanes; where one is bad, the loop below finds which.
+        counted = bad = 0
+        for i in range(target.size):
+            y = target[i]
+            seen = y != ignore_index
+            counted += seen
+            bad += seen & ((y < 0) | (y >= K))
+        if not bad:
+            return -1, float(counted)
     total = 0.0
     for i in range(target.size):
         y = target[i]

@@ -16,8 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from luce.kernels.cpu.arithmetic import as_working, exp, load, log, scratch, store, widest, zero
+from luce.kernels.cpu.arithmetic import as_working, exp, log, scratch, zero
 from luce.kernels.cpu.compile import kernel, part
+from luce.kernels.cpu.lanes import (
+    fill,
+    larger,
+    load_lanes,
+    read_ahead,
+    store_lanes,
+    transpose,
+    wide,
+    width,
+)
 from luce.kernels.cpu.rows import LOG, LSE, log_sum_exp, shifted
 
 __all__ = [
@@ -36,64 +46,113 @@ Array = Any
 @part
 def load_tile(x: Array, base: int, across: int, along: int, n: int, tile: Array) -> None:
     """Copy n columns into the tile."""
-    for c in range(tile.shape[0]):
-        line = tile[c]
-        if across == 1:
-            source = x[base + c * along : base + c * along + n]
-            for b in range(n):
-                line[b] = load(source, b)
-        else:
-            for b in range(n):
-                line[b] = load(x, base + c * along + b * across)
+    K, columns = tile.shape
+    flat = tile.reshape(K * columns)
+    w = width(x)
+    if across == 1:
+        for c in range(K):
+            for b in range(0, n, w):
+                z = load_lanes(x, base + c * along + b, min(w, n - b), zero(x))
+                store_lanes(flat, c * columns + b, z, w)
+    else:
+        transpose(x, base, across, n, K, flat, 0, columns)
 
 
 @part
 def store_tile(out: Array, base: int, across: int, along: int, n: int, tile: Array) -> None:
     """Copy n columns out of the tile."""
-    for c in range(tile.shape[0]):
-        line = tile[c]
-        if across == 1:
-            result = out[base + c * along : base + c * along + n]
-            for b in range(n):
-                store(result, b, line[b])
-        else:
-            for b in range(n):
-                store(out, base + c * along + b * across, line[b])
+    K, columns = tile.shape
+    flat = tile.reshape(K * columns)
+    w = width(out)
+    if across == 1:
+        for c in range(K):
+            for b in range(0, n, w):
+                g = load_lanes(flat, c * columns + b, w, zero(out))
+                store_lanes(out, base + c * along + b, g, min(w, n - b))
+    else:
+        transpose(flat, 0, columns, K, n, out, base, across)
 
 
 @part
 def column_maxima(tile: Array, n: int, top: Array) -> None:
-    """Write the largest element of each column."""
-    widest()
-    top[:n] = tile[0, :n]
-    for c in range(1, tile.shape[0]):
-        line = tile[c]
-        for b in range(n):
-            # NaN wins: it is not at most anything.
-            top[b] = top[b] if line[b] <= top[b] or top[b] != top[b] else line[b]
+    """Write the largest element of each column, or NaN if that is infinite and there is a NaN."""
+    K, columns = tile.shape
+    flat = tile.reshape(K * columns)
+    w = width(tile)
+    for b in range(0, n, w):
+        high = load_lanes(flat, b, w, zero(tile))
+        for c in range(1, K):
+            high = larger(load_lanes(flat, c * columns + b, w, zero(tile)), high)
+        store_lanes(top, b, high, w)
+    for b in range(n):
+        if not np.isfinite(top[b]):
+            for c in range(K):
+                top[b] = tile[c, b] if np.isnan(tile[c, b]) else top[b]
 
 
 @part
 def column_exps(
-    tile: Array, n: int, top: Array, inverse: Any, keep: bool, part_sum: Array, exps: Array
+    tile: Array,
+    n: int,
+    top: Array,
+    inverse: Any,
+    keep: bool,
+    exps: Array,
+    x: Array,
+    ahead: int,
+    step: int,
 ) -> None:
-    """Write Σ exp((z − top) / temperature) of each column; ``keep`` the exponentials in place."""
-    widest()
-    exps[:n] = 0
-    for a in range(0, tile.shape[0], _BLOCK):
-        part_sum[:n] = 0
-        for c in range(a, min(a + _BLOCK, tile.shape[0])):
-            line = tile[c]
-            if keep:
-                for b in range(n):
-                    e = exp(shifted(line[b], top[b], inverse))
-                    line[b] = e
-                    part_sum[b] += e
-            else:
-                for b in range(n):
-                    part_sum[b] += exp(shifted(line[b], top[b], inverse))
-        for b in range(n):
-            exps[b] += part_sum[b]
+    """Write Σ exp((z − top) / temperature) of each column; ``keep`` the exponentials in place.
+
+    Between them, read the next tile ahead: K runs of n elements of x, ``step`` apart, which start
+    at ``ahead``.
+    """
+    K, columns = tile.shape
+    flat = tile.reshape(K * columns)
+    w = width(tile)
+    none = zero(tile)
+    for b in range(0, n, w):
+        high = load_lanes(top, b, w, none)
+        total = wide(fill(tile, none))
+        for start in range(0, K, _BLOCK):
+            s = fill(tile, none)
+            for c in range(start, min(start + _BLOCK, K)):
+                read_ahead(x, ahead + c * step + b)
+                j = c * columns + b
+                e = exp(shifted(load_lanes(flat, j, w, none), high, inverse))
+                if keep:
+                    store_lanes(flat, j, e, w)
+                s = s + e
+            total = total + wide(s)
+        store_lanes(exps, b, total, w)
+
+
+@part
+def column_logs(exps: Array, n: int, logs: Array) -> None:
+    """Write the logarithm of each column's sum."""
+    w = width(exps)
+    for b in range(0, n, w):
+        store_lanes(logs, b, log(load_lanes(exps, b, w, 1.0)), w)
+
+
+@part
+def scale_columns(
+    tile: Array, n: int, factor: Array, level: Array, weight: Array, leveled: bool
+) -> None:
+    """Multiply each column by its factor; where ``leveled``, subtract level · w from it."""
+    K, columns = tile.shape
+    flat = tile.reshape(K * columns)
+    w = width(tile)
+    none = zero(tile)
+    for b in range(0, n, w):
+        f = load_lanes(factor, b, w, none)
+        u = load_lanes(level, b, w, none)
+        for c in range(K):
+            j = c * columns + b
+            g = load_lanes(flat, j, w, none) * f
+            if leveled:
+                g = g - u * (weight[c] if weight.size else as_working(tile, 1.0))
+            store_lanes(flat, j, g, w)
 
 
 @kernel
@@ -112,11 +171,12 @@ def softmax_tiles(
     stop: int,
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
-    widest()
     tile = scratch(x, (K, columns))
     top = scratch(x, columns)
     spare = scratch(x, columns)
+    nothing = scratch(x, 0)
     exps = np.empty(columns, np.float64)
+    logs = np.empty(columns, np.float64)
     per_outer = (span + columns - 1) // columns
     for unit in range(start, stop):
         first = unit % per_outer * columns
@@ -125,23 +185,20 @@ def softmax_tiles(
         base = outer * span * K + first * across
         load_tile(x, base, across, along, n, tile)
         column_maxima(tile, n, top)
-        column_exps(tile, n, top, inverse, mode == 0, spare, exps)
+        ahead, step = base + n * across, (along if across == 1 else n)
+        column_exps(tile, n, top, inverse, mode == 0, exps, x, ahead, step)
         if mode == 0:
             for b in range(n):
                 spare[b] = 1.0 / exps[b]
-            for c in range(K):
-                line = tile[c]
-                for b in range(n):
-                    line[b] *= spare[b]
+            scale_columns(tile, n, spare, spare, nothing, False)
         else:
-            for b in range(n):
-                exps[b] = log(exps[b])
+            column_logs(exps, n, logs)
             if mode == LSE:
                 for b in range(n):
-                    lse[outer * span + first + b] = log_sum_exp(top[b], exps[b], inverse)
+                    lse[outer * span + first + b] = log_sum_exp(top[b], logs[b], inverse)
                 continue
             for b in range(n):
-                spare[b] = exps[b]
+                spare[b] = logs[b]
             for c in range(K):
                 line = tile[c]
                 for b in range(n):
@@ -165,7 +222,6 @@ def softmax_backward_tiles(
     stop: int,
 ) -> None:
     """Write the gradient of softmax or log-softmax, given its result y and the gradient there."""
-    widest()
     value = scratch(y, (K, columns))
     g = scratch(y, (K, columns))
     sums = np.empty(columns, np.float64)
@@ -228,14 +284,14 @@ def cross_entropy_tiles(
     The gradient of example i is that of ``scale * row_scale_i * loss_i + lse_scale_i * lse_i``.
     An empty ``grad`` or ``lse`` is not written; an ignored example has loss 0.
     """
-    widest()
     tile = scratch(x, (K, columns))
     top = scratch(x, columns)
-    spare = scratch(x, columns)
-    log_p = scratch(x, columns)
+    at_target = scratch(x, columns)
     below = scratch(x, columns)
     exps = np.empty(columns, np.float64)
     logs = np.empty(columns, np.float64)
+    factor = scratch(x, columns)
+    pull = scratch(x, columns)
     level = scratch(x, columns)
     kept = 1.0 - smoothing
     spread = smoothing / K
@@ -248,12 +304,11 @@ def cross_entropy_tiles(
         n = min(columns, span - first)
         base = outer * span * K + first * across
         example = outer * span + first
+        labels = target[example : example + n]
         load_tile(x, base, across, along, n, tile)
-        column_maxima(tile, n, top)
         for b in range(n):
-            y = target[example + b]
-            z = zero(x) if y == ignore_index else tile[y, b]
-            log_p[b] = shifted(z, top[b], inverse)
+            at_target[b] = zero(x) if labels[b] == ignore_index else tile[labels[b], b]
+        column_maxima(tile, n, top)
         if smoothing != 0.0:
             below[:n] = 0
             for c in range(K):
@@ -261,24 +316,22 @@ def cross_entropy_tiles(
                 w = weight[c] if weight.size else as_working(x, 1.0)
                 for b in range(n):
                     below[b] -= w * shifted(line[b], top[b], inverse)
-        column_exps(tile, n, top, inverse, grad.size > 0, spare, exps)
-        for b in range(n):
-            logs[b] = log(exps[b])
-        # From here spare is what the exponentials are multiplied by, log_p what goes to the target.
+        ahead, step = base + n * across, (along if across == 1 else n)
+        column_exps(tile, n, top, inverse, grad.size > 0, exps, x, ahead, step)
+        column_logs(exps, n, logs)
         if plain:
-            labels = target[example : example + n]
             losses = loss[example : example + n]
             rate = as_working(x, scale * inverse)
             for b in range(n):
                 counts = labels[b] != ignore_index
-                shift = as_working(x, logs[b])
-                losses[b] = shift - log_p[b] if counts else zero(x)
-                log_p[b] = rate if counts else zero(x)
-                spare[b] = as_working(x, log_p[b] / exps[b])
+                log_p = shifted(at_target[b], top[b], inverse) - as_working(x, logs[b])
+                losses[b] = -log_p if counts else zero(x)
+                pull[b] = rate if counts else zero(x)
+                factor[b] = pull[b] / exps[b]
         else:
             for b in range(n):
                 i = example + b
-                y = target[i]
+                y = labels[b]
                 ignored = y == ignore_index
                 s = 0.0 if ignored else scale
                 if row_scale.size:
@@ -288,13 +341,14 @@ def cross_entropy_tiles(
                 if lse.size:
                     lse[i] = row_lse
                 value = 0.0
-                pull = 0.0
+                toward = 0.0
                 push = 0.0
                 if not ignored:
                     w_y = np.float64(weight[y]) if weight.size else 1.0
-                    value = -w_y * (log_p[b] - as_working(x, logs[b]))
-                    pull = kept * w_y
-                    push = pull
+                    log_p = shifted(at_target[b], top[b], inverse) - as_working(x, logs[b])
+                    value = -w_y * log_p
+                    toward = kept * w_y
+                    push = toward
                     if smoothing != 0.0:
                         value = kept * value + spread * (below[b] + weight_sum * logs[b])
                         push += spread * weight_sum
@@ -302,26 +356,17 @@ def cross_entropy_tiles(
                         value += z_loss * row_lse * row_lse
                         push += 2.0 * z_loss * row_lse
                 loss[i] = value
-                spare[b] = (s * push + u) * inverse / exps[b]
-                log_p[b] = s * inverse * pull
+                factor[b] = (s * push + u) * inverse / exps[b]
+                pull[b] = s * inverse * toward
                 level[b] = s * inverse * spread
         if not grad.size:
             continue
-        for c in range(K):
-            line = tile[c]
-            for b in range(n):
-                line[b] *= spare[b]
-        if smoothing != 0.0:
-            for c in range(K):
-                line = tile[c]
-                w = weight[c] if weight.size else as_working(x, 1.0)
-                for b in range(n):
-                    line[b] -= level[b] * w
+        scale_columns(tile, n, factor, level, weight, smoothing != 0.0)
         for b in range(n):
-            y = target[example + b]
+            y = labels[b]
             if y != ignore_index:
-                tile[y, b] -= log_p[b]
-            elif spare[b] == 0:
+                tile[y, b] -= pull[b]
+            elif factor[b] == 0 or not lse_scale.size:
                 tile[:, b] = 0
         store_tile(grad, base, across, along, n, tile)
 
@@ -349,14 +394,14 @@ def soft_cross_entropy_tiles(
     stop: int,
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are probabilities, as above."""
-    widest()
     tile = scratch(x, (K, columns))
     goal = scratch(x, (K, columns))
     top = scratch(x, columns)
-    spare = scratch(x, columns)
+    factor = scratch(x, columns)
     mass = np.empty(columns, np.float64)
     below = np.empty(columns, np.float64)
     exps = np.empty(columns, np.float64)
+    logs = np.empty(columns, np.float64)
     kept = as_working(x, 1.0 - smoothing)
     spread = as_working(x, smoothing / K)
     per_outer = (span + columns - 1) // columns
@@ -377,29 +422,30 @@ def soft_cross_entropy_tiles(
                 share[b] = w * (share[b] * kept + spread)
                 mass[b] += share[b]
                 below[b] -= share[b] * shifted(line[b], top[b], inverse)
-        column_exps(tile, n, top, inverse, grad.size > 0, spare, exps)
+        ahead, step = base + n * across, (along if across == 1 else n)
+        column_exps(tile, n, top, inverse, grad.size > 0, exps, x, ahead, step)
+        column_logs(exps, n, logs)
         for b in range(n):
             i = outer * span + first + b
             s = scale
             if row_scale.size:
                 s *= row_scale[i]
             u = lse_scale[i] if lse_scale.size else 0.0
-            log_total = log(exps[b])
-            row_lse = log_sum_exp(top[b], log_total, inverse)
+            row_lse = log_sum_exp(top[b], logs[b], inverse)
             if lse.size:
                 lse[i] = row_lse
-            value = below[b] + mass[b] * log_total
+            value = below[b] + mass[b] * logs[b]
             push = mass[b]
             if z_loss != 0.0:
                 value += z_loss * row_lse * row_lse
                 push += 2.0 * z_loss * row_lse
             loss[i] = value
-            spare[b] = (s * push + u) * inverse / exps[b]
+            factor[b] = (s * push + u) * inverse / exps[b]
             top[b] = s * inverse
         if not grad.size:
             continue
         for c in range(K):
             line, share = tile[c], goal[c]
             for b in range(n):
-                line[b] = line[b] * spare[b] - top[b] * share[b]
+                line[b] = line[b] * factor[b] - top[b] * share[b]
         store_tile(grad, base, across, along, n, tile)
