@@ -28,7 +28,7 @@ __all__ = ["KEEP_BYTES", "Link", "Objective", "residual"]
 Link = Literal["softmax", "sigmoid"]
 
 KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
-_FUSED_CLASSES: Final = 16  # beyond, a matrix library is faster than the fused kernel
+_FUSED_CLASSES: Final = 128  # beyond, W is too large to be read again for every 64 rows
 _FUSED_VALUES: Final = 2_000_000  # below, compiling the kernel would cost more than it saves
 _SAMPLE_ROWS: Final = 8192
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow

@@ -28,16 +28,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "CONTRACT",
     "Lanes",
+    "add_lanes",
     "add_up",
     "constant",
     "fill",
+    "lanes_of",
     "larger",
     "largest",
     "like",
     "load",
     "load_lanes",
+    "masked_load",
+    "masked_store",
     "read_ahead",
+    "read_element",
     "spread",
     "store",
     "store_lanes",
@@ -53,7 +59,7 @@ _WORKING: dict[Any, Any] = {
     types.uint16: types.float32,
     types.int16: types.float32,
 }
-_CONTRACT = ("contract",)
+CONTRACT = ("contract",)
 
 
 class Lanes(types.Type):
@@ -71,7 +77,7 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(element, kind.count))  # type: ignore[no-untyped-call]
 
 
-def _lanes_of(array: Any) -> Lanes:
+def lanes_of(array: Any) -> Lanes:
     """Return the type of a full vector of an array's elements, as they are computed with."""
     working = _WORKING[array.dtype]
     return Lanes(working, _BYTES * 8 // working.bitwidth)
@@ -141,10 +147,7 @@ def load(_context: Any, array: Any, index: Any) -> Any:
     """Return an element in the precision that is computed with."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        array, index = arguments
-        place, _ = _address(context, builder, kind, array, index, 1)
-        return _unpack(builder, builder.load(place), kind.dtype)
+        return read_element(context, builder, signature.args[0], *arguments)
 
     return _WORKING[array.dtype](array, types.intp), generate
 
@@ -165,20 +168,45 @@ def _masked(builder: Any, name: str, stored: Any, result: Any, arguments: list[A
     return builder.call(function, arguments)
 
 
+def masked_load(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, n: Any, other: Any = None
+) -> Any:
+    """Return up to n elements from an index on, and ``other`` (0) in the lanes after them."""
+    lanes = lanes_of(kind)
+    place, stored = _address(context, builder, kind, array, index, lanes.count)
+    if other is None:
+        filler = ir.Constant(stored, None)
+    else:
+        filler = spread(builder, _pack(builder, other, kind.dtype), lanes.count)
+    align, mask = ir.IntType(32)(kind.dtype.bitwidth // 8), _mask(builder, n, lanes.count)
+    found = _masked(builder, "load", stored, stored, [place, align, mask, filler])
+    return _unpack(builder, found, kind.dtype)
+
+
+def masked_store(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, value: Any, n: Any
+) -> None:
+    """Write up to n lanes, the first ones, from an index on."""
+    count = value.type.count
+    place, stored = _address(context, builder, kind, array, index, count)
+    packed = _pack(builder, value, kind.dtype)
+    align, mask = ir.IntType(32)(kind.dtype.bitwidth // 8), _mask(builder, n, count)
+    _masked(builder, "store", stored, ir.VoidType(), [packed, place, align, mask])
+
+
+def read_element(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Return one element as it is computed with."""
+    place, _ = _address(context, builder, kind, array, index, 1)
+    return _unpack(builder, builder.load(place), kind.dtype)
+
+
 @intrinsic
 def load_lanes(_context: Any, array: Any, index: Any, count: Any, other: Any) -> Any:
     """Return up to ``count`` elements from ``index`` on, and ``other`` in the lanes after them."""
-    lanes = _lanes_of(array)
+    lanes = lanes_of(array)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        source, first, n, rest = arguments
-        place, stored = _address(context, builder, kind, source, first, lanes.count)
-        mask = _mask(builder, n, lanes.count)
-        filler = spread(builder, _pack(builder, rest, kind.dtype), lanes.count)
-        align = ir.IntType(32)(kind.dtype.bitwidth // 8)
-        found = _masked(builder, "load", stored, stored, [place, align, mask, filler])
-        return _unpack(builder, found, kind.dtype)
+        return masked_load(context, builder, signature.args[0], *arguments)
 
     return lanes(array, types.intp, types.intp, lanes.element), generate
 
@@ -202,13 +230,7 @@ def store_lanes(_context: Any, array: Any, index: Any, value: Any, count: Any) -
     """Write up to ``count`` lanes, the first ones, from ``index`` on."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        target, first, lanes, n = arguments
-        place, stored = _address(context, builder, kind, target, first, value.count)
-        packed = _pack(builder, lanes, kind.dtype)
-        align = ir.IntType(32)(kind.dtype.bitwidth // 8)
-        mask = _mask(builder, n, value.count)
-        _masked(builder, "store", stored, ir.VoidType(), [packed, place, align, mask])
+        masked_store(context, builder, signature.args[0], *arguments)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value, types.intp), generate
@@ -238,14 +260,14 @@ def width(array: Any) -> int:
 
 @overloads(width)
 def _width(array: Any) -> Any:
-    count = _lanes_of(array).count
+    count = lanes_of(array).count
     return lambda array: count
 
 
 @intrinsic
 def fill(_context: Any, array: Any, value: Any) -> Any:
     """Return a vector as of the array's elements, with the value in every lane."""
-    lanes = _lanes_of(array)
+    lanes = lanes_of(array)
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return spread(builder, arguments[1], lanes.count)
@@ -266,7 +288,7 @@ def _transpose_block(
     out_step: Any,
 ) -> Any:
     """Transpose up to as many rows and columns as a vector has lanes, in registers."""
-    lanes = _lanes_of(source)
+    lanes = lanes_of(source)
     stored = (source, out)
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -352,7 +374,7 @@ def _arithmetic(symbol: Callable[..., Any], name: str) -> None:
                 v if isinstance(v.type, ir.VectorType) else spread(builder, v, lanes.count)
                 for v in arguments
             )
-            return getattr(builder, name)(a, b, flags=_CONTRACT)
+            return getattr(builder, name)(a, b, flags=CONTRACT)
 
         return lanes(*kinds), generate
 
@@ -409,12 +431,17 @@ def _folded(builder: Any, value: Any, combine: Callable[..., Any]) -> Any:
     return builder.extract_element(value, ir.IntType(32)(0))
 
 
+def add_lanes(builder: Any, value: Any) -> Any:
+    """Return the sum of the lanes."""
+    return _folded(builder, value, lambda builder, a, b: builder.fadd(a, b))
+
+
 @intrinsic
 def add_up(_context: Any, value: Any) -> Any:
     """Return the sum of the lanes."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return _folded(builder, arguments[0], lambda builder, a, b: builder.fadd(a, b))
+        return add_lanes(builder, arguments[0])
 
     return value.element(value), generate
 

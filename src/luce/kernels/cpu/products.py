@@ -1,0 +1,206 @@
+"""Matrix products with few rows on one side, a block of the result at a time, in registers.
+
+A matrix library packs its operands first, which for ten classes takes longer than the product.
+Here a block of some rows of A with four rows or vectors of B is held in registers while the common
+dimension goes by. The blocks' sizes are known when kernels compile: they are the lengths of tuples.
+"""
+
+# Intrinsics name what their generators take.
+# ruff: noqa: ARG001
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+
+from luce.kernels.cpu.compile import intrinsic, part
+from luce.kernels.cpu.lanes import (
+    CONTRACT,
+    add_lanes,
+    lanes_of,
+    masked_load,
+    masked_store,
+    read_element,
+    spread,
+    width,
+)
+
+__all__ = ["block_rows", "multiply", "multiply_rows"]
+
+_ROWS = 4
+_MOST = 5
+Array = Any
+
+
+def block_rows(rows: int) -> tuple[int, ...]:
+    """Return a tuple as long as the blocks that so many rows are cut into, at most five."""
+    blocks = -(-rows // _MOST)
+    return (0,) * -(-rows // blocks)
+
+
+@intrinsic
+def _zeros(_context: Any, array: Any, rows: Any, vectors: Any) -> Any:
+    """Return a block of zeros."""
+    block = types.UniTuple(lanes_of(array), rows.count * vectors.count)  # type: ignore[no-untyped-call]
+
+    def generate(context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
+        return ir.Constant(context.get_value_type(block), None)
+
+    return block(array, rows, vectors), generate
+
+
+@intrinsic
+def _add_dots(
+    _context: Any,
+    block: Any,
+    rows: Any,
+    a: Any,
+    at: Any,
+    a_step: Any,
+    b: Any,
+    bt: Any,
+    b_step: Any,
+    n: Any,
+) -> Any:
+    """Add the products of up to n elements of each row of A with those of each row of B."""
+    count = len(rows)
+    others = len(block) // count
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        sums, _, left, i, i_step, right, j, j_step, some = arguments
+        bs = []
+        for _ in range(others):
+            bs.append(masked_load(context, builder, b, right, j, some))
+            j = builder.add(j, j_step)
+        for k in range(count):
+            line = masked_load(context, builder, a, left, i, some)
+            i = builder.add(i, i_step)
+            for r, other in enumerate(bs):
+                place = k * others + r
+                product = builder.fmul(line, other, flags=CONTRACT)
+                total = builder.fadd(builder.extract_value(sums, place), product, flags=CONTRACT)
+                sums = builder.insert_value(sums, total, place)
+        return sums
+
+    i = types.intp
+    return block(block, rows, a, i, i, b, i, i, i), generate
+
+
+@intrinsic
+def _add_multiples(
+    _context: Any,
+    block: Any,
+    rows: Any,
+    a: Any,
+    at: Any,
+    a_step: Any,
+    b: Any,
+    bt: Any,
+    n: Any,
+) -> Any:
+    """Add one element of each row of A times a row of B, up to n elements for each vector."""
+    count = len(rows)
+    vectors = len(block) // count
+    lanes = lanes_of(b)
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        sums, _, left, i, i_step, right, j, some = arguments
+        bs = []
+        for _ in range(vectors):
+            bs.append(masked_load(context, builder, b, right, j, some))
+            j = builder.add(j, j.type(lanes.count))
+        for k in range(count):
+            factor = spread(builder, read_element(context, builder, a, left, i), lanes.count)
+            i = builder.add(i, i_step)
+            for v, line in enumerate(bs):
+                place = k * vectors + v
+                product = builder.fmul(factor, line, flags=CONTRACT)
+                total = builder.fadd(builder.extract_value(sums, place), product, flags=CONTRACT)
+                sums = builder.insert_value(sums, total, place)
+        return sums
+
+    i = types.intp
+    return block(block, rows, a, i, i, b, i, i), generate
+
+
+@intrinsic
+def _store_sums(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: Any) -> Any:
+    """Write the sum of the lanes of each vector of a block."""
+    count = len(rows)
+    others = len(block) // count
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        sums, _, target, i, i_step = arguments
+        data = context.make_array(out)(context, builder, target).data
+        for k in range(count):
+            for r in range(others):
+                total = add_lanes(builder, builder.extract_value(sums, k * others + r))
+                builder.store(total, builder.gep(data, [builder.add(i, i.type(r))]))
+            i = builder.add(i, i_step)
+        return context.get_dummy_value()
+
+    return types.void(block, rows, out, types.intp, types.intp), generate
+
+
+@intrinsic
+def _add_vectors(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: Any, n: Any) -> Any:
+    """Add the vectors of a block to what is there, up to n elements of each."""
+    count = len(rows)
+    vectors = len(block) // count
+    lanes = lanes_of(out)
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        sums, _, target, i, i_step, some = arguments
+        for k in range(count):
+            for v in range(vectors):
+                place = builder.add(i, i.type(v * lanes.count))
+                before = masked_load(context, builder, out, target, place, some)
+                total = builder.fadd(before, builder.extract_value(sums, k * vectors + v))
+                masked_store(context, builder, out, target, place, total, some)
+            i = builder.add(i, i_step)
+        return context.get_dummy_value()
+
+    return types.void(block, rows, out, types.intp, types.intp, types.intp), generate
+
+
+@part
+def multiply_rows(block: Any, A: Array, B: Array, out: Array) -> None:
+    """Write A Bᵀ; B has four rows, or eight ..., A a multiple of the block's."""
+    w = width(B)
+    D = B.shape[1]
+    a, b, flat = A.reshape(A.size), B.reshape(B.size), out.reshape(out.size)
+    whole = D - D % w
+    for r in range(0, B.shape[0], _ROWS):
+        for k in range(0, A.shape[0], len(block)):
+            at, bt = k * A.shape[1], r * D
+            sums = _zeros(b, block, (0, 0, 0, 0))
+            for j in range(0, whole, w):
+                sums = _add_dots(sums, block, a, at + j, A.shape[1], b, bt + j, D, w)
+            if whole < D:
+                left = D - whole
+                sums = _add_dots(sums, block, a, at + whole, A.shape[1], b, bt + whole, D, left)
+            _store_sums(sums, block, flat, k * out.shape[1] + r, out.shape[1])
+
+
+@part
+def multiply(block: Any, A: Array, R: int, B: Array, out: Array) -> None:
+    """Add the product of A's first R columns and B's first R rows to ``out``."""
+    w = width(B)
+    D = B.shape[1]
+    a, b, flat = A.reshape(A.size), B.reshape(B.size), out.reshape(out.size)
+    whole = D - D % (w * _ROWS)
+    for k in range(0, A.shape[0], len(block)):
+        at = k * A.shape[1]
+        for j in range(0, whole, w * _ROWS):
+            sums = _zeros(b, block, (0, 0, 0, 0))
+            for r in range(R):
+                sums = _add_multiples(sums, block, a, at + r, A.shape[1], b, r * D + j, w)
+            _add_vectors(sums, block, flat, k * out.shape[1] + j, out.shape[1], w)
+        for j in range(whole, D, w):
+            left = min(w, D - j)
+            one = _zeros(b, block, (0,))
+            for r in range(R):
+                one = _add_multiples(one, block, a, at + r, A.shape[1], b, r * D + j, left)
+            _add_vectors(one, block, flat, k * out.shape[1] + j, out.shape[1], left)
