@@ -3,9 +3,9 @@
 A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice.
 ``dense_pass`` computes the logits of 64 rows, their softmax (or sigmoids) side by side in vector
 lanes, the loss and the gradient while those rows are in cache, so each row of X is read once; where
-rows are short, they are turned on their side, so that the logits' products run along 64 rows. Rows
-are split over threads in fixed chunks and the partial sums added in order: the same number of
-threads gives the same bits.
+rows are short, they are turned on their side, so that the logits' products run along 64 rows. Threads
+take chunks of rows, and the chunks' sums are added in order: any number of threads gives the same
+bits.
 """
 
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["dense_pass", "sparse_accumulate", "sparse_project"]
 
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
+_CHUNK = 4096  # rows that a thread takes at once
 _LANES = 64  # rows that go through the softmax side by side
 _LARGE = 1 << 30  # bytes: more than one thread is always worth it here
 _SHORT = 96  # features up to which rows are turned on their side
@@ -290,7 +291,6 @@ def dense_pass(
     y: np.ndarray,
     weight: np.ndarray,
     link: str,
-    threads: int,
     *,
     logs: bool = False,
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
@@ -303,17 +303,16 @@ def dense_pass(
     block = block_rows(K)
     padded = -(-K // len(block)) * len(block)
     W = np.pad(W, ((0, padded - K), (0, 0)))
-    cuts = np.linspace(0, len(X), threads + 1).astype(int)
 
     def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        rows = slice(cuts[part], cuts[part + 1])
+        rows = slice(part * _CHUNK, (part + 1) * _CHUNK)
         G, g = np.zeros((padded, D)), np.zeros(padded)
         L = np.zeros((2 if logs else 0, K))
         softmax = link == "softmax"
         loss = _dense_chunk(block, X[rows], W, bias, K, y[rows], weight[rows], softmax, G, g, L)
         return loss, G, g, L
 
-    parts = _run(chunk, threads)
+    parts = _run(chunk, -(-len(X) // _CHUNK))
     loss, G, g, L = parts[0]
     for more in parts[1:]:
         loss += more[0]
@@ -354,13 +353,13 @@ def sparse_accumulate(
     _run(lambda t: _sparse_columns(*csr, first, R, Gt, cuts[t], cuts[t + 1]), threads)
 
 
-def _run(work: Callable[[int], Any], threads: int) -> list[Any]:
-    """Run work(0) … work(threads - 1) at once; results in order."""
-    results: list[Any] = [None] * threads
+def _run(work: Callable[[int], Any], parts: int) -> list[Any]:
+    """Run work(0) … work(parts - 1) over threads; results in order."""
+    results: list[Any] = [None] * parts
 
     def some(start: int, stop: int) -> None:
         for t in range(start, stop):
             results[t] = work(t)
 
-    share(some, threads, _LARGE)
+    share(some, parts, _LARGE)
     return results

@@ -313,13 +313,15 @@ class Objective:
         assert isinstance(X, np.ndarray)  # noqa: S101 - for mypy: _can_fuse said so
         G, g = self._empty_gradient()
         W, bias = theta[:, :-1].to(self.dtype).numpy(), self.bias(theta).to(self.dtype).numpy()
+        # Pages of a memory map are handed back after each step; memory is gone over at once.
         step = max(4096, (64 << 20) // (X.itemsize * max(1, X.shape[1])))
+        step = step if self.rows.mapped else X.shape[0]  # type: ignore[union-attr]
         loss = 0.0
         for i in range(0, X.shape[0], step):
             j = min(i + step, X.shape[0])
             part, more_G, more_g, more_logs = dense_pass(
                 np.asarray(X[i:j]), W, bias, self.target[i:j].numpy(),
-                self.weight[i:j].numpy(), self.link, torch.get_num_threads(), logs=logs is not None,
+                self.weight[i:j].numpy(), self.link, logs=logs is not None,
             )  # fmt: skip
             self.rows.hand_back(i, j)  # type: ignore[union-attr]
             loss += part

@@ -101,6 +101,11 @@ class DenseRows:
         self._last = None
         self.hand_back(i, j)
 
+    @property
+    def mapped(self) -> bool:
+        """Whether X is a memory map whose pages the system can take back."""
+        return self._map is not None
+
     def hand_back(self, i: int, j: int) -> None:
         """Let the system take back the pages of rows i to j of a memory map."""
         if self._map is None or not hasattr(self._map, "madvise") or i >= j:
