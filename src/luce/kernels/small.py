@@ -7,7 +7,7 @@ of these are below the one rounding of the result.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def linear_cross_entropy(
     want_lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss and log-sum-exps by the kernel set, computed in float64 if all is small."""
-    given = (input, linear_weight, linear_bias, target, weight, sample_weight)
+    given: tuple[Any, ...] = (input, linear_weight, linear_bias, target, weight, sample_weight)
     logits = len(input) * (linear_weight.numel() // max(1, linear_weight.shape[-1]))
     elements = input.numel() + linear_weight.numel() + logits
     exact = elements <= _SMALL and 16 * elements <= memory_budget
