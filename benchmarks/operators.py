@@ -13,6 +13,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> None:
         "memory": memory,
     }
     if arguments[:1] == ["measure-memory"]:
-        measure_memory(*map(int, arguments[1:4]), arguments[4])
+        measure_memory(*map(int, arguments[1:4]), *arguments[4:6])
         return
     unknown = sorted(set(arguments) - set(parts))
     if unknown:
@@ -178,49 +179,60 @@ def linear() -> list[dict[str, Any]]:
 
 
 def memory() -> list[dict[str, Any]]:
-    """Peak memory of linear_cross_entropy beyond inputs and gradients, a process for each."""
-    print("linear_cross_entropy: peak beyond inputs and gradients, budget 64 MiB")
+    """Peak memory of the linear losses beyond inputs and gradients, a process for each."""
+    print("linear losses: peak beyond inputs and gradients, budget 64 MiB")
     rows = []
-    cases = [*LINEAR, (256, 128, 1_000_000)]
-    for N, D, K in cases:
+    large = (256, 128, 1_000_000)
+    cases = [("linear_cross_entropy", shape) for shape in (*LINEAR, large)]
+    for name, (N, D, K) in [*cases, ("linear_distillation_loss", large)]:
         for dtype in ("float32", "bfloat16"):
             command = [sys.executable, "-m", "benchmarks", "operators", "measure-memory"]
             shape = [str(N), str(D), str(K)]
             out = subprocess.run(
-                [*command, *shape, dtype], capture_output=True, text=True, check=True
+                [*command, *shape, dtype, name], capture_output=True, text=True, check=True
             )
             row = json.loads(out.stdout)
-            print(f"{dtype:>9} {(N, D, K)!s:>22}  {row['extra'] / 2**20:7.1f} MiB")
+            print(f"{name:>24} {dtype:>9} {(N, D, K)!s:>22}  {row['extra'] / 2**20:7.1f} MiB")
             rows.append(row)
     return rows
 
 
-def measure_memory(N: int, D: int, K: int, dtype_name: str) -> None:
+def measure_memory(N: int, D: int, K: int, dtype_name: str, name: str) -> None:
     """Print what one call takes beyond inputs and gradients, from the system's peak."""
     dtype = getattr(torch, dtype_name)
-    for width in (10, 100):  # compile first
-        w = torch.randn(width, D, dtype=dtype, requires_grad=True)
-        luce.linear_cross_entropy(
-            torch.randn(8, D, dtype=dtype), w, torch.zeros(8).long()
-        ).backward()
-    budget = 16 * D * 8
-    w = torch.randn(200, D, dtype=dtype, requires_grad=True)
-    tiny = torch.randn(8, D, dtype=dtype, requires_grad=True)
-    target = torch.zeros(8, dtype=torch.long)
-    luce.linear_cross_entropy(tiny, w, target, memory_budget=budget).backward()
-    x = torch.randn(N, D, dtype=dtype, requires_grad=True)
-    w = torch.randn(K, D, dtype=dtype, requires_grad=True)
-    y = torch.randint(0, K, (N,))
+
+    def given(N: int, K: int) -> tuple[torch.Tensor, ...]:
+        """Return features and head, target, and features and head of a teacher."""
+        x = torch.randn(N, D, dtype=dtype).requires_grad_()
+        w = (torch.randn(K, D, dtype=dtype) / D**0.5).requires_grad_()
+        y = torch.randint(0, K, (N,))
+        return x, w, y, torch.randn(N, D, dtype=dtype), torch.randn(K, D, dtype=dtype)
+
+    def step(x: torch.Tensor, w: torch.Tensor, y: torch.Tensor, *rest: Any, **options: Any) -> None:
+        teacher: tuple[torch.Tensor, torch.Tensor] = rest[0], rest[1]
+        if name == "linear_distillation_loss":
+            loss = luce.linear_distillation_loss(x, w, *teacher, y, **options)
+        else:
+            loss = luce.linear_cross_entropy(x, w, y, **options)
+        loss.backward()
+
+    # Compile first: few and many classes, all in one tile and not, in float64 (small) and not.
+    for rows, classes, budget in ((8, 10, 64 << 20), (100, 10, 9999), (100, 200, 16 * D * 8)):
+        step(*given(rows, classes), memory_budget=budget)
+    tensors = given(N, K)
+    x, w = tensors[:2]
     # Products of the sizes to come, so that the BLAS library has its own buffers before.
     torch.mm(x.detach()[:256].float(), w.detach()[:512].float().t())
     before = resident("VmRSS")
     with open("/proc/self/clear_refs", "w", encoding="ascii") as reset:  # noqa: PTH123
         reset.write("5")
-    loss = luce.linear_cross_entropy(x, w, y)
-    loss.backward()
+    start = time.perf_counter()
+    step(*tensors)
+    seconds = time.perf_counter() - start
     gradients = (x.numel() + w.numel()) * dtype.itemsize
     extra = resident("VmHWM") - before - gradients
-    print(json.dumps({"shape": (N, D, K), "dtype": dtype_name, "extra": extra}))
+    row = {"name": name, "shape": (N, D, K), "dtype": dtype_name, "extra": extra}
+    print(json.dumps(row | {"seconds": seconds}))
 
 
 def resident(field: str) -> int:

@@ -9,7 +9,6 @@ that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numer
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from luce.errors import ArgumentError, ShapeError
-from luce.kernels import checks, choose, positions
+from luce.kernels import checks, choose, small
 from luce.kernels.arrays import Given, back, tensor
 from luce.kernels.options import DistillationOptions, LossOptions
 
@@ -475,10 +474,9 @@ def linear_cross_entropy(
     ignored = -100 if ignore_index is None else ignore_index
     o = checks.loss_options(name, reduction, ignored, label_smoothing, temperature, z_loss, softcap)
     kernels = choose(backend, name, x, head, bias, y, w, s)
-    compute = kernels.linear_cross_entropy
-    if head.ndim > 2:
-        compute = functools.partial(positions.linear_cross_entropy, kernels)
-    loss, lse = compute(x, head, bias, y, w, s, o, memory_budget=budget, want_lse=return_lse)
+    loss, lse = small.linear_cross_entropy(
+        kernels, x, head, bias, y, w, s, o, memory_budget=budget, want_lse=return_lse
+    )
     return _losses(input, x, loss, lse, single=single)
 
 

@@ -48,7 +48,7 @@ def test_samples(info, dtype, backend):
     torch.manual_seed(0)
     ours_class = getattr(luce.nn, name_of(info))
     samples = info.module_inputs_func(info, "cpu", dtype, requires_grad=True, training=True)
-    comparison = Comparison(name_of(info), dtype)
+    comparison = Comparison(name_of(info), dtype, backend)
     for sample in samples:
         arguments, options = sample.constructor_input.args, sample.constructor_input.kwargs
         factory = {"dtype": dtype} if name_of(info) == "LinearCrossEntropyLoss" else {}

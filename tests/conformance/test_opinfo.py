@@ -44,7 +44,7 @@ def test_every_operator_is_covered():
 def test_samples(op, dtype, backend):
     """Values and gradients of every sample are as near to the truth as PyTorch's own."""
     torch.manual_seed(0)
-    comparison = Comparison(name_of(op), dtype)
+    comparison = Comparison(name_of(op), dtype, backend)
     for sample in op.sample_inputs("cpu", dtype, requires_grad=True):
         arguments = (sample.input, *sample.args)
         options = sample.kwargs

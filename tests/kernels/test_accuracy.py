@@ -106,18 +106,3 @@ def test_a_bfloat16_loss_in_many_tiles_is_right():
     for budget in (1 << 21, 1 << 26):
         ours = luce.linear_cross_entropy(x, w, y, memory_budget=budget).item()
         assert abs(ours - truth) <= torch.finfo(torch.bfloat16).eps / 2 * truth
-
-
-def test_index_arithmetic_beyond_two_to_the_31():
-    """A tensor whose last elements lie beyond 2³¹ is read and written there."""
-    x = torch.zeros(1, 2, dtype=torch.float16).expand(2, 2).contiguous()
-    assert luce.softmax(x, 1).eq(0.5).all()
-    from luce.kernels.cpu.nll import _pick
-
-    x = torch.zeros(2**31 + 8, dtype=torch.float16)
-    x[-3] = -1.5
-    loss = torch.empty(1)
-    bits = x.view(torch.int16).numpy()
-    target = torch.tensor([2**31 + 5]).numpy()
-    _pick(bits, target, loss.double().numpy()[:0], loss.numpy(), 2**31 + 8, 1, -100)
-    assert loss.item() == 1.5

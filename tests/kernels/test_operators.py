@@ -11,6 +11,7 @@ P = torch.rand(4, 5)
 Y = torch.tensor([0, 1, 2, -100])
 C, S = torch.rand(5), torch.rand(4)
 F_, W, B = (torch.randn(s, requires_grad=True) for s in ((4, 3), (5, 3), (5,)))
+ONE, Q, R = torch.ones(()), torch.rand(5, 5), torch.rand(5)
 T, V = torch.randn(4, 2), torch.randn(5, 2)
 
 CASES = {
@@ -21,11 +22,35 @@ CASES = {
         (X, Y, C, None, "mean", -100, 0.1, 1.0, 0.0, True, True),
         (X, P, None, S, "none", -100, 0.0, 1.0, 0.1, False, False),
     ],
-    "cross_entropy_backward": [(S, None, P, Y, C, None, "none", -100, 0.1, 1.0, 0.0)],
+    "cross_entropy_backward": [
+        (S, None, P, Y, C, None, "none", -100, 0.1, 1.0, 0.0),
+        (ONE, S, P, Q[:4], None, S, "mean", -100, 0.0, 2.0, 0.1),
+    ],
     "nll_loss": [(X, Y, C, None, "mean", -100), (X, Y, None, S, "none", -100)],
-    "nll_loss_backward": [(S, P, Y, C, None, "none", -100)],
+    "nll_loss_backward": [(S, P, Y, C, None, "none", -100), (ONE, P, Y, C, S, "mean", -100)],
     "linear_cross_entropy": [
         (F_, W, B, Y, C, None, "mean", -100, 0.0, 1.0, 0.0, 0.0, 1 << 20, [True, True, True])
+    ],
+    "linear_cross_entropy_backward": [
+        (ONE, None, P, Q, None, Y, C, None, "mean", -100, 0.1, 2.0, 0.0, 0.0, 1 << 20, [True] * 3),
+        (
+            S,
+            S,
+            P,
+            Q,
+            R,
+            P @ Q.T,
+            None,
+            S,
+            "none",
+            -100,
+            0.0,
+            1.0,
+            0.1,
+            3.0,
+            99,
+            [True, True, False],
+        ),
     ],
     "linear_top_k": [(F_.detach(), W.detach(), None, 2, 1.0, 1 << 20)],
     "distillation_loss": [(X, P, Y, None, 2.0, 0.5, "mean", -100, True)],
@@ -43,3 +68,12 @@ def test_opcheck(name):
     luce.softmax(torch.zeros(1), 0)
     for arguments in CASES[name]:
         torch.library.opcheck(getattr(OPS, name).default, arguments)
+
+
+def test_every_operator_is_checked():
+    """No operator of Luce's is left out above, backward ones included."""
+    luce.softmax(torch.zeros(1), 0)
+    names = {
+        n.removeprefix("luce::") for n in torch._C._dispatch_get_all_op_names() if "luce::" in n
+    }
+    assert names == set(CASES)

@@ -32,6 +32,19 @@ def linear_cross_entropy(
     want_lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss over all positions, each computed by the kernel set on its own head."""
+    if linear_weight.ndim == 2:
+        result: tuple[Tensor, Tensor | None] = kernels.linear_cross_entropy(
+            input,
+            linear_weight,
+            linear_bias,
+            target,
+            weight,
+            sample_weight,
+            options,
+            memory_budget=memory_budget,
+            want_lse=want_lse,
+        )
+        return result
     N, (K, *inner, D) = len(input), linear_weight.shape
     # The positions' gradients add up in float32.
     features, linear_weight = wide(input), wide(linear_weight)

@@ -3,9 +3,9 @@
 A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice.
 ``dense_pass`` computes the logits of 64 rows, their softmax (or sigmoids) side by side in vector
 lanes, the loss and the gradient while those rows are in cache, so each row of X is read once; where
-rows are short, they are turned on their side, so that the logits' products run along 64 rows. Threads
-take chunks of rows, and the chunks' sums are added in order: any number of threads gives the same
-bits.
+rows are short, they are turned on their side, so that the logits' products run along 64 rows.
+Threads take chunks of rows, and the chunks' sums are added in order: any number of threads gives
+the same bits.
 """
 
 

@@ -102,7 +102,9 @@ def denominator(
 
 
 def reduced(loss: Tensor, share: float, reduction: str) -> Tensor:
-    """Return the sum or the mean of the examples' losses, in their dtype."""
+    """Return the examples' losses, their sum, or that over ``share``, in their dtype."""
+    if reduction == "none":
+        return loss
     total = torch.tensor(sum_of(array(loss)), dtype=torch.float64)
     return (total / share if reduction == "mean" else total).to(loss.dtype)
 
@@ -157,9 +159,7 @@ def _cross_entropy(
         )
     if sample_weight is not None:
         loss = loss * sample_weight
-    if reduction != "none":
-        loss = reduced(loss, share, reduction)
-    return loss.to(wide), lse, grad
+    return reduced(loss, share, reduction).to(wide), lse, grad
 
 
 @_cross_entropy.register_fake

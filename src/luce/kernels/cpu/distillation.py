@@ -1,7 +1,7 @@
-"""Distillation losses: the student's logits compared with the teacher's, row by row.
+"""Distillation loss: the student's logits compared with the teacher's, row by row.
 
 One kernel computes the soft and the hard part and the student's gradient while both rows are in
-cache. For two linear heads it runs over tiles of rows of both heads' logits.
+cache.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from torch import Tensor
 from luce.kernels import reference
 from luce.kernels.cpu.arithmetic import as_working, log, scratch, zero
 from luce.kernels.cpu.compile import kernel, sums
-from luce.kernels.cpu.cross_entropy import samples_of
+from luce.kernels.cpu.cross_entropy import reduced, samples_of
 from luce.kernels.cpu.differentiate import handed_out, through
-from luce.kernels.cpu.head import Head, Sums, add_products, logits
 from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
@@ -26,7 +25,7 @@ from luce.kernels.cpu.targets import survey
 from luce.kernels.cpu.threads import share
 from luce.kernels.options import DistillationOptions
 
-__all__ = ["distillation_loss", "linear_distillation_loss"]
+__all__ = ["count", "distillation_loss", "run", "scales"]
 
 
 @sums
@@ -104,7 +103,7 @@ def _distillation_rows(
             store(result, j, soft_s[j])
 
 
-def _rows(
+def run(
     z: Tensor,
     t: Tensor,
     target: Tensor | None,
@@ -123,23 +122,18 @@ def _rows(
     share(lambda a, b: _distillation_rows(*before, *options, a, b), N, size)
 
 
-def _counted(N: int, K: int, target: Tensor | None, o: DistillationOptions) -> float:
+def count(N: int, K: int, target: Tensor | None, o: DistillationOptions) -> float:
+    """Check the targets, and return how many examples count."""
     if target is None:
         return float(N)
     return survey(target, K, o.ignore_index, samples_of(None), samples_of(None))
 
 
-def _row_scale(N: int, counted: float, grad_loss: Tensor | None, reduction: str) -> Tensor:
+def scales(N: int, counted: float, grad_loss: Tensor | None, reduction: str) -> Tensor:
+    """Return what the gradient of each row's loss is multiplied by."""
     scale = (1 / counted if counted else 0.0) if reduction == "mean" else 1.0
     rows = torch.full((N,), scale, dtype=torch.float64)
     return rows if grad_loss is None else rows * grad_loss.double().reshape(-1)
-
-
-def _reduced(loss: Tensor, counted: float, reduction: str) -> Tensor:
-    if reduction == "none":
-        return loss
-    total = loss.sum(dtype=torch.float64)
-    return (total / counted if reduction == "mean" else total).to(loss.dtype)
 
 
 def distillation_loss(
@@ -174,12 +168,12 @@ def _distillation(
     N, K = student.shape
     loss = torch.zeros(N, dtype=torch.promote_types(student.dtype, torch.float32))
     grad = empty(student.shape, student.dtype) if want_grad else None
-    counted = _counted(N, K, target, o)
+    counted = count(N, K, target, o)
     if student.numel():
-        scale = _row_scale(N, counted, grad_loss, reduction)
+        scale = scales(N, counted, grad_loss, reduction)
         z, t = student.contiguous(), teacher.contiguous()
-        _rows(z, t, target, scale, loss, grad, o)
-    return _reduced(loss, counted, reduction), student.new_empty(0) if grad is None else grad
+        run(z, t, target, scale, loss, grad, o)
+    return reduced(loss, counted, reduction), student.new_empty(0) if grad is None else grad
 
 
 @_distillation.register_fake
@@ -230,120 +224,3 @@ def _gradients(ctx: Any, grad_loss: Tensor | None, _grad: Any) -> tuple[Tensor |
 
 
 _distillation.register_autograd(_gradients, setup_context=_remember)
-
-
-def linear_distillation_loss(
-    student: Tensor,
-    student_weight: Tensor,
-    student_bias: Tensor | None,
-    teacher: Tensor,
-    teacher_weight: Tensor,
-    teacher_bias: Tensor | None,
-    target: Tensor | None,
-    options: DistillationOptions,
-    *,
-    memory_budget: int,
-) -> Tensor:
-    """Return the distillation loss of two linear heads on their features."""
-    o = options
-    tracked = torch.is_grad_enabled() and o.reduction != "none"
-    trained = (student, student_weight, student_bias)
-    wants = [tracked and t is not None and t.requires_grad for t in trained]
-    numbers = (o.temperature, o.alpha, o.reduction, o.ignore_index, memory_budget)
-    given = (*trained, teacher, teacher_weight, teacher_bias, target, None)
-    loss: Tensor = _linear_distillation(*given, *numbers, wants)[0]
-    return loss
-
-
-@torch.library.custom_op("luce::linear_distillation_loss", mutates_args=(), device_types="cpu")
-def _linear_distillation(
-    student: Tensor,
-    student_weight: Tensor,
-    student_bias: Tensor | None,
-    teacher: Tensor,
-    teacher_weight: Tensor,
-    teacher_bias: Tensor | None,
-    target: Tensor | None,
-    grad_loss: Tensor | None,
-    temperature: float,
-    alpha: float,
-    reduction: str,
-    ignore_index: int,
-    budget: int,
-    wants: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    o = DistillationOptions(temperature, alpha, reduction, ignore_index)
-    N, K = len(student), len(student_weight)
-    wide = torch.promote_types(student.dtype, torch.float32)
-    s_head = Head(student_weight.contiguous(), student_bias, 0.0, budget)
-    t_head = Head(teacher_weight.contiguous(), teacher_bias, 0.0, budget)
-    counted = _counted(N, K, target, o)
-    scale = _row_scale(N, counted, grad_loss, reduction)
-    loss = torch.zeros(N, dtype=wide)
-    totals = Sums.wanted_of(student, student_weight, wants, wide)
-    R = max(1, min(N, budget // (2 * K * wide.itemsize)))
-    places = [empty((R * K,), wide) for _ in range(2)]
-    every = slice(0, K)
-    for start in range(0, N, R):
-        rows = slice(start, min(start + R, N))
-        x = student[rows].to(wide).contiguous()
-        z, _ = logits(x, s_head, every, places[0])
-        t, _ = logits(teacher[rows].to(wide), t_head, every, places[1])
-        goal = None if target is None else target[rows]
-        _rows(z, t, goal, scale[rows], loss[rows], z if totals.wanted else None, o)
-        if totals.wanted:
-            add_products(totals, z, x, s_head, rows, every)
-    gradients = totals.rounded(student, student_weight, student_bias)
-    return _reduced(loss, counted, reduction), *gradients
-
-
-@_linear_distillation.register_fake
-def _(
-    student: Tensor,
-    student_weight: Tensor,
-    student_bias: Tensor | None,
-    *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    reduction, wants = rest[-4], rest[-1]
-    wide = torch.promote_types(student.dtype, torch.float32)
-    loss = student.new_empty(len(student) if reduction == "none" else (), dtype=wide)
-    return loss, *Sums.fakes((student, student_weight, student_bias), wants)
-
-
-def _remember_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *numbers, ctx.budget, wants = inputs[8:]
-    ctx.options = DistillationOptions(*numbers)
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.gradients = [g.detach() for g in output[1:]] if any(wants) else None
-    ctx.save_for_backward(*inputs[:7])
-    ctx.set_materialize_grads(False)
-
-
-def _linear_gradients(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
-    o: DistillationOptions = ctx.options
-    needed = ctx.needs_input_grad[:7]
-    found: list[Tensor | None] = [None] * 7
-    if grad_loss is None:
-        pass
-    elif torch.is_grad_enabled() or any(needed[3:]):
-
-        def function(*tensors: Any) -> tuple[Tensor]:
-            x, w, b, t, tw, tb, y = tensors
-            loss = reference.linear_distillation_loss(
-                x, w, b, t, tw, tb, y, o, memory_budget=ctx.budget
-            )
-            return (loss,)
-
-        found = through(function, ctx.saved_tensors, needed, (grad_loss,))
-    elif ctx.gradients is not None:
-        found[:3] = handed_out(ctx, grad_loss)
-    elif any(needed[:3]):
-        numbers = (o.temperature, o.alpha, o.reduction, o.ignore_index, ctx.budget)
-        found[:3] = _linear_distillation(*ctx.saved_tensors, grad_loss, *numbers, list(needed[:3]))[
-            1:
-        ]
-    found[:3] = [g if need else None for g, need in zip(found[:3], needed[:3], strict=True)]
-    return *found, *[None] * 7
-
-
-_linear_distillation.register_autograd(_linear_gradients, setup_context=_remember_linear)

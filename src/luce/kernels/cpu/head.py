@@ -1,4 +1,4 @@
-"""A linear head in tiles: how large a tile is, its logits, and the gradients they add up to."""
+"""A linear head in tiles: how they are cut, their logits, and the gradients they add up to."""
 
 from __future__ import annotations
 
@@ -6,155 +6,266 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.threads import share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
-    from luce.kernels.options import LossOptions
-
-__all__ = ["Head", "Labels", "Sums", "add_products", "logits", "uncap"]
+__all__ = ["Gradients", "Head", "Plan", "Rows", "logits", "plan", "uncap"]
 
 # Fewer rows than this make poor matrix products; then the tile goes over the classes too.
 _ROWS_AT_LEAST = 64
 _ROWS_AT_MOST = 1024
+# Columns that are added up at a time: their sums stay in the first level of cache.
+_COLUMNS = 1024
+
+Wants = tuple[bool, bool, bool]
 
 
-@dataclass(frozen=True)
+class Rows:
+    """A matrix that is computed with some rows at a time, in a dtype that may be wider."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix.contiguous()
+        self._copy: Tensor | None = None
+
+    def take(self, part: slice, dtype: torch.dtype) -> Tensor:
+        """Return some rows in a dtype; a copy of them lasts until the next call."""
+        rows = self.matrix[part]
+        if rows.dtype == dtype:
+            return rows
+        if self._copy is None or len(self._copy) < len(rows):
+            self._copy = empty(rows.shape, dtype)
+        return self._copy[: len(rows)].copy_(rows)
+
+
 class Head:
-    """A linear head and how its logits are tiled.
+    """A linear head.
 
-    Attributes
+    Parameters
     ----------
     weight, bias
         (K, D) and (K,) or None.
     softcap
         See ``LossOptions``.
-    budget
-        Bytes that tiles and other scratch space may take.
     """
 
-    weight: Tensor
-    bias: Tensor | None
-    softcap: float
-    budget: int
+    def __init__(self, weight: Tensor, bias: Tensor | None, softcap: float = 0.0) -> None:
+        self.weight = Rows(weight)
+        self.bias = bias
+        self.softcap = softcap
 
-    def tile(self, rows: int) -> tuple[int, int]:
-        """Return how many rows and classes make a tile."""
-        K, D = self.weight.shape
-        wide = max(self.weight.dtype.itemsize, 4)
-        copies = 2 if self.softcap else 1
-        half = wide != self.weight.dtype.itemsize
-        # In float32 besides: features and their gradient, head and its gradient.
-        fixed, per_row = (2 * K * D * wide, 2 * D * wide) if half else (0, 0)
-        budget = self.budget * 5 // 8  # the rest is for what the BLAS library packs
-        fit = (budget - fixed) // (K * wide * copies + per_row)
-        if fit >= min(rows, _ROWS_AT_LEAST):
-            return max(1, min(rows, fit)), K
-        if half:  # gradients add up in float32
-            budget = max(budget // 4, budget - (K + rows) * D * wide)
-        square = math.isqrt(budget // (wide * copies))
-        R = max(1, min(rows, _ROWS_AT_MOST, square))
-        per_class = R * wide * copies + (2 * D * wide if half else 0)
-        C = (budget - R * per_row) // per_class
-        return R, max(1, min(K, C))
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many classes and features there are."""
+        K, D = self.weight.matrix.shape
+        return K, D
 
 
 @dataclass(frozen=True)
-class Labels:
-    """What the logits are compared with, row by row; arrays as kernels take them.
+class Plan:
+    """How rows × classes are cut into tiles.
 
     Attributes
     ----------
-    target
-        Class indices (N,) or probabilities (N, K).
-    weight
-        Class weights (K,) in the precision of the work, or None.
-    row_scale, lse_scale
-        What the gradients of each row's loss and log-sum-exp are multiplied by: float64 (N,).
+    rows, classes
+        How many of each there are.
+    tile_rows, tile_classes
+        How many of each make a tile.
+    passes
+        Ways to go over all tiles for the gradients: whether rows are the outer loop, and whether
+        the gradients of features, head and bias are added up. More than one where these would
+        need more memory than there is for sums.
     """
 
-    target: Tensor
-    weight: Tensor | None
-    row_scale: Tensor
-    lse_scale: Tensor | None
+    rows: int
+    classes: int
+    tile_rows: int
+    tile_classes: int
+    passes: tuple[tuple[bool, Wants], ...]
 
-    def rows(self, rows: slice) -> Labels:
-        """Return the labels of some rows."""
-        lse_scale = None if self.lse_scale is None else self.lse_scale[rows]
-        return Labels(self.target[rows], self.weight, self.row_scale[rows], lse_scale)
+    @property
+    def whole(self) -> bool:
+        """Whether a tile holds all classes."""
+        return self.tile_classes >= self.classes
 
-    def mixture(self, classes: slice, options: LossOptions, dtype: torch.dtype) -> Tensor:
-        """Return the coefficients w ((1 − ε) p + ε / K) of target probabilities p."""
-        smoothing, K = options.label_smoothing, self.target.shape[1]
-        mixed = self.target[:, classes].to(dtype) * (1 - smoothing) + smoothing / K
-        return mixed if self.weight is None else mixed.mul_(self.weight[classes])
-
-    def class_weights(self, ignored: NDArray[Any]) -> NDArray[Any]:
-        """Return the class weight of each row's target, 0 for those ignored."""
-        if self.weight is None:
-            return np.where(ignored, 0.0, 1.0)
-        weight = array(self.weight).astype(np.float64)
-        return np.where(ignored, 0.0, weight[np.where(ignored, 0, array(self.target))])
+    def tiles(self, *, rows_outer: bool = True) -> Iterator[tuple[slice, slice]]:
+        """Go over all tiles, as slices of rows and of classes."""
+        rows, classes = _cut(self.rows, self.tile_rows), _cut(self.classes, self.tile_classes)
+        if rows_outer:
+            return ((r, c) for r in rows for c in classes)
+        return ((r, c) for c in classes for r in rows)
 
 
-@dataclass
-class Sums:
-    """Gradients as they add up over tiles; None where they are not wanted."""
+def _cut(length: int, step: int) -> list[slice]:
+    return [slice(a, min(a + step, length)) for a in range(0, length, step)] or [slice(0, 0)]
 
-    x: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
 
-    @classmethod
-    def wanted_of(
-        cls, x: Tensor, weight: Tensor, wants: Sequence[bool], dtype: torch.dtype
-    ) -> Sums:
-        """Return sums for what is wanted; the first tile overwrites what is in them."""
-        start = empty if len(x) else torch.zeros
-        return cls(
-            start(x.shape, dtype=dtype) if wants[0] else None,
-            start(weight.shape, dtype=dtype) if wants[1] else None,
-            torch.zeros(len(weight), dtype=torch.float64) if wants[2] else None,
+def plan(
+    rows: int,
+    heads: Sequence[Head],
+    wants: Sequence[bool],
+    budget: int,
+    copies: int,
+) -> Plan:
+    """Return tiles for which all that is held besides results fits into the budget.
+
+    Parameters
+    ----------
+    rows
+        How many rows of features there are.
+    heads
+        The heads that a tile has logits of; gradients are those of the first.
+    wants
+        Whether the gradients of features, weight and bias are wanted.
+    budget
+        In bytes. A tile has at least one row and one class, however small it is.
+    copies
+        How many arrays of the tile's size are held at a time.
+    """
+    N, (K, D) = rows, heads[0].shape
+    dtype = heads[0].weight.matrix.dtype
+    widths = [head.shape[1] for head in heads]
+    wide = max(dtype.itemsize, 4)
+    half = wide != dtype.itemsize
+    want_x, want_w, want_b = wants
+    # Half precision: tiles of features and head, and their gradients' sums, in float32.
+    of_row = wide * (sum(widths) + D * want_x) if half else 0
+    of_class = wide * (sum(widths) + D * want_w) if half else 0
+    budget = budget * 5 // 8 - 8 * K * want_b  # the rest is for what the BLAS library packs
+    everything = (bool(want_x), bool(want_w), bool(want_b))
+    fit = (budget - K * of_class) // max(1, K * wide * copies + of_row)
+    if fit >= max(1, min(N, _ROWS_AT_LEAST)):
+        return Plan(N, K, max(1, min(N, fit)), max(1, K), ((True, everything),))
+    passes: tuple[tuple[bool, Wants], ...] = ((True, everything),)
+    if half and want_x and want_w and N * D * wide > budget // 4:
+        passes = ((True, (True, False, False)), (False, (False, True, everything[2])))
+    elif half and want_w:
+        passes = ((False, everything),)
+        budget -= N * D * wide * want_x
+    elif dtype == torch.float32 and want_x:
+        of_row = 12 * D  # a product, and the float64 that it is added to
+    R = min(N, _ROWS_AT_MOST, math.isqrt(max(1, budget) // (wide * copies)))
+    R = max(1, min(R, budget // max(1, 4 * of_row)) if of_row else R)
+    C = (budget - R * of_row) // (R * wide * copies + of_class)
+    return Plan(N, K, R, max(1, min(K, C)), passes)
+
+
+class Gradients:
+    """The gradients of features, weight and bias as they add up over tiles.
+
+    A sum is complete, and rounded to its dtype, with its last tile. So where rows are the outer
+    loop, half precision needs a float32 sum of one tile of rows, and where classes are, of one
+    tile of classes.
+    """
+
+    def __init__(self, x: Tensor, head: Head, wants: Wants, plan: Plan) -> None:
+        self._plan = plan
+        wide = torch.promote_types(x.dtype, torch.float32)
+        # What adds up over tiles of classes does so in float64, as a row's sums do.
+        over_classes = wide if plan.whole or wide != x.dtype else torch.float64
+        outer = {want: rows_outer for rows_outer, wanted in plan.passes for want in _names(wanted)}
+        N, K, R, C = plan.rows, plan.classes, plan.tile_rows, plan.tile_classes
+        self.x = _Sum(x, over_classes, R if outer.get("x") else N) if wants[0] else None
+        at_once = K if outer.get("weight") else C
+        self.weight = _Sum(head.weight.matrix, wide, at_once) if wants[1] else None
+        self.bias = torch.zeros(K, dtype=torch.float64) if wants[2] else None
+        self._like = (x, head.bias)
+
+    def add(
+        self, g: Tensor, x: Tensor, head: Head, rows: slice, classes: slice, wants: Wants
+    ) -> None:
+        """Add a tile's part: dX += G W, dW += Gᵀ X, db += Gᵀ 1.
+
+        ``g`` is the gradient of its logits, and ``x`` are its features, of the same dtype.
+        """
+        N, K = self._plan.rows, self._plan.classes
+        if self.x is not None and wants[0]:
+            w = head.weight.take(classes, g.dtype)
+            self.x.add(rows, g, w, first=classes.start == 0, last=classes.stop == K)
+        if self.weight is not None and wants[1]:
+            self.weight.add(classes, g.t(), x, first=rows.start == 0, last=rows.stop == N)
+        if self.bias is not None and wants[2]:
+            C = g.shape[1]
+            before = (array(g), C, self.bias[classes].numpy())
+            units = -(-C // _COLUMNS)
+            share(lambda a, b: _add_columns(*before, a, b), units, len(g) * _COLUMNS * g.itemsize)
+
+    def results(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients in the dtypes of what they belong to; empty where not wanted."""
+        x, bias = self._like
+        return (
+            x.new_empty(0) if self.x is None else self.x.result,
+            x.new_empty(0) if self.weight is None else self.weight.result,
+            x.new_empty(0) if self.bias is None or bias is None else self.bias.to(bias.dtype),
         )
 
     @staticmethod
     def fakes(
         like: tuple[Tensor, Tensor, Tensor | None], wants: Sequence[bool]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what ``rounded`` does, for shapes alone."""
+        """Return what ``results`` does, for shapes alone."""
         x, weight, bias = (
             t.new_empty(t.shape) if want and t is not None else like[0].new_empty(0)
             for t, want in zip(like, wants, strict=True)
         )
         return x, weight, bias
 
-    def rounded(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the sums in the dtypes of what they belong to; empty where not wanted."""
-        pairs = ((self.x, x), (self.weight, weight), (self.bias, bias))
-        first, second, third = (
-            x.new_empty(0) if g is None or t is None else g.to(t.dtype) for g, t in pairs
-        )
-        return first, second, third
 
-    @property
-    def wanted(self) -> bool:
-        """Whether there is any gradient to compute."""
-        return not (self.x is None and self.weight is None and self.bias is None)
+def _names(wants: Wants) -> list[str]:
+    return [n for n, want in zip(("x", "weight", "bias"), wants, strict=True) if want]
+
+
+class _Sum:
+    """Products that add up to a matrix, ``at_once`` of its rows at a time.
+
+    They do so in ``dtype``, and are rounded to that of ``like`` when the last is there.
+    """
+
+    def __init__(self, like: Tensor, dtype: torch.dtype, at_once: int) -> None:
+        self.result = empty(like.shape, like.dtype)
+        self._all = at_once >= len(like)
+        self._sum = self.result
+        if dtype != like.dtype:
+            self._sum = empty((min(at_once, len(like)), like.shape[1]), dtype)
+
+    def add(self, part: slice, a: Tensor, b: Tensor, *, first: bool, last: bool) -> None:
+        """Add a @ b to some rows; what was there before the first is overwritten."""
+        whole = self._all or self._sum is self.result
+        place = self._sum[part] if whole else self._sum[: part.stop - part.start]
+        if place.dtype == a.dtype:
+            torch.addmm(place, a, b, beta=0 if first else 1, out=place)
+        elif first:
+            place.copy_(torch.mm(a, b))
+        else:
+            place.add_(torch.mm(a, b))
+        if last and self._sum is not self.result:
+            self.result[part] = place
+
+
+@kernel
+def _add_columns(g: Any, C: int, sums: Any, start: int, stop: int) -> None:
+    """Add the sums of columns to float64 ``sums``, some columns at a time."""
+    for unit in range(start, stop):
+        place = sums[unit * _COLUMNS : (unit + 1) * _COLUMNS]
+        for a in range(unit * _COLUMNS, g.size, C):
+            row = g[a : a + place.size]
+            for j in range(place.size):
+                place[j] += row[j]
 
 
 def logits(x: Tensor, head: Head, classes: slice, place: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return a tile of logits, and its tanh(z / softcap) if it has a cap."""
-    w = head.weight[classes].to(x.dtype)
+    """Return a tile of logits, and its tanh(z / softcap) if it has a cap.
+
+    ``place`` is memory for it, twice its size with a cap.
+    """
+    w = head.weight.take(classes, x.dtype)
     z = place[: len(x) * len(w)].view(len(x), len(w))
     if head.bias is None:
         torch.mm(x, w.t(), out=z)
@@ -171,15 +282,3 @@ def uncap(g: Tensor, tanh: Tensor | None) -> None:
     """Turn the gradient of capped logits into that of the logits, in place."""
     if tanh is not None:
         g.mul_(tanh.square_().neg_().add_(1))
-
-
-def add_products(sums: Sums, g: Tensor, x: Tensor, head: Head, rows: slice, classes: slice) -> None:
-    """Add a tile's part: dX += G W, dW += Gᵀ X, db += Gᵀ 1."""
-    if sums.x is not None:
-        w = head.weight[classes].to(g.dtype)
-        torch.addmm(sums.x[rows], g, w, beta=int(classes.start > 0), out=sums.x[rows])
-    if sums.weight is not None:
-        part = sums.weight[classes]
-        torch.addmm(part, g.t(), x, beta=int(rows.start > 0), out=part)
-    if sums.bias is not None:
-        sums.bias[classes] += torch.mv(g.t(), g.new_ones(len(g)))

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from luce.kernels import reference
-from luce.kernels.cpu.cross_entropy import denominator, samples_of
+from luce.kernels.cpu.cross_entropy import denominator, reduced, samples_of
 from luce.kernels.cpu.differentiate import handed_out, through
-from luce.kernels.cpu.head import Head, Labels, Sums, logits
+from luce.kernels.cpu.head import Gradients, Head, logits, plan
 from luce.kernels.cpu.layout import Layout, array, working_scalar
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.rows import LSE, softmax_rows
-from luce.kernels.cpu.sweep import sweep
+from luce.kernels.cpu.sweep import Labels
+from luce.kernels.cpu.sweep import cross_entropy as over_tiles
 from luce.kernels.cpu.tiles import softmax_tiles
 from luce.kernels.options import LossOptions
 
@@ -67,12 +68,12 @@ def _sweep(
     options: LossOptions,
     budget: int,
     wants: list[bool],
-) -> tuple[Tensor, Tensor, Sums]:
+) -> tuple[Tensor, Tensor, Gradients]:
     wide = torch.promote_types(x.dtype, torch.float32)
     class_weight = None if weight is None else weight.to(wide).contiguous()
-    head = Head(linear_weight.contiguous(), linear_bias, options.softcap, budget)
+    head = Head(linear_weight, linear_bias, options.softcap)
     labels = Labels(target.contiguous(), class_weight, row_scale, lse_scale)
-    return sweep(x.contiguous(), head, labels, options, wants)
+    return over_tiles(x, head, labels, options, wants, budget)
 
 
 @torch.library.custom_op("luce::linear_cross_entropy", mutates_args=(), device_types="cpu")
@@ -100,15 +101,12 @@ def _linear_cross_entropy(
     row_scale = torch.full((N,), scale, dtype=torch.float64)
     if sample_weight is not None:
         row_scale *= sample_weight
-    loss, lse, sums = _sweep(
+    loss, lse, gradients = _sweep(
         x, linear_weight, linear_bias, target, weight, row_scale, None, options, budget, wants
     )
     if sample_weight is not None:
         loss = loss * sample_weight
-    if reduction != "none":
-        total = loss.sum(dtype=torch.float64)
-        loss = (total / share if reduction == "mean" else total).to(lse.dtype)
-    return loss, lse, *sums.rounded(x, linear_weight, linear_bias)
+    return reduced(loss, share, reduction).to(lse.dtype), lse, *gradients.results()
 
 
 @_linear_cross_entropy.register_fake
@@ -130,7 +128,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     wide = torch.promote_types(x.dtype, torch.float32)
     loss = x.new_empty(len(x) if reduction == "none" else (), dtype=wide)
-    gradients = Sums.fakes((x, linear_weight, linear_bias), wants)
+    gradients = Gradients.fakes((x, linear_weight, linear_bias), wants)
     return loss, x.new_empty(len(x), dtype=wide), *gradients
 
 
@@ -165,10 +163,10 @@ def _backward(
         if sample_weight is not None:
             row_scale *= sample_weight
     lse_scale = None if grad_lse is None else grad_lse.double().contiguous()
-    _, _, sums = _sweep(
+    _, _, gradients = _sweep(
         x, linear_weight, linear_bias, target, weight, row_scale, lse_scale, options, budget, wants
     )
-    return sums.rounded(x, linear_weight, linear_bias)
+    return gradients.results()
 
 
 @_backward.register_fake
@@ -180,7 +178,7 @@ def _(
     linear_bias: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return Sums.fakes((x, linear_weight, linear_bias), rest[-1])
+    return Gradients.fakes((x, linear_weight, linear_bias), rest[-1])
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -245,32 +243,27 @@ def _linear_top_k(
     budget: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     N, wide = len(x), torch.promote_types(x.dtype, torch.float32)
-    head = Head(linear_weight.contiguous(), linear_bias, 0.0, budget)
-    K = len(linear_weight)
-    R, C = head.tile(N)
-    place = empty((R * C,), wide)
+    head = Head(linear_weight, linear_bias)
+    tiles = plan(N, [head], (False, False, False), budget, 1)
+    place = empty((tiles.tile_rows * tiles.tile_classes,), wide)
     lse = torch.full((N,), -torch.inf, dtype=torch.float64)
     best = torch.full((N, k), -torch.inf, dtype=wide)
     indices = torch.zeros((N, k), dtype=torch.int64)
     inverse = working_scalar(1 / temperature, wide)
-    for start in range(0, N, R):
-        rows = slice(start, min(start + R, N))
-        part = x[rows].to(wide)
-        for first in range(0, K, C):
-            classes = slice(first, min(first + C, K))
-            z, _ = logits(part, head, classes, place)
-            here = torch.empty(len(z), dtype=torch.float64)
-            layout = Layout(z, 1)
-            layout.run(softmax_rows, softmax_tiles, (array(z), array(z), array(here)), inverse, LSE)
-            lse[rows] = torch.logaddexp(lse[rows], here)
-            values, places = z.topk(min(k, z.shape[1]), dim=1)
-            if first:
-                values = torch.cat((best[rows], values), 1)
-                places = torch.cat((indices[rows], places + first), 1)
-                values, chosen = values.topk(min(k, values.shape[1]), dim=1)
-                places = places.gather(1, chosen)
-            best[rows, : values.shape[1]] = values
-            indices[rows, : values.shape[1]] = places
+    for rows, classes in tiles.tiles() if N else ():
+        z, _ = logits(x[rows].to(wide), head, classes, place)
+        here = torch.empty(len(z), dtype=torch.float64)
+        layout = Layout(z, 1)
+        layout.run(softmax_rows, softmax_tiles, (array(z), array(z), array(here)), inverse, LSE)
+        lse[rows] = torch.logaddexp(lse[rows], here)
+        values, places = z.topk(min(k, z.shape[1]), dim=1)
+        if classes.start:
+            values = torch.cat((best[rows], values), 1)
+            places = torch.cat((indices[rows], places + classes.start), 1)
+            values, chosen = values.topk(min(k, values.shape[1]), dim=1)
+            places = places.gather(1, chosen)
+        best[rows, : values.shape[1]] = values
+        indices[rows, : values.shape[1]] = places
     probabilities = (best.double() / temperature - lse.unsqueeze(1)).exp()
     return probabilities.to(x.dtype), lse.to(wide), indices
 

@@ -81,9 +81,7 @@ def _nll_loss(
     _pick(array(x.contiguous()), array(target), w, array(loss), K, _span(x), ignore_index)
     if sample_weight is not None:
         loss = loss * sample_weight
-    if reduction != "none":
-        loss = reduced(loss, share, reduction)
-    return loss.to(wide)
+    return reduced(loss, share, reduction).to(wide)
 
 
 @_nll_loss.register_fake

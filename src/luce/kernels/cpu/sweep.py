@@ -1,23 +1,25 @@
-"""Cross-entropy of a linear head without its logits: tiles of logits within a byte budget.
+"""Losses of linear heads without their logits: tiles of logits within a byte budget.
 
 While a useful number of rows of logits fits into the budget, the work goes over tiles of rows:
-three matrix products and one pass of the cross-entropy kernel each. When one row is itself large,
-the tile is rows × a part of the classes: the log-sum-exp is merged online, and each tile is
-computed again for its gradient, which makes four products.
+three matrix products and one pass of a kernel each. When one row is itself large, the tile is
+rows × a part of the classes: what the loss needs of a row is merged over its tiles, and each tile
+is computed again for its gradient, which makes four products (five where neither gradient of half
+precision has room to add up in float32 as a whole).
 
 Half precision is multiplied, and its gradients are added up, in float32.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from luce.kernels.cpu.cross_entropy import run
-from luce.kernels.cpu.head import Head, Labels, Sums, add_products, logits, uncap
+from luce.kernels.cpu.head import Gradients, Head, Plan, Rows, logits, plan, uncap
 from luce.kernels.cpu.layout import array, working_scalar
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.online import gradient_rows, merge_rows
@@ -30,162 +32,222 @@ if TYPE_CHECKING:
 
     from luce.kernels.options import LossOptions
 
-__all__ = ["sweep"]
+__all__ = ["Labels", "Loss", "cross_entropy", "over_tiles"]
 
 
-def sweep(
-    x: Tensor,
-    head: Head,
-    labels: Labels,
-    options: LossOptions,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Sums]:
-    """Return each row's loss (unweighted) and log-sum-exp, and the gradients that are wanted.
+class Loss(Protocol):
+    """A loss of the logits of linear heads, as ``over_tiles`` goes over them."""
+
+    def whole(self, rows: slice, x: Tensor, *, want_grad: bool) -> Tensor:
+        """Compute the loss of some rows, and return its gradient in their logits."""
+
+    def merge(self, rows: slice, classes: slice, x: Tensor) -> None:
+        """Take a tile of logits into what is kept of each row."""
+
+    def finish(self) -> None:
+        """Compute the loss of all rows from what was kept."""
+
+    def gradient(self, rows: slice, classes: slice, x: Tensor) -> Tensor:
+        """Return the gradient in a tile of logits, which is computed again."""
+
+
+def over_tiles(loss: Loss, x: Tensor, head: Head, plan: Plan, wants: Sequence[bool]) -> Gradients:
+    """Compute a loss tile by tile; return the gradients that are wanted.
 
     Parameters
     ----------
+    loss
+        What is computed of logits.
     x
-        (N, D), contiguous, as is the head's weight.
-    wanted
-        Whether the gradients of x, weight and bias are.
+        (N, D).
+    head
+        The head whose gradients are wanted.
+    plan
+        The tiles.
+    wants
+        Whether the gradients of x, weight and bias are wanted.
     """
-    N, K = len(x), len(head.weight)
     wide = torch.promote_types(x.dtype, torch.float32)
-    loss, lse = torch.zeros(N, dtype=wide), torch.empty(N, dtype=wide)
-    R, C = head.tile(N)
-    sums = Sums.wanted_of(x, head.weight, wanted, wide)
-    copies = 2 if head.softcap else 1
-    place = empty((R * C * copies,), wide)
-    for start in range(0, N, R):
-        rows = slice(start, min(start + R, N))
-        part = x[rows].to(wide)
-        step = _all_classes if C >= K else _class_tiles
-        step(part, head, labels.rows(rows), options, sums, place, (loss, lse), rows, C)
-    return loss, lse, sums
+    all_wanted = (bool(wants[0]), bool(wants[1]), bool(wants[2]))
+    gradients = Gradients(x, head, all_wanted, plan)
+    features = Rows(x)
+    if plan.whole:
+        for rows, classes in plan.tiles():
+            part = features.take(rows, wide)
+            g = loss.whole(rows, part, want_grad=any(wants))
+            if any(wants):
+                gradients.add(g, part, head, rows, classes, all_wanted)
+        return gradients
+    for rows, classes in plan.tiles():
+        loss.merge(rows, classes, features.take(rows, wide))
+    loss.finish()
+    for rows_outer, wanted in plan.passes if any(wants) else ():
+        for rows, classes in plan.tiles(rows_outer=rows_outer):
+            part = features.take(rows, wide)
+            g = loss.gradient(rows, classes, part)
+            gradients.add(g, part, head, rows, classes, wanted)
+    return gradients
 
 
-def _all_classes(
+@dataclass(frozen=True)
+class Labels:
+    """What logits are compared with, row by row.
+
+    Attributes
+    ----------
+    target
+        Class indices (N,) or probabilities (N, K).
+    weight
+        Class weights (K,) in the precision of the work, or None.
+    row_scale, lse_scale
+        What the gradients of each row's loss and log-sum-exp are multiplied by: float64 (N,).
+    """
+
+    target: Tensor
+    weight: Tensor | None
+    row_scale: Tensor
+    lse_scale: Tensor | None
+
+    @property
+    def soft(self) -> bool:
+        """Whether the targets are probabilities."""
+        return self.target.is_floating_point()
+
+    def mixture(
+        self, rows: slice, classes: slice, options: LossOptions, dtype: torch.dtype
+    ) -> Tensor:
+        """Return the coefficients w ((1 − ε) p + ε / K) of target probabilities p."""
+        smoothing, K = options.label_smoothing, self.target.shape[1]
+        part = self.target[rows, classes]
+        mixed = empty(part.shape, dtype).copy_(part).mul_(1 - smoothing).add_(smoothing / K)
+        return mixed if self.weight is None else mixed.mul_(self.weight[classes])
+
+    def class_weights(self, ignored: NDArray[Any]) -> NDArray[Any]:
+        """Return the class weight of each row's target, 0 for those ignored."""
+        if self.weight is None:
+            return np.where(ignored, 0.0, 1.0)
+        weight = array(self.weight).astype(np.float64)
+        return np.where(ignored, 0.0, weight[np.where(ignored, 0, array(self.target))])
+
+
+def cross_entropy(
     x: Tensor,
     head: Head,
     labels: Labels,
     options: LossOptions,
-    sums: Sums,
-    place: Tensor,
-    results: tuple[Tensor, Tensor],
-    rows: slice,
-    _tile: int,
-) -> None:
-    """Go over a tile of rows with all classes; the gradient is left in the logits' place."""
-    classes = slice(0, len(head.weight))
-    z, tanh = logits(x, head, classes, place)
-    run(
-        z,
-        labels.target,
-        labels.weight,
-        array(labels.row_scale),
-        array(labels.lse_scale),
-        results[0][rows],
-        results[1][rows],
-        z if sums.wanted else None,
-        options,
-        1.0,
-    )
-    if sums.wanted:
+    wants: Sequence[bool],
+    budget: int,
+) -> tuple[Tensor, Tensor, Gradients]:
+    """Return each row's loss (unweighted) and log-sum-exp, and the gradients that are wanted."""
+    copies = 1 + bool(head.softcap) + labels.soft
+    tiles = plan(len(x), [head], wants, budget, copies)
+    loss = _CrossEntropy(x.dtype, head, labels, options, tiles)
+    gradients = over_tiles(loss, x, head, tiles, wants)
+    return loss.loss, loss.lse, gradients
+
+
+class _CrossEntropy:
+    """Cross-entropy of one head's logits."""
+
+    def __init__(
+        self, dtype: torch.dtype, head: Head, labels: Labels, options: LossOptions, plan: Plan
+    ) -> None:
+        N, wide = plan.rows, torch.promote_types(dtype, torch.float32)
+        self.loss = torch.zeros(N, dtype=wide)
+        self.lse = torch.full((N,), -torch.inf, dtype=wide)
+        self._head, self._labels, self._options = head, labels, options
+        copies = 2 if head.softcap else 1
+        self._place = empty((plan.tile_rows * plan.tile_classes * copies,), wide)
+        self._inverse = working_scalar(1 / options.temperature, wide)
+        working = np.float64 if wide == torch.float64 else np.float32
+        # What merge_rows keeps of each row.
+        self._top, self._origin, self._at_target = np.zeros((3, N), working)
+        self._exps, self._below, self._mass = np.zeros((3, N))
+        self._factors: tuple[NDArray[Any], ...] = ()
+
+    def whole(self, rows: slice, x: Tensor, *, want_grad: bool) -> Tensor:
+        z, tanh = logits(x, self._head, slice(0, self._head.shape[0]), self._place)
+        if not z.numel():
+            return z
+        labels = self._labels
+        lse_scale = None if labels.lse_scale is None else labels.lse_scale[rows]
+        run(
+            z,
+            labels.target[rows],
+            labels.weight,
+            array(labels.row_scale[rows]),
+            array(lse_scale),
+            self.loss[rows],
+            self.lse[rows],
+            z if want_grad else None,
+            self._options,
+            1.0,
+        )
+        if want_grad:
+            uncap(z, tanh)
+        return z
+
+    def merge(self, rows: slice, classes: slice, x: Tensor) -> None:
+        z, _ = logits(x, self._head, classes, self._place)
+        kept = (self._top, self._exps, self._origin, self._at_target, self._below, self._mass)
+        self._go(merge_rows, z, rows, classes, *kept)
+
+    def gradient(self, rows: slice, classes: slice, x: Tensor) -> Tensor:
+        z, tanh = logits(x, self._head, classes, self._place)
+        self._go(gradient_rows, z, rows, classes, self._top, *self._factors)
         uncap(z, tanh)
-        add_products(sums, z, x, head, rows, classes)
+        return z
 
-
-def _class_tiles(
-    x: Tensor,
-    head: Head,
-    labels: Labels,
-    options: LossOptions,
-    sums: Sums,
-    place: Tensor,
-    results: tuple[Tensor, Tensor],
-    rows: slice,
-    tile: int,
-) -> None:
-    """Go over the classes twice: once for the log-sum-exps, once more for the gradients."""
-    soft = labels.target.is_floating_point()
-    seen = _Seen(len(x), x.dtype)
-    state = (seen.top, seen.exps, seen.origin, seen.at_target, seen.below, seen.mass)
-    K = len(head.weight)
-    tiles = [slice(a, min(a + tile, K)) for a in range(0, K, tile)]
-    inverse = working_scalar(1 / options.temperature, x.dtype)
-    target = array(labels.target)[:0].astype(np.int64) if soft else array(labels.target)
-
-    def go(kernel: Any, z: Tensor, classes: slice, *values: Any) -> None:
-        """Run a kernel over a tile of logits."""
-        weight = array(place[:0] if labels.weight is None else labels.weight[classes])
-        goal = array(labels.mixture(classes, options, x.dtype) if soft else place[:0])
+    def _go(self, kernel: Any, z: Tensor, rows: slice, classes: slice, *values: Any) -> None:
+        """Run a kernel over a tile of logits and its rows of ``values``."""
+        labels, options = self._labels, self._options
+        weight = array(z[:0] if labels.weight is None else labels.weight[classes])
+        if labels.soft:
+            goal = array(labels.mixture(rows, classes, options, z.dtype))
+            target = np.empty(0, np.int64)
+        else:
+            goal, target = array(z[:0]), array(labels.target[rows])
         C = z.shape[1]
-        before = (array(z), classes.start, C, target, goal, weight, *values, inverse)
+        values = tuple(v[rows] for v in values)
+        before = (array(z), classes.start, C, target, goal, weight, *values, self._inverse)
         spread = options.label_smoothing != 0
         share(lambda a, b: kernel(*before, spread, a, b), len(z), C * z.dtype.itemsize)
 
-    for classes in tiles:
-        z, _ = logits(x, head, classes, place)
-        go(merge_rows, z, classes, *state)
-    loss, lse, (factor, pull, level) = _finish(seen, labels, options, K)
-    results[0][rows] = torch.from_numpy(loss)
-    results[1][rows] = torch.from_numpy(lse)
-    if not sums.wanted:
-        return
-    for classes in tiles:
-        z, tanh = logits(x, head, classes, place)
-        go(gradient_rows, z, classes, seen.top, factor, pull, level)
-        uncap(z, tanh)
-        add_products(sums, z, x, head, rows, classes)
-
-
-class _Seen:
-    """What ``merge_rows`` keeps of each row."""
-
-    def __init__(self, rows: int, dtype: torch.dtype) -> None:
-        working = np.float64 if dtype == torch.float64 else np.float32
-        self.top: NDArray[Any] = np.zeros(rows, working)
-        self.origin: NDArray[Any] = np.zeros(rows, working)
-        self.at_target: NDArray[Any] = np.zeros(rows, working)
-        self.exps: NDArray[Any] = np.zeros(rows)
-        self.below: NDArray[Any] = np.zeros(rows)
-        self.mass: NDArray[Any] = np.zeros(rows)
-
-
-def _finish(
-    seen: _Seen, labels: Labels, options: LossOptions, K: int
-) -> tuple[NDArray[Any], NDArray[Any], tuple[NDArray[Any], ...]]:
-    """Return loss, log-sum-exp, and what ``gradient_rows`` multiplies and subtracts."""
-    T, smoothing = options.temperature, options.label_smoothing
-    top: NDArray[Any] = seen.top.astype(np.float64)
-    push: Any
-    level: Any
-    mass: Any
-    with np.errstate(all="ignore"):
-        log_total = np.where(seen.exps > 0, np.log(seen.exps), np.nan)
-        lse = np.where(np.isinf(top), top, top / T + log_total)
-        below = seen.below
-        if labels.target.is_floating_point():
-            ignored, pull, level = np.zeros(len(top), bool), np.zeros(len(top)), 1.0
-            mass = seen.mass
-            push = mass
-            value = below + mass * (top - seen.origin) / T + mass * log_total
-        else:
-            target = array(labels.target)
-            ignored = target == options.ignore_index
-            pull = (1 - smoothing) * labels.class_weights(ignored)
-            log_p = (seen.at_target - seen.top) / seen.top.dtype.type(T)
-            value = -pull * (log_p - log_total.astype(seen.top.dtype))
-            level = smoothing / K
-            push = pull
-            if smoothing:
-                mass = float(K) if labels.weight is None else float(labels.weight.double().sum())
-                value = value + level * (below + mass * ((top - seen.origin) / T + log_total))
-                push = pull + level * mass
-        if options.z_loss:
-            value = value + options.z_loss * lse**2
-            push = push + 2 * options.z_loss * lse
-        rate = np.where(ignored, 0.0, array(labels.row_scale)) / T
-        u = np.zeros(len(top)) if labels.lse_scale is None else array(labels.lse_scale) / T
-        factor = np.where((rate == 0) & (u == 0), 0.0, (rate * push + u) / seen.exps)
-    return np.where(ignored, 0.0, value), lse, (factor, rate * pull, rate * level)
+    def finish(self) -> None:
+        """Compute loss and log-sum-exp, and what ``gradient_rows`` multiplies and subtracts."""
+        labels, options, K = self._labels, self._options, self._head.shape[0]
+        T, smoothing = options.temperature, options.label_smoothing
+        working: Any = self._top.dtype.type
+        top: NDArray[Any] = self._top.astype(np.float64)
+        push: Any
+        level: Any
+        mass: Any
+        with np.errstate(all="ignore"):
+            log_total = np.where(self._exps > 0, np.log(self._exps), np.nan)
+            lse = np.where(np.isinf(top), top, top / T + log_total)
+            if labels.soft:
+                ignored, pull, level = np.zeros(len(top), bool), np.zeros(len(top)), 1.0
+                mass = self._mass
+                push = mass
+                value = self._below + mass * (top - self._origin) / T + mass * log_total
+            else:
+                ignored = array(labels.target) == options.ignore_index
+                pull = (1 - smoothing) * labels.class_weights(ignored)
+                log_p = (self._at_target - self._top) / working(T)
+                value = -pull * (log_p - log_total.astype(working))
+                level = smoothing / K
+                push = pull
+                if smoothing:
+                    mass = K if labels.weight is None else float(labels.weight.double().sum())
+                    below = self._below + mass * ((top - self._origin) / T + log_total)
+                    value = value + level * below
+                    push = pull + level * mass
+            if options.z_loss:
+                value = value + options.z_loss * lse**2
+                push = push + 2 * options.z_loss * lse
+            rate = np.where(ignored, 0.0, array(labels.row_scale)) / T
+            u = 0.0 if labels.lse_scale is None else array(labels.lse_scale) / T
+            factor = np.where((rate == 0) & (u == 0), 0.0, (rate * push + u) / self._exps)
+        self.loss.copy_(torch.from_numpy(np.where(ignored, 0.0, value)))
+        self.lse.copy_(torch.from_numpy(lse))
+        self._factors = (factor, rate * pull, rate * level)
