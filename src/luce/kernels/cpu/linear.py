@@ -244,7 +244,7 @@ def _linear_top_k(
 ) -> tuple[Tensor, Tensor, Tensor]:
     N, wide = len(x), torch.promote_types(x.dtype, torch.float32)
     head = Head(linear_weight, linear_bias)
-    tiles = plan(N, [head], (False, False, False), budget, 1)
+    tiles = plan(N, [head], (False, False, False), budget, 1, wide)
     place = empty((tiles.tile_rows * tiles.tile_classes,), wide)
     lse = torch.full((N,), -torch.inf, dtype=torch.float64)
     best = torch.full((N, k), -torch.inf, dtype=wide)

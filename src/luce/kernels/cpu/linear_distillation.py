@@ -178,6 +178,7 @@ class _Distillation:
         options: DistillationOptions,
     ) -> None:
         N, wide = len(teacher), torch.promote_types(teacher.dtype, torch.float32)
+        self.dtype = wide
         self.loss = torch.zeros(N, dtype=wide)
         self._heads, self._teacher = (head, teacher_head), Rows(teacher)
         self._target, self._row_scale, self._options = target, row_scale, options
@@ -192,7 +193,7 @@ class _Distillation:
 
     def over_tiles(self, x: Tensor, wants: Sequence[bool], budget: int) -> Gradients:
         """Compute the loss of the student's features, and the gradients that are wanted."""
-        tiles = plan(len(x), self._heads, wants, budget, copies=2)
+        tiles = plan(len(x), self._heads, wants, budget, 2, self.dtype)
         size = tiles.tile_rows * tiles.tile_classes
         self._places = (empty((size,), self.loss.dtype), empty((size,), self.loss.dtype))
         return over_tiles(self, x, self._heads[0], tiles, wants)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from luce.kernels.cpu.arithmetic import as_working, exp
+from luce.kernels.cpu.arithmetic import as_working, exp, scratch, working
 from luce.kernels.cpu.compile import kernel
+from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.rows import (
     exp_sum,
     exp_sum_into,
@@ -66,7 +67,7 @@ def merge_rows(
         else:
             y = target[i] - first
             if 0 <= y < C:
-                at_target[i] = row[y]
+                at_target[i] = load(row, y)
             if spread:
                 below[i] += weighted_below(row, weight, origin[i], inverse)
         if here == -np.inf and first > 0:
@@ -100,6 +101,7 @@ def gradient_rows(
     stop: int,
 ) -> None:
     """Replace logits by factor · exp((z − top) / T) − level · a, and − pull at the target."""
+    spare = scratch(z, C)
     for i in range(start, stop):
         row = z[i * C : (i + 1) * C]
         f = as_working(z, factor[i])
@@ -107,11 +109,17 @@ def gradient_rows(
         if f == 0 and pull[i] == 0.0:
             row[:] = 0
             continue
-        exp_sum_into(row, row, top[i], inverse)
+        e = working(row, spare)
+        exp_sum_into(e, row, top[i], inverse)
         if goal.size:
-            write_scaled(row, row, f, u, goal[i * C : (i + 1) * C])
+            write_scaled(row, e, f, u, goal[i * C : (i + 1) * C])
             continue
-        write_scaled(row, row, f, u if spread else as_working(z, 0), weight)
+        u = u if spread else as_working(z, 0)
         y = target[i] - first
         if 0 <= y < C:
-            row[y] -= as_working(z, pull[i])
+            a = weight[y] if weight.size else as_working(z, 1)
+            at_target = e[y] * f - u * a - as_working(z, pull[i])
+            write_scaled(row, e, f, u, weight)
+            store(row, y, at_target)
+        else:
+            write_scaled(row, e, f, u, weight)

@@ -6,7 +6,7 @@ rows × a part of the classes: what the loss needs of a row is merged over its t
 is computed again for its gradient, which makes four products (five where neither gradient of half
 precision has room to add up in float32 as a whole).
 
-Half precision is multiplied, and its gradients are added up, in float32.
+Gradients of half precision are added up in float32; ``head.multiplied_in`` says what is multiplied.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from luce.kernels.cpu.cross_entropy import run
-from luce.kernels.cpu.head import Gradients, Head, Plan, Rows, logits, plan, uncap
+from luce.kernels.cpu.head import Gradients, Head, Plan, Rows, logits, multiplied_in, plan, uncap
 from luce.kernels.cpu.layout import array, working_scalar
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.online import gradient_rows, merge_rows
@@ -37,6 +37,9 @@ __all__ = ["Labels", "Loss", "cross_entropy", "over_tiles"]
 
 class Loss(Protocol):
     """A loss of the logits of linear heads, as ``over_tiles`` goes over them."""
+
+    dtype: torch.dtype
+    """What features are multiplied in, and logits are computed in."""
 
     def whole(self, rows: slice, x: Tensor, *, want_grad: bool) -> Tensor:
         """Compute the loss of some rows, and return its gradient in their logits."""
@@ -67,23 +70,22 @@ def over_tiles(loss: Loss, x: Tensor, head: Head, plan: Plan, wants: Sequence[bo
     wants
         Whether the gradients of x, weight and bias are wanted.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
     all_wanted = (bool(wants[0]), bool(wants[1]), bool(wants[2]))
     gradients = Gradients(x, head, all_wanted, plan)
     features = Rows(x)
     if plan.whole:
         for rows, classes in plan.tiles():
-            part = features.take(rows, wide)
+            part = features.take(rows, loss.dtype)
             g = loss.whole(rows, part, want_grad=any(wants))
             if any(wants):
                 gradients.add(g, part, head, rows, classes, all_wanted)
         return gradients
     for rows, classes in plan.tiles():
-        loss.merge(rows, classes, features.take(rows, wide))
+        loss.merge(rows, classes, features.take(rows, loss.dtype))
     loss.finish()
     for rows_outer, wanted in plan.passes if any(wants) else ():
         for rows, classes in plan.tiles(rows_outer=rows_outer):
-            part = features.take(rows, wide)
+            part = features.take(rows, loss.dtype)
             g = loss.gradient(rows, classes, part)
             gradients.add(g, part, head, rows, classes, wanted)
     return gradients
@@ -140,8 +142,9 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor, Gradients]:
     """Return each row's loss (unweighted) and log-sum-exp, and the gradients that are wanted."""
     copies = 1 + bool(head.softcap) + labels.soft
-    tiles = plan(len(x), [head], wants, budget, copies)
-    loss = _CrossEntropy(x.dtype, head, labels, options, tiles)
+    working = multiplied_in(x.dtype, head.softcap)
+    tiles = plan(len(x), [head], wants, budget, copies, working)
+    loss = _CrossEntropy(working, head, labels, options, tiles)
     gradients = over_tiles(loss, x, head, tiles, wants)
     return loss.loss, loss.lse, gradients
 
@@ -153,11 +156,12 @@ class _CrossEntropy:
         self, dtype: torch.dtype, head: Head, labels: Labels, options: LossOptions, plan: Plan
     ) -> None:
         N, wide = plan.rows, torch.promote_types(dtype, torch.float32)
+        self.dtype = dtype
         self.loss = torch.zeros(N, dtype=wide)
         self.lse = torch.full((N,), -torch.inf, dtype=wide)
         self._head, self._labels, self._options = head, labels, options
         copies = 2 if head.softcap else 1
-        self._place = empty((plan.tile_rows * plan.tile_classes * copies,), wide)
+        self._place = empty((plan.tile_rows * plan.tile_classes * copies,), dtype)
         self._inverse = working_scalar(1 / options.temperature, wide)
         working = np.float64 if wide == torch.float64 else np.float32
         # What merge_rows keeps of each row.
@@ -201,12 +205,13 @@ class _CrossEntropy:
     def _go(self, kernel: Any, z: Tensor, rows: slice, classes: slice, *values: Any) -> None:
         """Run a kernel over a tile of logits and its rows of ``values``."""
         labels, options = self._labels, self._options
-        weight = array(z[:0] if labels.weight is None else labels.weight[classes])
+        nothing = self.loss[:0]
+        weight = array(nothing if labels.weight is None else labels.weight[classes])
         if labels.soft:
-            goal = array(labels.mixture(rows, classes, options, z.dtype))
+            goal = array(labels.mixture(rows, classes, options, nothing.dtype))
             target = np.empty(0, np.int64)
         else:
-            goal, target = array(z[:0]), array(labels.target[rows])
+            goal, target = array(nothing), array(labels.target[rows])
         C = z.shape[1]
         values = tuple(v[rows] for v in values)
         before = (array(z), classes.start, C, target, goal, weight, *values, self._inverse)
