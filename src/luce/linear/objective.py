@@ -247,6 +247,24 @@ class Objective:
         step = max(1, len(index) // n)
         return index[::step].cpu().numpy()
 
+    def spread_sample(self) -> tuple[np.ndarray, Tensor]:
+        """Return rows that stand for all in a covariance, and the weight that each stands for.
+
+        Half of them are drawn evenly and half by squared distance to the mean, of which that is
+        made: rows that matter are seen even where they are few.
+        """
+        index = self.sample()
+        if 2 * len(index) > len(self.weight):
+            index = torch.nonzero(self.weight)[:, 0].cpu().numpy()
+            return index, self.weight[torch.from_numpy(index).to(self.device)]
+        share = self.weight * self.rows.distances(self.mean)
+        share = self.weight / self.total + share / share.sum().clamp(min=1e-300)
+        at = share.cumsum(0)
+        each = float(at[-1]) / len(index)
+        marks = each * (torch.arange(len(index), dtype=at.dtype, device=self.device) + 0.5)
+        rows, times = torch.searchsorted(at, marks).unique_consecutive(return_counts=True)
+        return rows.cpu().numpy(), self.weight[rows] * times * (each / share[rows])
+
     def probabilities(self, Z: Tensor) -> Tensor:
         """Return the probabilities of logits (n, K)."""
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)

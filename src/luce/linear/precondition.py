@@ -40,11 +40,10 @@ def eigenbasis(objective: Objective) -> Basis:
     With fewer rows than features it is had from the rows' Gram matrix; what is orthogonal to all
     rows then has eigenvalue 0 and is not stored.
     """
-    index = objective.sample()
+    index, w = objective.spread_sample()
     D = objective.n_features
     dtype, device = objective.dtype, objective.device
-    w = objective.weight[torch.from_numpy(index).to(device)]
-    total = w.sum()
+    total = objective.total
     if len(index) < D:
         A = objective.rows.take(index, torch.float64) - objective.mean
         A[:, objective.constant] = 0
@@ -54,12 +53,11 @@ def eigenbasis(objective: Objective) -> Basis:
         values, U = values[keep], U[:, keep]
         return Basis(values, (A.T @ U) / torch.sqrt(values))
     cov = torch.zeros(D, D, dtype=torch.float64, device=device)
-    for part in np.array_split(index, -(-len(index) // 1024)):
-        X = objective.rows.take(part, dtype)
+    for part in torch.arange(len(index)).split(1024):
+        X = objective.rows.take(index[part], dtype)
         X -= objective.mean.to(dtype)
-        v = objective.weight[torch.from_numpy(part).to(device), None].to(dtype)
-        cov += (X * v).T @ X
-    cov /= total
+        X *= torch.sqrt(w[part.to(device), None] / total).to(dtype)
+        cov += X.T @ X
     if len(index) < len(objective.weight):
         # A feature that the sample happens not to show must not look as if it never varied.
         cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance))

@@ -145,15 +145,27 @@ class DenseRows:
         self.release()
         return first.double(), one, two
 
+    def distances(self, centre: torch.Tensor) -> torch.Tensor:
+        """Return the squared distance of each row to ``centre`` (D,), float64."""
+        out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
+        middle = centre.float()
+        for i, j in self.blocks(1, torch.float32):
+            out[i:j] = (self.block(i, j, torch.float32) - middle).square_().sum(1)
+        self.release()
+        return out
+
     def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order."""
         return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
 
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-        """Return the rows of ``index`` (a sample) as a tensor of ``dtype``."""
+        """Return the rows of ``index`` (a sample, in order) as a tensor of ``dtype``."""
         if isinstance(self.X, torch.Tensor):
             return self.X[torch.from_numpy(index).to(self.device)].to(dtype)
-        return torch.from_numpy(self.X[index].astype(_NUMPY[dtype]))
+        taken = torch.from_numpy(self.X[index].astype(_NUMPY[dtype]))
+        # Reading a row of a memory map brings in the pages around it, perhaps all of them.
+        self.hand_back(int(index[0]), int(index[-1]) + 1)
+        return taken
 
     def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
         """Return X[index] Wᵀ for W (K, D) that is not prepared."""
@@ -230,6 +242,15 @@ class SparseRows:
         w *= np.square(self._data, dtype=np.float64)
         two = np.bincount(self.X.indices, w, minlength=D)
         return torch.zeros(D, dtype=torch.float64), torch.from_numpy(one), torch.from_numpy(two)
+
+    def distances(self, centre: torch.Tensor) -> torch.Tensor:
+        """Return the squared distance of each row to ``centre`` (D,), float64."""
+        middle = centre.numpy()
+        squares = np.square(self._data, dtype=np.float64)
+        squares -= 2 * self._data * middle[self.X.indices]
+        row = np.repeat(np.arange(self.shape[0]), np.diff(self.X.indptr))
+        out = np.bincount(row, squares, minlength=self.shape[0])
+        return torch.from_numpy(out + middle @ middle).clamp_(min=0)
 
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         """Return the rows of ``index`` (a sample), dense, as a tensor of ``dtype``."""

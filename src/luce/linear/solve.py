@@ -114,7 +114,7 @@ def minimize(
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    step = _LBFGS(precondition, theta) if method == "lbfgs" else _NewtonCG(objective, precondition)
+    step = _LBFGS(precondition, theta, _intercept_weight(objective)) if method == "lbfgs" else _NewtonCG(objective, precondition)
     history: list[dict[str, float]] = []
     at = (theta, *objective.value_gradient(theta))
     proof: Certificate | None = None
@@ -190,11 +190,21 @@ def _proven(objective: Objective, proof: Certificate) -> float:
 
 
 def _measure(objective: Objective, value: float, gradient: Tensor) -> float:
-    """Estimate the same during the fit, at no cost: the intercepts' share is second order."""
+    """Estimate the same during the fit, at no cost."""
     if objective.penalty == 0:
         return scaled_gradient(objective, gradient)
-    W = float(gradient[:, :-1].square().sum()) / (2 * objective.penalty)
-    return W / max(value, 1e-300)
+    W = float(gradient[:, :-1].square().sum())
+    c = float(gradient[:, -1].square().sum()) * _intercept_weight(objective)
+    return (W + c) / (2 * objective.penalty) / max(value, 1e-300)
+
+
+def _intercept_weight(objective: Objective) -> float:
+    """Return what the square of an intercept's gradient counts beside that of a coefficient.
+
+    The certificate solves for the intercepts, which moves the coefficients' gradient by about as
+    much as the rows are spread, for each row that changes its class.
+    """
+    return float(objective.variance.sum())
 
 
 def _flatter(objective: Objective, step: _Step, at: Point, goal: float) -> Point:
@@ -279,8 +289,10 @@ class _LBFGS:
     of the gradient: four products with S and Y an iteration.
     """
 
-    def __init__(self, precondition: Preconditioner, theta: Tensor) -> None:
-        self.precondition = precondition
+    def __init__(
+        self, precondition: Preconditioner, theta: Tensor, intercept_weight: float
+    ) -> None:
+        self.precondition, self.intercept_weight = precondition, intercept_weight
         most = min(max(_MEMORY_BYTES // (16 * theta.numel()), _MEMORY[0]), _MEMORY[1])
         self.S = theta.new_empty(most, theta.numel())
         self.Y = torch.empty_like(self.S)
@@ -316,14 +328,19 @@ class _LBFGS:
         n = len(self.order)
         if n == 0:
             return theta, 1.0
-        g = gradient.flatten()
-        right = self.Y[:n] @ g
+        weighed = self._weighed(gradient)
+        right = self.Y[:n] @ weighed
         values, U = torch.linalg.eigh(self.YY[:n, :n])
         keep = values > 1e-12 * values[-1]
         at = U[:, keep].T @ right
-        left = 1 - float((at.square() / values[keep]).sum()) / float(g.square().sum())
+        left = 1 - float((at.square() / values[keep]).sum()) / float(weighed @ gradient.flatten())
         step = self.S[:n].T @ (U[:, keep] @ (at / values[keep]))
         return theta - step.view_as(theta), max(left, 0.0)
+
+    def _weighed(self, gradient: Tensor) -> Tensor:
+        weighed = gradient.clone()
+        weighed[:, -1] *= self.intercept_weight
+        return weighed.flatten()
 
     def update(self, s: Tensor, y: Tensor) -> None:
         """Remember a step and the change of the gradient along it."""
@@ -336,7 +353,7 @@ class _LBFGS:
         n = len(self.order)
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
-        self.YY[row, :n] = self.YY[:n, row] = self.Y[:n] @ self.Y[row]
+        self.YY[row, :n] = self.YY[:n, row] = self.Y[:n] @ self._weighed(y)
         self.scale = float(self.M[row, row]) / float((y * self.precondition(y)).sum())
 
     def reset(self) -> bool:
