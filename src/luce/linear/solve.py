@@ -226,7 +226,7 @@ def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
     slope = float((gradient * d).sum())
     if not math.isfinite(slope) or slope >= 0:
         return None
-    noise = (1e-7 if objective.dtype is torch.float32 else 1e-14) * abs(value)
+    noise = (1e-6 if objective.dtype is torch.float32 else 1e-14) * abs(value)
     new = theta + d
     new_value, new_gradient = objective.value_gradient(new)
     end = float((new_gradient * d).sum())
