@@ -214,7 +214,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     ) -> tuple[Rows, torch.Tensor, torch.Tensor]:
         """Return the rows, the class codes and the weights, and set ``classes_``."""
         name = type(self).__name__
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_ = np.unique(y)
+        codes = np.searchsorted(self.classes_, y)  # return_inverse would sort the rows' numbers
         if len(self.classes_) < 2:
             raise DataError(
                 f"{name}: needs rows of at least two classes, but the data contains only one "

@@ -208,7 +208,7 @@ class Objective:
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
-        for part in np.array_split(index, -(-len(index) // 1024)):
+        for part in np.array_split(index, -(-len(index) // 256)):
             P = self.probabilities(self.rows.project_sample(part, W) + bias)
             w = self.weight[torch.from_numpy(part).to(self.device), None].to(P.dtype)
             if matrix:

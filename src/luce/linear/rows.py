@@ -162,9 +162,14 @@ class DenseRows:
         """Return the rows of ``index`` (a sample, in order) as a tensor of ``dtype``."""
         if isinstance(self.X, torch.Tensor):
             return self.X[torch.from_numpy(index).to(self.device)].to(dtype)
-        taken = torch.from_numpy(self.X[index].astype(_NUMPY[dtype]))
-        # Reading a row of a memory map brings in the pages around it, perhaps all of them.
-        self.hand_back(int(index[0]), int(index[-1]) + 1)
+        if self._map is None:
+            return torch.from_numpy(self.X[index].astype(_NUMPY[dtype]))
+        # Reading a row of a memory map brings in up to two megabytes around it.
+        taken = torch.empty(len(index), self.shape[1], dtype=dtype)
+        for at in range(0, len(index), 16):
+            part = index[at : at + 16]
+            taken[at : at + 16] = torch.from_numpy(self.X[part].astype(_NUMPY[dtype]))
+            self.hand_back(int(part[0]), int(part[-1]) + 1)
         return taken
 
     def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ Method = Literal["auto", "lbfgs", "newton-cg"]
 Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
 
 _MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
-_MEMORY_BYTES: Final = 8 << 20  # within which it keeps more than the least
+_MEMORY_BYTES: Final = 4 << 20  # within which it keeps more than the least
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
 
@@ -114,7 +114,7 @@ def minimize(
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    step = _LBFGS(precondition, theta, _intercept_weight(objective)) if method == "lbfgs" else _NewtonCG(objective, precondition)
+    step = _step(objective, precondition, method)
     history: list[dict[str, float]] = []
     at = (theta, *objective.value_gradient(theta))
     proof: Certificate | None = None
@@ -139,7 +139,8 @@ def minimize(
         found = _advance(objective, precondition, step, at, (measure, tol))
         if found is None and objective.dtype is torch.float32 and may_widen:
             objective.dtype = torch.float64
-            precondition.refresh(at[0])
+            precondition = choose(objective, at[0])
+            step = _step(objective, precondition, method)
             at = (at[0], *objective.value_gradient(at[0]))
             goal = tol
             continue
@@ -280,21 +281,33 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float, end
     return low
 
 
+def _step(objective: Objective, precondition: Preconditioner, method: str) -> _Step:
+    if method == "newton-cg":
+        return _NewtonCG(objective, precondition)
+    return _LBFGS(precondition, objective.start(), objective.dtype, _intercept_weight(objective))
+
+
 class _LBFGS:
     """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
 
     That matrix is scaled to the latest pair, as it is for plain L-BFGS: curvature falls as the
     classes separate, and steps with what it was would be too short. The two loops are written as
     two triangular solves with M = S Yᵀ, the products of all kept steps s with all kept changes y
-    of the gradient: four products with S and Y an iteration.
+    of the gradient: four products with S and Y an iteration. Where X is multiplied in float32, so
+    are S and Y.
     """
 
     def __init__(
-        self, precondition: Preconditioner, theta: Tensor, intercept_weight: float
+        self,
+        precondition: Preconditioner,
+        theta: Tensor,
+        dtype: torch.dtype,
+        intercept_weight: float,
     ) -> None:
         self.precondition, self.intercept_weight = precondition, intercept_weight
-        most = min(max(_MEMORY_BYTES // (16 * theta.numel()), _MEMORY[0]), _MEMORY[1])
-        self.S = theta.new_empty(most, theta.numel())
+        most = _MEMORY_BYTES // (2 * dtype.itemsize * theta.numel())
+        most = min(max(most, _MEMORY[0]), _MEMORY[1])
+        self.S = theta.new_empty(most, theta.numel(), dtype=dtype)
         self.Y = torch.empty_like(self.S)
         self.M = theta.new_zeros(most, most)
         self.YY = theta.new_zeros(most, most)
@@ -311,13 +324,14 @@ class _LBFGS:
         S, Y = self.S[:n], self.Y[:n]  # rows fill up in turn, so those in use come first
         upper = self.M[at][:, at].triu()
         q = gradient.flatten()
-        a = torch.linalg.solve_triangular(upper, (S @ q)[at][:, None], upper=True)
+        a = torch.linalg.solve_triangular(upper, _product(S, q)[at][:, None], upper=True)
         back = torch.empty_like(a[:, 0])
         back[at] = a[:, 0]
-        r = self.precondition((q - Y.T @ back).view_as(gradient)).mul_(self.scale).flatten()
-        right = upper.diagonal()[:, None] * a - (Y @ r)[at][:, None]
+        q = q - _product(Y.T, back)
+        r = self.precondition(q.view_as(gradient)).mul_(self.scale).flatten()
+        right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
-        return (r + S.T @ back).neg_().view_as(gradient)
+        return r.add_(_product(S.T, back)).neg_().view_as(gradient)
 
     def flattest(self, theta: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
         """Return the point spanned by the kept steps where the gradient should be smallest.
@@ -329,12 +343,12 @@ class _LBFGS:
         if n == 0:
             return theta, 1.0
         weighed = self._weighed(gradient)
-        right = self.Y[:n] @ weighed
+        right = _product(self.Y[:n], weighed)
         values, U = torch.linalg.eigh(self.YY[:n, :n])
         keep = values > 1e-12 * values[-1]
         at = U[:, keep].T @ right
         left = 1 - float((at.square() / values[keep]).sum()) / float(weighed @ gradient.flatten())
-        step = self.S[:n].T @ (U[:, keep] @ (at / values[keep]))
+        step = _product(self.S[:n].T, U[:, keep] @ (at / values[keep]))
         return theta - step.view_as(theta), max(left, 0.0)
 
     def _weighed(self, gradient: Tensor) -> Tensor:
@@ -353,7 +367,7 @@ class _LBFGS:
         n = len(self.order)
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
-        self.YY[row, :n] = self.YY[:n, row] = self.Y[:n] @ self._weighed(y)
+        self.YY[row, :n] = self.YY[:n, row] = _product(self.Y[:n], self._weighed(y))
         self.scale = float(self.M[row, row]) / float((y * self.precondition(y)).sum())
 
     def reset(self) -> bool:
@@ -361,6 +375,11 @@ class _LBFGS:
         had = bool(self.order)
         self.order.clear()
         return had
+
+
+def _product(A: Tensor, v: Tensor) -> Tensor:
+    """Return A v in float64, multiplied in the dtype of A."""
+    return (A @ v.to(A.dtype)).to(v.dtype)
 
 
 class _NewtonCG:
