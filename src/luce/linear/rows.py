@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
 
+_SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
 _TORCH_READS: Final = {np.dtype(t) for t in (np.float16, np.float32, np.float64, np.uint8)}
@@ -137,7 +138,7 @@ class DenseRows:
         first = self.block(0, 1, dtype)[0].clone()
         one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
         two = one.clone()
-        for i, j in self.blocks(1, dtype):
+        for i, j in self._scan(dtype):
             X = self.block(i, j, dtype) - first
             w = weight[i:j].to(dtype)
             one += w @ X
@@ -149,7 +150,7 @@ class DenseRows:
         """Return the squared distance of each row to ``centre`` (D,), float64."""
         out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
         middle = centre.float()
-        for i, j in self.blocks(1, torch.float32):
+        for i, j in self._scan(torch.float32):
             out[i:j] = (self.block(i, j, torch.float32) - middle).square_().sum(1)
         self.release()
         return out
@@ -157,6 +158,10 @@ class DenseRows:
     def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order."""
         return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
+
+    def _scan(self, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+        width = self.shape[1] * dtype.itemsize
+        return _ranges(self.shape[0], max(64, min(8192, _SCAN_BYTES // width)))
 
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         """Return the rows of ``index`` (a sample, in order) as a tensor of ``dtype``."""
@@ -178,7 +183,7 @@ class DenseRows:
 
     def find_bad(self) -> tuple[int, int] | None:
         """Return the row and column of the first NaN or infinity, or None."""
-        for i, j in self.blocks(1, torch.float64):
+        for i, j in self._scan(torch.float64):
             bad = ~torch.isfinite(self.block(i, j, torch.float64))
             if bad.any():
                 row, column = torch.nonzero(bad)[0].tolist()

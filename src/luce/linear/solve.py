@@ -228,13 +228,18 @@ def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
     if not math.isfinite(slope) or slope >= 0:
         return None
     noise = (1e-6 if objective.dtype is torch.float32 else 1e-14) * abs(value)
-    new = theta + d
-    new_value, new_gradient = objective.value_gradient(new)
-    end = float((new_gradient * d).sum())
-    if math.isfinite(new_value) and _acceptable(value, slope, new_value, end, noise):
-        return new, new_value, new_gradient
+    t = 1.0
+    for last in (False, True):
+        new = theta + t * d
+        new_value, new_gradient = objective.value_gradient(new)
+        end = float((new_gradient * d).sum())
+        if math.isfinite(new_value) and _acceptable(value, t * slope, new_value, t * end, noise):
+            return new, new_value, new_gradient
+        if last or not abs(end) <= 4 * abs(slope) or not slope < end:
+            break
+        t = slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
     phi = objective.along(theta, d)
-    t = _line_minimum(phi, slope, end)
+    t = _line_minimum(phi, slope, t, end)
     new = theta + t * d
     new_value, new_gradient = objective.value_gradient(new)
     if new_value < value + noise and t > 0 and abs(float((new_gradient * d).sum())) < abs(slope):
@@ -254,14 +259,16 @@ def _acceptable(value: float, slope: float, new_value: float, end: float, noise:
     return new_value <= value + noise and end <= -0.8 * slope
 
 
-def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float, end: float) -> float:
+def _line_minimum(
+    phi: Callable[[float], tuple[float, float]], slope: float, at: float, end: float
+) -> float:
     """Return t > 0 where the convex φ has a slope of at most a tenth of its first.
 
-    ``slope`` and ``end`` are its slopes at 0 and 1.
+    ``slope`` is that first, and ``end`` the slope at ``at``.
     """
     low, high = 0.0, math.inf
     low_slope, high_slope = slope, math.nan
-    t = min(slope / (slope - end), 16.0) if slope < end else 1.0
+    t = at * min(slope / (slope - end), 16.0) if slope < end else at
     for _ in range(40):
         value, now = phi(t)
         if math.isfinite(value) and abs(now) <= 0.1 * abs(slope):
@@ -343,12 +350,14 @@ class _LBFGS:
         if n == 0:
             return theta, 1.0
         weighed = self._weighed(gradient)
-        right = _product(self.Y[:n], weighed)
-        values, U = torch.linalg.eigh(self.YY[:n, :n])
-        keep = values > 1e-12 * values[-1]
+        # Each y at length 1: they shrink as the fit goes on, and the last ones say most.
+        unit = 1 / self.YY[:n, :n].diagonal().sqrt()
+        right = _product(self.Y[:n], weighed) * unit
+        values, U = torch.linalg.eigh(self.YY[:n, :n] * unit * unit[:, None])
+        keep = values > 4 * torch.finfo(self.Y.dtype).eps * n
         at = U[:, keep].T @ right
         left = 1 - float((at.square() / values[keep]).sum()) / float(weighed @ gradient.flatten())
-        step = _product(self.S[:n].T, U[:, keep] @ (at / values[keep]))
+        step = _product(self.S[:n].T, (U[:, keep] @ (at / values[keep])) * unit)
         return theta - step.view_as(theta), max(left, 0.0)
 
     def _weighed(self, gradient: Tensor) -> Tensor:
