@@ -295,7 +295,7 @@ def test_a_fit_holds_little_of_a_map(tmp_path):
 
     X, y = mostly_zeros(200_000, 256)
     np.save(tmp_path / "X.npy", X)
-    SoftmaxRegression(max_iter=1).fit(X, y)  # compiles what it needs
+    SoftmaxRegression().fit(X[:20_000], y[:20_000])  # compiles what it needs
     del X
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     clear.write_text("5")

@@ -273,9 +273,8 @@ class Objective:
         out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total)
         if self.link == "softmax":
             out -= out.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
-        out.add_(W, alpha=self.penalty)
         out[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
-        return out
+        return out.add_(W, alpha=self.penalty)
 
     def _gradient_c(self, g: Tensor) -> Tensor:
         if not self.fit_intercept:

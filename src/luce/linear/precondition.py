@@ -69,6 +69,7 @@ def eigenbasis(objective: Objective) -> Basis:
     cov[objective.constant] = 0
     cov[:, objective.constant] = 0
     values, Q = _eigh(cov)
+    Q[objective.constant] = 0  # where several eigenvalues are 0 their vectors mix
     return Basis(values.double().clamp_(min=0), Q)
 
 

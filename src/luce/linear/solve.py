@@ -32,7 +32,7 @@ Method = Literal["auto", "lbfgs", "newton-cg"]
 Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
 
 _MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
-_MEMORY_BYTES: Final = 4 << 20  # within which it keeps more than the least
+_MEMORY_BYTES: Final = 2 << 20  # within which it keeps more than the least
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
 
@@ -301,7 +301,7 @@ class _LBFGS:
     classes separate, and steps with what it was would be too short. The two loops are written as
     two triangular solves with M = S Yᵀ, the products of all kept steps s with all kept changes y
     of the gradient: four products with S and Y an iteration. Where X is multiplied in float32, so
-    are S and Y.
+    are S and Y, unless they are small.
     """
 
     def __init__(
@@ -312,6 +312,8 @@ class _LBFGS:
         intercept_weight: float,
     ) -> None:
         self.precondition, self.intercept_weight = precondition, intercept_weight
+        if 16 * _MEMORY[1] * theta.numel() <= _MEMORY_BYTES:
+            dtype = torch.float64
         most = _MEMORY_BYTES // (2 * dtype.itemsize * theta.numel())
         most = min(max(most, _MEMORY[0]), _MEMORY[1])
         self.S = theta.new_empty(most, theta.numel(), dtype=dtype)
