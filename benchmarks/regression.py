@@ -3,7 +3,8 @@
 ``python -m benchmarks regression [CASE ...]``; without a case, all of them. For each, the peer is
 given the loosest ``tol`` (of 1e-4, its default, down to 1e-8) with which it reaches a relative gap
 of 1e-6, and is timed with that one alone; where it does not get there within its time it is timed
-to where it got, and its gap is recorded. Then both run in turn. Peak memory is measured in a
+to where it got, and its gap is recorded. Then both run in turn. scikit-learn-intelex, where it can
+be imported, is timed with the same ``tol`` as a second peer. Peak memory is measured in a
 process of its own, from after the data are loaded. ``memmap`` and ``scaling`` time ours alone.
 """
 
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +159,8 @@ def compare(name: str) -> dict[str, Any]:
     }
     if name == "mnist-1":
         row["default"] = _default(X, y, C, floor, ours)
+    if (intelex := _intelex()) is not None:
+        row["intelex"] = _second(intelex, X, y, C, (tol, iterations), floor, ours)
     row["ours_peak_MB"], row["peer_peak_MB"] = (_peak(name, who, tol) for who in ("ours", "peer"))
     return row
 
@@ -190,6 +194,33 @@ def _tolerance(X: Any, y: np.ndarray, C: float, floor: float) -> tuple[float, in
             if gap <= GAP or peer.n_iter_[0] >= limit:
                 break
     return tol, limit, gap, took
+
+
+@lru_cache(maxsize=1)
+def _intelex() -> Any | None:
+    """Return scikit-learn-intelex's LogisticRegression, or None and say why."""
+    try:
+        from sklearnex.linear_model import LogisticRegression as Intelex
+    except ImportError as error:
+        print(f"scikit-learn-intelex left out: {error}")
+        return None
+    return Intelex
+
+
+def _second(
+    peer: Any, X: Any, y: np.ndarray, C: float, stop: tuple[float, int], floor: float,
+    ours: Callable[[], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Time ours beside another peer, which stops by the same rule as scikit-learn did."""
+    model = peer(C=C, tol=stop[0], max_iter=stop[1])
+    seconds = alternate({"ours": ours, "peer": lambda: model.fit(X, y)}, repeats=3, warmup=0)
+    return {
+        **ratio(seconds["peer"], seconds["ours"]),
+        "ours_seconds": seconds["ours"],
+        "peer_seconds": seconds["peer"],
+        "peer_gap": objective(model, X, y, C) / floor - 1,
+        "peer_iterations": int(np.max(model.n_iter_)),
+    }
 
 
 def _default(X: Any, y: np.ndarray, C: float, floor: float, ours: Callable[[], None]) -> Any:
@@ -369,6 +400,12 @@ def show(row: dict[str, Any]) -> None:
                 f"{'':>15}  gap {row['ours_gap']:.1e} ({row['ours_iterations']} iterations of "
                 f"{row['ours_solver']}) and {row['peer_gap']:.1e} ({row['peer_iterations']}); peak "
                 f"memory {peaks[0]:.0f} and {peaks[1]:.0f} MB"
+            )
+        if "intelex" in row:
+            d = row["intelex"]
+            print(
+                f"{'':>15}  beside scikit-learn-intelex ({np.median(d['peer_seconds']):.3f} s, gap "
+                f"{d['peer_gap']:.1e}): × {d['ratio']:.1f} ({d['low']:.1f}–{d['high']:.1f})"
             )
         if "default" in row:
             d = row["default"]
