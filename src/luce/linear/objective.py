@@ -31,6 +31,7 @@ KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and com
 _FUSED_CLASSES: Final = 16  # beyond, a matrix library is faster than the fused kernel
 _FUSED_VALUES: Final = 2_000_000  # below, compiling the kernel would cost more than it saves
 _SAMPLE_ROWS: Final = 8192
+_SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
 
 
@@ -208,7 +209,8 @@ class Objective:
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
-        for part in np.array_split(index, -(-len(index) // 256)):
+        step = max(256, min(4096, _SAMPLE_VALUES // max(1, self.n_features)))
+        for part in np.array_split(index, -(-len(index) // step)):
             P = self.probabilities(self.rows.project_sample(part, W) + bias)
             w = self.weight[torch.from_numpy(part).to(self.device), None].to(P.dtype)
             if matrix:
@@ -298,16 +300,21 @@ class Objective:
         for i, j in self.rows.blocks(self.n_rows, self.dtype):
             Z = self.rows.project(i, j, W).add_(bias)
             if logs is not None:
-                self._add_logs(Z, self.weight[i:j], logs)
-            loss += residual(Z, self.target[i:j], self.weight[i:j], self.link)
+                self._add_logs(Z, self.target[i:j], self.weight[i:j], logs)
+            part = residual(Z, self.target[i:j], self.weight[i:j], self.link)
+            if logs is not None and self.link == "softmax":
+                logs[0] -= part
+            loss += part
             self.rows.accumulate(i, j, Z, G)
             g += Z.sum(0, dtype=torch.float64)
         self.rows.release()
         return loss, G, g
 
-    def _add_logs(self, Z: Tensor, weight: Tensor, logs: Tensor) -> None:
+    def _add_logs(self, Z: Tensor, target: Tensor, weight: Tensor, logs: Tensor) -> None:
+        """Add what becomes Σ w log p; for a softmax the loss, Σ w (log Σ exp z - z_y), is to go."""
         if self.link == "softmax":
-            logs[0] += weight @ torch.log_softmax(Z, 1).double()
+            chosen = weight @ Z.gather(1, target[:, None]).double()
+            logs[0] += weight @ Z.double() - chosen
         else:
             logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
             logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
