@@ -3,7 +3,8 @@
 ``python -m benchmarks regression [CASE ...]``; without a case, all of them. For each, the peer is
 given the loosest ``tol`` (of 1e-4, its default, down to 1e-8) with which it reaches a relative gap
 of 1e-6, and is timed with that one alone; where it does not get there within its time it is timed
-to where it got, and its gap is recorded. Then both run in turn. Peak memory is measured in a
+to where it got, and its gap is recorded. Then both run in turn. scikit-learn-intelex, where it can
+be imported, is timed with the same ``tol`` as a second peer. Peak memory is measured in a
 process of its own, from after the data are loaded. ``memmap`` and ``scaling`` time ours alone.
 """
 
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +159,8 @@ def compare(name: str) -> dict[str, Any]:
     }
     if name == "mnist-1":
         row["default"] = _default(X, y, C, floor, ours)
+    if (intelex := _intelex()) is not None:
+        row["intelex"] = _second(intelex, X, y, C, (tol, iterations), floor, ours)
     row["ours_peak_MB"], row["peer_peak_MB"] = (_peak(name, who, tol) for who in ("ours", "peer"))
     return row
 
@@ -190,6 +194,33 @@ def _tolerance(X: Any, y: np.ndarray, C: float, floor: float) -> tuple[float, in
             if gap <= GAP or peer.n_iter_[0] >= limit:
                 break
     return tol, limit, gap, took
+
+
+@lru_cache(maxsize=1)
+def _intelex() -> Any | None:
+    """Return scikit-learn-intelex's LogisticRegression, or None and say why."""
+    try:
+        from sklearnex.linear_model import LogisticRegression as Intelex
+    except ImportError as error:
+        print(f"scikit-learn-intelex left out: {error}")
+        return None
+    return Intelex
+
+
+def _second(
+    peer: Any, X: Any, y: np.ndarray, C: float, stop: tuple[float, int], floor: float,
+    ours: Callable[[], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Time ours beside another peer, which stops by the same rule as scikit-learn did."""
+    model = peer(C=C, tol=stop[0], max_iter=stop[1])
+    seconds = alternate({"ours": ours, "peer": lambda: model.fit(X, y)}, repeats=3, warmup=0)
+    return {
+        **ratio(seconds["peer"], seconds["ours"]),
+        "ours_seconds": seconds["ours"],
+        "peer_seconds": seconds["peer"],
+        "peer_gap": objective(model, X, y, C) / floor - 1,
+        "peer_iterations": int(np.max(model.n_iter_)),
+    }
 
 
 def _default(X: Any, y: np.ndarray, C: float, floor: float, ours: Callable[[], None]) -> Any:
@@ -260,30 +291,37 @@ def _high_water(*, reset: bool = False) -> float:
     return next(int(s.split()[1]) * 1024.0 for s in lines if s.startswith("VmHWM"))
 
 
-def memmap() -> dict[str, Any]:
-    """Fit 12 GB of float32 from a file of which only 40 stretches were written."""
-    N, D = 4_000_000, 768
+def memmap(N: int = 4_000_000) -> dict[str, Any]:
+    """Fit 12 GB of float32 from a file of which 40 stretches were written; the rest is holes.
+
+    A row in two hundred has features, and its label is drawn from a softmax of them; the rows of
+    zeros have labels at random.
+    """
+    D, K = 768, 10
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "X.npy"
         X = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(N, D))
         rng = np.random.default_rng(0)
-        y = rng.integers(0, 10, N)
-        centres = rng.normal(size=(10, D))
+        y = rng.integers(0, K, N)
+        W = 3 * rng.normal(size=(K, D)) / np.sqrt(D)
         for i in range(0, N, N // 40):
-            X[i : i + 500] = centres[y[i : i + 500]] + 3 * rng.normal(size=(500, D))
+            part = rng.normal(size=(N // 8000, D))
+            X[i : i + len(part)] = part
+            y[i : i + len(part)] = drawn(part, W, rng)
         X.flush()
         del X
         X = np.load(file, mmap_mode="r")
         SoftmaxRegression(max_iter=2).fit(rng.normal(size=(5000, D)), y[:5000])
         before = _high_water(reset=True)
         start = time.perf_counter()
-        model = SoftmaxRegression().fit(X, y)
+        model = SoftmaxRegression(tol=GAP).fit(X, y)
         return {
             "case": "memmap",
-            "shape": [N, D, 10],
+            "shape": [N, D, K],
             "ours_seconds": [time.perf_counter() - start],
             "ours_iterations": int(model.n_iter_[0]),
             "ours_certificate": model.duality_gap_,
+            "converged": model.converged_,
             "resident_MB_at_most": _high_water() / 1e6,
             "before_MB": before / 1e6,
         }
@@ -298,24 +336,31 @@ def scaling() -> dict[str, Any]:
         "K": [(20_000, 128, k) for k in (10, 20, 40, 80, 160, 320)],
     }.items():
         for N, D, K in sizes:
-            X, y = clustered(N, D, K)
-            SoftmaxRegression(tol=GAP).fit(X, y)
-            before = _high_water(reset=True)
-            start = time.perf_counter()
-            model = SoftmaxRegression(tol=GAP).fit(X, y)
-            seconds = time.perf_counter() - start
-            rows.append(
-                {
-                    "doubling": what,
-                    "N": N,
-                    "D": D,
-                    "K": K,
-                    "seconds": seconds,
-                    "iterations": int(model.n_iter_[0]),
-                    "peak_MB": (_high_water() - before) / 1e6,
-                }
-            )
+            command = [sys.executable, "-m", "benchmarks", "regression", f"--size={N}:{D}:{K}"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append({"doubling": what, "N": N, "D": D, "K": K, **json.loads(done.stdout)})
     return {"case": "scaling", "sizes": rows}
+
+
+def _print_size(N: int, D: int, K: int) -> None:
+    """Print time and peak memory beyond the data of a fit in a process of its own, as JSON."""
+    X, y = clustered(N, D, K)
+    n = max(3000, 2_000_000 // D + 1)
+    SoftmaxRegression(tol=GAP).fit(X[:n], y[:n])  # imports, compilation, threads
+    before = _high_water(reset=True)
+    model = SoftmaxRegression(tol=GAP).fit(X, y)
+    peak = (_high_water() - before) / 1e6
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model = SoftmaxRegression(tol=GAP).fit(X, y)
+        seconds.append(time.perf_counter() - start)
+    result = {
+        "seconds": float(np.median(seconds)),
+        "iterations": int(model.n_iter_[0]),
+        "peak_MB": peak,
+    }
+    print(json.dumps(result))
 
 
 def plot(sizes: list[dict[str, Any]], file: Path) -> None:
@@ -344,8 +389,9 @@ def show(row: dict[str, Any]) -> None:
             )
     elif row["case"] == "memmap":
         print(
-            f"memmap: {row['ours_seconds'][0]:.0f} s, {row['ours_iterations']} iterations, at most "
-            f"{row['resident_MB_at_most']:.0f} MB resident"
+            f"memmap: {row['ours_seconds'][0]:.0f} s, {row['ours_iterations']} iterations to a gap "
+            f"of {row['ours_certificate']:.1e}, at most {row['resident_MB_at_most']:.0f} MB "
+            f"resident ({row['before_MB']:.0f} before)"
         )
     else:
         median = {k: float(np.median(row[f"{k}_seconds"])) for k in ("ours", "peer")}
@@ -362,6 +408,12 @@ def show(row: dict[str, Any]) -> None:
                 f"{row['ours_solver']}) and {row['peer_gap']:.1e} ({row['peer_iterations']}); peak "
                 f"memory {peaks[0]:.0f} and {peaks[1]:.0f} MB"
             )
+        if "intelex" in row:
+            d = row["intelex"]
+            print(
+                f"{'':>15}  beside scikit-learn-intelex ({np.median(d['peer_seconds']):.3f} s, gap "
+                f"{d['peer_gap']:.1e}): × {d['ratio']:.1f} ({d['low']:.1f}–{d['high']:.1f})"
+            )
         if "default" in row:
             d = row["default"]
             print(
@@ -374,6 +426,9 @@ def main(arguments: list[str]) -> None:
     """Run the cases that are named, or all; results of earlier runs of others are kept."""
     if arguments and arguments[0].startswith("--peak="):
         _print_peak(*arguments[0].removeprefix("--peak=").split(":"))
+        return
+    if arguments and arguments[0].startswith("--size="):
+        _print_size(*map(int, arguments[0].removeprefix("--size=").split(":")))
         return
     other = {"path": path, "memmap": memmap, "scaling": scaling}
     names = arguments or [*CASES, *other]

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luce import SoftmaxRegression
-from luce.linear.certificate import _certify
+from luce.linear.certificate import _certify, certify
+from luce.linear.objective import Objective
+from luce.linear.rows import as_rows
+from luce.linear.solve import minimize
 
 TRAITS = ["plain", "ill-conditioned", "separable", "weighted", "collinear", "constant", "huge",
           "tiny", "rare", "offset", "few rows"]  # fmt: skip
@@ -101,3 +104,19 @@ def test_unbalanced_intercepts_are_paid_for(problem, objective_of):
         assert torch.equal(proof.theta, theta)
         assert proof.value - low <= proof.gap
         assert proof.gap < np.inf
+
+
+def test_coefficients_of_constant_columns_count(problem):
+    """What a coefficient of a constant column adds to the objective is in the certified gap."""
+    X, y = problem()
+    X[:, 2] = 1.5
+    o = Objective(
+        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_rows=4,
+        link="softmax", C=10.0, fit_intercept=True, dtype=torch.float64,
+    )  # fmt: skip
+    best = minimize(o, o.start(), tol=1e-12)
+    theta = best.theta.clone()
+    theta[0, 2] += 0.1
+    off = certify(o, theta, 1e-6)
+    assert off.value - best.certificate.value > 1e-6
+    assert off.gap >= off.value - best.certificate.value

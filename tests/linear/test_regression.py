@@ -8,6 +8,7 @@ import sys
 import threading
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -271,6 +272,45 @@ def test_pages_of_a_map_are_handed_back(tmp_path):
         lines = smaps.read().split("X.npy")[1].splitlines()
     resident = next(int(line.split()[1]) for line in lines if line.startswith("Rss"))
     assert resident < 16_000
+
+
+def mostly_zeros(N, D, K=4):
+    """Return rows of which one in fifty is not zero, and labels drawn from a softmax of them."""
+    rng = np.random.default_rng(0)
+    X = np.zeros((N, D), np.float32)
+    X[::50] = rng.normal(size=(N // 50, D))
+    logits = X @ rng.normal(size=(D, K)) / np.sqrt(D)
+    return X, (logits + rng.gumbel(size=logits.shape)).argmax(1)
+
+
+def test_a_fit_holds_little_of_a_map(tmp_path):
+    """A whole fit to a map of 200 MB never holds 100 MB more than there was before it."""
+    clear = Path("/proc/self/clear_refs")
+    if not clear.exists():
+        pytest.skip("needs /proc")
+
+    def high_water():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+    X, y = mostly_zeros(200_000, 256)
+    np.save(tmp_path / "X.npy", X)
+    SoftmaxRegression().fit(X[:20_000], y[:20_000])  # compiles what it needs
+    del X
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    clear.write_text("5")
+    before = high_water()
+    model = SoftmaxRegression().fit(mapped, y)
+    assert model.converged_
+    assert high_water() - before < 100_000
+
+
+def test_few_rows_may_carry_all_features():
+    """Rows that a plain sample would hardly see shape the preconditioner: the fit is quick."""
+    X, y = mostly_zeros(400_000, 20)
+    X[5_000:] = 0  # a hundred rows remain, of which an even sample has two
+    model = SoftmaxRegression(link="ovr", solver="lbfgs").fit(np.tile(X, 5), y)
+    assert model.n_iter_[0] < 40
 
 
 def test_frames_bring_their_names(problem):

@@ -214,7 +214,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     ) -> tuple[Rows, torch.Tensor, torch.Tensor]:
         """Return the rows, the class codes and the weights, and set ``classes_``."""
         name = type(self).__name__
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_ = np.unique(y)
+        codes = np.searchsorted(self.classes_, y)  # return_inverse would sort the rows' numbers
         if len(self.classes_) < 2:
             raise DataError(
                 f"{name}: needs rows of at least two classes, but the data contains only one "
@@ -346,10 +347,12 @@ def _suits_float32(objective: Objective, tol: float) -> bool:
     N, D = objective.rows.shape
     if N * D * objective.n_rows < 5_000_000 or tol < 1e-8 or objective.penalty == 0:
         return False
-    deviation = objective.variance.sqrt()[objective.variance > 0]
+    # What varies so little that the penalty holds its coefficients is not what takes digits.
+    matters = objective.variance > objective.penalty
+    deviation = objective.variance.sqrt()[matters]
     if len(deviation) == 0:
         return False
-    offset = objective.mean[objective.variance > 0].abs() / deviation
+    offset = objective.mean[matters].abs() / deviation
     low, high = float(deviation.min()), float(deviation.max())
     tame = high < 1e4 * low if not hasattr(objective.rows.X, "indptr") else high < 1e4
     return bool(tame and high < 1e12 and float(offset.max()) < 100)

@@ -31,6 +31,7 @@ KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and com
 _FUSED_CLASSES: Final = 128  # beyond, W is too large to be read again for every 64 rows
 _FUSED_VALUES: Final = 2_000_000  # below, compiling the kernel would cost more than it saves
 _SAMPLE_ROWS: Final = 8192
+_SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
 
 
@@ -208,7 +209,8 @@ class Objective:
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
-        for part in np.array_split(index, -(-len(index) // 1024)):
+        step = max(256, min(4096, _SAMPLE_VALUES // max(1, self.n_features)))
+        for part in np.array_split(index, -(-len(index) // step)):
             P = self.probabilities(self.rows.project_sample(part, W) + bias)
             w = self.weight[torch.from_numpy(part).to(self.device), None].to(P.dtype)
             if matrix:
@@ -247,6 +249,24 @@ class Objective:
         step = max(1, len(index) // n)
         return index[::step].cpu().numpy()
 
+    def spread_sample(self) -> tuple[np.ndarray, Tensor]:
+        """Return rows that stand for all in a covariance, and the weight that each stands for.
+
+        Half of them are drawn evenly and half by squared distance to the mean, of which that is
+        made: rows that matter are seen even where they are few.
+        """
+        index = self.sample()
+        if 2 * len(index) > len(self.weight):
+            index = torch.nonzero(self.weight)[:, 0].cpu().numpy()
+            return index, self.weight[torch.from_numpy(index).to(self.device)]
+        share = self.weight * self.rows.distances(self.mean)
+        share = self.weight / self.total + share / share.sum().clamp(min=1e-300)
+        at = share.cumsum(0)
+        each = float(at[-1]) / len(index)
+        marks = each * (torch.arange(len(index), dtype=at.dtype, device=self.device) + 0.5)
+        rows, times = torch.searchsorted(at, marks).unique_consecutive(return_counts=True)
+        return rows.cpu().numpy(), self.weight[rows] * times * (each / share[rows])
+
     def probabilities(self, Z: Tensor) -> Tensor:
         """Return the probabilities of logits (n, K)."""
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
@@ -255,9 +275,8 @@ class Objective:
         out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total)
         if self.link == "softmax":
             out -= out.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
-        out.add_(W, alpha=self.penalty)
         out[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
-        return out
+        return out.add_(W, alpha=self.penalty)
 
     def _gradient_c(self, g: Tensor) -> Tensor:
         if not self.fit_intercept:
@@ -281,16 +300,21 @@ class Objective:
         for i, j in self.rows.blocks(self.n_rows, self.dtype):
             Z = self.rows.project(i, j, W).add_(bias)
             if logs is not None:
-                self._add_logs(Z, self.weight[i:j], logs)
-            loss += residual(Z, self.target[i:j], self.weight[i:j], self.link)
+                self._add_logs(Z, self.target[i:j], self.weight[i:j], logs)
+            part = residual(Z, self.target[i:j], self.weight[i:j], self.link)
+            if logs is not None and self.link == "softmax":
+                logs[0] -= part
+            loss += part
             self.rows.accumulate(i, j, Z, G)
             g += Z.sum(0, dtype=torch.float64)
         self.rows.release()
         return loss, G, g
 
-    def _add_logs(self, Z: Tensor, weight: Tensor, logs: Tensor) -> None:
+    def _add_logs(self, Z: Tensor, target: Tensor, weight: Tensor, logs: Tensor) -> None:
+        """Add what becomes Σ w log p; for a softmax the loss, Σ w (log Σ exp z - z_y), is to go."""
         if self.link == "softmax":
-            logs[0] += weight @ torch.log_softmax(Z, 1).double()
+            chosen = weight @ Z.gather(1, target[:, None]).double()
+            logs[0] += weight @ Z.double() - chosen
         else:
             logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
             logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()

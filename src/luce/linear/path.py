@@ -206,7 +206,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         dtype = objective.dtype
         for C in self.Cs_:
             objective.set_C(C)
-            objective.dtype = dtype
+            objective.dtype = dtype  # one of them may have gone on in float64
             solution = self._minimize(objective, theta, progress, basis=basis)
             theta = solution.theta
             yield solution

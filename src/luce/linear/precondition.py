@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import scipy.linalg
 import torch
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ __all__ = ["Basis", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose"
 
 _SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes milliseconds
 _WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
+_BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
 _MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Eigenvectors Q (D, r) of the features' covariance, and their eigenvalues (r,)."""
+    """Eigenvectors Q (D, r) of the features' covariance, and their eigenvalues (r,).
+
+    The vectors are of the products' dtype, and so is the work with them.
+    """
 
     values: Tensor
     vectors: Tensor
@@ -40,11 +45,10 @@ def eigenbasis(objective: Objective) -> Basis:
     With fewer rows than features it is had from the rows' Gram matrix; what is orthogonal to all
     rows then has eigenvalue 0 and is not stored.
     """
-    index = objective.sample()
+    index, w = objective.spread_sample()
     D = objective.n_features
     dtype, device = objective.dtype, objective.device
-    w = objective.weight[torch.from_numpy(index).to(device)]
-    total = w.sum()
+    total = objective.total
     if len(index) < D:
         A = objective.rows.take(index, torch.float64) - objective.mean
         A[:, objective.constant] = 0
@@ -52,21 +56,31 @@ def eigenbasis(objective: Objective) -> Basis:
         values, U = torch.linalg.eigh(A @ A.T)
         keep = values > values[-1] * 1e-12
         values, U = values[keep], U[:, keep]
-        return Basis(values, (A.T @ U) / torch.sqrt(values))
-    cov = torch.zeros(D, D, dtype=torch.float64, device=device)
-    for part in np.array_split(index, -(-len(index) // 1024)):
-        X = objective.rows.take(part, dtype)
+        return Basis(values, ((A.T @ U) / torch.sqrt(values)).to(dtype))
+    cov = torch.zeros(D, D, dtype=dtype, device=device)
+    for part in torch.arange(len(index)).split(max(64, min(1024, _BLOCK // D))):
+        X = objective.rows.take(index[part], dtype)
         X -= objective.mean.to(dtype)
-        v = objective.weight[torch.from_numpy(part).to(device), None].to(dtype)
-        cov += (X * v).T @ X
-    cov /= total
+        X *= torch.sqrt(w[part.to(device), None] / total).to(dtype)
+        cov.addmm_(X.T, X)
     if len(index) < len(objective.weight):
         # A feature that the sample happens not to show must not look as if it never varied.
-        cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance))
+        cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance.to(dtype)))
     cov[objective.constant] = 0
     cov[:, objective.constant] = 0
-    values, Q = torch.linalg.eigh(cov)
-    return Basis(values.clamp_(min=0), Q)
+    values, Q = _eigh(cov)
+    Q[objective.constant] = 0  # where several eigenvalues are 0 their vectors mix
+    return Basis(values.double().clamp_(min=0), Q)
+
+
+def _eigh(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors of A, which is overwritten."""
+    if A.device.type != "cpu":
+        values, Q = torch.linalg.eigh(A)
+        return values, Q
+    # PyTorch's takes four times A beside it, this one as much as A.
+    found = scipy.linalg.eigh(A.numpy().T, overwrite_a=True, driver="evr", check_finite=False)
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
 class Exact:
@@ -176,7 +190,7 @@ class Kronecker:
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (K, D + 1)."""
         Q = self.basis.vectors
-        T = torch.cat([G[:, :-1] @ Q, G[:, -1:]], 1)
+        T = torch.cat([(G[:, :-1].to(Q.dtype) @ Q).to(G.dtype), G[:, -1:]], 1)
         inner = T
         if self._vectors is not None:
             T = self._vectors @ ((self._vectors.T @ T) * self._inverse)
@@ -185,10 +199,10 @@ class Kronecker:
         else:
             T = T * self._inverse
         out = torch.empty_like(G)
-        out[:, :-1] = T[:, :-1] @ Q.T
+        out[:, :-1] = T[:, :-1].to(Q.dtype) @ Q.T
         out[:, -1] = T[:, -1]
         if Q.shape[1] < Q.shape[0] and self.objective.penalty > 0:
-            out[:, :-1] += (G[:, :-1] - inner[:, :-1] @ Q.T) / self.objective.penalty
+            out[:, :-1] += (G[:, :-1] - inner[:, :-1].to(Q.dtype) @ Q.T) / self.objective.penalty
         return out
 
     def _sherman_morrison(self, T: Tensor) -> Tensor:

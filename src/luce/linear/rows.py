@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
 
+_SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
 _TORCH_READS: Final = {np.dtype(t) for t in (np.float16, np.float32, np.float64, np.uint8)}
@@ -142,7 +143,7 @@ class DenseRows:
         first = self.block(0, 1, dtype)[0].clone()
         one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
         two = one.clone()
-        for i, j in self.blocks(1, dtype):
+        for i, j in self._scan(dtype):
             X = self.block(i, j, dtype) - first
             w = weight[i:j].to(dtype)
             one += w @ X
@@ -150,15 +151,36 @@ class DenseRows:
         self.release()
         return first.double(), one, two
 
+    def distances(self, centre: torch.Tensor) -> torch.Tensor:
+        """Return the squared distance of each row to ``centre`` (D,), float64."""
+        out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
+        middle = centre.float()
+        for i, j in self._scan(torch.float32):
+            out[i:j] = (self.block(i, j, torch.float32) - middle).square_().sum(1)
+        self.release()
+        return out
+
     def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order."""
         return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
 
+    def _scan(self, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+        width = self.shape[1] * dtype.itemsize
+        return _ranges(self.shape[0], max(64, min(8192, _SCAN_BYTES // width)))
+
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-        """Return the rows of ``index`` (a sample) as a tensor of ``dtype``."""
+        """Return the rows of ``index`` (a sample, in order) as a tensor of ``dtype``."""
         if isinstance(self.X, torch.Tensor):
             return self.X[torch.from_numpy(index).to(self.device)].to(dtype)
-        return torch.from_numpy(self.X[index].astype(_NUMPY[dtype]))
+        if self._map is None:
+            return torch.from_numpy(self.X[index].astype(_NUMPY[dtype]))
+        # Reading a row of a memory map brings in up to two megabytes around it.
+        taken = torch.empty(len(index), self.shape[1], dtype=dtype)
+        for at in range(0, len(index), 16):
+            part = index[at : at + 16]
+            taken[at : at + 16] = torch.from_numpy(self.X[part].astype(_NUMPY[dtype]))
+            self.hand_back(int(part[0]), int(part[-1]) + 1)
+        return taken
 
     def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
         """Return X[index] Wᵀ for W (K, D) that is not prepared."""
@@ -166,7 +188,7 @@ class DenseRows:
 
     def find_bad(self) -> tuple[int, int] | None:
         """Return the row and column of the first NaN or infinity, or None."""
-        for i, j in self.blocks(1, torch.float64):
+        for i, j in self._scan(torch.float64):
             bad = ~torch.isfinite(self.block(i, j, torch.float64))
             if bad.any():
                 row, column = torch.nonzero(bad)[0].tolist()
@@ -235,6 +257,15 @@ class SparseRows:
         w *= np.square(self._data, dtype=np.float64)
         two = np.bincount(self.X.indices, w, minlength=D)
         return torch.zeros(D, dtype=torch.float64), torch.from_numpy(one), torch.from_numpy(two)
+
+    def distances(self, centre: torch.Tensor) -> torch.Tensor:
+        """Return the squared distance of each row to ``centre`` (D,), float64."""
+        middle = centre.numpy()
+        squares = np.square(self._data, dtype=np.float64)
+        squares -= 2 * self._data * middle[self.X.indices]
+        row = np.repeat(np.arange(self.shape[0]), np.diff(self.X.indptr))
+        out = np.bincount(row, squares, minlength=self.shape[0])
+        return torch.from_numpy(out + middle @ middle).clamp_(min=0)
 
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         """Return the rows of ``index`` (a sample), dense, as a tensor of ``dtype``."""

@@ -32,7 +32,7 @@ Method = Literal["auto", "lbfgs", "newton-cg"]
 Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
 
 _MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
-_MEMORY_BYTES: Final = 8 << 20  # within which it keeps more than the least
+_MEMORY_BYTES: Final = 2 << 20  # within which it keeps more than the least
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
 
@@ -114,7 +114,7 @@ def minimize(
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    step = _LBFGS(precondition, theta) if method == "lbfgs" else _NewtonCG(objective, precondition)
+    step = _step(objective, precondition, method)
     history: list[dict[str, float]] = []
     at = (theta, *objective.value_gradient(theta))
     proof: Certificate | None = None
@@ -139,7 +139,8 @@ def minimize(
         found = _advance(objective, precondition, step, at, (measure, tol))
         if found is None and objective.dtype is torch.float32 and may_widen:
             objective.dtype = torch.float64
-            precondition.refresh(at[0])
+            precondition = choose(objective, at[0])
+            step = _step(objective, precondition, method)
             at = (at[0], *objective.value_gradient(at[0]))
             goal = tol
             continue
@@ -190,11 +191,21 @@ def _proven(objective: Objective, proof: Certificate) -> float:
 
 
 def _measure(objective: Objective, value: float, gradient: Tensor) -> float:
-    """Estimate the same during the fit, at no cost: the intercepts' share is second order."""
+    """Estimate the same during the fit, at no cost."""
     if objective.penalty == 0:
         return scaled_gradient(objective, gradient)
-    W = float(gradient[:, :-1].square().sum()) / (2 * objective.penalty)
-    return W / max(value, 1e-300)
+    W = float(gradient[:, :-1].square().sum())
+    c = float(gradient[:, -1].square().sum()) * _intercept_weight(objective)
+    return (W + c) / (2 * objective.penalty) / max(value, 1e-300)
+
+
+def _intercept_weight(objective: Objective) -> float:
+    """Return what the square of an intercept's gradient counts beside that of a coefficient.
+
+    The certificate solves for the intercepts, which moves the coefficients' gradient by about as
+    much as the rows are spread, for each row that changes its class.
+    """
+    return float(objective.variance.sum())
 
 
 def _flatter(objective: Objective, step: _Step, at: Point, goal: float) -> Point:
@@ -216,14 +227,19 @@ def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
     slope = float((gradient * d).sum())
     if not math.isfinite(slope) or slope >= 0:
         return None
-    noise = (1e-7 if objective.dtype is torch.float32 else 1e-14) * abs(value)
-    new = theta + d
-    new_value, new_gradient = objective.value_gradient(new)
-    end = float((new_gradient * d).sum())
-    if math.isfinite(new_value) and _acceptable(value, slope, new_value, end, noise):
-        return new, new_value, new_gradient
+    noise = (1e-6 if objective.dtype is torch.float32 else 1e-14) * abs(value)
+    t = 1.0
+    for last in (False, True):
+        new = theta + t * d
+        new_value, new_gradient = objective.value_gradient(new)
+        end = float((new_gradient * d).sum())
+        if math.isfinite(new_value) and _acceptable(value, t * slope, new_value, t * end, noise):
+            return new, new_value, new_gradient
+        if last or not abs(end) <= 4 * abs(slope) or not slope < end:
+            break
+        t = slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
     phi = objective.along(theta, d)
-    t = _line_minimum(phi, slope, end)
+    t = _line_minimum(phi, slope, t, end)
     new = theta + t * d
     new_value, new_gradient = objective.value_gradient(new)
     if new_value < value + noise and t > 0 and abs(float((new_gradient * d).sum())) < abs(slope):
@@ -243,14 +259,16 @@ def _acceptable(value: float, slope: float, new_value: float, end: float, noise:
     return new_value <= value + noise and end <= -0.8 * slope
 
 
-def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float, end: float) -> float:
+def _line_minimum(
+    phi: Callable[[float], tuple[float, float]], slope: float, at: float, end: float
+) -> float:
     """Return t > 0 where the convex φ has a slope of at most a tenth of its first.
 
-    ``slope`` and ``end`` are its slopes at 0 and 1.
+    ``slope`` is that first, and ``end`` the slope at ``at``.
     """
     low, high = 0.0, math.inf
     low_slope, high_slope = slope, math.nan
-    t = min(slope / (slope - end), 16.0) if slope < end else 1.0
+    t = at * min(slope / (slope - end), 16.0) if slope < end else at
     for _ in range(40):
         value, now = phi(t)
         if math.isfinite(value) and abs(now) <= 0.1 * abs(slope):
@@ -270,19 +288,35 @@ def _line_minimum(phi: Callable[[float], tuple[float, float]], slope: float, end
     return low
 
 
+def _step(objective: Objective, precondition: Preconditioner, method: str) -> _Step:
+    if method == "newton-cg":
+        return _NewtonCG(objective, precondition)
+    return _LBFGS(precondition, objective.start(), objective.dtype, _intercept_weight(objective))
+
+
 class _LBFGS:
     """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
 
     That matrix is scaled to the latest pair, as it is for plain L-BFGS: curvature falls as the
     classes separate, and steps with what it was would be too short. The two loops are written as
     two triangular solves with M = S Yᵀ, the products of all kept steps s with all kept changes y
-    of the gradient: four products with S and Y an iteration.
+    of the gradient: four products with S and Y an iteration. Where X is multiplied in float32, so
+    are S and Y, unless they are small.
     """
 
-    def __init__(self, precondition: Preconditioner, theta: Tensor) -> None:
-        self.precondition = precondition
-        most = min(max(_MEMORY_BYTES // (16 * theta.numel()), _MEMORY[0]), _MEMORY[1])
-        self.S = theta.new_empty(most, theta.numel())
+    def __init__(
+        self,
+        precondition: Preconditioner,
+        theta: Tensor,
+        dtype: torch.dtype,
+        intercept_weight: float,
+    ) -> None:
+        self.precondition, self.intercept_weight = precondition, intercept_weight
+        if 16 * _MEMORY[1] * theta.numel() <= _MEMORY_BYTES:
+            dtype = torch.float64
+        most = _MEMORY_BYTES // (2 * dtype.itemsize * theta.numel())
+        most = min(max(most, _MEMORY[0]), _MEMORY[1])
+        self.S = theta.new_empty(most, theta.numel(), dtype=dtype)
         self.Y = torch.empty_like(self.S)
         self.M = theta.new_zeros(most, most)
         self.YY = theta.new_zeros(most, most)
@@ -299,13 +333,14 @@ class _LBFGS:
         S, Y = self.S[:n], self.Y[:n]  # rows fill up in turn, so those in use come first
         upper = self.M[at][:, at].triu()
         q = gradient.flatten()
-        a = torch.linalg.solve_triangular(upper, (S @ q)[at][:, None], upper=True)
+        a = torch.linalg.solve_triangular(upper, _product(S, q)[at][:, None], upper=True)
         back = torch.empty_like(a[:, 0])
         back[at] = a[:, 0]
-        r = self.precondition((q - Y.T @ back).view_as(gradient)).mul_(self.scale).flatten()
-        right = upper.diagonal()[:, None] * a - (Y @ r)[at][:, None]
+        q = q - _product(Y.T, back)
+        r = self.precondition(q.view_as(gradient)).mul_(self.scale).flatten()
+        right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
-        return (r + S.T @ back).neg_().view_as(gradient)
+        return r.add_(_product(S.T, back)).neg_().view_as(gradient)
 
     def flattest(self, theta: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
         """Return the point spanned by the kept steps where the gradient should be smallest.
@@ -316,14 +351,21 @@ class _LBFGS:
         n = len(self.order)
         if n == 0:
             return theta, 1.0
-        g = gradient.flatten()
-        right = self.Y[:n] @ g
-        values, U = torch.linalg.eigh(self.YY[:n, :n])
-        keep = values > 1e-12 * values[-1]
+        weighed = self._weighed(gradient)
+        # Each y at length 1: they shrink as the fit goes on, and the last ones say most.
+        unit = 1 / self.YY[:n, :n].diagonal().sqrt()
+        right = _product(self.Y[:n], weighed) * unit
+        values, U = torch.linalg.eigh(self.YY[:n, :n] * unit * unit[:, None])
+        keep = values > 1e-5  # rounding; and a point far away promises more than it keeps
         at = U[:, keep].T @ right
-        left = 1 - float((at.square() / values[keep]).sum()) / float(g.square().sum())
-        step = self.S[:n].T @ (U[:, keep] @ (at / values[keep]))
+        left = 1 - float((at.square() / values[keep]).sum()) / float(weighed @ gradient.flatten())
+        step = _product(self.S[:n].T, (U[:, keep] @ (at / values[keep])) * unit)
         return theta - step.view_as(theta), max(left, 0.0)
+
+    def _weighed(self, gradient: Tensor) -> Tensor:
+        weighed = gradient.clone()
+        weighed[:, -1] *= self.intercept_weight
+        return weighed.flatten()
 
     def update(self, s: Tensor, y: Tensor) -> None:
         """Remember a step and the change of the gradient along it."""
@@ -336,7 +378,7 @@ class _LBFGS:
         n = len(self.order)
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
-        self.YY[row, :n] = self.YY[:n, row] = self.Y[:n] @ self.Y[row]
+        self.YY[row, :n] = self.YY[:n, row] = _product(self.Y[:n], self._weighed(y))
         self.scale = float(self.M[row, row]) / float((y * self.precondition(y)).sum())
 
     def reset(self) -> bool:
@@ -344,6 +386,11 @@ class _LBFGS:
         had = bool(self.order)
         self.order.clear()
         return had
+
+
+def _product(A: Tensor, v: Tensor) -> Tensor:
+    """Return A v in float64, multiplied in the dtype of A."""
+    return (A @ v.to(A.dtype)).to(v.dtype)
 
 
 class _NewtonCG:
