@@ -281,8 +281,8 @@ def cross_entropy(
     z_loss
         If above 0, each example's loss is larger by this times its squared log-sum-exp.
     sample_weight
-        A factor for each example, (N,) or like the loss without reduction. A mean divides by the
-        sum of sample weight × class weight.
+        A factor of at least 0 for each example, (N,) or like the loss without reduction. A mean
+        divides by the sum of sample weight × class weight.
     return_lse
         Also return the log-sum-exp of x / T of each example, shaped like the loss without
         reduction.
@@ -416,9 +416,11 @@ def linear_cross_entropy(
     options
         PyTorch's chunking options: accepted, without effect; ``memory_budget`` decides.
     softcap
-        If c > 0, logits z become c tanh(z / c), before the temperature.
+        If c > 0, logits z become c tanh(z / c), before the temperature. 0 for no cap.
     memory_budget
-        Bytes that may be used beyond inputs, result and gradients.
+        Bytes that may be used beyond inputs, result and gradients. However few these are, a tile
+        has at least one row and one class; below some megabytes, tiles are too small to be fast.
+        A second derivative and ``backend="reference"`` hold all the logits.
     backend
         See :func:`softmax`.
 
@@ -575,8 +577,8 @@ def distillation_loss(
     alpha
         Share of the soft part, from 0 to 1.
     teacher_probabilities
-        Whether ``teacher`` holds probabilities: they are taken as they are, already at T, and
-        made to sum to one.
+        Whether ``teacher`` holds probabilities, at least 0: they are taken as they are, already at
+        T, and made to sum to one.
     reduction
         "none", "sum", or "mean" over the examples that count.
     ignore_index
@@ -658,7 +660,7 @@ def linear_distillation_loss(
     temperature, alpha, reduction, ignore_index
         See :func:`distillation_loss`.
     memory_budget, backend
-        See :func:`linear_cross_entropy`. A tile holds at least one row of both heads' logits.
+        See :func:`linear_cross_entropy`.
 
     Returns
     -------
@@ -695,8 +697,8 @@ def linear_distillation_loss(
     if x.ndim != 2 or t.ndim != 2 or w.ndim != 2 or tw.ndim != 2:
         shapes = ", ".join(str(tuple(a.shape)) for a in (x, t, w, tw))
         raise ShapeError(
-            f"{name}: student and teacher must be (N, D), student_weight and teacher_weight (C, D), "
-            f"got {shapes}."
+            f"{name}: student and teacher must be (N, D), student_weight and teacher_weight (C, D),"
+            f" got {shapes}."
         )
     if len(x) != len(t) or len(w) != len(tw) or x.dtype != t.dtype:
         raise ShapeError(
