@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -107,6 +108,19 @@ def test_train_evaluate_predict_info(luce_command, iris_csv, tmp_path):
     assert done.code == 0
     assert "parameters" in done.out
     assert "FLOPs" in done.out
+
+
+def test_info_without_a_run_says_which_backends_there_are(luce_command, monkeypatch):
+    """Each kernel backend is printed, and why it cannot be used where it cannot."""
+    done = luce_command("info")
+    assert done.code == 0
+    assert re.search(r"^backend cpu +available$", done.out, re.MULTILINE)
+    assert re.search(r"^backend reference +available$", done.out, re.MULTILINE)
+    monkeypatch.setattr("luce.kernels._CPU_MISSING", "Numba cannot be imported (as planned)")
+    out = luce_command("info").out
+    assert "not available: Numba cannot be imported (as planned)" in out
+    backends = json.loads(luce_command("info", "--json").out)["backends"]
+    assert backends == {"cpu": "Numba cannot be imported (as planned)", "reference": None}
 
 
 def test_evaluate_prints_every_figure(luce_command, iris_run, iris_csv):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -151,20 +152,43 @@ def test_options_beyond_pytorch(backend):
 
 
 @both_backends
-def test_an_all_ignored_batch_gives_what_pytorch_gives(backend):
-    """Mean is NaN, sum and rows are 0, and the gradient is 0."""
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_all_ignored_batch_gives_what_pytorch_gives(backend, reduction, smoothing):
+    """Values are PyTorch's (NaN for the mean), and gradients are 0, of logits and linear heads."""
+    torch.manual_seed(0)
     y = torch.full((3,), -100)
-    for reduction in ("mean", "sum", "none"):
-        x = torch.randn(3, 4, requires_grad=True)
-        ours = luce.cross_entropy(x, y, reduction=reduction, backend=backend)
-        peer = F.cross_entropy(x, y, reduction=reduction)
+    o = {"reduction": reduction, "label_smoothing": smoothing}
+    x, head, bias = (torch.randn(s, requires_grad=True) for s in ((3, 4), (4, 4), (4,)))
+    peer = F.cross_entropy(x, y, **o)
+    linear_peer = F.cross_entropy(F.linear(x, head, bias), y, **o)
+    ours = luce.cross_entropy(x, y, **o, backend=backend)
+    assert torch.equal(ours.isnan(), peer.isnan())
+    torch.testing.assert_close(ours, peer, equal_nan=True)
+    found = [(ours, peer, (x,))]
+    found += [
+        (
+            luce.linear_cross_entropy(
+                x, head, y, linear_bias=bias, **o, memory_budget=budget, backend=backend
+            ),
+            linear_peer,
+            (x, head, bias),
+        )
+        for budget in (1 << 26, 50)
+    ]
+    if not smoothing:
+        log_p = x.detach().log_softmax(1).requires_grad_()
+        nll = luce.nll_loss(log_p, y, reduction=reduction, backend=backend)
+        found.append((nll, F.nll_loss(log_p, y, reduction=reduction), (log_p,)))
+    for ours, peer, inputs in found:
         torch.testing.assert_close(ours, peer, equal_nan=True)
-        (ours_g,) = torch.autograd.grad(ours.sum(), x)
-        if backend == "cpu":
-            assert not ours_g.any()
-        head = torch.randn(4, 4)
-        linear = luce.linear_cross_entropy(x, head, y, reduction=reduction, backend=backend)
-        torch.testing.assert_close(linear, peer, equal_nan=True)
+        mine = torch.autograd.grad(ours.sum(), inputs)
+        theirs = torch.autograd.grad(peer.sum(), inputs, retain_graph=True)
+        for a, b in zip(mine, theirs, strict=True):
+            # Where PyTorch's is NaN (0 / 0), the CPU's kernels give 0.
+            expected = b.nan_to_num(0) if backend == "cpu" else b
+            torch.testing.assert_close(a, expected, equal_nan=True)
+            assert not expected.nan_to_num(0).any()
 
 
 @both_backends
@@ -338,6 +362,32 @@ def test_compiled_whole():
     )
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
+def test_compiled_by_inductor(tmp_path, monkeypatch):
+    """torch.compile's default backend takes the losses whole, and gives eager's numbers."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+
+    # Compiling the compiler's headers first takes longer than the little that is compiled here.
+    @torch.compile(fullgraph=True, options={"cpp_cache_precompile_headers": False})
+    def step(z, x, w, y):
+        return luce.cross_entropy(z * 2, y) + luce.linear_cross_entropy(x, w, y, memory_budget=9999)
+
+    torch.manual_seed(0)
+    given = (torch.randn(400, 90), torch.randn(400, 8), torch.randn(90, 8))
+    leaves = [t.requires_grad_() for t in given]
+    y = torch.randint(0, 90, (400,))
+    y[3] = -100
+    compiled = step(*leaves, y) * 2
+    z, x, w = leaves
+    eager = (F.cross_entropy(z * 2, y) + F.cross_entropy(x @ w.t(), y)) * 2
+    torch.testing.assert_close(compiled, eager)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled, leaves), torch.autograd.grad(eager, leaves)
+    )
+
+
 def test_autocast_follows_pytorch():
     """Under autocast the losses are float32 and the head multiplies in bfloat16's values."""
     torch.manual_seed(5)
@@ -462,6 +512,59 @@ W = torch.zeros(3, 3)
             "one dtype",
         ),
         (lambda **o: luce.linear_top_k(X, W, 4, **o), ArgumentError, "number of classes, 3"),
+        (lambda **o: luce.linear_top_k(X, W, 0, **o), ArgumentError, "got 0"),
+        (lambda **o: luce.linear_top_k(X, W, 1.5, **o), DtypeError, "integer, got 1.5"),
+        (lambda **o: luce.softmax(X, 1.5, **o), DtypeError, "dim must be an integer, got 1.5"),
+        (lambda **o: luce.softmax(X, 1, dtype=torch.int32, **o), DtypeError, "dtype must be"),
+        (lambda **o: luce.softmax([[1.0], [1.0, 2.0]], 1, **o), ShapeError, "inhomogeneous"),
+        (lambda **o: luce.softmax(None, 1, **o), DtypeError, "got None"),
+        (lambda **o: luce.softmax(X, 1, temperature="2", **o), DtypeError, "number, got '2'"),
+        (lambda **o: luce.softmax(X, 1, temperature=float("inf"), **o), ArgumentError, "got inf"),
+        (
+            lambda **o: luce.softmax(X, 1, temperature=torch.ones((), requires_grad=True), **o),
+            ArgumentError,
+            "requires grad",
+        ),
+        (lambda **o: luce.logsumexp(X, 1, out=torch.empty(7), **o), ShapeError, r"\(2,\) and"),
+        (lambda **o: luce.logsumexp(X, None, **o), DtypeError, "dim must be an integer"),
+        (lambda **o: luce.nll_loss(X, Y, ignore_index="a", **o), DtypeError, "got 'a'"),
+        (lambda **o: luce.cross_entropy(X, ["a", "b"], **o), DtypeError, "class indices"),
+        (
+            lambda **o: luce.cross_entropy(X, Y, torch.ones(3).to(torch.complex64), **o),
+            DtypeError,
+            "weight must be of a floating-point dtype, got torch.complex64",
+        ),
+        (
+            lambda **o: luce.cross_entropy(X, Y, sample_weight=torch.tensor([1.0, -2.0]), **o),
+            ArgumentError,
+            r"at least 0, got -2.0 at position \[1\]",
+        ),
+        (
+            lambda **o: luce.nll_loss(X, Y, sample_weight=[float("nan"), 1.0], **o),
+            ArgumentError,
+            r"got nan at position \[0\]",
+        ),
+        (
+            lambda **o: luce.linear_cross_entropy(X, W, Y, softcap=-1, **o),
+            ArgumentError,
+            "softcap must be 0 or",
+        ),
+        (
+            lambda **o: luce.linear_cross_entropy(X, W.to("meta"), Y, **o),
+            ShapeError,
+            "linear_weight is on meta but input is on cpu",
+        ),
+        (lambda **o: luce.distillation_loss(X, X.to("meta"), **o), ShapeError, "but student is on"),
+        (
+            lambda **o: luce.distillation_loss(X, X - 1, teacher_probabilities=True, **o),
+            ArgumentError,
+            "teacher must hold finite numbers of at least 0",
+        ),
+        (
+            lambda **o: luce.linear_distillation_loss(X, W, X[0], W, **o),
+            ShapeError,
+            r"got \(2, 3\), \(3,\), \(3, 3\)",
+        ),
         (lambda **o: luce.distillation_loss(X, X[:1], **o), ShapeError, "teacher"),
         (lambda **o: luce.distillation_loss(X, X, alpha=2, **o), ArgumentError, "alpha"),
     ],
@@ -486,8 +589,12 @@ def test_a_target_out_of_range_is_an_index_error(backend, value):
     for call in calls:
         with pytest.raises(IndexError, match=rf"class {value} at position"):
             call()
-    with pytest.raises(IndexError, match=rf"class {value} at position \[1\]"):
-        luce.linear_cross_entropy(X, W, y[:, 0], backend=backend)
+    for call in (
+        lambda: luce.linear_cross_entropy(X, W, y[:, 0], backend=backend),
+        lambda: luce.linear_distillation_loss(X, W, X, W, y[:, 0], backend=backend),
+    ):
+        with pytest.raises(IndexError, match=rf"class {value} at position \[1\]"):
+            call()
 
 
 def test_dim_not_given_warns_as_pytorch():

@@ -272,8 +272,9 @@ def info(
 
     if run is None:
         from luce.fitting import environment
+        from luce.kernels import available
 
-        content = environment()
+        content = {**environment(), "backends": available()}
         _print_json(content) if as_json else _print(printing.environment(content))
         return
     from luce.run import load_run

@@ -134,6 +134,7 @@ def softmin(
     array([0.5, 0.5])
     """
     x = tensor(input, "softmin", "input")
+    checks.result_dtype("softmin", dtype)
     checks.floating("softmin", "input", x if dtype is None else x.to(dtype))
     result = softmax(
         -x, dim, _stacklevel + 1, dtype, temperature=temperature, out=out, backend=backend
@@ -153,6 +154,7 @@ def _along(
 ) -> Any:
     """Check and compute an operator whose result has the input's shape."""
     x = tensor(input, name, "input")
+    checks.result_dtype(name, dtype)
     x = x if dtype is None else x.to(dtype)
     checks.floating(name, "input", x)
     temperature = checks.above_zero(name, "temperature", temperature)
@@ -164,13 +166,7 @@ def _along(
         )
     dim = checks.dimension(name, dim, x.ndim)
     if out is not None:
-        if out.shape != x.shape or out.dtype != x.dtype:
-            raise ShapeError(
-                f"{name}: out must be of shape {tuple(x.shape)} and {x.dtype}, got "
-                f"{tuple(out.shape)} and {out.dtype}."
-            )
-        if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
-            raise ShapeError(f"{name}: out= has no autograd; use torch.no_grad() or leave it out.")
+        checks.place(name, out, x.shape, x)
     kernels = choose(backend, name, x, out, elements=x.numel())
     flat = x.reshape(1) if x.ndim == 0 else x
     place = out.view(1) if out is not None and x.ndim == 0 else out
@@ -222,10 +218,13 @@ def logsumexp(
     x = tensor(input, name, "input")
     checks.floating(name, "input", x)
     temperature = checks.above_zero(name, "temperature", temperature)
-    given = (dim,) if isinstance(dim, int) else tuple(dim)
+    given = tuple(dim) if isinstance(dim, tuple | list) else (dim,)
     dims = sorted({checks.dimension(name, d, x.ndim) for d in given or range(x.ndim)})
     if len(dims) < len(given):
         raise ShapeError(f"{name}: dim names a dimension twice: {given}.")
+    if out is not None:
+        kept = [(1 if keepdim else None) if d in dims else n for d, n in enumerate(x.shape)]
+        checks.place(name, out, tuple(n for n in kept if n is not None), x)
     kernels = choose(backend, name, x, out, elements=x.numel())
     if x.ndim == 0:
         result = kernels.logsumexp(x.view(1), 0, temperature)
@@ -282,8 +281,8 @@ def cross_entropy(
     z_loss
         If above 0, each example's loss is larger by this times its squared log-sum-exp.
     sample_weight
-        A factor for each example, (N,) or like the loss without reduction. A mean divides by the
-        sum of sample weight × class weight.
+        A factor of at least 0 for each example, (N,) or like the loss without reduction. A mean
+        divides by the sum of sample weight × class weight.
     return_lse
         Also return the log-sum-exp of x / T of each example, shaped like the loss without
         reduction.
@@ -373,8 +372,9 @@ def nll_loss(
     single = x.ndim == 1
     x, y, s = _batched(name, x, y, s)
     y, s = checks.as_examples(name, x.shape, y, w, s, soft=False)
+    ignored = checks.whole(name, "ignore_index", ignore_index)
     kernels = choose(backend, name, x, y, w, s, elements=x.numel())
-    loss = kernels.nll_loss(x, y, w, s, LossOptions(reduction, ignore_index))
+    loss = kernels.nll_loss(x, y, w, s, LossOptions(reduction, ignored))
     return _losses(input, x, loss, None, single=single)
 
 
@@ -416,9 +416,11 @@ def linear_cross_entropy(
     options
         PyTorch's chunking options: accepted, without effect; ``memory_budget`` decides.
     softcap
-        If c > 0, logits z become c tanh(z / c), before the temperature.
+        If c > 0, logits z become c tanh(z / c), before the temperature. 0 for no cap.
     memory_budget
-        Bytes that may be used beyond inputs, result and gradients.
+        Bytes that may be used beyond inputs, result and gradients. However few these are, a tile
+        has at least one row and one class; below some megabytes, tiles are too small to be fast.
+        A second derivative and ``backend="reference"`` hold all the logits.
     backend
         See :func:`softmax`.
 
@@ -531,7 +533,8 @@ def linear_top_k(
     )
     if head.ndim != 2:
         raise ShapeError(f"{name}: linear_weight must be of shape (C, D), got {tuple(head.shape)}.")
-    if isinstance(k, bool) or not 1 <= k <= len(head):
+    k = checks.whole(name, "k", k)
+    if not 1 <= k <= len(head):
         raise ArgumentError(
             f"{name}: k must be from 1 to the number of classes, {len(head)}, got {k}."
         )
@@ -541,7 +544,7 @@ def linear_top_k(
     with torch.no_grad():
         batch = x.unsqueeze(0) if x.ndim == 1 else x
         found = kernels.linear_top_k(
-            batch, head, bias, int(k), temperature=temperature, memory_budget=budget
+            batch, head, bias, k, temperature=temperature, memory_budget=budget
         )
     give = back(input)
     return tuple(give(t.squeeze(0) if x.ndim == 1 else t) for t in found)
@@ -574,8 +577,8 @@ def distillation_loss(
     alpha
         Share of the soft part, from 0 to 1.
     teacher_probabilities
-        Whether ``teacher`` holds probabilities: they are taken as they are, already at T, and
-        made to sum to one.
+        Whether ``teacher`` holds probabilities, at least 0: they are taken as they are, already at
+        T, and made to sum to one.
     reduction
         "none", "sum", or "mean" over the examples that count.
     ignore_index
@@ -605,7 +608,7 @@ def distillation_loss(
     """
     name = "distillation_loss"
     x = tensor(student, name, "student")
-    t, y = checks.companions(name, x, teacher=teacher, target=target)
+    t, y = checks.companions(name, x, "student", teacher=teacher, target=target)
     o = _distillation_options(name, temperature, alpha, reduction, ignore_index, y)
     checks.floating(name, "student", x)
     checks.floating(name, "teacher", t)
@@ -619,6 +622,7 @@ def distillation_loss(
     if y is not None:
         y, _ = checks.as_examples(name, x.shape, y, None, None, soft=False)
     if teacher_probabilities:
+        checks.none_negative(name, "teacher", t)
         t = t.log() * o.temperature
     kernels = choose(backend, name, x, t, y)
     loss = kernels.distillation_loss(x, t.to(x.dtype), y, o)
@@ -656,7 +660,7 @@ def linear_distillation_loss(
     temperature, alpha, reduction, ignore_index
         See :func:`distillation_loss`.
     memory_budget, backend
-        See :func:`linear_cross_entropy`. A tile holds at least one row of both heads' logits.
+        See :func:`linear_cross_entropy`.
 
     Returns
     -------
@@ -680,6 +684,7 @@ def linear_distillation_loss(
     w, b, t, tw, tb, y = checks.companions(
         name,
         x,
+        "student",
         student_weight=student_weight,
         student_bias=student_bias,
         teacher=teacher,
@@ -690,7 +695,11 @@ def linear_distillation_loss(
     x, w, b = checks.linear_head(name, x, w, b, ("student", "student_weight", "student_bias"))
     t, tw, tb = checks.linear_head(name, t, tw, tb, ("teacher", "teacher_weight", "teacher_bias"))
     if x.ndim != 2 or t.ndim != 2 or w.ndim != 2 or tw.ndim != 2:
-        raise ShapeError(f"{name}: features must be (N, D) and heads (C, D).")
+        shapes = ", ".join(str(tuple(a.shape)) for a in (x, t, w, tw))
+        raise ShapeError(
+            f"{name}: student and teacher must be (N, D), student_weight and teacher_weight (C, D),"
+            f" got {shapes}."
+        )
     if len(x) != len(t) or len(w) != len(tw) or x.dtype != t.dtype:
         raise ShapeError(
             f"{name}: student and teacher must have as many examples and classes and one dtype, "
@@ -725,13 +734,12 @@ def _distillation_options(
     ignore_index: int,
     target: Tensor | None,
 ) -> DistillationOptions:
-    if not 0 <= alpha <= 1:
-        raise ArgumentError(f"{name}: alpha must be from 0 to 1, got {alpha}.")
+    share = checks.share(name, "alpha", alpha)
     return DistillationOptions(
         checks.above_zero(name, "temperature", temperature),
-        1.0 if target is None else float(alpha),
+        1.0 if target is None else share,
         checks.reduction_of(name, reduction),
-        int(ignore_index),
+        checks.whole(name, "ignore_index", ignore_index),
     )
 
 

@@ -120,7 +120,9 @@ def _temperature(temperature: float | None) -> str:
 
 
 def environment(content: Mapping[str, Any]) -> list[str]:
-    """Return the installation's versions, for a person."""
-    flat = {k: v for k, v in content.items() if k not in ("packages", "trained_at")}
+    """Return the installation's versions and kernel backends, for a person."""
+    flat = {k: v for k, v in content.items() if k not in ("packages", "backends", "trained_at")}
     flat |= content["packages"]
+    for name, reason in content["backends"].items():
+        flat[f"backend {name}"] = "available" if reason is None else f"not available: {reason}"
     return table(["", ""], [[name, str(value)] for name, value in flat.items()])[1:]

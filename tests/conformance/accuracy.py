@@ -16,8 +16,8 @@ import torch
 # Single float32 values and gradients of the CPU kernels → roundings by which they may be further
 # from the truth than PyTorch. Both nearly cancel, so that the last bit of each term decides.
 EXCEPTIONS = {
-    # 50 losses of both signs, up to 93, add up to −55 (condition number about 16). Each is PyTorch's
-    # to the bit but for two; our sum of these is exact, PyTorch's rounds and ends nearer by chance.
+    # 50 losses of both signs, up to 93, add up to −55 (condition number about 16). All but two are
+    # PyTorch's to the bit; our sum of these is exact, PyTorch's rounds and ends nearer by chance.
     "CrossEntropyLoss cpu: value 0 of () {'reduction': 'sum', "
     "'weight': tensor([-0.0674,  4.8280, -7.4074])}": 2,  # 2.16 against 0.43
     # p − 0.9 with p = 0.99994 for the target's class: 0.5 rounding of p is 5 of the difference.

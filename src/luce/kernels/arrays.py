@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from luce.errors import DtypeError
+from luce.errors import DtypeError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +24,15 @@ def tensor(value: Given, operator: str, name: str) -> torch.Tensor:
     """Return a tensor over the same memory where that is possible."""
     if isinstance(value, torch.Tensor):
         return value
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of unequal lengths
+        raise ShapeError(f"{operator}: {name} must be an array of numbers: {error}") from error
     if array.dtype.kind not in "fiub":
+        got = "None" if value is None else f"an array of dtype {array.dtype}"
+        wanted = "class indices, 0 to C - 1," if name == "target" else "float32 or float64"
         raise DtypeError(
-            f"{operator}: {name} must hold numbers, got an array of dtype {array.dtype}. Convert "
-            "it to float32 or float64 first."
+            f"{operator}: {name} must hold numbers, got {got}. Convert it to {wanted} first."
         )
     if not array.flags.writeable or any(step < 0 for step in array.strides):
         array = array.copy()

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import _reduction
 
 from luce.errors import ArgumentError, DimensionError, DtypeError, ShapeError
 from luce.kernels.arrays import Given, tensor
 from luce.kernels.options import LossOptions
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 __all__ = [
     "above_zero",
     "as_examples",
+    "at_least_zero",
     "autocast",
     "bytes_allowed",
     "companions",
@@ -26,8 +25,13 @@ __all__ = [
     "floating",
     "linear_head",
     "loss_options",
+    "none_negative",
+    "place",
     "reduction_of",
+    "result_dtype",
+    "share",
     "to_user",
+    "whole",
 ]
 
 _REDUCTIONS = ("none", "mean", "sum")
@@ -48,28 +52,101 @@ def floating(operator: str, name: str, x: Tensor) -> None:
         )
 
 
+def number(operator: str, name: str, value: float) -> float:
+    """Return a real number as a float."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ArgumentError(
+            f"{operator}: {name} is a number without autograd, got a tensor that requires grad. "
+            "Detach it, or apply it to the input yourself."
+        )
+    if isinstance(value, bool | str):
+        raise DtypeError(f"{operator}: {name} must be a number, got {value!r}.")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise DtypeError(f"{operator}: {name} must be a number, got {value!r}.") from None
+
+
+def whole(operator: str, name: str, value: int) -> int:
+    """Return an integer as an int."""
+    if isinstance(value, bool) or not isinstance(value, Integral | torch.SymInt):
+        raise DtypeError(f"{operator}: {name} must be an integer, got {value!r}.")
+    return int(value)
+
+
 def above_zero(operator: str, name: str, value: float) -> float:
     """Return a number above 0 as a float."""
-    if not (0 < value < math.inf):
-        raise ArgumentError(f"{operator}: {name} must be a number above 0, got {value}.")
-    return float(value)
+    given = number(operator, name, value)
+    if not (0 < given < math.inf):
+        raise ArgumentError(f"{operator}: {name} must be a finite number above 0, got {value}.")
+    return given
 
 
 def at_least_zero(operator: str, name: str, value: float) -> float:
     """Return a number that is not negative as a float."""
-    if not (0 <= value < math.inf):
-        raise ArgumentError(f"{operator}: {name} must be 0 or a number above it, got {value}.")
-    return float(value)
+    given = number(operator, name, value)
+    if not (0 <= given < math.inf):
+        raise ArgumentError(
+            f"{operator}: {name} must be 0 or a finite number above it, got {value}."
+        )
+    return given
+
+
+def share(operator: str, name: str, value: float) -> float:
+    """Return a number from 0 to 1 as a float."""
+    given = number(operator, name, value)
+    if not 0 <= given <= 1:  # a ShapeError, because PyTorch's is a RuntimeError
+        raise ShapeError(f"{operator}: {name} must be from 0 to 1, got {value}.")
+    return given
+
+
+def none_negative(operator: str, name: str, x: Tensor) -> None:
+    """Refuse NaN, Inf and negative numbers, where values can be looked at."""
+    hidden = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+    if hidden or x.device.type != "cpu" or type(x) not in (Tensor, torch.nn.Parameter):
+        return  # elsewhere a look would wait for the device, or there are no values
+    if not x.numel():
+        return
+    low, high = (float(v) for v in torch.aminmax(x.detach()))
+    if not (low >= 0 and high < math.inf):
+        place = (~((x >= 0) & (x < math.inf))).nonzero()[0].tolist()
+        raise ArgumentError(
+            f"{operator}: {name} must hold finite numbers of at least 0, got "
+            f"{float(x[tuple(place)])} at position {place}. Give 0 to leave something out."
+        )
 
 
 def dimension(operator: str, dim: int, ndim: int) -> int:
     """Return a dimension counted from the front."""
+    dim = whole(operator, "dim", dim)
     if not -max(ndim, 1) <= dim < max(ndim, 1):
         raise DimensionError(
             f"{operator}: dim must be from {-max(ndim, 1)} to {max(ndim, 1) - 1} for an input with "
             f"{ndim} dimensions, got {dim}."
         )
     return dim % max(ndim, 1)
+
+
+def result_dtype(operator: str, dtype: torch.dtype | None) -> None:
+    """Refuse what is no floating-point dtype."""
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise DtypeError(
+            f"{operator}: dtype must be a floating-point torch.dtype, such as torch.float32, got "
+            f"{dtype!r}."
+        )
+
+
+def place(operator: str, out: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
+    """Refuse an ``out`` that a result of this shape and the input's dtype cannot be written to."""
+    if not isinstance(out, Tensor):
+        raise DtypeError(f"{operator}: out must be a tensor, got {type(out).__name__}.")
+    if tuple(out.shape) != tuple(shape) or out.dtype != x.dtype:
+        raise ShapeError(
+            f"{operator}: out must be of shape {tuple(shape)} and {x.dtype}, got "
+            f"{tuple(out.shape)} and {out.dtype}."
+        )
+    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
+        raise ShapeError(f"{operator}: out= has no autograd; use torch.no_grad() or leave it out.")
 
 
 def reduction_of(
@@ -103,27 +180,28 @@ def loss_options(
     softcap: float = 0.0,
 ) -> LossOptions:
     """Return checked options."""
-    if not 0 <= label_smoothing <= 1:
-        raise ShapeError(f"{operator}: label_smoothing must be from 0 to 1, got {label_smoothing}.")
     return LossOptions(
         reduction,
-        int(ignore_index),
-        float(label_smoothing),
+        whole(operator, "ignore_index", ignore_index),
+        share(operator, "label_smoothing", label_smoothing),
         above_zero(operator, "temperature", temperature),
         at_least_zero(operator, "z_loss", z_loss),
         at_least_zero(operator, "softcap", softcap),
     )
 
 
-def companions(operator: str, x: Tensor, **given: Given | None) -> list[Any]:
-    """Return the other arguments as tensors on the input's device; None stays None."""
+def companions(operator: str, x: Tensor, first: str = "input", **given: Given | None) -> list[Any]:
+    """Return the other arguments as tensors on the first one's device; None stays None."""
     found: list[Tensor | None] = []
     for name, value in given.items():
         t = None if value is None else tensor(value, operator, name)
         if t is not None and t.device != x.device:
             raise ShapeError(
-                f"{operator}: {name} is on {t.device} but input is on {x.device}. Move one of them."
+                f"{operator}: {name} is on {t.device} but {first} is on {x.device}. Move one "
+                "of them."
             )
+        if t is not None and name != "target" and t.is_complex():
+            floating(operator, name, t)
         if t is not None and name not in {"target", "teacher"} and not t.is_floating_point():
             t = t.to(x.dtype)
         found.append(t)
@@ -174,11 +252,14 @@ def as_examples(
             f"{operator}: weight must hold a number for each of the {C} classes, got shape "
             f"{tuple(weight.shape)}."
         )
+    if sample_weight is not None:
+        none_negative(operator, "sample_weight", sample_weight)
     if sample_weight is not None and tuple(sample_weight.shape) != examples:
         if tuple(sample_weight.shape) != examples[:1]:
+            also = "" if len(examples) == 1 else f" or {examples[:1]}"
             raise ShapeError(
-                f"{operator}: sample_weight must be of shape {examples} or {examples[:1]}, got "
-                f"{tuple(sample_weight.shape)}."
+                f"{operator}: sample_weight must hold a number for each example, in shape "
+                f"{examples}{also}, got {tuple(sample_weight.shape)}."
             )
         sample_weight = sample_weight.view(-1, *[1] * (len(examples) - 1)).expand(examples)
     return target, sample_weight
@@ -193,11 +274,13 @@ def linear_head(
         floating(operator, name, t)
     if not 1 <= x.ndim <= 2:
         raise ShapeError(
-            f"{operator}: expected {input_name} with dimensionality 1 or 2, got {x.ndim}."
+            f"{operator}: expected {input_name} with dimensionality 1 or 2, got {x.ndim}: "
+            f"shape {tuple(x.shape)}."
         )
     if weight.ndim < 2:
         raise ShapeError(
-            f"{operator}: expected {weight_name} with dimensionality at least 2, got {weight.ndim}."
+            f"{operator}: expected {weight_name} with dimensionality at least 2, got {weight.ndim}:"
+            f" shape {tuple(weight.shape)}."
         )
     if x.shape[-1] != weight.shape[-1]:
         raise ShapeError(
@@ -216,7 +299,8 @@ def linear_head(
     if x.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
         raise DtypeError(
             f"{operator}: {input_name}, {weight_name} and {bias_name} must be of one dtype, got "
-            f"{x.dtype}, {weight.dtype}{'' if bias is None else f' and {bias.dtype}'}."
+            f"{x.dtype}, {weight.dtype}{'' if bias is None else f' and {bias.dtype}'}. "
+            "Convert one with .to()."
         )
     return x, weight, bias
 

@@ -45,8 +45,9 @@ def linear_cross_entropy(
     exact = elements <= _SMALL and 16 * elements <= memory_budget
     if exact:
         given = tuple(t.double() if t is not None and t.is_floating_point() else t for t in given)
+    x, head, bias, y, w, s = given
     loss, lse = positions.linear_cross_entropy(
-        kernels, *given, options, memory_budget=memory_budget, want_lse=want_lse
+        kernels, x, head, bias, y, w, s, options, memory_budget=memory_budget, want_lse=want_lse
     )
     wide = torch.promote_types(input.dtype, torch.float32)
     return loss.to(wide), None if lse is None else lse.to(wide)
