@@ -340,13 +340,15 @@ def cross_entropy_rows(
             rate = s * inverse
             factor = as_working(x, (s * push + u) * inverse / exps)
             level = as_working(x, 0.0 if ignored else rate * spread)
-            at_target = zero(x)
+            # Here terms nearly cancel, so they are not rounded before.
+            at_target = 0.0
             if not ignored:
                 w = np.float64(weight[y]) if weight.size else 1.0
-                at_target = e[y] * factor - as_working(x, rate * pull) - as_working(x, level * w)
+                p = np.float64(e[y]) / exps
+                at_target = p * (s * push + u) * inverse - rate * (pull + spread * w)
             write_scaled(result, e, factor, level, weight)
             if not ignored:
-                store(result, y, at_target)
+                store(result, y, as_working(x, at_target))
 
 
 @kernel
