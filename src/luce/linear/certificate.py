@@ -108,7 +108,8 @@ def _certify(
 
 def _inverse_curvature(objective: Objective, theta: Tensor, working: torch.dtype) -> Tensor:
     S = objective.curvature(theta, _CURVATURE_ROWS, working)
-    return torch.linalg.pinv(S if S.ndim == 2 else torch.diag(S), hermitian=True)
+    inverse: Tensor = torch.linalg.pinv(S if S.ndim == 2 else torch.diag(S), hermitian=True)
+    return inverse
 
 
 def _price(objective: Objective, off: Tensor, logs: Tensor) -> tuple[float, Tensor]:
