@@ -47,14 +47,19 @@ class Certificate:
     gap: float
 
 
-def certify(objective: Objective, theta: Tensor, tol: float) -> Certificate:
-    """Return a bound on F(Θ) - F*, after solving for the intercepts as far as ``tol`` needs it."""
+def certify(
+    objective: Objective, theta: Tensor, tol: float, gradient: Tensor | None = None
+) -> Certificate:
+    """Return a bound on F(Θ) - F*, after solving for the intercepts as far as ``tol`` needs it.
+
+    With ``gradient``, ∇F(Θ) as the fit knows it, the first step of that costs no pass of its own.
+    """
     working, objective.dtype = objective.dtype, torch.float64
     try:
         if objective.penalty == 0:
             value, gradient = objective.value_gradient(theta)
             return Certificate(theta, value, gradient, float("inf"))
-        return _certify(objective, theta, tol, working)
+        return _certify(objective, theta, tol, working, gradient)
     finally:
         objective.dtype = working
 
@@ -67,11 +72,19 @@ def scaled_gradient(objective: Objective, gradient: Tensor) -> float:
 
 
 def _certify(
-    objective: Objective, theta: Tensor, tol: float, working: torch.dtype = torch.float64
+    objective: Objective,
+    theta: Tensor,
+    tol: float,
+    working: torch.dtype = torch.float64,
+    known: Tensor | None = None,
 ) -> Certificate:
     spread = 1.01 * float(objective.variance.sum()) ** 0.5  # it was summed in float32
     best: Certificate | None = None
     inverse: Tensor | None = None
+    if known is not None and objective.fit_intercept:
+        inverse = _inverse_curvature(objective, theta, working)
+        theta = theta.clone()
+        theta[:, -1] -= inverse @ known[:, -1]
     worse = 0
     while True:
         logs = theta.new_zeros(2, len(theta))
@@ -88,10 +101,15 @@ def _certify(
         if best.gap <= tol * best.value or slopes > tol * value or worse == 2:
             return best
         if inverse is None:
-            S = objective.curvature(theta, _CURVATURE_ROWS, working)
-            inverse = torch.linalg.pinv(S if S.ndim == 2 else torch.diag(S), hermitian=True)
+            inverse = _inverse_curvature(objective, theta, working)
         theta = theta.clone()
         theta[:, -1] -= inverse @ gradient[:, -1]
+
+
+def _inverse_curvature(objective: Objective, theta: Tensor, working: torch.dtype) -> Tensor:
+    S = objective.curvature(theta, _CURVATURE_ROWS, working)
+    inverse: Tensor = torch.linalg.pinv(S if S.ndim == 2 else torch.diag(S), hermitian=True)
+    return inverse
 
 
 def _price(objective: Objective, off: Tensor, logs: Tensor) -> tuple[float, Tensor]:

@@ -127,7 +127,7 @@ def minimize(
         if report is not None:
             report(history[-1])
         if measure <= goal:
-            proof = certify(objective, at[0], tol)
+            proof = certify(objective, at[0], tol, at[2])
             if _proven(objective, proof) <= tol:
                 break
             # The estimate was too kind: in float32, or with intercepts not yet balanced.
