@@ -243,7 +243,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         return rows, torch.from_numpy(codes).to(device), torch.from_numpy(weight).to(device)
 
     def _objective(
-        self, rows: Rows, codes: torch.Tensor, weight: torch.Tensor, C: float
+        self, rows: Rows, codes: torch.Tensor, weight: torch.Tensor, C: float, *, fits: int = 1
     ) -> Objective:
         K = len(self.classes_)
         objective = Objective(
@@ -255,6 +255,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             C=C,
             fit_intercept=self.fit_intercept,
             dtype=torch.float64 if self.precision == "float64" else torch.float32,
+            fits=fits,
         )
         if not bool(torch.isfinite(objective.variance.sum())):
             at = rows.find_bad()

@@ -54,6 +54,8 @@ class Objective:
     fit_intercept : bool
     dtype : torch.dtype
         Of the products: float32 or float64.
+    fits : int
+        How many fits there will be over rows such as these.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Objective:
         C: float,
         fit_intercept: bool,
         dtype: torch.dtype,
+        fits: int = 1,
     ) -> None:
+        self.fits = fits
         self.rows, self.target, self.weight = rows, target, weight
         self.n_rows, self.link, self.fit_intercept, self.dtype = n_rows, link, fit_intercept, dtype
         self.device = rows.device
@@ -325,7 +329,7 @@ class Objective:
         X = self.rows.X
         return (
             self.n_rows <= _FUSED_CLASSES
-            and X.size >= _FUSED_VALUES
+            and X.size * self.fits >= _FUSED_VALUES
             and X.flags.c_contiguous
             and X.dtype in (np.float32, np.float64, np.uint8)
         )

@@ -129,6 +129,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         splitter = check_cv(self.cv, y, classifier=True)
         folds = list(splitter.split(np.empty((len(y), 0)), y))
         self.scores_ = np.empty((len(folds), len(self.Cs_)))
+        fits = self.scores_.size
         paths: list[list[np.ndarray]] = []
         short: list[str] = []
         count = 0
@@ -138,7 +139,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 inside = torch.from_numpy(train).to(weight.device)
                 part[inside] = weight[inside]
                 self._check_fold(f, codes, part)
-                objective = self._objective(rows, codes, part, self.Cs_[0])
+                objective = self._objective(rows, codes, part, self.Cs_[0], fits=fits)
                 path = []
                 for c, solution in enumerate(self._path(objective, progress)):
                     count += solution.n_iter
@@ -153,7 +154,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
             self._predict_out_of_fold(X, folds, [path[best] for path in paths])
             mean = np.mean([path[best] for path in paths], axis=0)
             if self.refit:
-                objective = self._objective(rows, codes, weight, self.C_)
+                objective = self._objective(rows, codes, weight, self.C_, fits=fits)
                 theta = objective.start()
                 theta[:, :-1] = torch.from_numpy(mean[:, :-1]).to(theta)
                 theta[:, :-1][:, objective.constant] = 0
