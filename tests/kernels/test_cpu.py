@@ -100,6 +100,32 @@ def test_small_work_stays_on_the_calling_thread(two_threads):
     assert sorted(covered) == list(range(1_000))
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
+@pytest.mark.skipif(threads._openmp is None, reason="PyTorch's OpenMP cannot be entered here")
+def test_work_runs_on_pytorchs_own_threads(two_threads):
+    """Once an operator of PyTorch has used two threads, a kernel starts no more."""
+    torch.ones(1 << 20).add_(1)
+    before = set(os.listdir("/proc/self/task"))
+    who = set()
+
+    def work(a, b):
+        who.add(str(threading.get_native_id()))
+        time.sleep(0.002)
+
+    threads.share(work, 1_000, 1 << 16)
+    assert len(who) == 2
+    assert who <= before
+
+
+@pytest.mark.parametrize("run", [threads._run_on_pool, threads._run])
+def test_every_unit_is_covered_once_by_either_kind_of_thread(run, two_threads, monkeypatch):
+    """PyTorch's threads and, where those cannot be had, plain ones share the same work."""
+    monkeypatch.setattr(threads, "_run", run)
+    covered = []
+    threads.share(lambda a, b: covered.extend(range(a, b)), 1_000, 1 << 16)
+    assert sorted(covered) == list(range(1_000))
+
+
 def test_set_num_threads_is_obeyed():
     """With one thread allowed, large work stays on the calling thread too."""
     previous = torch.get_num_threads()
