@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from luce.kernels import available
 from luce.kernels.cpu import memory, threads
+
+TASKS = Path("/proc/self/task")
 
 USE = (
     "import torch, luce;"
@@ -100,12 +103,12 @@ def test_small_work_stays_on_the_calling_thread(two_threads):
     assert sorted(covered) == list(range(1_000))
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
+@pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads in /proc")
 @pytest.mark.skipif(threads._openmp is None, reason="PyTorch's OpenMP cannot be entered here")
 def test_work_runs_on_pytorchs_own_threads(two_threads):
     """Once an operator of PyTorch has used two threads, a kernel starts no more."""
     torch.ones(1 << 20).add_(1)
-    before = set(os.listdir("/proc/self/task"))
+    before = {task.name for task in TASKS.iterdir()}
     who = set()
 
     def work(a, b):
