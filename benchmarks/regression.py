@@ -374,6 +374,8 @@ def plot(sizes: list[dict[str, Any]], file: Path) -> None:
             axes.loglog(
                 [s[what] / part[0][what] for s in part], [s[key] for s in part], "o-", label=what
             )
+        if key == "peak_MB":  # 0 where the fit found room in what the process had
+            axes.set(yscale="linear", ylim=(0, None))
         axes.set(xlabel="times the smallest", ylabel=label)
         axes.legend()
     figure.savefig(file, metadata={"Date": None})
