@@ -39,9 +39,9 @@ def test_cross_entropy_in_tiles_of_any_size(budget, dtype, reduction):
     b[7] = -torch.inf
     x, w, b, class_weight = (t.to(dtype).double() for t in (x, w, b, class_weight))
     options = {"weight": class_weight, "sample_weight": s, "temperature": 1.5, "z_loss": 0.01}
-    smooth = {"label_smoothing": 0.0}
-    for target, more in ((y, smooth), (torch.rand(N, K), {"softcap": 4.0, "label_smoothing": 0.1})):
-        bias = b.clone() if target is y else b.nan_to_num(neginf=0.0)
+    soft, smooth = torch.rand(N, K), {"label_smoothing": 0.1}
+    for target, more in ((y, {}), (y, smooth), (soft, smooth), (soft, {**smooth, "softcap": 4.0})):
+        bias = b.nan_to_num(neginf=0.0) if more else b.clone()
         given = (x, w, bias)
 
         def loss(

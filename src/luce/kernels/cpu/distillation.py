@@ -25,12 +25,12 @@ from luce.kernels.cpu.targets import survey
 from luce.kernels.cpu.threads import share
 from luce.kernels.options import DistillationOptions
 
-__all__ = ["count", "distillation_loss", "run", "scales"]
+__all__ = ["count", "distillation_loss", "gap", "run", "scales"]
 
 
 @sums
-def _gap(e: Any, teacher: Any, student: Any, top_t: Any, top_s: Any, inverse: Any) -> Any:
-    """Return Σ e ((t − top t) − (z − top z)) / T; nothing where e = 0."""
+def gap(e: Any, teacher: Any, student: Any, origin_t: Any, origin_s: Any, inverse: Any) -> Any:
+    """Return Σ e ((t − t₀) − (z − z₀)) / T for origins t₀ and z₀; nothing where e = 0."""
     result = np.float64(0)
     for a in range(0, e.size, BLOCK):
         part = e[a : a + BLOCK]
@@ -38,8 +38,8 @@ def _gap(e: Any, teacher: Any, student: Any, top_t: Any, top_s: Any, inverse: An
         z = student[a : a + BLOCK]
         s = zero(student)
         for j in range(part.size):
-            gap = shifted(load(t, j), top_t, inverse) - shifted(load(z, j), top_s, inverse)
-            s += zero(student) if part[j] == 0 else part[j] * gap
+            g = shifted(load(t, j), origin_t, inverse) - shifted(load(z, j), origin_s, inverse)
+            s += zero(student) if part[j] == 0 else part[j] * g
         result += s
     return result
 
@@ -77,7 +77,7 @@ def _distillation_rows(
         top_t = maximum(t)
         sum_t = exp_sum_into(soft_t, t, top_t, inverse)
         sum_s = exp_sum_into(soft_s, z, top_s, inverse)
-        divergence = _gap(soft_t, t, z, top_t, top_s, inverse) / sum_t + log(sum_s) - log(sum_t)
+        divergence = gap(soft_t, t, z, top_t, top_s, inverse) / sum_t + log(sum_s) - log(sum_t)
         value = alpha * T * T * divergence
         pull = 0.0
         c = zero(student)

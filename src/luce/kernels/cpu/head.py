@@ -26,8 +26,10 @@ _ROWS_AT_MOST = 1024
 # Columns that are added up at a time: their sums stay in the first level of cache.
 _COLUMNS = 1024
 
-# Whether the processor multiplies bfloat16 itself, twice as fast as float32.
-_HAS_BFLOAT16 = any(map(torch.cpu.get_capabilities().get, ("avx512_bf16", "amx_bf16")))
+# Whether the processor multiplies bfloat16 itself, twice as fast as float32. An older PyTorch does
+# not say.
+_CAPABILITIES: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+_HAS_BFLOAT16 = any(map(_CAPABILITIES.get, ("avx512_bf16", "amx_bf16")))
 
 Wants = tuple[bool, bool, bool]
 

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from luce.kernels import reference
 from luce.kernels.cpu.arithmetic import as_working, exp, scratch, zero
-from luce.kernels.cpu.compile import kernel, sums
+from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.cross_entropy import reduced
 from luce.kernels.cpu.differentiate import handed_out, through
-from luce.kernels.cpu.distillation import count, run, scales
+from luce.kernels.cpu.distillation import count, gap, run, scales
 from luce.kernels.cpu.head import Gradients, Head, Rows, logits, plan
 from luce.kernels.cpu.layout import array, working_scalar
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.rows import BLOCK, exp_sum, exp_sum_into, maximum, shifted
+from luce.kernels.cpu.rows import exp_sum, exp_sum_into, maximum, shifted
 from luce.kernels.cpu.sweep import over_tiles
 from luce.kernels.cpu.threads import share
 from luce.kernels.options import DistillationOptions
@@ -40,22 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["linear_distillation_loss"]
-
-
-@sums
-def _gap(e: Any, teacher: Any, student: Any, origin_t: Any, origin_s: Any, inverse: Any) -> Any:
-    """Return Σ e ((t − t₀) − (z − z₀)) / T; nothing where e = 0."""
-    result = np.float64(0)
-    for a in range(0, e.size, BLOCK):
-        part = e[a : a + BLOCK]
-        t = teacher[a : a + BLOCK]
-        z = student[a : a + BLOCK]
-        s = zero(student)
-        for j in range(part.size):
-            gap = shifted(t[j], origin_t, inverse) - shifted(z[j], origin_s, inverse)
-            s += zero(student) if part[j] == 0 else part[j] * gap
-        result += s
-    return result
 
 
 @kernel
@@ -73,7 +57,7 @@ def _merge_rows(
     sum_s: Any,
     sum_t: Any,
     sum_h: Any,
-    gap: Any,
+    gaps: Any,
     inverse: Any,
     start: int,
     stop: int,
@@ -114,10 +98,10 @@ def _merge_rows(
             before = exp(shifted(top_t[i], high, inverse))
             now = exp(shifted(here_t, high, inverse))
             s = exp_sum_into(soft, t, here_t, inverse)
-            m = _gap(soft, t, z, origin_t[i], origin_s[i], inverse)
+            m = gap(soft, t, z, origin_t[i], origin_s[i], inverse)
             sum_t[i] = sum_t[i] * before + s * now
-            kept = 0.0 if before == 0 else gap[i] * before
-            gap[i] = kept + (0.0 if now == 0 else m * now)
+            kept = 0.0 if before == 0 else gaps[i] * before
+            gaps[i] = kept + (0.0 if now == 0 else m * now)
             top_t[i] = high
 
 

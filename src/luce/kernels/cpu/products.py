@@ -51,6 +51,13 @@ def _zeros(_context: Any, array: Any, rows: Any, vectors: Any) -> Any:
     return block(array, rows, vectors), generate
 
 
+def _plus_product(builder: Any, sums: Any, place: int, a: Any, b: Any) -> Any:
+    """Return a block with a · b added to one of its vectors."""
+    product = builder.fmul(a, b, flags=CONTRACT)
+    total = builder.fadd(builder.extract_value(sums, place), product, flags=CONTRACT)
+    return builder.insert_value(sums, total, place)
+
+
 @intrinsic
 def _add_dots(
     _context: Any,
@@ -78,10 +85,7 @@ def _add_dots(
             line = masked_load(context, builder, a, left, i, some)
             i = builder.add(i, i_step)
             for r, other in enumerate(bs):
-                place = k * others + r
-                product = builder.fmul(line, other, flags=CONTRACT)
-                total = builder.fadd(builder.extract_value(sums, place), product, flags=CONTRACT)
-                sums = builder.insert_value(sums, total, place)
+                sums = _plus_product(builder, sums, k * others + r, line, other)
         return sums
 
     i = types.intp
@@ -115,10 +119,7 @@ def _add_multiples(
             factor = spread(builder, read_element(context, builder, a, left, i), lanes.count)
             i = builder.add(i, i_step)
             for v, line in enumerate(bs):
-                place = k * vectors + v
-                product = builder.fmul(factor, line, flags=CONTRACT)
-                total = builder.fadd(builder.extract_value(sums, place), product, flags=CONTRACT)
-                sums = builder.insert_value(sums, total, place)
+                sums = _plus_product(builder, sums, k * vectors + v, factor, line)
         return sums
 
     i = types.intp
