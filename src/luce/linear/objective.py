@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from luce.linear.rows import DenseRows, SparseRows
+from luce.linear.sample import SAMPLE_ROWS, evenly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,6 @@ Link = Literal["softmax", "sigmoid"]
 KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
 _FUSED_CLASSES: Final = 128  # beyond, W is too large to be read again for every 64 rows
 _FUSED_VALUES: Final = 2_000_000  # below, compiling the kernel would cost more than it saves
-_SAMPLE_ROWS: Final = 8192
 _SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
 
@@ -201,13 +201,13 @@ class Objective:
         return lambda: kept
 
     def curvature(
-        self, theta: Tensor, n: int = _SAMPLE_ROWS, dtype: torch.dtype | None = None
+        self, theta: Tensor, n: int = SAMPLE_ROWS, dtype: torch.dtype | None = None
     ) -> Tensor:
         """Return S = mean(diag p - p pᵀ), shape (K, K), or its diagonal (K,) for sigmoids.
 
         Over a sample of about n rows: it serves a preconditioner.
         """
-        index, dtype = self.sample(n), dtype or self.dtype
+        index, dtype = evenly(self, n), dtype or self.dtype
         W, bias = theta[:, :-1].to(dtype).T.contiguous().T, self.bias(theta).to(dtype)
         matrix = self.link == "softmax"
         K = self.n_rows
@@ -244,32 +244,6 @@ class Objective:
                 return False
         self.rows.release()
         return True
-
-    def sample(self, n: int | None = None) -> np.ndarray:
-        """Return the rows that stand for all in a preconditioner: every m-th, none of weight 0."""
-        index = torch.nonzero(self.weight)[:, 0]
-        if n is None:
-            n = max(_SAMPLE_ROWS, 4 * min(self.n_features, 2048))
-        step = max(1, len(index) // n)
-        return index[::step].cpu().numpy()
-
-    def spread_sample(self) -> tuple[np.ndarray, Tensor]:
-        """Return rows that stand for all in a covariance, and the weight that each stands for.
-
-        Half of them are drawn evenly and half by squared distance to the mean, of which that is
-        made: rows that matter are seen even where they are few.
-        """
-        index = self.sample()
-        if 2 * len(index) > len(self.weight):
-            index = torch.nonzero(self.weight)[:, 0].cpu().numpy()
-            return index, self.weight[torch.from_numpy(index).to(self.device)]
-        share = self.weight * self.rows.distances(self.mean)
-        share = self.weight / self.total + share / share.sum().clamp(min=1e-300)
-        at = share.cumsum(0)
-        each = float(at[-1]) / len(index)
-        marks = each * (torch.arange(len(index), dtype=at.dtype, device=self.device) + 0.5)
-        rows, times = torch.searchsorted(at, marks).unique_consecutive(return_counts=True)
-        return rows.cpu().numpy(), self.weight[rows] * times * (each / share[rows])
 
     def probabilities(self, Z: Tensor) -> Tensor:
         """Return the probabilities of logits (n, K)."""

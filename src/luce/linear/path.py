@@ -13,7 +13,7 @@ from sklearn.model_selection import check_cv
 
 from luce.errors import ArgumentError, DataError
 from luce.linear.model import SoftmaxModel, is_number
-from luce.linear.precondition import Kronecker, choose
+from luce.linear.precondition import Blocks, Kronecker, choose
 from luce.linear.progress import Progress
 from luce.linear.regression import SoftmaxRegression
 from luce.linear.solve import minimize
@@ -203,7 +203,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         """Yield the solution for each C, the strongest penalty first."""
         theta = objective.start()
         preconditioner = choose(objective, theta)
-        basis = preconditioner.basis if isinstance(preconditioner, Kronecker) else None
+        basis = preconditioner.basis if isinstance(preconditioner, Blocks | Kronecker) else None
         dtype = objective.dtype
         for C in self.Cs_:
             objective.set_C(C)

@@ -2,12 +2,14 @@
 
 A small problem has the Hessian itself, of a sample of rows. Otherwise it is taken at W = 0: there
 it is S ⊗ Cov + λI, with S = diag(π) - ππᵀ over classes and Cov the covariance of the features, and
-two small eigenproblems apply its inverse. As the fit moves on, S is replaced by
-mean(diag p - p pᵀ). The intercepts are one more feature, of variance 1 and without penalty.
+two small eigenproblems apply its inverse. As the fit moves on, it is replaced by the block of each
+class, from rows that are uncertain; with many classes, only S is, by mean(diag p - p pᵀ). The
+intercepts are one more feature, of variance 1 and without penalty.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,16 +17,32 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from luce.linear.sample import by_spread, by_uncertainty, evenly
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from luce.linear.objective import Objective
 
-__all__ = ["Basis", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose", "eigenbasis"]
+__all__ = [
+    "Basis",
+    "Blocks",
+    "Diagonal",
+    "Exact",
+    "Kronecker",
+    "Preconditioner",
+    "choose",
+    "eigenbasis",
+]
 
 _SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes milliseconds
 _WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
 _BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
+_BLOCK_CLASSES: Final = 32  # beyond, a block for each takes as long as the passes that it saves
+_BLOCK_BYTES: Final = 4 << 20  # that the blocks may take even where there are few logits
+_NARROWEST: Final = 64  # a block of this size costs no more than the calls that make it
 _MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
 
 
@@ -38,6 +56,29 @@ class Basis:
     values: Tensor
     vectors: Tensor
 
+    def within(self, G: Tensor, solve: Callable[[Tensor], Tensor], penalty: float) -> Tensor:
+        """Return G (K, D + 1) solved in these coordinates, and over λ in what is outside them."""
+        Q = self.vectors
+        inner = (G[:, :-1].to(Q.dtype) @ Q).to(G.dtype)
+        T = solve(torch.cat([inner, G[:, -1:]], 1))
+        out = torch.empty_like(G)
+        out[:, :-1] = T[:, :-1].to(Q.dtype) @ Q.T
+        out[:, -1] = T[:, -1]
+        if Q.shape[1] < Q.shape[0] and penalty > 0:
+            out[:, :-1] += (G[:, :-1] - inner.to(Q.dtype) @ Q.T) / penalty
+        return out
+
+    def variances(self, penalty: float) -> Tensor:
+        """Return the eigenvalues and 1 for the intercept.
+
+        Without a penalty, directions without variance have no curvature at all: bound the step.
+        """
+        values = self.values
+        if penalty == 0 and len(values):
+            floor = 10 * torch.finfo(self.vectors.dtype).eps
+            values = values.clamp(min=floor * float(values.max()))
+        return torch.cat([values, values.new_ones(1)])
+
 
 def eigenbasis(objective: Objective) -> Basis:
     """Return the eigenbasis of the (sampled) covariance of the features.
@@ -45,7 +86,7 @@ def eigenbasis(objective: Objective) -> Basis:
     With fewer rows than features it is had from the rows' Gram matrix; what is orthogonal to all
     rows then has eigenvalue 0 and is not stored.
     """
-    index, w = objective.spread_sample()
+    index, w = by_spread(objective)
     D = objective.n_features
     dtype, device = objective.dtype, objective.device
     total = objective.total
@@ -97,25 +138,31 @@ class Exact:
 
     def refresh(self, theta: Tensor) -> None:
         """Take the Hessian at Θ."""
-        H = hessian(self.objective, theta, self.objective.sample())
+        H = hessian(self.objective, theta, evenly(self.objective))
         scale = H.diagonal().clamp(min=0).sqrt()
         self._scale = torch.where(scale > 0, 1 / scale, 0.0)
         H = H * self._scale * self._scale[:, None]
-        # The ridge covers the directions without curvature (all-ones over the classes), along
-        # which there is no gradient either.
-        ridge = 1e-10
-        while True:
-            H.diagonal().add_(ridge)
-            factor, failed = torch.linalg.cholesky_ex(H)
-            if not bool(failed):
-                break
-            ridge *= 100
-        self._factor = factor
+        self._factor = _factor(H)
 
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (K, D + 1)."""
         g = (G.flatten() * self._scale)[:, None]
         return (torch.cholesky_solve(g, self._factor)[:, 0] * self._scale).reshape(G.shape)
+
+
+def _factor(H: Tensor) -> Tensor:
+    """Return the Cholesky factor of H, whose diagonal is about 1 and which is overwritten.
+
+    A small ridge covers directions without curvature (all-ones over the classes), along which
+    there is no gradient either.
+    """
+    ridge = 1e-10
+    while True:
+        H.diagonal().add_(ridge)
+        factor, failed = torch.linalg.cholesky_ex(H)
+        if not bool(failed) or ridge > 1:
+            return factor  # type: ignore[no-any-return]
+        ridge *= 100
 
 
 def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
@@ -163,12 +210,7 @@ class Kronecker:
     def refresh(self, theta: Tensor) -> None:
         """Take S from the probabilities at Θ."""
         S = self.objective.curvature(theta)
-        floor = 10 * torch.finfo(self.objective.dtype).eps
-        # Without a penalty, directions without variance have no curvature at all: bound the step.
-        values = self.basis.values
-        if self.objective.penalty == 0 and len(values):
-            values = values.clamp(min=floor * float(values.max()))
-        self._values = torch.cat([values, values.new_ones(1)])
+        self._values = self.basis.variances(self.objective.penalty)
         self._penalty = torch.full_like(self._values, self.objective.penalty)
         self._penalty[-1] = 0
         self._vectors: Tensor | None = None
@@ -189,21 +231,14 @@ class Kronecker:
 
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (K, D + 1)."""
-        Q = self.basis.vectors
-        T = torch.cat([(G[:, :-1].to(Q.dtype) @ Q).to(G.dtype), G[:, -1:]], 1)
-        inner = T
+        return self.basis.within(G, self._solve, self.objective.penalty)
+
+    def _solve(self, T: Tensor) -> Tensor:
         if self._vectors is not None:
-            T = self._vectors @ ((self._vectors.T @ T) * self._inverse)
-        elif self._rank_one:
-            T = self._sherman_morrison(T)
-        else:
-            T = T * self._inverse
-        out = torch.empty_like(G)
-        out[:, :-1] = T[:, :-1].to(Q.dtype) @ Q.T
-        out[:, -1] = T[:, -1]
-        if Q.shape[1] < Q.shape[0] and self.objective.penalty > 0:
-            out[:, :-1] += (G[:, :-1] - inner[:, :-1].to(Q.dtype) @ Q.T) / self.objective.penalty
-        return out
+            return self._vectors @ ((self._vectors.T @ T) * self._inverse)
+        if self._rank_one:
+            return self._sherman_morrison(T)
+        return T * self._inverse
 
     def _sherman_morrison(self, T: Tensor) -> Tensor:
         """Solve (v_j diag(a) + λ_j - v_j aaᵀ/Σa) y_j = t_j for each column j."""
@@ -219,6 +254,96 @@ class Kronecker:
         free = self._penalty == 0
         out[:, free] -= out[:, free].mean(0)
         return out
+
+
+class Blocks:
+    """The Hessian of each class by itself, in the leading directions of the features.
+
+    Where a class is uncertain its rows are spread in a way of their own; the Kronecker form has one
+    covariance for all. At W = 0, where all rows are equally uncertain, that form is exact and this
+    one, which leaves out what ties the classes together, is not: so it serves for the first steps.
+    In the directions left over, a class has the covariance's eigenvalue times its own curvature.
+    """
+
+    refresh_at = tuple(10 << k for k in range(12))
+
+    def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
+        self.objective = objective
+        self._start = Kronecker(objective, theta, basis)
+        self.basis = self._start.basis
+        N, D = objective.rows.shape
+        K = len(theta)
+        # No more work than for a few passes, no more memory than the logits of all rows.
+        room = max(_BLOCK_BYTES, 4 * N * K)
+        width = min(max(_NARROWEST, round((N * D / 2) ** (1 / 3))), math.isqrt(room // (4 * K)) - 1)
+        self._lead = max(0, len(self.basis.values) - width)  # where the leading directions begin
+        self._rows = max(64, room // (8 * (D + width)))  # that are taken at once
+        self._factors: Tensor | None = None
+
+    def refresh(self, theta: Tensor) -> None:
+        """Take the blocks from rows that are uncertain at Θ."""
+        objective, dtype = self.objective, self.basis.vectors.dtype
+        variances = self.basis.variances(objective.penalty)[self._lead :]
+        unit = _inverse(variances.sqrt())
+        K, width = len(theta), len(unit)
+        W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
+        index, weight = by_uncertainty(objective, theta, 16 * width)
+        self._factors = None  # its memory is wanted
+        H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
+        h = theta.new_zeros(K)
+        diagonal = theta.new_zeros(K, width)
+        for part in torch.arange(len(index)).split(self._rows):
+            X = objective.rows.take(index[part], dtype)
+            X -= objective.mean.to(dtype)
+            X[:, objective.constant] = 0
+            P = objective.probabilities(X @ W.T + c)
+            share = (weight[part.to(theta.device), None] / objective.total).to(dtype)
+            E = ((P - P.square()) * share).float()
+            A = X @ self.basis.vectors[:, self._lead :]
+            one = A.new_full((len(A), 1), float(objective.fit_intercept))
+            A = torch.cat([A, one], 1).mul_(unit.to(dtype)).float()
+            h += E.sum(0)
+            diagonal += E.T @ A.square()
+            for k, e in enumerate(E.T):
+                on = torch.nonzero(e > 0.5 * e.mean())[:, 0]  # the others add up to little
+                B = A[on]
+                H[k].addmm_(B.T, B * e[on, None])
+        # A direction that the sample happens not to show must not look flat.
+        diagonal = torch.maximum(diagonal, 0.1 * h[:, None]) * variances
+        diagonal[:, :-1] += objective.penalty
+        self._scale = _inverse(diagonal.sqrt())
+        self._rest = _inverse(h[:, None] * self.basis.values[: self._lead] + objective.penalty)
+        for k, block in enumerate(H):
+            scale = self._scale[k] * variances.sqrt()
+            full = block.double() * scale * scale[:, None]
+            block.copy_(_factor(full.fill_diagonal_(1)))
+        self._factors = H
+
+    def __call__(self, G: Tensor) -> Tensor:
+        """Return H⁻¹G for G (K, D + 1)."""
+        if self._factors is None:
+            return self._start(G)
+        penalty = self.objective.penalty
+        if self.objective.link != "softmax":
+            return self.basis.within(G, self._solve, penalty)
+        # The same for all classes changes no probability: there the penalty is all there is.
+        same = G.mean(0)
+        out = self.basis.within(G - same, self._solve, penalty)
+        out -= out.mean(0)
+        if penalty > 0:
+            out[:, :-1] += same[:-1] / penalty
+        return out
+
+    def _solve(self, T: Tensor) -> Tensor:
+        L = self._factors
+        assert L is not None  # noqa: S101 - for mypy
+        T[:, : self._lead] *= self._rest
+        lead = T[:, self._lead :]
+        y = (lead * self._scale).to(L.dtype)[:, :, None]
+        y = torch.linalg.solve_triangular(L, y, upper=False)
+        y = torch.linalg.solve_triangular(L.mT, y, upper=True)
+        lead.copy_(y[:, :, 0]).mul_(self._scale)
+        return T
 
 
 class Diagonal:
@@ -251,7 +376,7 @@ class Diagonal:
         return G * self._inverse
 
 
-Preconditioner = Exact | Kronecker | Diagonal
+Preconditioner = Exact | Kronecker | Blocks | Diagonal
 
 
 def choose(objective: Objective, theta: Tensor, basis: Basis | None = None) -> Preconditioner:
@@ -259,7 +384,8 @@ def choose(objective: Objective, theta: Tensor, basis: Basis | None = None) -> P
     if theta.numel() <= _SMALL:
         return Exact(objective, theta)
     if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST:
-        return Kronecker(objective, theta, basis)
+        form = Blocks if len(theta) <= _BLOCK_CLASSES else Kronecker
+        return form(objective, theta, basis)
     return Diagonal(objective, theta)
 
 

@@ -33,6 +33,7 @@ Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
 
 _MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
 _MEMORY_BYTES: Final = 2 << 20  # within which it keeps more than the least
+_PATIENCE: Final = 20  # iterations without progress after which float32 is at its rounding
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
 
@@ -136,12 +137,12 @@ def minimize(
             proof = None
         if n_iter == max_iter:
             break
-        found = _advance(objective, precondition, step, at, (measure, tol))
-        if found is None and objective.dtype is torch.float32 and may_widen:
-            objective.dtype = torch.float64
-            precondition = choose(objective, at[0])
-            step = _step(objective, precondition, method)
-            at = (at[0], *objective.value_gradient(at[0]))
+        may_widen = may_widen and objective.dtype is torch.float32
+        found = None
+        if not (may_widen and _at_rounding(history)):
+            found = _advance(objective, precondition, step, at, (measure, tol))
+        if found is None and may_widen:
+            precondition, step, at = _widened(objective, at[0], method)
             goal = tol
             continue
         if found is None:
@@ -158,6 +159,28 @@ def minimize(
     return Solution(
         proof.theta, proof, measure, reason == "converged", n_iter, method, reason, history
     )
+
+
+def _widened(
+    objective: Objective, theta: Tensor, method: str
+) -> tuple[Preconditioner, _Step, Point]:
+    """Go on in float64."""
+    objective.dtype = torch.float64
+    precondition = choose(objective, theta)
+    precondition.refresh(theta)
+    at = (theta, *objective.value_gradient(theta))
+    return precondition, _step(objective, precondition, method), at
+
+
+def _at_rounding(history: list[dict[str, float]]) -> bool:
+    """Say whether for some iterations neither the gap nor the objective has fallen in earnest."""
+    before, since = history[:-_PATIENCE], history[-_PATIENCE:]
+    if not before:
+        return False
+    least = min(entry["gap"] for entry in since)
+    lowest = min(entry["objective"] for entry in since)
+    start = before[-1]["objective"]
+    return 2 * least > min(entry["gap"] for entry in before) and start - lowest < 3e-8 * abs(start)
 
 
 def _describe(objective: Objective, precondition: Preconditioner, method: str) -> str:

@@ -1,0 +1,75 @@
+"""Rows that stand for all: what a preconditioner is made from need not be exact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from luce.linear.objective import Objective
+
+__all__ = ["SAMPLE_ROWS", "by_spread", "by_uncertainty", "evenly"]
+
+SAMPLE_ROWS: Final = 8192
+
+
+def evenly(objective: Objective, n: int | None = None) -> np.ndarray:
+    """Return every m-th row, none of weight 0; about n of them, or enough for a covariance."""
+    index = torch.nonzero(objective.weight)[:, 0]
+    if n is None:
+        n = max(SAMPLE_ROWS, 4 * min(objective.n_features, 2048))
+    step = max(1, len(index) // n)
+    return index[::step].cpu().numpy()
+
+
+def by_spread(objective: Objective) -> tuple[np.ndarray, Tensor]:
+    """Return rows that stand for all in a covariance, and the weight that each stands for.
+
+    Half of them are drawn evenly and half by squared distance to the mean, of which that is made:
+    rows that matter are seen even where they are few.
+    """
+    n = len(evenly(objective))
+    if 2 * n > len(objective.weight):
+        return _all(objective)
+    share = objective.weight * objective.rows.distances(objective.mean)
+    share = objective.weight / objective.total + share / share.sum().clamp(min=1e-300)
+    return _systematic(share, objective.weight, n)
+
+
+def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndarray, Tensor]:
+    """Return some n rows that stand for all in the Hessian at Θ, and the weight each stands for.
+
+    Nine in ten are drawn by what they add to its trace for features of one length, Σ p (1 - p);
+    one in ten evenly, so that none stands for very many.
+    """
+    if 2 * n > len(objective.weight):
+        return _all(objective)
+    rows = objective.rows
+    W = rows.prepare(theta[:, :-1], objective.dtype)
+    bias = objective.bias(theta).to(objective.dtype)
+    share = torch.empty_like(objective.weight)
+    for i, j in rows.blocks(objective.n_rows, objective.dtype):
+        P = objective.probabilities(rows.project(i, j, W).add_(bias))
+        share[i:j] = (P - P.square()).sum(1)
+    rows.release()
+    share *= objective.weight
+    share = 0.9 * share / share.sum().clamp(min=1e-300) + 0.1 * objective.weight / objective.total
+    return _systematic(share, objective.weight, n)
+
+
+def _all(objective: Objective) -> tuple[np.ndarray, Tensor]:
+    index = torch.nonzero(objective.weight)[:, 0]
+    return index.cpu().numpy(), objective.weight[index]
+
+
+def _systematic(share: Tensor, weight: Tensor, n: int) -> tuple[np.ndarray, Tensor]:
+    """Draw n rows in proportion to their share, at equal steps of it."""
+    at = share.cumsum(0)
+    each = float(at[-1]) / n
+    marks = each * (torch.arange(n, dtype=at.dtype, device=at.device) + 0.5)
+    rows, times = torch.searchsorted(at, marks).unique_consecutive(return_counts=True)
+    return rows.cpu().numpy(), weight[rows] * times * (each / share[rows])
