@@ -166,46 +166,6 @@ def test_warm_start_needs_no_iteration(problem):
     assert model.fit(X, y).n_iter_[0] == 0
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
-def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, monkeypatch):
-    """Where S is never formed, Sherman-Morrison preconditions to the same answer as fast."""
-    rng = np.random.default_rng(0)
-    y = np.arange(1200) % 40
-    X = rng.normal(size=(40, 20))[y] + rng.normal(size=(1200, 20))
-    full = SoftmaxRegression(solver=solver).fit(X, y)
-    monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
-    rank_one = SoftmaxRegression(solver=solver).fit(X, y)
-    best = objective_of(truth(X, y), X, y, 1.0)
-    assert objective_of(rank_one, X, y, 1.0) == pytest.approx(best, rel=1e-6)
-    assert rank_one.n_iter_[0] <= 2 * full.n_iter_[0]
-
-
-def test_sherman_morrison_inverts_its_matrix():
-    """(S ⊗ Cov + λI) times what the preconditioner returns is what it was given."""
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(50, 4)), np.arange(50) % 6
-    o = Objective(
-        as_rows(X), torch.from_numpy(y), torch.ones(50, dtype=torch.float64), n_rows=6,
-        link="softmax", C=0.5, fit_intercept=True, dtype=torch.float64,
-    )  # fmt: skip
-    P = precondition.Kronecker(o, o.start())
-    monkey = precondition._MOST_CLASSES
-    try:
-        precondition._MOST_CLASSES = 0
-        P.refresh(o.start())
-    finally:
-        precondition._MOST_CLASSES = monkey
-    S = torch.diag(P._a) - torch.outer(P._a, P._a) / P._a.sum()
-    torch.testing.assert_close(S.diagonal(), o.curvature(o.start()).diagonal())
-    Q, values = P.basis.vectors, P.basis.values
-    G = torch.from_numpy(rng.normal(size=(6, 5)))
-    G[:, -1] -= G[:, -1].mean()
-    V = P(G)
-    W = V[:, :-1]
-    torch.testing.assert_close(S @ W @ (Q * values) @ Q.T + o.penalty * W, G[:, :-1])
-    torch.testing.assert_close(S @ V[:, -1], G[:, -1])
-
-
 def test_sparse_and_wide(truth, objective_of):
     """CSR and CSC wider than an eigenbasis affords go by Newton-CG, to the same answer."""
     rng = np.random.default_rng(0)

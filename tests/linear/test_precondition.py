@@ -1,0 +1,156 @@
+"""Preconditioners: what they invert, and what they save."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from luce import SoftmaxRegression
+from luce.linear import precondition, sample
+from luce.linear.objective import Objective
+from luce.linear.rows import as_rows
+from luce.linear.solve import minimize
+
+
+def drawn(N=200, D=6, K=3, *, link="softmax", C=0.5, intercept=True):
+    """An objective over correlated rows with random labels and weights, a few of them 0."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(N, D)) @ rng.normal(size=(D, D)) + 3
+    weight = rng.uniform(1, 1.5, N) * (rng.uniform(size=N) < 0.9)
+    return Objective(
+        as_rows(X), torch.from_numpy(rng.integers(0, max(K, 2), N)), torch.from_numpy(weight),
+        n_rows=K, link=link, C=C, fit_intercept=intercept, dtype=torch.float64,
+    )  # fmt: skip
+
+
+def as_matrix(P, K, width):
+    """The matrix of a preconditioner, column by column."""
+    unit = torch.eye(K * width, dtype=torch.float64)
+    return torch.stack([P(u.view(K, width)).flatten() for u in unit], 1)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
+def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, monkeypatch):
+    """Where S is never formed, Sherman-Morrison preconditions to the same answer as fast."""
+    rng = np.random.default_rng(0)
+    y = np.arange(1200) % 40
+    X = rng.normal(size=(40, 20))[y] + rng.normal(size=(1200, 20))
+    full = SoftmaxRegression(solver=solver).fit(X, y)
+    monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
+    rank_one = SoftmaxRegression(solver=solver).fit(X, y)
+    best = objective_of(truth(X, y), X, y, 1.0)
+    assert objective_of(rank_one, X, y, 1.0) == pytest.approx(best, rel=1e-6)
+    assert rank_one.n_iter_[0] <= 2 * full.n_iter_[0]
+
+
+def test_sherman_morrison_inverts_its_matrix():
+    """(S ⊗ Cov + λI) times what the preconditioner returns is what it was given."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(50, 4)), np.arange(50) % 6
+    o = Objective(
+        as_rows(X), torch.from_numpy(y), torch.ones(50, dtype=torch.float64), n_rows=6,
+        link="softmax", C=0.5, fit_intercept=True, dtype=torch.float64,
+    )  # fmt: skip
+    P = precondition.Kronecker(o, o.start())
+    monkey = precondition._MOST_CLASSES
+    try:
+        precondition._MOST_CLASSES = 0
+        P.refresh(o.start())
+    finally:
+        precondition._MOST_CLASSES = monkey
+    S = torch.diag(P._a) - torch.outer(P._a, P._a) / P._a.sum()
+    torch.testing.assert_close(S.diagonal(), o.curvature(o.start()).diagonal())
+    Q, values = P.basis.vectors, P.basis.values
+    G = torch.from_numpy(rng.normal(size=(6, 5)))
+    G[:, -1] -= G[:, -1].mean()
+    V = P(G)
+    W = V[:, :-1]
+    torch.testing.assert_close(S @ W @ (Q * values) @ Q.T + o.penalty * W, G[:, :-1])
+    torch.testing.assert_close(S @ V[:, -1], G[:, -1])
+
+
+@pytest.mark.parametrize("K", [1, 3])
+@pytest.mark.parametrize("C", [0.5, float("inf")])
+def test_blocks_of_sigmoids_are_the_hessian(K, C):
+    """Sigmoids are not tied to each other: while all rows are uncertain nothing is left out."""
+    o = drawn(K=K, link="sigmoid", C=C)
+    theta = o.start()
+    theta[:, :-1] = 0.002
+    P = precondition.Blocks(o, theta)
+    P.refresh(theta)
+    X = torch.from_numpy(o.rows.X) - o.mean
+    X = torch.cat([X, torch.ones(len(X), 1, dtype=X.dtype)], 1)
+    V = torch.from_numpy(np.random.default_rng(1).normal(size=theta.shape))
+    p = torch.sigmoid(X @ theta.T)
+    HV = (X.T @ (o.weight[:, None] * p * (1 - p) * (X @ V.T)) / o.total).T
+    HV[:, :-1] += o.penalty * V[:, :-1]
+    torch.testing.assert_close(P(HV), V, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize(("N", "D"), [(200, 6), (3000, 6), (30, 90)])
+def test_blocks_are_symmetric_and_positive(link, intercept, N, D):
+    """Directions of descent: also with fewer rows than features, and leading directions only."""
+    o = drawn(N, D, link=link, intercept=intercept)
+    theta = o.start()
+    theta[:, :-1] = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D))) / D
+    P = precondition.Blocks(o, theta)
+    P._lead = max(P._lead, 2)
+    P.refresh(theta)
+    B = as_matrix(P, 3, D + 1)
+    torch.testing.assert_close(B, B.T, rtol=1e-4, atol=1e-4 * float(B.diagonal().max()))
+    values = torch.linalg.eigvalsh((B + B.T) / 2)
+    assert values[0] > -1e-5 * values[-1]
+
+
+def test_what_is_the_same_for_all_classes_has_only_the_penalty():
+    """There the curvature is λ, and rounding that built up there must find its way out."""
+    o = drawn()
+    theta = o.start()
+    theta[:, :-1] = 0.1
+    P = precondition.Blocks(o, theta)
+    P.refresh(theta)
+    G = torch.ones_like(theta) * torch.arange(7)
+    G[:, -1] = 0
+    torch.testing.assert_close(P(G), G / o.penalty, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("C", [0.1, 1.0, 100.0])
+def test_blocks_take_fewer_iterations_than_the_kronecker_form(C, monkeypatch):
+    """On the digits, half as many, or a little more."""
+    X, y = load_digits(return_X_y=True)
+    blocks = SoftmaxRegression(C).fit(X, y)
+    monkeypatch.setattr(precondition, "_BLOCK_CLASSES", 0)
+    kronecker = SoftmaxRegression(C).fit(X, y)
+    assert blocks.converged_
+    assert blocks.n_iter_[0] < 0.7 * kronecker.n_iter_[0]
+    assert blocks.objective_ == pytest.approx(kronecker.objective_, rel=1e-6)
+
+
+def test_uncertain_rows_stand_for_all():
+    """A sample has the weight of all rows, their uncertainty, none of weight 0, few of the certain."""
+    o = drawn(20_000, 6)
+    theta = o.start()
+    theta[:, :-1] = 3 * torch.from_numpy(np.random.default_rng(1).normal(size=(3, 6)))
+    index, weight = sample.by_uncertainty(o, theta, 2000)
+    assert len(index) <= 2000
+    assert bool((o.weight[torch.from_numpy(index)] > 0).all())
+    X = torch.from_numpy(o.rows.X)
+    p = torch.softmax(X @ theta[:, :-1].T + o.bias(theta), 1)
+    u = (p * (1 - p)).sum(1)
+    assert float(weight.sum()) == pytest.approx(o.total, rel=0.1)
+    assert float(weight @ u[index]) == pytest.approx(float(o.weight @ u), rel=0.02)
+    assert float(u[index].mean()) > 2 * float(u.mean())
+
+
+def test_float32_at_its_rounding_goes_on_in_float64():
+    """Far from what float32 can prove, a fit does not use up its iterations there."""
+    X, y = load_digits(return_X_y=True)
+    o = Objective(
+        as_rows(X.astype(np.float32)), torch.from_numpy(y), torch.ones(len(y)).double(),
+        n_rows=10, link="softmax", C=100.0, fit_intercept=True, dtype=torch.float32,
+    )  # fmt: skip
+    solution = minimize(o, o.start(), tol=1e-11, max_iter=300)
+    assert o.dtype is torch.float64
+    assert solution.measure <= 1e-11
