@@ -129,7 +129,7 @@ def test_blocks_take_fewer_iterations_than_the_kronecker_form(C, monkeypatch):
 
 
 def test_uncertain_rows_stand_for_all():
-    """A sample has the weight of all rows, their uncertainty, none of weight 0, few of the certain."""
+    """A sample has the weight and the uncertainty of all rows, and few of the certain ones."""
     o = drawn(20_000, 6)
     theta = o.start()
     theta[:, :-1] = 3 * torch.from_numpy(np.random.default_rng(1).normal(size=(3, 6)))

@@ -241,16 +241,16 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs):
         if short:
             transpose(x.reshape(x.size), 0, D, _LANES, D, turned.reshape(turned.size), 0, _LANES)
             z[:] = 0
-            multiply(block, W, D, turned, z)
+            multiply(block, W, D, turned, z, None)
         else:
-            multiply_rows(block, W, x, z)
+            multiply_rows(block, W, x, z, x.size)  # meanwhile the next rows come in
         if softmax:
             loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:
             loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, spare)
         _add_rows(z, K, g)
         z[K:] = 0
-        multiply(block, z, _LANES, x, part)
+        multiply(block, z, _LANES, x, part, x.size + x.size // 2)
         held += 1
         if held == 4 or i + _LANES >= n:  # 256 rows in the working precision, then into float64
             held = 0

@@ -22,6 +22,7 @@ from luce.kernels.cpu.lanes import (
     lanes_of,
     masked_load,
     masked_store,
+    read_ahead,
     read_element,
     spread,
     width,
@@ -167,17 +168,27 @@ def _add_vectors(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: 
 
 
 @part
-def multiply_rows(block: Any, A: Array, B: Array, out: Array) -> None:
-    """Write A Bᵀ; B has four rows, or eight ..., A a multiple of the block's."""
+def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int | None) -> None:
+    """Write A Bᵀ; B has four rows, or eight ..., A a multiple of the block's.
+
+    Meanwhile half as much as B is asked for in advance, from the place ``ahead`` of its memory on:
+    memory is as slow as the products, and so both go on at once.
+    """
     w = width(B)
     D = B.shape[1]
     a, b, flat = A.reshape(A.size), B.reshape(B.size), out.reshape(out.size)
     whole = D - D % w
+    if ahead is not None:
+        line, end = ahead, ahead + B.size // 2
     for r in range(0, B.shape[0], _ROWS):
         for k in range(0, A.shape[0], len(block)):
             at, bt = k * A.shape[1], r * D
             sums = _zeros(b, block, (0, 0, 0, 0))
             for j in range(0, whole, w):
+                if ahead is not None:
+                    if line < end:
+                        read_ahead(b, line)
+                    line += w
                 sums = _add_dots(sums, block, a, at + j, A.shape[1], b, bt + j, D, w)
             if whole < D:
                 left = D - whole
@@ -186,17 +197,26 @@ def multiply_rows(block: Any, A: Array, B: Array, out: Array) -> None:
 
 
 @part
-def multiply(block: Any, A: Array, R: int, B: Array, out: Array) -> None:
-    """Add the product of A's first R columns and B's first R rows to ``out``."""
+def multiply(block: Any, A: Array, R: int, B: Array, out: Array, ahead: int | None) -> None:
+    """Add the product of A's first R columns and B's first R rows to ``out``.
+
+    ``ahead`` as for ``multiply_rows``.
+    """
     w = width(B)
     D = B.shape[1]
     a, b, flat = A.reshape(A.size), B.reshape(B.size), out.reshape(out.size)
     whole = D - D % (w * _ROWS)
+    if ahead is not None:
+        line, end = ahead, ahead + B.size // 2
     for k in range(0, A.shape[0], len(block)):
         at = k * A.shape[1]
         for j in range(0, whole, w * _ROWS):
             sums = _zeros(b, block, (0, 0, 0, 0))
             for r in range(R):
+                if ahead is not None:
+                    if line < end:
+                        read_ahead(b, line)
+                    line += w
                 sums = _add_multiples(sums, block, a, at + r, A.shape[1], b, r * D + j, w)
             _add_vectors(sums, block, flat, k * out.shape[1] + j, out.shape[1], w)
         for j in range(whole, D, w):
