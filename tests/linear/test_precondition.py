@@ -144,6 +144,19 @@ def test_uncertain_rows_stand_for_all():
     assert float(u[index].mean()) > 2 * float(u.mean())
 
 
+def test_rows_far_out_are_in_the_sample_even_where_they_are_few():
+    """Rows of zeros are as uncertain as any, but say nothing about coefficients."""
+    rng = np.random.default_rng(0)
+    X = np.zeros((50_000, 8))
+    X[::500] = rng.normal(size=(100, 8))
+    o = Objective(
+        as_rows(X), torch.from_numpy(rng.integers(0, 3, len(X))), torch.ones(len(X)).double(),
+        n_rows=3, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+    )  # fmt: skip
+    index, _ = sample.by_uncertainty(o, o.start(), 500)
+    assert (index % 500 == 0).sum() > 60
+
+
 def test_float32_at_its_rounding_goes_on_in_float64():
     """Far from what float32 can prove, a fit does not use up its iterations there."""
     X, y = load_digits(return_X_y=True)

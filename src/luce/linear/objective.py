@@ -10,6 +10,7 @@ is not penalised. Products are made in ``dtype``; everything that is summed over
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -101,6 +102,11 @@ class Objective:
     def n_features(self) -> int:
         """D."""
         return self.rows.shape[1]
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """The squared distance of each row to the mean, (N,)."""
+        return self.rows.distances(self.mean)
 
     def set_C(self, C: float) -> None:  # noqa: N802 - C is the field's name
         """Change the strength of the penalty."""

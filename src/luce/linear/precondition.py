@@ -277,7 +277,7 @@ class Blocks:
         room = max(_BLOCK_BYTES, 4 * N * K)
         width = min(max(_NARROWEST, round((N * D / 2) ** (1 / 3))), math.isqrt(room // (4 * K)) - 1)
         self._lead = max(0, len(self.basis.values) - width)  # where the leading directions begin
-        self._rows = max(64, room // (8 * (D + width)))  # that are taken at once
+        self._rows = max(64, room // (16 * (D + width)))  # that are taken at once
         self._factors: Tensor | None = None
 
     def refresh(self, theta: Tensor) -> None:
@@ -315,8 +315,8 @@ class Blocks:
         self._rest = _inverse(h[:, None] * self.basis.values[: self._lead] + objective.penalty)
         for k, block in enumerate(H):
             scale = self._scale[k] * variances.sqrt()
-            full = block.double() * scale * scale[:, None]
-            block.copy_(_factor(full.fill_diagonal_(1)))
+            full = block.double().mul_(scale).mul_(scale[:, None]).fill_diagonal_(1)
+            block.copy_(_factor(full))
         self._factors = H
 
     def __call__(self, G: Tensor) -> Tensor:

@@ -173,12 +173,12 @@ class DenseRows:
         if isinstance(self.X, torch.Tensor):
             return self.X[torch.from_numpy(index).to(self.device)].to(dtype)
         if self._map is None:
-            return torch.from_numpy(self.X[index].astype(_NUMPY[dtype]))
+            return torch.from_numpy(self.X[index].astype(_NUMPY[dtype], copy=False))
         # Reading a row of a memory map brings in up to two megabytes around it.
         taken = torch.empty(len(index), self.shape[1], dtype=dtype)
         for at in range(0, len(index), 16):
             part = index[at : at + 16]
-            taken[at : at + 16] = torch.from_numpy(self.X[part].astype(_NUMPY[dtype]))
+            taken[at : at + 16] = torch.from_numpy(self.X[part].astype(_NUMPY[dtype], copy=False))
             self.hand_back(int(part[0]), int(part[-1]) + 1)
         return taken
 

@@ -35,16 +35,16 @@ def by_spread(objective: Objective) -> tuple[np.ndarray, Tensor]:
     n = len(evenly(objective))
     if 2 * n > len(objective.weight):
         return _all(objective)
-    share = objective.weight * objective.rows.distances(objective.mean)
-    share = objective.weight / objective.total + share / share.sum().clamp(min=1e-300)
-    return _systematic(share, objective.weight, n)
+    far = objective.weight * objective.distances
+    return _systematic(objective.weight / objective.total + _over_sum(far), objective.weight, n)
 
 
 def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndarray, Tensor]:
     """Return some n rows that stand for all in the Hessian at Θ, and the weight each stands for.
 
-    Nine in ten are drawn by what they add to its trace for features of one length, Σ p (1 - p);
-    one in ten evenly, so that none stands for very many.
+    Nine in ten are drawn by what they add to its trace: half of these for the intercepts, by
+    Σ p (1 - p), half for the coefficients, by that times the squared distance to the mean. One in
+    ten is drawn evenly, so that none stands for very many.
     """
     if 2 * n > len(objective.weight):
         return _all(objective)
@@ -57,8 +57,13 @@ def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndar
         share[i:j] = (P - P.square()).sum(1)
     rows.release()
     share *= objective.weight
-    share = 0.9 * share / share.sum().clamp(min=1e-300) + 0.1 * objective.weight / objective.total
+    far = _over_sum(share * objective.distances)
+    share = 0.45 * (_over_sum(share) + far) + 0.1 * objective.weight / objective.total
     return _systematic(share, objective.weight, n)
+
+
+def _over_sum(share: Tensor) -> Tensor:
+    return share.div_(share.sum().clamp(min=1e-300))
 
 
 def _all(objective: Objective) -> tuple[np.ndarray, Tensor]:
