@@ -96,7 +96,7 @@ def test_blocks_are_symmetric_and_positive(link, intercept, N, D):
     theta = o.start()
     theta[:, :-1] = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D))) / D
     P = precondition.Blocks(o, theta)
-    P._lead = max(P._lead, 2)
+    P._others = max(P._others, 2)
     P.refresh(theta)
     B = as_matrix(P, 3, D + 1)
     torch.testing.assert_close(B, B.T, rtol=1e-4, atol=1e-4 * float(B.diagonal().max()))

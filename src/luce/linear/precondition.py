@@ -100,7 +100,7 @@ def eigenbasis(objective: Objective) -> Basis:
         return Basis(values, ((A.T @ U) / torch.sqrt(values)).to(dtype))
     cov = torch.zeros(D, D, dtype=dtype, device=device)
     for part in torch.arange(len(index)).split(max(64, min(1024, _BLOCK // D))):
-        X = objective.rows.take(index[part], dtype)
+        X = objective.rows.take(index[part.numpy()], dtype)
         X -= objective.mean.to(dtype)
         X *= torch.sqrt(w[part.to(device), None] / total).to(dtype)
         cov.addmm_(X.T, X)
@@ -271,19 +271,19 @@ class Blocks:
         self.objective = objective
         self._start = Kronecker(objective, theta, basis)
         self.basis = self._start.basis
-        N, D = objective.rows.shape
-        K = len(theta)
+        D, K = objective.n_features, len(theta)
         # No more work than for a few passes, no more memory than the logits of all rows.
-        room = max(_BLOCK_BYTES, 4 * N * K)
-        width = min(max(_NARROWEST, round((N * D / 2) ** (1 / 3))), math.isqrt(room // (4 * K)) - 1)
-        self._lead = max(0, len(self.basis.values) - width)  # where the leading directions begin
+        room = max(_BLOCK_BYTES, 4 * len(objective.weight) * K)
+        width = max(_NARROWEST, round((objective.rows.stored / 2) ** (1 / 3)))
+        width = min(width, math.isqrt(room // (4 * K)) - 1)
+        self._others = max(0, len(self.basis.values) - width)  # the directions that do not lead
         self._rows = max(64, room // (16 * (D + width)))  # that are taken at once
         self._factors: Tensor | None = None
 
     def refresh(self, theta: Tensor) -> None:
         """Take the blocks from rows that are uncertain at Θ."""
         objective, dtype = self.objective, self.basis.vectors.dtype
-        variances = self.basis.variances(objective.penalty)[self._lead :]
+        others, variances = self.basis.variances(objective.penalty).tensor_split([self._others])
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
@@ -293,26 +293,26 @@ class Blocks:
         h = theta.new_zeros(K)
         diagonal = theta.new_zeros(K, width)
         for part in torch.arange(len(index)).split(self._rows):
-            X = objective.rows.take(index[part], dtype)
+            X = objective.rows.take(index[part.numpy()], dtype)
             X -= objective.mean.to(dtype)
             X[:, objective.constant] = 0
             P = objective.probabilities(X @ W.T + c)
             share = (weight[part.to(theta.device), None] / objective.total).to(dtype)
             E = ((P - P.square()) * share).float()
-            A = X @ self.basis.vectors[:, self._lead :]
+            A = X @ self.basis.vectors[:, self._others :]
             one = A.new_full((len(A), 1), float(objective.fit_intercept))
             A = torch.cat([A, one], 1).mul_(unit.to(dtype)).float()
             h += E.sum(0)
             diagonal += E.T @ A.square()
             for k, e in enumerate(E.T):
-                on = torch.nonzero(e > 0.5 * e.mean())[:, 0]  # the others add up to little
+                on = torch.nonzero(e > 0.5 * e.mean())[:, 0]  # the others count on the diagonal
                 B = A[on]
                 H[k].addmm_(B.T, B * e[on, None])
         # A direction that the sample happens not to show must not look flat.
         diagonal = torch.maximum(diagonal, 0.1 * h[:, None]) * variances
         diagonal[:, :-1] += objective.penalty
         self._scale = _inverse(diagonal.sqrt())
-        self._rest = _inverse(h[:, None] * self.basis.values[: self._lead] + objective.penalty)
+        self._rest = _inverse(h[:, None] * others + objective.penalty)
         for k, block in enumerate(H):
             scale = self._scale[k] * variances.sqrt()
             full = block.double().mul_(scale).mul_(scale[:, None]).fill_diagonal_(1)
@@ -337,8 +337,8 @@ class Blocks:
     def _solve(self, T: Tensor) -> Tensor:
         L = self._factors
         assert L is not None  # noqa: S101 - for mypy
-        T[:, : self._lead] *= self._rest
-        lead = T[:, self._lead :]
+        T[:, : self._others] *= self._rest
+        lead = T[:, self._others :]
         y = (lead * self._scale).to(L.dtype)[:, :, None]
         y = torch.linalg.solve_triangular(L, y, upper=False)
         y = torch.linalg.solve_triangular(L.mT, y, upper=True)

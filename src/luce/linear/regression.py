@@ -44,8 +44,8 @@ class SoftmaxRegression(SoftmaxModel):
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn; multiplies ``sample_weight``.
     solver : {"auto", "lbfgs", "newton-cg"}, default="auto"
-        "auto" is L-BFGS with the Kronecker preconditioner where the features have an affordable
-        eigenbasis (up to 2,048 features or rows), else Newton-CG with a diagonal one.
+        "auto" is L-BFGS where the features have an affordable eigenbasis (up to 2,048 features or
+        rows) to precondition with, else Newton-CG with a diagonal.
     link : {"softmax", "ovr"}, default="softmax"
         "ovr" fits one sigmoid against the rest for each class; probabilities are the sigmoids over
         their sum.

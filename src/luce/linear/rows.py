@@ -103,6 +103,11 @@ class DenseRows:
         self.hand_back(i, j)
 
     @property
+    def stored(self) -> int:
+        """How many values there are, N · D."""
+        return self.shape[0] * self.shape[1]
+
+    @property
     def mapped(self) -> bool:
         """Whether X is a memory map whose pages the system can take back."""
         return self._map is not None
@@ -153,11 +158,15 @@ class DenseRows:
 
     def distances(self, centre: torch.Tensor) -> torch.Tensor:
         """Return the squared distance of each row to ``centre`` (D,), float64."""
-        out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
-        middle = centre.float()
-        for i, j in self._scan(torch.float32):
-            out[i:j] = (self.block(i, j, torch.float32) - middle).square_().sum(1)
-        self.release()
+        # In float32 squares may be beyond it, and then all of them are taken again.
+        for dtype in (torch.float32, torch.float64):
+            out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
+            middle = centre.to(dtype)
+            for i, j in self._scan(dtype):
+                out[i:j] = (self.block(i, j, dtype) - middle).square_().sum(1)
+            self.release()
+            if bool(torch.isfinite(out).all()):
+                break
         return out
 
     def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
@@ -211,6 +220,11 @@ class SparseRows:
         self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
         data = X.data
         self._data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
+
+    @property
+    def stored(self) -> int:
+        """How many values there are: those that are not zero."""
+        return len(self._data)
 
     def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
         """Return how many rows a block has when each carries ``n_rows`` logits."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from luce.linear.certificate import certify, scaled_gradient
-from luce.linear.precondition import Diagonal, choose
+from luce.linear.precondition import Blocks, Diagonal, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,10 +148,10 @@ def minimize(
         if found is None:
             break
         n_iter += 1
+        if method == "lbfgs" and n_iter in precondition.refresh_at:
+            precondition.refresh(found[0])
         step.update(found[0] - at[0], found[2] - at[2])
         at = found
-        if method == "lbfgs" and n_iter in precondition.refresh_at:
-            precondition.refresh(at[0])
     proof = proof or certify(objective, at[0], tol)
     measure = _proven(objective, proof)
     reason = "converged" if measure <= tol else "max_iter" if n_iter == max_iter else "stalled"
@@ -167,7 +167,8 @@ def _widened(
     """Go on in float64."""
     objective.dtype = torch.float64
     precondition = choose(objective, theta)
-    precondition.refresh(theta)
+    if isinstance(precondition, Blocks):
+        precondition.refresh(theta)
     at = (theta, *objective.value_gradient(theta))
     return precondition, _step(objective, precondition, method), at
 

@@ -171,8 +171,8 @@ def _add_vectors(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: 
 def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int | None) -> None:
     """Write A Bᵀ; B has four rows, or eight ..., A a multiple of the block's.
 
-    Meanwhile half as much as B is asked for in advance, from the place ``ahead`` of its memory on:
-    memory is as slow as the products, and so both go on at once.
+    Meanwhile up to half as much as B is asked for in advance, a line at each step, from the place
+    ``ahead`` of its memory on: memory is as slow as the products, and so both go on at once.
     """
     w = width(B)
     D = B.shape[1]
