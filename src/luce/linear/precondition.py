@@ -287,7 +287,7 @@ class Blocks:
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
-        index, weight = by_uncertainty(objective, theta, 16 * width)
+        index, weight = by_uncertainty(objective, theta, max(2048, 16 * width))
         self._factors = None  # its memory is wanted
         H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
         h = theta.new_zeros(K)

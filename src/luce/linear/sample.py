@@ -42,19 +42,22 @@ def by_spread(objective: Objective) -> tuple[np.ndarray, Tensor]:
 def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndarray, Tensor]:
     """Return some n rows that stand for all in the Hessian at Θ, and the weight each stands for.
 
-    Nine in ten are drawn by what they add to its trace: half of these for the intercepts, by
-    Σ p (1 - p), half for the coefficients, by that times the squared distance to the mean. One in
-    ten is drawn evenly, so that none stands for very many.
+    Nine in ten are drawn by what they add to its trace, in each class over that of all rows: half
+    of these for the intercepts, by p (1 - p), half for the coefficients, by that times the squared
+    distance to the mean. One in ten is drawn evenly, so that none stands for very many.
     """
     if 2 * n > len(objective.weight):
         return _all(objective)
     rows = objective.rows
     W = rows.prepare(theta[:, :-1], objective.dtype)
     bias = objective.bias(theta).to(objective.dtype)
+    S = objective.curvature(theta)
+    h = S if S.ndim == 1 else S.diagonal()
+    each = 1 / h.clamp(min=1e-3 * float(h.max()))  # a rare class needs rows too
     share = torch.empty_like(objective.weight)
     for i, j in rows.blocks(objective.n_rows, objective.dtype):
         P = objective.probabilities(rows.project(i, j, W).add_(bias))
-        share[i:j] = (P - P.square()).sum(1)
+        share[i:j] = (P - P.square()).double() @ each
     rows.release()
     share *= objective.weight
     far = _over_sum(share * objective.distances)
