@@ -1,0 +1,168 @@
+"""Where to go next: preconditioned L-BFGS and Newton-CG, the two ways to find a direction."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from luce.linear.objective import Objective
+    from luce.linear.precondition import Preconditioner
+
+__all__ = ["LBFGS", "NewtonCG", "Step"]
+
+_MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
+_MEMORY_BYTES: Final = 2 << 20  # within which it keeps more than the least
+
+
+class LBFGS:
+    """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
+
+    That matrix is scaled to the latest pair, as it is for plain L-BFGS: curvature falls as the
+    classes separate, and steps with what it was would be too short. The two loops are written as
+    two triangular solves with M = S Yᵀ, the products of all kept steps s with all kept changes y
+    of the gradient: four products with S and Y an iteration. Where X is multiplied in float32, so
+    are S and Y, unless they are small.
+    """
+
+    def __init__(
+        self,
+        precondition: Preconditioner,
+        theta: Tensor,
+        dtype: torch.dtype,
+        intercept_weight: float,
+    ) -> None:
+        self.precondition, self.intercept_weight = precondition, intercept_weight
+        if 16 * _MEMORY[1] * theta.numel() <= _MEMORY_BYTES:
+            dtype = torch.float64
+        most = _MEMORY_BYTES // (2 * dtype.itemsize * theta.numel())
+        most = min(max(most, _MEMORY[0]), _MEMORY[1])
+        self.S = theta.new_empty(most, theta.numel(), dtype=dtype)
+        self.Y = torch.empty_like(self.S)
+        self.M = theta.new_zeros(most, most)
+        self.YY = theta.new_zeros(most, most)
+        self.order: list[int] = []  # the rows in use, oldest first
+        self.scale = 1.0
+        self.hope = math.inf  # what the last point of ``flattest`` that was tried promised
+
+    def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
+        """Return -B⁻¹∇F."""
+        if not self.order:
+            return -self.precondition(gradient)
+        at = torch.tensor(self.order, device=theta.device)
+        n = len(self.order)
+        S, Y = self.S[:n], self.Y[:n]  # rows fill up in turn, so those in use come first
+        upper = self.M[at][:, at].triu()
+        q = gradient.flatten()
+        a = torch.linalg.solve_triangular(upper, _product(S, q)[at][:, None], upper=True)
+        back = torch.empty_like(a[:, 0])
+        back[at] = a[:, 0]
+        q = q - _product(Y.T, back)
+        r = self.precondition(q.view_as(gradient)).mul_(self.scale).flatten()
+        right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
+        back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
+        return r.add_(_product(S.T, back)).neg_().view_as(gradient)
+
+    def flattest(self, theta: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
+        """Return the point spanned by the kept steps where the gradient should be smallest.
+
+        And its square there, over that at Θ. The certificate is in this norm, whereas the steps
+        reduce F, to which the same gradient matters more along flat directions.
+        """
+        n = len(self.order)
+        if n == 0:
+            return theta, 1.0
+        weighed = self._weighed(gradient)
+        # Each y at length 1: they shrink as the fit goes on, and the last ones say most.
+        unit = 1 / self.YY[:n, :n].diagonal().sqrt()
+        right = _product(self.Y[:n], weighed) * unit
+        values, U = torch.linalg.eigh(self.YY[:n, :n] * unit * unit[:, None])
+        keep = values > 1e-5  # rounding; and a point far away promises more than it keeps
+        at = U[:, keep].T @ right
+        left = 1 - float((at.square() / values[keep]).sum()) / float(weighed @ gradient.flatten())
+        step = _product(self.S[:n].T, (U[:, keep] @ (at / values[keep])) * unit)
+        return theta - step.view_as(theta), max(left, 0.0)
+
+    def _weighed(self, gradient: Tensor) -> Tensor:
+        weighed = gradient.clone()
+        weighed[:, -1] *= self.intercept_weight
+        return weighed.flatten()
+
+    def update(self, s: Tensor, y: Tensor) -> None:
+        """Remember a step and the change of the gradient along it."""
+        if float((s * y).sum()) <= 1e-14 * float(y.norm()) * float(s.norm()):
+            return
+        full = len(self.order) == len(self.S)
+        row = self.order.pop(0) if full else len(self.order)
+        self.order.append(row)
+        self.S[row], self.Y[row] = s.flatten(), y.flatten()
+        n = len(self.order)
+        self.M[row, :n] = self.Y[:n] @ self.S[row]
+        self.M[:n, row] = self.S[:n] @ self.Y[row]
+        self.YY[row, :n] = self.YY[:n, row] = _product(self.Y[:n], self._weighed(y))
+        self.scale = float(self.M[row, row]) / float((y * self.precondition(y)).sum())
+
+    def reset(self) -> bool:
+        """Forget all pairs; say whether there were any."""
+        had = bool(self.order)
+        self.order.clear()
+        return had
+
+
+def _product(A: Tensor, v: Tensor) -> Tensor:
+    """Return A v in float64, multiplied in the dtype of A."""
+    return (A @ v.to(A.dtype)).to(v.dtype)
+
+
+class NewtonCG:
+    """Newton's method, its systems solved by preconditioned conjugate gradients."""
+
+    def __init__(self, objective: Objective, precondition: Preconditioner) -> None:
+        self.objective, self.precondition = objective, precondition
+        self.first = True
+
+    def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:
+        """Return an inexact Newton step: more exact as the gap shrinks."""
+        if not self.first:
+            self.precondition.refresh(theta)
+        self.first = False
+        product = self.objective.hessian_product(theta)
+        r = -gradient
+        z = self.precondition(r)
+        p = z.clone()
+        d = torch.zeros_like(r)
+        rz = float((r * z).sum())
+        start = rz
+        # The gap is quadratic in the residual: stop where one more Newton step would be needed
+        # anyway, and never ask for much more than tol does.
+        forcing = max(
+            min(0.1, math.sqrt(max(measure, 0.0))) ** 2, min(0.01, 0.1 * tol / max(measure, 1e-300))
+        )
+        for _ in range(250):
+            Hp = product(p)
+            curvature = float((p * Hp).sum())
+            if curvature <= 0:
+                break
+            a = rz / curvature
+            d.add_(p, alpha=a)
+            r.sub_(Hp, alpha=a)
+            z = self.precondition(r)
+            rz, previous = float((r * z).sum()), rz
+            if rz <= forcing * start:
+                break
+            p = z + (rz / previous) * p
+        return d
+
+    def update(self, s: Any, y: Any) -> None:
+        """Nothing is remembered."""
+
+    def reset(self) -> bool:
+        """There is nothing to forget, but a plain preconditioned step may still help."""
+        return True
+
+
+Step = LBFGS | NewtonCG
