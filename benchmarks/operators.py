@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import subprocess
 import sys
 import time
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 import luce
-from benchmarks.timing import alternate, ratio, record
+from benchmarks.timing import alternate, apart, ratio, record
 
 THREADS = 2
 SHAPES = [(102_400, 10), (16_384, 1_000), (2_048, 32_000), (512, 131_072), (4, 16, 512, 512)]
@@ -186,12 +185,8 @@ def memory() -> list[dict[str, Any]]:
     cases = [("linear_cross_entropy", shape) for shape in (*LINEAR, large)]
     for name, (N, D, K) in [*cases, ("linear_distillation_loss", large)]:
         for dtype in ("float32", "bfloat16"):
-            command = [sys.executable, "-m", "benchmarks", "operators", "measure-memory"]
-            shape = [str(N), str(D), str(K)]
-            out = subprocess.run(
-                [*command, *shape, dtype, name], capture_output=True, text=True, check=True
-            )
-            row = json.loads(out.stdout)
+            shape = (str(N), str(D), str(K))
+            row = json.loads(apart("operators", "measure-memory", *shape, dtype, name))
             print(f"{name:>24} {dtype:>9} {(N, D, K)!s:>22}  {row['extra'] / 2**20:7.1f} MiB")
             rows.append(row)
     return rows

@@ -14,7 +14,6 @@ import gzip
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
-from benchmarks.timing import RESULTS, alternate, ratio, record
+from benchmarks.timing import RESULTS, alternate, apart, ratio, record
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 
 if TYPE_CHECKING:
@@ -265,11 +264,9 @@ def path() -> dict[str, Any]:
     }
 
 
-def _peak(name: str, who: str, tol: float) -> float | None:
+def _peak(name: str, who: str, tol: float) -> float:
     """Return the peak memory of one fit beyond its data, in MB, from a process of its own."""
-    command = [sys.executable, "-m", "benchmarks", "regression", f"--peak={name}:{who}:{tol}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return float(done.stdout) if done.returncode == 0 else None
+    return float(apart("regression", f"--peak={name}:{who}:{tol}"))
 
 
 def _print_peak(name: str, who: str, tol: str) -> None:
@@ -338,9 +335,8 @@ def scaling() -> dict[str, Any]:
         "K": [(20_000, 128, k) for k in (10, 20, 40, 80, 160, 320)],
     }.items():
         for N, D, K in sizes:
-            command = [sys.executable, "-m", "benchmarks", "regression", f"--size={N}:{D}:{K}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append({"doubling": what, "N": N, "D": D, "K": K, **json.loads(done.stdout)})
+            size = json.loads(apart("regression", f"--size={N}:{D}:{K}"))
+            rows.append({"doubling": what, "N": N, "D": D, "K": K, **size})
     return {"case": "scaling", "sizes": rows}
 
 
@@ -404,13 +400,10 @@ def show(row: dict[str, Any]) -> None:
             f" × {row['ratio']:.1f} ({row['low']:.1f}–{row['high']:.1f})"
         )
         if "ours_gap" in row:
-            peaks = [
-                math.nan if row[f"{k}_peak_MB"] is None else row[f"{k}_peak_MB"] for k in median
-            ]
             print(
                 f"{'':>15}  gap {row['ours_gap']:.1e} ({row['ours_iterations']} iterations of "
                 f"{row['ours_solver']}) and {row['peer_gap']:.1e} ({row['peer_iterations']}); peak "
-                f"memory {peaks[0]:.0f} and {peaks[1]:.0f} MB"
+                f"memory {row['ours_peak_MB']:.0f} and {row['peer_peak_MB']:.0f} MB"
             )
         if "intelex" in row:
             d = row["intelex"]

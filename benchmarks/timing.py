@@ -6,11 +6,15 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks import CORES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,3 +95,15 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((s.split(":")[1].strip() for s in lines if s.startswith("model name")), "unknown")
+
+
+def apart(*arguments: str) -> str:
+    """Return what ``python -m benchmarks`` prints with these arguments, in a process of its own."""
+
+    def unbind() -> None:
+        if CORES is not None:
+            os.sched_setaffinity(0, CORES)
+
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, preexec_fn=unbind)
+    return done.stdout

@@ -90,7 +90,9 @@ def _certify(
         logs = theta.new_zeros(2, len(theta))
         value, gradient = objective.value_gradient(theta, logs)
         price, share = _price(objective, gradient[:, -1], logs)
-        norm = torch.linalg.vector_norm(gradient[:, :-1], dim=1)
+        # A balanced softmax moves all classes at once, sigmoids are balanced one by one.
+        parts = len(theta) if objective.link == "sigmoid" else 1
+        norm = torch.linalg.vector_norm(gradient[:, :-1].reshape(parts, -1), dim=1)
         slopes = float(norm.square().sum()) / (2 * objective.penalty)
         norm = norm + share * (2**0.5 * spread)
         gap = float(norm.square().sum()) / (2 * objective.penalty) + price

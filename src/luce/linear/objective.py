@@ -214,15 +214,12 @@ class Objective:
         Over a sample of about n rows: it serves a preconditioner.
         """
         index, dtype = evenly(self, n), dtype or self.dtype
-        W, bias = theta[:, :-1].to(dtype).T.contiguous().T, self.bias(theta).to(dtype)
         matrix = self.link == "softmax"
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
-        step = max(256, min(4096, _SAMPLE_VALUES // max(1, self.n_features)))
-        for part in np.array_split(index, -(-len(index) // step)):
-            P = self.probabilities(self.rows.project_sample(part, W) + bias)
-            w = self.weight[torch.from_numpy(part).to(self.device), None].to(P.dtype)
+        for weight, P in self._sampled(theta, index, dtype):
+            w = weight[:, None].to(P.dtype)
             if matrix:
                 S -= ((P * w).T @ P).double()
                 diagonal += (P * w).sum(0, dtype=torch.float64)
@@ -231,6 +228,23 @@ class Objective:
         if matrix:
             S += torch.diag(diagonal)
         return S / self.weight[torch.from_numpy(index).to(self.device)].sum()
+
+    def _sampled(
+        self, theta: Tensor, index: np.ndarray, dtype: torch.dtype
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield weights and probabilities of the rows of ``index``, part by part."""
+        bias = self.bias(theta).to(dtype)
+        if len(index) == len(self.weight):  # all rows need no copies
+            W = self.rows.prepare(theta[:, :-1], dtype)
+            for i, j in self.rows.blocks(self.n_rows, dtype):
+                yield self.weight[i:j], self.probabilities(self.rows.project(i, j, W).add_(bias))
+            self.rows.release()
+            return
+        W = theta[:, :-1].to(dtype).T.contiguous().T
+        step = max(256, min(4096, _SAMPLE_VALUES // max(1, self.n_features)))
+        for part in np.array_split(index, -(-len(index) // step)):
+            Z = self.rows.project_sample(part, W).add_(bias)
+            yield self.weight[torch.from_numpy(part).to(self.device)], self.probabilities(Z)
 
     def separates(self, theta: Tensor) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""

@@ -119,8 +119,8 @@ def _eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     if A.device.type != "cpu":
         values, Q = torch.linalg.eigh(A)
         return values, Q
-    # PyTorch's takes four times A beside it, this one as much as A.
-    found = scipy.linalg.eigh(A.numpy().T, overwrite_a=True, driver="evr", check_finite=False)
+    # PyTorch's takes a copy more.
+    found = scipy.linalg.eigh(A.numpy().T, overwrite_a=True, driver="evd", check_finite=False)
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
