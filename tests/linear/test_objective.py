@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luce.linear import objective as module
+from luce.linear import rows as rows_module
 from luce.linear.objective import Objective
 from luce.linear.precondition import hessian
 from luce.linear.rows import as_rows
+from luce.linear.sample import evenly
 
 
 def make(X, y, K, *, link="softmax", C=2.0, fit_intercept=True, dtype=torch.float64, weight=None):
@@ -189,3 +191,37 @@ def test_logits_beyond_the_budget_are_computed_again(monkeypatch):
     monkeypatch.setattr(module, "KEEP_BYTES", 0)
     assert torch.equal(o.hessian_product(theta)(V), kept)
     assert o.along(theta, V)(0.3) == line
+
+
+@pytest.mark.parametrize("source", ["csr", "csr float32", "csr integers"])
+def test_a_sparse_x_too_large_to_hold_twice_gives_the_same_gradient(source, monkeypatch):
+    """Adding up row by row is what gathering column by column is."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 9, size=(333, 50)) * (rng.uniform(size=(333, 50)) < 0.1).astype(np.float64)
+    y = rng.integers(0, 5, 333)
+    theta = torch.from_numpy(rng.normal(size=(5, 51)))
+    value, gradient = make(SOURCES[source](X), y, 5).value_gradient(theta)
+    monkeypatch.setattr(rows_module, "_GATHER_BYTES", 0)
+    again, added = make(SOURCES[source](X), y, 5).value_gradient(theta)
+    assert again == value
+    torch.testing.assert_close(added, gradient, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("link", ["softmax", "binary"])
+def test_a_line_over_a_sample_is_that_of_its_rows(link):
+    """With n, φ and its slope are the formula's over every m-th row of positive weight."""
+    X, y, rng = draw(4, 1000, 6, 2)
+    weight = rng.uniform(0.5, 2, 1000)
+    weight[::3] = 0
+    o = make(X, y, 2, link=link, weight=weight)
+    theta, V = (torch.from_numpy(rng.normal(size=(o.n_rows, 7))) for _ in range(2))
+    index = evenly(o, 100)
+    assert 100 <= len(index) < 200
+    part = make(X[index], y[index], 2, link=link, weight=weight[index])
+    part.mean, part.penalty = o.mean, o.penalty
+    t = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    wanted = formula(part, X[index], theta + t * V)
+    wanted.backward()
+    value, slope = o.along(theta, V, 100)(0.7)
+    assert value == pytest.approx(wanted.item(), rel=1e-12)
+    assert slope == pytest.approx(t.grad.item(), rel=1e-10)

@@ -255,9 +255,9 @@ def test_a_fit_holds_little_of_a_map(tmp_path):
 
     X, y = mostly_zeros(200_000, 256)
     np.save(tmp_path / "X.npy", X)
-    SoftmaxRegression().fit(X[:20_000], y[:20_000])  # compiles what it needs
     del X
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    SoftmaxRegression().fit(mapped[:20_000], y[:20_000])  # compiles what it needs
     clear.write_text("5")
     before = high_water()
     model = SoftmaxRegression().fit(mapped, y)

@@ -28,7 +28,7 @@ from luce.kernels.cpu.threads import share
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["dense_pass", "sparse_accumulate", "sparse_project"]
+__all__ = ["dense_pass", "sparse_accumulate", "sparse_gather", "sparse_project"]
 
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
 _CHUNK = 4096  # rows that a thread takes at once
@@ -284,6 +284,17 @@ def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):
                 column[k] += x * row[k]
 
 
+@kernel
+def _sparse_gather(indptr, indices, data, R, Gt, first, last):
+    for j in range(first, last):
+        column = Gt[j]
+        for at in range(indptr[j], indptr[j + 1]):
+            x = data[at]
+            row = R[indices[at]]
+            for k in range(len(row)):
+                column[k] += x * row[k]
+
+
 def dense_pass(
     X: np.ndarray,
     W: np.ndarray,
@@ -351,6 +362,15 @@ def sparse_accumulate(
     threads = max(1, min(threads, R.shape[1] // 4))
     cuts = np.linspace(0, R.shape[1], threads + 1).astype(int)
     _run(lambda t: _sparse_columns(*csr, first, R, Gt, cuts[t], cuts[t + 1]), threads)
+
+
+def sparse_gather(
+    csc: tuple[np.ndarray, np.ndarray, np.ndarray], R: np.ndarray, Gt: np.ndarray, threads: int
+) -> None:
+    """Add Xᵀ R to Gt (D, K) from the columns of X: the threads share these."""
+    cuts = np.searchsorted(csc[0], np.linspace(0, csc[0][-1], threads + 1)[1:-1])
+    cuts = np.concatenate([[0], cuts, [len(Gt)]])
+    _run(lambda t: _sparse_gather(*csc, R, Gt, cuts[t], cuts[t + 1]), threads)
 
 
 def _run(work: Callable[[int], Any], parts: int) -> list[Any]:

@@ -11,7 +11,7 @@ is not penalised. Products are made in ``dtype``; everything that is summed over
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -142,23 +142,28 @@ class Objective:
         out[:, -1] = self._gradient_c(g)
         return loss / self.total + 0.5 * self.penalty * float(W.square().sum()), out
 
-    def along(self, theta: Tensor, d: Tensor) -> Callable[[float], tuple[float, float]]:
-        """Return φ: t ↦ F(Θ + t d) and its slope, on logits alone: no product with X for each t."""
-        parts = [self.logits(theta), self.logits(d)]
+    def along(
+        self, theta: Tensor, d: Tensor, n: int | None = None
+    ) -> Callable[[float], tuple[float, float]]:
+        """Return φ: t ↦ F(Θ + t d) and its slope, on logits alone: no product with X for each t.
+
+        With ``n``, an estimate of them from about n rows.
+        """
         W, V = theta[:, :-1], d[:, :-1]
         square = [float((A * B).sum()) for A, B in ((W, W), (W, V), (V, V))]
+        index = None if n is None else evenly(self, n)
+        parts = [self.logits(v, index) for v in (theta, d)]
+        total = self.total if index is None else float(self.weight[self._at(index)].sum())
 
         def phi(t: float) -> tuple[float, float]:
             loss = slope = 0.0
-            for (i, j, Z), (_, _, U) in zip(parts[0](), parts[1](), strict=True):
+            for (at, Z), (_, U) in zip(parts[0](), parts[1](), strict=True):
                 R = torch.add(Z, U, alpha=t)
-                loss += residual(R, self.target[i:j], self.weight[i:j], self.link)
+                loss += residual(R, self.target[at], self.weight[at], self.link)
                 slope += float((R.mul_(U)).sum(dtype=torch.float64))
-            loss += (
-                0.5 * self.penalty * self.total * (square[0] + t * (2 * square[1] + t * square[2]))
-            )
-            slope += self.penalty * self.total * (square[1] + t * square[2])
-            return loss / self.total, slope / self.total
+            loss += 0.5 * self.penalty * total * (square[0] + t * (2 * square[1] + t * square[2]))
+            slope += self.penalty * total * (square[1] + t * square[2])
+            return loss / total, slope / total
 
         return phi
 
@@ -170,7 +175,8 @@ class Objective:
             G, g = self._empty_gradient()
             W = self.rows.prepare(V[:, :-1], self.dtype)
             bias = self.bias(V).to(self.dtype)
-            for i, j, P in kept():
+            for at, P in kept():
+                i, j = at.start, at.stop
                 U = self.rows.project(i, j, W).add_(bias)
                 if self.link == "softmax":
                     U -= (P * U).sum(1, keepdim=True)
@@ -189,22 +195,38 @@ class Objective:
         return product
 
     def logits(
-        self, theta: Tensor, *, probabilities: bool = False
-    ) -> Callable[[], Iterable[tuple[int, int, Tensor]]]:
-        """Return a function that iterates over (i, j, Z[i:j]): kept if they fit, else computed."""
-        W = self.rows.prepare(theta[:, :-1], self.dtype)
-        bias = self.bias(theta).to(self.dtype)
+        self, theta: Tensor, index: np.ndarray | None = None, *, probabilities: bool = False
+    ) -> Callable[[], Iterable[tuple[Any, Tensor]]]:
+        """Return a function that iterates over ``_logits``: kept if they fit, else computed."""
 
-        def compute() -> Iterator[tuple[int, int, Tensor]]:
-            for i, j in self.rows.blocks(self.n_rows, self.dtype):
-                Z = self.rows.project(i, j, W).add_(bias)
-                yield i, j, self.probabilities(Z) if probabilities else Z
-            self.rows.release()
+        def compute() -> Iterator[tuple[Any, Tensor]]:
+            for at, Z in self._logits(theta, self.dtype, index):
+                yield at, self.probabilities(Z) if probabilities else Z
 
-        if self.rows.shape[0] * self.n_rows * self.dtype.itemsize > KEEP_BYTES:
+        n = self.rows.shape[0] if index is None else len(index)
+        if n * self.n_rows * self.dtype.itemsize > KEEP_BYTES:
             return compute
         kept = list(compute())
         return lambda: kept
+
+    def _logits(
+        self, theta: Tensor, dtype: torch.dtype, index: np.ndarray | None = None
+    ) -> Iterator[tuple[Any, Tensor]]:
+        """Yield rows and their logits, block by block: all, as slices, or those of ``index``."""
+        bias = self.bias(theta).to(dtype)
+        if index is None:
+            W = self.rows.prepare(theta[:, :-1], dtype)
+            for i, j in self.rows.blocks(self.n_rows, dtype):
+                yield slice(i, j), self.rows.project(i, j, W).add_(bias)
+            self.rows.release()
+            return
+        W = theta[:, :-1].to(dtype).T.contiguous().T
+        step = max(256, min(4096, _SAMPLE_VALUES // max(1, self.n_features)))
+        for part in np.array_split(index, -(-len(index) // step)):
+            yield self._at(part), self.rows.project_sample(part, W).add_(bias)
+
+    def _at(self, index: np.ndarray) -> Tensor:
+        return torch.from_numpy(index).to(self.device)
 
     def curvature(
         self, theta: Tensor, n: int = SAMPLE_ROWS, dtype: torch.dtype | None = None
@@ -213,13 +235,16 @@ class Objective:
 
         Over a sample of about n rows: it serves a preconditioner.
         """
-        index, dtype = evenly(self, n), dtype or self.dtype
+        index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
         matrix = self.link == "softmax"
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
-        for weight, P in self._sampled(theta, index, dtype):
+        total = 0.0
+        for at, Z in self._logits(theta, dtype or self.dtype, index):
+            P, weight = self.probabilities(Z), self.weight[at]
             w = weight[:, None].to(P.dtype)
+            total += float(weight.sum())
             if matrix:
                 S -= ((P * w).T @ P).double()
                 diagonal += (P * w).sum(0, dtype=torch.float64)
@@ -227,24 +252,7 @@ class Objective:
                 S += (P * (1 - P) * w).sum(0, dtype=torch.float64)
         if matrix:
             S += torch.diag(diagonal)
-        return S / self.weight[torch.from_numpy(index).to(self.device)].sum()
-
-    def _sampled(
-        self, theta: Tensor, index: np.ndarray, dtype: torch.dtype
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield weights and probabilities of the rows of ``index``, part by part."""
-        bias = self.bias(theta).to(dtype)
-        if len(index) == len(self.weight):  # all rows need no copies
-            W = self.rows.prepare(theta[:, :-1], dtype)
-            for i, j in self.rows.blocks(self.n_rows, dtype):
-                yield self.weight[i:j], self.probabilities(self.rows.project(i, j, W).add_(bias))
-            self.rows.release()
-            return
-        W = theta[:, :-1].to(dtype).T.contiguous().T
-        step = max(256, min(4096, _SAMPLE_VALUES // max(1, self.n_features)))
-        for part in np.array_split(index, -(-len(index) // step)):
-            Z = self.rows.project_sample(part, W).add_(bias)
-            yield self.weight[torch.from_numpy(part).to(self.device)], self.probabilities(Z)
+        return S / total
 
     def separates(self, theta: Tensor) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""

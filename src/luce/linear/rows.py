@@ -9,6 +9,7 @@ handed back as soon as their block is done.
 from __future__ import annotations
 
 import mmap
+from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,6 +24,7 @@ __all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
 
 _SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
+_GATHER_BYTES: Final = 512 << 20  # up to which a sparse X and its residuals are held by column too
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
 _TORCH_READS: Final = {np.dtype(t) for t in (np.float16, np.float32, np.float64, np.uint8)}
 
@@ -228,7 +230,17 @@ class SparseRows:
 
     def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
         """Return how many rows a block has when each carries ``n_rows`` logits."""
+        if self._gathers(n_rows):
+            return self.shape[0]
         return max(256, (16 << 20) // (n_rows * dtype.itemsize))
+
+    def _gathers(self, n_rows: int) -> bool:
+        """Say whether there is room to hold X by column too, and the residuals of all rows.
+
+        The gradient is then gathered from the residuals; added up row by row it would be read and
+        written all over, and it is mostly the larger of the two.
+        """
+        return 12 * self.stored + 8 * self.shape[0] * n_rows <= _GATHER_BYTES
 
     def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order."""
@@ -239,7 +251,7 @@ class SparseRows:
 
     def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return Wᵀ (D, K), contiguous: the products read one row of it for each stored value."""
-        return W.to(dtype).T.contiguous()
+        return W.T.to(dtype, memory_format=torch.contiguous_format)
 
     def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
@@ -251,10 +263,14 @@ class SparseRows:
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:  # noqa: ARG002
         """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
-        from luce.linear.fused import sparse_accumulate
+        from luce.linear.fused import sparse_accumulate, sparse_gather
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
-        sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), torch.get_num_threads())
+        threads = torch.get_num_threads()
+        if self._gathers(R.shape[1]):
+            sparse_gather(self._csc, R.numpy(), columns.numpy(), threads)
+        else:
+            sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), threads)
         if not G.T.is_contiguous():
             G.copy_(columns.T)
 
@@ -296,6 +312,12 @@ class SparseRows:
             return None
         row = int(np.searchsorted(self.X.indptr, bad[0], side="right")) - 1
         return row, int(self.X.indices[bad[0]])
+
+    @cached_property
+    def _csc(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        columns = scipy.sparse.csr_array((self._data, self.X.indices, self.X.indptr), self.shape)
+        columns = columns.tocsc()
+        return columns.indptr, columns.indices, columns.data
 
     def _csr(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.X.indptr, self.X.indices, self._data

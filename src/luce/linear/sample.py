@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from luce.linear.objective import Objective
@@ -19,11 +19,13 @@ SAMPLE_ROWS: Final = 8192
 
 def evenly(objective: Objective, n: int | None = None) -> np.ndarray:
     """Return every m-th row, none of weight 0; about n of them, or enough for a covariance."""
-    index = torch.nonzero(objective.weight)[:, 0]
+    weight = objective.weight
     if n is None:
         n = max(SAMPLE_ROWS, 4 * min(objective.n_features, 2048))
-    step = max(1, len(index) // n)
-    return index[::step].cpu().numpy()
+    if bool(weight.all()):
+        return np.arange(0, len(weight), max(1, len(weight) // n))
+    index = torch.nonzero(weight)[:, 0]
+    return index[:: max(1, len(index) // n)].cpu().numpy()
 
 
 def by_spread(objective: Objective) -> tuple[np.ndarray, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from luce.linear.certificate import certify, scaled_gradient
 from luce.linear.precondition import Diagonal, choose
-from luce.linear.steps import LBFGS, NewtonCG
+from luce.linear.steps import LBFGS, NewtonCG, dot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,7 @@ Method = Literal["auto", "lbfgs", "newton-cg"]
 Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
 
 _PATIENCE: Final = 20  # iterations without progress after which float32 is at its rounding
+_SAMPLE: Final = 4096  # rows that tell how long the first steps should be
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
 
@@ -200,10 +201,27 @@ def _advance(
     reach: tuple[float, float],
 ) -> Point | None:
     """Return a better point, or None where rounding hides any descent."""
-    found = _search(objective, at, step.direction(at[0], at[2], *reach))
+    d = step.direction(at[0], at[2], *reach)
+    t = 1.0 if step.is_scaled else _length(objective, at[0], d)
+    step.is_scaled = t == 1
+    found = _search(objective, at, d, t)
     if found is None and step.reset():
         found = _search(objective, at, -precondition(at[2]))
     return found
+
+
+def _length(objective: Objective, theta: Tensor, d: Tensor) -> float:
+    """Return 1 if that is about right for a sample of the rows, else where its minimum along d is.
+
+    Curvature at W = 0 says little about how far to go where classes are easily told apart.
+    """
+    if len(objective.weight) < 4 * _SAMPLE:
+        return 1.0
+    phi = objective.along(theta, d, _SAMPLE)
+    slope, end = phi(0.0)[1], phi(1.0)[1]
+    if not slope < 0 or 0.5 * slope <= end <= -0.25 * slope:
+        return 1.0
+    return _line_minimum(phi, slope, 1.0, end) or 1.0
 
 
 def _proven(objective: Objective, proof: Certificate) -> float:
@@ -244,28 +262,27 @@ def _flatter(objective: Objective, step: Step, at: Point, goal: float) -> Point:
     return trial if _measure(objective, trial[1], trial[2]) <= 0.5 * goal else at
 
 
-def _search(objective: Objective, at: Point, d: Tensor) -> Point | None:
-    """Return a better point along d, or None where rounding hides any descent."""
+def _search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point | None:
+    """Return a better point along d, at t if that will do, or None where rounding hides any."""
     theta, value, gradient = at
-    slope = float((gradient * d).sum())
+    slope = dot(gradient, d)
     if not math.isfinite(slope) or slope >= 0:
         return None
     noise = (1e-6 if objective.dtype is torch.float32 else 1e-14) * abs(value)
-    t = 1.0
     for last in (False, True):
         new = theta + t * d
         new_value, new_gradient = objective.value_gradient(new)
-        end = float((new_gradient * d).sum())
+        end = dot(new_gradient, d)
         if math.isfinite(new_value) and _acceptable(value, t * slope, new_value, t * end, noise):
             return new, new_value, new_gradient
         if last or not abs(end) <= 4 * abs(slope) or not slope < end:
             break
-        t = slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
+        t *= slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
     phi = objective.along(theta, d)
     t = _line_minimum(phi, slope, t, end)
     new = theta + t * d
     new_value, new_gradient = objective.value_gradient(new)
-    if new_value < value + noise and t > 0 and abs(float((new_gradient * d).sum())) < abs(slope):
+    if new_value < value + noise and t > 0 and abs(dot(new_gradient, d)) < abs(slope):
         return new, new_value, new_gradient
     return None
 

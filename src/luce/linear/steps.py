@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from luce.linear.objective import Objective
     from luce.linear.precondition import Preconditioner
 
-__all__ = ["LBFGS", "NewtonCG", "Step"]
+__all__ = ["LBFGS", "NewtonCG", "Step", "dot"]
 
 _MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
 _MEMORY_BYTES: Final = 2 << 20  # within which it keeps more than the least
@@ -47,6 +47,7 @@ class LBFGS:
         self.YY = theta.new_zeros(most, most)
         self.order: list[int] = []  # the rows in use, oldest first
         self.scale = 1.0
+        self.is_scaled = False  # whether a full step has been seen to be right
         self.hope = math.inf  # what the last point of ``flattest`` that was tried promised
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
@@ -94,7 +95,7 @@ class LBFGS:
 
     def update(self, s: Tensor, y: Tensor) -> None:
         """Remember a step and the change of the gradient along it."""
-        if float((s * y).sum()) <= 1e-14 * float(y.norm()) * float(s.norm()):
+        if dot(s, y) <= 1e-14 * float(y.norm()) * float(s.norm()):
             return
         full = len(self.order) == len(self.S)
         row = self.order.pop(0) if full else len(self.order)
@@ -104,13 +105,18 @@ class LBFGS:
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
         self.YY[row, :n] = self.YY[:n, row] = _product(self.Y[:n], self._weighed(y))
-        self.scale = float(self.M[row, row]) / float((y * self.precondition(y)).sum())
+        self.scale = float(self.M[row, row]) / dot(y, self.precondition(y))
 
     def reset(self) -> bool:
         """Forget all pairs; say whether there were any."""
         had = bool(self.order)
         self.order.clear()
         return had
+
+
+def dot(A: Tensor, B: Tensor) -> float:
+    """Return Σ A B, without the product of the two in memory."""
+    return float(torch.dot(A.flatten(), B.flatten()))
 
 
 def _product(A: Tensor, v: Tensor) -> Tensor:
@@ -123,6 +129,7 @@ class NewtonCG:
 
     def __init__(self, objective: Objective, precondition: Preconditioner) -> None:
         self.objective, self.precondition = objective, precondition
+        self.is_scaled = False
         self.first = True
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:
@@ -135,7 +142,7 @@ class NewtonCG:
         z = self.precondition(r)
         p = z.clone()
         d = torch.zeros_like(r)
-        rz = float((r * z).sum())
+        rz = dot(r, z)
         start = rz
         # The gap is quadratic in the residual: stop where one more Newton step would be needed
         # anyway, and never ask for much more than tol does.
@@ -144,17 +151,17 @@ class NewtonCG:
         )
         for _ in range(250):
             Hp = product(p)
-            curvature = float((p * Hp).sum())
+            curvature = dot(p, Hp)
             if curvature <= 0:
                 break
             a = rz / curvature
             d.add_(p, alpha=a)
             r.sub_(Hp, alpha=a)
             z = self.precondition(r)
-            rz, previous = float((r * z).sum()), rz
+            rz, previous = dot(r, z), rz
             if rz <= forcing * start:
                 break
-            p = z + (rz / previous) * p
+            p.mul_(rz / previous).add_(z)
         return d
 
     def update(self, s: Any, y: Any) -> None:
