@@ -8,10 +8,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
-from luce.linear import precondition, sample, solve
+from luce.linear import precondition, sample
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
-from luce.linear.solve import minimize
 
 
 def drawn(N=200, D=6, K=3, *, link="softmax", C=0.5, intercept=True):
@@ -183,21 +182,6 @@ def test_rare_classes_have_rows_too():
     assert float(u[index].sum().square() / u[index].square().sum()) > 50  # as many equal rows
 
 
-@pytest.mark.parametrize(
-    ("gap", "objective", "stuck"),
-    [
-        (lambda i: 0.5**i, lambda _: 1.0, False),
-        (lambda _: 1e-5, lambda i: 1 - 1e-8 * i, False),
-        (lambda _: 1e-5, lambda i: 1 - 1e-10 * i, True),
-    ],
-)
-def test_float32_is_at_its_rounding_when_nothing_falls(gap, objective, stuck):
-    """Neither the gap nor the objective, for twenty iterations."""
-    history = [{"gap": gap(i), "objective": objective(i)} for i in range(40)]
-    assert solve._at_rounding(history) == stuck
-    assert not solve._at_rounding(history[: solve._PATIENCE])
-
-
 def test_uncertain_rows_stand_for_all():
     """A sample has the weight and the uncertainty of all rows, and few of the certain ones."""
     o = drawn(20_000, 6)
@@ -225,15 +209,3 @@ def test_rows_far_out_are_in_the_sample_even_where_they_are_few():
     )  # fmt: skip
     index, _ = sample.by_uncertainty(o, o.start(), 500)
     assert (index % 500 == 0).sum() > 60
-
-
-def test_float32_at_its_rounding_goes_on_in_float64():
-    """Far from what float32 can prove, a fit does not use up its iterations there."""
-    X, y = load_digits(return_X_y=True)
-    o = Objective(
-        as_rows(X.astype(np.float32)), torch.from_numpy(y), torch.ones(len(y)).double(),
-        n_rows=10, link="softmax", C=100.0, fit_intercept=True, dtype=torch.float32,
-    )  # fmt: skip
-    solution = minimize(o, o.start(), tol=1e-11, max_iter=300)
-    assert o.dtype is torch.float64
-    assert solution.measure <= 1e-11

@@ -1,9 +1,13 @@
-"""How far to go."""
+"""The loop: how far to go, and in which precision."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
+from luce.linear import objective, solve
 from luce.linear.objective import Objective
 from luce.linear.precondition import choose
 from luce.linear.rows import as_rows
@@ -50,3 +54,83 @@ def test_few_rows_are_not_sampled():
     o = clusters(1000)
     theta = o.start()
     assert _length(o, theta, -100 * o.value_gradient(theta)[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("gap", "objective", "stuck"),
+    [
+        (lambda i: 0.5**i, lambda _: 1.0, False),
+        (lambda _: 1e-5, lambda i: 1 - 1e-8 * i, False),
+        (lambda _: 1e-5, lambda i: 1 - 1e-10 * i, True),
+    ],
+)
+def test_float32_is_at_its_rounding_when_nothing_falls(gap, objective, stuck):
+    """Neither the gap nor the objective, for twenty iterations."""
+    history = [{"gap": gap(i), "objective": objective(i)} for i in range(40)]
+    fine = SimpleNamespace(coarse=False)
+    assert solve._at_rounding(fine, history) == stuck
+    assert not solve._at_rounding(fine, history[: solve._PATIENCE])
+
+
+def test_float32_at_its_rounding_goes_on_in_float64():
+    """Far from what float32 can prove, a fit does not use up its iterations there."""
+    X, y = load_digits(return_X_y=True)
+    o = Objective(
+        as_rows(X.astype(np.float32)), torch.from_numpy(y), torch.ones(len(y)).double(),
+        n_rows=10, link="softmax", C=100.0, fit_intercept=True, dtype=torch.float32,
+    )  # fmt: skip
+    solution = minimize(o, o.start(), tol=1e-11, max_iter=300)
+    assert o.dtype is torch.float64
+    assert solution.measure <= 1e-11
+
+
+def many_classes(C, K=200, D=200, N=4000):
+    """Return the objective of 40,000 coefficients, in float32."""
+    o = clusters(N, D, K)
+    o.dtype = torch.float32
+    o.set_C(C)
+    return o
+
+
+def test_coarse_products_are_right_to_three_digits(monkeypatch):
+    """With bfloat16 the gradient differs from float32's by less than a hundredth of its length."""
+    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    o = many_classes(1.0)
+    assert o.may_be_coarse()
+    theta = torch.randn(200, 201, dtype=torch.float64)
+    value, gradient = o.value_gradient(theta)
+    o.coarse = True
+    near, rough = o.value_gradient(theta)
+    assert near != value
+    assert near == pytest.approx(value, rel=3e-3)
+    assert float((rough - gradient).norm()) < 1e-2 * float(gradient.norm())
+
+
+@pytest.mark.parametrize("C", [0.1, 100.0])
+def test_a_fit_that_begins_in_bfloat16_ends_at_the_same_proof(C, monkeypatch):
+    """The first iterations are in bfloat16 and the last are not; the answer is float64's."""
+    wide = many_classes(C)
+    wide.dtype = torch.float64
+    wanted = minimize(wide, wide.start(), tol=1e-9)
+    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    o = many_classes(C)
+    seen = []
+    measure = o.value_gradient
+    monkeypatch.setattr(o, "value_gradient", lambda *a: seen.append(o.coarse) or measure(*a))
+    solution = minimize(o, o.start())
+    assert solution.converged
+    assert seen[0]
+    assert not seen[-1]
+    assert len(solution.history) == solution.n_iter + 1
+    assert solution.certificate.value == pytest.approx(wanted.certificate.value, rel=1e-6)
+
+
+def test_float32_by_request_is_never_coarser(monkeypatch):
+    """Where the fit may not choose its precision, it does not."""
+    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    o = many_classes(1.0)
+    seen = []
+    measure = o.value_gradient
+    monkeypatch.setattr(o, "value_gradient", lambda *a: seen.append(o.coarse) or measure(*a))
+    minimize(o, o.start(), may_widen=False, tol=1e-3)
+    assert not any(seen)

@@ -76,8 +76,10 @@ class DenseRows:
 
     def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
         """Return how many rows a block has when each carries ``n_rows`` logits."""
-        width = max(self.shape[1], n_rows) * dtype.itemsize
-        return max(64, min(8192, _BLOCK_BYTES // width))
+        D = self.shape[1]
+        # A gradient that is not in the cache either is added to less often.
+        room = _BLOCK_BYTES if 8 * n_rows * D < _BLOCK_BYTES else 2 * _BLOCK_BYTES
+        return max(64, min(8192, room // (max(D, n_rows) * dtype.itemsize)))
 
     def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
         """Return rows i to j as a tensor of ``dtype``; a view where that needs no cast."""
@@ -90,7 +92,7 @@ class DenseRows:
             part = self.X[i:j]
             readable = part.dtype in _TORCH_READS and part.dtype.isnative
             if not readable or min(part.strides, default=0) < 0:
-                part = np.array(part, dtype=_NUMPY[dtype])
+                part = np.array(part, dtype=_NUMPY.get(dtype, np.float32))
             block = torch.from_numpy(writable_view(part)).to(dtype)
         self.release()
         self._last = (key, block)

@@ -34,6 +34,8 @@ Method = Literal["auto", "lbfgs", "newton-cg"]
 Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
 
 _PATIENCE: Final = 20  # iterations without progress after which float32 is at its rounding
+_COARSE: Final = 20  # iterations at most with products in bfloat16
+_COARSE_GAP: Final = 1e-3  # relative gap at which they have done what they can
 _SAMPLE: Final = 4096  # rows that tell how long the first steps should be
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
@@ -112,11 +114,12 @@ def minimize(
     """
     started = time.perf_counter()
     precondition = choose(objective, theta, basis)
+    objective.coarse = may_widen and objective.may_be_coarse()
     if method == "auto":
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    step = _step(objective, precondition, method)
+    step = _step(objective, precondition, newton=method == "newton-cg")
     history: list[dict[str, float]] = []
     at = (theta, *objective.value_gradient(theta))
     proof: Certificate | None = None
@@ -138,13 +141,14 @@ def minimize(
             proof = None
         if n_iter == max_iter:
             break
-        may_widen = may_widen and objective.dtype is torch.float32
+        can_widen = may_widen and objective.dtype is torch.float32
         found = None
-        if not (may_widen and _at_rounding(history)):
+        if not (can_widen and _at_rounding(objective, history)):
             found = _advance(objective, precondition, step, at, (measure, tol))
-        if found is None and may_widen:
-            precondition, step, at = _widened(objective, at[0], method)
+        if found is None and can_widen:
+            precondition, step, at = _widened(objective, at[0], precondition, step)
             goal = tol
+            history.pop()  # this iteration is not over
             continue
         if found is None:
             break
@@ -153,6 +157,7 @@ def minimize(
             precondition.refresh(found[0])
         step.update(found[0] - at[0], found[2] - at[2])
         at = found
+    objective.coarse = False
     proof = proof or certify(objective, at[0], tol)
     measure = _proven(objective, proof)
     reason = "converged" if measure <= tol else "max_iter" if n_iter == max_iter else "stalled"
@@ -163,18 +168,26 @@ def minimize(
 
 
 def _widened(
-    objective: Objective, theta: Tensor, method: str
+    objective: Objective, theta: Tensor, precondition: Preconditioner, step: Step
 ) -> tuple[Preconditioner, Step, Point]:
-    """Go on in float64."""
-    objective.dtype = torch.float64
-    precondition = choose(objective, theta)
-    precondition.refresh(theta)  # blocks are not made at once
-    at = (theta, *objective.value_gradient(theta))
-    return precondition, _step(objective, precondition, method), at
+    """Go on with products of twice the digits."""
+    if objective.coarse:
+        objective.coarse = False
+    else:
+        objective.dtype = torch.float64
+        precondition = choose(objective, theta)
+        precondition.refresh(theta)  # blocks are not made at once
+        step = _step(objective, precondition, newton=isinstance(step, NewtonCG))
+    return precondition, step, (theta, *objective.value_gradient(theta))
 
 
-def _at_rounding(history: list[dict[str, float]]) -> bool:
-    """Say whether for some iterations neither the gap nor the objective has fallen in earnest."""
+def _at_rounding(objective: Objective, history: list[dict[str, float]]) -> bool:
+    """Say whether products in this precision have done what they can.
+
+    In float32 when for some iterations neither the gap nor the objective has fallen in earnest.
+    """
+    if objective.coarse:
+        return history[-1]["gap"] < _COARSE_GAP or len(history) > _COARSE
     before, since = history[:-_PATIENCE], history[-_PATIENCE:]
     if not before:
         return False
@@ -186,9 +199,10 @@ def _at_rounding(history: list[dict[str, float]]) -> bool:
 
 def _describe(objective: Objective, precondition: Preconditioner, method: str) -> str:
     N, D = objective.rows.shape
+    dtype = str(objective.dtype).removeprefix("torch.")
     return (
         f"{method}, {type(precondition).__name__.lower()} preconditioner, "
-        f"{str(objective.dtype).removeprefix('torch.')}: {N:,} rows × {D:,} features, "
+        f"{'bfloat16, then ' * objective.coarse}{dtype}: {N:,} rows × {D:,} features, "
         f"{objective.n_rows:,} rows of coefficients"
     )
 
@@ -268,7 +282,8 @@ def _search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point
     slope = dot(gradient, d)
     if not math.isfinite(slope) or slope >= 0:
         return None
-    noise = (1e-6 if objective.dtype is torch.float32 else 1e-14) * abs(value)
+    noise = 1e-4 if objective.coarse else 1e-6 if objective.dtype is torch.float32 else 1e-14
+    noise *= abs(value)
     for last in (False, True):
         new = theta + t * d
         new_value, new_gradient = objective.value_gradient(new)
@@ -328,7 +343,7 @@ def _line_minimum(
     return low
 
 
-def _step(objective: Objective, precondition: Preconditioner, method: str) -> Step:
-    if method == "newton-cg":
+def _step(objective: Objective, precondition: Preconditioner, *, newton: bool) -> Step:
+    if newton:
         return NewtonCG(objective, precondition)
     return LBFGS(precondition, objective.start(), objective.dtype, _intercept_weight(objective))

@@ -14,6 +14,7 @@ from luce.kernels.cpu.lanes import load
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.threads import share
+from luce.processor import HAS_BFLOAT16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,11 +27,6 @@ _ROWS_AT_MOST = 1024
 # Columns that are added up at a time: their sums stay in the first level of cache.
 _COLUMNS = 1024
 
-# Whether the processor multiplies bfloat16 itself, twice as fast as float32. An older PyTorch does
-# not say.
-_CAPABILITIES: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-_HAS_BFLOAT16 = any(map(_CAPABILITIES.get, ("avx512_bf16", "amx_bf16")))
-
 Wants = tuple[bool, bool, bool]
 
 
@@ -40,7 +36,7 @@ def multiplied_in(dtype: torch.dtype, softcap: float = 0.0) -> torch.dtype:
     float32 for half precision, but for bfloat16 where the processor has instructions for it. These
     add up in float32; the logits are rounded to bfloat16, as PyTorch's are.
     """
-    if dtype == torch.bfloat16 and _HAS_BFLOAT16 and not softcap:
+    if dtype == torch.bfloat16 and HAS_BFLOAT16 and not softcap:
         return dtype
     return torch.promote_types(dtype, torch.float32)
 
