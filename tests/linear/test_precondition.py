@@ -98,8 +98,9 @@ def test_blocks_are_symmetric_and_positive(link, intercept, C, N, D):
     theta = o.start()
     theta[:, :-1] = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D))) / D
     P = precondition.Blocks(o, theta)
-    P._others = max(P._others, 2)
+    P._width = lambda _: len(P.basis.values) - 2
     P.refresh(theta)
+    assert P._others == 2
     B = as_matrix(P, 3, D + 1)
     torch.testing.assert_close(B, B.T, rtol=1e-4, atol=1e-4 * float(B.diagonal().max()))
     values = torch.linalg.eigvalsh((B + B.T) / 2)
@@ -137,7 +138,20 @@ def test_blocks_take_fewer_iterations_than_the_kronecker_form(C, monkeypatch):
     assert blocks.objective_ == pytest.approx(kronecker.objective_, rel=1e-6)
 
 
-def test_a_sample_with_one_row_left_over_leaves_x_alone():
+def test_later_blocks_are_wider():
+    """As passes add up a refresh may cost more, but never more memory than the logits' or 16 MB."""
+    o = drawn(2000, 400, K=3)
+    P = precondition.Blocks(o, o.start())
+    widths = []
+    for _ in range(5):
+        P.refresh(o.start())
+        widths.append(P._factors.shape[1] - 1)
+    assert widths[0] == widths[1] == 74
+    assert widths[2:] == [93, 117, 147]
+    assert (P._width(1 << 20) + 1) ** 2 <= 2000
+
+
+def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):
     """A part of a single row is a part, not a view of that row of X."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(1025, 100)), rng.integers(0, 4, 1025)
@@ -148,7 +162,7 @@ def test_a_sample_with_one_row_left_over_leaves_x_alone():
         n_rows=4, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     P = precondition.Blocks(o, o.start())
-    P._rows = 1024
+    monkeypatch.setattr(precondition, "_BLOCK", 25_600)  # 1,024 rows and one
     P.refresh(o.start())
     np.testing.assert_array_equal(X, before)
 

@@ -41,7 +41,7 @@ _SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes millis
 _WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
 _BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
 _BLOCK_CLASSES: Final = 32  # beyond, a block for each takes as long as the passes that it saves
-_BLOCK_BYTES: Final = 4 << 20  # that the blocks may take even where there are few logits
+_BLOCK_BYTES: Final = 16 << 20  # that the blocks may take even where there are few logits
 _NARROWEST: Final = 64  # a block of this size costs no more than the calls that make it
 _MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
 
@@ -271,18 +271,14 @@ class Blocks:
         self.objective = objective
         self._start = Kronecker(objective, theta, basis)
         self.basis = self._start.basis
-        D, K = objective.n_features, len(theta)
-        # No more work than for a few passes, no more memory than the logits of all rows.
-        room = max(_BLOCK_BYTES, 4 * len(objective.weight) * K)
-        width = max(_NARROWEST, round((objective.rows.stored / 2) ** (1 / 3)))
-        width = min(width, math.isqrt(room // (4 * K)) - 1)
-        self._others = max(0, len(self.basis.values) - width)  # the directions that do not lead
-        self._rows = max(64, room // (16 * (D + width)))  # that are taken at once
+        self._refreshes = 0
         self._factors: Tensor | None = None
 
     def refresh(self, theta: Tensor) -> None:
         """Take the blocks from rows that are uncertain at Θ."""
         objective, dtype = self.objective, self.basis.vectors.dtype
+        self._refreshes += 1
+        self._others = max(0, len(self.basis.values) - self._width(len(theta)))
         others, variances = self.basis.variances(objective.penalty).tensor_split([self._others])
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
@@ -292,7 +288,7 @@ class Blocks:
         H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
         h = theta.new_zeros(K)
         diagonal = theta.new_zeros(K, width)
-        for part in torch.arange(len(index)).split(self._rows):
+        for part in torch.arange(len(index)).split(max(64, 4 * _BLOCK // objective.n_features)):
             X = objective.rows.take(index[part.numpy()], dtype)
             X -= objective.mean.to(dtype)
             X[:, objective.constant] = 0
@@ -318,6 +314,17 @@ class Blocks:
             full = block.double().mul_(scale).mul_(scale[:, None]).fill_diagonal_(1)
             block.copy_(_factor(full))
         self._factors = H
+
+    def _width(self, K: int) -> int:
+        """Return how many directions lead.
+
+        The work is that of a few passes, and from the third refresh on twice as much each time, as
+        are the passes before it; the memory at most that of the logits of all rows.
+        """
+        passes = 1 << max(0, self._refreshes - 2)
+        width = max(_NARROWEST, round((passes * self.objective.rows.stored / 2) ** (1 / 3)))
+        room = max(_BLOCK_BYTES, 4 * len(self.objective.weight) * K)
+        return min(width, math.isqrt(room // (4 * K)) - 1)
 
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (K, D + 1)."""
