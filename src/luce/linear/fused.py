@@ -313,7 +313,7 @@ def dense_pass(
     K, D = W.shape
     block = block_rows(K)
     padded = -(-K // len(block)) * len(block)
-    W = np.pad(W, ((0, padded - K), (0, 0)))
+    W = np.concatenate([W, np.zeros((padded - K, D), W.dtype)])
 
     def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         rows = slice(part * _CHUNK, (part + 1) * _CHUNK)

@@ -243,8 +243,11 @@ class Objective:
 
         Over a sample of about n rows: it serves a preconditioner.
         """
-        index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
         matrix = self.link == "softmax"
+        if not bool(theta[:, :-1].any()):
+            p = self.probabilities(theta[None, :, -1])[0]  # of every row
+            return torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p)
+        index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)

@@ -322,7 +322,7 @@ class Blocks:
         are the passes before it; the memory at most that of the logits of all rows.
         """
         passes = 1 << max(0, self._refreshes - 2)
-        width = max(_NARROWEST, round((passes * self.objective.rows.stored / 2) ** (1 / 3)))
+        width: int = max(_NARROWEST, round((passes * self.objective.rows.stored / 2) ** (1 / 3)))
         room = max(_BLOCK_BYTES, 4 * len(self.objective.weight) * K)
         return min(width, math.isqrt(room // (4 * K)) - 1)
 
