@@ -106,6 +106,35 @@ def test_unbalanced_intercepts_are_paid_for(problem, objective_of):
         assert proof.gap < np.inf
 
 
+def test_the_price_of_imbalance_is_that_of_a_feasible_dual_point(problem):
+    """The gap is the formula of docs/regression.md, and bounds F minus the dual value it is for."""
+    X, y = problem(N=200, D=5, K=4)
+    o = Objective(
+        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_rows=4,
+        link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+    )  # fmt: skip
+    theta = minimize(o, o.start(), tol=1e-6).theta
+    theta[:, -1] += torch.tensor([0.02, -0.01, 0.03, 0.0], dtype=torch.float64)
+    proof = _certify(o, theta, tol=1e9)
+    centred = torch.from_numpy(X) - torch.from_numpy(X).mean(0)
+    Z = centred @ theta[:, :-1].T + theta[:, -1]
+    P, Y = torch.softmax(Z, 1), torch.nn.functional.one_hot(torch.from_numpy(y)).double()
+    off = (P - Y).mean(0)
+    share = float((off / P.mean(0)).max())
+    q = (share * P.mean(0) - off) / share
+    mixed = (1 - share) * P + share * q
+    assert float((mixed - Y).mean(0).abs().max()) < 1e-15
+    A = (mixed - Y).T @ centred / len(y)
+    dual = -float(torch.special.xlogy(mixed, mixed).sum(1).mean())
+    dual -= float(A.square().sum()) / (2 * o.penalty)
+    assert proof.value - dual <= proof.gap
+    G = (P - Y).T @ centred / len(y) + o.penalty * theta[:, :-1]
+    spread = 1.01 * float(centred.square().sum(1).mean()) ** 0.5
+    KL = float((torch.special.xlogy(q, q) - q * torch.log(P)).sum(1).mean())
+    formula = (float(G.norm()) + share * 2**0.5 * spread) ** 2 / (2 * o.penalty) + share * KL
+    assert proof.gap == pytest.approx(formula, rel=1e-9)
+
+
 def test_coefficients_of_constant_columns_count(problem):
     """What a coefficient of a constant column adds to the objective is in the certified gap."""
     X, y = problem()

@@ -200,11 +200,26 @@ def test_a_sparse_x_too_large_to_hold_twice_gives_the_same_gradient(source, monk
     X = rng.integers(0, 9, size=(333, 50)) * (rng.uniform(size=(333, 50)) < 0.1).astype(np.float64)
     y = rng.integers(0, 5, 333)
     theta = torch.from_numpy(rng.normal(size=(5, 51)))
-    value, gradient = make(SOURCES[source](X), y, 5).value_gradient(theta)
+    o, V = make(SOURCES[source](X), y, 5), torch.from_numpy(rng.normal(size=(5, 51)))
+    (value, gradient), product = o.value_gradient(theta), o.hessian_product(theta)(V)
     monkeypatch.setattr(rows_module, "_GATHER_BYTES", 0)
-    again, added = make(SOURCES[source](X), y, 5).value_gradient(theta)
-    assert again == value
+    monkeypatch.setattr(rows_module.SparseRows, "block_rows", lambda *_: 64)
+    o = make(SOURCES[source](X), y, 5)
+    again, added = o.value_gradient(theta)
+    assert again == pytest.approx(value, rel=1e-14)
     torch.testing.assert_close(added, gradient, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(o.hessian_product(theta)(V), product, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sparse_products_read_whole_rows_of_coefficients(dtype):
+    """W is turned on its side in memory: a view would cost a cache miss for each class."""
+    rows = as_rows(scipy.sparse.csr_array(np.eye(4)))
+    theta = torch.arange(15, dtype=torch.float64).reshape(3, 5)
+    W = rows.prepare(theta[:, :-1], dtype)
+    assert W.is_contiguous()
+    assert W.dtype is dtype
+    assert torch.equal(W, theta[:, :-1].T.to(dtype))
 
 
 @pytest.mark.parametrize("link", ["softmax", "binary"])

@@ -98,7 +98,7 @@ def test_blocks_are_symmetric_and_positive(link, intercept, C, N, D):
     theta = o.start()
     theta[:, :-1] = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D))) / D
     P = precondition.Blocks(o, theta)
-    P._width = lambda _: len(P.basis.values) - 2
+    P._width = lambda *_: len(P.basis.values) - 2
     P.refresh(theta)
     assert P._others == 2
     B = as_matrix(P, 3, D + 1)
@@ -143,12 +143,11 @@ def test_later_blocks_are_wider():
     o = drawn(2000, 400, K=3)
     P = precondition.Blocks(o, o.start())
     widths = []
-    for _ in range(5):
-        P.refresh(o.start())
+    for after in (10, 20, 40, 80, 160, 0):
+        P.refresh(o.start(), after)
         widths.append(P._factors.shape[1] - 1)
-    assert widths[0] == widths[1] == 74
-    assert widths[2:] == [93, 117, 147]
-    assert (P._width(1 << 20) + 1) ** 2 <= 2000
+    assert widths == [74, 74, 93, 117, 147, 74]
+    assert (P._width(1 << 20, 0) + 1) ** 2 <= 2000
 
 
 def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):

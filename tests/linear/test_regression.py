@@ -460,6 +460,8 @@ def test_bad_data_is_named(problem, monkeypatch):
         model.fit(X, y, (y != 2).astype(float))
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         model.fit(X, X[:, 0])
+    with pytest.warns(UserWarning, match="y has 200 classes in 200 rows. If it is a quantity"):
+        model.fit(X, np.arange(200))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit(X, y[:-1])
     with pytest.raises(DataError, match="squares of X overflow"):

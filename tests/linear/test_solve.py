@@ -67,9 +67,21 @@ def test_few_rows_are_not_sampled():
 def test_float32_is_at_its_rounding_when_nothing_falls(gap, objective, stuck):
     """Neither the gap nor the objective, for twenty iterations."""
     history = [{"gap": gap(i), "objective": objective(i)} for i in range(40)]
-    fine = SimpleNamespace(coarse=False)
+    fine = SimpleNamespace(coarse=False, dtype=torch.float32)
     assert solve._at_rounding(fine, history) == stuck
     assert not solve._at_rounding(fine, history[: solve._PATIENCE])
+    fine.dtype = torch.float64
+    assert not solve._at_rounding(fine, history)
+
+
+@pytest.mark.parametrize(
+    ("length", "gap", "enough"),
+    [(1, 0.1, False), (20, 0.1, False), (21, 0.1, True), (1, 9e-4, True)],
+)
+def test_bfloat16_has_done_what_it_can(length, gap, enough):
+    """At a gap of a thousandth, or after twenty iterations."""
+    coarse = SimpleNamespace(coarse=True, dtype=torch.float32)
+    assert solve._at_rounding(coarse, [{"gap": gap, "objective": 1.0}] * length) == enough
 
 
 def test_float32_at_its_rounding_goes_on_in_float64():
@@ -92,12 +104,12 @@ def many_classes(C, K=200, D=200, N=4000):
     return o
 
 
-def test_coarse_products_are_right_to_three_digits(monkeypatch):
-    """With bfloat16 the gradient differs from float32's by less than a hundredth of its length."""
+def test_coarse_gradients_are_right_to_a_hundredth(monkeypatch):
+    """With bfloat16 the gradient differs from float32's by less than that share of its length."""
     monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
     o = many_classes(1.0)
     assert o.may_be_coarse()
-    theta = torch.randn(200, 201, dtype=torch.float64)
+    theta = torch.randn(200, 201, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     value, gradient = o.value_gradient(theta)
     o.coarse = True
     near, rough = o.value_gradient(theta)
@@ -125,12 +137,52 @@ def test_a_fit_that_begins_in_bfloat16_ends_at_the_same_proof(C, monkeypatch):
     assert solution.certificate.value == pytest.approx(wanted.certificate.value, rel=1e-6)
 
 
-def test_float32_by_request_is_never_coarser(monkeypatch):
-    """Where the fit may not choose its precision, it does not."""
+def far_from_zero(o):
+    o.mean += 1.0  # rows have length 1
+
+
+def in_float64(o):
+    o.dtype = torch.float64
+
+
+def with_few_classes(o):
+    o.n_rows = 20
+
+
+@pytest.mark.parametrize("change", [far_from_zero, in_float64, with_few_classes])
+def test_what_bfloat16_would_spoil_or_not_speed_up_has_none_of_it(change, monkeypatch):
+    """Features far from zero lose their differences; float64 was chosen; the rest is small."""
     monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
     o = many_classes(1.0)
+    assert o.may_be_coarse()
+    change(o)
+    assert not o.may_be_coarse()
+
+
+@pytest.mark.parametrize(
+    ("options", "warm"),
+    [({"may_widen": False}, False), ({"method": "newton-cg"}, False), ({}, True)],
+    ids=["float32 by request", "Newton-CG", "a warm start"],
+)
+def test_fits_that_bfloat16_does_not_serve_have_none_of_it(options, warm, monkeypatch):
+    """By request, where Hessian products take the time, and where the start may be close."""
+    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    o = many_classes(1.0)
+    start = o.start()
+    start[:, :-1] += 1e-3 * warm
     seen = []
     measure = o.value_gradient
     monkeypatch.setattr(o, "value_gradient", lambda *a: seen.append(o.coarse) or measure(*a))
-    minimize(o, o.start(), may_widen=False, tol=1e-3)
+    minimize(o, start, tol=1e-2, **options)
+    assert seen
     assert not any(seen)
+
+
+def test_each_iteration_is_reported_once(monkeypatch):
+    """Also where the precision changes within it."""
+    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    o = many_classes(100.0)
+    reported = []
+    solution = minimize(o, o.start(), report=reported.append)
+    assert not o.coarse
+    assert len(reported) == len(solution.history) == solution.n_iter + 1

@@ -169,7 +169,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             X, y = validate_data(
                 self, X, y, accept_sparse="csr", dtype="numeric", ensure_all_finite=False
             )
-        if y.dtype.kind not in "biuUS":  # those cannot be continuous; the check sorts twice
+        if y.dtype.kind not in "biuU":  # those cannot be continuous; the check sorts twice
             check_classification_targets(y)
         return self._move(X), y
 
@@ -221,6 +221,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             raise DataError(
                 f"{name}: needs rows of at least two classes, but the data contains only one "
                 f"class: {self.classes_.tolist()[0]!r}."
+            )
+        if y.dtype.kind in "iu" and len(y) > 20 and 2 * len(self.classes_) > len(y):
+            warnings.warn(  # as scikit-learn does where it looks at y
+                f"{name}: y has {len(self.classes_):,} classes in {len(y):,} rows. If it is a "
+                "quantity, fit a regression to it.",
+                UserWarning,
+                stacklevel=3,
             )
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
         if (weight < 0).any():

@@ -63,7 +63,7 @@ class Objective:
     Attributes
     ----------
     coarse : bool
-        Whether values and gradients in float32 may have products in bfloat16, right to three
+        Whether values and gradients in float32 have products in bfloat16, right to two or three
         digits: enough far from the optimum.
     """
 
@@ -159,9 +159,16 @@ class Objective:
         """
         W, V = theta[:, :-1], d[:, :-1]
         square = [float((A * B).sum()) for A, B in ((W, W), (W, V), (V, V))]
-        index = None if n is None else evenly(self, n)
-        parts = [self.logits(v, index) for v in (theta, d)]
-        total = self.total if index is None else float(self.weight[self._at(index)].sum())
+        if n is None:
+            parts, total = [self.logits(theta), self.logits(d)], self.total
+        else:  # both at once, so that the rows are read once
+            index = evenly(self, n)
+            both = list(self._logits(torch.cat([theta, d]), self.dtype, index))
+            parts = [
+                lambda k=k: [(at, Z[:, k : k + self.n_rows]) for at, Z in both]  # type: ignore[misc]
+                for k in (0, self.n_rows)
+            ]
+            total = float(self.weight[self._at(index)].sum())
 
         def phi(t: float) -> tuple[float, float]:
             loss = slope = 0.0
@@ -203,28 +210,32 @@ class Objective:
         return product
 
     def logits(
-        self, theta: Tensor, index: np.ndarray | None = None, *, probabilities: bool = False
+        self, theta: Tensor, *, probabilities: bool = False
     ) -> Callable[[], Iterable[tuple[Any, Tensor]]]:
-        """Return a function that iterates over ``_logits``: kept if they fit, else computed."""
+        """Return a function that iterates over all logits: kept if they fit, else computed."""
 
         def compute() -> Iterator[tuple[Any, Tensor]]:
-            for at, Z in self._logits(theta, self.dtype, index):
+            for at, Z in self._logits(theta, self.dtype, sums=probabilities):
                 yield at, self.probabilities(Z) if probabilities else Z
 
-        n = self.rows.shape[0] if index is None else len(index)
-        if n * self.n_rows * self.dtype.itemsize > KEEP_BYTES:
+        if self.rows.shape[0] * self.n_rows * self.dtype.itemsize > KEEP_BYTES:
             return compute
         kept = list(compute())
         return lambda: kept
 
     def _logits(
-        self, theta: Tensor, dtype: torch.dtype, index: np.ndarray | None = None
+        self,
+        theta: Tensor,
+        dtype: torch.dtype,
+        index: np.ndarray | None = None,
+        *,
+        sums: bool = False,
     ) -> Iterator[tuple[Any, Tensor]]:
         """Yield rows and their logits, block by block: all, as slices, or those of ``index``."""
         bias = self.bias(theta).to(dtype)
         if index is None:
             W = self.rows.prepare(theta[:, :-1], dtype)
-            for i, j in self.rows.blocks(self.n_rows, dtype):
+            for i, j in self.rows.blocks(self.n_rows, dtype, sums=sums):
                 yield slice(i, j), self.rows.project(i, j, W).add_(bias)
             self.rows.release()
             return
@@ -311,11 +322,12 @@ class Objective:
 
     def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
         G, g = self._empty_gradient()
+        # A certificate in float64 may come at any time.
         dtype = torch.bfloat16 if self.coarse and self.dtype is torch.float32 else self.dtype
         W = self.rows.prepare(theta[:, :-1], dtype)
         bias = self.bias(theta).to(self.dtype)
         loss = 0.0
-        for i, j in self.rows.blocks(self.n_rows, self.dtype):
+        for i, j in self.rows.blocks(self.n_rows, self.dtype, sums=True):
             Z = self.rows.project(i, j, W).to(self.dtype).add_(bias)
             if logs is not None:
                 self._add_logs(Z, self.target[i:j], self.weight[i:j], logs)
@@ -349,10 +361,16 @@ class Objective:
         )
 
     def may_be_coarse(self) -> bool:
-        """Say whether ``coarse``, products in bfloat16, would take half the time of float32's."""
-        fused = self._can_fuse() or not isinstance(self.rows, DenseRows)
+        """Say whether ``coarse``, products in bfloat16, would take half the time of float32's.
+
+        And lose no more than bfloat16's own digits: features far from zero would.
+        """
         large = self.n_rows * self.n_features >= _COARSE_COEFFICIENTS
-        return HAS_BFLOAT16 and large and not fused and self.device.type == "cpu"
+        dense = isinstance(self.rows, DenseRows) and self.device.type == "cpu"
+        if self.dtype is not torch.float32 or not (large and dense and HAS_BFLOAT16):
+            return False
+        near = float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
+        return near and not self._can_fuse()
 
     def _fused(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
         from luce.linear.fused import dense_pass

@@ -136,7 +136,7 @@ class Exact:
         self.objective = objective
         self.refresh(theta)
 
-    def refresh(self, theta: Tensor) -> None:
+    def refresh(self, theta: Tensor, after: int = 0) -> None:  # noqa: ARG002
         """Take the Hessian at Θ."""
         H = hessian(self.objective, theta, evenly(self.objective))
         scale = H.diagonal().clamp(min=0).sqrt()
@@ -207,7 +207,7 @@ class Kronecker:
         self.basis = eigenbasis(objective) if basis is None else basis
         self.refresh(theta)
 
-    def refresh(self, theta: Tensor) -> None:
+    def refresh(self, theta: Tensor, after: int = 0) -> None:  # noqa: ARG002
         """Take S from the probabilities at Θ."""
         S = self.objective.curvature(theta)
         self._values = self.basis.variances(self.objective.penalty)
@@ -271,14 +271,12 @@ class Blocks:
         self.objective = objective
         self._start = Kronecker(objective, theta, basis)
         self.basis = self._start.basis
-        self._refreshes = 0
         self._factors: Tensor | None = None
 
-    def refresh(self, theta: Tensor) -> None:
-        """Take the blocks from rows that are uncertain at Θ."""
+    def refresh(self, theta: Tensor, after: int = 0) -> None:
+        """Take the blocks from rows that are uncertain at Θ, wider ``after`` more iterations."""
         objective, dtype = self.objective, self.basis.vectors.dtype
-        self._refreshes += 1
-        self._others = max(0, len(self.basis.values) - self._width(len(theta)))
+        self._others = max(0, len(self.basis.values) - self._width(len(theta), after))
         others, variances = self.basis.variances(objective.penalty).tensor_split([self._others])
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
@@ -315,13 +313,13 @@ class Blocks:
             block.copy_(_factor(full))
         self._factors = H
 
-    def _width(self, K: int) -> int:
+    def _width(self, K: int, after: int) -> int:
         """Return how many directions lead.
 
-        The work is that of a few passes, and from the third refresh on twice as much each time, as
-        are the passes before it; the memory at most that of the logits of all rows.
+        The work is that of a few passes over X, or of a tenth as many as there were iterations; the
+        memory at most that of the logits of all rows.
         """
-        passes = 1 << max(0, self._refreshes - 2)
+        passes = max(1, after // 20)
         width: int = max(_NARROWEST, round((passes * self.objective.rows.stored / 2) ** (1 / 3)))
         room = max(_BLOCK_BYTES, 4 * len(self.objective.weight) * K)
         return min(width, math.isqrt(room // (4 * K)) - 1)
@@ -366,7 +364,7 @@ class Diagonal:
         self.objective = objective
         self.refresh(theta)
 
-    def refresh(self, theta: Tensor) -> None:
+    def refresh(self, theta: Tensor, after: int = 0) -> None:  # noqa: ARG002
         """Take the class part from the probabilities at Θ."""
         S = self.objective.curvature(theta)
         h = S if S.ndim == 1 else S.diagonal()

@@ -51,7 +51,8 @@ class SoftmaxRegression(SoftmaxModel):
         their sum.
     precision : {"auto", "float32", "float64"}, default="auto"
         Of the products with X. Sums over rows and the certificate are float64 in any case. "auto"
-        is float32 for large well-scaled problems, and goes on in float64 where that stalls.
+        is float32 for large well-scaled problems, and goes on in float64 where that stalls; many
+        classes begin in bfloat16 on processors that multiply it.
     warm_start : bool, default=False
         Start from the last fit's coefficients.
     device : str, default="auto"

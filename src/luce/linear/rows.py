@@ -173,7 +173,13 @@ class DenseRows:
                 break
         return out
 
-    def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+    def blocks(
+        self,
+        n_rows: int,
+        dtype: torch.dtype,
+        *,
+        sums: bool = False,  # noqa: ARG002 - all blocks are small
+    ) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order."""
         return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
 
@@ -232,28 +238,29 @@ class SparseRows:
 
     def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
         """Return how many rows a block has when each carries ``n_rows`` logits."""
-        if self._gathers(n_rows):
-            return self.shape[0]
         return max(256, (16 << 20) // (n_rows * dtype.itemsize))
 
     def _gathers(self, n_rows: int) -> bool:
-        """Say whether there is room to hold X by column too, and the residuals of all rows.
+        """Say whether there is room to hold X by column too, and what all rows' residuals take.
 
         The gradient is then gathered from the residuals; added up row by row it would be read and
         written all over, and it is mostly the larger of the two.
         """
-        return 12 * self.stored + 8 * self.shape[0] * n_rows <= _GATHER_BYTES
+        return 16 * self.stored + 32 * self.shape[0] * n_rows <= _GATHER_BYTES
 
-    def blocks(self, n_rows: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
-        """Yield the ranges of rows, in order."""
-        return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
+    def blocks(
+        self, n_rows: int, dtype: torch.dtype, *, sums: bool = False
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows, in order; ``sums`` says that they are for ``accumulate``."""
+        whole = sums and self._gathers(n_rows)
+        return _ranges(self.shape[0], self.shape[0] if whole else self.block_rows(n_rows, dtype))
 
     def release(self) -> None:
         """Nothing is held."""
 
     def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return Wᵀ (D, K), contiguous: the products read one row of it for each stored value."""
-        return W.T.to(dtype, memory_format=torch.contiguous_format)
+        return W.T.to(dtype, memory_format=torch.contiguous_format).contiguous()
 
     def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
@@ -263,13 +270,13 @@ class SparseRows:
         sparse_project(self._csr(), i, W.numpy(), Z, torch.get_num_threads())
         return torch.from_numpy(Z)
 
-    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:  # noqa: ARG002
+    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
         """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
         from luce.linear.fused import sparse_accumulate, sparse_gather
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
         threads = torch.get_num_threads()
-        if self._gathers(R.shape[1]):
+        if j - i == self.shape[0] and self._gathers(R.shape[1]):
             sparse_gather(self._csc, R.numpy(), columns.numpy(), threads)
         else:
             sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), threads)

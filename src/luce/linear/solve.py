@@ -1,9 +1,9 @@
 """The loop, once: preconditioned L-BFGS and Newton-CG are its two ways to find a direction.
 
-Each iteration asks for a direction, tries the full step, and only where that does not satisfy the
-approximate Wolfe conditions (Hager and Zhang, 2005) searches the line, on logits alone. The fit
-ends when the duality gap over the objective is proven to be at most ``tol``; without a penalty,
-when the scaled gradient is.
+Each iteration asks for a direction, tries the full step (at first, the length that is right for a
+sample of the rows), and only where that does not satisfy the approximate Wolfe conditions (Hager
+and Zhang, 2005) searches the line, on logits alone. The fit ends when the duality gap over the
+objective is proven to be at most ``tol``; without a penalty, when the scaled gradient is.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def minimize(
         Of the duality gap over the objective; without a penalty, of the scaled gradient.
     max_iter : int
     may_widen : bool
-        Whether to go on in float64 where float32 cannot make progress any more.
+        Whether the fit may choose its precision: begin in bfloat16 where ``may_be_coarse`` says so,
+        and go on in float64 where float32 cannot make progress any more.
     basis : Basis, optional
         The eigenbasis of the features, if it is known (it does not depend on C).
     report : callable, optional
@@ -114,13 +115,16 @@ def minimize(
     """
     started = time.perf_counter()
     precondition = choose(objective, theta, basis)
-    objective.coarse = may_widen and objective.may_be_coarse()
     if method == "auto":
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
+    # Newton's steps are mostly products with the Hessian; a warm start may be close already.
+    far = method == "lbfgs" and not bool(theta[:, :-1].any())
+    objective.coarse = may_widen and far and objective.may_be_coarse()
     if announce is not None:
         announce(_describe(objective, precondition, method))
     step = _step(objective, precondition, newton=method == "newton-cg")
     history: list[dict[str, float]] = []
+    since = 0  # the entry of the history with which this precision began
     at = (theta, *objective.value_gradient(theta))
     proof: Certificate | None = None
     goal, n_iter = tol, 0
@@ -141,20 +145,18 @@ def minimize(
             proof = None
         if n_iter == max_iter:
             break
-        can_widen = may_widen and objective.dtype is torch.float32
         found = None
-        if not (can_widen and _at_rounding(objective, history)):
+        if not (may_widen and _at_rounding(objective, history[since:])):
             found = _advance(objective, precondition, step, at, (measure, tol))
-        if found is None and can_widen:
-            precondition, step, at = _widened(objective, at[0], precondition, step)
-            goal = tol
-            history.pop()  # this iteration is not over
-            continue
+        while found is None and may_widen and objective.dtype is torch.float32:
+            precondition, step, at = _widened(objective, at[0], precondition, step, n_iter)
+            goal, since = tol, len(history)
+            found = _advance(objective, precondition, step, at, (measure, tol))
         if found is None:
             break
         n_iter += 1
         if method == "lbfgs" and n_iter in precondition.refresh_at:
-            precondition.refresh(found[0])
+            precondition.refresh(found[0], n_iter)
         step.update(found[0] - at[0], found[2] - at[2])
         at = found
     objective.coarse = False
@@ -168,7 +170,7 @@ def minimize(
 
 
 def _widened(
-    objective: Objective, theta: Tensor, precondition: Preconditioner, step: Step
+    objective: Objective, theta: Tensor, precondition: Preconditioner, step: Step, n_iter: int
 ) -> tuple[Preconditioner, Step, Point]:
     """Go on with products of twice the digits."""
     if objective.coarse:
@@ -176,7 +178,7 @@ def _widened(
     else:
         objective.dtype = torch.float64
         precondition = choose(objective, theta)
-        precondition.refresh(theta)  # blocks are not made at once
+        precondition.refresh(theta, n_iter)  # blocks are not made at once
         step = _step(objective, precondition, newton=isinstance(step, NewtonCG))
     return precondition, step, (theta, *objective.value_gradient(theta))
 
@@ -188,6 +190,8 @@ def _at_rounding(objective: Objective, history: list[dict[str, float]]) -> bool:
     """
     if objective.coarse:
         return history[-1]["gap"] < _COARSE_GAP or len(history) > _COARSE
+    if objective.dtype is not torch.float32:
+        return False
     before, since = history[:-_PATIENCE], history[-_PATIENCE:]
     if not before:
         return False
@@ -216,8 +220,8 @@ def _advance(
 ) -> Point | None:
     """Return a better point, or None where rounding hides any descent."""
     d = step.direction(at[0], at[2], *reach)
-    t = 1.0 if step.is_scaled else _length(objective, at[0], d)
-    step.is_scaled = t == 1
+    t = 1.0 if step.is_trusted else _length(objective, at[0], d)
+    step.is_trusted = t == 1
     found = _search(objective, at, d, t)
     if found is None and step.reset():
         found = _search(objective, at, -precondition(at[2]))
@@ -303,7 +307,7 @@ def _search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point
 
 
 def _acceptable(value: float, slope: float, new_value: float, end: float, noise: float) -> bool:
-    """Say whether the full step satisfies the Wolfe conditions, or the approximate ones.
+    """Say whether a step satisfies the Wolfe conditions, or the approximate ones.
 
     Near the optimum the values differ by less than their rounding, and only slopes tell.
     """

@@ -47,7 +47,7 @@ class LBFGS:
         self.YY = theta.new_zeros(most, most)
         self.order: list[int] = []  # the rows in use, oldest first
         self.scale = 1.0
-        self.is_scaled = False  # whether a full step has been seen to be right
+        self.is_trusted = False  # whether a full step has been seen to be right
         self.hope = math.inf  # what the last point of ``flattest`` that was tried promised
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
@@ -129,7 +129,7 @@ class NewtonCG:
 
     def __init__(self, objective: Objective, precondition: Preconditioner) -> None:
         self.objective, self.precondition = objective, precondition
-        self.is_scaled = False
+        self.is_trusted = False
         self.first = True
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:
