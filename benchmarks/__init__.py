@@ -2,6 +2,11 @@
 
 import os
 
-# The cores of this process before OpenMP binds its main thread to one of them, which every process
-# that is started from it would inherit.
-CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+# OpenMP binds the main thread to one core, which every process that is started from it inherits.
+# It gets back those that the first one had, by name: a call between fork and exec would have
+# OpenBLAS stop its threads for the fork and start them again, on the one core, here.
+_CORES = "LUCE_BENCH_CORES"
+if hasattr(os, "sched_setaffinity"):
+    if _CORES in os.environ:
+        os.sched_setaffinity(0, map(int, os.environ[_CORES].split(",")))
+    os.environ[_CORES] = ",".join(map(str, os.sched_getaffinity(0)))

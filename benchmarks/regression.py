@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 GAP = 1e-6
 MOST = 2000  # iterations: MNIST at C = 100 takes more than the default 200
+REST = 1.0  # seconds before each fit that is timed
 PEER_SECONDS = float(os.environ.get("LUCE_BENCH_PEER_SECONDS", "60"))
 
 Data = tuple[Any, np.ndarray]
@@ -139,7 +140,7 @@ def compare(name: str) -> dict[str, Any]:
         peer.model = LogisticRegression(C=C, tol=tol, max_iter=iterations).fit(X, y)  # type: ignore[attr-defined]
 
     calls = {"ours": ours, "peer": peer}
-    seconds = alternate(calls, repeats=1 if took > 5 else 5, warmup=0)
+    seconds = alternate(calls, repeats=1 if took > 20 else 3, warmup=0, rest=REST)
     model = ours.model  # type: ignore[attr-defined]
     row = {
         "case": name,
@@ -223,7 +224,9 @@ def _second(
 ) -> dict[str, Any]:  # fmt: skip
     """Time ours beside another peer, which stops by the same rule as scikit-learn did."""
     model = peer(C=C, tol=stop[0], max_iter=stop[1])
-    seconds = alternate({"ours": ours, "peer": lambda: model.fit(X, y)}, repeats=3, warmup=0)
+    seconds = alternate(
+        {"ours": ours, "peer": lambda: model.fit(X, y)}, repeats=3, warmup=0, rest=REST
+    )
     return {
         **ratio(seconds["peer"], seconds["ours"]),
         "ours_seconds": seconds["ours"],
@@ -236,7 +239,9 @@ def _second(
 def _default(X: Any, y: np.ndarray, C: float, floor: float, ours: Callable[[], None]) -> Any:
     """Time ours to the gap beside the peer's default 100 iterations."""
     peer = LogisticRegression(C=C)
-    seconds = alternate({"ours": ours, "peer": lambda: peer.fit(X, y)}, repeats=1, warmup=0)
+    seconds = alternate(
+        {"ours": ours, "peer": lambda: peer.fit(X, y)}, repeats=1, warmup=0, rest=REST
+    )
     return {
         **ratio(seconds["peer"], seconds["ours"]),
         "ours_seconds": seconds["ours"],
@@ -268,7 +273,9 @@ def path() -> dict[str, Any]:
 
     exact, default = peer(tol=tol, max_iter=limit), peer(max_iter=2000)
     calls = {"ours": ours, "peer": exact, "default": default}
-    seconds = alternate({k: lambda m=m: m.fit(X, y) for k, m in calls.items()}, repeats=3, warmup=1)
+    seconds = alternate(
+        {k: lambda m=m: m.fit(X, y) for k, m in calls.items()}, repeats=3, warmup=0, rest=REST
+    )
 
     def difference(model: Any) -> float:
         return float(np.abs(np.ravel(ours.scores_) - np.ravel(model.scores_)).max())

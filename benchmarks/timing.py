@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import CORES
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -23,7 +21,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], object]], *, repeats: int = 9, warmup: int = 2
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int = 9,
+    warmup: int = 2,
+    rest: float = 0.0,
 ) -> dict[str, list[float]]:
     """Time each candidate once per round, in turn, so that all meet the same disturbances.
 
@@ -35,6 +37,9 @@ def alternate(
         Timed rounds.
     warmup
         Rounds before them that are not timed.
+    rest
+        Seconds before each call: threads of one candidate may go on spinning for a while, and the
+        next would be charged for it.
 
     Returns
     -------
@@ -44,6 +49,7 @@ def alternate(
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(warmup + repeats):
         for name, call in candidates.items():
+            time.sleep(rest)
             start = time.perf_counter()
             call()
             elapsed = time.perf_counter() - start
@@ -99,11 +105,5 @@ def _processor() -> str:
 
 def apart(*arguments: str) -> str:
     """Return what ``python -m benchmarks`` prints with these arguments, in a process of its own."""
-
-    def unbind() -> None:
-        if CORES is not None:
-            os.sched_setaffinity(0, CORES)
-
     command = [sys.executable, "-m", "benchmarks", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, preexec_fn=unbind)
-    return done.stdout
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
