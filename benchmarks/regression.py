@@ -489,9 +489,7 @@ def main(arguments: list[str]) -> None:
         compared = [r for r in kept if "ratio" in r]
         means = {
             "geometric_mean": _mean(compared),
-            "geometric_mean_of_both_solved": _mean(
-                [r for r in compared if r.get("peer_reached", True)]
-            ),
+            "geometric_mean_of_both_solved": _mean([r for r in compared if r["peer_reached"]]),
         }
         record("regression", kept, threads=torch.get_num_threads(), **means)
     if len(compared) > 1:

@@ -44,7 +44,7 @@ def test_a_full_step_that_is_about_right_is_taken():
     o = clusters(20_000)
     theta = minimize(o, o.start(), tol=1e-2).theta
     gradient = o.value_gradient(theta)[1]
-    d = NewtonCG(o, choose(o, theta)).direction(theta, gradient, 1e-2, 1e-6)
+    d = NewtonCG(o, choose(o, theta), True).direction(theta, gradient, 1e-2, 1e-6)
     assert _length(o, theta, d) == 1
     assert _length(o, theta, d / 4) == pytest.approx(4, rel=0.2)
 
@@ -186,3 +186,14 @@ def test_each_iteration_is_reported_once(monkeypatch):
     solution = minimize(o, o.start(), report=reported.append)
     assert not o.coarse
     assert len(reported) == len(solution.history) == solution.n_iter + 1
+
+
+def test_a_warm_start_asks_no_sample_for_its_length(monkeypatch):
+    """Close to the optimum a sample's own minimum lies elsewhere; at W = 0 it is asked."""
+    o = clusters(20_000)
+    asked = []
+    monkeypatch.setattr(solve, "_length", lambda *_: asked.append(1) or 1.0)
+    near = minimize(o, o.start(), tol=1e-2).theta
+    assert asked == [1]  # the first answer was that full steps are right
+    minimize(o, near, tol=1e-6)
+    assert asked == [1]

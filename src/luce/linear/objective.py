@@ -160,19 +160,23 @@ class Objective:
         W, V = theta[:, :-1], d[:, :-1]
         square = [float((A * B).sum()) for A, B in ((W, W), (W, V), (V, V))]
         if n is None:
-            parts, total = [self.logits(theta), self.logits(d)], self.total
+            kept, total = [self.logits(theta), self.logits(d)], self.total
         else:  # both at once, so that the rows are read once
             index = evenly(self, n)
-            both = list(self._logits(torch.cat([theta, d]), self.dtype, index))
-            parts = [
-                lambda k=k: [(at, Z[:, k : k + self.n_rows]) for at, Z in both]  # type: ignore[misc]
-                for k in (0, self.n_rows)
-            ]
             total = float(self.weight[self._at(index)].sum())
+            together = list(self.logit_blocks(torch.cat([theta, d]), self.dtype, index))
+
+        def pairs() -> Iterator[tuple[Any, Tensor, Tensor]]:
+            if n is None:
+                for (at, Z), (_, U) in zip(kept[0](), kept[1](), strict=True):
+                    yield at, Z, U
+            else:
+                for at, ZU in together:
+                    yield at, ZU[:, : self.n_rows], ZU[:, self.n_rows :]
 
         def phi(t: float) -> tuple[float, float]:
             loss = slope = 0.0
-            for (at, Z), (_, U) in zip(parts[0](), parts[1](), strict=True):
+            for at, Z, U in pairs():
                 R = torch.add(Z, U, alpha=t)
                 loss += residual(R, self.target[at], self.weight[at], self.link)
                 slope += float((R.mul_(U)).sum(dtype=torch.float64))
@@ -215,7 +219,7 @@ class Objective:
         """Return a function that iterates over all logits: kept if they fit, else computed."""
 
         def compute() -> Iterator[tuple[Any, Tensor]]:
-            for at, Z in self._logits(theta, self.dtype, sums=probabilities):
+            for at, Z in self.logit_blocks(theta, self.dtype, sums=probabilities):
                 yield at, self.probabilities(Z) if probabilities else Z
 
         if self.rows.shape[0] * self.n_rows * self.dtype.itemsize > KEEP_BYTES:
@@ -223,7 +227,7 @@ class Objective:
         kept = list(compute())
         return lambda: kept
 
-    def _logits(
+    def logit_blocks(
         self,
         theta: Tensor,
         dtype: torch.dtype,
@@ -263,7 +267,7 @@ class Objective:
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
         total = 0.0
-        for at, Z in self._logits(theta, dtype or self.dtype, index):
+        for at, Z in self.logit_blocks(theta, dtype or self.dtype, index):
             P, weight = self.probabilities(Z), self.weight[at]
             w = weight[:, None].to(P.dtype)
             total += float(weight.sum())
@@ -278,11 +282,8 @@ class Objective:
 
     def separates(self, theta: Tensor) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""
-        W = self.rows.prepare(theta[:, :-1], torch.float64)
-        bias = self.bias(theta)
-        for i, j in self.rows.blocks(self.n_rows, torch.float64):
-            Z = self.rows.project(i, j, W).add_(bias)
-            y = self.target[i:j, None]
+        for at, Z in self.logit_blocks(theta, torch.float64):
+            y = self.target[at, None]
             if self.link == "softmax":
                 chosen = Z.gather(1, y)
                 margin = chosen - Z.scatter(1, y, -torch.inf).amax(1, keepdim=True)
@@ -290,9 +291,8 @@ class Objective:
                 margin = Z * (2 * y - 1)
             else:
                 margin = -Z.scatter(1, y, -Z.gather(1, y))
-            if bool((margin[self.weight[i:j] > 0] <= 0).any()):
+            if bool((margin[self.weight[at] > 0] <= 0).any()):
                 return False
-        self.rows.release()
         return True
 
     def probabilities(self, Z: Tensor) -> Tensor:

@@ -50,17 +50,13 @@ def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndar
     """
     if 2 * n > len(objective.weight):
         return _all(objective)
-    rows = objective.rows
-    W = rows.prepare(theta[:, :-1], objective.dtype)
-    bias = objective.bias(theta).to(objective.dtype)
     S = objective.curvature(theta)
     h = S if S.ndim == 1 else S.diagonal()
     each = 1 / h.clamp(min=1e-3 * float(h.max()))  # a rare class needs rows too
     share = torch.empty_like(objective.weight)
-    for i, j in rows.blocks(objective.n_rows, objective.dtype):
-        P = objective.probabilities(rows.project(i, j, W).add_(bias))
-        share[i:j] = (P - P.square()).double() @ each
-    rows.release()
+    for at, Z in objective.logit_blocks(theta, objective.dtype):
+        P = objective.probabilities(Z)
+        share[at] = (P - P.square()).double() @ each
     share *= objective.weight
     far = _over_sum(share * objective.distances)
     share = 0.45 * (_over_sum(share) + far) + 0.1 * objective.weight / objective.total

@@ -117,12 +117,12 @@ def minimize(
     precondition = choose(objective, theta, basis)
     if method == "auto":
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
-    # Newton's steps are mostly products with the Hessian; a warm start may be close already.
-    far = method == "lbfgs" and not bool(theta[:, :-1].any())
-    objective.coarse = may_widen and far and objective.may_be_coarse()
+    warm = bool(theta[:, :-1].any())  # and perhaps too close for rough products or a sample
+    # Newton's steps are mostly products with the Hessian, which are never in bfloat16.
+    objective.coarse = may_widen and method == "lbfgs" and not warm and objective.may_be_coarse()
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    step = _step(objective, precondition, newton=method == "newton-cg")
+    step = _step(objective, precondition, newton=method == "newton-cg", trusted=warm)
     history: list[dict[str, float]] = []
     since = 0  # the entry of the history with which this precision began
     at = (theta, *objective.value_gradient(theta))
@@ -179,7 +179,7 @@ def _widened(
         objective.dtype = torch.float64
         precondition = choose(objective, theta)
         precondition.refresh(theta, n_iter)  # blocks are not made at once
-        step = _step(objective, precondition, newton=isinstance(step, NewtonCG))
+        step = _step(objective, precondition, newton=isinstance(step, NewtonCG), trusted=True)
     return precondition, step, (theta, *objective.value_gradient(theta))
 
 
@@ -347,7 +347,10 @@ def _line_minimum(
     return low
 
 
-def _step(objective: Objective, precondition: Preconditioner, *, newton: bool) -> Step:
+def _step(
+    objective: Objective, precondition: Preconditioner, *, newton: bool, trusted: bool
+) -> Step:
     if newton:
-        return NewtonCG(objective, precondition)
-    return LBFGS(precondition, objective.start(), objective.dtype, _intercept_weight(objective))
+        return NewtonCG(objective, precondition, trusted)
+    weight = _intercept_weight(objective)
+    return LBFGS(precondition, objective.start(), objective.dtype, weight, trusted)

@@ -35,6 +35,7 @@ class LBFGS:
         theta: Tensor,
         dtype: torch.dtype,
         intercept_weight: float,
+        is_trusted: bool,
     ) -> None:
         self.precondition, self.intercept_weight = precondition, intercept_weight
         if 16 * _MEMORY[1] * theta.numel() <= _MEMORY_BYTES:
@@ -47,7 +48,7 @@ class LBFGS:
         self.YY = theta.new_zeros(most, most)
         self.order: list[int] = []  # the rows in use, oldest first
         self.scale = 1.0
-        self.is_trusted = False  # whether a full step has been seen to be right
+        self.is_trusted = is_trusted  # whether full steps are about right: not from W = 0
         self.hope = math.inf  # what the last point of ``flattest`` that was tried promised
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
@@ -127,9 +128,11 @@ def _product(A: Tensor, v: Tensor) -> Tensor:
 class NewtonCG:
     """Newton's method, its systems solved by preconditioned conjugate gradients."""
 
-    def __init__(self, objective: Objective, precondition: Preconditioner) -> None:
+    def __init__(
+        self, objective: Objective, precondition: Preconditioner, is_trusted: bool
+    ) -> None:
         self.objective, self.precondition = objective, precondition
-        self.is_trusted = False
+        self.is_trusted = is_trusted
         self.first = True
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:
