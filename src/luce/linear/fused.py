@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["dense_pass", "sparse_accumulate", "sparse_gather", "sparse_project"]
 
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
-_CHUNK = 4096  # rows that a thread takes at once
+_CHUNK = 4096  # rows that a thread takes at once, at most
+_LEAST = 1024  # and at least, as long as that makes eight chunks
 _LANES = 64  # rows that go through the softmax side by side
 _LARGE = 1 << 30  # bytes: more than one thread is always worth it here
 _SHORT = 96  # features up to which rows are turned on their side
@@ -315,15 +316,17 @@ def dense_pass(
     padded = -(-K // len(block)) * len(block)
     W = np.concatenate([W, np.zeros((padded - K, D), W.dtype)])
 
+    size = _chunk_rows(len(X))
+
     def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        rows = slice(part * _CHUNK, (part + 1) * _CHUNK)
+        rows = slice(part * size, (part + 1) * size)
         G, g = np.zeros((padded, D)), np.zeros(padded)
         L = np.zeros((2 if logs else 0, K))
         softmax = link == "softmax"
         loss = _dense_chunk(block, X[rows], W, bias, K, y[rows], weight[rows], softmax, G, g, L)
         return loss, G, g, L
 
-    parts = _run(chunk, -(-len(X) // _CHUNK))
+    parts = _run(chunk, -(-len(X) // size))
     loss, G, g, L = parts[0]
     for more in parts[1:]:
         loss += more[0]
@@ -331,6 +334,17 @@ def dense_pass(
         g += more[2]
         L += more[3]
     return loss, G[:K], g[:K], L
+
+
+def _chunk_rows(n: int) -> int:
+    """Return how many rows make a chunk: all about equal, and as many for each of 2, 4, 8 threads.
+
+    It depends on the rows alone, so any number of threads adds up the same sums.
+    """
+    chunks = max(1, -(-n // _CHUNK), min(8, n // _LEAST))
+    if chunks > 8:  # noqa: PLR2004
+        chunks = -(-chunks // 8) * 8
+    return -(-n // (chunks * _LANES)) * _LANES
 
 
 def sparse_project(

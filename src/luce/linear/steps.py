@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["LBFGS", "NewtonCG", "Step", "dot"]
 
 _MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
+_RIDGE: Final = 1e-6  # of the least-squares problem of ``flattest``
 _MEMORY_BYTES: Final = 2 << 20  # within which it keeps more than the least
 
 
@@ -82,11 +83,12 @@ class LBFGS:
         # Each y at length 1: they shrink as the fit goes on, and the last ones say most.
         unit = 1 / self.YY[:n, :n].diagonal().sqrt()
         right = _product(self.Y[:n], weighed) * unit
-        values, U = torch.linalg.eigh(self.YY[:n, :n] * unit * unit[:, None])
-        keep = values > 1e-5  # rounding; and a point far away promises more than it keeps
-        at = U[:, keep].T @ right
-        left = 1 - float((at.square() / values[keep]).sum()) / float(weighed @ gradient.flatten())
-        step = _product(self.S[:n].T, (U[:, keep] @ (at / values[keep])) * unit)
+        system = self.YY[:n, :n] * unit * unit[:, None]
+        # A ridge for rounding; and a point far away promises more than it keeps.
+        factor, _ = torch.linalg.cholesky_ex(system + _RIDGE * torch.eye(n).to(system))
+        at = torch.cholesky_solve(right[:, None], factor)[:, 0]
+        left = 1 - float(at @ (2 * right - system @ at)) / float(weighed @ gradient.flatten())
+        step = _product(self.S[:n].T, at * unit)
         return theta - step.view_as(theta), max(left, 0.0)
 
     def _weighed(self, gradient: Tensor) -> Tensor:
