@@ -57,15 +57,15 @@ class Basis:
     vectors: Tensor
 
     def within(self, G: Tensor, solve: Callable[[Tensor], Tensor], penalty: float) -> Tensor:
-        """Return G (K, D + 1) solved in these coordinates, and over λ in what is outside them."""
+        """Return G (…, K, D + 1) solved in these coordinates, and over λ what is outside them."""
         Q = self.vectors
-        inner = (G[:, :-1].to(Q.dtype) @ Q).to(G.dtype)
-        T = solve(torch.cat([inner, G[:, -1:]], 1))
+        inner = (G[..., :-1].to(Q.dtype) @ Q).to(G.dtype)
+        T = solve(torch.cat([inner, G[..., -1:]], -1))
         out = torch.empty_like(G)
-        out[:, :-1] = T[:, :-1].to(Q.dtype) @ Q.T
-        out[:, -1] = T[:, -1]
+        out[..., :-1] = T[..., :-1].to(Q.dtype) @ Q.T
+        out[..., -1] = T[..., -1]
         if Q.shape[1] < Q.shape[0] and penalty > 0:
-            out[:, :-1] += (G[:, :-1] - inner.to(Q.dtype) @ Q.T) / penalty
+            out[..., :-1] += (G[..., :-1] - inner.to(Q.dtype) @ Q.T) / penalty
         return out
 
     def variances(self, penalty: float) -> Tensor:
@@ -145,9 +145,9 @@ class Exact:
         self._factor = _factor(H)
 
     def __call__(self, G: Tensor) -> Tensor:
-        """Return H⁻¹G for G (K, D + 1)."""
-        g = (G.flatten() * self._scale)[:, None]
-        return (torch.cholesky_solve(g, self._factor)[:, 0] * self._scale).reshape(G.shape)
+        """Return H⁻¹G for G (…, K, D + 1)."""
+        g = G.reshape(-1, len(self._scale)) * self._scale
+        return (torch.cholesky_solve(g.T, self._factor).T * self._scale).reshape(G.shape)
 
 
 def _factor(H: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ class Kronecker:
             self._a = a
 
     def __call__(self, G: Tensor) -> Tensor:
-        """Return H⁻¹G for G (K, D + 1)."""
+        """Return H⁻¹G for G (…, K, D + 1)."""
         return self.basis.within(G, self._solve, self.objective.penalty)
 
     def _solve(self, T: Tensor) -> Tensor:
@@ -249,10 +249,10 @@ class Kronecker:
         left = (u * self._penalty).sum(0) / total
         factor = self._values * (a @ y) / total
         scale = torch.where(left > 0, factor / left.clamp(min=1e-300), 0.0)
-        out = y + u * scale
+        out = y + u * scale[..., None, :]
         # Where λ = 0 (the intercepts) the matrix is singular along all-ones: take that part out.
         free = self._penalty == 0
-        out[:, free] -= out[:, free].mean(0)
+        out[..., free] -= out[..., free].mean(-2, keepdim=True)
         return out
 
 
@@ -325,29 +325,29 @@ class Blocks:
         return min(width, math.isqrt(room // (4 * K)) - 1)
 
     def __call__(self, G: Tensor) -> Tensor:
-        """Return H⁻¹G for G (K, D + 1)."""
+        """Return H⁻¹G for G (…, K, D + 1)."""
         if self._factors is None:
             return self._start(G)
         penalty = self.objective.penalty
         if self.objective.link != "softmax":
             return self.basis.within(G, self._solve, penalty)
         # The same for all classes changes no probability: there the penalty is all there is.
-        same = G.mean(0)
+        same = G.mean(-2, keepdim=True)
         out = self.basis.within(G - same, self._solve, penalty)
-        out -= out.mean(0)
+        out -= out.mean(-2, keepdim=True)
         if penalty > 0:
-            out[:, :-1] += same[:-1] / penalty
+            out[..., :-1] += same[..., :-1] / penalty
         return out
 
     def _solve(self, T: Tensor) -> Tensor:
         L = self._factors
         assert L is not None  # noqa: S101 - for mypy
-        T[:, : self._others] *= self._rest
-        lead = T[:, self._others :]
-        y = (lead * self._scale).to(L.dtype)[:, :, None]
+        T[..., : self._others] *= self._rest
+        lead = T[..., self._others :]
+        y = (lead * self._scale).to(L.dtype).reshape(-1, *self._scale.shape).permute(1, 2, 0)
         y = torch.linalg.solve_triangular(L, y, upper=False)
         y = torch.linalg.solve_triangular(L.mT, y, upper=True)
-        lead.copy_(y[:, :, 0]).mul_(self._scale)
+        lead.copy_(y.permute(2, 0, 1).view_as(lead)).mul_(self._scale)
         return T
 
 
@@ -377,7 +377,7 @@ class Diagonal:
         self._inverse = _inverse(h[:, None] * spread.clamp(min=floor) + penalty)
 
     def __call__(self, G: Tensor) -> Tensor:
-        """Return H⁻¹G for G (K, D + 1)."""
+        """Return H⁻¹G for G (…, K, D + 1)."""
         return G * self._inverse
 
 

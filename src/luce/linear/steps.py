@@ -48,7 +48,6 @@ class LBFGS:
         self.M = theta.new_zeros(most, most)
         self.YY = theta.new_zeros(most, most)
         self.order: list[int] = []  # the rows in use, oldest first
-        self.scale = 1.0
         self.is_trusted = is_trusted  # whether full steps are about right: not from W = 0
         self.hope = math.inf  # what the last point of ``flattest`` that was tried promised
 
@@ -64,8 +63,10 @@ class LBFGS:
         a = torch.linalg.solve_triangular(upper, _product(S, q)[at][:, None], upper=True)
         back = torch.empty_like(a[:, 0])
         back[at] = a[:, 0]
-        q = q - _product(Y.T, back)
-        r = self.precondition(q.view_as(gradient)).mul_(self.scale).flatten()
+        y = Y[self.order[-1]].to(q.dtype)
+        both = torch.stack([q - _product(Y.T, back), y]).view(2, *gradient.shape)
+        r, Hy = self.precondition(both).view(2, -1)
+        r = r * (float(upper[-1, -1]) / dot(y, Hy))
         right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return r.add_(_product(S.T, back)).neg_().view_as(gradient)
@@ -108,7 +109,6 @@ class LBFGS:
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
         self.YY[row, :n] = self.YY[:n, row] = _product(self.Y[:n], self._weighed(y))
-        self.scale = float(self.M[row, row]) / dot(y, self.precondition(y))
 
     def reset(self) -> bool:
         """Forget all pairs; say whether there were any."""
