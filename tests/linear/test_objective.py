@@ -171,6 +171,29 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
         assert torch.equal(bits[1], fused)
 
 
+@pytest.mark.parametrize("source", ["float32", "uint8", "by column", "memory map"])
+@pytest.mark.parametrize(("link", "K"), [("softmax", 5), ("sigmoid", 5), ("binary", 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_probabilities_of_the_fused_kernel_are_those_of_the_logits(
+    source, link, K, dtype, monkeypatch
+):
+    """Of all rows, in order, a step of them at a time; and never below 0."""
+    monkeypatch.setattr(module, "_FUSED_VALUES", 0)
+    monkeypatch.setattr(module, "_AT_ONCE", 1)
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 9, size=(9001, 7)).astype(np.float64)
+    o = make(SOURCES[source](X), rng.integers(0, max(2, K), 9001), K, link=link, dtype=dtype)
+    theta = torch.from_numpy(rng.normal(size=(K, 8)))
+    Z = torch.from_numpy(X) @ theta[:, :-1].T + o.bias(theta)
+    wanted = Z.softmax(1) if link == "softmax" else Z.sigmoid()
+    parts = list(o.probability_blocks(theta, dtype))
+    assert [at.start for at, _ in parts] == [0, *(at.stop for at, _ in parts[:-1])]
+    P = torch.cat([part for _, part in parts])
+    assert bool((P >= 0).all())
+    near = 1e-12 if dtype is torch.float64 else 2e-5
+    torch.testing.assert_close(P, wanted.to(dtype), rtol=0, atol=near)
+
+
 def test_float32_products_keep_the_loss_of_well_classified_rows():
     """With losses near 1e-9 the float32 objective keeps six digits: what is small is not 1 - p."""
     X, y, _ = draw(2, 400, 3, 3)

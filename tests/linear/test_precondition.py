@@ -30,6 +30,26 @@ def as_matrix(P, K, width):
     return torch.stack([P(u.view(K, width)).flatten() for u in unit], 1)
 
 
+FORMS = ["Exact", "Kronecker", "rank one", "Blocks", "Diagonal"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("link", "K"), [("softmax", 4), ("sigmoid", 4), ("sigmoid", 1)])
+def test_several_gradients_are_preconditioned_like_each(form, link, K, monkeypatch):
+    """A stack of gradients, with more features than rows too, gives the stack of the steps."""
+    if form == "rank one":
+        monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
+    for D in (6, 300):
+        o = drawn(D=D, K=K, link=link)
+        theta = torch.from_numpy(np.random.default_rng(1).normal(size=(K, D + 1)))
+        name = "Kronecker" if form == "rank one" else form
+        P = getattr(precondition, name)(o, o.start())
+        P.refresh(theta)
+        G = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 3, K, D + 1)))
+        each = torch.stack([P(g) for g in G.flatten(0, 1)]).view_as(G)
+        torch.testing.assert_close(P(G), each, rtol=1e-5, atol=1e-5 * float(each.abs().max()))
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
 def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, monkeypatch):
     """Where S is never formed, Sherman-Morrison preconditions to the same answer as fast."""

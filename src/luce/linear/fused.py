@@ -28,7 +28,13 @@ from luce.kernels.cpu.threads import share
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["dense_pass", "sparse_accumulate", "sparse_gather", "sparse_project"]
+__all__ = [
+    "dense_pass",
+    "dense_probabilities",
+    "sparse_accumulate",
+    "sparse_gather",
+    "sparse_project",
+]
 
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
 _CHUNK = 4096  # rows that a thread takes at once, at most
@@ -218,10 +224,11 @@ def _held_as(X, i, m, rows):
 
 
 @kernel
-def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs):
+def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
     """Add the gradient of these rows to G (K', D) and g (K'), both float64; return their loss.
 
-    K' is a multiple of the length of ``block``.
+    K' is a multiple of the length of ``block``. Where R (rows, K) is given, the residuals are put
+    there instead.
     """
     n, D = X.shape
     short = D <= _SHORT
@@ -249,6 +256,11 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs):
             loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:
             loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, spare)
+        if len(R):
+            for r in range(m):
+                for k in range(K):
+                    R[i + r, k] = z[k, r]
+            continue
         _add_rows(z, K, g)
         z[K:] = 0
         multiply(block, z, _LANES, x, part, x.size + x.size // 2)
@@ -312,19 +324,15 @@ def dense_pass(
     of W. The last is empty unless ``logs``; its second row is for sigmoids.
     """
     K, D = W.shape
-    block = block_rows(K)
-    padded = -(-K // len(block)) * len(block)
-    W = np.concatenate([W, np.zeros((padded - K, D), W.dtype)])
-
-    size = _chunk_rows(len(X))
+    block, W = _padded(W)
+    size, padded = _chunk_rows(len(X)), len(W)
 
     def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         rows = slice(part * size, (part + 1) * size)
         G, g = np.zeros((padded, D)), np.zeros(padded)
         L = np.zeros((2 if logs else 0, K))
-        softmax = link == "softmax"
-        loss = _dense_chunk(block, X[rows], W, bias, K, y[rows], weight[rows], softmax, G, g, L)
-        return loss, G, g, L
+        args = block, X[rows], W, bias, K, y[rows], weight[rows], link == "softmax"
+        return _dense_chunk(*args, G, g, L, np.empty((0, K), W.dtype)), G, g, L
 
     parts = _run(chunk, -(-len(X) // size))
     loss, G, g, L = parts[0]
@@ -336,13 +344,42 @@ def dense_pass(
     return loss, G[:K], g[:K], L
 
 
+def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: str) -> np.ndarray:
+    """Return the probabilities of rows X (n, D), shape (n, K), in the dtype of W."""
+    block, padded = _padded(W)
+    K, n, size = len(W), len(X), _chunk_rows(len(X))
+    softmax = link == "softmax"
+    P = np.empty((n, K), W.dtype)
+    # As residuals of rows that are all of class 0, or for sigmoids of none.
+    y, weight = np.full(n, 0 if softmax else -1), np.ones(n)
+    G, g, logs = np.empty((0, W.shape[1])), np.empty(0), np.empty((0, K))
+
+    def chunk(part: int) -> None:
+        at = slice(part * size, (part + 1) * size)
+        rows = X[at], padded, bias, K, y[at], weight[at]
+        _dense_chunk(block, *rows, softmax, G, g, logs, P[at])
+
+    _run(chunk, -(-n // size))
+    if softmax:
+        P[:, 0] += 1
+        np.maximum(P[:, 0], 0, out=P[:, 0])
+    return P
+
+
+def _padded(W: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return a block for the products, and W with rows of zeros after it that fill up the last."""
+    block = block_rows(len(W))
+    more = -len(W) % len(block)
+    return block, np.concatenate([W, np.zeros((more, W.shape[1]), W.dtype)])
+
+
 def _chunk_rows(n: int) -> int:
     """Return how many rows make a chunk: all about equal, and as many for each of 2, 4, 8 threads.
 
     It depends on the rows alone, so any number of threads adds up the same sums.
     """
     chunks = max(1, -(-n // _CHUNK), min(8, n // _LEAST))
-    if chunks > 8:  # noqa: PLR2004
+    if chunks > 8:
         chunks = -(-chunks // 8) * 8
     return -(-n // (chunks * _LANES)) * _LANES
 

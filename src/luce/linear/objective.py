@@ -33,6 +33,7 @@ Link = Literal["softmax", "sigmoid"]
 KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
 _FUSED_CLASSES: Final = 128  # beyond, W is too large to be read again for every 64 rows
 _FUSED_VALUES: Final = 2_000_000  # below, compiling the kernel would cost more than it saves
+_AT_ONCE: Final = 1 << 20  # probabilities
 _COARSE_COEFFICIENTS: Final = 1 << 15  # of which products take most of a pass
 _SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
@@ -143,8 +144,11 @@ class Objective:
         log(1 - p).
         """
         W = theta[:, :-1]
-        one_pass = self._fused if self._can_fuse() else self._by_blocks
-        loss, G, g = one_pass(theta, logs)
+        rows = self._fused_rows()
+        if rows is None:
+            loss, G, g = self._by_blocks(theta, logs)
+        else:
+            loss, G, g = self._fused(rows, theta, logs)
         out = torch.empty_like(theta)
         out[:, :-1] = self._gradient_W(G, g, W)
         out[:, -1] = self._gradient_c(g)
@@ -248,6 +252,23 @@ class Objective:
         for part in np.array_split(index, -(-len(index) // step)):
             yield self._at(part), self.rows.project_sample(part, W).add_(bias)
 
+    def probability_blocks(
+        self, theta: Tensor, dtype: torch.dtype, index: np.ndarray | None = None
+    ) -> Iterator[tuple[Any, Tensor]]:
+        """Yield rows and their probabilities, block by block, as ``logit_blocks`` does."""
+        rows = self._fused_rows()
+        if rows is None or index is not None:
+            for at, Z in self.logit_blocks(theta, dtype, index):
+                yield at, self.probabilities(Z)
+            return
+        from luce.linear.fused import dense_probabilities
+
+        W, bias = theta[:, :-1].to(dtype).numpy(), self.bias(theta).to(dtype).numpy()
+        for i, j in self._fused_steps(rows, _AT_ONCE // self.n_rows):
+            P = dense_probabilities(np.asarray(rows.X[i:j]), W, bias, self.link)
+            rows.hand_back(i, j)
+            yield slice(i, j), torch.from_numpy(P)
+
     def _at(self, index: np.ndarray) -> Tensor:
         return torch.from_numpy(index).to(self.device)
 
@@ -267,8 +288,8 @@ class Objective:
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
         total = 0.0
-        for at, Z in self.logit_blocks(theta, dtype or self.dtype, index):
-            P, weight = self.probabilities(Z), self.weight[at]
+        for at, P in self.probability_blocks(theta, dtype or self.dtype, index):
+            weight = self.weight[at]
             w = weight[:, None].to(P.dtype)
             total += float(weight.sum())
             if matrix:
@@ -349,16 +370,18 @@ class Objective:
             logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
             logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
 
-    def _can_fuse(self) -> bool:
-        if not isinstance(self.rows, DenseRows) or not isinstance(self.rows.X, np.ndarray):
-            return False
-        X = self.rows.X
-        return (
+    def _fused_rows(self) -> DenseRows | None:
+        """Return the rows if the fused kernel takes them."""
+        rows, X = self.rows, self.rows.X
+        if not isinstance(rows, DenseRows) or not isinstance(X, np.ndarray):
+            return None
+        fits = (
             self.n_rows <= _FUSED_CLASSES
             and X.size * self.fits >= _FUSED_VALUES
             and X.flags.c_contiguous
             and X.dtype in (np.float32, np.float64, np.uint8)
         )
+        return rows if fits else None
 
     def may_be_coarse(self) -> bool:
         """Say whether ``coarse``, products in bfloat16, would take half the time of float32's.
@@ -370,32 +393,37 @@ class Objective:
         if self.dtype is not torch.float32 or not (large and dense and HAS_BFLOAT16):
             return False
         near = float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
-        return near and not self._can_fuse()
+        return near and self._fused_rows() is None
 
-    def _fused(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
+    def _fused(
+        self, rows: DenseRows, theta: Tensor, logs: Tensor | None
+    ) -> tuple[float, Tensor, Tensor]:
         from luce.linear.fused import dense_pass
 
-        X = self.rows.X
-        assert isinstance(X, np.ndarray)  # noqa: S101 - for mypy: _can_fuse said so
         G, g = self._empty_gradient()
         W, bias = theta[:, :-1].to(self.dtype).numpy(), self.bias(theta).to(self.dtype).numpy()
-        # Pages of a memory map are handed back after each step; memory is gone over at once.
-        step = max(4096, (64 << 20) // (X.itemsize * max(1, X.shape[1])))
-        step = step if self.rows.mapped else X.shape[0]  # type: ignore[union-attr]
         loss = 0.0
-        for i in range(0, X.shape[0], step):
-            j = min(i + step, X.shape[0])
+        for i, j in self._fused_steps(rows, rows.shape[0]):
             part, more_G, more_g, more_logs = dense_pass(
-                np.asarray(X[i:j]), W, bias, self.target[i:j].numpy(),
+                np.asarray(rows.X[i:j]), W, bias, self.target[i:j].numpy(),
                 self.weight[i:j].numpy(), self.link, logs=logs is not None,
             )  # fmt: skip
-            self.rows.hand_back(i, j)  # type: ignore[union-attr]
+            rows.hand_back(i, j)
             loss += part
             G += torch.from_numpy(more_G)
             g += torch.from_numpy(more_g)
             if logs is not None:
                 logs += torch.from_numpy(more_logs)
         return loss, G, g
+
+    def _fused_steps(self, rows: DenseRows, most: int) -> Iterator[tuple[int, int]]:
+        """Yield ranges of up to so many rows; fewer of a map, whose pages are then handed back."""
+        N, D = rows.shape
+        if rows.mapped:
+            most = min(most, (64 << 20) // (rows.X.itemsize * max(1, D)))
+        most = max(4096, most)
+        for i in range(0, N, most):
+            yield i, min(i + most, N)
 
 
 def residual(Z: Tensor, target: Tensor, weight: Tensor, link: Link) -> float:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLE_ROWS", "by_spread", "by_uncertainty", "evenly"]
 
 SAMPLE_ROWS: Final = 8192
+_CURVATURE_ROWS: Final = 2048  # that tell about how uncertain each class is
 
 
 def evenly(objective: Objective, n: int | None = None) -> np.ndarray:
@@ -50,12 +51,11 @@ def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndar
     """
     if 2 * n > len(objective.weight):
         return _all(objective)
-    S = objective.curvature(theta)
+    S = objective.curvature(theta, _CURVATURE_ROWS)
     h = S if S.ndim == 1 else S.diagonal()
     each = 1 / h.clamp(min=1e-3 * float(h.max()))  # a rare class needs rows too
     share = torch.empty_like(objective.weight)
-    for at, Z in objective.logit_blocks(theta, objective.dtype):
-        P = objective.probabilities(Z)
+    for at, P in objective.probability_blocks(theta, objective.dtype):
         share[at] = (P - P.square()).double() @ each
     share *= objective.weight
     far = _over_sum(share * objective.distances)

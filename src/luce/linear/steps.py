@@ -65,8 +65,8 @@ class LBFGS:
         back[at] = a[:, 0]
         y = Y[self.order[-1]].to(q.dtype)
         both = torch.stack([q - _product(Y.T, back), y]).view(2, *gradient.shape)
-        r, Hy = self.precondition(both).view(2, -1)
-        r = r * (float(upper[-1, -1]) / dot(y, Hy))
+        r, last = self.precondition(both).view(2, -1).unbind()
+        r *= float(upper[-1, -1]) / dot(y, last)
         right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return r.add_(_product(S.T, back)).neg_().view_as(gradient)
