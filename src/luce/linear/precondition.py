@@ -40,7 +40,8 @@ __all__ = [
 _SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes milliseconds
 _WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
 _BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
-_BLOCK_CLASSES: Final = 32  # beyond, a block for each takes as long as the passes that it saves
+_FEW: Final = 32  # classes: a block for each takes less than the passes that it saves
+_MANY: Final = 512  # beyond, it takes longer
 _BLOCK_BYTES: Final = 16 << 20  # that the blocks may take even where there are few logits
 _NARROWEST: Final = 64  # a block of this size costs no more than the calls that make it
 _MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
@@ -263,12 +264,13 @@ class Blocks:
     covariance for all. At W = 0, where all rows are equally uncertain, that form is exact and this
     one, which leaves out what ties the classes together, is not: so it serves for the first steps.
     In the directions left over, a class has the covariance's eigenvalue times its own curvature.
+    With many classes a pass over X takes longer beside a refresh, and the first comes early.
     """
-
-    refresh_at = tuple(10 << k for k in range(12))
 
     def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
         self.objective = objective
+        self._few = len(theta) <= _FEW
+        self.refresh_at = tuple(10 << k if self._few else 3 << 2 * k for k in range(10))
         self._start = Kronecker(objective, theta, basis)
         self.basis = self._start.basis
         self._factors: Tensor | None = None
@@ -281,7 +283,7 @@ class Blocks:
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
-        index, weight = by_uncertainty(objective, theta, max(2048, 16 * width))
+        index, weight = by_uncertainty(objective, theta, max(64 * max(_FEW, K), 16 * width))
         self._factors = None  # its memory is wanted
         H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
         h = theta.new_zeros(K)
@@ -319,8 +321,8 @@ class Blocks:
         The work is that of a few passes over X, or of a tenth as many as there were iterations; the
         memory at most that of the logits of all rows.
         """
-        passes = max(1, after // 20)
-        width: int = max(_NARROWEST, round((passes * self.objective.rows.stored / 2) ** (1 / 3)))
+        passes = max(1, after // 20) / 2 if self._few else after / 80
+        width: int = max(_NARROWEST, round((passes * self.objective.rows.stored) ** (1 / 3)))
         room = max(_BLOCK_BYTES, 4 * len(self.objective.weight) * K)
         return min(width, math.isqrt(room // (4 * K)) - 1)
 
@@ -389,7 +391,7 @@ def choose(objective: Objective, theta: Tensor, basis: Basis | None = None) -> P
     if theta.numel() <= _SMALL:
         return Exact(objective, theta)
     if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST:
-        form = Blocks if len(theta) <= _BLOCK_CLASSES else Kronecker
+        form = Blocks if len(theta) <= _MANY else Kronecker
         return form(objective, theta, basis)
     return Diagonal(objective, theta)
 

@@ -56,7 +56,7 @@ def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndar
     each = 1 / h.clamp(min=1e-3 * float(h.max()))  # a rare class needs rows too
     share = torch.empty_like(objective.weight)
     for at, P in objective.probability_blocks(theta, objective.dtype):
-        share[at] = (P - P.square()).double() @ each
+        share[at] = ((P - P.square()) @ each.to(P.dtype)).double()
     share *= objective.weight
     far = _over_sum(share * objective.distances)
     share = 0.45 * (_over_sum(share) + far) + 0.1 * objective.weight / objective.total
