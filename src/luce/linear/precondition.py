@@ -172,6 +172,7 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
     device = objective.device
     H = torch.zeros(K * width, K * width, dtype=torch.float64, device=device)
     blocks = H.view(K, width, K, width)
+    diagonal = H.new_zeros(K * width, width)
     total = 0.0
     for part in np.array_split(index, -(-len(index) // 1024)):
         X = objective.rows.take(part, torch.float64) - objective.mean
@@ -181,13 +182,14 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
         P = objective.probabilities(X @ theta.T)
         w = objective.weight[torch.from_numpy(part).to(device), None]
         total += float(w.sum())
+        X *= w.sqrt()
         softmax = objective.link == "softmax"
-        for k in range(K):
-            p = P[:, k : k + 1]
-            blocks[k, :, k] += (X * (w * p if softmax else w * p * (1 - p))).T @ X
+        A = ((P if softmax else P * (1 - P))[:, :, None] * X[:, None, :]).flatten(1)
+        diagonal += A.T @ X
         if softmax:
-            A = (P[:, :, None] * X[:, None, :]).flatten(1)
-            H -= (A * w).T @ A
+            H.addmm_(A.T, A, alpha=-1)
+    for k in range(K):
+        blocks[k, :, k] += diagonal[k * width : (k + 1) * width]
     H /= total
     for k in range(K):
         blocks[k, :-1, k, :-1].diagonal().add_(objective.penalty)
