@@ -28,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from luce import SoftmaxRegression
 from luce.errors import ArgumentError, BackendError, DataError
 from luce.linear import precondition
+from luce.linear.model import _classes_and_codes
 from luce.linear.objective import Objective
 from luce.linear.progress import Progress
 from luce.linear.rows import as_rows
@@ -103,6 +104,30 @@ def test_binary_is_the_two_row_softmax_at_half_the_c(problem):
     assert two.certificate.value * o.total == pytest.approx(one.objective_, rel=1e-12)
     W = two.theta[:, :-1].numpy()
     np.testing.assert_allclose(W[1] - W[0], one.coef_[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, -7, 0, 3, 0, -7], np.int8),
+        np.array([-128, 127, 127, -128, 5], np.int8),  # their difference is beyond the dtype
+        np.array([0, 200, 200], np.uint8),
+        np.arange(300, dtype=np.int16) % 7 * 40,
+        np.array([2**63, 2**64 - 1, 2**63], np.uint64),
+        np.array([2**40, 5, 2**40]),
+        np.array(["b", "a", "b"], dtype=object),
+        np.array([True, False]),
+    ],
+    ids=lambda y: f"{y.dtype}",
+)
+def test_labels_are_coded_as_numpys_unique_has_them(labels):
+    """Classes keep their dtype and order, whatever the numbers."""
+    for y in (labels, np.repeat(labels, 300)):
+        classes, codes = _classes_and_codes(y)
+        wanted, inverse = np.unique(y, return_inverse=True)
+        assert classes.dtype == wanted.dtype
+        np.testing.assert_array_equal(classes, wanted)
+        np.testing.assert_array_equal(codes, inverse)
 
 
 @pytest.mark.parametrize("K", [2, 3])

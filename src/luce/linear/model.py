@@ -215,8 +215,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     ) -> tuple[Rows, torch.Tensor, torch.Tensor]:
         """Return the rows, the class codes and the weights, and set ``classes_``."""
         name = type(self).__name__
-        self.classes_ = np.unique(y)
-        codes = np.searchsorted(self.classes_, y)  # return_inverse would sort the rows' numbers
+        self.classes_, codes = _classes_and_codes(y)
         if len(self.classes_) < 2:
             raise DataError(
                 f"{name}: needs rows of at least two classes, but the data contains only one "
@@ -365,6 +364,19 @@ def _suits_float32(objective: Objective, tol: float) -> bool:
     low, high = float(deviation.min()), float(deviation.max())
     tame = high < 1e4 * low if not hasattr(objective.rows.X, "indptr") else high < 1e4
     return bool(tame and high < 1e12 and float(offset.max()) < 100)
+
+
+def _classes_and_codes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes, sorted, and the place of each row's among them."""
+    if y.dtype.kind in "iu":
+        low, high = int(y.min()), int(y.max())
+        if high - low < len(y) and high < 1 << 63:  # a table takes a quarter of the time
+            offset = y.astype(np.int64) - low
+            present = np.bincount(offset) > 0
+            classes = (np.flatnonzero(present) + low).astype(y.dtype)
+            return classes, (np.cumsum(present) - 1)[offset]
+    classes = np.unique(y)
+    return classes, np.searchsorted(classes, y)  # return_inverse would sort the rows' numbers
 
 
 def _not_finite(rows: Rows, at: tuple[int, int]) -> DataError:
