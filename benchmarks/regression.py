@@ -140,7 +140,7 @@ def compare(name: str) -> dict[str, Any]:
         peer.model = LogisticRegression(C=C, tol=tol, max_iter=iterations).fit(X, y)  # type: ignore[attr-defined]
 
     calls = {"ours": ours, "peer": peer}
-    seconds = alternate(calls, repeats=1 if took > 20 else 3, warmup=0, rest=REST)
+    seconds = alternate(calls, repeats=_rounds(took), warmup=0, rest=REST)
     model = ours.model  # type: ignore[attr-defined]
     row = {
         "case": name,
@@ -164,6 +164,11 @@ def compare(name: str) -> dict[str, Any]:
         row["intelex"] = _second(intelex, X, y, C, (tol, iterations), floor, ours)
     row["ours_peak_MB"], row["peer_peak_MB"] = (_peak(name, who, tol) for who in ("ours", "peer"))
     return row
+
+
+def _rounds(took: float) -> int:
+    """Return how many rounds to time: up to nine, in a minute or so; short fits vary most."""
+    return max(1, min(9, int(45 / took)))
 
 
 def _floor(X: Any, y: np.ndarray, C: float) -> float:
@@ -240,7 +245,7 @@ def _default(X: Any, y: np.ndarray, C: float, floor: float, ours: Callable[[], N
     """Time ours to the gap beside the peer's default 100 iterations."""
     peer = LogisticRegression(C=C)
     seconds = alternate(
-        {"ours": ours, "peer": lambda: peer.fit(X, y)}, repeats=1, warmup=0, rest=REST
+        {"ours": ours, "peer": lambda: peer.fit(X, y)}, repeats=9, warmup=0, rest=REST
     )
     return {
         **ratio(seconds["peer"], seconds["ours"]),

@@ -126,7 +126,7 @@ SOURCES = {
 @pytest.mark.parametrize("fused", [False, True], ids=["blocks", "fused"])
 def test_every_source_gives_the_same(source, fused, monkeypatch):
     """Arrays of any dtype and layout, maps, sparse matrices and tensors are the same rows."""
-    monkeypatch.setattr(module, "_FUSED_VALUES", 0 if fused else math.inf)
+    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0 if fused else math.inf)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, size=(333, 7)).astype(np.float64)
     y = rng.integers(0, 5, 333)
@@ -158,9 +158,9 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
     close = (
         {"rtol": 1e-9, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
     )
-    monkeypatch.setattr(module, "_FUSED_VALUES", math.inf)
+    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", math.inf)
     value, gradient = o.value_gradient(theta)
-    monkeypatch.setattr(module, "_FUSED_VALUES", 0)
+    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
     for threads in (1, 3):
         torch.set_num_threads(threads)
         again, fused = o.value_gradient(theta)
@@ -171,6 +171,27 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
         assert torch.equal(bits[1], fused)
 
 
+@pytest.mark.parametrize("source", ["float32", "float64", "uint8", "memory map"])
+def test_compiled_scans_are_those_of_the_matrix_library(source, monkeypatch):
+    """Means, variances and distances; and a constant column has a variance of exactly 0."""
+    monkeypatch.setattr(rows_module, "_STEP_BYTES", 1 << 16)
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 9, size=(9001, 7)).astype(np.float64)
+    X[:, 3] = 0.1 if source == "float64" else 5
+    weight = rng.uniform(0.5, 2, 9001)
+    y = rng.integers(0, 3, 9001)
+    given_ = X if source == "float64" else SOURCES[source](X)
+    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
+    o = make(given_, y, 3, weight=weight)
+    assert o.rows.for_kernels() is not None
+    assert o.variance[3] == 0
+    wanted = np.average(X, axis=0, weights=weight)
+    np.testing.assert_allclose(o.mean, wanted, rtol=1e-6)
+    spread = np.average((X - wanted) ** 2, axis=0, weights=weight)
+    np.testing.assert_allclose(o.variance, spread, rtol=1e-5, atol=1e-24)
+    np.testing.assert_allclose(o.distances, ((X - wanted) ** 2).sum(1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("source", ["float32", "uint8", "by column", "memory map"])
 @pytest.mark.parametrize(("link", "K"), [("softmax", 5), ("sigmoid", 5), ("binary", 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -178,7 +199,7 @@ def test_probabilities_of_the_fused_kernel_are_those_of_the_logits(
     source, link, K, dtype, monkeypatch
 ):
     """Of all rows, in order, a step of them at a time; and never below 0."""
-    monkeypatch.setattr(module, "_FUSED_VALUES", 0)
+    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
     monkeypatch.setattr(module, "_AT_ONCE", 1)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, size=(9001, 7)).astype(np.float64)

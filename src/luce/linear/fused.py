@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "column_sums",
     "dense_pass",
     "dense_probabilities",
+    "distances",
     "sparse_accumulate",
     "sparse_gather",
     "sparse_project",
@@ -275,6 +277,40 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
 
 
 @kernel
+def _column_sums(X, first, weight, one, two):
+    n, D = X.shape
+    T = first.dtype.type
+    a, b = np.zeros(D, first.dtype), np.zeros(D, first.dtype)
+    for i in range(0, n, _LANES):
+        for r in range(i, min(i + _LANES, n)):
+            row, w = X[r], T(weight[r])
+            for j in range(D):
+                away = T(row[j]) - first[j]
+                a[j] += w * away
+                b[j] += w * (away * away)
+        for j in range(D):
+            one[j] += a[j]
+            two[j] += b[j]
+            a[j] = 0
+            b[j] = 0
+
+
+@sums
+def _squares(row, centre):
+    total = centre.dtype.type(0)
+    for j in range(len(row)):
+        away = centre.dtype.type(row[j]) - centre[j]
+        total += away * away
+    return total
+
+
+@kernel
+def _distances(X, centre, out):
+    for i in range(len(X)):
+        out[i] = _squares(X[i], centre)
+
+
+@kernel
 def _sparse_rows(indptr, indices, data, first, Wt, Z):
     for i in range(Z.shape[0]):
         row = Z[i]
@@ -382,6 +418,33 @@ def _chunk_rows(n: int) -> int:
     if chunks > 8:
         chunks = -(-chunks // 8) * 8
     return -(-n // (chunks * _LANES)) * _LANES
+
+
+def column_sums(
+    X: np.ndarray, first: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted sums of X - first and of its square, (D,) each, float64."""
+    size = _chunk_rows(len(X))
+    parts = np.zeros((2, -(-len(X) // size), X.shape[1]))
+
+    def chunk(part: int) -> None:
+        at = slice(part * size, (part + 1) * size)
+        _column_sums(X[at], first, weight[at], parts[0, part], parts[1, part])
+
+    _run(chunk, parts.shape[1])
+    one, two = parts.sum(1)
+    return one, two
+
+
+def distances(X: np.ndarray, centre: np.ndarray, out: np.ndarray) -> None:
+    """Set out (n,) to the squared distance of each row of X to the centre."""
+    size = _chunk_rows(len(X))
+
+    def chunk(part: int) -> None:
+        at = slice(part * size, (part + 1) * size)
+        _distances(X[at], centre, out[at])
+
+    _run(chunk, -(-len(X) // size))
 
 
 def sparse_project(

@@ -32,7 +32,6 @@ Link = Literal["softmax", "sigmoid"]
 
 KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
 _FUSED_CLASSES: Final = 128  # beyond, W is too large to be read again for every 64 rows
-_FUSED_VALUES: Final = 2_000_000  # below, compiling the kernel would cost more than it saves
 _AT_ONCE: Final = 1 << 20  # probabilities
 _COARSE_COEFFICIENTS: Final = 1 << 15  # of which products take most of a pass
 _SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
@@ -264,9 +263,8 @@ class Objective:
         from luce.linear.fused import dense_probabilities
 
         W, bias = theta[:, :-1].to(dtype).numpy(), self.bias(theta).to(dtype).numpy()
-        for i, j in self._fused_steps(rows, _AT_ONCE // self.n_rows):
+        for i, j in rows.steps(_AT_ONCE // self.n_rows):
             P = dense_probabilities(np.asarray(rows.X[i:j]), W, bias, self.link)
-            rows.hand_back(i, j)
             yield slice(i, j), torch.from_numpy(P)
 
     def _at(self, index: np.ndarray) -> Tensor:
@@ -372,16 +370,10 @@ class Objective:
 
     def _fused_rows(self) -> DenseRows | None:
         """Return the rows if the fused kernel takes them."""
-        rows, X = self.rows, self.rows.X
-        if not isinstance(rows, DenseRows) or not isinstance(X, np.ndarray):
+        rows = self.rows
+        if not isinstance(rows, DenseRows) or self.n_rows > _FUSED_CLASSES:
             return None
-        fits = (
-            self.n_rows <= _FUSED_CLASSES
-            and X.size * self.fits >= _FUSED_VALUES
-            and X.flags.c_contiguous
-            and X.dtype in (np.float32, np.float64, np.uint8)
-        )
-        return rows if fits else None
+        return None if rows.for_kernels(self.fits) is None else rows
 
     def may_be_coarse(self) -> bool:
         """Say whether ``coarse``, products in bfloat16, would take half the time of float32's.
@@ -403,27 +395,17 @@ class Objective:
         G, g = self._empty_gradient()
         W, bias = theta[:, :-1].to(self.dtype).numpy(), self.bias(theta).to(self.dtype).numpy()
         loss = 0.0
-        for i, j in self._fused_steps(rows, rows.shape[0]):
+        for i, j in rows.steps():
             part, more_G, more_g, more_logs = dense_pass(
                 np.asarray(rows.X[i:j]), W, bias, self.target[i:j].numpy(),
                 self.weight[i:j].numpy(), self.link, logs=logs is not None,
             )  # fmt: skip
-            rows.hand_back(i, j)
             loss += part
             G += torch.from_numpy(more_G)
             g += torch.from_numpy(more_g)
             if logs is not None:
                 logs += torch.from_numpy(more_logs)
         return loss, G, g
-
-    def _fused_steps(self, rows: DenseRows, most: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges of up to so many rows; fewer of a map, whose pages are then handed back."""
-        N, D = rows.shape
-        if rows.mapped:
-            most = min(most, (64 << 20) // (rows.X.itemsize * max(1, D)))
-        most = max(4096, most)
-        for i in range(0, N, most):
-            yield i, min(i + most, N)
 
 
 def residual(Z: Tensor, target: Tensor, weight: Tensor, link: Link) -> float:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
 
 _SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
+_STEP_BYTES: Final = 64 << 20  # of a memory map between handing pages back
+_COMPILED_VALUES: Final = 2_000_000  # below, compiling a kernel would cost more than it saves
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _GATHER_BYTES: Final = 512 << 20  # up to which a sparse X and its residuals are held by column too
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
@@ -111,11 +113,6 @@ class DenseRows:
         """How many values there are, N · D."""
         return self.shape[0] * self.shape[1]
 
-    @property
-    def mapped(self) -> bool:
-        """Whether X is a memory map whose pages the system can take back."""
-        return self._map is not None
-
     def hand_back(self, i: int, j: int) -> None:
         """Let the system take back the pages of rows i to j of a memory map."""
         if self._map is None or not hasattr(self._map, "madvise") or i >= j:
@@ -127,6 +124,24 @@ class DenseRows:
         first = (part.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
         last = part.ctypes.data - start + part.nbytes
         self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
+
+    def for_kernels(self, times: int = 1) -> np.ndarray | None:
+        """Return X if kernels take it, and it is worth compiling them to go over it so often."""
+        X = self.X
+        if not isinstance(X, np.ndarray) or X.size * times < _COMPILED_VALUES:
+            return None
+        takes = X.flags.c_contiguous and X.dtype in (np.float32, np.float64, np.uint8)
+        return np.asarray(X) if takes else None
+
+    def steps(self, most: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield ranges of up to so many rows, or all; of a map fewer, handed back after each."""
+        N, D = self.shape
+        most = N if most is None else most
+        if self._map is not None:
+            most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, D)))
+        for i, j in _ranges(N, max(4096, most)):
+            yield i, j
+            self.hand_back(i, j)
 
     def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return W (K, D) as ``project`` wants it."""
@@ -150,8 +165,17 @@ class DenseRows:
         wide |= self.X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
         dtype = torch.float64 if wide else torch.float32
         first = self.block(0, 1, dtype)[0].clone()
+        self.release()
         one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
         two = one.clone()
+        if (array := self.for_kernels()) is not None:
+            from luce.linear.fused import column_sums
+
+            for i, j in self.steps():
+                more = column_sums(array[i:j], first.numpy(), weight[i:j].numpy())
+                one += torch.from_numpy(more[0])
+                two += torch.from_numpy(more[1])
+            return first.double(), one, two
         for i, j in self._scan(dtype):
             X = self.block(i, j, dtype) - first
             w = weight[i:j].to(dtype)
@@ -166,9 +190,15 @@ class DenseRows:
         for dtype in (torch.float32, torch.float64):
             out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
             middle = centre.to(dtype)
-            for i, j in self._scan(dtype):
-                out[i:j] = (self.block(i, j, dtype) - middle).square_().sum(1)
-            self.release()
+            if (array := self.for_kernels()) is not None:
+                from luce.linear.fused import distances
+
+                for i, j in self.steps():
+                    distances(array[i:j], middle.numpy(), out[i:j].numpy())
+            else:
+                for i, j in self._scan(dtype):
+                    out[i:j] = (self.block(i, j, dtype) - middle).square_().sum(1)
+                self.release()
             if bool(torch.isfinite(out).all()):
                 break
         return out
