@@ -245,6 +245,28 @@ def test_uncertain_rows_stand_for_all():
     assert float(u[index].mean()) > 1.6 * float(u.mean())
 
 
+@pytest.mark.parametrize("zeros", [False, True], ids=["all weights", "some zero"])
+def test_labels_that_come_in_turn_are_all_seen(zeros):
+    """Every class has its share of an even sample, whatever the period of the labels."""
+    y = torch.arange(90_000) % 9
+    weight = torch.ones(90_000).double()
+    if zeros:
+        weight[: 90_000 // 10] = 0
+    o = Objective(
+        as_rows(np.ones((90_000, 1))), y, weight,
+        n_rows=9, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+    )  # fmt: skip
+    index = sample.evenly(o, 10_000)
+    assert len(np.unique(index)) == len(index) == pytest.approx(10_000, rel=0.15)
+    assert bool((weight[torch.from_numpy(index)] > 0).all())
+    assert index.max() < 90_000
+    counts = np.bincount(y[torch.from_numpy(index)], minlength=9)
+    assert counts.min() > 0.8 * counts.mean()
+    rows, stands_for = sample._systematic(weight / weight.sum(), weight, 10_000)
+    seen = np.bincount(y[torch.from_numpy(rows)], stands_for, minlength=9)
+    np.testing.assert_allclose(seen, np.bincount(y, weight), rtol=0.1)
+
+
 def test_rows_far_out_are_in_the_sample_even_where_they_are_few():
     """Rows of zeros are as uncertain as any, but say nothing about coefficients."""
     rng = np.random.default_rng(0)

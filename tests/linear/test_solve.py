@@ -40,9 +40,12 @@ def test_a_step_too_long_or_too_short_ends_near_the_minimum(times):
 
 
 def test_a_full_step_that_is_about_right_is_taken():
-    """Near the optimum a Newton step has the right length, and the sample agrees."""
+    """Near the optimum a Newton step has the right length, and the sample agrees.
+
+    Not too near: the sample's own optimum is where a gap of 1e-3 is.
+    """
     o = clusters(20_000)
-    theta = minimize(o, o.start(), tol=1e-2).theta
+    theta = minimize(o, o.start(), tol=1e-1).theta
     gradient = o.value_gradient(theta)[1]
     d = NewtonCG(o, choose(o, theta), True).direction(theta, gradient, 1e-2, 1e-6)
     assert _length(o, theta, d) == 1

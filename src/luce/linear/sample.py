@@ -19,14 +19,22 @@ _CURVATURE_ROWS: Final = 2048  # that tell about how uncertain each class is
 
 
 def evenly(objective: Objective, n: int | None = None) -> np.ndarray:
-    """Return every m-th row, none of weight 0; about n of them, or enough for a covariance."""
+    """Return a row out of every m, none of weight 0; about n of them, or enough for a covariance.
+
+    Which one is drawn, always the same: labels that come in turn would not all be seen otherwise.
+    """
     weight = objective.weight
     if n is None:
         n = max(SAMPLE_ROWS, 4 * min(objective.n_features, 2048))
-    if bool(weight.all()):
-        return np.arange(0, len(weight), max(1, len(weight) // n))
-    index = torch.nonzero(weight)[:, 0]
-    return index[:: max(1, len(index) // n)].cpu().numpy()
+    count = len(weight) if bool(weight.all()) else int(torch.count_nonzero(weight))
+    m = max(1, count // n)
+    index = np.arange(0, count, m)
+    index += np.minimum(_drawn(len(index)) * m, count - 1 - index).astype(np.int64)
+    return index if count == len(weight) else torch.nonzero(weight)[:, 0].cpu().numpy()[index]
+
+
+def _drawn(n: int) -> np.ndarray:
+    return np.random.default_rng(0).random(n)
 
 
 def by_spread(objective: Objective) -> tuple[np.ndarray, Tensor]:
@@ -73,9 +81,9 @@ def _all(objective: Objective) -> tuple[np.ndarray, Tensor]:
 
 
 def _systematic(share: Tensor, weight: Tensor, n: int) -> tuple[np.ndarray, Tensor]:
-    """Draw n rows in proportion to their share, at equal steps of it."""
+    """Draw n rows in proportion to their share, one from each of n equal parts of it."""
     at = share.cumsum(0)
     each = float(at[-1]) / n
-    marks = each * (torch.arange(n, dtype=at.dtype, device=at.device) + 0.5)
+    marks = (each * torch.from_numpy(np.arange(n) + _drawn(n)).to(at)).clamp_(max=float(at[-1]))
     rows, times = torch.searchsorted(at, marks).unique_consecutive(return_counts=True)
     return rows.cpu().numpy(), weight[rows] * times * (each / share[rows])
