@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "calibrating": {"evaluation"},
     "evaluation": {"functional"},
     "linear": {"functional", "kernels", "processor"},
-    "neural": {"functional", "nn"},
+    "neural": {"functional", "nn", "processor"},
     "nn": {"functional"},
     "functional": {"kernels"},
     "kernels": {"processor"},

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -277,6 +278,8 @@ def test_a_two_layer_sigmoid_network_is_only_options(luce_command, iris_csv, tmp
         (("train", "digits", "--epochs", "0"), 2, "epochs must be a whole number above 0"),
         (("train", "digits", "--model", "svm"), 2, "--model"),
         (("train", "digits", "--hidden", "a,b"), 2, "--hidden takes widths"),
+        (("train", "digits", "--hidden", "99999999999"), 2, "above 0, up to 16,777,216"),
+        (("train", "digits", "--hidden", "16777216,16777216"), 2, "narrower layers"),
         (("train", "digits", "--activation", "snake"), 2, "activation"),
         (("train", "digits", "--validation-size", "1.5"), 2, "validation_size must be"),
         (("train", "digits", "--normalise", "1,2,3"), 2, "MEAN,DEVIATION"),
@@ -300,6 +303,21 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert done.err.splitlines()[-1].startswith("luce: ")
     assert done.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+@pytest.mark.parametrize(
+    ("streams", "code", "words"),
+    [(">&-", 1, "standard output is closed"), ("2>&-", 0, ""), (">&- 2>&-", 1, "")],
+)
+def test_a_closed_stream_is_no_traceback(streams, code, words):
+    """Output that cannot go anywhere is an error in words; messages nobody can read are not."""
+    command = f"{shlex.quote(sys.executable)} -m luce info --json {streams}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (code == 0)
 
 
 BAD_TABLES = {

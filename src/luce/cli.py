@@ -371,6 +371,12 @@ def _next(result: str, command: str, *arguments: object) -> None:
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one line on standard error and an exit code."""
     debug = "--debug" in sys.argv
+    if sys.stderr is None:  # closed; there is nobody to say anything to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+    if sys.stdout is None:
+        # The next file that is opened would take its place.
+        sys.exit(_fail("standard output is closed; give it a file or /dev/null.", 1))
     # GNU OpenMP's idle threads spin for milliseconds by default. On a machine that others use too,
     # that made training 10 to 50 times slower; docs/log.md has the measurement.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -56,6 +56,7 @@ def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, mo
     rng = np.random.default_rng(0)
     y = np.arange(1200) % 40
     X = rng.normal(size=(40, 20))[y] + rng.normal(size=(1200, 20))
+    monkeypatch.setattr(precondition, "_MANY", 0)
     full = SoftmaxRegression(solver=solver).fit(X, y)
     monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
     rank_one = SoftmaxRegression(solver=solver).fit(X, y)

@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from luce import SoftmaxRegression
 from luce.errors import ArgumentError, BackendError, DataError
+from luce.linear import model as model_module
 from luce.linear import precondition
 from luce.linear.model import _classes_and_codes
 from luce.linear.objective import Objective
@@ -493,7 +494,7 @@ def test_bad_data_is_named(problem, monkeypatch):
         model.fit(spoiled(X, (0, 0), 1e200), y)
     with pytest.raises(BackendError, match="device='nowhere' cannot be used here"):
         SoftmaxRegression(device="nowhere").fit(X, y)
-    monkeypatch.setattr(os, "sysconf", lambda name: 2 if name == "SC_AVPHYS_PAGES" else 1024)
+    monkeypatch.setattr(model_module, "free_memory", lambda: 2048)
     with pytest.raises(DataError, match=r"need about .* GB.*set solver='newton-cg'"):
         model.fit(X, y)
 

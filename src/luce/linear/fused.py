@@ -1,4 +1,4 @@
-"""Numba kernels: the fused pass over dense rows for few classes, and the sparse products.
+"""Numba kernels: the fused pass over dense rows for few classes, scans, and sparse products.
 
 A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice.
 ``dense_pass`` computes the logits of 64 rows, their softmax (or sigmoids) side by side in vector
@@ -410,7 +410,7 @@ def _padded(W: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def _chunk_rows(n: int) -> int:
-    """Return how many rows make a chunk: all about equal, and as many for each of 2, 4, 8 threads.
+    """Return how many rows make a chunk: all about equal, and about as many for each thread.
 
     It depends on the rows alone, so any number of threads adds up the same sums.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import os
 import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,6 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from luce.errors import ArgumentError, BackendError, DataError
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
+from luce.processor import free_memory
 
 if TYPE_CHECKING:
     from luce.linear.rows import Rows
@@ -278,9 +278,9 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def _affordable(self, objective: Objective) -> Literal["auto", "lbfgs", "newton-cg"]:
         """Return the solver, or say how much memory would be needed."""
-        if objective.device.type != "cpu" or not hasattr(os, "sysconf"):
+        free = free_memory()
+        if objective.device.type != "cpu" or free is None:
             return self.solver
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         vector = 8 * objective.n_rows * (objective.n_features + 1)
         need = {"lbfgs": 28 * vector, "newton-cg": 12 * vector}
         if self.solver == "auto" and need["lbfgs"] > free > need["newton-cg"]:

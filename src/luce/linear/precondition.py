@@ -17,6 +17,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from luce.linear.objective import KEEP_BYTES
 from luce.linear.sample import by_spread, by_uncertainty, evenly
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
 _BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
 _FEW: Final = 32  # classes: a block for each takes less than the passes that it saves
 _MANY: Final = 512  # beyond, it takes longer
+_EACH: Final = 64  # rows for each class
 _BLOCK_BYTES: Final = 16 << 20  # that the blocks may take even where there are few logits
 _NARROWEST: Final = 64  # a block of this size costs no more than the calls that make it
 _MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
@@ -185,7 +187,7 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
         X *= w.sqrt()
         softmax = objective.link == "softmax"
         A = ((P if softmax else P * (1 - P))[:, :, None] * X[:, None, :]).flatten(1)
-        diagonal += A.T @ X
+        diagonal.addmm_(A.T, X)
         if softmax:
             H.addmm_(A.T, A, alpha=-1)
     for k in range(K):
@@ -266,13 +268,17 @@ class Blocks:
     covariance for all. At W = 0, where all rows are equally uncertain, that form is exact and this
     one, which leaves out what ties the classes together, is not: so it serves for the first steps.
     In the directions left over, a class has the covariance's eigenvalue times its own curvature.
-    With many classes a pass over X takes longer beside a refresh, and the first comes early.
+    With many classes a pass over X may take longer than a refresh: the first comes as soon as there
+    were as many passes as it takes.
     """
 
     def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
         self.objective = objective
-        self._few = len(theta) <= _FEW
-        self.refresh_at = tuple(10 << k if self._few else 3 << 2 * k for k in range(10))
+        K, (N, D) = len(theta), objective.rows.shape
+        self._few = K <= _FEW
+        passes = min(N, _EACH * K) * min(D, _NARROWEST) ** 2 // (2 * max(1, objective.rows.stored))
+        first = max(3, passes)
+        self.refresh_at = tuple(10 << k if self._few else first << 2 * k for k in range(10))
         self._start = Kronecker(objective, theta, basis)
         self.basis = self._start.basis
         self._factors: Tensor | None = None
@@ -285,7 +291,7 @@ class Blocks:
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
-        index, weight = by_uncertainty(objective, theta, max(64 * max(_FEW, K), 16 * width))
+        index, weight = by_uncertainty(objective, theta, max(_EACH * max(_FEW, K), 16 * width))
         self._factors = None  # its memory is wanted
         H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
         h = theta.new_zeros(K)
@@ -321,11 +327,11 @@ class Blocks:
         """Return how many directions lead.
 
         The work is that of a few passes over X, or of a tenth as many as there were iterations; the
-        memory at most that of the logits of all rows.
+        memory at most that of the logits that are kept.
         """
         passes = max(1, after // 20) / 2 if self._few else after / 80
         width: int = max(_NARROWEST, round((passes * self.objective.rows.stored) ** (1 / 3)))
-        room = max(_BLOCK_BYTES, 4 * len(self.objective.weight) * K)
+        room = max(_BLOCK_BYTES, min(4 * len(self.objective.weight) * K, KEEP_BYTES))
         return min(width, math.isqrt(room // (4 * K)) - 1)
 
     def __call__(self, G: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ __all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
 _SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
 _STEP_BYTES: Final = 64 << 20  # of a memory map between handing pages back
 _COMPILED_VALUES: Final = 2_000_000  # below, compiling a kernel would cost more than it saves
+_SCAN: Final = 0.1  # of a fit's passes: what one scan is worth
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _GATHER_BYTES: Final = 512 << 20  # up to which a sparse X and its residuals are held by column too
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
@@ -125,10 +126,10 @@ class DenseRows:
         last = part.ctypes.data - start + part.nbytes
         self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
 
-    def for_kernels(self, times: int = 1) -> np.ndarray | None:
-        """Return X if kernels take it, and it is worth compiling them to go over it so often."""
+    def for_kernels(self, fits: float = 1) -> np.ndarray | None:
+        """Return X if kernels take it, and it is worth compiling them for so many fits."""
         X = self.X
-        if not isinstance(X, np.ndarray) or X.size * times < _COMPILED_VALUES:
+        if not isinstance(X, np.ndarray) or X.size * fits < _COMPILED_VALUES:
             return None
         takes = X.flags.c_contiguous and X.dtype in (np.float32, np.float64, np.uint8)
         return np.asarray(X) if takes else None
@@ -139,7 +140,7 @@ class DenseRows:
         most = N if most is None else most
         if self._map is not None:
             most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, D)))
-        for i, j in _ranges(N, max(4096, most)):
+        for i, j in _ranges(N, max(64, most)):
             yield i, j
             self.hand_back(i, j)
 
@@ -168,7 +169,7 @@ class DenseRows:
         self.release()
         one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
         two = one.clone()
-        if (array := self.for_kernels()) is not None:
+        if (array := self.for_kernels(_SCAN)) is not None:
             from luce.linear.fused import column_sums
 
             for i, j in self.steps():
@@ -190,7 +191,7 @@ class DenseRows:
         for dtype in (torch.float32, torch.float64):
             out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
             middle = centre.to(dtype)
-            if (array := self.for_kernels()) is not None:
+            if (array := self.for_kernels(_SCAN)) is not None:
                 from luce.linear.fused import distances
 
                 for i, j in self.steps():

@@ -66,7 +66,8 @@ class LBFGS:
         y = Y[self.order[-1]].to(q.dtype)
         both = torch.stack([q - _product(Y.T, back), y]).view(2, *gradient.shape)
         r, last = self.precondition(both).view(2, -1).unbind()
-        r *= float(upper[-1, -1]) / dot(y, last)
+        if (curvature := dot(y, last)) > 0:
+            r *= float(upper[-1, -1]) / curvature
         right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return r.add_(_product(S.T, back)).neg_().view_as(gradient)
@@ -86,7 +87,9 @@ class LBFGS:
         right = _product(self.Y[:n], weighed) * unit
         system = self.YY[:n, :n] * unit * unit[:, None]
         # A ridge for rounding; and a point far away promises more than it keeps.
-        factor, _ = torch.linalg.cholesky_ex(system + _RIDGE * torch.eye(n).to(system))
+        factor, failed = torch.linalg.cholesky_ex(system + _RIDGE * torch.eye(n).to(system))
+        if bool(failed):
+            return theta, 1.0
         at = torch.cholesky_solve(right[:, None], factor)[:, 0]
         left = 1 - float(at @ (2 * right - system @ at)) / float(weighed @ gradient.flatten())
         step = _product(self.S[:n].T, at * unit)

@@ -30,6 +30,7 @@ from luce.neural.training import (
     make_optimizer,
     train,
 )
+from luce.processor import free_memory
 
 __all__ = ["NeuralClassifier"]
 
@@ -407,10 +408,24 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
 
     def _build(self, device: torch.device) -> nn.Module:
         """Return a new network with the seed's initial weights; the caller's is never touched."""
+        self._check_memory(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             network = self._new_network(tuple(self.input_shape_), len(self.classes_))
         return network.to(device, PRECISIONS[self.precision])
+
+    def _check_memory(self, device: torch.device) -> None:
+        """Refuse a network of ours that needs more than is free, and say how much."""
+        if not isinstance(self.module, str) or device.type != "cpu":
+            return
+        free = free_memory()
+        network = self.outline(self.input_shape_, len(self.classes_))
+        need = 2 * sum(p.nbytes for p in network.parameters())
+        if free is not None and need > free:
+            raise ArgumentError(
+                f"NeuralClassifier: the parameters and their gradients alone need {need / 1e9:.1f} "
+                f"GB, of which {free / 1e9:.1f} GB are free: use fewer or narrower layers."
+            )
 
     def _new_network(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if isinstance(self.module, nn.Module):

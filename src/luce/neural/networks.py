@@ -20,6 +20,8 @@ from luce.errors import ArgumentError
 
 __all__ = ["ACTIVATIONS", "cnn", "linear", "mlp"]
 
+_WIDEST = 1 << 24  # more are a slip of the finger
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
@@ -268,8 +270,10 @@ def _size(input_shape: Sequence[int], n_classes: int, network: str) -> int:
 def _check_widths(name: str, widths: Sequence[int]) -> None:
     if isinstance(widths, str) or not isinstance(widths, Sequence):
         raise ArgumentError(f"{name} must be a sequence such as (256, 128), got {widths!r}.")
-    if not all(_is_whole(n) and n > 0 for n in widths):
-        raise ArgumentError(f"{name} must be whole numbers above 0, got {tuple(widths)}.")
+    if not all(_is_whole(n) and 0 < n <= _WIDEST for n in widths):
+        raise ArgumentError(
+            f"{name} must be whole numbers above 0, up to {_WIDEST:,}, got {tuple(widths)}."
+        )
 
 
 def _activation(name: str, network: str) -> Callable[[], nn.Module]:
