@@ -196,7 +196,7 @@ def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):
         n_rows=4, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     P = precondition.Blocks(o, o.start())
-    monkeypatch.setattr(precondition, "_BLOCK", 25_600)  # 1,024 rows and one
+    monkeypatch.setattr(precondition, "BLOCK", 25_600)  # 1,024 rows and one
     P.refresh(o.start())
     np.testing.assert_array_equal(X, before)
 

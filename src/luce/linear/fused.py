@@ -1,4 +1,4 @@
-"""Numba kernels: the fused pass over dense rows for few classes, scans, and sparse products.
+"""The fused pass over dense rows for few classes: a Numba kernel.
 
 A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice.
 ``dense_pass`` computes the logits of 64 rows, their softmax (or sigmoids) side by side in vector
@@ -15,34 +15,18 @@ the same bits.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from luce.kernels.cpu.arithmetic import exp
 from luce.kernels.cpu.compile import kernel, overloads, part, sums
 from luce.kernels.cpu.lanes import load_lanes, store_lanes, transpose, width
 from luce.kernels.cpu.products import block_rows, multiply, multiply_rows
-from luce.kernels.cpu.threads import share
+from luce.kernels.cpu.threads import chunk_rows, gather
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = [
-    "column_sums",
-    "dense_pass",
-    "dense_probabilities",
-    "distances",
-    "sparse_accumulate",
-    "sparse_gather",
-    "sparse_project",
-]
+__all__ = ["dense_pass", "dense_probabilities"]
 
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
-_CHUNK = 4096  # rows that a thread takes at once, at most
-_LEAST = 1024  # and at least, as long as that makes eight chunks
 _LANES = 64  # rows that go through the softmax side by side
-_LARGE = 1 << 30  # bytes: more than one thread is always worth it here
 _SHORT = 96  # features up to which rows are turned on their side
 
 
@@ -276,74 +260,6 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
     return loss
 
 
-@kernel
-def _column_sums(X, first, weight, one, two):
-    n, D = X.shape
-    T = first.dtype.type
-    a, b = np.zeros(D, first.dtype), np.zeros(D, first.dtype)
-    for i in range(0, n, _LANES):
-        for r in range(i, min(i + _LANES, n)):
-            row, w = X[r], T(weight[r])
-            for j in range(D):
-                away = T(row[j]) - first[j]
-                a[j] += w * away
-                b[j] += w * (away * away)
-        for j in range(D):
-            one[j] += a[j]
-            two[j] += b[j]
-            a[j] = 0
-            b[j] = 0
-
-
-@sums
-def _squares(row, centre):
-    total = centre.dtype.type(0)
-    for j in range(len(row)):
-        away = centre.dtype.type(row[j]) - centre[j]
-        total += away * away
-    return total
-
-
-@kernel
-def _distances(X, centre, out):
-    for i in range(len(X)):
-        out[i] = _squares(X[i], centre)
-
-
-@kernel
-def _sparse_rows(indptr, indices, data, first, Wt, Z):
-    for i in range(Z.shape[0]):
-        row = Z[i]
-        row[:] = 0
-        for at in range(indptr[first + i], indptr[first + i + 1]):
-            x = Z.dtype.type(data[at])
-            column = Wt[indices[at]]
-            for k in range(row.shape[0]):
-                row[k] += x * column[k]
-
-
-@kernel
-def _sparse_columns(indptr, indices, data, first, R, Gt, k0, k1):
-    for i in range(R.shape[0]):
-        row = R[i, k0:k1]
-        for at in range(indptr[first + i], indptr[first + i + 1]):
-            x = data[at]
-            column = Gt[indices[at], k0:k1]
-            for k in range(len(row)):
-                column[k] += x * row[k]
-
-
-@kernel
-def _sparse_gather(indptr, indices, data, R, Gt, first, last):
-    for j in range(first, last):
-        column = Gt[j]
-        for at in range(indptr[j], indptr[j + 1]):
-            x = data[at]
-            row = R[indices[at]]
-            for k in range(len(row)):
-                column[k] += x * row[k]
-
-
 def dense_pass(
     X: np.ndarray,
     W: np.ndarray,
@@ -361,7 +277,7 @@ def dense_pass(
     """
     K, D = W.shape
     block, W = _padded(W)
-    size, padded = _chunk_rows(len(X)), len(W)
+    size, padded = chunk_rows(len(X)), len(W)
 
     def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         rows = slice(part * size, (part + 1) * size)
@@ -370,7 +286,7 @@ def dense_pass(
         args = block, X[rows], W, bias, K, y[rows], weight[rows], link == "softmax"
         return _dense_chunk(*args, G, g, L, np.empty((0, K), W.dtype)), G, g, L
 
-    parts = _run(chunk, -(-len(X) // size))
+    parts = gather(chunk, -(-len(X) // size))
     loss, G, g, L = parts[0]
     for more in parts[1:]:
         loss += more[0]
@@ -383,7 +299,7 @@ def dense_pass(
 def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: str) -> np.ndarray:
     """Return the probabilities of rows X (n, D), shape (n, K), in the dtype of W."""
     block, padded = _padded(W)
-    K, n, size = len(W), len(X), _chunk_rows(len(X))
+    K, n, size = len(W), len(X), chunk_rows(len(X))
     softmax = link == "softmax"
     P = np.empty((n, K), W.dtype)
     # As residuals of rows that are all of class 0, or for sigmoids of none.
@@ -395,7 +311,7 @@ def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: st
         rows = X[at], padded, bias, K, y[at], weight[at]
         _dense_chunk(block, *rows, softmax, G, g, logs, P[at])
 
-    _run(chunk, -(-n // size))
+    gather(chunk, -(-n // size))
     if softmax:
         P[:, 0] += 1
         np.maximum(P[:, 0], 0, out=P[:, 0])
@@ -407,93 +323,3 @@ def _padded(W: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
     block = block_rows(len(W))
     more = -len(W) % len(block)
     return block, np.concatenate([W, np.zeros((more, W.shape[1]), W.dtype)])
-
-
-def _chunk_rows(n: int) -> int:
-    """Return how many rows make a chunk: all about equal, and about as many for each thread.
-
-    It depends on the rows alone, so any number of threads adds up the same sums.
-    """
-    chunks = max(1, -(-n // _CHUNK), min(8, n // _LEAST))
-    if chunks > 8:
-        chunks = -(-chunks // 8) * 8
-    return -(-n // (chunks * _LANES)) * _LANES
-
-
-def column_sums(
-    X: np.ndarray, first: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weighted sums of X - first and of its square, (D,) each, float64."""
-    size = _chunk_rows(len(X))
-    parts = np.zeros((2, -(-len(X) // size), X.shape[1]))
-
-    def chunk(part: int) -> None:
-        at = slice(part * size, (part + 1) * size)
-        _column_sums(X[at], first, weight[at], parts[0, part], parts[1, part])
-
-    _run(chunk, parts.shape[1])
-    one, two = parts.sum(1)
-    return one, two
-
-
-def distances(X: np.ndarray, centre: np.ndarray, out: np.ndarray) -> None:
-    """Set out (n,) to the squared distance of each row of X to the centre."""
-    size = _chunk_rows(len(X))
-
-    def chunk(part: int) -> None:
-        at = slice(part * size, (part + 1) * size)
-        _distances(X[at], centre, out[at])
-
-    _run(chunk, -(-len(X) // size))
-
-
-def sparse_project(
-    csr: tuple[np.ndarray, np.ndarray, np.ndarray],
-    first: int,
-    Wt: np.ndarray,
-    Z: np.ndarray,
-    threads: int,
-) -> None:
-    """Set Z (n, K) to rows ``first`` to ``first + n`` of X times Wt (D, K)."""
-    cuts = np.linspace(0, len(Z), threads + 1).astype(int)
-    _run(
-        lambda t: _sparse_rows(*csr, first + cuts[t], Wt, Z[cuts[t] : cuts[t + 1]]),
-        threads,
-    )
-
-
-def sparse_accumulate(
-    csr: tuple[np.ndarray, np.ndarray, np.ndarray],
-    first: int,
-    R: np.ndarray,
-    Gt: np.ndarray,
-    threads: int,
-) -> None:
-    """Add Xᵀ R to Gt (D, K) for rows ``first`` on: threads share the classes, not the rows.
-
-    No thread needs a gradient of its own, and the bits do not depend on how many there are.
-    """
-    threads = max(1, min(threads, R.shape[1] // 4))
-    cuts = np.linspace(0, R.shape[1], threads + 1).astype(int)
-    _run(lambda t: _sparse_columns(*csr, first, R, Gt, cuts[t], cuts[t + 1]), threads)
-
-
-def sparse_gather(
-    csc: tuple[np.ndarray, np.ndarray, np.ndarray], R: np.ndarray, Gt: np.ndarray, threads: int
-) -> None:
-    """Add Xᵀ R to Gt (D, K) from the columns of X: the threads share these."""
-    cuts = np.searchsorted(csc[0], np.linspace(0, csc[0][-1], threads + 1)[1:-1])
-    cuts = np.concatenate([[0], cuts, [len(Gt)]])
-    _run(lambda t: _sparse_gather(*csc, R, Gt, cuts[t], cuts[t + 1]), threads)
-
-
-def _run(work: Callable[[int], Any], parts: int) -> list[Any]:
-    """Run work(0) … work(parts - 1) over threads; results in order."""
-    results: list[Any] = [None] * parts
-
-    def some(start: int, stop: int) -> None:
-        for t in range(start, stop):
-            results[t] = work(t)
-
-    share(some, parts, _LARGE)
-    return results

@@ -170,7 +170,7 @@ class DenseRows:
         one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
         two = one.clone()
         if (array := self.for_kernels(_SCAN)) is not None:
-            from luce.linear.fused import column_sums
+            from luce.linear.scans import column_sums
 
             for i, j in self.steps():
                 more = column_sums(array[i:j], first.numpy(), weight[i:j].numpy())
@@ -192,7 +192,7 @@ class DenseRows:
             out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
             middle = centre.to(dtype)
             if (array := self.for_kernels(_SCAN)) is not None:
-                from luce.linear.fused import distances
+                from luce.linear.scans import distances
 
                 for i, j in self.steps():
                     distances(array[i:j], middle.numpy(), out[i:j].numpy())
@@ -295,7 +295,7 @@ class SparseRows:
 
     def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
-        from luce.linear.fused import sparse_project
+        from luce.linear.sparse import sparse_project
 
         Z = np.empty((j - i, W.shape[1]), _NUMPY[W.dtype])
         sparse_project(self._csr(), i, W.numpy(), Z, torch.get_num_threads())
@@ -303,7 +303,7 @@ class SparseRows:
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
         """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
-        from luce.linear.fused import sparse_accumulate, sparse_gather
+        from luce.linear.sparse import sparse_accumulate, sparse_gather
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
         threads = torch.get_num_threads()

@@ -23,9 +23,10 @@ from luce.linear.steps import LBFGS, NewtonCG, dot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from luce.linear.basis import Basis
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
-    from luce.linear.precondition import Basis, Preconditioner
+    from luce.linear.precondition import Preconditioner
     from luce.linear.steps import Step
 
 __all__ = ["Method", "Solution", "minimize"]

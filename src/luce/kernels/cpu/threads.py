@@ -24,10 +24,13 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["share"]
+__all__ = ["chunk_rows", "gather", "share"]
 
 # Below this much memory to go through, waking a thread costs more than it saves.
 _BYTES_PER_THREAD = 1 << 18
+_CHUNK = 4096  # rows that a thread takes at once, at most
+_LEAST = 1024  # and at least, as long as that makes eight chunks
+_LANES = 64  # and a multiple of so many, which kernels go through side by side
 _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -52,6 +55,29 @@ def share(work: Callable[[int, int], object], units: int, bytes_per_unit: int) -
             work(start, min(start + step, units))
 
     _run(take, threads)
+
+
+def gather(work: Callable[[int], Any], parts: int) -> list[Any]:
+    """Return work(0) … work(parts - 1), from threads if there are several; in order."""
+    results: list[Any] = [None] * parts
+
+    def some(start: int, stop: int) -> None:
+        for part in range(start, stop):
+            results[part] = work(part)
+
+    share(some, parts, _BYTES_PER_THREAD * torch.get_num_threads())
+    return results
+
+
+def chunk_rows(n: int) -> int:
+    """Return how many rows make a chunk: all about equal, and about as many for each thread.
+
+    It depends on the rows alone, so any number of threads adds up the same sums.
+    """
+    chunks = max(1, -(-n // _CHUNK), min(8, n // _LEAST))
+    if chunks > 8:
+        chunks = -(-chunks // 8) * 8
+    return -(-n // (chunks * _LANES)) * _LANES
 
 
 def _run_on_openmp(take: Callable[[], None], threads: int) -> None:

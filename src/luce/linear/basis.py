@@ -1,0 +1,100 @@
+"""The eigenbasis of the features: the coordinates in which the Hessian is easy to invert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import scipy.linalg
+import torch
+
+from luce.linear.sample import by_spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from luce.linear.objective import Objective
+
+__all__ = ["BLOCK", "Basis", "eigenbasis"]
+
+BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Eigenvectors Q (D, r) of the features' covariance, and their eigenvalues (r,).
+
+    The vectors are of the products' dtype, and so is the work with them.
+    """
+
+    values: Tensor
+    vectors: Tensor
+
+    def within(self, G: Tensor, solve: Callable[[Tensor], Tensor], penalty: float) -> Tensor:
+        """Return G (…, K, D + 1) solved in these coordinates, and over λ what is outside them."""
+        Q = self.vectors
+        inner = (G[..., :-1].to(Q.dtype) @ Q).to(G.dtype)
+        T = solve(torch.cat([inner, G[..., -1:]], -1))
+        out = torch.empty_like(G)
+        out[..., :-1] = T[..., :-1].to(Q.dtype) @ Q.T
+        out[..., -1] = T[..., -1]
+        if Q.shape[1] < Q.shape[0] and penalty > 0:
+            out[..., :-1] += (G[..., :-1] - inner.to(Q.dtype) @ Q.T) / penalty
+        return out
+
+    def variances(self, penalty: float) -> Tensor:
+        """Return the eigenvalues and 1 for the intercept.
+
+        Without a penalty, directions without variance have no curvature at all: bound the step.
+        """
+        values = self.values
+        if penalty == 0 and len(values):
+            floor = 10 * torch.finfo(self.vectors.dtype).eps
+            values = values.clamp(min=floor * float(values.max()))
+        return torch.cat([values, values.new_ones(1)])
+
+
+def eigenbasis(objective: Objective) -> Basis:
+    """Return the eigenbasis of the (sampled) covariance of the features.
+
+    With fewer rows than features it is had from the rows' Gram matrix; what is orthogonal to all
+    rows then has eigenvalue 0 and is not stored.
+    """
+    index, w = by_spread(objective)
+    D = objective.n_features
+    dtype, device = objective.dtype, objective.device
+    total = objective.total
+    if len(index) < D:
+        A = objective.rows.take(index, torch.float64) - objective.mean
+        A[:, objective.constant] = 0
+        A *= torch.sqrt(w / total)[:, None]
+        values, U = torch.linalg.eigh(A @ A.T)
+        keep = values > values[-1] * 1e-12
+        values, U = values[keep], U[:, keep]
+        return Basis(values, ((A.T @ U) / torch.sqrt(values)).to(dtype))
+    cov = torch.zeros(D, D, dtype=dtype, device=device)
+    for part in torch.arange(len(index)).split(max(64, min(1024, BLOCK // D))):
+        X = objective.rows.take(index[part.numpy()], dtype)
+        X -= objective.mean.to(dtype)
+        X *= torch.sqrt(w[part.to(device), None] / total).to(dtype)
+        cov.addmm_(X.T, X)
+    if len(index) < len(objective.weight):
+        # A feature that the sample happens not to show must not look as if it never varied.
+        cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance.to(dtype)))
+    cov[objective.constant] = 0
+    cov[:, objective.constant] = 0
+    values, Q = _eigh(cov)
+    Q[objective.constant] = 0  # where several eigenvalues are 0 their vectors mix
+    return Basis(values.double().clamp_(min=0), Q)
+
+
+def _eigh(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors of A, which is overwritten."""
+    if A.device.type != "cpu":
+        values, Q = torch.linalg.eigh(A)
+        return values, Q
+    # PyTorch's takes a copy more.
+    found = scipy.linalg.eigh(A.numpy().T, overwrite_a=True, driver="evd", check_finite=False)
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
