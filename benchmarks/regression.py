@@ -142,8 +142,11 @@ def compare(name: str) -> dict[str, Any]:
     found = _tolerance(X, y, C, floor, GAP, before.get("peer_tol", 1e-4))
     peer = LogisticRegression(C=C, tol=found.tol, max_iter=found.limit)
     calls: dict[str, Callable[[], object]] = {"ours": ours, "peer": lambda: peer.fit(X, y)}
-    if further := gap < found.gap <= GAP:
+    further = gap < found.gap <= GAP
+    if further:
         same = _tolerance(X, y, C, floor, gap, found.tol)
+        further = same.gap < 0.5 * found.gap  # or it was at its best already, and only went on
+    if further:
         to_same = LogisticRegression(C=C, tol=same.tol, max_iter=same.limit)
         calls["same"] = lambda: to_same.fit(X, y)
     seconds = alternate(calls, repeats=_rounds(found.took), warmup=0, rest=REST)
