@@ -100,12 +100,12 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
         P = objective.probabilities(X @ theta.T)
         w = objective.weight[torch.from_numpy(part).to(device), None]
         total += float(w.sum())
-        X *= w.sqrt()
         softmax = objective.link == "softmax"
         A = ((P if softmax else P * (1 - P))[:, :, None] * X[:, None, :]).flatten(1)
-        diagonal.addmm_(A.T, X)
+        # Not √w on both sides: a weight of 2 should be the same as the row twice, to the last bit.
+        diagonal.addmm_(A.T, X * w)
         if softmax:
-            H.addmm_(A.T, A, alpha=-1)
+            H.addmm_(A.T, A * w, alpha=-1)
     for k in range(K):
         blocks[k, :, k] += diagonal[k * width : (k + 1) * width]
     H /= total
