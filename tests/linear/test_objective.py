@@ -204,6 +204,7 @@ def test_probabilities_of_the_fused_kernel_are_those_of_the_logits(
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, size=(9001, 7)).astype(np.float64)
     o = make(SOURCES[source](X), rng.integers(0, max(2, K), 9001), K, link=link, dtype=dtype)
+    assert (o._fused_rows() is None) == (source == "by column")
     theta = torch.from_numpy(rng.normal(size=(K, 8)))
     Z = torch.from_numpy(X) @ theta[:, :-1].T + o.bias(theta)
     wanted = Z.softmax(1) if link == "softmax" else Z.sigmoid()

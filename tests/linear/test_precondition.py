@@ -1,6 +1,7 @@
 """Preconditioners: what they invert, and what they save."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
 from luce.linear import precondition, sample
-from luce.linear.objective import Objective
+from luce.linear.objective import KEEP_BYTES, Objective
 from luce.linear.rows import as_rows
 
 
@@ -183,6 +184,13 @@ def test_later_blocks_are_wider():
         widths.append(P._factors.shape[1] - 1)
     assert widths == [74, 74, 93, 117, 147, 74]
     assert (P._width(1 << 20, 0) + 1) ** 2 <= 2000
+
+
+def test_blocks_of_very_many_rows_take_no_more_than_the_logits_that_are_kept():
+    """A hundred million rows would have room for more than they are worth."""
+    of = SimpleNamespace(weight=range(10**8), rows=SimpleNamespace(stored=10**11))
+    width = precondition.Blocks._width(SimpleNamespace(_few=False, objective=of), 512, 48)
+    assert 0.9 * KEEP_BYTES < 4 * 512 * (width + 1) ** 2 <= KEEP_BYTES
 
 
 def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):

@@ -12,7 +12,7 @@ from luce.linear.objective import Objective
 from luce.linear.precondition import choose
 from luce.linear.rows import as_rows
 from luce.linear.solve import _length, minimize
-from luce.linear.steps import NewtonCG
+from luce.linear.steps import LBFGS, NewtonCG
 
 
 def clusters(N, D=32, K=16):
@@ -50,6 +50,42 @@ def test_a_full_step_that_is_about_right_is_taken():
     d = NewtonCG(o, choose(o, theta), True).direction(theta, gradient, 1e-2, 1e-6)
     assert _length(o, theta, d) == 1
     assert _length(o, theta, d / 4) == pytest.approx(4, rel=0.2)
+
+
+def filled(precondition):
+    """L-BFGS over two features and three pairs of y = 2 s."""
+    step = LBFGS(precondition, torch.zeros(2, 3).double(), torch.float64, 1.0, True)
+    for s in torch.eye(6).double()[:3]:
+        step.update(s.view(2, 3), 2 * s.view(2, 3))
+    return step
+
+
+def test_the_first_matrix_is_scaled_to_the_latest_pair():
+    """Whatever a preconditioner's scale, steps have that of the last change of the gradient."""
+    gradient = torch.arange(1.0, 7.0).double().view(2, 3)
+    for scale in (1e-3, 1.0, 1e3):
+        d = filled(lambda G, scale=scale: scale * G).direction(gradient, gradient, 1.0, 1e-6)
+        torch.testing.assert_close(d, -gradient / 2)
+
+
+def test_a_preconditioner_that_knows_nothing_of_the_latest_pair_is_no_error():
+    """Where it returns 0 for y there is no scale to take; the pairs still give a direction."""
+    gradient = torch.ones(2, 3).double()
+    d = filled(torch.zeros_like).direction(gradient, gradient, 1.0, 1e-6)
+    torch.testing.assert_close(d.flatten(), -torch.tensor([0.5, 0.5, 0.5, 0, 0, 0]).double())
+
+
+def test_the_flattest_point_has_no_gradient_that_the_steps_span():
+    """On a quadratic it is the minimum along them; a system that rounding spoilt moves nothing."""
+    step, gradient = filled(torch.clone), torch.ones(2, 3).double()
+    theta, left = step.flattest(torch.zeros(2, 3).double(), gradient)
+    wanted = -torch.tensor([0.5, 0.5, 0.5, 0, 0, 0]).double()
+    torch.testing.assert_close(theta.flatten(), wanted, rtol=1e-5, atol=0)
+    assert left == pytest.approx(0.5, rel=1e-5)
+    step.YY[0, 1] = step.YY[1, 0] = 9  # no longer positive
+    theta, left = step.flattest(torch.zeros(2, 3).double(), gradient)
+    assert left == 1
+    assert not theta.any()
 
 
 def test_few_rows_are_not_sampled():

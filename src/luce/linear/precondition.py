@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = [
-    "Blocks",
-    "Diagonal",
-    "Exact",
-    "Kronecker",
-    "Preconditioner",
-    "choose",
-]
+__all__ = ["Blocks", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose"]
 
 _SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes milliseconds
 _WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
@@ -190,11 +183,10 @@ class Blocks:
 
     def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
         self.objective = objective
-        K, (N, D) = len(theta), objective.rows.shape
-        self._few = K <= _FEW
-        passes = min(N, _EACH * K) * min(D, _NARROWEST) ** 2 // (2 * max(1, objective.rows.stored))
-        first = max(3, passes)
-        self.refresh_at = tuple(10 << k if self._few else first << 2 * k for k in range(10))
+        self._few = len(theta) <= _FEW
+        self.refresh_at = tuple(
+            10 << k if self._few else self._passes(len(theta)) << 2 * k for k in range(10)
+        )
         self._start = Kronecker(objective, theta, basis)
         self.basis = self._start.basis
         self._factors: Tensor | None = None
@@ -238,6 +230,12 @@ class Blocks:
             full = block.double().mul_(scale).mul_(scale[:, None]).fill_diagonal_(1)
             block.copy_(_factor(full))
         self._factors = H
+
+    def _passes(self, K: int) -> int:
+        """Return how many passes over X the narrowest blocks of many classes take, at least 3."""
+        rows = self.objective.rows
+        each = min(rows.shape[0], _EACH * K) * min(rows.shape[1], _NARROWEST) ** 2
+        return max(3, each // (2 * max(1, rows.stored)))
 
     def _width(self, K: int, after: int) -> int:
         """Return how many directions lead.

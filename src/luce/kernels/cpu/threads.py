@@ -58,14 +58,14 @@ def share(work: Callable[[int, int], object], units: int, bytes_per_unit: int) -
 
 
 def gather(work: Callable[[int], Any], parts: int) -> list[Any]:
-    """Return work(0) … work(parts - 1), from threads if there are several; in order."""
+    """Return work(0) … work(parts - 1), in order; each part is large enough for a thread."""
     results: list[Any] = [None] * parts
 
     def some(start: int, stop: int) -> None:
         for part in range(start, stop):
             results[part] = work(part)
 
-    share(some, parts, _BYTES_PER_THREAD * torch.get_num_threads())
+    share(some, parts, _BYTES_PER_THREAD)
     return results
 
 
