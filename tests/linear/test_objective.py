@@ -123,6 +123,23 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
+def test_over_some_rows_it_is_theirs_with_the_same_penalty_and_centre(source):
+    """F over a few of the rows, of any source, by its definition; λ stays what it was."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 9, size=(333, 7)).astype(np.float64)
+    o = make(SOURCES[source](X), rng.integers(0, 5, 333), 5, weight=rng.uniform(1, 2, 333))
+    index = np.sort(rng.choice(333, 40, replace=False))
+    assert float(o.distances.sum()) > 0  # which are not those of the few
+    few = o.over(index)
+    theta = torch.from_numpy(rng.normal(size=(5, 8)))
+    plain = (X > 3 if source == "bool" else X)[index]
+    assert few.value_gradient(theta)[0] == pytest.approx(float(formula(few, plain, theta)))
+    assert few.penalty == o.penalty
+    assert few.total == pytest.approx(float(o.weight[index].sum()))
+    torch.testing.assert_close(few.distances, o.distances[index], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("fused", [False, True], ids=["blocks", "fused"])
 def test_every_source_gives_the_same(source, fused, monkeypatch):
     """Arrays of any dtype and layout, maps, sparse matrices and tensors are the same rows."""

@@ -95,6 +95,65 @@ def test_few_rows_are_not_sampled():
     assert _length(o, theta, -100 * o.value_gradient(theta)[1]) == 1
 
 
+def test_a_share_of_the_rows_leads_to_a_better_start(monkeypatch):
+    """Where rows are many for what is to be learnt, most iterations are made on an eighth."""
+    o = clusters(40_000)
+    P = choose(o, o.start())
+    _, value, gradient = ahead = solve._from_fewer(o, o.start(), P)
+    assert value == pytest.approx(o.value_gradient(ahead[0])[0], rel=1e-12)
+    best = minimize(o, o.start(), tol=1e-9).certificate.value
+    first = o.value_gradient(o.start())
+    assert value - best < 0.02 * (first[0] - best)
+    torch.testing.assert_close(gradient, o.value_gradient(ahead[0])[1])
+    iterations = minimize(o, o.start(), tol=1e-7).n_iter
+    monkeypatch.setattr(solve, "_MANY", np.inf)
+    assert iterations < 0.8 * minimize(o, o.start(), tol=1e-7).n_iter
+
+
+def test_what_a_share_learns_of_its_rows_alone_is_not_a_start():
+    """Labels at random and a coefficient for every row or two: other rows gain nothing."""
+    rng = np.random.default_rng(0)
+    o = Objective(
+        as_rows(rng.normal(size=(40_000, 300))), torch.from_numpy(rng.integers(0, 12, 40_000)),
+        torch.ones(40_000).double(), n_rows=12, link="softmax", C=100.0, fit_intercept=True,
+        dtype=torch.float64,
+    )  # fmt: skip
+    P = choose(o, o.start())
+    before = P(o.value_gradient(o.start())[1])
+    assert solve._from_fewer(o, o.start(), P) is None
+    torch.testing.assert_close(P(o.value_gradient(o.start())[1]), before, rtol=0, atol=0)
+    assert P.objective is o
+
+
+def test_a_preconditioner_of_a_better_start_is_not_made_again_at_once():
+    """It is the first that its schedule asks for."""
+    o = clusters(40_000)
+    P = choose(o, o.start())
+    first, *later = P.refresh_at
+    seen = []
+    P.refresh = lambda theta, after=0: seen.append((theta, after))
+    ahead = solve._from_fewer(o, o.start(), P)
+    assert [after for _, after in seen] == [first]
+    assert seen[0][0] is ahead[0]
+    assert list(P.refresh_at) == later
+
+
+def test_few_rows_have_no_share():
+    """Below some ten thousands a pass takes no longer than what goes with it."""
+    o = clusters(30_000)
+    assert solve._from_fewer(o, o.start(), choose(o, o.start())) is None
+
+
+def test_the_share_of_wide_rows_is_bounded(monkeypatch):
+    """Its copy has a bounded number of values."""
+    o = clusters(40_000)
+    monkeypatch.setattr(solve, "_SHARE_VALUES", 32 * 2500)
+    sizes = []
+    monkeypatch.setattr(solve, "two_shares", lambda _, n: sizes.append(n))
+    solve._from_fewer(o, o.start(), choose(o, o.start()))
+    assert sizes == [2500]
+
+
 @pytest.mark.parametrize(
     ("gap", "objective", "stuck"),
     [

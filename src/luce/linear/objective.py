@@ -10,6 +10,7 @@ is not penalised. Products are made in ``dtype``; everything that is summed over
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -80,7 +81,7 @@ class Objective:
         dtype: torch.dtype,
         fits: int = 1,
     ) -> None:
-        self.fits, self.coarse = fits, False
+        self.fits, self.coarse = float(fits), False
         self.rows, self.target, self.weight = rows, target, weight
         self.n_rows, self.link, self.fit_intercept, self.dtype = n_rows, link, fit_intercept, dtype
         self.device = rows.device
@@ -115,6 +116,16 @@ class Objective:
     def distances(self) -> Tensor:
         """The squared distance of each row to the mean, (N,)."""
         return self.rows.distances(self.mean)
+
+    def over(self, index: np.ndarray) -> Objective:
+        """Return the objective over some of the rows, with the same λ and μ."""
+        few = copy(self)
+        vars(few).pop("distances", None)
+        at = self.at(index)
+        few.rows, few.target, few.weight = self.rows.over(index), self.target[at], self.weight[at]
+        few.total = float(few.weight.sum())
+        few.fits = self.fits * len(self.weight) / len(index)  # the same kernels are worth it
+        return few
 
     def set_C(self, C: float) -> None:  # noqa: N802 - C is the field's name
         """Change the strength of the penalty."""
@@ -166,7 +177,7 @@ class Objective:
             kept, total = [self.logits(theta), self.logits(d)], self.total
         else:  # both at once, so that the rows are read once
             index = evenly(self, n)
-            total = float(self.weight[self._at(index)].sum())
+            total = float(self.weight[self.at(index)].sum())
             together = list(self.logit_blocks(torch.cat([theta, d]), self.dtype, index))
 
         def pairs() -> Iterator[tuple[Any, Tensor, Tensor]]:
@@ -249,7 +260,7 @@ class Objective:
         W = theta[:, :-1].to(dtype).T.contiguous().T
         step = max(256, min(4096, _SAMPLE_VALUES // max(1, self.n_features)))
         for part in np.array_split(index, -(-len(index) // step)):
-            yield self._at(part), self.rows.project_sample(part, W).add_(bias)
+            yield self.at(part), self.rows.project_sample(part, W).add_(bias)
 
     def probability_blocks(
         self, theta: Tensor, dtype: torch.dtype, index: np.ndarray | None = None
@@ -267,7 +278,8 @@ class Objective:
             P = dense_probabilities(np.asarray(rows.X[i:j]), W, bias, self.link)
             yield slice(i, j), torch.from_numpy(P)
 
-    def _at(self, index: np.ndarray) -> Tensor:
+    def at(self, index: np.ndarray) -> Tensor:
+        """Return an index of rows where the rows are."""
         return torch.from_numpy(index).to(self.device)
 
     def curvature(

@@ -220,17 +220,27 @@ class DenseRows:
 
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         """Return the rows of ``index`` (a sample, in order) as a tensor of ``dtype``."""
+        X = self._at(index)
+        if isinstance(X, torch.Tensor):
+            return X.to(dtype)
+        return torch.from_numpy(X.astype(_NUMPY[dtype], copy=False))
+
+    def over(self, index: np.ndarray) -> DenseRows:
+        """Return a copy of the rows of ``index``, in order."""
+        return DenseRows(self._at(index))
+
+    def _at(self, index: np.ndarray) -> Any:
         if isinstance(self.X, torch.Tensor):
-            return self.X[torch.from_numpy(index).to(self.device)].to(dtype)
+            return self.X[torch.from_numpy(index).to(self.device)]
         if self._map is None:
-            return torch.from_numpy(self.X[index].astype(_NUMPY[dtype], copy=False))
+            return self.X[index]
         # Reading a row of a memory map brings in up to two megabytes around it.
-        taken = torch.empty(len(index), self.shape[1], dtype=dtype)
+        X = np.empty((len(index), self.shape[1]), self.X.dtype)
         for at in range(0, len(index), 16):
             part = index[at : at + 16]
-            taken[at : at + 16] = torch.from_numpy(self.X[part].astype(_NUMPY[dtype], copy=False))
+            X[at : at + 16] = self.X[part]
             self.hand_back(int(part[0]), int(part[-1]) + 1)
-        return taken
+        return X
 
     def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
         """Return X[index] Wᵀ for W (K, D) that is not prepared."""
@@ -340,6 +350,10 @@ class SparseRows:
     def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         """Return the rows of ``index`` (a sample), dense, as a tensor of ``dtype``."""
         return torch.from_numpy(self.X[index].toarray().astype(_NUMPY[dtype]))
+
+    def over(self, index: np.ndarray) -> SparseRows:
+        """Return a copy of the rows of ``index``."""
+        return SparseRows(self.X[index])
 
     def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
         """Return X[index] Wᵀ for W (K, D) that is not prepared."""

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = ["SAMPLE_ROWS", "by_spread", "by_uncertainty", "evenly"]
+__all__ = ["SAMPLE_ROWS", "by_spread", "by_uncertainty", "evenly", "two_shares"]
 
 SAMPLE_ROWS: Final = 8192
+_FEWEST: Final = 8  # rows of a class that are more than examples
 _CURVATURE_ROWS: Final = 2048  # that tell about how uncertain each class is
 
 
@@ -69,6 +70,19 @@ def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndar
     far = _over_sum(share * objective.distances)
     share = 0.45 * (_over_sum(share) + far) + 0.1 * objective.weight / objective.total
     return _systematic(share, objective.weight, n)
+
+
+def two_shares(objective: Objective, n: int) -> tuple[Objective, Objective] | None:
+    """Return the objective over some n rows and over a quarter as many others.
+
+    Or None if a class has hardly any rows among the n: what they have in common says little.
+    """
+    index = evenly(objective, n + n // 4)
+    first = np.delete(index, np.s_[4::5])
+    seen = torch.bincount(objective.target[objective.at(first)], minlength=max(2, objective.n_rows))
+    if int(seen.min()) < _FEWEST:
+        return None
+    return objective.over(first), objective.over(index[4::5])
 
 
 def _over_sum(share: Tensor) -> Tensor:

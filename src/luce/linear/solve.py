@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from luce.linear.certificate import certify, scaled_gradient
-from luce.linear.precondition import Diagonal, choose
+from luce.linear.precondition import Blocks, Diagonal, Exact, choose
+from luce.linear.sample import two_shares
 from luce.linear.steps import LBFGS, NewtonCG, dot
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ _PATIENCE: Final = 20  # iterations without progress after which float32 is at i
 _COARSE: Final = 20  # iterations at most with products in bfloat16
 _COARSE_GAP: Final = 1e-3  # relative gap at which they have done what they can
 _SAMPLE: Final = 4096  # rows that tell how long the first steps should be
+_SHARE: Final = 8  # of so many rows, one is used for a better start
+_SHARE_VALUES: Final = 1 << 24  # that it has at most
+_MANY: Final = 32_768  # rows from which that pays
+_FIRST: Final = 10  # iterations at most on that share
+_LITTLE: Final = 1e-3  # of the objective: what one of them must gain with rows that it did not see
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
 
@@ -123,12 +129,14 @@ def minimize(
     objective.coarse = may_widen and method == "lbfgs" and not warm and objective.may_be_coarse()
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    step = _step(objective, precondition, newton=method == "newton-cg", trusted=warm)
+    newton = method == "newton-cg"
+    ahead = None if warm or newton else _from_fewer(objective, theta, precondition)
+    at = ahead or (theta, *objective.value_gradient(theta))
+    step = _step(objective, precondition, newton=newton, trusted=warm or ahead is not None)
     history: list[dict[str, float]] = []
-    since = 0  # the entry of the history with which this precision began
-    at = (theta, *objective.value_gradient(theta))
     proof: Certificate | None = None
-    goal, n_iter = tol, 0
+    # What to reach, how often, and the entry of the history with which this precision began.
+    goal, n_iter, since = tol, 0, 0
     while True:
         at = _flatter(objective, step, at, goal)
         measure = _measure(objective, at[1], at[2])
@@ -141,9 +149,8 @@ def minimize(
             if _proven(objective, proof) <= tol:
                 break
             # The estimate was too kind: in float32, or with intercepts not yet balanced.
-            at = (proof.theta, *objective.value_gradient(proof.theta))
+            at, proof = (proof.theta, *objective.value_gradient(proof.theta)), None
             goal = min(goal, measure) * 0.3
-            proof = None
         if n_iter == max_iter:
             break
         found = None
@@ -156,7 +163,7 @@ def minimize(
         if found is None:
             break
         n_iter += 1
-        if method == "lbfgs" and n_iter in precondition.refresh_at:
+        if not newton and n_iter in precondition.refresh_at:
             precondition.refresh(found[0], n_iter)
         step.update(found[0] - at[0], found[2] - at[2])
         at = found
@@ -168,6 +175,43 @@ def minimize(
     return Solution(
         proof.theta, proof, measure, reason == "converged", n_iter, method, reason, history
     )
+
+
+def _from_fewer(objective: Objective, theta: Tensor, precondition: Preconditioner) -> Point | None:
+    """Return where iterations on a share of the rows lead, for as long as other rows gain too.
+
+    There the preconditioner is taken. None if that is not far: what such a start has learnt of its
+    rows alone would have to be unlearnt.
+    """
+    N = len(objective.weight)
+    n = min(N // _SHARE, _SHARE_VALUES * N // max(1, objective.rows.stored))
+    serves = N >= _MANY and isinstance(precondition, Exact | Blocks)
+    shares = two_shares(objective, n) if serves else None
+    if shares is None:
+        return None
+    few, others = shares
+    step = _step(few, precondition, newton=False, trusted=True)
+    at = (theta, *few.value_gradient(theta))
+    start = others.value_gradient(theta)[0]
+    best, value, learnt = theta, start, -math.inf
+    for _ in range(_FIRST):
+        new = _advance(few, precondition, step, at, (1.0, 1.0))
+        if new is None:
+            break
+        gained = value - others.value_gradient(new[0])[0]
+        if not gained > 0:
+            break
+        best, value, learnt = new[0], value - gained, new[1]
+        if gained < _LITTLE * value:
+            break
+        step.update(new[0] - at[0], new[2] - at[2])
+        at = new
+    if value - learnt > 0.5 * (start - value):
+        return None
+    now, *later = precondition.refresh_at
+    precondition.refresh(best, now)
+    precondition.refresh_at = tuple(later)
+    return (best, *objective.value_gradient(best))
 
 
 def _widened(
