@@ -122,6 +122,19 @@ SOURCES = {
 }
 
 
+@pytest.mark.parametrize("source", ["float32", "csr float32"])
+def test_a_hessian_product_has_the_precision_of_what_is_multiplied(source):
+    """In float32 it is that of float64 to float32's digits."""
+    X, y, rng = draw(0, 400, 7, 5)
+    o = make(SOURCES[source](X), y, 5)
+    theta, V = torch.from_numpy(rng.normal(size=(2, 5, 8)))
+    wanted = o.hessian_product(theta)(V)
+    o.dtype = torch.float32
+    rough = o.hessian_product(theta)(V.float())
+    assert rough.dtype is torch.float32
+    torch.testing.assert_close(rough.double(), wanted, rtol=1e-5, atol=1e-5 * float(wanted.max()))
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_over_some_rows_it_is_theirs_with_the_same_penalty_and_centre(source):
     """F over a few of the rows, of any source, by its definition; λ stays what it was."""

@@ -51,6 +51,21 @@ def test_several_gradients_are_preconditioned_like_each(form, link, K, monkeypat
         torch.testing.assert_close(P(G), each, rtol=1e-5, atol=1e-5 * float(each.abs().max()))
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_a_gradient_in_float32_gives_a_step_in_float32(form, link, monkeypatch):
+    """Conjugate gradients have their vectors in the precision of the products."""
+    if form == "rank one":
+        monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
+    o = drawn(K=4, link=link)
+    o.dtype = torch.float32
+    P = getattr(precondition, "Kronecker" if form == "rank one" else form)(o, o.start())
+    G = torch.from_numpy(np.random.default_rng(2).normal(size=(4, 7)))
+    step = P(G.float())
+    assert step.dtype is torch.float32
+    torch.testing.assert_close(step.double(), P(G), rtol=1e-4, atol=1e-4 * float(step.abs().max()))
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
 def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, monkeypatch):
     """Where S is never formed, Sherman-Morrison preconditions to the same answer as fast."""

@@ -35,8 +35,8 @@ class Basis:
     def within(self, G: Tensor, solve: Callable[[Tensor], Tensor], penalty: float) -> Tensor:
         """Return G (…, K, D + 1) solved in these coordinates, and over λ what is outside them."""
         Q = self.vectors
-        inner = (G[..., :-1].to(Q.dtype) @ Q).to(G.dtype)
-        T = solve(torch.cat([inner, G[..., -1:]], -1))
+        inner = (G[..., :-1].to(Q.dtype) @ Q).double()
+        T = solve(torch.cat([inner, G[..., -1:].double()], -1))
         out = torch.empty_like(G)
         out[..., :-1] = T[..., :-1].to(Q.dtype) @ Q.T
         out[..., -1] = T[..., -1]

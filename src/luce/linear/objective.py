@@ -145,7 +145,7 @@ class Objective:
 
     def bias(self, theta: Tensor) -> Tensor:
         """Return b = c - Wμ, the intercept for features that are not centred."""
-        return theta[:, -1] - theta[:, :-1] @ self.mean
+        return theta[:, -1] - theta[:, :-1] @ self.mean.to(theta.dtype)
 
     def value_gradient(self, theta: Tensor, logs: Tensor | None = None) -> tuple[float, Tensor]:
         """Return F(Θ) and ∇F(Θ), shape (K, D + 1).
@@ -205,7 +205,7 @@ class Objective:
         kept = self.logits(theta, probabilities=True)
 
         def product(V: Tensor) -> Tensor:
-            G, g = self._empty_gradient()
+            G, g = self._empty_gradient(V.dtype)
             W = self.rows.prepare(V[:, :-1], self.dtype)
             bias = self.bias(V).to(self.dtype)
             for at, P in kept():
@@ -258,7 +258,7 @@ class Objective:
             self.rows.release()
             return
         W = theta[:, :-1].to(dtype).T.contiguous().T
-        step = max(256, min(4096, _SAMPLE_VALUES // max(1, self.n_features)))
+        step = max(256, min(4096, _SAMPLE_VALUES * len(self.weight) // max(1, self.rows.stored)))
         for part in np.array_split(index, -(-len(index) // step)):
             yield self.at(part), self.rows.project_sample(part, W).add_(bias)
 
@@ -331,7 +331,7 @@ class Objective:
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
 
     def _gradient_W(self, G: Tensor, g: Tensor, W: Tensor) -> Tensor:  # noqa: N802
-        out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total)
+        out = torch.addr(G, g.to(G.dtype), self.mean.to(G.dtype), alpha=-1).div_(self.total)
         if self.link == "softmax":
             out -= out.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
         out[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
@@ -343,12 +343,12 @@ class Objective:
         g = g / self.total
         return g - g.mean() if self.link == "softmax" else g
 
-    def _empty_gradient(self) -> tuple[Tensor, Tensor]:
+    def _empty_gradient(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         K, D = self.n_rows, self.n_features
         if isinstance(self.rows, SparseRows):  # its products add to columns
-            G = torch.zeros(D, K, dtype=torch.float64).T
+            G = torch.zeros(D, K, dtype=dtype).T
         else:
-            G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
+            G = torch.zeros(K, D, dtype=dtype, device=self.device)
         return G, torch.zeros(K, dtype=torch.float64, device=self.device)
 
     def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:

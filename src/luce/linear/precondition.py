@@ -59,7 +59,8 @@ class Exact:
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (…, K, D + 1)."""
         g = G.reshape(-1, len(self._scale)) * self._scale
-        return (torch.cholesky_solve(g.T, self._factor).T * self._scale).reshape(G.shape)
+        g = torch.cholesky_solve(g.T, self._factor).T * self._scale
+        return g.reshape(G.shape).to(G.dtype)
 
 
 def _factor(H: Tensor) -> Tensor:
@@ -298,7 +299,8 @@ class Diagonal:
         floor = 1e-8 * float(self.objective.variance.max()) if self.objective.n_features else 0.0
         penalty = torch.full_like(spread, self.objective.penalty)
         penalty[-1] = 0
-        self._inverse = _inverse(h[:, None] * spread.clamp(min=floor) + penalty)
+        H = h[:, None] * spread.clamp(min=floor) + penalty
+        self._inverse = _inverse(H).to(self.objective.dtype)
 
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (…, K, D + 1)."""

@@ -153,7 +153,7 @@ class DenseRows:
         return self.block(i, j, W.dtype) @ W.T
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
-        """Add Rᵀ X[i:j] to G (K, D), which is float64."""
+        """Add Rᵀ X[i:j] to G (K, D)."""
         G += R.T @ self.block(i, j, R.dtype)
 
     def column_sums(
@@ -312,7 +312,7 @@ class SparseRows:
         return torch.from_numpy(Z)
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
-        """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
+        """Add Rᵀ X[i:j] to G (K, D), which is best stored by column."""
         from luce.linear.sparse import sparse_accumulate, sparse_gather
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
@@ -357,7 +357,7 @@ class SparseRows:
 
     def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
         """Return X[index] Wᵀ for W (K, D) that is not prepared."""
-        return torch.from_numpy(self.X[index] @ np.ascontiguousarray(W.numpy().T)).to(W.dtype)
+        return self.over(index).project(0, len(index), self.prepare(W, W.dtype))
 
     def find_bad(self) -> tuple[int, int] | None:
         """Return the row and column of the first NaN or infinity, or None."""

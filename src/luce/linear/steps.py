@@ -146,7 +146,7 @@ class NewtonCG:
             self.precondition.refresh(theta)
         self.first = False
         product = self.objective.hessian_product(theta)
-        r = -gradient
+        r = -gradient.to(self.objective.dtype)
         z = self.precondition(r)
         p = z.clone()
         d = torch.zeros_like(r)
@@ -170,7 +170,7 @@ class NewtonCG:
             if rz <= forcing * start:
                 break
             p.mul_(rz / previous).add_(z)
-        return d
+        return d.double()
 
     def update(self, s: Any, y: Any) -> None:
         """Nothing is remembered."""
