@@ -5,7 +5,8 @@ With weights s_i (their sum is S), centred features x_i - μ and parameters Θ =
     F(Θ) = (1/S) Σ_i s_i loss(y_i, W (x_i - μ) + c) + (λ/2) ‖W‖²,      λ = 1 / (C S),
 
 which is scikit-learn's objective divided by S: c = b + Wμ is another name for the intercept, which
-is not penalised. Products are made in ``dtype``; everything that is summed over rows is float64.
+is not penalised. Products, and sums over a block of rows, are made in ``dtype``; what blocks give
+is added up in float64.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ class Objective:
             for at, Z, U in pairs():
                 R = torch.add(Z, U, alpha=t)
                 loss += residual(R, self.target[at], self.weight[at], self.link)
-                slope += float((R.mul_(U)).sum(dtype=torch.float64))
+                slope += float(R.mul_(U).sum())
             loss += 0.5 * self.penalty * total * (square[0] + t * (2 * square[1] + t * square[2]))
             slope += self.penalty * total * (square[1] + t * square[2])
             return loss / total, slope / total
@@ -218,7 +219,7 @@ class Objective:
                     U *= P * (1 - P)
                 U *= self.weight[i:j, None].to(U.dtype)
                 self.rows.accumulate(i, j, U, G)
-                g += U.sum(0, dtype=torch.float64)
+                g += U.sum(0).double()
             self.rows.release()
             out = torch.empty_like(V)
             out[:, :-1] = self._gradient_W(G, g, V[:, :-1])
@@ -304,7 +305,7 @@ class Objective:
             total += float(weight.sum())
             if matrix:
                 S -= ((P * w).T @ P).double()
-                diagonal += (P * w).sum(0, dtype=torch.float64)
+                diagonal += (P * w).sum(0).double()
             else:
                 S += (P * (1 - P) * w).sum(0, dtype=torch.float64)
         if matrix:
@@ -367,7 +368,7 @@ class Objective:
                 logs[0] -= part
             loss += part
             self.rows.accumulate(i, j, Z.to(dtype), G)
-            g += Z.sum(0, dtype=torch.float64)
+            g += Z.sum(0).double()
         self.rows.release()
         return loss, G, g
 
