@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import scipy.linalg
 import torch
 
 from luce.linear.sample import by_spread
@@ -85,16 +84,6 @@ def eigenbasis(objective: Objective) -> Basis:
         cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance.to(dtype)))
     cov[objective.constant] = 0
     cov[:, objective.constant] = 0
-    values, Q = _eigh(cov)
+    values, Q = torch.linalg.eigh(cov)
     Q[objective.constant] = 0  # where several eigenvalues are 0 their vectors mix
     return Basis(values.double().clamp_(min=0), Q)
-
-
-def _eigh(A: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and eigenvectors of A, which is overwritten."""
-    if A.device.type != "cpu":
-        values, Q = torch.linalg.eigh(A)
-        return values, Q
-    # PyTorch's takes a copy more.
-    found = scipy.linalg.eigh(A.numpy().T, overwrite_a=True, driver="evd", check_finite=False)
-    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
