@@ -70,6 +70,7 @@ class SoftmaxRegression(SoftmaxModel):
     feature_names_in_ : ndarray of str
         Where X had column names.
     n_iter_ : ndarray, shape (1,), int32
+        Iterations over all rows.
     converged_ : bool
     duality_gap_ : float
         f(coef_) is at most this, times f(coef_), above the optimum. ``inf`` without a penalty.
