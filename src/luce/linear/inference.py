@@ -98,7 +98,6 @@ def standard_errors(
     objective = model._objective(  # noqa: SLF001
         rows, torch.from_numpy(codes).to(rows.device), torch.from_numpy(weight).to(rows.device), C
     )
-    objective.dtype = torch.float64  # whatever the fit's products were made in
     theta = torch.from_numpy(np.column_stack([model.coef_, model.intercept_]).astype(np.float64))
     theta = theta.to(rows.device)
     theta[:, -1] += theta[:, :-1] @ objective.mean

@@ -81,26 +81,25 @@ def _factor(H: Tensor) -> Tensor:
 def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
     """Return ∇²F(Θ) over the rows of ``index``, shape (K (D + 1), K (D + 1)), float64."""
     K, width = theta.shape
-    device, dtype = objective.device, objective.dtype
-    theta, mean = theta.to(dtype), objective.mean.to(dtype)
+    device = objective.device
     H = torch.zeros(K * width, K * width, dtype=torch.float64, device=device)
     blocks = H.view(K, width, K, width)
     diagonal = H.new_zeros(K * width, width)
     total = 0.0
     for part in np.array_split(index, -(-len(index) // 1024)):
-        X = objective.rows.take(part, dtype) - mean
+        X = objective.rows.take(part, torch.float64) - objective.mean
         X[:, objective.constant] = 0
-        X = torch.cat([X, X.new_full((len(X), 1), float(objective.fit_intercept))], 1)
+        one = torch.ones if objective.fit_intercept else torch.zeros
+        X = torch.cat([X, one(len(X), 1, dtype=X.dtype, device=device)], 1)
         P = objective.probabilities(X @ theta.T)
-        w = objective.weight[objective.at(part), None]
+        w = objective.weight[torch.from_numpy(part).to(device), None]
         total += float(w.sum())
-        w = w.to(dtype)
         softmax = objective.link == "softmax"
         A = ((P if softmax else P * (1 - P))[:, :, None] * X[:, None, :]).flatten(1)
         # Not √w on both sides: a weight of 2 should be the same as the row twice, to the last bit.
-        diagonal += A.T @ (X * w)
+        diagonal.addmm_(A.T, X * w)
         if softmax:
-            H -= A.T @ (A * w)
+            H.addmm_(A.T, A * w, alpha=-1)
     for k in range(K):
         blocks[k, :, k] += diagonal[k * width : (k + 1) * width]
     H /= total
