@@ -48,6 +48,18 @@ def test_errors_with_a_penalty_are_the_posteriors(problem):
     np.testing.assert_allclose(np.append(coef, intercept), wanted, rtol=1e-6)
 
 
+def test_errors_of_a_fit_in_float32_are_in_float64(problem):
+    """Nearly collinear features: in float32 their information would have lost its digits."""
+    X, y = problem(N=300, D=3, K=2)
+    X[:, 2] = X[:, 1] + 1e-3 * X[:, 2]
+    X = X.astype(np.float32)
+    model = SoftmaxRegression(1e4, precision="float32").fit(X, y)
+    coef, _ = model.standard_errors(X)
+    model.coef_, model.intercept_ = map(np.float64, (model.coef_, model.intercept_))
+    wanted = np.sqrt(np.diag(np.linalg.inv(information(model, X, 1e4))))[:3]
+    np.testing.assert_allclose(coef[0], wanted, rtol=1e-5)
+
+
 def test_class_weights_need_y(problem):
     """With class_weight the rows' weights follow from y: so do the errors."""
     X, y = problem(N=300, D=3, K=2)

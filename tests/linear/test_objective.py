@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -120,6 +121,33 @@ SOURCES = {
     "read only": frozen,
     "memory map": mapped,
 }
+
+
+@pytest.mark.parametrize("source", ["plain", "by column", "every other", "tensor", "memory map"])
+def test_rows_of_a_sample_cost_no_copy_of_all(source):
+    """Some rows of an array in any order take the memory of some rows."""
+    X = np.random.default_rng(0).normal(size=(50_000, 20))
+    rows = as_rows(X if source == "plain" else SOURCES[source](X))
+    index = np.arange(3, 50_000, 500)
+    tracemalloc.start()
+    try:
+        taken = rows.take(index, torch.float64)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    torch.testing.assert_close(taken.numpy(), X[index])
+    assert peak < 4 * taken.numel() * taken.itemsize + 100_000
+
+
+def test_a_hessian_product_over_many_rows_does_not_saturate():
+    """Sums over rows are float64 in float32 too: a column that is 1 in three million rows."""
+    X = scipy.sparse.csr_array(np.ones((3_000_000, 1), np.float32))
+    o = make(X, np.arange(3_000_000) % 2, 2, link="binary", fit_intercept=False)
+    V = torch.tensor([[1.0, 0.0]]).double()
+    wanted = o.hessian_product(o.start())(V)
+    o.dtype = torch.float32
+    found = o.hessian_product(o.start())(V.float())
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("source", ["float32", "csr float32"])

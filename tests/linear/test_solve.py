@@ -99,7 +99,7 @@ def test_a_share_of_the_rows_leads_to_a_better_start(monkeypatch):
     """Where rows are many for what is to be learnt, most iterations are made on an eighth."""
     o = clusters(40_000)
     P = choose(o, o.start())
-    _, value, gradient = ahead = solve._from_fewer(o, o.start(), P)
+    _, value, gradient = ahead = solve._from_fewer(o, o.start(), P, 200)
     assert value == pytest.approx(o.value_gradient(ahead[0])[0], rel=1e-12)
     best = minimize(o, o.start(), tol=1e-9).certificate.value
     first = o.value_gradient(o.start())
@@ -120,9 +120,8 @@ def test_what_a_share_learns_of_its_rows_alone_is_not_a_start():
     )  # fmt: skip
     P = choose(o, o.start())
     before = P(o.value_gradient(o.start())[1])
-    assert solve._from_fewer(o, o.start(), P) is None
+    assert solve._from_fewer(o, o.start(), P, 200) is None
     torch.testing.assert_close(P(o.value_gradient(o.start())[1]), before, rtol=0, atol=0)
-    assert P.objective is o
 
 
 def test_a_preconditioner_of_a_better_start_is_not_made_again_at_once():
@@ -132,16 +131,24 @@ def test_a_preconditioner_of_a_better_start_is_not_made_again_at_once():
     first, *later = P.refresh_at
     seen = []
     P.refresh = lambda theta, after=0: seen.append((theta, after))
-    ahead = solve._from_fewer(o, o.start(), P)
+    ahead = solve._from_fewer(o, o.start(), P, 200)
     assert [after for _, after in seen] == [first]
     assert seen[0][0] is ahead[0]
     assert list(P.refresh_at) == later
 
 
+def test_no_iterations_are_none_on_a_share_either():
+    """With ``max_iter=0`` a fit ends where it starts: W = 0."""
+    o = clusters(40_000)
+    solution = minimize(o, o.start(), max_iter=0)
+    assert solution.reason == "max_iter"
+    assert not solution.theta[:, :-1].any()
+
+
 def test_few_rows_have_no_share():
     """Below some ten thousands a pass takes no longer than what goes with it."""
     o = clusters(30_000)
-    assert solve._from_fewer(o, o.start(), choose(o, o.start())) is None
+    assert solve._from_fewer(o, o.start(), choose(o, o.start()), 200) is None
 
 
 def test_the_share_of_wide_rows_is_bounded(monkeypatch):
@@ -150,7 +157,7 @@ def test_the_share_of_wide_rows_is_bounded(monkeypatch):
     monkeypatch.setattr(solve, "_SHARE_VALUES", 32 * 2500)
     sizes = []
     monkeypatch.setattr(solve, "two_shares", lambda _, n: sizes.append(n))
-    solve._from_fewer(o, o.start(), choose(o, o.start()))
+    solve._from_fewer(o, o.start(), choose(o, o.start()), 200)
     assert sizes == [2500]
 
 

@@ -125,7 +125,9 @@ class Objective:
         at = self.at(index)
         few.rows, few.target, few.weight = self.rows.over(index), self.target[at], self.weight[at]
         few.total = float(few.weight.sum())
-        few.fits = self.fits * len(self.weight) / len(index)  # the same kernels are worth it
+        # The kernels of all rows are worth it here too, and no others.
+        taken = isinstance(self.rows, DenseRows) and self.rows.for_kernels(self.fits) is not None
+        few.fits = self.fits * len(self.weight) / len(index) if taken else 0.0
         return few
 
     def set_C(self, C: float) -> None:  # noqa: N802 - C is the field's name
@@ -206,7 +208,7 @@ class Objective:
         kept = self.logits(theta, probabilities=True)
 
         def product(V: Tensor) -> Tensor:
-            G, g = self._empty_gradient(V.dtype)
+            G, g = self._empty_gradient()
             W = self.rows.prepare(V[:, :-1], self.dtype)
             bias = self.bias(V).to(self.dtype)
             for at, P in kept():
@@ -307,7 +309,7 @@ class Objective:
                 S -= ((P * w).T @ P).double()
                 diagonal += (P * w).sum(0).double()
             else:
-                S += (P * (1 - P) * w).sum(0, dtype=torch.float64)
+                S += (P * (1 - P) * w).sum(0).double()
         if matrix:
             S += torch.diag(diagonal)
         return S / total
@@ -332,7 +334,7 @@ class Objective:
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
 
     def _gradient_W(self, G: Tensor, g: Tensor, W: Tensor) -> Tensor:  # noqa: N802
-        out = torch.addr(G, g.to(G.dtype), self.mean.to(G.dtype), alpha=-1).div_(self.total)
+        out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total)
         if self.link == "softmax":
             out -= out.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
         out[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
@@ -344,12 +346,12 @@ class Objective:
         g = g / self.total
         return g - g.mean() if self.link == "softmax" else g
 
-    def _empty_gradient(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    def _empty_gradient(self) -> tuple[Tensor, Tensor]:
         K, D = self.n_rows, self.n_features
         if isinstance(self.rows, SparseRows):  # its products add to columns
-            G = torch.zeros(D, K, dtype=dtype).T
+            G = torch.zeros(D, K, dtype=torch.float64).T
         else:
-            G = torch.zeros(K, D, dtype=dtype, device=self.device)
+            G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
         return G, torch.zeros(K, dtype=torch.float64, device=self.device)
 
     def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:

@@ -185,9 +185,8 @@ class Blocks:
     def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
         self.objective = objective
         self._few = len(theta) <= _FEW
-        self.refresh_at = tuple(
-            10 << k if self._few else self._passes(len(theta)) << 2 * k for k in range(10)
-        )
+        first, doublings = (10, 1) if self._few else (self._passes(len(theta)), 2)
+        self.refresh_at = tuple(first << doublings * k for k in range(10))
         self._start = Kronecker(objective, theta, basis)
         self.basis = self._start.basis
         self._factors: Tensor | None = None

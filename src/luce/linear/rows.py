@@ -153,7 +153,7 @@ class DenseRows:
         return self.block(i, j, W.dtype) @ W.T
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
-        """Add Rᵀ X[i:j] to G (K, D)."""
+        """Add Rᵀ X[i:j] to G (K, D), which is float64."""
         G += R.T @ self.block(i, j, R.dtype)
 
     def column_sums(
@@ -233,13 +233,19 @@ class DenseRows:
         if isinstance(self.X, torch.Tensor):
             return self.X.index_select(0, torch.from_numpy(index).to(self.device))
         if self._map is None:
-            return np.asarray(self.X).take(index, axis=0)  # a third of the time of X[index]
-        # Reading a row of a memory map brings in up to two megabytes around it.
+            # In a third of the time; but of X in another order it would first make a copy.
+            whole = self.X.flags.c_contiguous
+            return np.asarray(self.X).take(index, axis=0) if whole else self.X[index]
         X = np.empty((len(index), self.shape[1]), self.X.dtype)
-        for at in range(0, len(index), 16):
-            part = index[at : at + 16]
-            X[at : at + 16] = self.X[part]
+        near = _STEP_BYTES // max(1, self.X.itemsize * self.shape[1])
+        at = 0
+        while at < len(index):
+            # Reading a row of a memory map brings in up to two megabytes around it.
+            stop = max(at + 16, int(np.searchsorted(index, index[at] + near)))
+            part = index[at:stop]
+            X[at:stop] = self.X[part]
             self.hand_back(int(part[0]), int(part[-1]) + 1)
+            at = stop
         return X
 
     def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
@@ -301,7 +307,7 @@ class SparseRows:
 
     def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return Wᵀ (D, K), contiguous: the products read one row of it for each stored value."""
-        return W.T.to(dtype, memory_format=torch.contiguous_format).contiguous()
+        return W.T.to(dtype).contiguous()
 
     def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
@@ -312,7 +318,7 @@ class SparseRows:
         return torch.from_numpy(Z)
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
-        """Add Rᵀ X[i:j] to G (K, D), which is best stored by column."""
+        """Add Rᵀ X[i:j] to G (K, D), which is float64 and best stored by column."""
         from luce.linear.sparse import sparse_accumulate, sparse_gather
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()

@@ -106,6 +106,7 @@ def minimize(
     tol : float
         Of the duality gap over the objective; without a penalty, of the scaled gradient.
     max_iter : int
+        Iterations over all rows, at most; those on a share of them beforehand do not count.
     may_widen : bool
         Whether the fit may choose its precision: begin in bfloat16 where ``may_be_coarse`` says so,
         and go on in float64 where float32 cannot make progress any more.
@@ -130,7 +131,7 @@ def minimize(
     if announce is not None:
         announce(_describe(objective, precondition, method))
     newton = method == "newton-cg"
-    ahead = None if warm or newton else _from_fewer(objective, theta, precondition)
+    ahead = None if warm or newton else _from_fewer(objective, theta, precondition, max_iter)
     at = ahead or (theta, *objective.value_gradient(theta))
     step = _step(objective, precondition, newton=newton, trusted=warm or ahead is not None)
     history: list[dict[str, float]] = []
@@ -177,11 +178,13 @@ def minimize(
     )
 
 
-def _from_fewer(objective: Objective, theta: Tensor, precondition: Preconditioner) -> Point | None:
+def _from_fewer(
+    objective: Objective, theta: Tensor, precondition: Preconditioner, max_iter: int
+) -> Point | None:
     """Return where iterations on a share of the rows lead, for as long as other rows gain too.
 
-    There the preconditioner is taken. None if that is not far: what such a start has learnt of its
-    rows alone would have to be unlearnt.
+    The preconditioner has its first refresh there. None if that is not far: what such a start has
+    learnt of its rows alone would have to be unlearnt.
     """
     N = len(objective.weight)
     n = min(N // _SHARE, _SHARE_VALUES * N // max(1, objective.rows.stored))
@@ -194,7 +197,7 @@ def _from_fewer(objective: Objective, theta: Tensor, precondition: Preconditione
     at = (theta, *few.value_gradient(theta))
     start = others.value_gradient(theta)[0]
     best, value, learnt = theta, start, -math.inf
-    for _ in range(_FIRST):
+    for _ in range(min(_FIRST, max_iter)):
         new = _advance(few, precondition, step, at, (1.0, 1.0))
         if new is None:
             break

@@ -160,7 +160,7 @@ class NewtonCG:
         for _ in range(250):
             Hp = product(p)
             curvature = dot(p, Hp)
-            if curvature <= 0:
+            if not curvature > 0:
                 break
             a = rz / curvature
             d.add_(p, alpha=a)
