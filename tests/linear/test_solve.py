@@ -99,7 +99,7 @@ def test_a_share_of_the_rows_leads_to_a_better_start(monkeypatch):
     """Where rows are many for what is to be learnt, most iterations are made on an eighth."""
     o = clusters(40_000)
     P = choose(o, o.start())
-    _, value, gradient = ahead = solve._from_fewer(o, o.start(), P, 200)
+    _, value, gradient = ahead = solve._ahead(o, o.start(), P, 200)
     assert value == pytest.approx(o.value_gradient(ahead[0])[0], rel=1e-12)
     best = minimize(o, o.start(), tol=1e-9).certificate.value
     first = o.value_gradient(o.start())
@@ -131,7 +131,7 @@ def test_a_preconditioner_of_a_better_start_is_not_made_again_at_once():
     first, *later = P.refresh_at
     seen = []
     P.refresh = lambda theta, after=0: seen.append((theta, after))
-    ahead = solve._from_fewer(o, o.start(), P, 200)
+    ahead = solve._ahead(o, o.start(), P, 200)
     assert [after for _, after in seen] == [first]
     assert seen[0][0] is ahead[0]
     assert list(P.refresh_at) == later

@@ -131,7 +131,7 @@ def minimize(
     if announce is not None:
         announce(_describe(objective, precondition, method))
     newton = method == "newton-cg"
-    ahead = None if warm or newton else _from_fewer(objective, theta, precondition, max_iter)
+    ahead = None if warm or newton else _ahead(objective, theta, precondition, max_iter)
     at = ahead or (theta, *objective.value_gradient(theta))
     step = _step(objective, precondition, newton=newton, trusted=warm or ahead is not None)
     history: list[dict[str, float]] = []
@@ -178,13 +178,26 @@ def minimize(
     )
 
 
-def _from_fewer(
+def _ahead(
     objective: Objective, theta: Tensor, precondition: Preconditioner, max_iter: int
 ) -> Point | None:
+    """Return a better start, where the preconditioner has its first refresh, or None."""
+    best = _from_fewer(objective, theta, precondition, max_iter)
+    if best is None:
+        return None
+    now, *later = precondition.refresh_at
+    precondition.refresh(best, now)
+    precondition.refresh_at = tuple(later)
+    return (best, *objective.value_gradient(best))
+
+
+def _from_fewer(
+    objective: Objective, theta: Tensor, precondition: Preconditioner, max_iter: int
+) -> Tensor | None:
     """Return where iterations on a share of the rows lead, for as long as other rows gain too.
 
-    The preconditioner has its first refresh there. None if that is not far: what such a start has
-    learnt of its rows alone would have to be unlearnt.
+    Or None if that is not far: what such a start has learnt of its rows alone would have to be
+    unlearnt.
     """
     N = len(objective.weight)
     n = min(N // _SHARE, _SHARE_VALUES * N // max(1, objective.rows.stored))
@@ -209,12 +222,7 @@ def _from_fewer(
             break
         step.update(new[0] - at[0], new[2] - at[2])
         at = new
-    if value - learnt > 0.5 * (start - value):
-        return None
-    now, *later = precondition.refresh_at
-    precondition.refresh(best, now)
-    precondition.refresh_at = tuple(later)
-    return (best, *objective.value_gradient(best))
+    return best if value - learnt <= 0.5 * (start - value) else None
 
 
 def _widened(
