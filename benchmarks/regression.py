@@ -28,6 +28,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
@@ -398,9 +399,9 @@ def scaling() -> dict[str, Any]:
     """Time ours as N, D and K double."""
     rows = []
     for what, sizes in {
-        "N": [(n, 128, 20) for n in (10_000, 20_000, 40_000, 80_000)],
-        "D": [(20_000, d, 20) for d in (64, 128, 256, 512, 1024)],
-        "K": [(20_000, 128, k) for k in (10, 20, 40, 80, 160, 320)],
+        "N": [(n, 128, 20) for n in (25_000, 50_000, 100_000, 200_000, 400_000)],
+        "D": [(50_000, d, 20) for d in (64, 128, 256, 512, 1024)],
+        "K": [(50_000, 128, k) for k in (10, 20, 40, 80, 160, 320)],
     }.items():
         for N, D, K in sizes:
             size = json.loads(apart("regression", f"--size={N}:{D}:{K}"))
@@ -431,19 +432,31 @@ def _print_size(N: int, D: int, K: int) -> None:
 
 def plot(sizes: list[dict[str, Any]], file: Path) -> None:
     """Draw time and memory against size."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    for axes, key, label in zip(
-        figure.subplots(1, 2), ("seconds", "peak_MB"), ("seconds", "peak MB beyond X"), strict=True
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    names = {"N": "rows", "D": "features", "K": "classes"}
+    for axes, key, title in zip(
+        figure.subplots(1, 2),
+        ("seconds", "peak_MB"),
+        ("Seconds to a proven 1e-6", "Peak memory beyond X, MB"),
+        strict=True,
     ):
-        for what in "NDK":
+        for what, name in names.items():
             part = [s for s in sizes if s["doubling"] == what]
-            axes.loglog(
-                [s[what] / part[0][what] for s in part], [s[key] for s in part], "o-", label=what
-            )
-        if key == "peak_MB":  # 0 where the fit found room in what the process had
-            axes.set(yscale="linear", ylim=(0, None))
-        axes.set(xlabel="times the smallest", ylabel=label)
-        axes.legend()
+            first, last = (f"{s['N']:,} × {s['D']:,} × {s['K']}" for s in (part[0], part[-1]))
+            label = f"{name}: {first} to {last}"
+            times = [s[what] / part[0][what] for s in part]
+            axes.plot(times, [s[key] for s in part], "o-", label=label)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(title=title, xlabel="times the smallest")
+        if key == "seconds":
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:  # 0 where the fit found room in what the process had
+            axes.set_ylim(0, None)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small")
     figure.savefig(file, metadata={"Date": None})
 
 

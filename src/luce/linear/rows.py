@@ -237,7 +237,7 @@ class DenseRows:
             whole = self.X.flags.c_contiguous
             return np.asarray(self.X).take(index, axis=0) if whole else self.X[index]
         X = np.empty((len(index), self.shape[1]), self.X.dtype)
-        near = _STEP_BYTES // max(1, self.X.itemsize * self.shape[1])
+        near = _BLOCK_BYTES // max(1, self.X.itemsize * self.shape[1])
         at = 0
         while at < len(index):
             # Reading a row of a memory map brings in up to two megabytes around it.
