@@ -127,10 +127,10 @@ def minimize(
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
     warm = bool(theta[:, :-1].any())  # and perhaps too close for rough products or a sample
     # Newton's steps are mostly products with the Hessian, which are never in bfloat16.
-    objective.coarse = may_widen and method == "lbfgs" and not warm and objective.may_be_coarse()
+    newton = method == "newton-cg"
+    objective.coarse = may_widen and not newton and not warm and objective.may_be_coarse()
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    newton = method == "newton-cg"
     ahead = None if warm or newton else _ahead(objective, theta, precondition, max_iter)
     at = ahead or (theta, *objective.value_gradient(theta))
     step = _step(objective, precondition, newton=newton, trusted=warm or ahead is not None)
