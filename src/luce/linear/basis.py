@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = ["BLOCK", "Basis", "eigenbasis"]
+__all__ = ["BLOCK", "Basis", "add_grams", "eigenbasis"]
 
 BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
 
@@ -73,17 +73,33 @@ def eigenbasis(objective: Objective) -> Basis:
         keep = values > values[-1] * 1e-12
         values, U = values[keep], U[:, keep]
         return Basis(values, ((A.T @ U) / torch.sqrt(values)).to(dtype))
-    cov = torch.zeros(D, D, dtype=dtype, device=device)
+    cov = torch.zeros(1, D, D, dtype=dtype, device=device)
     for part in torch.arange(len(index)).split(max(64, min(1024, BLOCK // D))):
         X = objective.rows.take(index[part.numpy()], dtype)
         X -= objective.mean.to(dtype)
-        X *= torch.sqrt(w[part.to(device), None] / total).to(dtype)
-        cov.addmm_(X.T, X)
+        add_grams(objective, X, (w[None, part.to(device)] / total).to(dtype), cov)
+    (cov,) = cov
     if len(index) < len(objective.weight):
         # A feature that the sample happens not to show must not look as if it never varied.
         cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance.to(dtype)))
     cov[objective.constant] = 0
     cov[:, objective.constant] = 0
-    values, Q = torch.linalg.eigh(cov)
+    values, Q = torch.linalg.eigh(cov, UPLO="U")
     Q[objective.constant] = 0  # where several eigenvalues are 0 their vectors mix
     return Basis(values.double().clamp_(min=0), Q)
+
+
+def add_grams(objective: Objective, A: Tensor, weight: Tensor, out: Tensor) -> None:
+    """Add Aᵀ diag(w) A for each row w of ``weight`` (k, n) to the upper half of ``out`` (k, d, d).
+
+    A is (n, d), made from rows of X. The lower halves are nothing to rely on.
+    """
+    if objective.compiles:
+        from luce.linear.gram import dense_grams
+
+        dense_grams(A.contiguous().numpy(), weight.contiguous().numpy(), out.numpy())
+        return
+    for w, sums in zip(weight, out, strict=True):
+        on = torch.nonzero(w)[:, 0]
+        B = A[on]
+        sums.addmm_(B.T, B * w[on, None])

@@ -1,11 +1,11 @@
-"""The fused pass over dense rows for few classes: a Numba kernel.
+"""The fused pass over dense rows, for as many coefficients as a cache holds: a Numba kernel.
 
-A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice.
-``dense_pass`` computes the logits of 64 rows, their softmax (or sigmoids) side by side in vector
-lanes, the loss and the gradient while those rows are in cache, so each row of X is read once; where
-rows are short, they are turned on their side, so that the logits' products run along 64 rows.
-Threads take chunks of rows, and the chunks' sums are added in order: any number of threads gives
-the same bits.
+A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice;
+with many, some have half of the speed of these products. ``dense_pass`` computes the logits of 64
+rows, their softmax (or sigmoids) side by side in vector lanes, the loss and the gradient while
+those rows are in cache, so each row of X is read once; where rows are short, they are turned on
+their side, so that the logits' products run along 64 rows. Threads take chunks of rows, and the
+chunks' sums are added in order: any number of threads gives the same bits.
 """
 
 
@@ -20,13 +20,14 @@ import numpy as np
 from luce.kernels.cpu.arithmetic import exp
 from luce.kernels.cpu.compile import kernel, overloads, part, sums
 from luce.kernels.cpu.lanes import load_lanes, store_lanes, transpose, width
-from luce.kernels.cpu.products import block_rows, multiply, multiply_rows
+from luce.kernels.cpu.products import aligned, block_rows, multiply, multiply_rows
 from luce.kernels.cpu.threads import chunk_rows, gather
 
 __all__ = ["dense_pass", "dense_probabilities"]
 
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
 _LANES = 64  # rows that go through the softmax side by side
+_PART_BYTES = 64 << 20  # that the chunks' gradients take, unless there are only eight of them
 _SHORT = 96  # features up to which rows are turned on their side
 
 
@@ -218,11 +219,11 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
     """
     n, D = X.shape
     short = D <= _SHORT
-    rows = np.zeros((_LANES, D), W.dtype)
-    turned = np.zeros((D if short else 0, _LANES), W.dtype)
-    z = np.zeros((W.shape[0], _LANES), W.dtype)
-    part = np.zeros(W.shape, W.dtype)
-    spare = np.zeros((3, _LANES), W.dtype)
+    rows = aligned((_LANES, D), W)
+    turned = aligned((D if short else 0, _LANES), W)
+    z = aligned((W.shape[0], _LANES), W)
+    part = aligned(W.shape, W)
+    spare = aligned((3, _LANES), W)
     work = np.zeros((4, _LANES))
     w, t = np.zeros(_LANES), np.zeros(_LANES, np.int64)
     loss = 0.0
@@ -243,9 +244,7 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
         else:
             loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, spare)
         if len(R):
-            for r in range(m):
-                for k in range(K):
-                    R[i + r, k] = z[k, r]
+            transpose(z.reshape(z.size), 0, _LANES, K, m, R.reshape(R.size), i * K, K)
             continue
         _add_rows(z, K, g)
         z[K:] = 0
@@ -277,7 +276,8 @@ def dense_pass(
     """
     K, D = W.shape
     block, W = _padded(W)
-    size, padded = chunk_rows(len(X)), len(W)
+    padded = len(W)
+    size = chunk_rows(len(X), max(8, _PART_BYTES // (8 * W.size)))
 
     def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         rows = slice(part * size, (part + 1) * size)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import numpy as np
 import torch
@@ -33,9 +33,10 @@ __all__ = ["KEEP_BYTES", "Link", "Objective", "residual"]
 Link = Literal["softmax", "sigmoid"]
 
 KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
-_FUSED_CLASSES: Final = 128  # beyond, W is too large to be read again for every 64 rows
-_AT_ONCE: Final = 1 << 20  # probabilities
-_COARSE_COEFFICIENTS: Final = 1 << 15  # of which products take most of a pass
+_FUSED: Final = 1 << 20  # coefficients; beyond, W and its gradient do not stay in the cache
+_AT_ONCE: Final = 1 << 20  # probabilities, but at least so many rows, for several threads
+_ROWS_AT_ONCE: Final = 4096
+_COARSE: Final = (128, 1 << 15)  # classes and coefficients, of which products take most of a pass
 _SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
 
@@ -126,8 +127,7 @@ class Objective:
         few.rows, few.target, few.weight = self.rows.over(index), self.target[at], self.weight[at]
         few.total = float(few.weight.sum())
         # The kernels of all rows are worth it here too, and no others.
-        taken = isinstance(self.rows, DenseRows) and self.rows.for_kernels(self.fits) is not None
-        few.fits = self.fits * len(self.weight) / len(index) if taken else 0.0
+        few.fits = self.fits * len(self.weight) / len(index) if self.compiles else 0.0
         return few
 
     def set_C(self, C: float) -> None:  # noqa: N802 - C is the field's name
@@ -158,8 +158,10 @@ class Objective:
         """
         W = theta[:, :-1]
         rows = self._fused_rows()
-        if rows is None:
-            loss, G, g = self._by_blocks(theta, logs)
+        # A certificate in float64 may come at any time.
+        coarse = self.coarse and self.dtype is torch.float32
+        if rows is None or coarse:
+            loss, G, g = self._by_blocks(theta, logs, torch.bfloat16 if coarse else self.dtype)
         else:
             loss, G, g = self._fused(rows, theta, logs)
         out = torch.empty_like(theta)
@@ -181,7 +183,9 @@ class Objective:
         else:  # both at once, so that the rows are read once
             index = evenly(self, n)
             total = float(self.weight[self.at(index)].sum())
-            together = list(self.logit_blocks(torch.cat([theta, d]), self.dtype, index))
+            dtype = torch.bfloat16 if self.coarse else self.dtype
+            blocks = self.logit_blocks(torch.cat([theta, d]), dtype, index)
+            together = [(at, ZU.to(self.dtype)) for at, ZU in blocks]
 
         def pairs() -> Iterator[tuple[Any, Tensor, Tensor]]:
             if n is None:
@@ -277,7 +281,7 @@ class Objective:
         from luce.linear.fused import dense_probabilities
 
         W, bias = theta[:, :-1].to(dtype).numpy(), self.bias(theta).to(dtype).numpy()
-        for i, j in rows.steps(_AT_ONCE // self.n_rows):
+        for i, j in rows.steps(max(_AT_ONCE // self.n_rows, _ROWS_AT_ONCE)):
             P = dense_probabilities(np.asarray(rows.X[i:j]), W, bias, self.link)
             yield slice(i, j), torch.from_numpy(P)
 
@@ -299,20 +303,27 @@ class Objective:
         index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
-        diagonal = torch.zeros(K, dtype=torch.float64, device=self.device)
         total = 0.0
         for at, P in self.probability_blocks(theta, dtype or self.dtype, index):
             weight = self.weight[at]
             w = weight[:, None].to(P.dtype)
             total += float(weight.sum())
             if matrix:
-                S -= ((P * w).T @ P).double()
-                diagonal += (P * w).sum(0).double()
+                # As each row is the negative sum of its other entries, digits lost by these cost
+                # the matrix no more of its curvature in any direction than their share.
+                A, B = (self._roughly(Q) for Q in (P * w, P))
+                S -= (A.T @ B).double()
             else:
                 S += (P * (1 - P) * w).sum(0).double()
         if matrix:
-            S += torch.diag(diagonal)
+            S.fill_diagonal_(0)
+            S -= torch.diag(S.sum(1))
         return S / total
+
+    def _roughly(self, P: Tensor) -> Tensor:
+        """Return P in bfloat16 where products of many classes take half the time in it."""
+        rough = P.dtype is torch.float32 and self.n_rows > _COARSE[0] and HAS_BFLOAT16
+        return P.bfloat16() if rough and P.device.type == "cpu" else P
 
     def separates(self, theta: Tensor) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""
@@ -354,10 +365,11 @@ class Objective:
             G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
         return G, torch.zeros(K, dtype=torch.float64, device=self.device)
 
-    def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
+    def _by_blocks(
+        self, theta: Tensor, logs: Tensor | None, dtype: torch.dtype
+    ) -> tuple[float, Tensor, Tensor]:
+        """Return the loss and its gradients, with products in ``dtype``."""
         G, g = self._empty_gradient()
-        # A certificate in float64 may come at any time.
-        dtype = torch.bfloat16 if self.coarse and self.dtype is torch.float32 else self.dtype
         W = self.rows.prepare(theta[:, :-1], dtype)
         bias = self.bias(theta).to(self.dtype)
         loss = 0.0
@@ -383,24 +395,29 @@ class Objective:
             logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
             logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
 
+    @property
+    def compiles(self) -> bool:
+        """Whether dense kernels are worth compiling for these rows, or were for all of them."""
+        rows = self.rows
+        return isinstance(rows, DenseRows) and rows.for_kernels(self.fits) is not None
+
     def _fused_rows(self) -> DenseRows | None:
         """Return the rows if the fused kernel takes them."""
-        rows = self.rows
-        if not isinstance(rows, DenseRows) or self.n_rows > _FUSED_CLASSES:
+        if not self.compiles or self.n_rows * self.n_features > _FUSED:
             return None
-        return None if rows.for_kernels(self.fits) is None else rows
+        return cast("DenseRows", self.rows)
 
     def may_be_coarse(self) -> bool:
         """Say whether ``coarse``, products in bfloat16, would take half the time of float32's.
 
         And lose no more than bfloat16's own digits: features far from zero would.
         """
-        large = self.n_rows * self.n_features >= _COARSE_COEFFICIENTS
+        classes, coefficients = _COARSE
+        large = self.n_rows > classes and self.n_rows * self.n_features >= coefficients
         dense = isinstance(self.rows, DenseRows) and self.device.type == "cpu"
         if self.dtype is not torch.float32 or not (large and dense and HAS_BFLOAT16):
             return False
-        near = float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
-        return near and self._fused_rows() is None
+        return float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
 
     def _fused(
         self, rows: DenseRows, theta: Tensor, logs: Tensor | None

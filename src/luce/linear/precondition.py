@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from luce.linear.basis import BLOCK, Basis, eigenbasis
+from luce.linear.basis import BLOCK, Basis, add_grams, eigenbasis
 from luce.linear.objective import KEEP_BYTES
 from luce.linear.sample import by_uncertainty, evenly
 
@@ -64,7 +64,7 @@ class Exact:
 
 
 def _factor(H: Tensor) -> Tensor:
-    """Return the Cholesky factor of H, whose diagonal is about 1 and which is overwritten.
+    """Return the Cholesky factor of H, of which it reads the lower half and adds to the diagonal.
 
     A small ridge covers directions without curvature (all-ones over the classes), along which
     there is no gradient either.
@@ -216,10 +216,8 @@ class Blocks:
             A = torch.cat([A, one], 1).mul_(unit.to(dtype)).float()
             h += E.sum(0)
             diagonal += E.T @ A.square()
-            for k, e in enumerate(E.T):
-                on = torch.nonzero(e > 0.5 * e.mean())[:, 0]  # the others count on the diagonal
-                B = A[on]
-                H[k].addmm_(B.T, B * e[on, None])
+            counts = E.gt(0.5 * E.mean(0))  # the others do on the diagonal
+            add_grams(objective, A, torch.where(counts, E, 0.0).T, H)
         # A direction that the sample happens not to show must not look flat.
         diagonal = torch.maximum(diagonal, 0.1 * h[:, None]) * variances
         diagonal[:, :-1] += objective.penalty
@@ -227,7 +225,7 @@ class Blocks:
         self._rest = _inverse(h[:, None] * others + objective.penalty)
         for k, block in enumerate(H):
             scale = self._scale[k] * variances.sqrt()
-            full = block.double().mul_(scale).mul_(scale[:, None]).fill_diagonal_(1)
+            full = block.mT.double().mul_(scale).mul_(scale[:, None]).fill_diagonal_(1)
             block.copy_(_factor(full))
         self._factors = H
 

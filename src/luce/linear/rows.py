@@ -223,7 +223,7 @@ class DenseRows:
         X = self._at(index)
         if isinstance(X, torch.Tensor):
             return X.to(dtype)
-        return torch.from_numpy(X.astype(_NUMPY[dtype], copy=False))
+        return torch.from_numpy(X.astype(_NUMPY.get(dtype, np.float32), copy=False)).to(dtype)
 
     def over(self, index: np.ndarray) -> DenseRows:
         """Return a copy of the rows of ``index``, in order."""

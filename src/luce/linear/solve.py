@@ -44,6 +44,7 @@ _SHARE_VALUES: Final = 1 << 23  # that it has at most
 _MANY: Final = 32_768  # rows from which that pays
 _FIRST: Final = 10  # iterations at most on that share
 _LITTLE: Final = 1e-3  # of the objective: what one of them must gain with rows that it did not see
+_FAR: Final = 1e6  # times what is to be proven: no point near by will do
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
 
@@ -154,19 +155,19 @@ def minimize(
             goal = min(goal, measure) * 0.3
         if n_iter == max_iter:
             break
+        if not newton and n_iter in precondition.refresh_at:
+            precondition.refresh(at[0], n_iter)
         found = None
         if not (may_widen and _at_rounding(objective, history[since:])):
             found = _advance(objective, precondition, step, at, (measure, tol))
         while found is None and may_widen and objective.dtype is torch.float32:
-            precondition, step, at = _widened(objective, at[0], precondition, step, n_iter)
+            precondition, step, at = _widened(objective, at, precondition, step, n_iter)
             goal, since = tol, len(history)
             found = _advance(objective, precondition, step, at, (measure, tol))
         if found is None:
             break
         n_iter += 1
-        if not newton and n_iter in precondition.refresh_at:
-            precondition.refresh(found[0], n_iter)
-        step.update(found[0] - at[0], found[2] - at[2])
+        _remember(step, at, found)
         at = found
     objective.coarse = False
     proof = proof or certify(objective, at[0], tol)
@@ -220,22 +221,24 @@ def _from_fewer(
         best, value, learnt = new[0], value - gained, new[1]
         if gained < _LITTLE * value:
             break
-        step.update(new[0] - at[0], new[2] - at[2])
+        _remember(step, at, new)
         at = new
     return best if value - learnt <= 0.5 * (start - value) else None
 
 
 def _widened(
-    objective: Objective, theta: Tensor, precondition: Preconditioner, step: Step, n_iter: int
+    objective: Objective, at: Point, precondition: Preconditioner, step: Step, n_iter: int
 ) -> tuple[Preconditioner, Step, Point]:
     """Go on with products of twice the digits."""
+    theta = at[0]
     if objective.coarse:
         objective.coarse = False
-    else:
-        objective.dtype = torch.float64
-        precondition = choose(objective, theta)
-        precondition.refresh(theta, n_iter)  # blocks are not made at once
-        step = _step(objective, precondition, newton=isinstance(step, NewtonCG), trusted=True)
+        # The gradient will do for one more step; the value must not be compared with exact ones.
+        return precondition, step, (theta, math.inf, at[2])
+    objective.dtype = torch.float64
+    precondition = choose(objective, theta)
+    precondition.refresh(theta, n_iter)  # blocks are not made at once
+    step = _step(objective, precondition, newton=isinstance(step, NewtonCG), trusted=True)
     return precondition, step, (theta, *objective.value_gradient(theta))
 
 
@@ -284,6 +287,12 @@ def _advance(
     return found
 
 
+def _remember(step: Step, at: Point, new: Point) -> None:
+    """Keep the step and the change of the gradient, unless its ends have other digits."""
+    if math.isfinite(at[1]):
+        step.update(new[0] - at[0], new[2] - at[2])
+
+
 def _length(objective: Objective, theta: Tensor, d: Tensor) -> float:
     """Return 1 if that is about right for a sample of the rows, else where its minimum along d is.
 
@@ -326,7 +335,9 @@ def _intercept_weight(objective: Objective) -> float:
 def _flatter(objective: Objective, step: Step, at: Point, goal: float) -> Point:
     """Return a point near by that proves ``goal`` if the steps so far span one, else the same."""
     measure = _measure(objective, at[1], at[2])
-    if not isinstance(step, LBFGS) or objective.penalty == 0 or measure <= goal:
+    if not isinstance(step, LBFGS) or objective.penalty == 0:
+        return at
+    if not goal < measure < _FAR * goal:
         return at
     theta, left = step.flattest(at[0], at[2])
     if measure * left > 0.3 * min(goal, step.hope):

@@ -55,10 +55,13 @@ class LBFGS:
         """Return -B⁻¹∇F."""
         if not self.order:
             return -self.precondition(gradient)
-        at = torch.tensor(self.order, device=theta.device)
         n = len(self.order)
         S, Y = self.S[:n], self.Y[:n]  # rows fill up in turn, so those in use come first
-        upper = self.M[at][:, at].triu()
+        at: slice | Tensor = slice(n)  # and are in order until the first is used again
+        upper = self.M[:n, :n]
+        if self.order[0] > 0:
+            at = torch.tensor(self.order, device=theta.device)
+            upper = self.M[at][:, at]
         q = gradient.flatten()
         a = torch.linalg.solve_triangular(upper, _product(S, q)[at][:, None], upper=True)
         back = torch.empty_like(a[:, 0])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 
@@ -28,7 +29,7 @@ from luce.kernels.cpu.lanes import (
     width,
 )
 
-__all__ = ["block_rows", "multiply", "multiply_rows"]
+__all__ = ["add_outer", "aligned", "block_rows", "multiply", "multiply_rows"]
 
 _ROWS = 4
 _MOST = 5
@@ -39,6 +40,15 @@ def block_rows(rows: int) -> tuple[int, ...]:
     """Return a tuple as long as the blocks that so many rows are cut into, at most five."""
     blocks = -(-rows // _MOST)
     return (0,) * -(-rows // blocks)
+
+
+@part
+def aligned(shape: Any, like: Array) -> Array:
+    """Return zeros of the dtype of ``like`` at the start of a cache line: vectors cross none."""
+    n = shape[0] * shape[1]
+    more = np.zeros(n + 64 // like.itemsize, like.dtype)
+    at = -more.ctypes.data % 64 // like.itemsize
+    return more[at : at + n].reshape(shape)
 
 
 @intrinsic
@@ -180,20 +190,25 @@ def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int | None)
     whole = D - D % w
     if ahead is not None:
         line, end = ahead, ahead + B.size // 2
-    for r in range(0, B.shape[0], _ROWS):
-        for k in range(0, A.shape[0], len(block)):
-            at, bt = k * A.shape[1], r * D
-            sums = _zeros(b, block, (0, 0, 0, 0))
-            for j in range(0, whole, w):
-                if ahead is not None:
-                    if line < end:
-                        read_ahead(b, line)
-                    line += w
-                sums = _add_dots(sums, block, a, at + j, A.shape[1], b, bt + j, D, w)
-            if whole < D:
-                left = D - whole
-                sums = _add_dots(sums, block, a, at + whole, A.shape[1], b, bt + whole, D, left)
-            _store_sums(sums, block, flat, k * out.shape[1] + r, out.shape[1])
+    above, beside = A.shape[0] // len(block), B.shape[0] // _ROWS
+    for p in range(above * beside):
+        # The larger of the two is gone through once, the other again and again.
+        if A.size > B.size:
+            k, r = p // beside * len(block), p % beside * _ROWS
+        else:
+            k, r = p % above * len(block), p // above * _ROWS
+        at, bt = k * A.shape[1], r * D
+        sums = _zeros(b, block, (0, 0, 0, 0))
+        for j in range(0, whole, w):
+            if ahead is not None:
+                if line < end:
+                    read_ahead(b, line)
+                line += w
+            sums = _add_dots(sums, block, a, at + j, A.shape[1], b, bt + j, D, w)
+        if whole < D:
+            left = D - whole
+            sums = _add_dots(sums, block, a, at + whole, A.shape[1], b, bt + whole, D, left)
+        _store_sums(sums, block, flat, k * out.shape[1] + r, out.shape[1])
 
 
 @part
@@ -225,3 +240,36 @@ def multiply(block: Any, A: Array, R: int, B: Array, out: Array, ahead: int | No
             for r in range(R):
                 one = _add_multiples(one, block, a, at + r, A.shape[1], b, r * D + j, left)
             _add_vectors(one, block, flat, k * out.shape[1] + j, out.shape[1], left)
+
+
+@part
+def add_outer(block: Any, A: Array, out: Array, first: int, last: int) -> None:
+    """Add AᵀA to rows ``first`` to ``last`` of ``out``: what is on and right of the diagonal.
+
+    And some of what is left of it, as blocks are whole.
+
+    ``first`` is a multiple of the block's length, and so is ``last`` unless it is the end.
+    """
+    w = width(A)
+    R, D = A.shape
+    a, flat = A.reshape(A.size), out.reshape(out.size)
+    whole = D - D % (w * _ROWS)
+    for k in range(first, last - len(block) + 1, len(block)):
+        for j in range(k - k % (w * _ROWS), whole, w * _ROWS):
+            sums = _zeros(a, block, (0, 0, 0, 0))
+            for r in range(R):
+                sums = _add_multiples(sums, block, a, r * D + k, 1, a, r * D + j, w)
+            _add_vectors(sums, block, flat, k * D + j, D, w)
+        for j in range(max(k - k % w, whole), D, w):
+            left = min(w, D - j)
+            one = _zeros(a, block, (0,))
+            for r in range(R):
+                one = _add_multiples(one, block, a, r * D + k, 1, a, r * D + j, left)
+            _add_vectors(one, block, flat, k * D + j, D, left)
+    for k in range(max(first, last - last % len(block)), last):  # what is left of the last block
+        for j in range(k - k % w, D, w):
+            left = min(w, D - j)
+            line = _zeros(a, (0,), (0,))
+            for r in range(R):
+                line = _add_multiples(line, (0,), a, r * D + k, 1, a, r * D + j, left)
+            _add_vectors(line, (0,), flat, k * D + j, D, left)

@@ -69,12 +69,13 @@ def gather(work: Callable[[int], Any], parts: int) -> list[Any]:
     return results
 
 
-def chunk_rows(n: int) -> int:
-    """Return how many rows make a chunk: all about equal, and about as many for each thread.
+def chunk_rows(n: int, most: int | None = None) -> int:
+    """Return how many rows make one of at most so many chunks, about as many for each thread.
 
-    It depends on the rows alone, so any number of threads adds up the same sums.
+    They are about equal, and do not depend on the threads: any number adds up the same sums.
     """
     chunks = max(1, -(-n // _CHUNK), min(8, n // _LEAST))
+    chunks = chunks if most is None else min(chunks, most)
     if chunks > 8:
         chunks = -(-chunks // 8) * 8
     return -(-n // (chunks * _LANES)) * _LANES

@@ -1,0 +1,58 @@
+"""Sums of weighted outer products, Σ w a aᵀ: a Numba kernel for covariances and Hessians.
+
+Half of such a matrix says all of it, and a row of weight 0 adds nothing. A matrix library knows
+neither.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+import numpy as np
+
+from luce.kernels.cpu.compile import kernel
+from luce.kernels.cpu.products import add_outer, aligned
+from luce.kernels.cpu.threads import gather
+
+__all__ = ["dense_grams"]
+
+_ROWS = 64  # that go through the registers before their sums are written
+_BLOCK = (0, 0, 0, 0, 0)  # rows of the result in registers
+_BANDS = 8  # of a result, for threads to share where there are fewer results
+
+
+@kernel
+def _add_band(block, A, weight, out, first, last):
+    """Add Aᵀ diag(weight) A to rows ``first`` to ``last`` of ``out``, right of the diagonal."""
+    n, d = A.shape
+    rows = aligned((_ROWS, d), A)
+    held = 0
+    for i in range(n):
+        if weight[i] > 0:
+            scale = np.sqrt(weight[i])
+            source, target = A[i, first:], rows[held, first:]
+            for j in range(len(target)):
+                target[j] = scale * source[j]
+            held += 1
+        if held == _ROWS or i == n - 1:
+            add_outer(block, rows[:held], out, first, last)
+            held = 0
+
+
+def dense_grams(A: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
+    """Add Aᵀ diag(w) A for each row w of ``weight`` (k, n) to the upper half of ``out`` (k, d, d).
+
+    A is (n, d), and all are C-contiguous and of one dtype. Below the diagonal some is added too,
+    of no use to anyone.
+    """
+    k, d = out.shape[:2]
+    bands = _BANDS if k < _BANDS else 1
+    # Equal parts of a triangle, each of whole blocks.
+    ends = d - d * np.sqrt(1 - np.arange(bands + 1) / bands)
+    ends = np.minimum(np.ceil(ends / len(_BLOCK)) * len(_BLOCK), d).astype(int)
+
+    def band(part: int) -> None:
+        of, b = divmod(part, bands)
+        _add_band(_BLOCK, A, weight[of], out[of], ends[b], ends[b + 1])
+
+    gather(band, k * bands)
