@@ -164,10 +164,8 @@ class Objective:
             loss, G, g = self._by_blocks(theta, logs, torch.bfloat16 if coarse else self.dtype)
         else:
             loss, G, g = self._fused(rows, theta, logs)
-        out = torch.empty_like(theta)
-        out[:, :-1] = self._gradient_W(G, g, W)
-        out[:, -1] = self._gradient_c(g)
-        return loss / self.total + 0.5 * self.penalty * float(W.square().sum()), out
+        value = loss / self.total + 0.5 * self.penalty * float(W.square().sum())
+        return value, self._mean_gradient(G, g, theta)
 
     def along(
         self, theta: Tensor, d: Tensor, n: int | None = None
@@ -227,10 +225,7 @@ class Objective:
                 self.rows.accumulate(i, j, U, G)
                 g += U.sum(0).double()
             self.rows.release()
-            out = torch.empty_like(V)
-            out[:, :-1] = self._gradient_W(G, g, V[:, :-1])
-            out[:, -1] = self._gradient_c(g)
-            return out
+            return self._mean_gradient(G, g, V)
 
         return product
 
@@ -344,18 +339,23 @@ class Objective:
         """Return the probabilities of logits (n, K)."""
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
 
-    def _gradient_W(self, G: Tensor, g: Tensor, W: Tensor) -> Tensor:  # noqa: N802
-        out = torch.addr(G, g, self.mean, alpha=-1).div_(self.total)
-        if self.link == "softmax":
-            out -= out.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
-        out[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
-        return out.add_(W, alpha=self.penalty)
+    def _mean_gradient(self, G: Tensor, g: Tensor, theta: Tensor) -> Tensor:
+        """Return the gradient at Θ for centred features from sums over rows, which G no longer is.
 
-    def _gradient_c(self, g: Tensor) -> Tensor:
-        if not self.fit_intercept:
-            return torch.zeros_like(g)
-        g = g / self.total
-        return g - g.mean() if self.link == "softmax" else g
+        In the order of G, which may be stored by column.
+        """
+        each = 1 / self.total
+        G.addr_(g, self.mean, beta=each, alpha=-each)
+        if self.link == "softmax":
+            G -= G.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
+        G[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
+        out = torch.zeros_like(theta)
+        out[:, :-1] = G
+        out[:, :-1].add_(theta[:, :-1], alpha=self.penalty)
+        if self.fit_intercept:
+            g = g * each
+            out[:, -1] = g - g.mean() if self.link == "softmax" else g
+        return out
 
     def _empty_gradient(self) -> tuple[Tensor, Tensor]:
         K, D = self.n_rows, self.n_features
