@@ -3,9 +3,8 @@
 A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice;
 with many, some have half of the speed of these products. ``dense_pass`` computes the logits of 64
 rows, their softmax (or sigmoids) side by side in vector lanes, the loss and the gradient while
-those rows are in cache, so each row of X is read once; where rows are short, they are turned on
-their side, so that the logits' products run along 64 rows. Threads take chunks of rows, and the
-chunks' sums are added in order: any number of threads gives the same bits.
+those rows are in cache, so each row of X is read once. Threads take chunks of rows, and the chunks'
+sums are added in order: any number of threads gives the same bits.
 """
 
 
@@ -28,7 +27,6 @@ __all__ = ["dense_pass", "dense_probabilities"]
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
 _LANES = 64  # rows that go through the softmax side by side
 _PART_BYTES = 64 << 20  # that the chunks' gradients take, unless there are only eight of them
-_SHORT = 96  # features up to which rows are turned on their side
 
 
 @part
@@ -98,6 +96,14 @@ def _add_logits(z, bias, w, total):
         total[k] += part
 
 
+@sums
+def _dot(a, b):
+    total = 0.0
+    for r in range(len(a)):
+        total += a[r] * b[r]
+    return total
+
+
 @part
 def _softmax_residuals(z, bias, K, y, w, logs, work, spare):
     """Turn logits z (K', rows) into w (p - onehot(y)); return the sum of w times the loss.
@@ -125,20 +131,17 @@ def _softmax_residuals(z, bias, K, y, w, logs, work, spare):
     for r in range(n):
         ratio[r] = other[r] if rest[r] == 0 else (np.float64(other[r]) - 1.0) + chosen[r]
     _log1p(ratio, loss, scratch)
-    value = 0.0
-    total = 0.0
-    for r in range(n):
-        value += w[r] * (loss[r] - rest[r])
-        total += w[r] * (loss[r] + top[r])
-        top[r] = z.dtype.type(w[r]) / (other[r] + chosen[r])
     if len(logs):
-        logs[0] -= total
+        logs[0] -= _dot(w, loss) + _dot(w, top)  # log Σ exp of the logits
+    for r in range(n):
+        loss[r] -= rest[r]
+        top[r] = z.dtype.type(w[r]) / (other[r] + chosen[r])
     for k in range(K):
         for r in range(n):
             z[k, r] *= top[r]
     for r in range(n):
         z[y[r], r] = -other[r] * top[r]
-    return value
+    return _dot(w, loss)
 
 
 @part
@@ -218,9 +221,7 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
     there instead.
     """
     n, D = X.shape
-    short = D <= _SHORT
     rows = aligned((_LANES, D), W)
-    turned = aligned((D if short else 0, _LANES), W)
     z = aligned((W.shape[0], _LANES), W)
     part = aligned(W.shape, W)
     spare = aligned((3, _LANES), W)
@@ -233,12 +234,7 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
         w[:m], t[:m] = weight[i : i + m], y[i : i + m]
         w[m:], t[m:] = 0, 0  # what is left of the last block has no weight
         x = _held(X, i, m, rows)
-        if short:
-            transpose(x.reshape(x.size), 0, D, _LANES, D, turned.reshape(turned.size), 0, _LANES)
-            z[:] = 0
-            multiply(block, W, D, turned, z, None)
-        else:
-            multiply_rows(block, W, x, z, x.size)  # meanwhile the next rows come in
+        multiply_rows(block, W, x, z, x.size)  # meanwhile the next rows come in
         if softmax:
             loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:

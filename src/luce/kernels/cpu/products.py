@@ -19,7 +19,7 @@ from numba import types
 from luce.kernels.cpu.compile import intrinsic, part
 from luce.kernels.cpu.lanes import (
     CONTRACT,
-    add_lanes,
+    add_lanes_of,
     lanes_of,
     masked_load,
     masked_store,
@@ -147,9 +147,10 @@ def _store_sums(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: A
         sums, _, target, i, i_step = arguments
         data = context.make_array(out)(context, builder, target).data
         for k in range(count):
-            for r in range(others):
-                total = add_lanes(builder, builder.extract_value(sums, k * others + r))
-                builder.store(total, builder.gep(data, [builder.add(i, i.type(r))]))
+            row = [builder.extract_value(sums, k * others + r) for r in range(others)]
+            totals = add_lanes_of(builder, row)
+            place = builder.bitcast(builder.gep(data, [i]), totals.type.as_pointer())
+            builder.store(totals, place, align=out.dtype.bitwidth // 8)
             i = builder.add(i, i_step)
         return context.get_dummy_value()
 
