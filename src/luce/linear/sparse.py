@@ -7,21 +7,28 @@ from __future__ import annotations
 import numpy as np
 
 from luce.kernels.cpu.compile import kernel
+from luce.kernels.cpu.lanes import fill, load_lanes, read_ahead, store_lanes, width
 from luce.kernels.cpu.threads import gather
 
 __all__ = ["sparse_accumulate", "sparse_gather", "sparse_project"]
 
+_AHEAD = 16  # stored values: what they meet of the other matrix lies anywhere in memory
+
 
 @kernel
 def _sparse_rows(indptr, indices, data, first, Wt, Z):
+    w, K = width(Z), Z.shape[1]
+    zero, last = Z.dtype.type(0), len(indices) - 1
+    W, out = Wt.reshape(Wt.size), Z.reshape(Z.size)
     for i in range(Z.shape[0]):
-        row = Z[i]
-        row[:] = 0
-        for at in range(indptr[first + i], indptr[first + i + 1]):
-            x = Z.dtype.type(data[at])
-            column = Wt[indices[at]]
-            for k in range(row.shape[0]):
-                row[k] += x * column[k]
+        for k in range(0, K, w):
+            n = min(w, K - k)
+            total = fill(Z, zero)
+            for at in range(indptr[first + i], indptr[first + i + 1]):
+                read_ahead(W, indices[min(at + _AHEAD, last)] * K + k)
+                x = Z.dtype.type(data[at])
+                total = total + x * load_lanes(W, indices[at] * K + k, n, zero)
+            store_lanes(out, i * K + k, total, n)
 
 
 @kernel
