@@ -16,6 +16,15 @@ def test_chunks_are_whole_blocks_and_not_too_large(n):
     assert 64 <= size <= 4096
 
 
+@given(n=st.integers(1, 10**7), most=st.integers(8, 100))
+def test_chunks_are_no_more_than_asked_for(n, most):
+    """And still whole blocks, eight of them or a multiple of it."""
+    size = chunk_rows(n, most)
+    assert size % 64 == 0
+    assert -(-n // size) <= most
+    assert size >= chunk_rows(n)
+
+
 @pytest.mark.parametrize("n", [8_192, 20_000, 50_000, 60_000, 1_000_000])
 def test_two_threads_have_the_same_work(n):
     """Half of the chunks have half of the rows, but for less than a chunk in eight."""

@@ -203,7 +203,7 @@ def test_every_source_gives_the_same(source, fused, monkeypatch):
     torch.testing.assert_close(gradient, free.grad, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("K", [1, 2, 3, 4, 5, 8, 13, 16])
+@pytest.mark.parametrize("K", [1, 2, 3, 4, 5, 8, 13, 16, 301])
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
@@ -227,6 +227,40 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
         bits = o.value_gradient(theta)
         assert bits[0] == again
         assert torch.equal(bits[1], fused)
+
+
+def test_more_coefficients_than_a_cache_holds_are_multiplied_by_the_library(monkeypatch):
+    """Their gradient would be read from memory again for every 64 rows."""
+    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
+    X, y, _ = draw(0, 200, 10, 4)
+    assert make(X, y, 4)._fused_rows() is not None
+    monkeypatch.setattr(module, "_FUSED", 39)
+    assert make(X, y, 4)._fused_rows() is None
+
+
+@pytest.mark.parametrize("rough", [False, True])
+def test_curvature_over_classes_is_right_in_every_direction(rough, monkeypatch):
+    """S is mean(diag p - p pᵀ) to its digits: in bfloat16 to 1 %, however rare a class is.
+
+    And S times ones is 0, or Newton's steps on the intercepts would move all of them.
+    """
+    monkeypatch.setattr(module, "HAS_BFLOAT16", rough)
+    K = 150
+    X, y, rng = draw(5, 3000, 8, K)
+    o = make(X, y, K, dtype=torch.float32)
+    theta = torch.from_numpy(rng.normal(size=(K, 9)))
+    theta[:, -1] -= torch.linspace(0, 12, K)  # the rarest has e⁻¹² of the commonest
+    Z = torch.from_numpy(X) @ theta[:, :-1].T + o.bias(theta)
+    P = Z.softmax(1)
+    wanted = torch.diag(P.mean(0)) - P.T @ P / len(P)
+    S = o.curvature(theta, n=len(P))
+    assert float((S @ torch.ones(K).double()).abs().max()) < 1e-15
+    values, vectors = torch.linalg.eigh(wanted)
+    assert float(values[1]) > 1e-12
+    Q = vectors[:, 1:] / values[1:].sqrt()
+    ratio = torch.linalg.eigvalsh(Q.T @ S @ Q)
+    near = 1e-2 if rough else 1e-4
+    assert 1 - near < float(ratio[0]) <= float(ratio[-1]) < 1 + near
 
 
 @pytest.mark.parametrize("source", ["float32", "float64", "uint8", "memory map"])

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
-from luce.linear import precondition
+from luce.linear import precondition, rows
 from luce.linear.objective import KEEP_BYTES, Objective
 from luce.linear.rows import as_rows
 
@@ -123,6 +123,20 @@ def test_blocks_of_sigmoids_are_the_hessian(K, C):
     HV = (X.T @ (o.weight[:, None] * p * (1 - p) * (X @ V.T)) / o.total).T
     HV[:, :-1] += o.penalty * V[:, :-1]
     torch.testing.assert_close(P(HV), V, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("N", "D"), [(200, 6), (9000, 70), (30, 90)])
+def test_blocks_do_not_depend_on_who_adds_them_up(N, D, monkeypatch):
+    """A kernel's upper halves give the steps that whole matrices of the library give."""
+    theta = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D + 1))) / D
+    steps = []
+    for enough in (math.inf, 0):
+        monkeypatch.setattr(rows, "_COMPILED_VALUES", enough)
+        o = drawn(N, D)
+        P = precondition.Blocks(o, theta)
+        P.refresh(theta)
+        steps.append(P(o.value_gradient(theta)[1]))
+    torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-4 * float(steps[0].abs().max()))
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from luce.linear import objective, solve
 from luce.linear.objective import Objective
-from luce.linear.precondition import choose
+from luce.linear.precondition import Exact, choose
 from luce.linear.rows import as_rows
 from luce.linear.solve import _length, minimize
 from luce.linear.steps import LBFGS, NewtonCG
@@ -281,6 +281,34 @@ def test_fits_that_bfloat16_does_not_serve_have_none_of_it(options, warm, monkey
     minimize(o, start, tol=1e-2, **options)
     assert seen
     assert not any(seen)
+
+
+def test_the_end_of_bfloat16_costs_no_pass(monkeypatch):
+    """Its last gradient serves for one more step; no point is measured in both precisions."""
+    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    o = many_classes(1.0)
+    points = {True: [], False: []}
+    measure = o.value_gradient
+    monkeypatch.setattr(
+        o, "value_gradient", lambda at, *a: points[o.coarse].append(at) or measure(at, *a)
+    )
+    minimize(o, o.start())
+    assert points[True]
+    assert points[False]
+    assert not any(torch.equal(a, b) for a in points[True] for b in points[False])
+
+
+def test_no_refresh_is_made_that_nothing_uses(monkeypatch):
+    """A fit that ends where the next refresh would be due does without it."""
+    due = solve.choose(clusters(5_000, D=8, K=4), torch.zeros(4, 9).double()).refresh_at
+    made = []
+    refresh = Exact.refresh
+    monkeypatch.setattr(Exact, "refresh", lambda *a: made.append(a[2:]) or refresh(*a))
+    for max_iter in due[:2]:
+        made.clear()
+        o = clusters(5_000, D=8, K=4)
+        assert minimize(o, o.start(), tol=1e-14, max_iter=max_iter).n_iter == max_iter
+        assert made == [(), *((n,) for n in due if n < max_iter)]
 
 
 def test_each_iteration_is_reported_once(monkeypatch):

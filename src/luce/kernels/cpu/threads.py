@@ -70,14 +70,16 @@ def gather(work: Callable[[int], Any], parts: int) -> list[Any]:
 
 
 def chunk_rows(n: int, most: int | None = None) -> int:
-    """Return how many rows make one of at most so many chunks, about as many for each thread.
+    """Return how many rows make a chunk: all about equal, and about as many for each thread.
 
-    They are about equal, and do not depend on the threads: any number adds up the same sums.
+    It depends on the rows alone, so any number of threads adds up the same sums. ``most`` chunks
+    can be asked for, 8 or more.
     """
     chunks = max(1, -(-n // _CHUNK), min(8, n // _LEAST))
-    chunks = chunks if most is None else min(chunks, most)
     if chunks > 8:
         chunks = -(-chunks // 8) * 8
+    if most is not None and chunks > most:
+        chunks = most // 8 * 8
     return -(-n // (chunks * _LANES)) * _LANES
 
 
