@@ -76,16 +76,20 @@ def test_a_preconditioner_that_knows_nothing_of_the_latest_pair_is_no_error():
 
 
 def test_the_flattest_point_has_no_gradient_that_the_steps_span():
-    """On a quadratic it is the minimum along them; a system that rounding spoilt moves nothing."""
+    """On a quadratic it is the minimum along them, half of the square of the gradient left."""
     step, gradient = filled(torch.clone), torch.ones(2, 3).double()
-    theta, left = step.flattest(torch.zeros(2, 3).double(), gradient)
+    theta, left = step.flattest(torch.zeros(2, 3).double(), gradient, 0.6)
     wanted = -torch.tensor([0.5, 0.5, 0.5, 0, 0, 0]).double()
     torch.testing.assert_close(theta.flatten(), wanted, rtol=1e-5, atol=0)
     assert left == pytest.approx(0.5, rel=1e-5)
+
+
+def test_there_is_no_flattest_point_that_is_not_flat_enough_or_sound():
+    """Where it leaves more than asked for, and where rounding spoilt the system."""
+    step, gradient = filled(torch.clone), torch.ones(2, 3).double()
+    assert step.flattest(torch.zeros(2, 3).double(), gradient, 0.4) is None
     step.YY[0, 1] = step.YY[1, 0] = 9  # no longer positive
-    theta, left = step.flattest(torch.zeros(2, 3).double(), gradient)
-    assert left == 1
-    assert not theta.any()
+    assert step.flattest(torch.zeros(2, 3).double(), gradient, 0.6) is None
 
 
 def test_few_rows_are_not_sampled():

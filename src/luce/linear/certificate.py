@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = ["Certificate", "certify", "scaled_gradient"]
+__all__ = ["Certificate", "balance", "certify", "scaled_gradient"]
 
 _CURVATURE_ROWS: Final = 1 << 16  # of these Newton's steps on the intercepts are nearly exact
 
@@ -48,20 +48,39 @@ class Certificate:
 
 
 def certify(
-    objective: Objective, theta: Tensor, tol: float, gradient: Tensor | None = None
+    objective: Objective, theta: Tensor, tol: float, inverse: Tensor | None = None
 ) -> Certificate:
     """Return a bound on F(Θ) - F*, after solving for the intercepts as far as ``tol`` needs it.
 
-    With ``gradient``, ∇F(Θ) as the fit knows it, the first step of that costs no pass of its own.
+    With ``inverse`` where ``balance`` knows it.
     """
     working, objective.dtype = objective.dtype, torch.float64
     try:
         if objective.penalty == 0:
             value, gradient = objective.value_gradient(theta)
             return Certificate(theta, value, gradient, float("inf"))
-        return _certify(objective, theta, tol, working, gradient)
+        return _certify(objective, theta, tol, inverse, working)
     finally:
         objective.dtype = working
+
+
+def balance(
+    objective: Objective, theta: Tensor, gradient: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return Θ after one Newton step on its intercepts, and the inverse curvature for more of them.
+
+    For certificates near the optimum: mostly it saves a pass in float64. Without ``gradient``,
+    ∇F(Θ), all rows are gone through, and are multiplied once.
+    """
+    if not objective.fit_intercept or objective.penalty == 0:
+        return theta, None
+    mass = torch.zeros_like(objective.frequency)
+    n = len(objective.weight) if gradient is None else _CURVATURE_ROWS
+    inverse = _inverse(objective.curvature(theta, n, mass=mass))
+    theta = theta.clone()
+    off = mass - objective.frequency if gradient is None else gradient[:, -1]
+    theta[:, -1] -= inverse @ off
+    return theta, inverse
 
 
 def scaled_gradient(objective: Objective, gradient: Tensor) -> float:
@@ -75,16 +94,11 @@ def _certify(
     objective: Objective,
     theta: Tensor,
     tol: float,
+    inverse: Tensor | None = None,
     working: torch.dtype = torch.float64,
-    known: Tensor | None = None,
 ) -> Certificate:
     spread = 1.01 * float(objective.variance.sum()) ** 0.5  # it was summed in float32
     best: Certificate | None = None
-    inverse: Tensor | None = None
-    if known is not None and objective.fit_intercept:
-        inverse = _inverse_curvature(objective, theta, working)
-        theta = theta.clone()
-        theta[:, -1] -= inverse @ known[:, -1]
     worse = 0
     while True:
         logs = theta.new_zeros(2, len(theta))
@@ -103,13 +117,12 @@ def _certify(
         if best.gap <= tol * best.value or slopes > tol * value or worse == 2:
             return best
         if inverse is None:
-            inverse = _inverse_curvature(objective, theta, working)
+            inverse = _inverse(objective.curvature(theta, _CURVATURE_ROWS, working))
         theta = theta.clone()
         theta[:, -1] -= inverse @ gradient[:, -1]
 
 
-def _inverse_curvature(objective: Objective, theta: Tensor, working: torch.dtype) -> Tensor:
-    S = objective.curvature(theta, _CURVATURE_ROWS, working)
+def _inverse(S: Tensor) -> Tensor:
     inverse: Tensor = torch.linalg.pinv(S if S.ndim == 2 else torch.diag(S), hermitian=True)
     return inverse
 

@@ -285,32 +285,39 @@ class Objective:
         return torch.from_numpy(index).to(self.device)
 
     def curvature(
-        self, theta: Tensor, n: int = SAMPLE_ROWS, dtype: torch.dtype | None = None
+        self,
+        theta: Tensor,
+        n: int = SAMPLE_ROWS,
+        dtype: torch.dtype | None = None,
+        mass: Tensor | None = None,
     ) -> Tensor:
         """Return S = mean(diag p - p pᵀ), shape (K, K), or its diagonal (K,) for sigmoids.
 
-        Over a sample of about n rows: it serves a preconditioner.
+        Over a sample of about n rows: it serves a preconditioner. To ``mass`` (K,), if given, is
+        added the mean of their p.
         """
         matrix = self.link == "softmax"
         if not bool(theta[:, :-1].any()):
             p = self.probabilities(theta[None, :, -1])[0]  # of every row
+            if mass is not None:
+                mass += p
             return torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p)
         index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
         K = self.n_rows
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
-        total = 0.0
+        total = self.total if index is None else float(self.weight[self.at(index)].sum())
         for at, P in self.probability_blocks(theta, dtype or self.dtype, index):
-            weight = self.weight[at]
-            w = weight[:, None].to(P.dtype)
-            total += float(weight.sum())
+            weighed = P * self.weight[at, None].to(P.dtype)
+            if mass is not None:
+                mass += weighed.sum(0).double() / total
             if matrix:
-                # As each row is the negative sum of its other entries, digits lost by these cost
-                # the matrix no more of its curvature in any direction than their share.
-                A, B = (self._roughly(Q) for Q in (P * w, P))
-                S -= (A.T @ B).double()
+                S -= (self._roughly(weighed).T @ self._roughly(P)).double()
             else:
-                S += (P * (1 - P) * w).sum(0).double()
+                S += (weighed * (1 - P)).sum(0).double()
         if matrix:
+            # Each row is the negative sum of its other entries. So their digits are what counts: no
+            # direction loses more of its curvature than the share that they do.
+            S = (S + S.T) / 2
             S.fill_diagonal_(0)
             S -= torch.diag(S.sum(1))
         return S / total

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torch import Tensor
 
-from luce.linear.certificate import certify, scaled_gradient
+from luce.linear.certificate import balance, certify, scaled_gradient
 from luce.linear.precondition import Blocks, Diagonal, Exact, choose
 from luce.linear.sample import two_shares
 from luce.linear.steps import LBFGS, NewtonCG, dot
@@ -44,6 +44,7 @@ _SHARE_VALUES: Final = 1 << 23  # that it has at most
 _MANY: Final = 32_768  # rows from which that pays
 _FIRST: Final = 10  # iterations at most on that share
 _LITTLE: Final = 1e-3  # of the objective: what one of them must gain with rows that it did not see
+_PROMISE: Final = 0.3  # of what is to be proven: kept within a factor of two, mostly
 _FAR: Final = 1e6  # times what is to be proven: no point near by will do
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
@@ -136,24 +137,18 @@ def minimize(
     at = ahead or (theta, *objective.value_gradient(theta))
     step = _step(objective, precondition, newton=newton, trusted=warm or ahead is not None)
     history: list[dict[str, float]] = []
-    proof: Certificate | None = None
     # What to reach, how often, and the entry of the history with which this precision began.
     goal, n_iter, since = tol, 0, 0
     while True:
-        at = _flatter(objective, step, at, goal)
         measure = _measure(objective, at[1], at[2])
-        seconds = time.perf_counter() - started
-        history.append({"objective": at[1] * objective.total, "gap": measure, "seconds": seconds})
+        history.append({"objective": at[1] * objective.total, "gap": measure})
+        proof, at, goal = _attempt(objective, step, at, measure, goal, tol)
+        if proof is not None:
+            history[-1] |= _reached(objective, proof)
+        history[-1]["seconds"] = time.perf_counter() - started
         if report is not None:
             report(history[-1])
-        if measure <= goal:
-            proof = certify(objective, at[0], tol, at[2])
-            if _proven(objective, proof) <= tol:
-                break
-            # The estimate was too kind: in float32, or with intercepts not yet balanced.
-            at, proof = (proof.theta, *objective.value_gradient(proof.theta)), None
-            goal = min(goal, measure) * 0.3
-        if n_iter == max_iter:
+        if proof is not None or n_iter == max_iter:
             break
         if not newton and n_iter in precondition.refresh_at:
             precondition.refresh(at[0], n_iter)
@@ -170,10 +165,11 @@ def minimize(
         _remember(step, at, found)
         at = found
     objective.coarse = False
-    proof = proof or certify(objective, at[0], tol)
+    if proof is None:
+        proof = certify(objective, at[0], tol)
+        history[-1] |= _reached(objective, proof)
     measure = _proven(objective, proof)
     reason = "converged" if measure <= tol else "max_iter" if n_iter == max_iter else "stalled"
-    history[-1] |= {"objective": proof.value * objective.total, "gap": measure}
     return Solution(
         proof.theta, proof, measure, reason == "converged", n_iter, method, reason, history
     )
@@ -314,6 +310,11 @@ def _proven(objective: Objective, proof: Certificate) -> float:
     return proof.gap / max(proof.value, 1e-300)
 
 
+def _reached(objective: Objective, proof: Certificate) -> dict[str, float]:
+    """Return what the history says of a certificate."""
+    return {"objective": proof.value * objective.total, "gap": _proven(objective, proof)}
+
+
 def _measure(objective: Objective, value: float, gradient: Tensor) -> float:
     """Estimate the same during the fit, at no cost."""
     if objective.penalty == 0:
@@ -332,19 +333,37 @@ def _intercept_weight(objective: Objective) -> float:
     return float(objective.variance.sum())
 
 
-def _flatter(objective: Objective, step: Step, at: Point, goal: float) -> Point:
-    """Return a point near by that proves ``goal`` if the steps so far span one, else the same."""
-    measure = _measure(objective, at[1], at[2])
-    if not isinstance(step, LBFGS) or objective.penalty == 0:
-        return at
-    if not goal < measure < _FAR * goal:
-        return at
-    theta, left = step.flattest(at[0], at[2])
-    if measure * left > 0.3 * min(goal, step.hope):
-        return at
-    step.hope = measure * left  # a pass over the rows decides; if in vain, promise more next time
-    trial = (theta, *objective.value_gradient(theta))
-    return trial if _measure(objective, trial[1], trial[2]) <= 0.5 * goal else at
+def _attempt(
+    objective: Objective, step: Step, at: Point, measure: float, goal: float, tol: float
+) -> tuple[Certificate | None, Point, float]:
+    """Return a certificate where ``tol`` can be proven; else where and to what goal to go on."""
+    near = at[0] if measure <= goal else _flatter(objective, step, at, measure, goal)
+    if near is None:
+        return None, at, goal
+    known = at[2] if near is at[0] else None
+    theta, inverse = balance(objective, near, known)
+    proof = certify(objective, theta, tol, inverse)
+    if _proven(objective, proof) <= tol:
+        return proof, at, goal
+    if known is None:
+        return None, at, goal
+    # The estimate was too kind: in float32, or with intercepts not yet balanced.
+    theta = proof.theta
+    return None, (theta, *objective.value_gradient(theta)), min(goal, measure) * 0.3
+
+
+def _flatter(
+    objective: Objective, step: Step, at: Point, measure: float, goal: float
+) -> Tensor | None:
+    """Return a point near by that should prove ``goal``, if the steps so far span one."""
+    if not isinstance(step, LBFGS) or objective.penalty == 0 or measure > _FAR * goal:
+        return None
+    found = step.flattest(at[0], at[2], _PROMISE * min(goal, step.hope) / measure)
+    if found is None:
+        return None
+    theta, left = found
+    step.hope = measure * left  # if in vain, it must promise more next time
+    return theta
 
 
 def _search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point | None:

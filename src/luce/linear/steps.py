@@ -75,15 +75,18 @@ class LBFGS:
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return r.add_(_product(S.T, back)).neg_().view_as(gradient)
 
-    def flattest(self, theta: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
+    def flattest(
+        self, theta: Tensor, gradient: Tensor, enough: float
+    ) -> tuple[Tensor, float] | None:
         """Return the point spanned by the kept steps where the gradient should be smallest.
 
-        And its square there, over that at Θ. The certificate is in this norm, whereas the steps
-        reduce F, to which the same gradient matters more along flat directions.
+        And its square there, over that at Θ; or None if it is not below ``enough``. The certificate
+        is in this norm, whereas the steps reduce F, to which the same gradient matters more along
+        flat directions.
         """
         n = len(self.order)
         if n == 0:
-            return theta, 1.0
+            return None
         weighed = self._weighed(gradient)
         # Each y at length 1: they shrink as the fit goes on, and the last ones say most.
         unit = 1 / self.YY[:n, :n].diagonal().sqrt()
@@ -92,11 +95,12 @@ class LBFGS:
         # A ridge for rounding; and a point far away promises more than it keeps.
         factor, failed = torch.linalg.cholesky_ex(system + _RIDGE * torch.eye(n).to(system))
         if bool(failed):
-            return theta, 1.0
+            return None
         at = torch.cholesky_solve(right[:, None], factor)[:, 0]
-        left = 1 - float(at @ (2 * right - system @ at)) / float(weighed @ gradient.flatten())
-        step = _product(self.S[:n].T, at * unit)
-        return theta - step.view_as(theta), max(left, 0.0)
+        left = 1 - float(at @ (2 * right - system @ at)) / dot(weighed, gradient)
+        if not left < enough:
+            return None
+        return theta - _product(self.S[:n].T, at * unit).view_as(theta), max(left, 0.0)
 
     def _weighed(self, gradient: Tensor) -> Tensor:
         weighed = gradient.clone()
