@@ -44,7 +44,7 @@ _SHARE_VALUES: Final = 1 << 23  # that it has at most
 _MANY: Final = 32_768  # rows from which that pays
 _FIRST: Final = 10  # iterations at most on that share
 _LITTLE: Final = 1e-3  # of the objective: what one of them must gain with rows that it did not see
-_PROMISE: Final = 0.3  # of what is to be proven: kept within a factor of two, mostly
+_PROMISE: Final = 0.6  # of what is to be proven: mostly kept within a factor of 1.5
 _FAR: Final = 1e6  # times what is to be proven: no point near by will do
 _ENOUGH: Final = 0.9  # slope condition of the line search
 
@@ -358,11 +358,12 @@ def _flatter(
     """Return a point near by that should prove ``goal``, if the steps so far span one."""
     if not isinstance(step, LBFGS) or objective.penalty == 0 or measure > _FAR * goal:
         return None
-    found = step.flattest(at[0], at[2], _PROMISE * min(goal, step.hope) / measure)
+    enough = min(_PROMISE * goal, 0.3 * step.hope)
+    found = step.flattest(at[0], at[2], enough / measure)
     if found is None:
         return None
     theta, left = found
-    step.hope = measure * left  # if in vain, it must promise more next time
+    step.hope = measure * left  # if in vain, the next must promise a third of it
     return theta
 
 
