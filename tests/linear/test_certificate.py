@@ -175,3 +175,19 @@ def test_coefficients_of_constant_columns_count(problem):
     off = certify(o, theta, 1e-6)
     assert off.value - best.certificate.value > 1e-6
     assert off.gap >= off.value - best.certificate.value
+
+
+def test_value_and_gradient_are_known_for_another_penalty(problem):
+    """Only λ/2 ‖W‖² and λ W change with C, so the next fit of a path starts without a pass."""
+    X, y = problem()
+    o = Objective(
+        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_rows=4,
+        link="softmax", C=0.1, fit_intercept=True, dtype=torch.float64,
+    )  # fmt: skip
+    before, proof = o.penalty, minimize(o, o.start(), tol=1e-3).certificate
+    o.set_C(10.0)
+    known = proof.with_penalty(before, o.penalty)
+    value, gradient = o.value_gradient(proof.theta)
+    assert known.value == pytest.approx(value, rel=1e-14)
+    torch.testing.assert_close(known.gradient, gradient, rtol=1e-12, atol=1e-15)
+    assert known.gap == np.inf

@@ -46,6 +46,14 @@ class Certificate:
     gradient: Tensor
     gap: float
 
+    def with_penalty(self, before: float, after: float) -> Certificate:
+        """Return what is known of the same Θ with another λ: all but the gap."""
+        W, more = self.theta[:, :-1], after - before
+        gradient = self.gradient.clone()
+        gradient[:, :-1].add_(W, alpha=more)
+        value = self.value + more / 2 * float(W.square().sum())
+        return Certificate(self.theta, value, gradient, float("inf"))
+
 
 def certify(
     objective: Objective, theta: Tensor, tol: float, inverse: Tensor | None = None

@@ -161,7 +161,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 if self.fit_intercept:
                     b = torch.from_numpy(mean[:, -1]).to(theta)
                     theta[:, -1] = b + theta[:, :-1] @ objective.mean
-                solution = self._minimize(objective, theta, progress)
+                method = self._affordable(objective)
+                solution = self._minimize(objective, theta, progress, method=method)
                 self._keep(objective, solution)
                 self._warn(objective, solution)
             else:
@@ -204,12 +205,17 @@ class SoftmaxRegressionCV(SoftmaxModel):
         theta = objective.start()
         preconditioner = choose(objective, theta)
         basis = preconditioner.basis if isinstance(preconditioner, Blocks | Kronecker) else None
-        dtype = objective.dtype
+        dtype, known, method = objective.dtype, None, self._affordable(objective)
         for C in self.Cs_:
+            before = objective.penalty
             objective.set_C(C)
             objective.dtype = dtype  # one of them may have gone on in float64
-            solution = self._minimize(objective, theta, progress, basis=basis)
-            theta = solution.theta
+            if known is not None:
+                known = known.with_penalty(before, objective.penalty)
+            solution = self._minimize(
+                objective, theta, progress, method=method, basis=basis, known=known
+            )
+            theta, known = solution.theta, solution.certificate
             yield solution
 
     def _minimize(
@@ -218,7 +224,6 @@ class SoftmaxRegressionCV(SoftmaxModel):
         return minimize(
             objective,
             theta,
-            method=self._affordable(objective),
             tol=self.tol,
             max_iter=self.max_iter,
             may_widen=self.precision == "auto",
@@ -228,17 +233,17 @@ class SoftmaxRegressionCV(SoftmaxModel):
 
     def _score(self, X: Any, y: np.ndarray, weight: torch.Tensor, test: np.ndarray) -> float:
         """Score the current coefficients on held-out rows."""
-        view = SoftmaxRegression(link=self.link)  # type: ignore[arg-type]
-        for name in ("classes_", "coef_", "intercept_", "n_features_in_"):
-            setattr(view, name, getattr(self, name))
         held = X[torch.from_numpy(test).to(X.device)] if isinstance(X, torch.Tensor) else X[test]
         if self.scoring == "neg_log_loss":
-            log_p = torch.as_tensor(view.predict_log_proba(held)).cpu().numpy()
+            log_p = self._log_proba(self._logits(held)).cpu().numpy()
             at = np.searchsorted(self.classes_, y[test])
             w = weight.cpu().numpy()[test]
             return float(
                 np.average(log_p[np.arange(len(test)), at], weights=w if w.any() else None)
             )
+        view = SoftmaxRegression(link=self.link)  # type: ignore[arg-type]
+        for name in ("classes_", "coef_", "intercept_", "n_features_in_"):
+            setattr(view, name, getattr(self, name))
         scorer = get_scorer(self.scoring) if isinstance(self.scoring, str) else self.scoring
         return float(scorer(view, held, y[test]))
 

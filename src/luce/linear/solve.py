@@ -93,6 +93,7 @@ def minimize(
     max_iter: int = 200,
     may_widen: bool = True,
     basis: Basis | None = None,
+    known: Certificate | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Solution:
@@ -114,6 +115,8 @@ def minimize(
         and go on in float64 where float32 cannot make progress any more.
     basis : Basis, optional
         The eigenbasis of the features, if it is known (it does not depend on C).
+    known : Certificate, optional
+        F and ∇F at Θ, from a fit with another C, if they are known.
     report : callable, optional
         Called with each entry of the history.
     announce : callable, optional
@@ -133,9 +136,9 @@ def minimize(
     objective.coarse = may_widen and not newton and not warm and objective.may_be_coarse()
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    ahead = None if warm or newton else _ahead(objective, theta, precondition, max_iter)
-    at = ahead or (theta, *objective.value_gradient(theta))
-    step = _step(objective, precondition, newton=newton, trusted=warm or ahead is not None)
+    at = _begin(objective, theta, precondition, known, max_iter, ahead=not (warm or newton))
+    trusted = warm or at[0] is not theta  # full steps are about right there
+    step = _step(objective, precondition, newton=newton, trusted=trusted)
     history: list[dict[str, float]] = []
     # What to reach, how often, and the entry of the history with which this precision began.
     goal, n_iter, since = tol, 0, 0
@@ -173,6 +176,22 @@ def minimize(
     return Solution(
         proof.theta, proof, measure, reason == "converged", n_iter, method, reason, history
     )
+
+
+def _begin(
+    objective: Objective,
+    theta: Tensor,
+    precondition: Preconditioner,
+    known: Certificate | None,
+    max_iter: int,
+    *,
+    ahead: bool,
+) -> Point:
+    """Return the first point: Θ, or where a share of the rows leads from there."""
+    if known is not None:
+        return known.theta, known.value, known.gradient
+    start = _ahead(objective, theta, precondition, max_iter) if ahead else None
+    return start or (theta, *objective.value_gradient(theta))
 
 
 def _ahead(
