@@ -178,7 +178,8 @@ def compare(name: str) -> dict[str, Any]:
     if name == "mnist-1":
         row["default"] = _default(X, y, C, floor, ours)
     if (intelex := _intelex()) is not None:
-        row["intelex"] = _second(intelex, X, y, C, (found.tol, found.limit), floor, ours)
+        stop, rounds = (found.tol, found.limit), min(3, _rounds(found.took))
+        row["intelex"] = _second(intelex, X, y, C, stop, floor, ours, rounds)
     peaks = (_peak(name, who, found.tol) for who in ("ours", "peer"))
     row["ours_peak_MB"], row["peer_peak_MB"] = peaks
     return row
@@ -252,12 +253,12 @@ def _intelex() -> Any | None:
 
 def _second(
     peer: Any, X: Any, y: np.ndarray, C: float, stop: tuple[float, int], floor: float,
-    ours: Callable[[], None],
+    ours: Callable[[], None], rounds: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Time ours beside another peer, which stops by the same rule as scikit-learn did."""
     model = peer(C=C, tol=stop[0], max_iter=stop[1])
     seconds = alternate(
-        {"ours": ours, "peer": lambda: model.fit(X, y)}, repeats=3, warmup=0, rest=REST
+        {"ours": ours, "peer": lambda: model.fit(X, y)}, repeats=rounds, warmup=0, rest=REST
     )
     return {
         **ratio(seconds["peer"], seconds["ours"]),
@@ -527,6 +528,8 @@ def main(arguments: list[str]) -> None:
     names = arguments or [*CASES, *other]
     if unknown := set(names) - set(CASES) - set(other):
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; one of: {', '.join([*CASES, *other])}")
+    if "OPENBLAS_CORETYPE" in os.environ:
+        print("OPENBLAS_CORETYPE is set: the peers may multiply slower than they could. Unset it.")
     rows = _recorded()
     for name in names:
         with warnings.catch_warnings():

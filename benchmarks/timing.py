@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_info
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -82,6 +84,8 @@ def record(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
             "system": platform.system(),
             "python": platform.python_version(),
             **{p: version(p) for p in ("torch", "numpy", "numba", "scikit-learn")},
+            # For which processor the library multiplies that NumPy and scikit-learn use.
+            "BLAS": sorted({p["architecture"] for p in threadpool_info() if "architecture" in p}),
         },
         **more,
         "rows": rows,

@@ -36,7 +36,8 @@ KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and com
 _FUSED: Final = 1 << 20  # coefficients; beyond, W and its gradient do not stay in the cache
 _AT_ONCE: Final = 1 << 20  # probabilities, but at least so many rows, for several threads
 _ROWS_AT_ONCE: Final = 4096
-_COARSE: Final = (128, 1 << 15)  # classes and coefficients, of which products take most of a pass
+_COARSE_COEFFICIENTS: Final = 1 << 15  # of which products take most of a pass
+_COARSE_CLASSES: Final = 128  # up to which the fused pass in float32 is as fast as bfloat16
 _SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
 
@@ -324,7 +325,7 @@ class Objective:
 
     def _roughly(self, P: Tensor) -> Tensor:
         """Return P in bfloat16 where products of many classes take half the time in it."""
-        rough = P.dtype is torch.float32 and self.n_rows > _COARSE[0] and HAS_BFLOAT16
+        rough = P.dtype is torch.float32 and self.n_rows > _COARSE_CLASSES and HAS_BFLOAT16
         return P.bfloat16() if rough and P.device.type == "cpu" else P
 
     def separates(self, theta: Tensor) -> bool:
@@ -419,8 +420,8 @@ class Objective:
 
         And lose no more than bfloat16's own digits: features far from zero would.
         """
-        classes, coefficients = _COARSE
-        large = self.n_rows > classes and self.n_rows * self.n_features >= coefficients
+        large = self.n_rows * self.n_features >= _COARSE_COEFFICIENTS
+        large &= self.n_rows > _COARSE_CLASSES or self._fused_rows() is None
         dense = isinstance(self.rows, DenseRows) and self.device.type == "cpu"
         if self.dtype is not torch.float32 or not (large and dense and HAS_BFLOAT16):
             return False
