@@ -122,6 +122,8 @@ def test_a_balance_of_the_intercepts_saves_a_pass(problem, known, K):
     gradient = o.value_gradient(theta)[1]
     better, inverse = balance(o, theta, gradient if known else None)
     assert torch.equal(better[:, :-1], theta[:, :-1])
+    S = o.curvature(theta).view(len(theta), -1)
+    torch.testing.assert_close(S @ inverse @ S, S)
     off = o.value_gradient(better)[1][:, -1]
     assert float(off.norm()) < 0.1 * float(gradient[:, -1].norm())
     passes = []

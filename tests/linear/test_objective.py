@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from luce.linear import fused
 from luce.linear import objective as module
 from luce.linear import rows as rows_module
 from luce.linear.objective import Objective
@@ -229,6 +230,22 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
         assert torch.equal(bits[1], fused)
 
 
+def test_fewer_chunks_where_their_gradients_are_large(monkeypatch):
+    """Eight of them add up to what sixteen do."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40_000, 3)), rng.integers(0, 3, 40_000)
+    args = X, rng.normal(size=(3, 3)), np.zeros(3), y, np.ones(40_000), "softmax"
+    many = fused.dense_pass(*args)
+    asked = []
+    gather = fused.gather
+    monkeypatch.setattr(fused, "gather", lambda f, n: asked.append(n) or gather(f, n))
+    monkeypatch.setattr(fused, "_PART_BYTES", 0)
+    few = fused.dense_pass(*args)
+    assert asked == [8]
+    assert few[0] == pytest.approx(many[0], rel=1e-12)
+    np.testing.assert_allclose(few[1], many[1], rtol=1e-9, atol=1e-9)
+
+
 def test_more_coefficients_than_a_cache_holds_are_multiplied_by_the_library(monkeypatch):
     """Their gradient would be read from memory again for every 64 rows."""
     monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
@@ -328,6 +345,21 @@ def test_logits_beyond_the_budget_are_computed_again(monkeypatch):
     monkeypatch.setattr(module, "KEEP_BYTES", 0)
     assert torch.equal(o.hessian_product(theta)(V), kept)
     assert o.along(theta, V)(0.3) == line
+
+
+@pytest.mark.parametrize("K", [7, 9, 17, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sparse_logits_of_any_number_of_classes(K, dtype):
+    """A vector of classes, several, and what is left over, for rows with and without entries."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(70, 30)) * (rng.uniform(size=(70, 30)) < 0.2)
+    X[5] = 0
+    theta = torch.from_numpy(rng.normal(size=(K, 31)))
+    o = make(scipy.sparse.csr_array(X), rng.integers(0, K, 70), K, dtype=dtype)
+    (Z,) = (Z for _, Z in o.logit_blocks(theta, dtype))
+    wanted = torch.from_numpy(X) @ theta[:, :-1].T + o.bias(theta)
+    near = 1e-13 if dtype is torch.float64 else 1e-5
+    torch.testing.assert_close(Z.double(), wanted, rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("source", ["csr", "csr float32", "csr integers"])

@@ -10,7 +10,8 @@ from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKF
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError, DataError
-from luce.linear import precondition
+from luce.linear import path, precondition
+from luce.linear.solve import minimize
 
 
 @pytest.mark.parametrize("shape", [(150, 5, 3), (150, 5, 2), (60, 90, 3)])
@@ -44,6 +45,25 @@ def test_one_eigenproblem_for_each_fold(problem, monkeypatch):
     X, y = problem(N=400, D=90, K=5)
     SoftmaxRegressionCV(Cs=6, cv=3).fit(X, y)
     assert len(count) == 4
+
+
+def test_a_fit_of_the_path_starts_from_what_the_last_one_knew(problem, monkeypatch):
+    """F and its gradient at the last Θ, for the next C, without a pass."""
+    calls = []
+
+    def checked(objective, theta, *, known=None, **more):
+        if known is not None:
+            value, gradient = objective.value_gradient(theta)
+            assert known.theta is theta
+            assert known.value == pytest.approx(value, rel=1e-12)
+            np.testing.assert_allclose(known.gradient, gradient, rtol=1e-9, atol=1e-12)
+        calls.append(known is not None)
+        return minimize(objective, theta, known=known, **more)
+
+    monkeypatch.setattr(path, "minimize", checked)
+    X, y = problem()
+    SoftmaxRegressionCV([0.1, 1.0, 10.0], cv=2).fit(X, y)
+    assert calls == [False, True, True] * 2 + [False]
 
 
 def test_warm_starts_save_iterations(problem):

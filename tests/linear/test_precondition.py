@@ -133,6 +133,7 @@ def test_blocks_do_not_depend_on_who_adds_them_up(N, D, monkeypatch):
     for enough in (math.inf, 0):
         monkeypatch.setattr(rows, "_COMPILED_VALUES", enough)
         o = drawn(N, D)
+        assert o.compiles == (enough == 0)
         P = precondition.Blocks(o, theta)
         P.refresh(theta)
         steps.append(P(o.value_gradient(theta)[1]))

@@ -7,11 +7,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from luce.linear import objective, solve
+from luce.linear import objective, rows, solve
 from luce.linear.objective import Objective
 from luce.linear.precondition import Exact, choose
 from luce.linear.rows import as_rows
-from luce.linear.solve import _length, minimize
+from luce.linear.search import length, search
+from luce.linear.solve import minimize
 from luce.linear.steps import LBFGS, NewtonCG
 
 
@@ -36,7 +37,7 @@ def test_a_step_too_long_or_too_short_ends_near_the_minimum(times):
     phi = o.along(theta, d)
     first = abs(phi(0.0)[1])
     assert abs(phi(1.0)[1]) > 0.25 * first
-    assert abs(phi(_length(o, theta, d))[1]) < 0.15 * first
+    assert abs(phi(length(o, theta, d))[1]) < 0.15 * first
 
 
 def test_a_full_step_that_is_about_right_is_taken():
@@ -48,8 +49,8 @@ def test_a_full_step_that_is_about_right_is_taken():
     theta = minimize(o, o.start(), tol=1e-1).theta
     gradient = o.value_gradient(theta)[1]
     d = NewtonCG(o, choose(o, theta), True).direction(theta, gradient, 1e-2, 1e-6)
-    assert _length(o, theta, d) == 1
-    assert _length(o, theta, d / 4) == pytest.approx(4, rel=0.2)
+    assert length(o, theta, d) == 1
+    assert length(o, theta, d / 4) == pytest.approx(4, rel=0.2)
 
 
 def filled(precondition):
@@ -96,7 +97,7 @@ def test_few_rows_are_not_sampled():
     """With few rows a pass over all costs no more than the sample."""
     o = clusters(1000)
     theta = o.start()
-    assert _length(o, theta, -100 * o.value_gradient(theta)[1]) == 1
+    assert length(o, theta, -100 * o.value_gradient(theta)[1]) == 1
 
 
 def test_a_share_of_the_rows_leads_to_a_better_start(monkeypatch):
@@ -213,9 +214,11 @@ def many_classes(C, K=200, D=200, N=4000):
     return o
 
 
-def test_coarse_gradients_are_right_to_a_hundredth(monkeypatch):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_coarse_gradients_are_right_to_a_hundredth(compiled, monkeypatch):
     """With bfloat16 the gradient differs from float32's by less than that share of its length."""
     monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else np.inf)
     o = many_classes(1.0)
     assert o.may_be_coarse()
     theta = torch.randn(200, 201, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -225,6 +228,42 @@ def test_coarse_gradients_are_right_to_a_hundredth(monkeypatch):
     assert near != value
     assert near == pytest.approx(value, rel=3e-3)
     assert float((rough - gradient).norm()) < 1e-2 * float(gradient.norm())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_sample_in_bfloat16_tells_how_far_to_go(compiled, monkeypatch):
+    """The line over a sample of the rows is float32's to a hundredth."""
+    monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else np.inf)
+    o = many_classes(1.0)
+    rng = torch.Generator().manual_seed(0)
+    theta, d = (torch.randn(200, 201, dtype=torch.float64, generator=rng) for _ in range(2))
+    wanted = [o.along(theta, d, 500)(t) for t in (0.0, 0.5, 1.0)]
+    o.coarse = True
+    rough = [o.along(theta, d, 500)(t) for t in (0.0, 0.5, 1.0)]
+    assert rough != wanted
+    np.testing.assert_allclose(rough, wanted, rtol=1e-2)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_hundred_classes_are_in_bfloat16_where_no_kernel_takes_them(compiled, monkeypatch):
+    """The fused pass in float32 is faster with them, blocks of the matrix library are not."""
+    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else np.inf)
+    assert many_classes(1.0, D=400, K=100).may_be_coarse() == (not compiled)
+    assert many_classes(1.0, D=400, K=200).may_be_coarse()
+
+
+def test_the_step_out_of_bfloat16_is_not_too_long():
+    """The value before it is not known in these digits, but its slope is."""
+    o = clusters(5_000)
+    theta = o.start()
+    value, gradient = o.value_gradient(theta)
+    d = -choose(o, theta)(gradient)
+    for times in (1.0, 1e3, 1e-3):
+        found = search(o, (theta, np.inf, gradient), times * d)
+        assert found[0] is not None
+        assert found[1] < value
+        assert abs(float((found[2] * d).sum())) < 0.95 * abs(float((gradient * d).sum()))
 
 
 @pytest.mark.parametrize("C", [0.1, 100.0])
@@ -302,6 +341,35 @@ def test_the_end_of_bfloat16_costs_no_pass(monkeypatch):
     assert not any(torch.equal(a, b) for a in points[True] for b in points[False])
 
 
+def test_a_flattest_point_that_proves_nothing_is_left_alone(monkeypatch):
+    """The fit goes on from where it was to the same goal, and the next must promise a third."""
+    o = clusters(5_000)
+    theta = o.start()
+    at = (theta, *o.value_gradient(theta))
+    step = solve._step(o, choose(o, theta), newton=False, trusted=True)
+    monkeypatch.setattr(step, "flattest", lambda at, _, enough: (at, enough / 2))
+    measure = solve._measure(o, at[1], at[2])
+    goal = measure / 10
+    assert solve._attempt(o, step, at, measure, goal, 1e-9) == (None, at, goal)
+    assert step.hope == pytest.approx(0.3 * goal)
+    assert solve._attempt(o, step, at, measure, goal, 1e-9) == (None, at, goal)
+    assert step.hope == pytest.approx(0.15 * 0.3 * goal)
+
+
+def test_far_from_the_goal_no_flattest_point_is_looked_for(monkeypatch):
+    """It could not be flat enough."""
+    o = clusters(5_000)
+    theta = o.start()
+    at = (theta, *o.value_gradient(theta))
+    step = solve._step(o, choose(o, theta), newton=False, trusted=True)
+    asked = []
+    monkeypatch.setattr(step, "flattest", lambda *_: asked.append(1))
+    for goal, looked in ((1e-3, True), (1e-9, False)):
+        asked.clear()
+        assert solve._attempt(o, step, at, 1.0, goal, goal) == (None, at, goal)
+        assert bool(asked) == looked
+
+
 def test_no_refresh_is_made_that_nothing_uses(monkeypatch):
     """A fit that ends where the next refresh would be due does without it."""
     due = solve.choose(clusters(5_000, D=8, K=4), torch.zeros(4, 9).double()).refresh_at
@@ -329,7 +397,7 @@ def test_a_warm_start_asks_no_sample_for_its_length(monkeypatch):
     """Close to the optimum a sample's own minimum lies elsewhere; at W = 0 it is asked."""
     o = clusters(20_000)
     asked = []
-    monkeypatch.setattr(solve, "_length", lambda *_: asked.append(1) or 1.0)
+    monkeypatch.setattr(solve, "length", lambda *_: asked.append(1) or 1.0)
     near = minimize(o, o.start(), tol=1e-2).theta
     assert asked == [1]  # the first answer was that full steps are right
     minimize(o, near, tol=1e-6)

@@ -101,5 +101,5 @@ def add_grams(objective: Objective, A: Tensor, weight: Tensor, out: Tensor) -> N
         return
     for w, sums in zip(weight, out, strict=True):
         on = torch.nonzero(w)[:, 0]
-        B = A[on]
+        B = A if len(on) == len(A) else A[on]
         sums.addmm_(B.T, B * w[on, None])

@@ -82,11 +82,14 @@ def balance(
     """
     if not objective.fit_intercept or objective.penalty == 0:
         return theta, None
-    mass = torch.zeros_like(objective.frequency)
-    n = len(objective.weight) if gradient is None else _CURVATURE_ROWS
-    inverse = _inverse(objective.curvature(theta, n, mass=mass))
+    if gradient is None:
+        mass = torch.zeros_like(objective.frequency)
+        inverse = _inverse(objective.curvature(theta, len(objective.weight), mass=mass))
+        off = mass - objective.frequency
+    else:
+        inverse = _inverse(objective.curvature(theta, _CURVATURE_ROWS))
+        off = gradient[:, -1]
     theta = theta.clone()
-    off = mass - objective.frequency if gradient is None else gradient[:, -1]
     theta[:, -1] -= inverse @ off
     return theta, inverse
 

@@ -1,10 +1,10 @@
 """The fused pass over dense rows, for as many coefficients as a cache holds: a Numba kernel.
 
 A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice;
-with many, some have half of the speed of these products. ``dense_pass`` computes the logits of 64
-rows, their softmax (or sigmoids) side by side in vector lanes, the loss and the gradient while
-those rows are in cache, so each row of X is read once. Threads take chunks of rows, and the chunks'
-sums are added in order: any number of threads gives the same bits.
+with many, some libraries have half of the speed of these products. ``dense_pass`` computes the
+logits of 64 rows, their softmax (or sigmoids) side by side in vector lanes, the loss and the
+gradient while those rows are in cache, so each row of X is read once. Threads take chunks of rows,
+and the chunks' sums are added in order: any number of threads gives the same bits.
 """
 
 

@@ -25,6 +25,8 @@ _BANDS = 8  # of a result, for threads to share where there are fewer results
 def _add_band(block, A, weight, out, first, last):
     """Add Aᵀ diag(weight) A to rows ``first`` to ``last`` of ``out``, right of the diagonal."""
     n, d = A.shape
+    if first == last:
+        return
     rows = aligned((_ROWS, d), A)
     held = 0
     for i in range(n):
@@ -34,7 +36,7 @@ def _add_band(block, A, weight, out, first, last):
             for j in range(len(target)):
                 target[j] = scale * source[j]
             held += 1
-        if held == _ROWS or i == n - 1:
+        if held == _ROWS or (held > 0 and i == n - 1):
             add_outer(block, rows[:held], out, first, last)
             held = 0
 

@@ -34,8 +34,8 @@ Link = Literal["softmax", "sigmoid"]
 
 KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
 _FUSED: Final = 1 << 20  # coefficients; beyond, W and its gradient do not stay in the cache
-_AT_ONCE: Final = 1 << 20  # probabilities, but at least so many rows, for several threads
-_ROWS_AT_ONCE: Final = 4096
+_AT_ONCE: Final = 1 << 20  # probabilities, or four times as many where rows are few:
+_ROWS_AT_ONCE: Final = 4096  # fewer keep no two threads busy
 _COARSE_COEFFICIENTS: Final = 1 << 15  # of which products take most of a pass
 _COARSE_CLASSES: Final = 128  # up to which the fused pass in float32 is as fast as bfloat16
 _SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
@@ -159,10 +159,8 @@ class Objective:
         """
         W = theta[:, :-1]
         rows = self._fused_rows()
-        # A certificate in float64 may come at any time.
-        coarse = self.coarse and self.dtype is torch.float32
-        if rows is None or coarse:
-            loss, G, g = self._by_blocks(theta, logs, torch.bfloat16 if coarse else self.dtype)
+        if rows is None or self._working is torch.bfloat16:
+            loss, G, g = self._by_blocks(theta, logs)
         else:
             loss, G, g = self._fused(rows, theta, logs)
         value = loss / self.total + 0.5 * self.penalty * float(W.square().sum())
@@ -182,9 +180,7 @@ class Objective:
         else:  # both at once, so that the rows are read once
             index = evenly(self, n)
             total = float(self.weight[self.at(index)].sum())
-            dtype = torch.bfloat16 if self.coarse else self.dtype
-            blocks = self.logit_blocks(torch.cat([theta, d]), dtype, index)
-            together = [(at, ZU.to(self.dtype)) for at, ZU in blocks]
+            together = list(self.logit_blocks(torch.cat([theta, d]), self._working, index))
 
         def pairs() -> Iterator[tuple[Any, Tensor, Tensor]]:
             if n is None:
@@ -252,18 +248,22 @@ class Objective:
         *,
         sums: bool = False,
     ) -> Iterator[tuple[Any, Tensor]]:
-        """Yield rows and their logits, block by block: all, as slices, or those of ``index``."""
-        bias = self.bias(theta).to(dtype)
+        """Yield rows and their logits, block by block: all, as slices, or those of ``index``.
+
+        From products in ``dtype``. Those in bfloat16 are handed out in float32.
+        """
+        kept = torch.float32 if dtype is torch.bfloat16 else dtype
+        bias = self.bias(theta).to(kept)
         if index is None:
             W = self.rows.prepare(theta[:, :-1], dtype)
             for i, j in self.rows.blocks(self.n_rows, dtype, sums=sums):
-                yield slice(i, j), self.rows.project(i, j, W).add_(bias)
+                yield slice(i, j), self.rows.project(i, j, W).to(kept).add_(bias)
             self.rows.release()
             return
         W = theta[:, :-1].to(dtype).T.contiguous().T
         step = max(256, min(4096, _SAMPLE_VALUES * len(self.weight) // max(1, self.rows.stored)))
         for part in np.array_split(index, -(-len(index) // step)):
-            yield self.at(part), self.rows.project_sample(part, W).add_(bias)
+            yield self.at(part), self.rows.project_sample(part, W).to(kept).add_(bias)
 
     def probability_blocks(
         self, theta: Tensor, dtype: torch.dtype, index: np.ndarray | None = None
@@ -277,7 +277,8 @@ class Objective:
         from luce.linear.fused import dense_probabilities
 
         W, bias = theta[:, :-1].to(dtype).numpy(), self.bias(theta).to(dtype).numpy()
-        for i, j in rows.steps(max(_AT_ONCE // self.n_rows, _ROWS_AT_ONCE)):
+        few = min(_ROWS_AT_ONCE, 4 * _AT_ONCE // self.n_rows)
+        for i, j in rows.steps(max(_AT_ONCE // self.n_rows, few)):
             P = dense_probabilities(np.asarray(rows.X[i:j]), W, bias, self.link)
             yield slice(i, j), torch.from_numpy(P)
 
@@ -294,8 +295,8 @@ class Objective:
     ) -> Tensor:
         """Return S = mean(diag p - p pᵀ), shape (K, K), or its diagonal (K,) for sigmoids.
 
-        Over a sample of about n rows: it serves a preconditioner. To ``mass`` (K,), if given, is
-        added the mean of their p.
+        Over a sample of about n rows, or over all if there are no more. To ``mass`` (K,), if given,
+        is added the mean of their p.
         """
         matrix = self.link == "softmax"
         if not bool(theta[:, :-1].any()):
@@ -318,10 +319,9 @@ class Objective:
         if matrix:
             # Each row is the negative sum of its other entries. So their digits are what counts: no
             # direction loses more of its curvature than the share that they do.
-            S = (S + S.T) / 2
-            S.fill_diagonal_(0)
-            S -= torch.diag(S.sum(1))
-        return S / total
+            S.add_(S.T.clone()).div_(2).fill_diagonal_(0)
+            S.diagonal().sub_(S.sum(1))
+        return S.div_(total)
 
     def _roughly(self, P: Tensor) -> Tensor:
         """Return P in bfloat16 where products of many classes take half the time in it."""
@@ -348,7 +348,7 @@ class Objective:
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
 
     def _mean_gradient(self, G: Tensor, g: Tensor, theta: Tensor) -> Tensor:
-        """Return the gradient at Θ for centred features from sums over rows, which G no longer is.
+        """Return the gradient at Θ for centred features from sums over rows; G is overwritten.
 
         In the order of G, which may be stored by column.
         """
@@ -373,11 +373,14 @@ class Objective:
             G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
         return G, torch.zeros(K, dtype=torch.float64, device=self.device)
 
-    def _by_blocks(
-        self, theta: Tensor, logs: Tensor | None, dtype: torch.dtype
-    ) -> tuple[float, Tensor, Tensor]:
-        """Return the loss and its gradients, with products in ``dtype``."""
+    @property
+    def _working(self) -> torch.dtype:
+        """What products are made in; a certificate in float64 may come at any time."""
+        return torch.bfloat16 if self.coarse and self.dtype is torch.float32 else self.dtype
+
+    def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
         G, g = self._empty_gradient()
+        dtype = self._working
         W = self.rows.prepare(theta[:, :-1], dtype)
         bias = self.bias(theta).to(self.dtype)
         loss = 0.0

@@ -26,7 +26,7 @@ _SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
 _STEP_BYTES: Final = 64 << 20  # of a memory map between handing pages back
 _COMPILED_VALUES: Final = 2_000_000  # below, compiling a kernel would cost more than it saves
 _SCAN: Final = 0.1  # of a fit's passes: what one scan is worth
-_FEW: Final = 32  # classes
+_FEW: Final = 32  # classes up to which logits are laid out by column
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _GATHER_BYTES: Final = 512 << 20  # up to which a sparse X and its residuals are held by column too
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
@@ -152,7 +152,7 @@ class DenseRows:
     def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
         X = self.block(i, j, W.dtype)
-        # Few classes are faster by column: the product, and what is done along each row.
+        # Both the product and what is done along each row are faster so, for few classes.
         return (W @ X.T).T if len(W) <= _FEW else X @ W.T
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:

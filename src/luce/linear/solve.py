@@ -19,7 +19,8 @@ from torch import Tensor
 from luce.linear.certificate import balance, certify, scaled_gradient
 from luce.linear.precondition import Blocks, Diagonal, Exact, choose
 from luce.linear.sample import two_shares
-from luce.linear.steps import LBFGS, NewtonCG, dot
+from luce.linear.search import length, search
+from luce.linear.steps import LBFGS, NewtonCG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,25 +29,23 @@ if TYPE_CHECKING:
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
     from luce.linear.precondition import Preconditioner
+    from luce.linear.search import Point
     from luce.linear.steps import Step
 
 __all__ = ["Method", "Solution", "minimize"]
 
 Method = Literal["auto", "lbfgs", "newton-cg"]
-Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
 
 _PATIENCE: Final = 20  # iterations without progress after which float32 is at its rounding
 _COARSE: Final = 20  # iterations at most with products in bfloat16
 _COARSE_GAP: Final = 1e-3  # relative gap at which they have done what they can
-_SAMPLE: Final = 4096  # rows that tell how long the first steps should be
 _SHARE: Final = 8  # of so many rows, one is used for a better start
 _SHARE_VALUES: Final = 1 << 23  # that it has at most
 _MANY: Final = 32_768  # rows from which that pays
 _FIRST: Final = 10  # iterations at most on that share
 _LITTLE: Final = 1e-3  # of the objective: what one of them must gain with rows that it did not see
-_PROMISE: Final = 0.6  # of what is to be proven: mostly kept within a factor of 1.5
+_PROMISE: Final = 0.6  # of the goal: the square of the gradient is mostly 1.5 times that at most
 _FAR: Final = 1e6  # times what is to be proven: no point near by will do
-_ENOUGH: Final = 0.9  # slope condition of the line search
 
 
 @dataclass
@@ -116,7 +115,8 @@ def minimize(
     basis : Basis, optional
         The eigenbasis of the features, if it is known (it does not depend on C).
     known : Certificate, optional
-        F and ∇F at Θ, from a fit with another C, if they are known.
+        F and ∇F at ``theta``, if they are known from a fit with another C. They are float64's;
+        float32's are nearer to them than what the search of a line allows for.
     report : callable, optional
         Called with each entry of the history.
     announce : callable, optional
@@ -153,10 +153,10 @@ def minimize(
             report(history[-1])
         if proof is not None or n_iter == max_iter:
             break
-        if not newton and n_iter in precondition.refresh_at:
-            precondition.refresh(at[0], n_iter)
         found = None
         if not (may_widen and _at_rounding(objective, history[since:])):
+            if not newton and n_iter in precondition.refresh_at:
+                precondition.refresh(at[0], n_iter)
             found = _advance(objective, precondition, step, at, (measure, tol))
         while found is None and may_widen and objective.dtype is torch.float32:
             precondition, step, at = _widened(objective, at, precondition, step, n_iter)
@@ -294,11 +294,11 @@ def _advance(
 ) -> Point | None:
     """Return a better point, or None where rounding hides any descent."""
     d = step.direction(at[0], at[2], *reach)
-    t = 1.0 if step.is_trusted else _length(objective, at[0], d)
+    t = 1.0 if step.is_trusted else length(objective, at[0], d)
     step.is_trusted = t == 1
-    found = _search(objective, at, d, t)
+    found = search(objective, at, d, t)
     if found is None and step.reset():
-        found = _search(objective, at, -precondition(at[2]))
+        found = search(objective, at, -precondition(at[2]))
     return found
 
 
@@ -306,20 +306,6 @@ def _remember(step: Step, at: Point, new: Point) -> None:
     """Keep the step and the change of the gradient, unless its ends have other digits."""
     if math.isfinite(at[1]):
         step.update(new[0] - at[0], new[2] - at[2])
-
-
-def _length(objective: Objective, theta: Tensor, d: Tensor) -> float:
-    """Return 1 if that is about right for a sample of the rows, else where its minimum along d is.
-
-    Curvature at W = 0 says little about how far to go where classes are easily told apart.
-    """
-    if len(objective.weight) < 4 * _SAMPLE:
-        return 1.0
-    phi = objective.along(theta, d, _SAMPLE)
-    slope, end = phi(0.0)[1], phi(1.0)[1]
-    if not slope < 0 or 0.5 * slope <= end <= -0.25 * slope:
-        return 1.0
-    return _line_minimum(phi, slope, 1.0, end) or 1.0
 
 
 def _proven(objective: Objective, proof: Certificate) -> float:
@@ -384,73 +370,6 @@ def _flatter(
     theta, left = found
     step.hope = measure * left  # if in vain, the next must promise a third of it
     return theta
-
-
-def _search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point | None:
-    """Return a better point along d, at t if that will do, or None where rounding hides any."""
-    theta, value, gradient = at
-    slope = dot(gradient, d)
-    if not math.isfinite(slope) or slope >= 0:
-        return None
-    noise = 1e-4 if objective.coarse else 1e-6 if objective.dtype is torch.float32 else 1e-14
-    noise *= abs(value)
-    for last in (False, True):
-        new = theta + t * d
-        new_value, new_gradient = objective.value_gradient(new)
-        end = dot(new_gradient, d)
-        if math.isfinite(new_value) and _acceptable(value, t * slope, new_value, t * end, noise):
-            return new, new_value, new_gradient
-        if last or not abs(end) <= 4 * abs(slope) or not slope < end:
-            break
-        t *= slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
-    phi = objective.along(theta, d)
-    t = _line_minimum(phi, slope, t, end)
-    new = theta + t * d
-    new_value, new_gradient = objective.value_gradient(new)
-    if new_value < value + noise and t > 0 and abs(dot(new_gradient, d)) < abs(slope):
-        return new, new_value, new_gradient
-    return None
-
-
-def _acceptable(value: float, slope: float, new_value: float, end: float, noise: float) -> bool:
-    """Say whether a step satisfies the Wolfe conditions, or the approximate ones.
-
-    Near the optimum the values differ by less than their rounding, and only slopes tell.
-    """
-    if end < _ENOUGH * slope:
-        return False
-    if new_value <= value + 1e-4 * slope:
-        return True
-    return new_value <= value + noise and end <= -0.8 * slope
-
-
-def _line_minimum(
-    phi: Callable[[float], tuple[float, float]], slope: float, at: float, end: float
-) -> float:
-    """Return t > 0 where the convex φ has a slope of at most a tenth of its first.
-
-    ``slope`` is that first, and ``end`` the slope at ``at``.
-    """
-    low, high = 0.0, math.inf
-    low_slope, high_slope = slope, math.nan
-    t = at * min(slope / (slope - end), 16.0) if slope < end else at
-    for _ in range(40):
-        value, now = phi(t)
-        if math.isfinite(value) and abs(now) <= 0.1 * abs(slope):
-            return t
-        if math.isfinite(value) and now < 0:
-            low, low_slope = t, now
-        else:
-            high, high_slope = t, now
-        if math.isinf(high):
-            t *= 2
-            continue
-        width = high - low
-        t = low + width / 2
-        if math.isfinite(high_slope) and high_slope > 0:
-            secant = low - low_slope * width / (high_slope - low_slope)
-            t = min(max(secant, low + 0.05 * width), high - 0.05 * width)
-    return low
 
 
 def _step(

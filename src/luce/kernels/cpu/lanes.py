@@ -440,7 +440,7 @@ def add_lanes(builder: Any, value: Any) -> Any:
 def add_lanes_of(builder: Any, values: list[Any]) -> Any:
     """Return a vector of the sums of the lanes of each value, whose count is a power of two.
 
-    The lanes of two values are first folded into one, which takes a third of the work.
+    The lanes of two values are first folded into one: 15 operations for four values, not 32.
     """
 
     def halves(a: Any, b: Any, length: int) -> Any:

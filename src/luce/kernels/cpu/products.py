@@ -1,8 +1,9 @@
-"""Matrix products with few rows on one side, a block of the result at a time, in registers.
+"""Matrix products of what is in cache, a block of the result at a time, in registers.
 
-A matrix library packs its operands first, which for ten classes takes longer than the product.
-Here a block of some rows of A with four rows or vectors of B is held in registers while the common
-dimension goes by. The blocks' sizes are known when kernels compile: they are the lengths of tuples.
+A matrix library packs its operands first, which for ten classes takes longer than the product; and
+it computes both halves of a symmetric one. Here a block of some rows of A with four rows or vectors
+of B is held in registers while the common dimension goes by. The blocks' sizes are known when
+kernels compile: they are the lengths of tuples.
 """
 
 # Intrinsics name what their generators take.
@@ -245,9 +246,9 @@ def multiply(block: Any, A: Array, R: int, B: Array, out: Array, ahead: int | No
 
 @part
 def add_outer(block: Any, A: Array, out: Array, first: int, last: int) -> None:
-    """Add AᵀA to rows ``first`` to ``last`` of ``out``: what is on and right of the diagonal.
+    """Add AᵀA to rows ``first`` to ``last`` of ``out``, on and right of the diagonal.
 
-    And some of what is left of it, as blocks are whole.
+    Blocks that the diagonal cuts are added to whole, so some entries left of it change too.
 
     ``first`` is a multiple of the block's length, and so is ``last`` unless it is the end.
     """

@@ -1,0 +1,106 @@
+"""How far to go along a direction: mostly all the way, or to where a line has its minimum."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from luce.linear.steps import dot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from luce.linear.objective import Objective
+
+__all__ = ["Point", "length", "search"]
+
+Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
+
+_SAMPLE: Final = 4096  # rows that tell how long the first steps should be
+_ENOUGH: Final = 0.9  # slope condition
+
+
+def length(objective: Objective, theta: Tensor, d: Tensor) -> float:
+    """Return 1 if that is about right for a sample of the rows, else where its minimum along d is.
+
+    Curvature at W = 0 says little about how far to go where classes are easily told apart.
+    """
+    if len(objective.weight) < 4 * _SAMPLE:
+        return 1.0
+    phi = objective.along(theta, d, _SAMPLE)
+    slope, end = phi(0.0)[1], phi(1.0)[1]
+    if not slope < 0 or 0.5 * slope <= end <= -0.25 * slope:
+        return 1.0
+    return _line_minimum(phi, slope, 1.0, end) or 1.0
+
+
+def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point | None:
+    """Return a better point along d, at t if that will do, or None where rounding hides any."""
+    theta, value, gradient = at
+    slope = dot(gradient, d)
+    if not math.isfinite(slope) or slope >= 0:
+        return None
+    noise = 1e-4 if objective.coarse else 1e-6 if objective.dtype is torch.float32 else 1e-14
+    noise *= abs(value)
+    for last in (False, True):
+        new = theta + t * d
+        new_value, new_gradient = objective.value_gradient(new)
+        end = dot(new_gradient, d)
+        if math.isfinite(new_value) and _acceptable(value, t * slope, new_value, t * end, noise):
+            return new, new_value, new_gradient
+        if last or not abs(end) <= 4 * abs(slope) or not slope < end:
+            break
+        t *= slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
+    phi = objective.along(theta, d)
+    t = _line_minimum(phi, slope, t, end)
+    new = theta + t * d
+    new_value, new_gradient = objective.value_gradient(new)
+    if new_value < value + noise and t > 0 and abs(dot(new_gradient, d)) < abs(slope):
+        return new, new_value, new_gradient
+    return None
+
+
+def _acceptable(value: float, slope: float, new_value: float, end: float, noise: float) -> bool:
+    """Say whether a step satisfies the Wolfe conditions, or the approximate ones.
+
+    Near the optimum the values differ by less than their rounding, and only slopes tell.
+    """
+    if end < _ENOUGH * slope:
+        return False
+    if math.isinf(value):  # not known in these digits
+        return end <= -0.8 * slope
+    if new_value <= value + 1e-4 * slope:
+        return True
+    return new_value <= value + noise and end <= -0.8 * slope
+
+
+def _line_minimum(
+    phi: Callable[[float], tuple[float, float]], slope: float, at: float, end: float
+) -> float:
+    """Return t > 0 where the convex φ has a slope of at most a tenth of its first.
+
+    ``slope`` is that first, and ``end`` the slope at ``at``.
+    """
+    low, high = 0.0, math.inf
+    low_slope, high_slope = slope, math.nan
+    t = at * min(slope / (slope - end), 16.0) if slope < end else at
+    for _ in range(40):
+        value, now = phi(t)
+        if math.isfinite(value) and abs(now) <= 0.1 * abs(slope):
+            return t
+        if math.isfinite(value) and now < 0:
+            low, low_slope = t, now
+        else:
+            high, high_slope = t, now
+        if math.isinf(high):
+            t *= 2
+            continue
+        width = high - low
+        t = low + width / 2
+        if math.isfinite(high_slope) and high_slope > 0:
+            secant = low - low_slope * width / (high_slope - low_slope)
+            t = min(max(secant, low + 0.05 * width), high - 0.05 * width)
+    return low
