@@ -347,13 +347,14 @@ def test_a_flattest_point_that_proves_nothing_is_left_alone(monkeypatch):
     theta = o.start()
     at = (theta, *o.value_gradient(theta))
     step = solve._step(o, choose(o, theta), newton=False, trusted=True)
-    monkeypatch.setattr(step, "flattest", lambda at, _, enough: (at, enough / 2))
+    monkeypatch.setattr(step, "flattest", lambda at, _, enough: (at.clone(), enough / 2))
     measure = solve._measure(o, at[1], at[2])
     goal = measure / 10
-    assert solve._attempt(o, step, at, measure, goal, 1e-9) == (None, at, goal)
-    assert step.hope == pytest.approx(0.3 * goal)
-    assert solve._attempt(o, step, at, measure, goal, 1e-9) == (None, at, goal)
-    assert step.hope == pytest.approx(0.15 * 0.3 * goal)
+    for hope in (0.3 * goal, 0.15 * 0.3 * goal):
+        proof, again, same = solve._attempt(o, step, at, measure, goal, 1e-9)
+        assert (proof, same) == (None, goal)
+        assert again is at
+        assert step.hope == pytest.approx(hope)
 
 
 def test_far_from_the_goal_no_flattest_point_is_looked_for(monkeypatch):
@@ -366,7 +367,9 @@ def test_far_from_the_goal_no_flattest_point_is_looked_for(monkeypatch):
     monkeypatch.setattr(step, "flattest", lambda *_: asked.append(1))
     for goal, looked in ((1e-3, True), (1e-9, False)):
         asked.clear()
-        assert solve._attempt(o, step, at, 1.0, goal, goal) == (None, at, goal)
+        proof, again, _ = solve._attempt(o, step, at, 1.0, goal, goal)
+        assert proof is None
+        assert again is at
         assert bool(asked) == looked
 
 
