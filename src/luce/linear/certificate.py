@@ -39,12 +39,15 @@ class Certificate:
         ∇F(Θ).
     gap : float
         F(Θ) - F* is at most this; ``inf`` without a penalty.
+    curvature : Tensor or None
+        S over the classes near Θ, if its intercepts were solved for with it.
     """
 
     theta: Tensor
     value: float
     gradient: Tensor
     gap: float
+    curvature: Tensor | None = None
 
     def with_penalty(self, before: float, after: float) -> Certificate:
         """Return what is known of the same Θ with another λ: all but the gap."""
@@ -52,22 +55,22 @@ class Certificate:
         gradient = self.gradient.clone()
         gradient[:, :-1].add_(W, alpha=more)
         value = self.value + more / 2 * float(W.square().sum())
-        return Certificate(self.theta, value, gradient, float("inf"))
+        return Certificate(self.theta, value, gradient, float("inf"), self.curvature)
 
 
 def certify(
-    objective: Objective, theta: Tensor, tol: float, inverse: Tensor | None = None
+    objective: Objective, theta: Tensor, tol: float, S: Tensor | None = None
 ) -> Certificate:
     """Return a bound on F(Θ) - F*, after solving for the intercepts as far as ``tol`` needs it.
 
-    With ``inverse`` where ``balance`` knows it.
+    With the curvature S over the classes, where ``balance`` knows it.
     """
     working, objective.dtype = objective.dtype, torch.float64
     try:
         if objective.penalty == 0:
             value, gradient = objective.value_gradient(theta)
             return Certificate(theta, value, gradient, float("inf"))
-        return _certify(objective, theta, tol, inverse, working)
+        return _certify(objective, theta, tol, S, working)
     finally:
         objective.dtype = working
 
@@ -75,7 +78,7 @@ def certify(
 def balance(
     objective: Objective, theta: Tensor, gradient: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return Θ after one Newton step on its intercepts, and the inverse curvature for more of them.
+    """Return Θ after one Newton step on its intercepts, and the curvature S for more of them.
 
     For certificates near the optimum: mostly it saves a pass in float64. Without ``gradient``,
     ∇F(Θ), all rows are gone through, and are multiplied once.
@@ -84,14 +87,12 @@ def balance(
         return theta, None
     if gradient is None:
         mass = torch.zeros_like(objective.frequency)
-        inverse = _inverse(objective.curvature(theta, len(objective.weight), mass=mass))
+        S = objective.curvature(theta, len(objective.weight), mass=mass)
         off = mass - objective.frequency
     else:
-        inverse = _inverse(objective.curvature(theta, _CURVATURE_ROWS))
+        S = objective.curvature(theta, _CURVATURE_ROWS)
         off = gradient[:, -1]
-    theta = theta.clone()
-    theta[:, -1] -= inverse @ off
-    return theta, inverse
+    return _moved(theta, S, off), S
 
 
 def scaled_gradient(objective: Objective, gradient: Tensor) -> float:
@@ -105,7 +106,7 @@ def _certify(
     objective: Objective,
     theta: Tensor,
     tol: float,
-    inverse: Tensor | None = None,
+    S: Tensor | None = None,
     working: torch.dtype = torch.float64,
 ) -> Certificate:
     spread = 1.01 * float(objective.variance.sum()) ** 0.5  # it was summed in float32
@@ -123,19 +124,21 @@ def _certify(
         gap = float(norm.square().sum()) / (2 * objective.penalty) + price
         worse = 0 if best is None or gap < 0.5 * best.gap else worse + 1
         if best is None or gap < best.gap:
-            best = Certificate(theta, value, gradient, gap)
+            best = Certificate(theta, value, gradient, gap, S)
         # Enough is proven, or the intercepts are not what is in the way, or rounding is.
         if best.gap <= tol * best.value or slopes > tol * value or worse == 2:
             return best
-        if inverse is None:
-            inverse = _inverse(objective.curvature(theta, _CURVATURE_ROWS, working))
-        theta = theta.clone()
-        theta[:, -1] -= inverse @ gradient[:, -1]
+        if S is None:
+            S = objective.curvature(theta, _CURVATURE_ROWS, working)
+        theta = _moved(theta, S, gradient[:, -1])
 
 
-def _inverse(S: Tensor) -> Tensor:
-    inverse: Tensor = torch.linalg.pinv(S if S.ndim == 2 else torch.diag(S), hermitian=True)
-    return inverse
+def _moved(theta: Tensor, S: Tensor, off: Tensor) -> Tensor:
+    """Return Θ with its intercepts moved by S⁻¹ times their gradient."""
+    inverse = torch.linalg.pinv(S if S.ndim == 2 else torch.diag(S), hermitian=True)
+    theta = theta.clone()
+    theta[:, -1] -= inverse @ off
+    return theta
 
 
 def _price(objective: Objective, off: Tensor, logs: Tensor) -> tuple[float, Tensor]:

@@ -22,6 +22,7 @@ from luce.linear.sample import by_uncertainty, evenly
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
 
 __all__ = ["Blocks", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose"]
@@ -117,14 +118,22 @@ class Kronecker:
 
     refresh_at = (8, 20)
 
-    def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        theta: Tensor,
+        basis: Basis | None = None,
+        S: Tensor | None = None,
+    ) -> None:
         self.objective = objective
         self.basis = eigenbasis(objective) if basis is None else basis
-        self.refresh(theta)
+        self._take(objective.curvature(theta) if S is None else S)
 
     def refresh(self, theta: Tensor, after: int = 0) -> None:  # noqa: ARG002
         """Take S from the probabilities at Θ."""
-        S = self.objective.curvature(theta)
+        self._take(self.objective.curvature(theta))
+
+    def _take(self, S: Tensor) -> None:
         self._values = self.basis.variances(self.objective.penalty)
         self._penalty = torch.full_like(self._values, self.objective.penalty)
         self._penalty[-1] = 0
@@ -182,12 +191,18 @@ class Blocks:
     were as many passes as it takes.
     """
 
-    def __init__(self, objective: Objective, theta: Tensor, basis: Basis | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        theta: Tensor,
+        basis: Basis | None = None,
+        S: Tensor | None = None,
+    ) -> None:
         self.objective = objective
         self._few = len(theta) <= _FEW
         first, doublings = (10, 1) if self._few else (self._passes(len(theta)), 2)
         self.refresh_at = tuple(first << doublings * k for k in range(10))
-        self._start = Kronecker(objective, theta, basis)
+        self._start = Kronecker(objective, theta, basis, S)
         self.basis = self._start.basis
         self._factors: Tensor | None = None
 
@@ -307,13 +322,18 @@ class Diagonal:
 Preconditioner = Exact | Kronecker | Blocks | Diagonal
 
 
-def choose(objective: Objective, theta: Tensor, basis: Basis | None = None) -> Preconditioner:
-    """Return the most exact form that is affordable."""
+def choose(
+    objective: Objective,
+    theta: Tensor,
+    basis: Basis | None = None,
+    known: Certificate | None = None,
+) -> Preconditioner:
+    """Return the most exact form that is affordable, made from what is known at Θ."""
     if theta.numel() <= _SMALL:
         return Exact(objective, theta)
     if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST:
         form = Blocks if len(theta) <= _MANY else Kronecker
-        return form(objective, theta, basis)
+        return form(objective, theta, basis, None if known is None else known.curvature)
     return Diagonal(objective, theta)
 
 

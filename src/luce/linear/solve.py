@@ -127,7 +127,7 @@ def minimize(
     Solution
     """
     started = time.perf_counter()
-    precondition = choose(objective, theta, basis)
+    precondition = choose(objective, theta, basis, known)
     if method == "auto":
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
     warm = bool(theta[:, :-1].any())  # and perhaps too close for rough products or a sample
@@ -346,8 +346,8 @@ def _attempt(
     if near is None:
         return None, at, goal
     known = at[2] if near is at[0] else None
-    theta, inverse = balance(objective, near, known)
-    proof = certify(objective, theta, tol, inverse)
+    theta, S = balance(objective, near, known)
+    proof = certify(objective, theta, tol, S)
     if _proven(objective, proof) <= tol:
         return proof, at, goal
     if known is None:
