@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from luce import SoftmaxRegression
 from luce.linear.certificate import _certify, balance, certify
 from luce.linear.objective import Objective
+from luce.linear.precondition import Kronecker, choose
 from luce.linear.rows import as_rows
 from luce.linear.solve import minimize
 
@@ -180,7 +181,7 @@ def test_coefficients_of_constant_columns_count(problem):
 
 def test_value_and_gradient_are_known_for_another_penalty(problem):
     """Only λ/2 ‖W‖² and λ W change with C, so the next fit of a path starts without a pass."""
-    X, y = problem()
+    X, y = problem(D=90)
     o = Objective(
         as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_rows=4,
         link="softmax", C=0.1, fit_intercept=True, dtype=torch.float64,
@@ -192,4 +193,9 @@ def test_value_and_gradient_are_known_for_another_penalty(problem):
     assert known.value == pytest.approx(value, rel=1e-14)
     torch.testing.assert_close(known.gradient, gradient, rtol=1e-12, atol=1e-15)
     assert known.gap == np.inf
+    o.curvature = None  # not asked: the first preconditioner has what the certificate knew
+    P = choose(o, proof.theta, known=known)
+    wanted = Kronecker(o, proof.theta, P.basis, known.curvature)
+    torch.testing.assert_close(P(gradient), wanted(gradient))
+    del o.curvature
     torch.testing.assert_close(known.curvature, o.curvature(proof.theta), rtol=1e-2, atol=1e-4)

@@ -69,6 +69,32 @@ def test_the_first_matrix_is_scaled_to_the_latest_pair():
         torch.testing.assert_close(d, -gradient / 2)
 
 
+@pytest.mark.parametrize("pairs", [1, 50, 51, 73, 100])
+def test_the_direction_is_that_of_the_two_loops(pairs):
+    """Nocedal and Wright's algorithm 7.4 over the last 50 pairs, wherever the oldest of them is."""
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(120, 120))
+    A = A @ A.T / 120 + np.eye(120)
+    step = LBFGS(torch.clone, torch.zeros(10, 12).double(), torch.float64, 1.0, True)
+    assert len(step.S) == 50
+    kept = []
+    for s in rng.normal(size=(pairs, 120)):
+        kept.append((s, A @ s))
+        step.update(*(torch.from_numpy(v).view(10, 12) for v in kept[-1]))
+    gradient = rng.normal(size=120)
+    q, a = gradient.copy(), []
+    for s, y in reversed(kept[-50:]):
+        a.append(s @ q / (s @ y))
+        q -= a[-1] * y
+    s, y = kept[-1]
+    r = q * (s @ y) / (y @ y)
+    for (s, y), alpha in zip(kept[-50:], reversed(a), strict=True):
+        r += s * (alpha - y @ r / (s @ y))
+    g = torch.from_numpy(gradient).view(10, 12)
+    d = step.direction(g, g, 1.0, 1e-6)
+    np.testing.assert_allclose(d.flatten(), -r, rtol=1e-8, atol=1e-8)
+
+
 def test_a_preconditioner_that_knows_nothing_of_the_latest_pair_is_no_error():
     """Where it returns 0 for y there is no scale to take; the pairs still give a direction."""
     gradient = torch.ones(2, 3).double()
