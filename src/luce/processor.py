@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
+__all__ = ["free_memory", "has_bfloat16"]
 
-__all__ = ["HAS_BFLOAT16", "free_memory"]
 
-# An older PyTorch does not say.
-_CAPABILITIES: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+@cache
+def has_bfloat16() -> bool:
+    """Say whether the processor multiplies bfloat16 itself, twice as fast as float32."""
+    import torch
 
-# Whether it multiplies bfloat16 itself, twice as fast as float32.
-HAS_BFLOAT16 = any(map(_CAPABILITIES.get, ("avx512_bf16", "amx_bf16")))
+    # An older PyTorch does not say.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(map(capabilities.get, ("avx512_bf16", "amx_bf16")))
 
 
 def free_memory() -> int | None:

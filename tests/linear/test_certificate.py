@@ -12,6 +12,7 @@ from luce import SoftmaxRegression
 from luce.linear.certificate import _certify, balance, certify
 from luce.linear.objective import Objective
 from luce.linear.precondition import Kronecker, choose
+from luce.linear.large import make_objective
 from luce.linear.rows import as_rows
 from luce.linear.solve import minimize
 
@@ -93,8 +94,8 @@ def test_unbalanced_intercepts_are_paid_for(problem, objective_of):
     """A certificate at intercepts that are far from balanced still bounds the gap."""
     X, y = problem(N=300, D=4, K=3)
     model = SoftmaxRegression()
-    rows, codes, weight = model._encode(*model._check_rows_and_labels(X, y), None)
-    o = model._objective(rows, codes, weight, 1.0)
+    codes, weight = model._encode(*model._check_rows_and_labels(X, y), None)
+    o = make_objective(model, X, codes, weight, 1.0)
     best = SoftmaxRegression(precision="float64", tol=1e-13, max_iter=500).fit(X, y)
     low = best.objective_ / o.total
     rng = np.random.default_rng(0)
@@ -116,8 +117,8 @@ def test_a_balance_of_the_intercepts_saves_a_pass(problem, known, K):
     """
     X, y = problem(N=300, D=4, K=K)
     model = SoftmaxRegression()
-    rows, codes, weight = model._encode(*model._check_rows_and_labels(X, y), None)
-    o = model._objective(rows, codes, weight, 1.0)
+    codes, weight = model._encode(*model._check_rows_and_labels(X, y), None)
+    o = make_objective(model, X, codes, weight, 1.0)
     theta = minimize(o, o.start(), tol=1e-8).theta
     theta[:, -1] += 1e-3 * torch.arange(len(theta)).double() + 1e-3 * (len(theta) == 1)
     gradient = o.value_gradient(theta)[1]

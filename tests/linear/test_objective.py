@@ -261,7 +261,7 @@ def test_curvature_over_classes_is_right_in_every_direction(rough, monkeypatch):
 
     And S times ones is 0, or Newton's steps on the intercepts would move all of them.
     """
-    monkeypatch.setattr(module, "HAS_BFLOAT16", rough)
+    monkeypatch.setattr(module, "has_bfloat16", lambda: rough)
     K = 150
     X, y, rng = draw(5, 3000, 8, K)
     o = make(X, y, K, dtype=torch.float32)

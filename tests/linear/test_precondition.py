@@ -182,9 +182,9 @@ def test_what_is_the_same_for_all_classes_has_only_the_penalty():
 def test_blocks_take_fewer_iterations_than_the_kronecker_form(C, monkeypatch):
     """On the digits, half as many, or a little more."""
     X, y = load_digits(return_X_y=True)
-    blocks = SoftmaxRegression(C).fit(X, y)
+    blocks = SoftmaxRegression(C, solver="lbfgs").fit(X, y)
     monkeypatch.setattr(precondition, "_MANY", 0)
-    kronecker = SoftmaxRegression(C).fit(X, y)
+    kronecker = SoftmaxRegression(C, solver="lbfgs").fit(X, y)
     assert blocks.converged_
     assert blocks.n_iter_[0] < 0.7 * kronecker.n_iter_[0]
     assert blocks.objective_ == pytest.approx(kronecker.objective_, rel=1e-6)

@@ -27,8 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from luce import SoftmaxRegression
 from luce.errors import ArgumentError, BackendError, DataError
-from luce.linear import model as model_module
-from luce.linear import precondition
+from luce.linear import large, precondition
 from luce.linear.model import _classes_and_codes
 from luce.linear.objective import Objective
 from luce.linear.progress import Progress
@@ -388,14 +387,18 @@ def test_auto_goes_on_in_float64_where_float32_stalls():
     assert model.duality_gap_ <= 1e-6
 
 
-def test_verbose_says_what_runs_on_stderr(problem, capsys):
+@pytest.mark.parametrize(
+    ("solver", "runs"),
+    [("lbfgs", "lbfgs, exact preconditioner, float64"), ("auto", "newton-cg, in NumPy")],
+)
+def test_verbose_says_what_runs_on_stderr(problem, capsys, solver, runs):
     """verbose=1 names the solver, then gap and tol for each iteration, on stderr only."""
     X, y = problem()
-    model = SoftmaxRegression(verbose=1).fit(X, y)
+    model = SoftmaxRegression(solver=solver, verbose=1).fit(X, y)
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
-    assert re.search(r"lbfgs, exact preconditioner, float64: 200 rows × 6 features", lines[0])
+    assert re.search(f"{runs}: 200 rows × 6 features", lines[0])
     assert len(lines) == 2 + model.n_iter_[0]
     assert all("gap" in line and "tol 1e-06" in line for line in lines[1:])
 
@@ -494,9 +497,9 @@ def test_bad_data_is_named(problem, monkeypatch):
         model.fit(spoiled(X, (0, 0), 1e200), y)
     with pytest.raises(BackendError, match="device='nowhere' cannot be used here"):
         SoftmaxRegression(device="nowhere").fit(X, y)
-    monkeypatch.setattr(model_module, "free_memory", lambda: 2048)
+    monkeypatch.setattr(large, "free_memory", lambda: 2048)
     with pytest.raises(DataError, match=r"need about .* GB.*set solver='newton-cg'"):
-        model.fit(X, y)
+        SoftmaxRegression(solver="lbfgs").fit(X, y)
 
 
 def test_squares_beyond_float32_are_taken_in_float64(problem):

@@ -243,7 +243,7 @@ def many_classes(C, K=200, D=200, N=4000):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_coarse_gradients_are_right_to_a_hundredth(compiled, monkeypatch):
     """With bfloat16 the gradient differs from float32's by less than that share of its length."""
-    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else np.inf)
     o = many_classes(1.0)
     assert o.may_be_coarse()
@@ -273,7 +273,7 @@ def test_a_sample_in_bfloat16_tells_how_far_to_go(compiled, monkeypatch):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_hundred_classes_are_in_bfloat16_where_no_kernel_takes_them(compiled, monkeypatch):
     """The fused pass in float32 is faster with them, blocks of the matrix library are not."""
-    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else np.inf)
     assert many_classes(1.0, D=400, K=100).may_be_coarse() == (not compiled)
     assert many_classes(1.0, D=400, K=200).may_be_coarse()
@@ -298,7 +298,7 @@ def test_a_fit_that_begins_in_bfloat16_ends_at_the_same_proof(C, monkeypatch):
     wide = many_classes(C)
     wide.dtype = torch.float64
     wanted = minimize(wide, wide.start(), tol=1e-9)
-    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     o = many_classes(C)
     seen = []
     measure = o.value_gradient
@@ -326,7 +326,7 @@ def with_few_classes(o):
 @pytest.mark.parametrize("change", [far_from_zero, in_float64, with_few_classes])
 def test_what_bfloat16_would_spoil_or_not_speed_up_has_none_of_it(change, monkeypatch):
     """Features far from zero lose their differences; float64 was chosen; the rest is small."""
-    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     o = many_classes(1.0)
     assert o.may_be_coarse()
     change(o)
@@ -340,7 +340,7 @@ def test_what_bfloat16_would_spoil_or_not_speed_up_has_none_of_it(change, monkey
 )
 def test_fits_that_bfloat16_does_not_serve_have_none_of_it(options, warm, monkeypatch):
     """By request, where Hessian products take the time, and where the start may be close."""
-    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     o = many_classes(1.0)
     start = o.start()
     start[:, :-1] += 1e-3 * warm
@@ -354,7 +354,7 @@ def test_fits_that_bfloat16_does_not_serve_have_none_of_it(options, warm, monkey
 
 def test_the_end_of_bfloat16_costs_no_pass(monkeypatch):
     """Its last gradient serves for one more step; no point is measured in both precisions."""
-    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     o = many_classes(1.0)
     points = {True: [], False: []}
     measure = o.value_gradient
@@ -414,7 +414,7 @@ def test_no_refresh_is_made_that_nothing_uses(monkeypatch):
 
 def test_each_iteration_is_reported_once(monkeypatch):
     """Also where the precision changes within it."""
-    monkeypatch.setattr(objective, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     o = many_classes(100.0)
     reported = []
     solution = minimize(o, o.start(), report=reported.append)

@@ -13,7 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
+
+from luce.linear.duality import bound, price
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,13 +118,16 @@ def _certify(
     while True:
         logs = theta.new_zeros(2, len(theta))
         value, gradient = objective.value_gradient(theta, logs)
-        price, share = _price(objective, gradient[:, -1], logs)
         # A balanced softmax moves all classes at once, sigmoids are balanced one by one.
         parts = len(theta) if objective.link == "sigmoid" else 1
-        norm = torch.linalg.vector_norm(gradient[:, :-1].reshape(parts, -1), dim=1)
-        slopes = float(norm.square().sum()) / (2 * objective.penalty)
-        norm = norm + share * (2**0.5 * spread)
-        gap = float(norm.square().sum()) / (2 * objective.penalty) + price
+        norms = torch.linalg.vector_norm(gradient[:, :-1].reshape(parts, -1), dim=1).cpu().numpy()
+        cost, share = 0.0, np.zeros(parts)
+        if objective.fit_intercept:
+            wanted, off = objective.frequency.cpu().numpy(), gradient[:, -1].cpu().numpy()
+            log_p, log_q = (logs / objective.total).cpu().numpy()
+            cost, share = price(wanted, off, log_p, log_q, objective.link)
+        slopes = float(np.square(norms).sum()) / (2 * objective.penalty)
+        gap = bound(norms, share, spread, objective.penalty, cost)
         worse = 0 if best is None or gap < 0.5 * best.gap else worse + 1
         if best is None or gap < best.gap:
             best = Certificate(theta, value, gradient, gap, S)
@@ -139,22 +145,3 @@ def _moved(theta: Tensor, S: Tensor, off: Tensor) -> Tensor:
     theta = theta.clone()
     theta[:, -1] -= inverse @ off
     return theta
-
-
-def _price(objective: Objective, off: Tensor, logs: Tensor) -> tuple[float, Tensor]:
-    """Return what an imbalance of the classes costs in the conjugates, and its share ε."""
-    wanted = objective.frequency
-    mass = wanted + off
-    log_p, log_q = logs / objective.total
-    if not objective.fit_intercept:
-        return 0.0, torch.zeros_like(wanted[:1])
-    if objective.link == "softmax":
-        share = (off / mass).max().clamp(min=0)
-        if share == 0:
-            return 0.0, share
-        q = ((share * mass - off) / share).clamp(min=0)
-        q /= q.sum()
-        return max(float(share * (torch.special.xlogy(q, q).sum() - q @ log_p)), 0.0), share
-    up = off < 0
-    share = torch.where(up, -off / (1 - mass), off / mass).clamp(min=0)
-    return float(-(share * torch.where(up, log_p, log_q)).sum()), share

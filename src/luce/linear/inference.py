@@ -13,8 +13,8 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
 from luce.errors import ArgumentError, DataError
+from luce.linear.large import make_objective
 from luce.linear.precondition import hessian
-from luce.linear.rows import as_rows
 
 if TYPE_CHECKING:
     from luce.linear.model import SoftmaxModel
@@ -91,19 +91,16 @@ def standard_errors(
             model.class_weight, classes=classes, y=labels, sample_weight=weight
         )
         weight = weight * each[codes]
-    rows = as_rows(X)
     C = getattr(model, "C_", None) or (
         math.inf if getattr(model, "penalty", "l2") is None else model.C
     )
-    objective = model._objective(  # noqa: SLF001
-        rows, torch.from_numpy(codes).to(rows.device), torch.from_numpy(weight).to(rows.device), C
-    )
+    objective = make_objective(model, X, codes, weight, C)
     theta = torch.from_numpy(np.column_stack([model.coef_, model.intercept_]).astype(np.float64))
-    theta = theta.to(rows.device)
+    theta = theta.to(objective.device)
     theta[:, -1] += theta[:, :-1] @ objective.mean
     H = hessian(objective, theta, torch.nonzero(objective.weight)[:, 0].cpu().numpy())
     covariance = _generalised_inverse(H * objective.total).reshape(K, D + 1, K, D + 1)
-    centre = torch.eye(K, dtype=torch.float64, device=rows.device)
+    centre = torch.eye(K, dtype=torch.float64, device=objective.device)
     if objective.link == "softmax":
         centre = centre - 1 / K
     if objective.link == "softmax" and objective.penalty == 0:

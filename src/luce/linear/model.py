@@ -9,7 +9,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import torch
+from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
@@ -17,13 +17,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from luce.errors import ArgumentError, BackendError, DataError
-from luce.linear.objective import Objective
-from luce.linear.rows import as_rows
-from luce.processor import free_memory
+from luce.linear import small
+from luce.linear.arrays import as_array, find_bad, is_tensor, not_finite, numpy_of
 
 if TYPE_CHECKING:
-    from luce.linear.rows import Rows
-    from luce.linear.solve import Solution
+    from torch import Tensor
+
+    from luce.linear.fitted import Fitted
+    from luce.linear.progress import Progress
 
 __all__ = ["SoftmaxModel", "is_number"]
 
@@ -69,7 +70,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, shape (N,)."""
-        scores = _numpy(self.decision_function(X))
+        scores = numpy_of(self.decision_function(X))
         codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         labels: np.ndarray = np.asarray(self.classes_)[codes]
         return labels
@@ -77,7 +78,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, shape (N, K), in the order of ``classes_``."""
         check_is_fitted(self)
-        return _like(X, self._log_proba(self._logits(self._check_rows(X))).exp())
+        log_p = self._log_proba(self._logits(self._check_rows(X)))
+        return _like(X, log_p.exp() if is_tensor(log_p) else np.exp(log_p))
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of ``predict_proba``, finite where that rounds to 0."""
@@ -120,28 +122,38 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
         return summary(self, X, y, sample_weight)
 
-    def _logits(self, X: Any) -> torch.Tensor:
-        """Return the logits of validated rows, (N, K), or (N,) for two classes."""
-        rows = as_rows(X)
-        dtype = torch.float32 if self.coef_.dtype == np.float32 else torch.float64
-        theta = torch.from_numpy(np.ascontiguousarray(self.coef_)).to(rows.device)
-        bias = torch.from_numpy(np.ascontiguousarray(self.intercept_)).to(rows.device, dtype)
-        W = rows.prepare(theta, dtype)
-        Z = torch.empty(rows.shape[0], len(theta), dtype=dtype, device=rows.device)
-        for i, j in rows.blocks(len(theta), dtype):
-            Z[i:j] = rows.project(i, j, W) + bias
-        rows.release()
-        if not bool(torch.isfinite(Z.sum())) and (at := rows.find_bad()) is not None:
-            raise _not_finite(rows, at)
+    def _logits(self, X: Any) -> Any:
+        """Return the logits of validated rows, (N, K), or (N,) for two classes.
+
+        A tensor for a tensor and for many rows, else an array.
+        """
+        if is_tensor(X) or not small.suits(X, len(self.coef_)):
+            from luce.linear import large
+
+            Z = large.logits(X, self.coef_, self.intercept_)
+            find = large.find_bad
+        else:
+            with np.errstate(all="ignore"):
+                Z = X.astype(self.coef_.dtype, copy=False) @ self.coef_.T + self.intercept_
+            find = find_bad
+        with np.errstate(all="ignore"):
+            finite = math.isfinite(float(Z.sum()))
+        if not finite and (at := find(X)) is not None:
+            raise not_finite(type(self).__name__, X, at)
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
-    def _log_proba(self, Z: torch.Tensor) -> torch.Tensor:
+    def _log_proba(self, Z: Any) -> Any:
+        """Return the log-probabilities of logits, (N, K)."""
+        if is_tensor(Z):
+            from luce.linear import large
+
+            return large.log_probabilities(Z, self.link)
         if Z.ndim == 1:
-            return torch.nn.functional.logsigmoid(torch.stack([-Z, Z], 1))
+            return -np.logaddexp(0, np.stack([Z, -Z], 1))
         if self.link == "ovr":
-            P = torch.nn.functional.logsigmoid(Z)
-            return P - torch.logsumexp(P, 1, keepdim=True)
-        return torch.log_softmax(Z, 1)
+            P = -np.logaddexp(0, -Z)
+            return P - logsumexp(P, axis=1, keepdims=True)
+        return log_softmax(Z, axis=1)
 
     def _check_parameters(self) -> None:
         name = type(self).__name__
@@ -159,9 +171,9 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def _check_rows_and_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Validate as scikit-learn does, except for finiteness: the first pass sees that."""
-        if isinstance(y, torch.Tensor):
+        if is_tensor(y):
             y = y.cpu().numpy()
-        if isinstance(X, torch.Tensor):
+        if is_tensor(X):
             self._check_tensor(X, fitting=True)
             _, y = validate_data(self, np.zeros((len(X), 1)), y)
             self.n_features_in_ = X.shape[1]
@@ -174,14 +186,14 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         return self._move(X), y
 
     def _check_rows(self, X: Any) -> Any:
-        if isinstance(X, torch.Tensor):
+        if is_tensor(X):
             self._check_tensor(X, fitting=False)
             return X
         return validate_data(
             self, X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False, reset=False
         )
 
-    def _check_tensor(self, X: torch.Tensor, *, fitting: bool) -> None:
+    def _check_tensor(self, X: Tensor, *, fitting: bool) -> None:
         name = type(self).__name__
         if X.ndim != 2 or 0 in X.shape or X.is_complex():
             raise DataError(
@@ -195,13 +207,15 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             )
 
     def _move(self, X: Any) -> Any:
-        if self.device == "auto":
-            return X.detach() if isinstance(X, torch.Tensor) else X
+        if self.device == "auto" or (self.device == "cpu" and not is_tensor(X)):
+            return X.detach() if is_tensor(X) else X
+        import torch
+
         try:
             device = torch.device(self.device)
-            if device.type == "cpu" and not isinstance(X, torch.Tensor):
+            if device.type == "cpu" and not is_tensor(X):
                 return X
-            if not isinstance(X, torch.Tensor):
+            if not is_tensor(X):
                 X = torch.as_tensor(X.toarray() if hasattr(X, "toarray") else X)
             return X.detach().to(device)
         except (RuntimeError, AssertionError) as error:
@@ -210,10 +224,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 "Set device='auto' to compute where X is."
             ) from error
 
-    def _encode(
-        self, X: Any, y: np.ndarray, sample_weight: Any
-    ) -> tuple[Rows, torch.Tensor, torch.Tensor]:
-        """Return the rows, the class codes and the weights, and set ``classes_``."""
+    def _encode(self, X: Any, y: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class codes and the weights, float64, and set ``classes_``."""
         name = type(self).__name__
         self.classes_, codes = _classes_and_codes(y)
         if len(self.classes_) < 2:
@@ -245,125 +257,95 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             raise DataError(
                 f"{name}: all weights of class {empty!r} are zero: drop its rows or give it weight."
             )
-        rows = as_rows(X)
-        device = rows.device
-        return rows, torch.from_numpy(codes).to(device), torch.from_numpy(weight).to(device)
+        return codes, weight
 
-    def _objective(
-        self, rows: Rows, codes: torch.Tensor, weight: torch.Tensor, C: float, *, fits: int = 1
-    ) -> Objective:
+    def _fit(
+        self,
+        X: Any,
+        codes: np.ndarray,
+        weight: np.ndarray,
+        C: float,
+        start: tuple[np.ndarray, np.ndarray] | None,
+        progress: Progress,
+    ) -> Fitted:
+        """Minimise the objective: in NumPy where the problem is small and nothing else is asked."""
         K = len(self.classes_)
-        objective = Objective(
-            rows,
-            codes,
-            weight,
-            n_rows=1 if K == 2 else K,
-            link="sigmoid" if K == 2 or self.link == "ovr" else "softmax",
-            C=C,
-            fit_intercept=self.fit_intercept,
-            dtype=torch.float64 if self.precision == "float64" else torch.float32,
-            fits=fits,
-        )
-        if not bool(torch.isfinite(objective.variance.sum())):
-            at = rows.find_bad()
-            if at is not None:
-                raise _not_finite(rows, at)
-            raise DataError(
-                f"{type(self).__name__}: the squares of X overflow: scale its columns, with "
-                "sklearn.preprocessing.StandardScaler."
-            )
-        if self.precision == "auto" and not _suits_float32(objective, self.tol):
-            objective.dtype = torch.float64
-        return objective
+        n_rows = 1 if K == 2 else K
+        rows = as_array(X)
+        numpy_will_do = self.solver == "auto" and self.precision != "float32"
+        if rows is None or not (numpy_will_do and small.suits(rows, n_rows)):
+            from luce.linear import large
 
-    def _affordable(self, objective: Objective) -> Literal["auto", "lbfgs", "newton-cg"]:
-        """Return the solver, or say how much memory would be needed."""
-        free = free_memory()
-        if objective.device.type != "cpu" or free is None:
-            return self.solver
-        vector = 8 * objective.n_rows * (objective.n_features + 1)
-        need = {"lbfgs": 28 * vector, "newton-cg": 12 * vector}
-        if self.solver == "auto" and need["lbfgs"] > free > need["newton-cg"]:
-            return "newton-cg"
-        asked = need["newton-cg" if self.solver == "newton-cg" else "lbfgs"]
-        if asked > free:
-            raise DataError(
-                f"{type(self).__name__}: {objective.n_rows:,} × {objective.n_features:,} "
-                f"coefficients need about {asked / 1e9:.1f} GB, of which {free / 1e9:.1f} GB are "
-                f"free: set solver='newton-cg' ({need['newton-cg'] / 1e9:.1f} GB), or use fewer "
-                "features."
+            return large.fit(self, X, codes, weight, C, start, progress)
+        rows = rows.astype(np.float64, copy=False)
+        with np.errstate(all="ignore"), small.one_thread():
+            moments = small.column_moments(rows, weight, fit_intercept=self.fit_intercept)
+            if not np.isfinite(moments[1].sum()):
+                raise not_finite(type(self).__name__, rows, find_bad(rows))
+            return small.minimize(
+                rows,
+                codes,
+                weight,
+                moments,
+                n_rows=n_rows,
+                link="sigmoid" if K == 2 or self.link == "ovr" else "softmax",
+                C=C,
+                fit_intercept=self.fit_intercept,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                start=start,
+                report=progress.report if self.verbose else None,
+                announce=progress.say if self.verbose else None,
             )
-        return self.solver
 
-    def _keep(self, objective: Objective, solution: Solution) -> None:
-        dtype = np.float32 if objective.rows.X.dtype in _SINGLE else np.float64
-        theta = solution.theta
-        W, b = theta[:, :-1], objective.bias(theta)
-        if objective.link == "softmax":
+    def _keep(self, fitted: Fitted, *, single: bool) -> None:
+        """Take over the fit, in float32 if the rows are (``single``)."""
+        W, b = fitted.coef, fitted.intercept
+        if len(self.classes_) > 2 and self.link == "softmax":
             # The loss does not see what all classes share, and the optimum has none of it.
             W = W - W.mean(0)
             b = b - b.mean()
         if not self.fit_intercept:
-            b = torch.zeros_like(b)
-        self.coef_ = W.cpu().numpy().astype(dtype)
-        self.intercept_ = b.cpu().numpy().astype(dtype)
-        self.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
-        self.converged_ = solution.converged
-        gap = solution.certificate.gap / max(solution.certificate.value, 1e-300)
-        self.duality_gap_ = float(gap)
-        self.gradient_norm_ = solution.gradient_norm(objective)
-        self.objective_ = solution.certificate.value * objective.total
-        self.solver_ = solution.method
-        self.history_ = solution.history
+            b = np.zeros_like(b)
+        dtype = np.float32 if single else np.float64
+        self.coef_, self.intercept_ = W.astype(dtype), b.astype(dtype)
+        self.n_iter_ = np.array([fitted.n_iter], dtype=np.int32)
+        self.converged_ = fitted.converged
+        self.duality_gap_ = fitted.gap
+        self.gradient_norm_ = fitted.gradient_norm
+        self.objective_ = fitted.objective
+        self.solver_ = fitted.method
+        self.history_ = fitted.history
 
-    def _warn(self, objective: Objective, solution: Solution) -> None:
+    def _warn(self, fitted: Fitted) -> None:
         name = type(self).__name__
-        if objective.penalty == 0 and objective.separates(solution.theta):
+        if fitted.separable:
             warnings.warn(
                 f"{name}: the classes are separable, so without a penalty there is no optimum; "
-                f"the coefficients are where the solver stopped, after {solution.n_iter} "
+                f"the coefficients are where the solver stopped, after {fitted.n_iter} "
                 "iterations. Set penalty='l2', or remove the features that give the class away.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        elif not solution.converged:
-            what = "scaled gradient" if objective.penalty == 0 else "relative duality gap"
+        elif not fitted.converged:
+            what = "relative duality gap" if math.isfinite(fitted.gap) else "scaled gradient"
             cure = (
                 "raise max_iter, or scale the features (sklearn.preprocessing.StandardScaler)"
-                if solution.reason == "max_iter"
+                if fitted.reason == "max_iter"
                 else "set precision='float64', or raise tol: rounding hides any further descent"
             )
             warnings.warn(
-                f"{name} stopped after {solution.n_iter} iterations with a {what} of "
-                f"{solution.measure:.2g}, above tol={self.tol:g}: {cure}.",
+                f"{name} stopped after {fitted.n_iter} iterations with a {what} of "
+                f"{fitted.measure:.2g}, above tol={self.tol:g}: {cure}.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
-
-
-_SINGLE = (np.dtype(np.float32), torch.float32)
 
 
 def is_number(value: Any) -> bool:
     """Say whether a value is a real number, and not NaN."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and not math.isnan(value)
-
-
-def _suits_float32(objective: Objective, tol: float) -> bool:
-    """Say whether products in float32 save time and lose nothing that ``tol`` asks for."""
-    N, D = objective.rows.shape
-    if N * D * objective.n_rows < 5_000_000 or tol < 1e-8 or objective.penalty == 0:
-        return False
-    # What varies so little that the penalty holds its coefficients is not what takes digits.
-    matters = objective.variance > objective.penalty
-    deviation = objective.variance.sqrt()[matters]
-    if len(deviation) == 0:
-        return False
-    offset = objective.mean[matters].abs() / deviation
-    low, high = float(deviation.min()), float(deviation.max())
-    tame = high < 1e4 * low if not hasattr(objective.rows.X, "indptr") else high < 1e4
-    return bool(tame and high < 1e12 and float(offset.max()) < 100)
 
 
 def _classes_and_codes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -379,19 +361,5 @@ def _classes_and_codes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return classes, np.searchsorted(classes, y)  # return_inverse would sort the rows' numbers
 
 
-def _not_finite(rows: Rows, at: tuple[int, int]) -> DataError:
-    X = rows.X
-    value = float(X[at[0], at[1]])
-    kind = "NaN" if math.isnan(value) else "infinity"
-    return DataError(
-        f"Input X contains {kind}: the first is at row {at[0]}, column {at[1]} (counted from 0). "
-        "Fill it in, for example with sklearn.impute.SimpleImputer, or drop the row."
-    )
-
-
-def _numpy(values: Any) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-def _like(X: Any, values: torch.Tensor) -> Any:
-    return values if isinstance(X, torch.Tensor) else values.numpy()
+def _like(X: Any, values: Any) -> Any:
+    return values if is_tensor(X) or not is_tensor(values) else values.numpy()

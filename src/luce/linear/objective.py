@@ -21,7 +21,7 @@ from torch import Tensor
 
 from luce.linear.rows import DenseRows, SparseRows
 from luce.linear.sample import SAMPLE_ROWS, evenly
-from luce.processor import HAS_BFLOAT16
+from luce.processor import has_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -325,7 +325,7 @@ class Objective:
 
     def _roughly(self, P: Tensor) -> Tensor:
         """Return P in bfloat16 where products of many classes take half the time in it."""
-        rough = P.dtype is torch.float32 and self.n_rows > _COARSE_CLASSES and HAS_BFLOAT16
+        rough = P.dtype is torch.float32 and self.n_rows > _COARSE_CLASSES and has_bfloat16()
         return P.bfloat16() if rough and P.device.type == "cpu" else P
 
     def separates(self, theta: Tensor) -> bool:
@@ -426,7 +426,7 @@ class Objective:
         large = self.n_rows * self.n_features >= _COARSE_COEFFICIENTS
         large &= self.n_rows > _COARSE_CLASSES or self._fused_rows() is None
         dense = isinstance(self.rows, DenseRows) and self.device.type == "cpu"
-        if self.dtype is not torch.float32 or not (large and dense and HAS_BFLOAT16):
+        if self.dtype is not torch.float32 or not (large and dense and has_bfloat16()):
             return False
         return float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
 

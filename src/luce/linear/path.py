@@ -12,6 +12,8 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
 from luce.errors import ArgumentError, DataError
+from luce.linear.arrays import is_tensor, numpy_of
+from luce.linear.large import affordable, make_objective, started
 from luce.linear.model import SoftmaxModel, is_number
 from luce.linear.precondition import Blocks, Kronecker, choose
 from luce.linear.progress import Progress
@@ -125,27 +127,27 @@ class SoftmaxRegressionCV(SoftmaxModel):
         self._check_parameters()
         self.Cs_ = self._candidates()
         X, y = self._check_rows_and_labels(X, y)
-        rows, codes, weight = self._encode(X, y, sample_weight)
+        codes, weight = self._encode(X, y, sample_weight)
         splitter = check_cv(self.cv, y, classifier=True)
         folds = list(splitter.split(np.empty((len(y), 0)), y))
         self.scores_ = np.empty((len(folds), len(self.Cs_)))
         fits = self.scores_.size
+        single = str(X.dtype).endswith("float32")
         paths: list[list[np.ndarray]] = []
         short: list[str] = []
         count = 0
         with Progress(self.tol, self.max_iter, shown=self.verbose > 0) as progress:
             for f, (train, test) in enumerate(folds):
-                part = torch.zeros_like(weight)
-                inside = torch.from_numpy(train).to(weight.device)
-                part[inside] = weight[inside]
+                part = np.zeros_like(weight)
+                part[train] = weight[train]
                 self._check_fold(f, codes, part)
-                objective = self._objective(rows, codes, part, self.Cs_[0], fits=fits)
+                objective = make_objective(self, X, codes, part, self.Cs_[0], fits=fits)
                 path = []
                 for c, solution in enumerate(self._path(objective, progress)):
                     count += solution.n_iter
                     if not solution.converged:
                         short.append(f"C={self.Cs_[c]:g} in fold {f} ({solution.measure:.1g})")
-                    self._keep(objective, solution)
+                    self._keep(solution.fitted(objective), single=single)
                     path.append(np.column_stack([self.coef_, self.intercept_]))
                     self.scores_[f, c] = self._score(X, y, weight, test)
                 paths.append(path)
@@ -154,17 +156,12 @@ class SoftmaxRegressionCV(SoftmaxModel):
             self._predict_out_of_fold(X, folds, [path[best] for path in paths])
             mean = np.mean([path[best] for path in paths], axis=0)
             if self.refit:
-                objective = self._objective(rows, codes, weight, self.C_, fits=fits)
-                theta = objective.start()
-                theta[:, :-1] = torch.from_numpy(mean[:, :-1]).to(theta)
-                theta[:, :-1][:, objective.constant] = 0
-                if self.fit_intercept:
-                    b = torch.from_numpy(mean[:, -1]).to(theta)
-                    theta[:, -1] = b + theta[:, :-1] @ objective.mean
-                method = self._affordable(objective)
-                solution = self._minimize(objective, theta, progress, method=method)
-                self._keep(objective, solution)
-                self._warn(objective, solution)
+                objective = make_objective(self, X, codes, weight, self.C_, fits=fits)
+                theta = started(objective, mean[:, :-1], mean[:, -1])
+                method = affordable(self, objective)
+                fitted = self._minimize(objective, theta, progress, method=method).fitted(objective)
+                self._keep(fitted, single=single)
+                self._warn(fitted)
             else:
                 self._set(mean)
                 self.n_iter_ = np.array([count], dtype=np.int32)
@@ -191,9 +188,9 @@ class SoftmaxRegressionCV(SoftmaxModel):
             )
         return np.sort(np.asarray(values, dtype=np.float64))
 
-    def _check_fold(self, fold: int, codes: torch.Tensor, weight: torch.Tensor) -> None:
-        weights = torch.bincount(codes, weight, minlength=len(self.classes_))
-        if not bool((weights > 0).all()):
+    def _check_fold(self, fold: int, codes: np.ndarray, weight: np.ndarray) -> None:
+        weights = np.bincount(codes, weight, minlength=len(self.classes_))
+        if not (weights > 0).all():
             lacking = self.classes_.tolist()[int(weights.argmin())]
             raise DataError(
                 f"SoftmaxRegressionCV: the training rows of fold {fold} have no example of class "
@@ -205,7 +202,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         theta = objective.start()
         preconditioner = choose(objective, theta)
         basis = preconditioner.basis if isinstance(preconditioner, Blocks | Kronecker) else None
-        dtype, known, method = objective.dtype, None, self._affordable(objective)
+        dtype, known, method = objective.dtype, None, affordable(self, objective)
         for C in self.Cs_:
             before = objective.penalty
             objective.set_C(C)
@@ -231,13 +228,13 @@ class SoftmaxRegressionCV(SoftmaxModel):
             **more,
         )
 
-    def _score(self, X: Any, y: np.ndarray, weight: torch.Tensor, test: np.ndarray) -> float:
+    def _score(self, X: Any, y: np.ndarray, weight: np.ndarray, test: np.ndarray) -> float:
         """Score the current coefficients on held-out rows."""
-        held = X[torch.from_numpy(test).to(X.device)] if isinstance(X, torch.Tensor) else X[test]
+        held = _take(X, test)
         if self.scoring == "neg_log_loss":
-            log_p = self._log_proba(self._logits(held)).cpu().numpy()
+            log_p = numpy_of(self._log_proba(self._logits(held)))
             at = np.searchsorted(self.classes_, y[test])
-            w = weight.cpu().numpy()[test]
+            w = weight[test]
             return float(
                 np.average(log_p[np.arange(len(test)), at], weights=w if w.any() else None)
             )
@@ -254,14 +251,15 @@ class SoftmaxRegressionCV(SoftmaxModel):
         times = np.zeros((X.shape[0], 1))
         for (_, test), model in zip(folds, models, strict=True):
             self._set(model)
-            held = (
-                X[torch.from_numpy(test).to(X.device)] if isinstance(X, torch.Tensor) else X[test]
-            )
-            scores = self._logits(held)
-            total[test] += self._log_proba(scores).exp().cpu().numpy()
+            scores = self._logits(_take(X, test))
+            total[test] += np.exp(numpy_of(self._log_proba(scores)))
             times[test] += 1
         with np.errstate(invalid="ignore"):
             self.oof_proba_ = total / times
 
     def _set(self, model: np.ndarray) -> None:
         self.coef_, self.intercept_ = model[:, :-1], model[:, -1]
+
+
+def _take(X: Any, rows: np.ndarray) -> Any:
+    return X[torch.from_numpy(rows).to(X.device)] if is_tensor(X) else X[rows]

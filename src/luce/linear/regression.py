@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 
 from luce.errors import ArgumentError
 from luce.linear.model import SoftmaxModel, is_number
 from luce.linear.progress import Progress
-from luce.linear.solve import minimize
-
-if TYPE_CHECKING:
-    from luce.linear.objective import Objective
 
 __all__ = ["SoftmaxRegression"]
 
@@ -159,36 +154,18 @@ class SoftmaxRegression(SoftmaxModel):
         if not is_number(self.C) or not self.C > 0:
             raise ArgumentError(f"SoftmaxRegression: C must be a number above 0, got {self.C!r}.")
         X, y = self._check_rows_and_labels(X, y)
-        rows, codes, weight = self._encode(X, y, sample_weight)
-        objective = self._objective(
-            rows, codes, weight, math.inf if self.penalty is None else self.C
-        )
-        theta = self._start(objective)
-        method = self._affordable(objective)
+        codes, weight = self._encode(X, y, sample_weight)
+        C = math.inf if self.penalty is None else self.C
         with Progress(self.tol, self.max_iter, shown=self.verbose > 0) as progress:
-            solution = minimize(
-                objective,
-                theta,
-                method=method,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                may_widen=self.precision == "auto",
-                report=progress.report if self.verbose else None,
-                announce=progress.say if self.verbose else None,
-            )
-        self._keep(objective, solution)
-        self._warn(objective, solution)
+            fitted = self._fit(X, codes, weight, C, self._start(X), progress)
+        self._keep(fitted, single=str(X.dtype).endswith("float32"))
+        self._warn(fitted)
         return self
 
-    def _start(self, objective: Objective) -> torch.Tensor:
+    def _start(self, X: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the last fit's coefficients, if this one is to start from them and can."""
         coef = getattr(self, "coef_", None)
-        theta = objective.start()
-        shape = (objective.n_rows, objective.n_features)
-        if self.warm_start and coef is not None and coef.shape == shape:
-            W = torch.from_numpy(coef.astype(np.float64)).to(theta.device)
-            theta[:, :-1] = W
-            if self.fit_intercept:
-                b = torch.from_numpy(self.intercept_.astype(np.float64)).to(theta.device)
-                theta[:, -1] = b + W @ objective.mean
-                theta[:, :-1][:, objective.constant] = 0
-        return theta
+        K = len(self.classes_)
+        if not self.warm_start or coef is None or coef.shape != (K if K > 2 else 1, X.shape[1]):
+            return None
+        return coef.astype(np.float64), self.intercept_.astype(np.float64)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from luce.linear.certificate import balance, certify, scaled_gradient
+from luce.linear.fitted import Fitted
 from luce.linear.precondition import Blocks, Diagonal, Exact, choose
 from luce.linear.sample import two_shares
 from luce.linear.search import length, search
@@ -78,9 +79,24 @@ class Solution:
     reason: str
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def gradient_norm(self, objective: Objective) -> float:
-        """Return the largest entry of ∇F in units of each feature's standard deviation."""
-        return scaled_gradient(objective, self.certificate.gradient)
+    def fitted(self, objective: Objective) -> Fitted:
+        """Return the same in plain arrays."""
+        W = self.theta[:, :-1]
+        proof = self.certificate
+        return Fitted(
+            coef=W.cpu().numpy(),
+            intercept=objective.bias(self.theta).cpu().numpy(),
+            objective=proof.value * objective.total,
+            gap=float(proof.gap / max(proof.value, 1e-300)),
+            gradient_norm=scaled_gradient(objective, proof.gradient),
+            measure=self.measure,
+            converged=self.converged,
+            n_iter=self.n_iter,
+            method=self.method,
+            reason=self.reason,
+            separable=objective.penalty == 0 and objective.separates(self.theta),
+            history=self.history,
+        )
 
 
 def minimize(

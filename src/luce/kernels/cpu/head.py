@@ -14,7 +14,7 @@ from luce.kernels.cpu.lanes import load
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.threads import share
-from luce.processor import HAS_BFLOAT16
+from luce.processor import has_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ def multiplied_in(dtype: torch.dtype, softcap: float = 0.0) -> torch.dtype:
     float32 for half precision, but for bfloat16 where the processor has instructions for it. These
     add up in float32; the logits are rounded to bfloat16, as PyTorch's are.
     """
-    if dtype == torch.bfloat16 and HAS_BFLOAT16 and not softcap:
+    if dtype == torch.bfloat16 and has_bfloat16() and not softcap:
         return dtype
     return torch.promote_types(dtype, torch.float32)
 

@@ -1,0 +1,59 @@
+"""Rows as users hand them over: arrays, sparse matrices, or tensors if PyTorch is loaded."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from luce.errors import DataError
+
+__all__ = ["as_array", "find_bad", "is_tensor", "not_finite", "numpy_of"]
+
+
+def is_tensor(value: Any) -> bool:
+    """Say whether a value is a PyTorch tensor; PyTorch is not loaded to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def as_array(X: Any) -> Any:
+    """Return rows in memory as NumPy or SciPy have them, without a copy; None if they cannot."""
+    if not is_tensor(X):
+        return X
+    return X.numpy() if X.device.type == "cpu" and str(X.dtype) != "torch.bfloat16" else None
+
+
+def numpy_of(values: Any) -> np.ndarray:
+    """Return an array or a tensor as an array."""
+    return values.cpu().numpy() if is_tensor(values) else np.asarray(values)
+
+
+def find_bad(X: Any) -> tuple[int, int] | None:
+    """Return the row and column of the first NaN or infinity, or None.
+
+    X is an array or a sparse matrix in memory, by rows.
+    """
+    bad = np.argwhere(~np.isfinite(X.data if hasattr(X, "nnz") else X))
+    if len(bad) == 0:
+        return None
+    if hasattr(X, "nnz"):
+        at = int(bad[0, 0])
+        return int(np.searchsorted(X.indptr, at, side="right")) - 1, int(X.indices[at])
+    return int(bad[0, 0]), int(bad[0, 1])
+
+
+def not_finite(name: str, X: Any, at: tuple[int, int] | None) -> DataError:
+    """Return the error for columns without a finite variance; `at` is the first bad value."""
+    if at is None:
+        return DataError(
+            f"{name}: the squares of X overflow: scale its columns, with "
+            "sklearn.preprocessing.StandardScaler."
+        )
+    kind = "NaN" if math.isnan(float(X[at[0], at[1]])) else "infinity"
+    return DataError(
+        f"Input X contains {kind}: the first is at row {at[0]}, column {at[1]} (counted from 0). "
+        "Fill it in, for example with sklearn.impute.SimpleImputer, or drop the row."
+    )

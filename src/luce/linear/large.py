@@ -1,0 +1,154 @@
+"""Problems that are worth loading PyTorch for: how they are set up, solved and predicted from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from luce.errors import DataError
+from luce.linear.arrays import not_finite
+from luce.linear.objective import Objective
+from luce.linear.rows import as_rows
+from luce.linear.solve import minimize
+from luce.processor import free_memory
+
+if TYPE_CHECKING:
+    from luce.linear.fitted import Fitted
+    from luce.linear.model import SoftmaxModel
+    from luce.linear.progress import Progress
+
+__all__ = [
+    "affordable",
+    "find_bad",
+    "fit",
+    "log_probabilities",
+    "logits",
+    "make_objective",
+    "started",
+]
+
+
+def fit(
+    model: SoftmaxModel,
+    X: Any,
+    codes: np.ndarray,
+    weight: np.ndarray,
+    C: float,
+    start: tuple[np.ndarray, np.ndarray] | None,
+    progress: Progress,
+) -> Fitted:
+    """Minimise the objective of an estimator's options, from ``start`` if that is given."""
+    objective = make_objective(model, X, codes, weight, C)
+    theta = objective.start() if start is None else started(objective, *start)
+    return minimize(
+        objective,
+        theta,
+        method=affordable(model, objective),
+        tol=model.tol,
+        max_iter=model.max_iter,
+        may_widen=model.precision == "auto",
+        report=progress.report if model.verbose else None,
+        announce=progress.say if model.verbose else None,
+    ).fitted(objective)
+
+
+def make_objective(
+    model: SoftmaxModel, X: Any, codes: np.ndarray, weight: np.ndarray, C: float, *, fits: int = 1
+) -> Objective:
+    """Return the objective of an estimator's options, in the precision that suits the rows."""
+    K = len(model.classes_)
+    rows = as_rows(X)
+    objective = Objective(
+        rows,
+        torch.from_numpy(codes).to(rows.device),
+        torch.from_numpy(weight).to(rows.device),
+        n_rows=1 if K == 2 else K,
+        link="sigmoid" if K == 2 or model.link == "ovr" else "softmax",
+        C=C,
+        fit_intercept=model.fit_intercept,
+        dtype=torch.float64 if model.precision == "float64" else torch.float32,
+        fits=fits,
+    )
+    if not bool(torch.isfinite(objective.variance.sum())):
+        raise not_finite(type(model).__name__, X, rows.find_bad())
+    if model.precision == "auto" and not _suits_float32(objective, model.tol):
+        objective.dtype = torch.float64
+    return objective
+
+
+def started(objective: Objective, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
+    """Return Θ of coefficients and intercepts from another fit."""
+    theta = objective.start()
+    theta[:, :-1] = torch.from_numpy(coef).to(theta)
+    theta[:, :-1][:, objective.constant] = 0
+    if objective.fit_intercept:
+        theta[:, -1] = torch.from_numpy(intercept).to(theta) + theta[:, :-1] @ objective.mean
+    return theta
+
+
+def affordable(model: SoftmaxModel, objective: Objective) -> Literal["auto", "lbfgs", "newton-cg"]:
+    """Return the solver, or say how much memory would be needed."""
+    free = free_memory()
+    if objective.device.type != "cpu" or free is None:
+        return model.solver
+    vector = 8 * objective.n_rows * (objective.n_features + 1)
+    need = {"lbfgs": 28 * vector, "newton-cg": 12 * vector}
+    if model.solver == "auto" and need["lbfgs"] > free > need["newton-cg"]:
+        return "newton-cg"
+    asked = need["newton-cg" if model.solver == "newton-cg" else "lbfgs"]
+    if asked > free:
+        raise DataError(
+            f"{type(model).__name__}: {objective.n_rows:,} × {objective.n_features:,} "
+            f"coefficients need about {asked / 1e9:.1f} GB, of which {free / 1e9:.1f} GB are "
+            f"free: set solver='newton-cg' ({need['newton-cg'] / 1e9:.1f} GB), or use fewer "
+            "features."
+        )
+    return model.solver
+
+
+def logits(X: Any, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
+    """Return the logits of rows, block by block, (N, K), where the rows are."""
+    rows = as_rows(X)
+    dtype = torch.float32 if coef.dtype == np.float32 else torch.float64
+    theta = torch.from_numpy(np.ascontiguousarray(coef)).to(rows.device)
+    bias = torch.from_numpy(np.ascontiguousarray(intercept)).to(rows.device, dtype)
+    W = rows.prepare(theta, dtype)
+    Z = torch.empty(rows.shape[0], len(theta), dtype=dtype, device=rows.device)
+    for i, j in rows.blocks(len(theta), dtype):
+        Z[i:j] = rows.project(i, j, W) + bias
+    rows.release()
+    return Z
+
+
+def log_probabilities(Z: Tensor, link: str) -> Tensor:
+    """Return the log-probabilities of logits, (N, K)."""
+    if Z.ndim == 1:
+        return torch.nn.functional.logsigmoid(torch.stack([-Z, Z], 1))
+    if link == "ovr":
+        P = torch.nn.functional.logsigmoid(Z)
+        return P - torch.logsumexp(P, 1, keepdim=True)
+    return torch.log_softmax(Z, 1)
+
+
+def find_bad(X: Any) -> tuple[int, int] | None:
+    """Return the row and column of the first NaN or infinity, or None."""
+    return as_rows(X).find_bad()
+
+
+def _suits_float32(objective: Objective, tol: float) -> bool:
+    """Say whether products in float32 save time and lose nothing that ``tol`` asks for."""
+    N, D = objective.rows.shape
+    if N * D * objective.n_rows < 5_000_000 or tol < 1e-8 or objective.penalty == 0:
+        return False
+    # What varies so little that the penalty holds its coefficients is not what takes digits.
+    matters = objective.variance > objective.penalty
+    deviation = objective.variance.sqrt()[matters]
+    if len(deviation) == 0:
+        return False
+    offset = objective.mean[matters].abs() / deviation
+    low, high = float(deviation.min()), float(deviation.max())
+    tame = high < 1e4 * low if not hasattr(objective.rows.X, "indptr") else high < 1e4
+    return bool(tame and high < 1e12 and float(offset.max()) < 100)
