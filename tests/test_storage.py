@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from safetensors.torch import save_file
 
 from luce import storage
@@ -22,12 +24,29 @@ def test_json_round_trips(tmp_path):
 
 
 def test_tensors_and_their_note_round_trip(tmp_path):
-    """Tensors of any dtype and the note come back to the bit."""
-    tensors = {"w": torch.randn(3, 2), "n": torch.tensor(7), "h": torch.randn(2).bfloat16()}
+    """Tensors of any dtype that NumPy has, and the note, come back to the bit."""
+    tensors = {
+        "w": torch.randn(3, 2),
+        "n": torch.tensor(7),
+        "h": torch.randn(2).half(),
+        "d": np.random.default_rng(0).normal(size=(2, 3))[:, ::2],
+        "b": np.array([True, False]),
+    }
     storage.write_tensors(tmp_path / "x.safetensors", tensors, {"epoch": 3})
     back, note = storage.read_tensors(tmp_path / "x.safetensors")
     assert note == {"epoch": 3}
-    assert all(torch.equal(back[k], v) and back[k].dtype == v.dtype for k, v in tensors.items())
+    for name, tensor in tensors.items():
+        wanted = np.asarray(tensor)
+        assert back[name].dtype == wanted.dtype
+        np.testing.assert_array_equal(back[name], wanted)
+
+
+def test_a_dtype_that_numpy_lacks_is_refused(tmp_path):
+    """No run has bfloat16 weights; a file that does is a RunError, not a traceback."""
+    content = save({"w": torch.ones(2).bfloat16()}, metadata={"format": str(storage.FORMAT)})
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match=r"x\.safetensors is damaged"):
+        storage.read_tensors(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import platform
 import shlex
 import shutil
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +36,6 @@ from luce.errors import (
     TrainingStoppedError,
 )
 from luce.evaluation.inputs import encode_labels
-from luce.neural.classifier import NeuralClassifier
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import CALIBRATION, TRUSTED, Run, load_run, read_config
@@ -50,6 +51,7 @@ from luce.storage import (
 
 if TYPE_CHECKING:
     from luce.data.schema import Normalise
+    from luce.neural.classifier import NeuralClassifier
 
 __all__ = ["environment", "train"]
 
@@ -291,7 +293,7 @@ class _Training:
             keys = as_classes(names, self.schema.classes or [], name="class_weight").tolist()
             options = {**options, "class_weight": dict(zip(keys, weights.values(), strict=True))}
         estimator = models.make(model, options)
-        if isinstance(estimator, NeuralClassifier):
+        if models.is_network(estimator):
             estimator.seed = self.request.seed
         else:
             estimator.verbose = int(self.display.shown)
@@ -302,7 +304,7 @@ class _Training:
         estimator = self._estimator(model)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            if isinstance(estimator, NeuralClassifier):
+            if models.is_network(estimator):
                 self._fit_network(model, estimator)
             else:
                 features, labels = self.examples["train"]
@@ -484,16 +486,19 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def environment() -> dict[str, Any]:
-    """Return the machine and the versions that a run is trained with."""
-    import torch
+    """Return the machine and the versions that a run is trained with.
 
+    Where PyTorch is not loaded, it has no threads and uses no GPU.
+    """
+    torch = sys.modules.get("torch")
+    cuda = torch is not None and torch.cuda.is_available()
     return {
         "luce": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": os.cpu_count() if torch is None else torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch is not None and cuda else None,
         "packages": {name: version(name) for name in ("torch", "numpy", "scikit-learn", "polars")},
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from luce.errors import ArgumentError, RunError
-from luce.linear.path import SoftmaxRegressionCV
+from luce.linear.model import SoftmaxModel
 from luce.linear.regression import SoftmaxRegression
-from luce.neural.classifier import NeuralClassifier
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from luce.neural.classifier import NeuralClassifier
 
 __all__ = [
     "MODELS",
@@ -24,6 +25,7 @@ __all__ = [
     "check",
     "describe",
     "history",
+    "is_network",
     "log_probabilities",
     "make",
     "outcome",
@@ -33,7 +35,7 @@ __all__ = [
     "tensors",
 ]
 
-Estimator: TypeAlias = SoftmaxRegression | SoftmaxRegressionCV | NeuralClassifier
+Estimator: TypeAlias = "SoftmaxModel | NeuralClassifier"
 
 # What each model changes in its estimator's defaults; docs/log.md has the experiments behind it.
 MODELS: dict[str, dict[str, Any]] = {
@@ -67,6 +69,11 @@ def candidates(model: str, input_shape: Sequence[int]) -> list[str]:
     return [model]
 
 
+def is_network(estimator: Estimator) -> TypeGuard[NeuralClassifier]:
+    """Say whether an estimator is a network. PyTorch is not loaded to find out."""
+    return not isinstance(estimator, SoftmaxModel)
+
+
 def make(model: str, options: Mapping[str, Any]) -> Estimator:
     """Return the unfitted estimator: the model's defaults, overridden by `options`.
 
@@ -82,11 +89,15 @@ def make(model: str, options: Mapping[str, Any]) -> Estimator:
             known = ", ".join(sorted(allowed))
             raise ArgumentError(f"{model} has no option {name!r}. Its options are: {known}.")
     if model != "linear":
+        from luce.neural.classifier import NeuralClassifier
+
         return NeuralClassifier(model, **{**MODELS[model], **options})
     if "Cs" not in options:
         return SoftmaxRegression(**options)
     if "C" in options:
         raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
+    from luce.linear.path import SoftmaxRegressionCV
+
     automatic = options["Cs"] == "auto"
     return SoftmaxRegressionCV(
         **{name: value for name, value in options.items() if not (automatic and name == "Cs")}
@@ -104,13 +115,13 @@ def check(estimator: Estimator, input_shape: Sequence[int], n_classes: int) -> N
 
     That costs nothing, so that no candidate fails after others have been trained for hours.
     """
-    if isinstance(estimator, NeuralClassifier):
+    if is_network(estimator):
         estimator.outline(input_shape, n_classes)
 
 
 def shaped(estimator: Estimator, encoded: NDArray[Any]) -> NDArray[Any]:
     """Return encoded rows as the estimator takes them: softmax regression takes images as rows."""
-    if isinstance(estimator, NeuralClassifier):
+    if is_network(estimator):
         return encoded
     return encoded.reshape(len(encoded), -1)
 
@@ -123,7 +134,7 @@ def log_probabilities(estimator: Estimator, encoded: NDArray[Any]) -> NDArray[np
 
 def outcome(estimator: Estimator) -> dict[str, Any]:
     """Return how the training of a fitted estimator ended, as plain data."""
-    if isinstance(estimator, NeuralClassifier):
+    if is_network(estimator):
         return {"epochs": estimator.n_iter_, "best_epoch": estimator.best_epoch_}
     gap = float(estimator.duality_gap_)
     ended = {
@@ -134,26 +145,23 @@ def outcome(estimator: Estimator) -> dict[str, Any]:
         "duality_gap": gap if math.isfinite(gap) else None,
         "gradient_norm": float(estimator.gradient_norm_),
     }
-    if isinstance(estimator, SoftmaxRegressionCV):
+    if hasattr(estimator, "C_"):
         ended["C"] = float(estimator.C_)
     return ended
 
 
 def history(estimator: Estimator) -> list[dict[str, float]]:
     """Return a record per epoch, or per iteration of softmax regression."""
-    if isinstance(estimator, NeuralClassifier):
+    if is_network(estimator):
         return estimator.history_
     return [{"epoch": number, **record} for number, record in enumerate(estimator.history_)]
 
 
-def tensors(estimator: Estimator) -> dict[str, Tensor]:
+def tensors(estimator: Estimator) -> dict[str, NDArray[Any]]:
     """Return the weights of a fitted estimator, by name."""
-    if isinstance(estimator, NeuralClassifier):
-        return dict(estimator.network_.state_dict())
-    return {
-        "coef": torch.as_tensor(np.asarray(estimator.coef_)),
-        "intercept": torch.as_tensor(np.asarray(estimator.intercept_)),
-    }
+    if is_network(estimator):
+        return {k: v.cpu().numpy() for k, v in estimator.network_.state_dict().items()}
+    return {"coef": np.asarray(estimator.coef_), "intercept": np.asarray(estimator.intercept_)}
 
 
 def restore(
@@ -161,7 +169,7 @@ def restore(
     options: Mapping[str, Any],
     classes: Sequence[Any],
     input_shape: Sequence[int],
-    weights: dict[str, Tensor],
+    weights: Mapping[str, NDArray[Any]],
 ) -> Estimator:
     """Return the fitted estimator that `tensors` was taken from.
 
@@ -173,20 +181,23 @@ def restore(
     try:
         # A model trained on a GPU is used wherever it is loaded.
         estimator = make(model, {**options, "device": "auto"})
-        if isinstance(estimator, NeuralClassifier):
-            return estimator.restore(classes, input_shape, weights)
+        if is_network(estimator):
+            import torch
+
+            own = {name: torch.from_numpy(array) for name, array in weights.items()}
+            return estimator.restore(classes, input_shape, own)
     except (ArgumentError, TypeError, RuntimeError) as error:
         raise RunError(f"config.json and model.safetensors do not fit together: {error}") from error
     features, rows = math.prod(input_shape), len(classes) if len(classes) > 2 else 1
     expected = {"coef": (rows, features), "intercept": (rows,)}
-    received = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if received != expected or not all(t.is_floating_point() for t in weights.values()):
+    received = {name: tensor.shape for name, tensor in weights.items()}
+    if received != expected or not all(t.dtype.kind == "f" for t in weights.values()):
         raise RunError(
             f"config.json and model.safetensors do not fit together: the tensors must be of shape "
             f"{expected}, got {received}."
         )
-    estimator.coef_ = weights["coef"].numpy()
-    estimator.intercept_ = weights["intercept"].numpy()
+    estimator.coef_ = weights["coef"]
+    estimator.intercept_ = weights["intercept"]
     estimator.classes_ = np.array(classes)
     estimator.n_features_in_ = features
     return estimator
@@ -199,7 +210,7 @@ def describe(estimator: Estimator, input_shape: Sequence[int]) -> dict[str, Any]
     counted (as `torch.utils.flop_counter` does).
     """
     weights = tensors(estimator)
-    if isinstance(estimator, NeuralClassifier):
+    if is_network(estimator):
         layers, flops = _layers(estimator.network_, input_shape)
     else:
         rows, features = weights["coef"].shape
@@ -217,7 +228,7 @@ def describe(estimator: Estimator, input_shape: Sequence[int]) -> dict[str, Any]
     return {
         "layers": layers,
         "parameters": sum(layer["parameters"] for layer in layers),
-        "bytes": sum(t.numel() * t.element_size() for t in weights.values()),
+        "bytes": sum(t.nbytes for t in weights.values()),
         "flops_per_example": flops,
         "input_shape": list(input_shape),
         "classes": len(estimator.classes_),
@@ -226,6 +237,9 @@ def describe(estimator: Estimator, input_shape: Sequence[int]) -> dict[str, Any]
 
 def _layers(network: nn.Module, input_shape: Sequence[int]) -> tuple[list[dict[str, Any]], int]:
     """Return a network's layers, each with what it gives and costs, and the FLOPs of all."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     first = next(network.parameters())
     example = torch.zeros(1, *input_shape, dtype=first.dtype, device=first.device)
     leaves = {
@@ -268,6 +282,10 @@ def _check_name(model: str) -> None:
 def _options(model: str) -> set[str]:
     """Return the names of the options that a model has."""
     if model == "linear":
+        from luce.linear.path import SoftmaxRegressionCV
+
         both = {*SoftmaxRegression().get_params(), *SoftmaxRegressionCV().get_params()}
         return both - {"warm_start"}
+    from luce.neural.classifier import NeuralClassifier
+
     return {*NeuralClassifier().get_params()} - {"module"}

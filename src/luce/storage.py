@@ -29,10 +29,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from luce.errors import LuceError, RunError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "FORMAT",
@@ -124,19 +126,22 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None
+    path: Path, tensors: Mapping[str, ArrayLike], note: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors, and a note of plain data in the same file, as safetensors."""
-    from safetensors.torch import save
+    """Write tensors, and a note of plain data in the same file, as safetensors.
+
+    NumPy's arrays, or PyTorch's tensors on the CPU that need no gradient.
+    """
+    from safetensors.numpy import save
 
     metadata = {"format": str(FORMAT)}
     if note is not None:
         metadata["note"] = json.dumps(note)
-    own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    own = {name: np.require(tensor, requirements="C") for name, tensor in tensors.items()}
     write_whole(path, save(own, metadata=metadata))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the tensors and the note that :func:`write_tensors` wrote.
 
     Raises
@@ -147,18 +152,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         note = json.loads(metadata.get("note", "{}"))
-    except (SafetensorError, ValueError, RecursionError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # The two in the middle: a dtype that NumPy does not have.
         raise RunError(f"{path} is damaged: {error}.") from error
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
     if metadata.get("format") != str(FORMAT):
         raise RunError(f"{path} was not written by this version of Luce: format {metadata}.")
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.dtype.kind not in "biuf":
+            raise RunError(f"{path} is damaged: tensor {name!r} is of {tensor.dtype}.")
+        if not np.isfinite(tensor).all():
             raise RunError(f"{path} holds NaN or infinity in tensor {name!r}.")
     return tensors, note
 

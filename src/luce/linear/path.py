@@ -6,22 +6,20 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
 from luce.errors import ArgumentError, DataError
 from luce.linear.arrays import is_tensor, numpy_of
-from luce.linear.large import affordable, make_objective, started
 from luce.linear.model import SoftmaxModel, is_number
-from luce.linear.precondition import Blocks, Kronecker, choose
 from luce.linear.progress import Progress
 from luce.linear.regression import SoftmaxRegression
-from luce.linear.solve import minimize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from torch import Tensor
 
     from luce.linear.objective import Objective
     from luce.linear.solve import Solution
@@ -124,6 +122,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
         SoftmaxRegressionCV
             Itself.
         """
+        from luce.linear.large import affordable, make_objective, started
+
         self._check_parameters()
         self.Cs_ = self._candidates()
         X, y = self._check_rows_and_labels(X, y)
@@ -199,6 +199,9 @@ class SoftmaxRegressionCV(SoftmaxModel):
 
     def _path(self, objective: Objective, progress: Progress) -> Any:
         """Yield the solution for each C, the strongest penalty first."""
+        from luce.linear.large import affordable
+        from luce.linear.precondition import Blocks, Kronecker, choose
+
         theta = objective.start()
         preconditioner = choose(objective, theta)
         basis = preconditioner.basis if isinstance(preconditioner, Blocks | Kronecker) else None
@@ -216,8 +219,10 @@ class SoftmaxRegressionCV(SoftmaxModel):
             yield solution
 
     def _minimize(
-        self, objective: Objective, theta: torch.Tensor, progress: Progress, **more: Any
+        self, objective: Objective, theta: Tensor, progress: Progress, **more: Any
     ) -> Solution:
+        from luce.linear.solve import minimize
+
         return minimize(
             objective,
             theta,
@@ -262,4 +267,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
 
 
 def _take(X: Any, rows: np.ndarray) -> Any:
-    return X[torch.from_numpy(rows).to(X.device)] if is_tensor(X) else X[rows]
+    if not is_tensor(X):
+        return X[rows]
+    import torch
+
+    return X[torch.from_numpy(rows).to(X.device)]

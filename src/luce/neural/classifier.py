@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -225,7 +225,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         sample_weight: ArrayLike | None = None,
         *,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
-        resume: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+        resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,
     ) -> Iterator[Progress]:
         """Train as :meth:`fit` does, giving control back after every batch.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -174,7 +174,7 @@ class State:
     )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor of the state under a flat name."""
+        """Return every tensor of the state under a flat name, on the CPU."""
         flat = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         flat |= {f"best.{k}": v for k, v in self.best.items()}
         flat["random.cpu"] = torch.get_rng_state()
@@ -183,13 +183,13 @@ class State:
             flat["random.cuda"] = torch.cuda.get_rng_state(device)
         for index, slots in self.optimizer.state_dict()["state"].items():
             flat |= {f"optimizer.{index}.{k}": v for k, v in slots.items() if v is not None}
-        return flat
+        return {name: tensor.cpu() for name, tensor in flat.items()}
 
     def scalars(self) -> dict[str, Any]:
         """Return everything else, ready for JSON."""
         return {name: getattr(self, name) for name in self._SCALARS}
 
-    def load(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+    def load(self, tensors: Mapping[str, Any], scalars: dict[str, Any]) -> None:
         """Take over what :meth:`tensors` and :meth:`scalars` returned.
 
         Raises
@@ -200,7 +200,8 @@ class State:
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "random": {}}
         slots: dict[int, dict[str, Tensor]] = {}
         try:
-            for name, tensor in tensors.items():
+            for name, array in tensors.items():
+                tensor = torch.as_tensor(array)
                 part, key = name.split(".", 1)
                 if part == "optimizer":
                     index, slot = key.split(".", 1)
