@@ -117,7 +117,8 @@ def test_info_without_a_run_says_which_backends_there_are(luce_command, monkeypa
     assert done.code == 0
     assert re.search(r"^backend cpu +available$", done.out, re.MULTILINE)
     assert re.search(r"^backend reference +available$", done.out, re.MULTILINE)
-    monkeypatch.setattr("luce.kernels._CPU_MISSING", "Numba cannot be imported (as planned)")
+    reason = "Numba cannot be imported (as planned)"
+    monkeypatch.setattr("luce.kernels._cpu", lambda: (None, reason))
     out = luce_command("info").out
     assert "not available: Numba cannot be imported (as planned)" in out
     backends = json.loads(luce_command("info", "--json").out)["backends"]

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from luce.errors import ArgumentError, LuceError
+
+if TYPE_CHECKING:
+    from luce.run import Run
 
 app = typer.Typer(
     name="luce",
@@ -127,7 +130,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a classifier on SOURCE and save it as a run folder."""
-    from luce import fitting, printing
+    from luce import fitting
     from luce.progress import Display
 
     arguments = {
@@ -170,16 +173,11 @@ def train(
         resume=resume,
         overwrite=overwrite,
         display=Display(sys.stderr),
+        announce=lambda run: _print_result(run, as_json=as_json),
         **{k: v for k, v in arguments.items() if v is not None},
     )
     if as_json:
-        _print_json({"run": str(run.path), **run.metrics})
         return
-    lines = ["", *printing.leaderboard(run.metrics["leaderboard"])]
-    if run.metrics["test"]:
-        lines += ["", f"on {run.metrics['test']['rows']:,} test rows, touched once:"]
-        lines += printing.headline(run.metrics["test"])
-    _print(lines)
     asked = run.config["request"]
     scored = ("evaluate", run.path, asked["test"] or asked["source"])
     _next(
@@ -344,6 +342,21 @@ def _class_weight(text: str | None) -> Any:
         raise ArgumentError(
             f'--class-weight takes balanced or JSON such as {{"yes": 2, "no": 1}}; got {text!r}.'
         ) from error
+
+
+def _print_result(run: "Run", *, as_json: bool) -> None:
+    """Print what a training gave, while its report is yet to be written."""
+    from luce import printing
+
+    if as_json:
+        _print_json({"run": str(run.path), **run.metrics})
+    else:
+        lines = ["", *printing.leaderboard(run.metrics["leaderboard"])]
+        if run.metrics["test"]:
+            lines += ["", f"on {run.metrics['test']['rows']:,} test rows, touched once:"]
+            lines += printing.headline(run.metrics["test"])
+        _print(lines)
+    sys.stdout.flush()
 
 
 def _print(lines: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import platform
 import shlex
@@ -11,8 +12,9 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -70,6 +72,9 @@ HISTORY = (
     "seconds",
 )
 
+# Seconds between two checkpoints that the disk is waited for.
+SYNC_EVERY = 1.0
+
 # The training rows are scored beside the held-out ones on at most so many.
 SCORED_TRAINING_ROWS = 10_000
 
@@ -84,6 +89,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
+    announce: Callable[[Run], None] | None = None,
     **arguments: Any,
 ) -> Run:
     """Train a classifier on labelled data, score it on rows it has not seen, and save it.
@@ -106,6 +112,8 @@ def train(
         Replace a run of this name.
     display : Display, optional
         Where to show progress; by default nowhere.
+    announce : callable, optional
+        Called with the run as soon as it is saved and can predict. Its ``report.html`` follows.
     **arguments
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
         are); ``model`` ("auto", "linear", "mlp", "cnn"); ``validation_size`` (0.1) and
@@ -150,7 +158,12 @@ def train(
         if not overwrite:
             raise _taken(path)
         _check_replaceable(path)
-    return _Training(path, request, display, resume=resume, overwrite=overwrite).run(source)
+    training = _Training(path, request, display, resume=resume, overwrite=overwrite)
+    run = training.run(source)
+    if announce is not None:
+        announce(run)
+    training.report(run)
+    return run
 
 
 class _Training:
@@ -181,9 +194,7 @@ class _Training:
             raise
         finally:
             self.display.stop()
-        run = load_run(self.path)
-        self._report(run)
-        return run
+        return load_run(self.path)
 
     def _load(self, source: Any) -> None:
         """Load and split the data, fit the schema on the training rows, encode all of them."""
@@ -322,7 +333,7 @@ class _Training:
             validation=self.examples.get("validation"),
             resume=read_tensors(checkpoint) if self.resume and checkpoint.exists() else None,
         )
-        announced = False
+        announced, synced = False, -math.inf
         with _interruptible() as stop:
             for progress in steps:
                 if not announced:
@@ -331,8 +342,12 @@ class _Training:
                     announced = True
                 if progress.record or stop.is_set():
                     state = estimator.state_
-                    write_tensors(checkpoint, state.tensors(), state.scalars())
-                    self._write_history({"model": model, **r} for r in state.history)
+                    # Waiting for the disk takes longer than an epoch on small data. A kill loses
+                    # nothing without; only a power cut may cost that second.
+                    sync = time.monotonic() - synced >= SYNC_EVERY or state.finished
+                    synced = time.monotonic() if sync else synced
+                    write_tensors(checkpoint, state.tensors(), state.scalars(), sync=sync)
+                    self._write_history(({"model": model, **r} for r in state.history), sync=sync)
                 # Shown only now: an epoch that was seen to end is safe from any kill.
                 self.display.batch(progress)
                 if stop.is_set():
@@ -418,7 +433,7 @@ class _Training:
         log_probabilities = models.log_probabilities(estimator, features)
         return score(labels, log_probabilities, self.schema.classes or [], calibration)
 
-    def _report(self, run: Run) -> None:
+    def report(self, run: Run) -> None:
         """Write report.html into the run folder; the run is whole and stays so without it."""
         try:
             run.report_of(self.dataset).save(self.path / "report.html")
@@ -432,13 +447,15 @@ class _Training:
             columns |= {"validation_loss", "validation_accuracy"}
         return columns
 
-    def _write_history(self, under_way: Iterable[Mapping[str, Any]] = ()) -> None:
+    def _write_history(
+        self, under_way: Iterable[Mapping[str, Any]] = (), *, sync: bool = True
+    ) -> None:
         """Write history.csv: of the candidates that are done, and of the one under way."""
         file = io.StringIO()
         writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*self.history, *under_way])
-        write_whole(self.path / "history.csv", file.getvalue().encode())
+        write_whole(self.path / "history.csv", file.getvalue().encode(), sync=sync)
 
     def _resume_command(self) -> str:
         """Return the command that goes on with this run."""

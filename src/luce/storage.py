@@ -54,20 +54,22 @@ FORMAT = 1
 LARGEST_JSON = 256 * 2**20
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file so that at any moment it holds all of the old content or all of the new.
+
+    Also after a power cut, unless `sync` is False: the disk is not waited for then.
 
     Raises
     ------
     RunError
         If it cannot be written (no space, no permission); the old content still stands then.
     """
-    with open_whole(path) as file:
+    with open_whole(path, sync=sync) as file:
         file.write(content)
 
 
 @contextmanager
-def open_whole(path: Path) -> Iterator[IO[bytes]]:
+def open_whole(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its place only once it is whole; see `write_whole`."""
     temporary = None
     try:
@@ -76,7 +78,8 @@ def open_whole(path: Path) -> Iterator[IO[bytes]]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException as error:
@@ -126,7 +129,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, ArrayLike], note: Mapping[str, Any] | None = None
+    path: Path,
+    tensors: Mapping[str, ArrayLike],
+    note: Mapping[str, Any] | None = None,
+    *,
+    sync: bool = True,
 ) -> None:
     """Write tensors, and a note of plain data in the same file, as safetensors.
 
@@ -138,7 +145,7 @@ def write_tensors(
     if note is not None:
         metadata["note"] = json.dumps(note)
     own = {name: np.require(tensor, requirements="C") for name, tensor in tensors.items()}
-    write_whole(path, save(own, metadata=metadata))
+    write_whole(path, save(own, metadata=metadata), sync=sync)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -7,6 +7,7 @@ arguments and does no checking of its own except of what only it can see (a targ
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,16 +17,6 @@ from luce.kernels import reference
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-cpu: ModuleType | None
-_CPU_MISSING: str | None
-try:
-    from luce.kernels import cpu
-except ImportError as error:  # no Numba for this Python or this processor
-    cpu = None
-    _CPU_MISSING = f"Numba cannot be imported ({error})"
-else:
-    _CPU_MISSING = None
 
 __all__ = ["BACKENDS", "available", "choose"]
 
@@ -49,7 +40,8 @@ def available() -> dict[str, str | None]:
     >>> sorted(available())
     ['cpu', 'reference']
     """
-    return {"cpu": _CPU_MISSING, "reference": None}
+    _, missing = _cpu()
+    return {"cpu": missing, "reference": None}
 
 
 def choose(
@@ -84,9 +76,11 @@ def choose(
         return reference
     if backend == "auto" and elements is not None and elements < SMALL:
         return reference
-    reason = _CPU_MISSING or _cpu_cannot(*tensors)
-    if cpu is not None and reason is None:
-        return cpu
+    reason = _cpu_cannot(*tensors)
+    if reason is None:
+        cpu, reason = _cpu()
+        if cpu is not None:
+            return cpu
     if backend == "cpu":
         raise BackendError(
             f'{operator}: backend "cpu" cannot be used: {reason}. Use backend="auto" or '
@@ -95,6 +89,16 @@ def choose(
     if not torch.compiler.is_compiling():
         _logger.debug("%s: the reference computes this: %s", operator, reason)
     return reference
+
+
+@cache
+def _cpu() -> tuple[ModuleType | None, str | None]:
+    """Return the CPU kernels, or why there are none; Numba loads with the first large tensor."""
+    try:
+        from luce.kernels import cpu
+    except ImportError as error:  # no Numba for this Python or this processor
+        return None, f"Numba cannot be imported ({error})"
+    return cpu, None
 
 
 def _cpu_cannot(*tensors: torch.Tensor | None) -> str | None:

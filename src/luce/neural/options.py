@@ -11,7 +11,8 @@ import torch
 
 from luce.errors import ArgumentError
 from luce.neural.losses import choose_loss
-from luce.neural.training import OPTIMIZERS, SCHEDULES, Recipe
+from luce.neural.optimizers import OPTIMIZERS
+from luce.neural.training import SCHEDULES, Recipe
 
 __all__ = ["PRECISIONS", "choose_device", "resolve"]
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from luce.errors import DivergenceError, RunError
 from luce.functional import cross_entropy
 from luce.neural.losses import Loss
+from luce.neural.optimizers import Group, Optimizer
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "Examples", "Progress", "Recipe", "State", "train"]
+__all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "train"]
 
 # Rows at a time where no gradient is needed: large enough to be fast, small enough for any memory.
 EVALUATION_ROWS = 2_048
@@ -112,32 +113,14 @@ SCHEDULES: dict[str, Callable[[float, int, float], float]] = {
 }
 
 
-def sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with heavy-ball momentum."""
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-
-
-def adam(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba, 2015); `l2` is part of the gradient."""
-    return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
-
-
-def adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay `l2` (Loshchilov and Hutter, 2019)."""
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
-
-
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
-
-
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     """Return the recipe's optimizer; L2 acts on weights, never on biases and norms."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.l2},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        Group([p for p in parameters if p.ndim > 1], weight_decay=recipe.l2),
+        Group([p for p in parameters if p.ndim <= 1], weight_decay=0.0),
     ]
-    return OPTIMIZERS[recipe.optimizer]([g for g in groups if g["params"]], recipe)
+    return Optimizer(recipe.optimizer, groups, recipe.momentum)
 
 
 @dataclass
@@ -150,7 +133,7 @@ class State:
     """
 
     network: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     epoch: int = 0
     batch: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
@@ -181,8 +164,7 @@ class State:
         device = next(self.network.parameters()).device
         if device.type == "cuda":
             flat["random.cuda"] = torch.cuda.get_rng_state(device)
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            flat |= {f"optimizer.{index}.{k}": v for k, v in slots.items() if v is not None}
+        flat |= {f"optimizer.{k}": v for k, v in self.optimizer.tensors().items()}
         return {name: tensor.cpu() for name, tensor in flat.items()}
 
     def scalars(self) -> dict[str, Any]:
@@ -197,20 +179,15 @@ class State:
         RunError
             If they belong to another network or optimizer.
         """
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "random": {}}
-        slots: dict[int, dict[str, Tensor]] = {}
+        parts: dict[str, dict[str, Tensor]] = {
+            name: {} for name in ("network", "best", "random", "optimizer")
+        }
         try:
-            for name, array in tensors.items():
-                tensor = torch.as_tensor(array)
+            for name, tensor in tensors.items():
                 part, key = name.split(".", 1)
-                if part == "optimizer":
-                    index, slot = key.split(".", 1)
-                    slots.setdefault(int(index), {})[slot] = tensor
-                else:
-                    parts[part][key] = tensor
+                parts[part][key] = torch.as_tensor(tensor)
             self.network.load_state_dict(parts["network"])
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+            self.optimizer.load(parts["optimizer"])
             for name in self._SCALARS:
                 setattr(self, name, scalars[name])
         except (KeyError, ValueError, RuntimeError) as error:
@@ -338,13 +315,11 @@ def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: R
             f"Lower learning_rate (now {recipe.learning_rate:g}) or set clip_norm, "
             "and see that the features are scaled."
         )
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad()
     loss.backward()
     if recipe.clip_norm is not None:
         nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
+    state.optimizer.step(rate)
     state.batch += 1
     state.sums = [s + v for s, v in zip(state.sums, (value * total, hit, total), strict=True)]
     return value

@@ -1,0 +1,63 @@
+"""What a command loads: heavy libraries only where their work is needed.
+
+Each claim is about one process, asked at its end (or when the result is there) what it has loaded.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torch._dynamo", "numba", "sklearn", "scipy", "polars", "matplotlib")
+
+
+def loaded_by(code, cwd):
+    """Run code in a process of its own; return which of the heavy libraries it has loaded."""
+    code += f"\nimport sys; print('loaded', *sorted(set({HEAVY}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=cwd
+    )
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize("operator", ["softmax(x, dim=1)", "cross_entropy(x, x.argmax(1))"])
+def test_an_operator_on_a_tensor_loads_pytorch_alone(operator, tmp_path):
+    """Few elements are PyTorch's own work: no Numba, no SciPy."""
+    code = f"import luce, torch; x = torch.zeros(3, 4); luce.{operator}"
+    assert loaded_by(code, tmp_path) == {"torch"}
+
+
+TRAIN = """
+import luce
+from luce.fitting import train
+early = []
+def announce(run):
+    import sys
+    early.extend(sorted(set(sys.modules)))
+run = train("digits", model={model!r}, epochs={epochs}, out="runs", announce=announce)
+assert "matplotlib" not in early, "the figures come after the result"
+assert (run.path / "report.html").exists()
+"""
+
+
+def test_softmax_regression_is_trained_and_reported_without_pytorch(tmp_path):
+    """`luce train digits --model linear`, its report included, loads neither PyTorch nor Numba."""
+    code = TRAIN.replace(", epochs={epochs}", "").format(model="linear")
+    assert not loaded_by(code, tmp_path) & {"torch", "numba"}
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_small_network_is_trained_without_compilers(model, tmp_path):
+    """Neither PyTorch's compiler nor Numba is loaded, nor matplotlib before the result is there."""
+    code = TRAIN.format(model=model, epochs=1)
+    assert not loaded_by(code, tmp_path) & {"torch._dynamo", "numba"}
+
+
+def test_a_run_of_softmax_regression_is_used_without_pytorch(tmp_path):
+    """Loading a run, predicting, evaluating and `info` load neither PyTorch nor Numba."""
+    code = (
+        "import luce; luce.train('digits', model='linear', out='runs')\n"
+        "run = luce.load_run('runs/digits'); run.evaluate('digits'); run.info()\n"
+        "run.predict_proba(luce.load_dataset('digits').features)"
+    )
+    assert not loaded_by(code, tmp_path) & {"torch", "numba"}
