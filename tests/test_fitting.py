@@ -176,10 +176,10 @@ def test_a_full_disk_leaves_no_half_made_run(tmp_path, monkeypatch, file):
     """When a file cannot be written, what remains is resumable, or there is nothing at all."""
     real = storage.write_whole
 
-    def full(path, content):
+    def full(path, content, **options):
         if path.name == file:
             raise RunError(f"cannot write {path}: No space left on device.")
-        real(path, content)
+        real(path, content, **options)
 
     monkeypatch.setattr(storage, "write_whole", full)
     monkeypatch.setattr(fitting, "write_whole", full)
