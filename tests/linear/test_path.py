@@ -4,13 +4,13 @@ import re
 
 import numpy as np
 import pytest
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKFold
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError, DataError
-from luce.linear import path, precondition
+from luce.linear import large, precondition
 from luce.linear.solve import minimize
 
 
@@ -43,7 +43,7 @@ def test_one_eigenproblem_for_each_fold(problem, monkeypatch):
     plain = precondition.eigenbasis
     monkeypatch.setattr(precondition, "eigenbasis", lambda o: count.append(1) or plain(o))
     X, y = problem(N=400, D=90, K=5)
-    SoftmaxRegressionCV(Cs=6, cv=3).fit(X, y)
+    SoftmaxRegressionCV(Cs=6, cv=3, solver="lbfgs").fit(X, y)
     assert len(count) == 4
 
 
@@ -60,9 +60,9 @@ def test_a_fit_of_the_path_starts_from_what_the_last_one_knew(problem, monkeypat
         calls.append(known is not None)
         return minimize(objective, theta, known=known, **more)
 
-    monkeypatch.setattr(path, "minimize", checked)
+    monkeypatch.setattr(large, "minimize", checked)
     X, y = problem()
-    SoftmaxRegressionCV([0.1, 1.0, 10.0], cv=2).fit(X, y)
+    SoftmaxRegressionCV([0.1, 1.0, 10.0], cv=2, solver="lbfgs").fit(X, y)
     assert calls == [False, True, True] * 2 + [False]
 
 
@@ -70,7 +70,7 @@ def test_warm_starts_save_iterations(problem):
     """Along a fine path the fits take fewer iterations together than from scratch."""
     X, y = problem(N=600, D=60, K=6)
     Cs = np.logspace(-2, 0, 12)
-    path = SoftmaxRegressionCV(Cs, cv=2, refit=False).fit(X, y)
+    path = SoftmaxRegressionCV(Cs, cv=2, refit=False, solver="lbfgs").fit(X, y)
     alone = 0
     for train, _ in StratifiedKFold(2).split(X, y):
         fits = [SoftmaxRegression(C, solver="lbfgs").fit(X[train], y[train]) for C in Cs]
@@ -88,6 +88,24 @@ def test_without_refit_coefficients_are_averaged(problem):
     ]
     np.testing.assert_allclose(model.coef_, np.mean([f.coef_ for f in fits], axis=0), atol=1e-4)
     assert np.isnan(model.duality_gap_)
+
+
+def test_an_error_in_a_fold_leaves_it_unfitted(problem):
+    """A scorer that fails in the second fold leaves no attribute that looks like a fit."""
+    X, y = problem()
+    calls = []
+
+    def scorer(model, X, y):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("planned")
+        return 0.5
+
+    model = SoftmaxRegressionCV([0.1, 1.0], cv=3, scoring=scorer)
+    with pytest.raises(RuntimeError, match="planned"):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
 
 
 def test_any_scorer_and_any_splitter(problem):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
-__all__ = ["Fitted", "Link"]
+__all__ = ["Fitted", "Link", "Start"]
 
 Link = Literal["softmax", "sigmoid"]
+
+# Coefficients (K, D) and intercepts (K,) for a fit to start from, float64.
+Start: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -11,48 +11,64 @@ from torch import Tensor
 from luce.errors import DataError
 from luce.linear.arrays import not_finite
 from luce.linear.objective import Objective
+from luce.linear.precondition import Blocks, Kronecker, choose
 from luce.linear.rows import as_rows
 from luce.linear.solve import minimize
 from luce.processor import free_memory
 
 if TYPE_CHECKING:
-    from luce.linear.fitted import Fitted
+    from collections.abc import Iterator, Sequence
+
+    from luce.linear.fitted import Fitted, Start
     from luce.linear.model import SoftmaxModel
     from luce.linear.progress import Progress
 
-__all__ = [
-    "affordable",
-    "find_bad",
-    "fit",
-    "log_probabilities",
-    "logits",
-    "make_objective",
-    "started",
-]
+__all__ = ["find_bad", "fits", "log_probabilities", "logits", "make_objective"]
 
 
-def fit(
+def fits(
     model: SoftmaxModel,
     X: Any,
     codes: np.ndarray,
     weight: np.ndarray,
-    C: float,
-    start: tuple[np.ndarray, np.ndarray] | None,
+    Cs: Sequence[float] | np.ndarray,
+    start: Start | None,
     progress: Progress,
-) -> Fitted:
-    """Minimise the objective of an estimator's options, from ``start`` if that is given."""
-    objective = make_objective(model, X, codes, weight, C)
-    theta = objective.start() if start is None else started(objective, *start)
-    return minimize(
-        objective,
-        theta,
-        method=affordable(model, objective),
-        tol=model.tol,
-        max_iter=model.max_iter,
-        may_widen=model.precision == "auto",
-        report=progress.report if model.verbose else None,
-        announce=progress.say if model.verbose else None,
-    ).fitted(objective)
+    *,
+    count: int,
+) -> Iterator[Fitted]:
+    """Yield the fit for each C, each from where the last ended.
+
+    ``count`` fits of this kind will be made in all. The eigenbasis of the features serves all Cs,
+    and what a certificate found out about its point is known when the next C begins there.
+    """
+    objective = make_objective(model, X, codes, weight, Cs[0], fits=count)
+    theta = objective.start() if start is None else _started(objective, start)
+    basis, known, dtype = None, None, objective.dtype
+    if len(Cs) > 1:
+        preconditioner = choose(objective, theta)
+        basis = preconditioner.basis if isinstance(preconditioner, Blocks | Kronecker) else None
+    method = _affordable(model, objective)
+    for C in Cs:
+        before = objective.penalty
+        objective.set_C(C)
+        objective.dtype = dtype  # one of them may have gone on in float64
+        if known is not None:
+            known = known.with_penalty(before, objective.penalty)
+        solution = minimize(
+            objective,
+            theta,
+            method=method,
+            tol=model.tol,
+            max_iter=model.max_iter,
+            may_widen=model.precision == "auto",
+            basis=basis,
+            known=known,
+            report=progress.report if model.verbose else None,
+            announce=progress.say if model.verbose and count == 1 else None,
+        )
+        theta, known = solution.theta, solution.certificate
+        yield solution.fitted(objective)
 
 
 def make_objective(
@@ -79,8 +95,9 @@ def make_objective(
     return objective
 
 
-def started(objective: Objective, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
+def _started(objective: Objective, start: Start) -> Tensor:
     """Return Θ of coefficients and intercepts from another fit."""
+    coef, intercept = start
     theta = objective.start()
     theta[:, :-1] = torch.from_numpy(coef).to(theta)
     theta[:, :-1][:, objective.constant] = 0
@@ -89,7 +106,7 @@ def started(objective: Objective, coef: np.ndarray, intercept: np.ndarray) -> Te
     return theta
 
 
-def affordable(model: SoftmaxModel, objective: Objective) -> Literal["auto", "lbfgs", "newton-cg"]:
+def _affordable(model: SoftmaxModel, objective: Objective) -> Literal["auto", "lbfgs", "newton-cg"]:
     """Return the solver, or say how much memory would be needed."""
     free = free_memory()
     if objective.device.type != "cpu" or free is None:

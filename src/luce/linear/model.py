@@ -21,9 +21,11 @@ from luce.linear import small
 from luce.linear.arrays import as_array, find_bad, is_tensor, not_finite, numpy_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from torch import Tensor
 
-    from luce.linear.fitted import Fitted
+    from luce.linear.fitted import Fitted, Start
     from luce.linear.progress import Progress
 
 __all__ = ["SoftmaxModel", "is_number"]
@@ -65,8 +67,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> Any:
         """Return the logits, shape (N, K), or (N,) for two classes: above 0 is ``classes_[1]``."""
-        check_is_fitted(self)
-        return _like(X, self._logits(self._check_rows(X)))
+        return _like(X, self._own_logits(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, shape (N,)."""
@@ -77,14 +78,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, shape (N, K), in the order of ``classes_``."""
-        check_is_fitted(self)
-        log_p = self._log_proba(self._logits(self._check_rows(X)))
+        log_p = self._log_proba(self._own_logits(X))
         return _like(X, log_p.exp() if is_tensor(log_p) else np.exp(log_p))
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of ``predict_proba``, finite where that rounds to 0."""
         check_is_fitted(self)
-        return _like(X, self._log_proba(self._logits(self._check_rows(X))))
+        return _like(X, self._log_proba(self._own_logits(X)))
 
     def standard_errors(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Return the standard errors of coefficients and intercepts, from the data of the fit.
@@ -122,19 +122,23 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
         return summary(self, X, y, sample_weight)
 
-    def _logits(self, X: Any) -> Any:
+    def _own_logits(self, X: Any) -> Any:
+        check_is_fitted(self, "coef_")
+        return self._logits(self._check_rows(X), self.coef_, self.intercept_)
+
+    def _logits(self, X: Any, coef: np.ndarray, intercept: np.ndarray) -> Any:
         """Return the logits of validated rows, (N, K), or (N,) for two classes.
 
         A tensor for a tensor and for many rows, else an array.
         """
-        if is_tensor(X) or not small.suits(X, len(self.coef_)):
+        if is_tensor(X) or not small.suits(X, len(coef)):
             from luce.linear import large
 
-            Z = large.logits(X, self.coef_, self.intercept_)
+            Z = large.logits(X, coef, intercept)
             find = large.find_bad
         else:
             with np.errstate(all="ignore"):
-                Z = X.astype(self.coef_.dtype, copy=False) @ self.coef_.T + self.intercept_
+                Z = X.astype(coef.dtype, copy=False) @ coef.T + intercept
             find = find_bad
         with np.errstate(all="ignore"):
             finite = math.isfinite(float(Z.sum()))
@@ -259,47 +263,57 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             )
         return codes, weight
 
-    def _fit(
+    def _fits(
         self,
         X: Any,
         codes: np.ndarray,
         weight: np.ndarray,
-        C: float,
-        start: tuple[np.ndarray, np.ndarray] | None,
+        Cs: Sequence[float] | np.ndarray,
+        start: Start | None,
         progress: Progress,
-    ) -> Fitted:
-        """Minimise the objective: in NumPy where the problem is small and nothing else is asked."""
-        K = len(self.classes_)
-        n_rows = 1 if K == 2 else K
+        *,
+        count: int = 1,
+    ) -> Iterator[Fitted]:
+        """Yield the fit for each C, each from where the last ended.
+
+        In NumPy where the problem is small and nothing else is asked for. ``count`` fits of this
+        kind will be made in all.
+        """
+        n_rows = 1 if len(self.classes_) == 2 else len(self.classes_)
         rows = as_array(X)
         numpy_will_do = self.solver == "auto" and self.precision != "float32"
         if rows is None or not (numpy_will_do and small.suits(rows, n_rows)):
             from luce.linear import large
 
-            return large.fit(self, X, codes, weight, C, start, progress)
+            yield from large.fits(self, X, codes, weight, Cs, start, progress, count=count)
+            return
         rows = rows.astype(np.float64, copy=False)
-        with np.errstate(all="ignore"), small.one_thread():
+        with np.errstate(all="ignore"):
             moments = small.column_moments(rows, weight, fit_intercept=self.fit_intercept)
-            if not np.isfinite(moments[1].sum()):
-                raise not_finite(type(self).__name__, rows, find_bad(rows))
-            return small.minimize(
+            finite = math.isfinite(moments[1].sum())
+        if not finite:
+            raise not_finite(type(self).__name__, rows, find_bad(rows))
+        for C in Cs:
+            fitted = small.minimize(
                 rows,
                 codes,
                 weight,
                 moments,
                 n_rows=n_rows,
-                link="sigmoid" if K == 2 or self.link == "ovr" else "softmax",
+                link="sigmoid" if n_rows == 1 or self.link == "ovr" else "softmax",
                 C=C,
                 fit_intercept=self.fit_intercept,
                 tol=self.tol,
                 max_iter=self.max_iter,
                 start=start,
                 report=progress.report if self.verbose else None,
-                announce=progress.say if self.verbose else None,
+                announce=progress.say if self.verbose and count == 1 else None,
             )
+            start = fitted.coef, fitted.intercept
+            yield fitted
 
-    def _keep(self, fitted: Fitted, *, single: bool) -> None:
-        """Take over the fit, in float32 if the rows are (``single``)."""
+    def _coefficients(self, fitted: Fitted, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients and intercepts as the estimator has them, in float32 if X is."""
         W, b = fitted.coef, fitted.intercept
         if len(self.classes_) > 2 and self.link == "softmax":
             # The loss does not see what all classes share, and the optimum has none of it.
@@ -307,8 +321,11 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             b = b - b.mean()
         if not self.fit_intercept:
             b = np.zeros_like(b)
-        dtype = np.float32 if single else np.float64
-        self.coef_, self.intercept_ = W.astype(dtype), b.astype(dtype)
+        dtype = np.float32 if str(X.dtype).endswith("float32") else np.float64
+        return W.astype(dtype), b.astype(dtype)
+
+    def _keep(self, fitted: Fitted, X: Any) -> None:
+        self.coef_, self.intercept_ = self._coefficients(fitted, X)
         self.n_iter_ = np.array([fitted.n_iter], dtype=np.int32)
         self.converged_ = fitted.converged
         self.duality_gap_ = fitted.gap

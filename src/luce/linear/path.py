@@ -19,11 +19,6 @@ from luce.linear.regression import SoftmaxRegression
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import Tensor
-
-    from luce.linear.objective import Objective
-    from luce.linear.solve import Solution
-
 __all__ = ["SoftmaxRegressionCV"]
 
 
@@ -122,53 +117,49 @@ class SoftmaxRegressionCV(SoftmaxModel):
         SoftmaxRegressionCV
             Itself.
         """
-        from luce.linear.large import affordable, make_objective, started
-
         self._check_parameters()
         self.Cs_ = self._candidates()
         X, y = self._check_rows_and_labels(X, y)
         codes, weight = self._encode(X, y, sample_weight)
         splitter = check_cv(self.cv, y, classifier=True)
         folds = list(splitter.split(np.empty((len(y), 0)), y))
-        self.scores_ = np.empty((len(folds), len(self.Cs_)))
-        fits = self.scores_.size
-        single = str(X.dtype).endswith("float32")
-        paths: list[list[np.ndarray]] = []
+        scores = np.empty((len(folds), len(self.Cs_)))
+        paths: list[list[tuple[np.ndarray, np.ndarray]]] = []
         short: list[str] = []
-        count = 0
+        iterations = 0
         with Progress(self.tol, self.max_iter, shown=self.verbose > 0) as progress:
             for f, (train, test) in enumerate(folds):
                 part = np.zeros_like(weight)
                 part[train] = weight[train]
                 self._check_fold(f, codes, part)
-                objective = make_objective(self, X, codes, part, self.Cs_[0], fits=fits)
-                path = []
-                for c, solution in enumerate(self._path(objective, progress)):
-                    count += solution.n_iter
-                    if not solution.converged:
-                        short.append(f"C={self.Cs_[c]:g} in fold {f} ({solution.measure:.1g})")
-                    self._keep(solution.fitted(objective), single=single)
-                    path.append(np.column_stack([self.coef_, self.intercept_]))
-                    self.scores_[f, c] = self._score(X, y, weight, test)
-                paths.append(path)
-            best = int(np.argmax(self.scores_.mean(axis=0)))
-            self.C_ = float(self.Cs_[best])
-            self._predict_out_of_fold(X, folds, [path[best] for path in paths])
-            mean = np.mean([path[best] for path in paths], axis=0)
+                paths.append([])
+                # The strongest penalty first.
+                path = self._fits(X, codes, part, self.Cs_, None, progress, count=scores.size)
+                for c, fitted in enumerate(path):
+                    iterations += fitted.n_iter
+                    if not fitted.converged:
+                        short.append(f"C={self.Cs_[c]:g} in fold {f} ({fitted.measure:.1g})")
+                    paths[f].append(self._coefficients(fitted, X))
+                    scores[f, c] = self._score(paths[f][c], X, y, weight, test)
+            best = int(np.argmax(scores.mean(axis=0)))
+            C = float(self.Cs_[best])
+            held_out = self._out_of_fold(X, folds, [path[best] for path in paths])
+            mean = tuple(np.mean([path[best][i] for path in paths], axis=0) for i in (0, 1))
+            refitted = None
             if self.refit:
-                objective = make_objective(self, X, codes, weight, self.C_, fits=fits)
-                theta = started(objective, mean[:, :-1], mean[:, -1])
-                method = affordable(self, objective)
-                fitted = self._minimize(objective, theta, progress, method=method).fitted(objective)
-                self._keep(fitted, single=single)
-                self._warn(fitted)
-            else:
-                self._set(mean)
-                self.n_iter_ = np.array([count], dtype=np.int32)
-                self.converged_, self.duality_gap_ = not short, float("nan")
+                start = (mean[0].astype(np.float64), mean[1].astype(np.float64))
+                (refitted,) = self._fits(X, codes, weight, [C], start, progress, count=scores.size)
+        self.C_, self.scores_, self.oof_proba_ = C, scores, held_out
+        if refitted is not None:
+            self._keep(refitted, X)
+            self._warn(refitted)
+        else:
+            self.coef_, self.intercept_ = mean
+            self.n_iter_ = np.array([iterations], dtype=np.int32)
+            self.converged_, self.duality_gap_ = not short, float("nan")
         if short:
             warnings.warn(
-                f"SoftmaxRegressionCV: {len(short)} of {self.scores_.size} fits of the path ended "
+                f"SoftmaxRegressionCV: {len(short)} of {scores.size} fits of the path ended "
                 f"above tol={self.tol:g}, the first at {short[0]}: raise max_iter, or scale the "
                 "features (sklearn.preprocessing.StandardScaler).",
                 ConvergenceWarning,
@@ -197,73 +188,43 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 f"{lacking!r}: use fewer or stratified folds, or merge rare classes."
             )
 
-    def _path(self, objective: Objective, progress: Progress) -> Any:
-        """Yield the solution for each C, the strongest penalty first."""
-        from luce.linear.large import affordable
-        from luce.linear.precondition import Blocks, Kronecker, choose
-
-        theta = objective.start()
-        preconditioner = choose(objective, theta)
-        basis = preconditioner.basis if isinstance(preconditioner, Blocks | Kronecker) else None
-        dtype, known, method = objective.dtype, None, affordable(self, objective)
-        for C in self.Cs_:
-            before = objective.penalty
-            objective.set_C(C)
-            objective.dtype = dtype  # one of them may have gone on in float64
-            if known is not None:
-                known = known.with_penalty(before, objective.penalty)
-            solution = self._minimize(
-                objective, theta, progress, method=method, basis=basis, known=known
-            )
-            theta, known = solution.theta, solution.certificate
-            yield solution
-
-    def _minimize(
-        self, objective: Objective, theta: Tensor, progress: Progress, **more: Any
-    ) -> Solution:
-        from luce.linear.solve import minimize
-
-        return minimize(
-            objective,
-            theta,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            may_widen=self.precision == "auto",
-            report=progress.report if self.verbose else None,
-            **more,
-        )
-
-    def _score(self, X: Any, y: np.ndarray, weight: np.ndarray, test: np.ndarray) -> float:
-        """Score the current coefficients on held-out rows."""
+    def _score(
+        self,
+        model: tuple[np.ndarray, np.ndarray],
+        X: Any,
+        y: np.ndarray,
+        weight: np.ndarray,
+        test: np.ndarray,
+    ) -> float:
+        """Score coefficients and intercepts on held-out rows."""
         held = _take(X, test)
         if self.scoring == "neg_log_loss":
-            log_p = numpy_of(self._log_proba(self._logits(held)))
+            log_p = numpy_of(self._log_proba(self._logits(held, *model)))
             at = np.searchsorted(self.classes_, y[test])
             w = weight[test]
             return float(
                 np.average(log_p[np.arange(len(test)), at], weights=w if w.any() else None)
             )
         view = SoftmaxRegression(link=self.link)  # type: ignore[arg-type]
-        for name in ("classes_", "coef_", "intercept_", "n_features_in_"):
-            setattr(view, name, getattr(self, name))
+        view.coef_, view.intercept_ = model
+        view.classes_, view.n_features_in_ = self.classes_, self.n_features_in_
         scorer = get_scorer(self.scoring) if isinstance(self.scoring, str) else self.scoring
         return float(scorer(view, held, y[test]))
 
-    def _predict_out_of_fold(
-        self, X: Any, folds: list[tuple[np.ndarray, np.ndarray]], models: list[np.ndarray]
-    ) -> None:
+    def _out_of_fold(
+        self,
+        X: Any,
+        folds: list[tuple[np.ndarray, np.ndarray]],
+        models: list[tuple[np.ndarray, np.ndarray]],
+    ) -> np.ndarray:
+        """Return the probabilities of each row by the models that did not see it, (N, K)."""
         total = np.zeros((X.shape[0], len(self.classes_)))
         times = np.zeros((X.shape[0], 1))
         for (_, test), model in zip(folds, models, strict=True):
-            self._set(model)
-            scores = self._logits(_take(X, test))
-            total[test] += np.exp(numpy_of(self._log_proba(scores)))
+            total[test] += np.exp(numpy_of(self._log_proba(self._logits(_take(X, test), *model))))
             times[test] += 1
         with np.errstate(invalid="ignore"):
-            self.oof_proba_ = total / times
-
-    def _set(self, model: np.ndarray) -> None:
-        self.coef_, self.intercept_ = model[:, :-1], model[:, -1]
+            return total / times
 
 
 def _take(X: Any, rows: np.ndarray) -> Any:

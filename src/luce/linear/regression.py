@@ -157,8 +157,8 @@ class SoftmaxRegression(SoftmaxModel):
         codes, weight = self._encode(X, y, sample_weight)
         C = math.inf if self.penalty is None else self.C
         with Progress(self.tol, self.max_iter, shown=self.verbose > 0) as progress:
-            fitted = self._fit(X, codes, weight, C, self._start(X), progress)
-        self._keep(fitted, single=str(X.dtype).endswith("float32"))
+            (fitted,) = self._fits(X, codes, weight, [C], self._start(X), progress)
+        self._keep(fitted, X)
         self._warn(fitted)
         return self
 

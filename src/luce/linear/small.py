@@ -26,7 +26,7 @@ from luce.linear.fitted import Fitted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from luce.linear.fitted import Link
+    from luce.linear.fitted import Link, Start
 
 __all__ = ["column_moments", "minimize", "one_thread", "suits"]
 
@@ -313,7 +313,7 @@ def minimize(
     fit_intercept: bool,
     tol: float,
     max_iter: int,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
+    start: Start | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Fitted:
@@ -332,7 +332,7 @@ def minimize(
     tol, max_iter : float, int
         As in `luce.SoftmaxRegression`.
     start : tuple of ndarray, optional
-        Coefficients (K, D) and intercepts (K,) to start from.
+        Coefficients (K, D) and intercepts (K,) of another fit.
     report, announce : callable, optional
         Called with each entry of the history; once with a line that says what runs.
 
@@ -340,14 +340,39 @@ def minimize(
     -------
     Fitted
     """
+    with np.errstate(all="ignore"), one_thread():
+        return _minimize(
+            _Problem(
+                X,
+                codes,
+                weight,
+                moments,
+                n_rows=n_rows,
+                link=link,
+                C=C,
+                fit_intercept=fit_intercept,
+            ),
+            tol,
+            max_iter,
+            start,
+            report,
+            announce,
+        )
+
+
+def _minimize(
+    problem: _Problem,
+    tol: float,
+    max_iter: int,
+    start: Start | None,
+    report: Callable[[dict[str, float]], None] | None,
+    announce: Callable[[str], None] | None,
+) -> Fitted:
     started = time.perf_counter()
-    problem = _Problem(
-        X, codes, weight, moments, n_rows=n_rows, link=link, C=C, fit_intercept=fit_intercept
-    )
     if announce is not None:
         announce(
-            f"newton-cg, in NumPy: {X.shape[0]:,} rows × {X.shape[1]:,} features, "
-            f"{n_rows:,} rows of coefficients"
+            f"newton-cg, in NumPy: {len(problem.codes):,} rows × {problem.D:,} features, "
+            f"{problem.K:,} rows of coefficients"
         )
     theta = problem.start() if start is None else _from(problem, *start)
     at = problem.at(theta, problem.logits(theta))
