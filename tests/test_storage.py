@@ -9,8 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from luce import storage
 from luce.errors import RunError
