@@ -11,7 +11,7 @@ import torch
 import luce
 from luce import storage
 from luce.errors import DataError, RunError
-from luce.storage import sha256
+from luce.storage import digest_of, sealed
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,14 @@ def forge(folder, name, content):
         content = json.dumps(content).encode()
     path.write_bytes(content)
     config = json.loads((folder / "config.json").read_text())
-    config["files"][name] = sha256(path)
-    (folder / "config.json").write_text(json.dumps(config))
+    config["files"][name], config["bytes"][name] = digest_of(path)
+    forge_config(folder, config)
+
+
+def forge_config(folder, config):
+    """Replace config.json by another one that is sealed as ours are."""
+    config.pop("sha256")
+    (folder / "config.json").write_text(json.dumps(sealed(config)))
 
 
 def test_a_loaded_run_predicts_what_the_trained_one_did(trained):
@@ -170,7 +176,7 @@ def test_a_forged_schema_is_refused(folder, change):
 def test_a_forged_config_is_refused(folder, change, words):
     """A config of another format, model or shape is refused; nothing in it is executed."""
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    forge_config(folder, {**config, **change})
     with pytest.raises(RunError, match=words):
         luce.load_run(folder)
 
@@ -179,7 +185,7 @@ def test_an_unfinished_run_says_how_to_go_on(folder):
     """A folder whose training has not ended names the command that resumes it."""
     config = json.loads((folder / "config.json").read_text())
     del config["files"]
-    (folder / "config.json").write_text(json.dumps(config))
+    forge_config(folder, config)
     with pytest.raises(RunError, match=r"has not finished training.*luce train digits.*--resume"):
         luce.load_run(folder)
 
@@ -202,8 +208,8 @@ def test_features_of_another_shape_are_refused(trained):
 )
 def test_what_info_prints_is_checked_first(folder, file, name, value):
     """A run that lacks what `luce info` prints is refused by the file's name, not half-printed."""
-    content = json.loads((folder / file).read_text())
-    (folder / file).write_text(json.dumps({**content, name: value}))
+    content = {**json.loads((folder / file).read_text()), name: value}
+    forge_config(folder, content) if file == "config.json" else forge(folder, file, content)
     with pytest.raises(RunError, match=f"{file} is damaged"):
         luce.load_run(folder)
 
@@ -223,6 +229,6 @@ def test_layers_beyond_any_memory_are_refused(folder, hidden):
     """Widths whose product no machine can hold are a RunError."""
     config = json.loads((folder / "config.json").read_text())
     config["options"]["hidden"] = hidden
-    (folder / "config.json").write_text(json.dumps(config))
+    forge_config(folder, config)
     with pytest.raises(RunError, match="do not fit together"):
         luce.load_run(folder)

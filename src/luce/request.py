@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+import shlex
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,16 @@ from typing import Any
 import numpy as np
 
 from luce.data.schema import check_normalise
-from luce.errors import ArgumentError, RunError
+from luce.errors import ArgumentError, DataError, RunError
 from luce.storage import read_json
 
 __all__ = ["PRESETS", "Request"]
 
 # scikit-learn's generators take no larger seed.
 LARGEST_SEED = 2**32 - 1
+
+# The arguments that are paths, if they are no names of data sets.
+FILES = ("source", "test")
 
 # Whole recipes by name: the arguments of `luce.train` that they stand for.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -69,7 +75,8 @@ class Request:
             self._require(name, text, "a name or a path")
         for name in ("validation_size", "test_size"):
             value = getattr(self, name)
-            finite = isinstance(value, int | float) and math.isfinite(value)
+            # Not math.isfinite, which fails on a whole number that no float can hold.
+            finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
             self._require(name, finite, "a number from 0 to below 1")
         self._require(
             "seed", _whole(self.seed, 0, LARGEST_SEED), f"a whole number from 0 to {LARGEST_SEED}"
@@ -125,25 +132,96 @@ class Request:
         given = {**PRESETS.get(preset or "", {}), **{k: _plain(v) for k, v in arguments.items()}}
         own = {f.name for f in fields(cls)} - {"options"}
         options = {k: v for k, v in given.items() if k not in own}
-        base = cls() if config is None else cls.from_json(read_json(Path(config)).get("request"))
         own_given = {k: v for k, v in given.items() if k in own}
+        base = cls()
+        if config is not None:
+            content = read_json(Path(config))
+            asked = cls.from_json(content.get("request"))
+            base = asked.located(content.get("directory"), but=own_given.keys())
         return replace(base, **own_given, options={**base.options, **options})
+
+    def located(self, directory: object, *, but: Collection[str] = ()) -> Request:
+        """Return the request with its paths as they are found from where we are.
+
+        Parameters
+        ----------
+        directory : str
+            Where its relative paths begin: the current directory of the training. What config.json
+            has there, so it may be missing or anything.
+        but : collection of str
+            The arguments to leave as they are.
+
+        Raises
+        ------
+        DataError
+            If there is no such file there, and none here either.
+        """
+        if not isinstance(directory, str) or Path(directory) == Path.cwd():
+            return self
+        names = [*FILES, "target"] if self._labels_are_a_file() else FILES
+        paths = {name: getattr(self, name) for name in names if name not in but}
+        found: dict[str, Any] = {n: _found(n, path, directory) for n, path in paths.items()}
+        return replace(self, **found)
+
+    def resume_command(self, path: Path) -> str:
+        """Return the command that goes on with the run in this folder."""
+        words = ["luce", "train", self.source or "SOURCE", "--name", path.name]
+        if path.parent != Path("runs"):
+            words += ["--out", str(path.parent)]
+        return shlex.join([*words, "--resume"])
+
+    def _labels_are_a_file(self) -> bool:
+        """Say whether `target` is the path of a file, as beside NPY and IDX, not a column."""
+        from luce.data.idx import is_idx
+
+        source = Path(self.source or "")
+        return source.suffix.lower() == ".npy" or is_idx(source)
+
+    def agrees(self, name: str, value: object) -> bool:
+        """Say whether `value` is what this request has there; a path may be written differently."""
+        mine, value = self._value(name), _plain(value)
+        if name in FILES and isinstance(mine, str) and isinstance(value, str):
+            mine, value = (os.path.normpath(Path(path).absolute()) for path in (mine, value))
+        return bool(mine == value)
+
+    def _value(self, name: str) -> Any:
+        own = name in {f.name for f in fields(self)}
+        return getattr(self, name) if own else self.options.get(name)
 
     def agree(self, arguments: Mapping[str, Any]) -> None:
         """Raise ArgumentError where `arguments` ask for something else than this request."""
         for name, value in arguments.items():
-            mine = getattr(self, name) if hasattr(self, name) else self.options.get(name)
-            if mine != value:
+            if not self.agrees(name, value):
                 raise ArgumentError(
-                    f"--resume goes on with what the run was asked for: {name} was {mine!r}, "
-                    f"got {value!r}. Leave it out, or train anew with --overwrite."
+                    "--resume goes on with what the run was asked for: "
+                    f"{name} was {self._value(name)!r}, got {value!r}. "
+                    "Leave it out, or train anew with --overwrite."
                 )
 
 
+def _found(name: str, path: str | None, directory: str) -> str | None:
+    """Return a relative path as it is found: in the directory, else where we are."""
+    from luce.data.catalogue import NAMES
+
+    if path is None or path in NAMES or Path(path).is_absolute():
+        return path
+    there = str(Path(directory, path))
+    if os.path.lexists(there):
+        return there
+    if not os.path.lexists(path):
+        raise DataError(
+            f"{name}: there is no {path} in {directory}, where the run was trained, nor here. "
+            f"Say where it is now, with {'SOURCE' if name == 'source' else '--' + name}."
+        )
+    return path
+
+
 def _plain(value: Any) -> Any:
-    """Return a path as text and NumPy's numbers as Python's, which is how JSON will have them."""
+    """Return what JSON will give back: text for a path, Python's numbers for NumPy's, tuples."""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, list):
+        return tuple(value)
     return value.item() if isinstance(value, np.generic) else value
 
 

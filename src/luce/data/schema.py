@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
+import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
@@ -151,7 +151,9 @@ def check_normalise(normalise: object) -> None:
         return
     if isinstance(normalise, tuple | list) and len(normalise) == 2:
         _, deviation = normalise
-        numbers = all(isinstance(each, int | float) and math.isfinite(each) for each in normalise)
+        numbers = all(
+            isinstance(each, int | float) and abs(each) <= sys.float_info.max for each in normalise
+        )
         if numbers and deviation > 0:
             return
     raise ArgumentError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -114,8 +115,10 @@ def _check(options: Mapping[str, Any], name: str, allowed: bool, words: str) -> 
 
 def _number(value: object) -> float:
     """Return a finite number as a float; NaN, which fails every comparison, for anything else."""
-    real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if real else math.nan  # type: ignore[arg-type]
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    # Not math.isfinite, which fails on a whole number that no float can hold.
+    finite = real and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+    return float(value) if finite else math.nan  # type: ignore[arg-type]
 
 
 def _count(value: object) -> bool:
