@@ -1,8 +1,8 @@
 """Training killed before each single change that it makes on the disk, and what can be done then.
 
-Run as a program: ``python -m tests.hostile.kills FOLDER STEP`` kills before every STEP-th change. It
-forks, so it must be a process of its own. It prints one line of JSON: how many kills there were, and
-every claim that did not hold.
+Run as a program: ``python -m tests.hostile.kills FOLDER STEP`` kills before every STEP-th change.
+It forks, so it must be a process of its own. It prints one line of JSON: how many kills there were,
+and every claim that did not hold.
 """
 
 import json
@@ -93,9 +93,9 @@ def claims(folder, before, after):
 
     if fork(plain_or_resume) != ENDED:
         yield "neither a plain training nor --resume can go on"
-    left = [p.relative_to(folder) for p in folder.rglob(".*")]
-    if left or os.listdir(folder) != ["run"]:
-        yield f"left behind: {sorted(map(str, left)) or os.listdir(folder)}"
+    left = {*folder.rglob(".*"), *folder.iterdir()} - {folder / "run"}
+    if left:
+        yield f"left behind: {sorted(str(each.relative_to(folder)) for each in left)}"
 
 
 def main(folder, step):
@@ -133,7 +133,9 @@ def main(folder, step):
                 break
             if scenario == "first" and (work / "run" / "checkpoints").is_dir():
                 shutil.copytree(work, folder / "half", dirs_exist_ok=True)
-            failed += [f"{scenario}, change {number}: {each}" for each in claims(work, before, after)]
+            failed += [
+                f"{scenario}, change {number}: {each}" for each in claims(work, before, after)
+            ]
             shutil.rmtree(work)
     print(json.dumps({"kills": kills, "failed": failed}))  # noqa: T201
 

@@ -1,7 +1,7 @@
 """Run folders, damaged in every way that we could think of, and what loading them must not do.
 
-Of each mutated folder the claim is: whatever is asked of it either raises a LuceError, or gives what
-the untouched run gives. No other exception, no hang, and no prediction that silently changed.
+Of each mutated folder the claim is: whatever is asked of it either raises a LuceError, or gives
+what the untouched run gives. No other exception, no hang, no prediction that silently changed.
 
 A mutation is *forged* where the digests in config.json are made right again, as an attacker would:
 then the folder is another run, whose predictions may be its own, and the rest of the claim holds.
@@ -18,7 +18,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from luce.errors import LuceError, TrainingStoppedError
 from luce.manifest import RECORDS
 from luce.progress import Display
 from luce.request import Request
-from luce.storage import digest_of, sealed
+from luce.storage import digest_of, read_tensors, sealed, write_tensors
 
 # So long a single mutant may take: many times what the slowest does on a busy machine.
 SECONDS = 60
@@ -83,10 +84,8 @@ def make_bases(folder: Path) -> list[Base]:
     luce.train(table, target="kind", model="linear", out=folder, name="table")
     luce.train((X, y), validation_size=0.0, **network, out=folder, name="array")
     luce.train((X, y), **network, out=folder, name="whole")
-    try:
+    with suppress(TrainingStoppedError):
         luce.train((X, y), **network, out=folder, name="half", display=_StopAfterAnEpoch())
-    except TrainingStoppedError:
-        pass
     bases = []
     for name, data, features in (
         ("images", images, images[0]),
@@ -144,45 +143,39 @@ def bytes_changed(rng: random.Random, folder: Path, name: str) -> str:
 
 def file_replaced(rng: random.Random, folder: Path, name: str, others: list[Path]) -> str:
     """Put something else where a file was."""
-    path = folder / name
-    content = path.read_bytes()
-    kinds = ["missing", "empty", "folder", "swapped", "copied", "of another run", "huge", "linked"]
-    kinds += ["link to itself", "dangling", "link to a folder"]
+    path, other = folder / name, folder / rng.choice(files_of(folder))
+    there = rng.choice(others) / name
+    content, its = path.read_bytes(), other.read_bytes()
+    # What is put there, by what it is.
+    kinds: dict[str, Callable[[], Any]] = {
+        "missing": lambda: None,
+        "empty": path.touch,
+        "folder": path.mkdir,
+        "swapped": lambda: (path.write_bytes(its), other.write_bytes(content)),
+        "copied": lambda: path.write_bytes(its),
+        "of another run": lambda: path.write_bytes(there.read_bytes() if there.is_file() else b""),
+        "huge": lambda: _sparse(path),
+        "linked": lambda: ((folder / "x").write_bytes(content), path.symlink_to(folder / "x")),
+        "link to itself": lambda: path.symlink_to(path),
+        "dangling": lambda: path.symlink_to(folder / "nowhere"),
+        "link to a folder": lambda: path.symlink_to(folder),
+    }
     if hasattr(os, "mkfifo"):
-        kinds += ["pipe", "/dev/zero", "/dev/null", "/dev/tty", "socket-like name"]
-    how = rng.choice(kinds)
-    other = folder / rng.choice(files_of(folder))
+        kinds |= {
+            "pipe": lambda: os.mkfifo(path),
+            "zeros without end": lambda: path.symlink_to("/dev/zero"),
+            "null": lambda: path.symlink_to("/dev/null"),
+            "a terminal": lambda: path.symlink_to("/dev/tty"),
+        }
+    how = rng.choice(list(kinds))
     path.unlink()
-    if how == "empty":
-        path.touch()
-    elif how == "folder":
-        path.mkdir()
-        (path / "x").write_bytes(content)
-    elif how == "swapped" and other != path:
-        path.write_bytes(other.read_bytes())
-        other.write_bytes(content)
-    elif how == "copied" and other != path:
-        path.write_bytes(other.read_bytes())
-    elif how == "of another run":
-        there = rng.choice(others) / name
-        path.write_bytes(there.read_bytes() if there.is_file() else b"")
-    elif how == "huge":
-        with path.open("wb") as file:
-            file.truncate(5 * 2**30)
-    elif how == "linked":
-        (folder / "elsewhere").write_bytes(content)
-        path.symlink_to(folder / "elsewhere")
-    elif how == "link to itself":
-        path.symlink_to(path)
-    elif how == "dangling":
-        path.symlink_to(folder / "nowhere")
-    elif how == "link to a folder":
-        path.symlink_to(folder)
-    elif how == "pipe":
-        os.mkfifo(path)
-    elif how.startswith("/dev"):
-        path.symlink_to(how)
+    kinds[how]()
     return how
+
+
+def _sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(5 * 2**30)
 
 
 def deep(levels: int) -> Any:
@@ -195,13 +188,15 @@ def deep(levels: int) -> Any:
 
 # Values that no honest file has in most places.
 VALUES: list[Any] = [
-    None, True, False, 0, 1, -1, 2, 0.0, 1.5, -1.5, 1e-300, 1e308, -1e308, 2**31, 2**53, 2**63,
-    -(2**63), 2**64, 2**70, 10**300, 10**400, -(10**400), 10**4400, float("nan"), float("inf"),
-    "", "x", "1", "nan", "relu", "tanh", "gelu", "linear", "mlp", "cnn", "auto", "digits", "balanced",
-    "os.system", "__class__", "../../etc/passwd", "/dev/zero", "\0", "\ud800", "\x1b[2J", "‮", "x" * 10**5,
-    [], {}, [None], [0], ["x"], [1, 2], [10**12], [2**62, 2**62], {"x": 1}, {"": None}, {"low": "x"},
-    deep(40), deep(120), deep(600), {"a": {"b": {"c": {}}}},
-]  # fmt: skip
+    *(None, True, False, 0, 1, -1, 2, 0.0, 1.5, -1.5, 1e-300, 1e308, -1e308, float("nan")),
+    *(2**31, 2**53, 2**63, -(2**63), 2**64, 2**70, 10**300, 10**400, -(10**400), 10**4400),
+    *(float("inf"), "", "x", "1", "nan", "\0", "\ud800", "\x1b[2J", "\u202e", "x" * 10**5),
+    *("relu", "tanh", "gelu", "linear", "mlp", "cnn", "auto", "digits", "balanced", "cuda"),
+    *("os.system", "__class__", "../../etc/passwd", "/dev/zero"),
+    *([], {}, [None], [0], ["x"], [1, 2], [10**12], [2**62, 2**62]),
+    *({"x": 1}, {"": None}, {"low": "x"}, {"a": {"b": {"c": {}}}}),
+    *(deep(40), deep(120), deep(600)),
+]
 
 
 def mutated_json(rng: random.Random, content: Any) -> tuple[Any, str]:
@@ -227,9 +222,7 @@ def mutated_json(rng: random.Random, content: Any) -> tuple[Any, str]:
         outer[rng.choice([f"{key}x", "", "\ud800", "__proto__"])] = outer.pop(key)
     elif how == "negated" and isinstance(value, int | float):
         outer[key] = -value
-    elif how == "twice" and isinstance(value, list):
-        outer[key] = value + value
-    elif how == "twice" and isinstance(value, str):
+    elif how == "twice" and isinstance(value, list | str):
         outer[key] = value + value
     else:
         outer[key] = rng.choice(VALUES)
@@ -270,6 +263,18 @@ def json_changed(rng: random.Random, folder: Path, name: str) -> str:
         content, how = mutated_json(rng, json.loads(path.read_text(encoding="utf-8")))
         path.write_bytes(dumps(content))
         return how
+    if "checkpoints" in name and rng.random() < 0.7:
+        # Where training stood, with a digest that is right: forged.
+        tensors, note = read_tensors(path)
+        if rng.random() < 0.3:
+            each = rng.choice(sorted(tensors))
+            tensors[each] = rng.choice([np.zeros((2, 3)), np.zeros(0), tensors[each].astype("f8")])
+            how = f"another {each}"
+        else:
+            note, how = mutated_json(rng, note)
+        with suppress(ValueError, TypeError, OverflowError):
+            write_tensors(path, tensors, note)
+        return f"{how}, forged"
     raw = path.read_bytes()
     (size,) = struct.unpack("<Q", raw[:8])
     header, how = mutated_json(rng, json.loads(raw[8 : 8 + size]))
@@ -297,7 +302,7 @@ def files_of(folder: Path) -> list[str]:
 
 
 def mutate(rng: random.Random, folder: Path, others: list[Path]) -> tuple[str, bool]:
-    """Damage a copy of a run; return what was done, and whether it predicts what it did, if at all."""
+    """Damage a copy of a run; return how, and whether it may only predict what it did before."""
     names = files_of(folder)
     name = rng.choice([*names, *(n for n in DECIDES if n in names)])
     kind = rng.choice(["bytes", "file", "json", "json", "json"])
@@ -309,9 +314,9 @@ def mutate(rng: random.Random, folder: Path, others: list[Path]) -> tuple[str, b
         how = file_replaced(rng, folder, name, others)
     else:
         how = bytes_changed(rng, folder, name)
-    forged = rng.random() < 0.5 and forge(folder)
+    forged = (rng.random() < 0.5 and forge(folder)) or how.endswith("forged")
     old = "sha256" not in safe_json(folder / "config.json")
-    decides = name in DECIDES or "swapped" in how
+    decides = name in DECIDES or "swapped" in how or "checkpoints" in name
     return f"{name}: {how}{', forged' if forged else ''}", not ((forged or old) and decides)
 
 
@@ -382,7 +387,8 @@ def check(base: Base, folder: Path, *, same: bool, page: bool) -> str | None:
         return f"hung for {SECONDS} seconds"
     except BaseException as error:  # noqa: BLE001 - that is what is looked for
         where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {str(error)[:200]} ({Path(where.filename).name}:{where.lineno})"
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        return f"{type(error).__name__}: {str(error)[:200]} ({place})"
     if same and not np.array_equal(predicted, base.expected):
         return "predicts something else"
     return None
