@@ -14,7 +14,7 @@ import torch
 
 import luce
 from luce import fitting, storage
-from luce.errors import ArgumentError, DivergenceError, RunError
+from luce.errors import ArgumentError, DataError, DivergenceError, RunError
 from luce.request import Request
 
 LONG = ("train", "digits", "--model", "mlp", "--hidden", "32", "--epochs", "40")
@@ -353,3 +353,86 @@ def test_a_forged_request_is_refused(tmp_path, change):
     path.write_text(json.dumps({"request": {**request, **change}}))
     with pytest.raises(RunError, match=f"damaged: its request: {next(iter(change))}"):
         luce.train(config=path, out=tmp_path / "runs")
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A run that was trained in one folder, on data and tests beside it; we are in another."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    y = np.arange(40) % 2
+    np.save("y.npy", y)
+    for name in ("X.npy", "T.npy"):
+        np.save(name, rng.normal(size=(40, 2)) + y[:, None])
+    np.savez("both.npz", X=np.load("X.npy"), y=y)
+    run = luce.train(
+        "both.npz", test="both.npz", model="mlp", hidden=(4,), epochs=2, out="runs", name="both"
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    return dataclasses.replace(run, path=tmp_path / "there" / "runs" / "both")
+
+
+def test_a_config_names_the_same_data_from_everywhere(elsewhere, tmp_path):
+    """Relative paths in a config.json begin where its run was trained, not where we are."""
+    again = luce.train(config=elsewhere.path / "config.json", out=tmp_path / "out")
+    assert again.config["data"] == elsewhere.config["data"]
+    assert again.metrics["test"] == elsewhere.metrics["test"]
+    third = luce.train(config=again.path / "config.json", out=tmp_path / "out", name="third")
+    assert third.config["data"] == elsewhere.config["data"]
+    assert luce.load_run(elsewhere.path).report().summary["scored"]["role"] == "test"
+
+
+def test_a_labels_file_is_found_from_everywhere(elsewhere, tmp_path, monkeypatch):
+    """The target of an NPY file is a path as well; the target of a table never is."""
+    monkeypatch.chdir(tmp_path / "there")
+    run = luce.train("X.npy", target="y.npy", model="linear", out="runs")
+    (tmp_path / "there" / "kind").write_text("a file with the name of a column")
+    (tmp_path / "there" / "t.csv").write_text("size,kind\n" + "1,a\n2,b\n" * 20)
+    table = luce.train("t.csv", target="kind", model="linear", out="runs")
+    monkeypatch.chdir(tmp_path / "here")
+    for trained in (run, table):
+        config = tmp_path / "there" / trained.path / "config.json"
+        again = luce.train(config=config, out=tmp_path / "out")
+        assert again.config["data"] == trained.config["data"]
+
+
+def test_a_run_is_resumed_from_everywhere(elsewhere, tmp_path):
+    """--resume finds the data where the run was trained, and knows them by another spelling."""
+    out = tmp_path / "there" / "runs"
+    luce.train(name="both", out=out, resume=True)
+    luce.train("../there/both.npz", name="both", out=out, resume=True)
+
+
+def test_data_that_moved_are_asked_for(elsewhere, tmp_path):
+    """A path that leads nowhere is said with both places where it was looked for."""
+    (tmp_path / "there" / "both.npz").unlink()
+    config = elsewhere.path / "config.json"
+    words = r"source: there is no both\.npz in .*there, where the run was trained, nor here"
+    with pytest.raises(DataError, match=words):
+        luce.train(config=config, out=tmp_path / "out")
+    np.savez(tmp_path / "here" / "both.npz", X=np.load(tmp_path / "there" / "X.npy"), y=[0, 1] * 20)
+    again = luce.train(config=config, out=tmp_path / "out")
+    assert again.config["request"]["source"] == "both.npz"
+
+
+def test_resuming_after_the_test_rows_were_edited_is_refused(tmp_path):
+    """Other test rows would be scored as if they were the run's own."""
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    for name in ("a", "b"):
+        np.savez(tmp_path / f"{name}.npz", X=X, y=y)
+    options = {"test": tmp_path / "b.npz", "model": "mlp", "hidden": (4,), "epochs": 1}
+    run = luce.train(tmp_path / "a.npz", **options, out=tmp_path / "runs")
+    assert run.report_of(luce.load_dataset(tmp_path / "a.npz")).summary is not None
+    luce.train(tmp_path / "a.npz", test=tmp_path / "b.npz", out=tmp_path / "runs", resume=True)
+    np.savez(tmp_path / "b.npz", X=X, y=1 - y)
+    with pytest.raises(RunError, match=r"other data than the test rows of .*b\.npz holds now"):
+        luce.train(tmp_path / "a.npz", out=tmp_path / "runs", resume=True)
+
+
+@pytest.mark.parametrize("options", [{"learning_rate": 10**400}, {"validation_size": 10**400}])
+def test_a_number_that_no_float_can_hold_is_refused(tmp_path, options):
+    """A whole number of 401 digits is out of range, not an OverflowError."""
+    with pytest.raises(ArgumentError, match=f"{next(iter(options))} must be"):
+        luce.train("digits", model="mlp", **options, out=tmp_path)
