@@ -199,6 +199,10 @@ VALUES: list[Any] = [
 ]
 
 
+# Words that an honest file could have in the place of another.
+WORDS = ("relu", "tanh", "gelu", "sigmoid", "sgd", "adam", "constant", "hinge", "float64", "none")
+
+
 def mutated_json(rng: random.Random, content: Any) -> tuple[Any, str]:
     """Return plain data with one place changed, and which."""
     places = [((), content)]
@@ -215,13 +219,16 @@ def mutated_json(rng: random.Random, content: Any) -> tuple[Any, str]:
     if not where:
         return rng.choice(VALUES), "all of it"
     key = where[-1]
-    how = rng.choice(["value", "value", "value", "value", "gone", "renamed", "negated", "twice"])
+    how = rng.choice(["value", "value", "value", "word", "gone", "renamed", "negated", "twice"])
     if how == "gone":
         del outer[key]
     elif how == "renamed" and isinstance(outer, dict):
         outer[rng.choice([f"{key}x", "", "\ud800", "__proto__"])] = outer.pop(key)
     elif how == "negated" and isinstance(value, int | float):
         outer[key] = -value
+    elif how == "word" and isinstance(value, str):
+        outer[key] = rng.choice(WORDS)
+        how = outer[key]
     elif how == "twice" and isinstance(value, list | str):
         outer[key] = value + value
     else:
