@@ -81,10 +81,10 @@ def test_overwriting_on_a_full_disk_leaves_the_run_as_it_was(train, monkeypatch,
     path = train().path
     before, real = contents(path), storage.write_whole
 
-    def full(target, content):
+    def full(target, content, **options):
         if target.name == file:
             raise RunError(f"cannot write {target}: No space left on device.")
-        real(target, content)
+        real(target, content, **options)
 
     monkeypatch.setattr(storage, "write_whole", full)
     monkeypatch.setattr(fitting, "write_whole", full)
