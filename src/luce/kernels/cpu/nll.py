@@ -11,8 +11,8 @@ from torch import Tensor
 from luce.kernels import reference
 from luce.kernels.cpu.arithmetic import as_working
 from luce.kernels.cpu.compile import kernel
-from luce.kernels.cpu.cross_entropy import denominator, reduced, samples_of, weights_of
-from luce.kernels.cpu.differentiate import through
+from luce.kernels.cpu.cross_entropy import denominator, reduced, weights_of
+from luce.kernels.cpu.differentiate import differentiated_again, through
 from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
 from luce.kernels.options import LossOptions
@@ -74,8 +74,7 @@ def _nll_loss(
 ) -> Tensor:
     options = LossOptions(reduction, ignore_index)
     K, wide = x.shape[1], torch.promote_types(x.dtype, torch.float32)
-    samples = samples_of(sample_weight)
-    share = denominator(target, K, target.numel(), weight, samples, options)
+    share = denominator(target, x.shape, weight, sample_weight, options)
     loss = torch.empty(target.shape, dtype=wide)
     w = weights_of(weight, wide)
     _pick(array(x.contiguous()), array(target), w, array(loss), K, _span(x), ignore_index)
@@ -108,12 +107,11 @@ def _backward(
     ignore_index: int,
 ) -> Tensor:
     options = LossOptions(reduction, ignore_index)
+    share = denominator(target, x.shape, weight, sample_weight, options)
     scale = grad_loss.double().expand(target.shape)
     if sample_weight is not None:
         scale = scale * sample_weight
     if reduction == "mean":
-        samples = samples_of(sample_weight)
-        share = denominator(target, x.shape[1], target.numel(), weight, samples, options)
         scale = scale / (share or 1.0)
     grad = torch.zeros(x.shape, dtype=x.dtype)
     w = weights_of(weight, torch.float64)
@@ -137,7 +135,7 @@ def _gradients(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
     o: LossOptions = ctx.options
     needed = ctx.needs_input_grad[:4]
     found: list[Tensor | None] = [None] * 4
-    if torch.is_grad_enabled() or any(needed[1:]):
+    if differentiated_again(grad_loss) or any(needed[1:]):
 
         def function(*tensors: Any) -> tuple[Tensor]:
             x, target, weight, sample_weight = tensors

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from luce.kernels.cpu.differentiate import differentiated_again
 from luce.kernels.cpu.layout import Layout, array, working_scalar
 from luce.kernels.cpu.rows import LOG, LSE, softmax_backward_rows, softmax_rows
 from luce.kernels.cpu.tiles import softmax_backward_tiles, softmax_tiles
@@ -36,7 +37,7 @@ def _choose(x: Tensor, dim: int, temperature: float, *, log: bool, out: Tensor |
         return result
     layout = Layout(x, dim)
     moved = out.movedim(layout.dim, layout.position)
-    if moved.is_contiguous():
+    if moved.is_contiguous() and not out.is_neg():
         _write(x, out, layout, temperature, log=log)
     else:
         out.copy_(_softmax(x, dim, temperature, log))
@@ -106,7 +107,7 @@ def _keep_result(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _softmax_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     (y,) = ctx.saved_tensors
-    if torch.is_grad_enabled() and (grad.requires_grad or y.requires_grad):
+    if differentiated_again(grad):
         if ctx.log:
             dx = grad - y.exp() * grad.sum(ctx.dim, keepdim=True)
         else:
