@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from luce.errors import DivergenceError, RunError
 from luce.functional import cross_entropy
-from luce.neural.losses import Loss
+from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group, Optimizer
 
 __all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "train"]
@@ -31,7 +31,7 @@ EVALUATION_ROWS = 2_048
 class Recipe:
     """How to train: the estimator's options, resolved. Defaults are the estimator's."""
 
-    loss: Loss
+    loss: BatchLoss
     optimizer: str
     learning_rate: float
     momentum: float
@@ -347,17 +347,15 @@ def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: R
     features, target = examples.features[rows], examples.target[rows]
     with torch.autocast(features.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
         logits = state.network(features)
-    losses = recipe.loss(logits.float() if recipe.mixed_precision else logits, target)
+    logits = logits.float() if recipe.mixed_precision else logits
     hits = logits.detach().argmax(dim=1) == target
-    if examples.weight is None:
-        loss, total = losses.mean(), float(len(rows))
-        hit = float(hits.sum())
+    weight = None if examples.weight is None else examples.weight[rows]
+    # A batch whose weights are all zero teaches nothing: its loss is 0.
+    loss = recipe.loss(logits, target, weight)
+    if weight is None:
+        total, hit = float(len(rows)), float(hits.sum())
     else:
-        weight = examples.weight[rows]
-        total = float(weight.sum())
-        # A batch whose weights are all zero teaches nothing, and 0/0 must not be learnt from.
-        loss = (weight * losses).sum() / max(total, torch.finfo(weight.dtype).tiny)
-        hit = float((weight * hits).sum())
+        total, hit = float(weight.sum()), float((weight * hits).sum())
     value = loss.item()
     if not math.isfinite(value):
         raise DivergenceError(
