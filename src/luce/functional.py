@@ -309,17 +309,22 @@ def cross_entropy(
     """
     name = "cross_entropy"
     reduction = checks.reduction_of(name, reduction, size_average, reduce)
-    x = tensor(input, name, "input")
-    y, w, s = checks.companions(name, x, target=target, weight=weight, sample_weight=sample_weight)
-    checks.floating(name, "input", x)
-    options = checks.loss_options(
-        name, reduction, ignore_index, label_smoothing, temperature, z_loss
-    )
-    single = x.ndim == 1
-    x, y, s = _batched(name, "input", x, y, s)
-    y, s = checks.as_examples(name, x.shape, y, w, s)
-    if y.is_floating_point() and ignore_index >= 0:
-        raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
+    numbers = (ignore_index, label_smoothing, temperature, z_loss)
+    if weight is sample_weight is None and checks.usual(input, target, *numbers):
+        x, y, w, s, single = input, target, None, None, False
+        options = LossOptions(reduction)
+    else:
+        x = tensor(input, name, "input")
+        y, w, s = checks.companions(
+            name, x, target=target, weight=weight, sample_weight=sample_weight
+        )
+        checks.floating(name, "input", x)
+        options = checks.loss_options(name, reduction, *numbers)
+        single = x.ndim == 1
+        x, y, s = _batched(name, "input", x, y, s)
+        y, s = checks.as_examples(name, x.shape, y, w, s)
+        if y.is_floating_point() and ignore_index >= 0:
+            raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
     kernels = choose(backend, name, x, y, w, s, elements=x.numel())
     loss, lse = kernels.cross_entropy(x, y, w, s, options, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)
@@ -748,6 +753,8 @@ def _distillation_options(
 
 def _losses(given: Given, x: Tensor, loss: Tensor, lse: Tensor | None, *, single: bool) -> Any:
     """Return the loss, and the log-sum-exps if there are any, in the kind that was given."""
+    if lse is None and isinstance(given, Tensor):
+        return checks.to_user(loss, x, single=single)
     give = back(given)
     result = give(checks.to_user(loss, x, single=single))
     if lse is None:

@@ -38,9 +38,7 @@ def test_squared_error_is_the_distance_to_the_one_hot_target():
 def test_every_loss_has_the_right_gradient(name):
     """Each loss's gradient agrees with finite differences."""
     logits = LOGITS.clone().requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda z: LOSSES[name](z, TARGET, reduction="none"), (logits,)
-    )
+    assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, TARGET, reduction="none"), (logits,))
 
 
 def test_label_smoothing_is_pytorchs():

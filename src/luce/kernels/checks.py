@@ -32,6 +32,7 @@ __all__ = [
     "share",
     "some_class",
     "to_user",
+    "usual",
     "whole",
 ]
 
@@ -192,6 +193,34 @@ def bytes_allowed(operator: str, value: int) -> int:
     return _in_64_bits(operator, "memory_budget", value)
 
 
+def usual(
+    x: Given,
+    target: Given,
+    ignore_index: int,
+    label_smoothing: float,
+    temperature: float,
+    z_loss: float,
+) -> bool:
+    """Whether no check of cross-entropy refuses or changes these: logits (N, C), classes (N,).
+
+    One look at what most calls are, because all the checks take as long as PyTorch does for a few
+    rows.
+    """
+    if not (
+        type(x) is type(target) is Tensor
+        and type(ignore_index) is int
+        and type(label_smoothing) is type(temperature) is type(z_loss) is float
+        and (ignore_index, label_smoothing, temperature, z_loss) == (-100, 0.0, 1.0, 0.0)
+        and target.dtype == torch.int64
+        and x.is_floating_point()
+    ):
+        return False
+    shape = x.shape
+    if len(shape) != 2 or not shape[1] or target.shape != (shape[0],):
+        return False
+    return target.is_contiguous() and x.device == target.device
+
+
 def loss_options(
     operator: str,
     reduction: str,
@@ -256,8 +285,10 @@ def as_examples(
 
     Class indices come back as contiguous int64, sample weights shaped like them.
     """
-    examples, C = (shape[0], *shape[2:]), shape[1]
-    given = target.shape
+    given, examples = target.shape, (shape[0], *shape[2:])
+    if target.dtype == torch.int64 and given == examples and weight is sample_weight is None:
+        return target.contiguous(), None  # the usual case
+    C = shape[1]
     if given == shape and soft:
         if not target.is_floating_point():
             raise DtypeError(

@@ -112,9 +112,7 @@ def _is_pytorchs(
     if options.softcap or options.z_loss or options.temperature != 1:
         return False
     dtype = input.dtype
-    if wide(input) is not input:
-        return False
-    if target.dtype not in (dtype, torch.int64):
+    if dtype not in _FULL or target.dtype not in (torch.int64, dtype):
         return False
     if weight is None:
         return True
