@@ -310,6 +310,8 @@ def cross_entropy(
     name = "cross_entropy"
     reduction = checks.reduction_of(name, reduction, size_average, reduce)
     numbers = (ignore_index, label_smoothing, temperature, z_loss)
+    x: Any
+    y: Any
     if weight is sample_weight is None and checks.usual(input, target, *numbers):
         x, y, w, s, single = input, target, None, None, False
         options = LossOptions(reduction)
