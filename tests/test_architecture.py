@@ -15,7 +15,17 @@ SOURCE = Path(luce.__file__).parent
 # cli → fitting → run → report → evaluation → estimators → functional → kernels.
 MAY_IMPORT = {
     "__main__": {"cli"},
-    "cli": {"fitting", "printing", "predicting", "progress", "run", "report", "kernels"},
+    "cli": {
+        "compiling",
+        "fitting",
+        "printing",
+        "predicting",
+        "progress",
+        "run",
+        "report",
+        "kernels",
+    },
+    "compiling": {"functional", "kernels", "linear"},
     "fitting": {
         "calibrating",
         "models",

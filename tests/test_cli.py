@@ -125,6 +125,26 @@ def test_info_without_a_run_says_which_backends_there_are(luce_command, monkeypa
     assert backends == {"cpu": "Numba cannot be imported (as planned)", "reference": None}
 
 
+def test_info_says_what_is_compiled_and_where(luce_command):
+    """The kernels on disk are counted, their folder is named, and so is what compiles the rest."""
+    out = luce_command("info").out
+    assert re.search(
+        r"^\d+ of \d+ kernels are compiled, for \d+ kinds of input\.$", out, re.MULTILINE
+    )
+    compiled = json.loads(luce_command("info", "--json").out)["compiled"]
+    assert f"They are in {compiled['folder']}" in out
+    assert compiled["kernels"]["fused._dense_chunk"] >= 0
+
+
+def test_warm_up_compiles_and_says_what_is_there(luce_command, monkeypatch):
+    """Each group of kernels is a line on stderr as it is done; stdout is what is there then."""
+    monkeypatch.setattr("luce.compiling._GROUPS", {"nothing": lambda: None})
+    done = luce_command("warm-up")
+    assert done.code == 0
+    assert re.search(r"^nothing: \d+\.\d s$", done.err, re.MULTILINE)
+    assert "kernels are compiled" in done.out
+
+
 def test_evaluate_prints_every_figure(luce_command, iris_run, iris_csv):
     """Accuracy, log-loss, Brier, ECE with its binning, macro-F1 and the classes are printed."""
     out = luce_command("evaluate", iris_run.path, iris_csv).out

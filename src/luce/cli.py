@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -269,16 +270,30 @@ def info(
     from luce import printing
 
     if run is None:
+        from luce.compiling import compiled
         from luce.fitting import environment
         from luce.kernels import available
 
-        content = {**environment(), "backends": available()}
+        kernels = compiled()
+        content = {**environment(), "backends": available(), "compiled": asdict(kernels)}
         _print_json(content) if as_json else _print(printing.environment(content))
         return
     from luce.run import load_run
 
     content = load_run(run).info()
     _print_json(content) if as_json else _print(printing.information(content))
+
+
+@app.command("warm-up")
+def warm_up(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Compile the kernels that most fits and losses need, once: for images of containers."""
+    from luce import compiling, printing
+
+    def told(name: str, seconds: float) -> None:
+        typer.echo(f"{name}: {seconds:.1f} s", err=True)
+
+    found = compiling.warm_up(told)
+    _print_json(asdict(found)) if as_json else _print(printing.kernels(asdict(found)))
 
 
 def _version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ and the chunks' sums are added in order: any number of threads gives the same bi
 """
 
 
+# ruff: noqa: C901
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
@@ -227,12 +228,10 @@ def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R):
         np.empty(_LANES, np.int64),
     )
     whole = n - n % _LANES if X.dtype == T else 0
-    parts = [(0, whole, X)] if whole else []
     held = aligned((min(_HELD, -(-(n - whole) // _LANES) * _LANES), D), T)
+    parts = [(i, min(i + _HELD, n), held) for i in range(whole, n, _HELD)]
     loss = 0.0
-    for i in range(whole, n, _HELD):
-        parts.append((i, min(i + _HELD, n), held))
-    for i, j, rows in parts:
+    for i, j, rows in [(0, whole, X), *parts] if whole else parts:
         if rows is held:
             held[: j - i] = X[i:j]
             held[j - i :] = 0
