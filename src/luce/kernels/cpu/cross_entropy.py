@@ -18,6 +18,7 @@ from torch import Tensor
 from luce.kernels import reference
 from luce.kernels.cpu.differentiate import differentiated_again, handed_out, through
 from luce.kernels.cpu.layout import Layout, array, working_scalar
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import cross_entropy_rows, soft_cross_entropy_rows, sum_of
 from luce.kernels.cpu.targets import expect, survey
 from luce.kernels.cpu.tiles import cross_entropy_tiles, soft_cross_entropy_tiles
@@ -125,7 +126,7 @@ def samples_of(sample_weight: Tensor | None) -> Any:
     return array(None if sample_weight is None else sample_weight.double().contiguous())
 
 
-@torch.library.custom_op("luce::cross_entropy", mutates_args=(), device_types="cpu")
+@operator("cross_entropy")
 def _cross_entropy(
     x: Tensor,
     target: Tensor,
@@ -189,7 +190,7 @@ def _(
     return loss, lse, Layout(x, 1).fake(x) if want_grad else x.new_empty(0)
 
 
-@torch.library.custom_op("luce::cross_entropy_backward", mutates_args=(), device_types="cpu")
+@operator("cross_entropy_backward")
 def _cross_entropy_backward(
     grad_loss: Tensor | None,
     grad_lse: Tensor | None,

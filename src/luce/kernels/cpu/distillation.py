@@ -20,6 +20,7 @@ from luce.kernels.cpu.differentiate import differentiated_again, handed_out, thr
 from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import BLOCK, exp_sum_into, maximum, shifted
 from luce.kernels.cpu.targets import expect, survey
 from luce.kernels.cpu.threads import share
@@ -153,7 +154,7 @@ def distillation_loss(
     return loss.view(examples) if o.reduction == "none" else loss
 
 
-@torch.library.custom_op("luce::distillation_loss", mutates_args=(), device_types="cpu")
+@operator("distillation_loss")
 def _distillation(
     student: Tensor,
     teacher: Tensor,

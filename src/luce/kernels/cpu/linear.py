@@ -13,6 +13,7 @@ from luce.kernels.cpu.differentiate import differentiated_again, handed_out, thr
 from luce.kernels.cpu.head import Gradients, Head, logits, plan
 from luce.kernels.cpu.layout import Layout, array, working_scalar
 from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import LSE, softmax_rows
 from luce.kernels.cpu.sweep import Labels
 from luce.kernels.cpu.sweep import cross_entropy as over_tiles
@@ -76,7 +77,7 @@ def _sweep(
     return over_tiles(x, head, labels, options, wants, budget)
 
 
-@torch.library.custom_op("luce::linear_cross_entropy", mutates_args=(), device_types="cpu")
+@operator("linear_cross_entropy")
 def _linear_cross_entropy(
     x: Tensor,
     linear_weight: Tensor,
@@ -131,7 +132,7 @@ def _(
     return loss, x.new_empty(len(x), dtype=wide), *gradients
 
 
-@torch.library.custom_op("luce::linear_cross_entropy_backward", mutates_args=(), device_types="cpu")
+@operator("linear_cross_entropy_backward")
 def _backward(
     grad_loss: Tensor | None,
     grad_lse: Tensor | None,
@@ -231,7 +232,7 @@ def linear_top_k(
     return probabilities, lse, indices
 
 
-@torch.library.custom_op("luce::linear_top_k", mutates_args=(), device_types="cpu")
+@operator("linear_top_k")
 def _linear_top_k(
     x: Tensor,
     linear_weight: Tensor,

@@ -29,6 +29,7 @@ from luce.kernels.cpu.distillation import count, gap, run, scales
 from luce.kernels.cpu.head import Gradients, Head, Rows, logits, plan
 from luce.kernels.cpu.layout import array, working_scalar
 from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import exp_sum, exp_sum_into, maximum, shifted
 from luce.kernels.cpu.sweep import over_tiles
 from luce.kernels.cpu.targets import expect
@@ -261,7 +262,7 @@ def linear_distillation_loss(
     return loss
 
 
-@torch.library.custom_op("luce::linear_distillation_loss", mutates_args=(), device_types="cpu")
+@operator("linear_distillation_loss")
 def _linear_distillation(
     student: Tensor,
     student_weight: Tensor,

@@ -15,6 +15,7 @@ from luce.kernels.cpu.cross_entropy import denominator, reduced, weights_of
 from luce.kernels.cpu.differentiate import differentiated_again, through
 from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
+from luce.kernels.cpu.operator import operator
 from luce.kernels.options import LossOptions
 
 __all__ = ["nll_loss"]
@@ -63,7 +64,7 @@ def _span(x: Tensor) -> int:
     return x[0, 0].numel() if x.numel() else 1
 
 
-@torch.library.custom_op("luce::nll_loss", mutates_args=(), device_types="cpu")
+@operator("nll_loss")
 def _nll_loss(
     x: Tensor,
     target: Tensor,
@@ -96,7 +97,7 @@ def _(
     return x.new_empty(target.shape if reduction == "none" else (), dtype=wide)
 
 
-@torch.library.custom_op("luce::nll_loss_backward", mutates_args=(), device_types="cpu")
+@operator("nll_loss_backward")
 def _backward(
     grad_loss: Tensor,
     x: Tensor,
