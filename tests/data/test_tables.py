@@ -8,6 +8,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import sys
 from contextlib import nullcontext
 
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luce.data import Dataset, Schema, load_dataset, read_blocks
-from luce.data.frames import csv_blocks, lines_of
+from luce.data.frames import csv_blocks, frame_blocks, lines_of
 from luce.data.inference import OPAQUE, infer
 from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError, RunError
@@ -421,6 +422,31 @@ def test_dates_beyond_the_calendar(tmp_path, values, dtype, name):
     all_gone = infer([moments.cast(dtype)])[0].note == "every value is missing"
     with pytest.raises(DataError, match="every value is missing") if all_gone else nullcontext():
         assert load_dataset(tmp_path / name, target="d").classes
+
+
+def test_a_panic_of_the_reader_is_one_sentence(tmp_path, monkeypatch, capfd):
+    """What Rust prints about a panic is held back, what is written otherwise is not."""
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"x": [1, 2]}).write_parquet(path)
+    scan = pl.scan_parquet
+
+    def noisy(path):
+        os.write(2, b"a word in passing\n")
+        return scan(path)
+
+    monkeypatch.setattr(pl, "scan_parquet", noisy)
+    assert [block.height for block in frame_blocks(path, rows=9)] == [2]
+    assert capfd.readouterr().err == "a word in passing\n"
+
+    def panicked(path):
+        os.write(2, b"thread panicked\n")
+        far = pl.Series([2**31 - 1], dtype=pl.Int32).cast(pl.Date)
+        return far.cast(pl.String)
+
+    monkeypatch.setattr(pl, "scan_parquet", panicked)
+    with pytest.raises(DataError, match=r"t\.parquet: is not a readable \.parquet file \(out-of"):
+        list(frame_blocks(path, rows=9))
+    assert capfd.readouterr().err == ""
 
 
 def csv_module(content):

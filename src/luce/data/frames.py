@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from luce.data.opening import open_binary, packed_ratio, reading
+from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
 from luce.data.schema import listed
 from luce.errors import DataError
 
@@ -75,11 +75,11 @@ def frame_blocks(path: Path, *, rows: int) -> Iterator[pl.DataFrame]:
             tab = "\t" if kind == ".tsv" else None
             yield from csv_blocks(lines, where=str(path), rows=rows, delimiter=tab)
         return
-    with reading(path, f"{kind} file"):
+    with reading(path, f"{kind} file"), quiet_panics():
         lazy = pl.scan_parquet(path) if kind in PARQUET_ENDINGS else pl.scan_ipc(path)
         height = lazy.select(pl.len()).collect().item()
     for start in range(0, max(height, 1), rows):
-        with reading(path, f"{kind} file"):
+        with reading(path, f"{kind} file"), quiet_panics():
             block = lazy.slice(start, rows).collect()
         yield block
 

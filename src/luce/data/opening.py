@@ -8,7 +8,9 @@ of them into `DataError`.
 from __future__ import annotations
 
 import gzip
+import os
 import stat
+import tempfile
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from io import BufferedIOBase
     from pathlib import Path
 
-__all__ = ["found", "open_binary", "packed_ratio", "reading", "reason"]
+__all__ = ["found", "open_binary", "packed_ratio", "quiet_panics", "reading", "reason"]
 
 MOST_DEFLATED = 1032
 """How many bytes one byte of a deflate stream (gzip, ZIP) can stand for, at most."""
@@ -81,6 +83,29 @@ def reading(where: object, what: str | None = None, hint: str = "") -> Iterator[
         ours = what is None or (isinstance(error, OSError) and error.errno is not None)
         wrong = "cannot be read" if ours else f"is not a readable {what}"
         raise DataError(f"{where}: {wrong} ({reason(error)}). {hint}".rstrip()) from error
+
+
+@contextmanager
+def quiet_panics() -> Iterator[None]:
+    """Hold back what is written to standard error inside, and drop it if an exception comes out.
+
+    Rust prints a panic from whichever thread it is in before it becomes an exception; the user
+    reads one sentence of ours instead.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: there is nobody to spare
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+            held.seek(0)
+            os.write(kept, held.read())
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _panic(error: BaseException) -> bool:
