@@ -7,6 +7,7 @@ of them into `DataError`.
 
 from __future__ import annotations
 
+import faulthandler
 import gzip
 import os
 import stat
@@ -99,11 +100,16 @@ def quiet_panics() -> Iterator[None]:
         return
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
+        ours = not faulthandler.is_enabled()
+        if ours:
+            faulthandler.enable(kept)
         try:
             yield
             held.seek(0)
             os.write(kept, held.read())
         finally:
+            if ours:
+                faulthandler.disable()
             os.dup2(kept, 2)
             os.close(kept)
 
