@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import luce
 from luce import fitting, storage
@@ -436,3 +437,91 @@ def test_a_number_that_no_float_can_hold_is_refused(tmp_path, options):
     """A whole number of 401 digits is out of range, not an OverflowError."""
     with pytest.raises(ArgumentError, match=f"{next(iter(options))} must be"):
         luce.train("digits", model="mlp", **options, out=tmp_path)
+
+
+def rare_table(folder, name="t.csv"):
+    """Write a table of two classes and a third that has a single row."""
+    x = np.random.default_rng(0).normal(size=60)
+    lines = [f"{v:.4f},{'ab'[int(v > 0)]}" for v in x] + ["0.5,c"]
+    (folder / name).write_text("\n".join(["x,y", *lines]) + "\n")
+    return folder / name
+
+
+def test_rare_classes_are_dropped_from_training_to_report(tmp_path, luce_command):
+    """--drop-rare leaves a class out of training, of what is scored later, and says so."""
+    table = rare_table(tmp_path)
+    train = ("train", table, "--target", "y", "--model", "linear", "--out", tmp_path / "runs")
+    refused = luce_command(*train)
+    assert refused.code == 3
+    assert "Class 'c' has a single example" in refused.err
+    assert "--drop-rare 2" in refused.err
+    done = luce_command(*train, "--drop-rare", 2)
+    assert done.code == 0, done.err
+    assert "1 row of rare classes left out: 'c'." in done.err
+    run = luce.load_run(tmp_path / "runs" / "t")
+    assert run.classes == ["a", "b"]
+    assert run.config["request"]["drop_rare"] == 2
+    assert sum(run.config["data"]["rows"].values()) == 60
+    scored = luce_command("evaluate", run.path, table, "--json")
+    assert scored.code == 0, scored.err
+    # The rows that training held out, found again by the same fingerprint.
+    assert json.loads(scored.out)["accuracy"] == run.metrics["test"]["accuracy"]
+    assert luce_command("report", run.path, "--out", tmp_path / "r.html").code == 0
+    again = luce.train(config=run.path / "config.json", out=tmp_path, name="again")
+    assert again.classes == ["a", "b"]
+
+
+def test_rare_classes_are_dropped_from_a_separate_test(tmp_path):
+    """Rows of a class that training left out are left out of the test rows as well."""
+    test = str(rare_table(tmp_path, "test.csv"))
+    run = luce.train(
+        rare_table(tmp_path), target="y", test=test, drop_rare=5, model="linear", out=tmp_path
+    )
+    assert run.metrics["test"]["rows"] == 60
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"), [(None, (50, 64)), ("30", (23, 30)), ("10x12", (10, 12))]
+)
+def test_the_size_of_images_is_chosen_said_and_kept(tmp_path, luce_command, asked, size):
+    """Images are brought to 64 pixels or --image-size; the run and its config.json keep it."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        (tmp_path / "pictures" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (75 + i, 100 + i), dtype=np.uint8) // (1 + i % 2)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png")
+    options = [] if asked is None else ["--image-size", asked]
+    train = ("train", tmp_path / "pictures", "--model", "linear", "--out", tmp_path / "runs")
+    done = luce_command(*train, *options)
+    assert done.code == 0, done.err
+    height, width = size
+    assert f"resized to {height} × {width}" in done.err
+    assert ("unless image_size says otherwise" in done.err) == (asked is None)
+    run = luce.load_run(tmp_path / "runs" / "pictures")
+    assert run.schema.input_shape == (1, height, width)
+    again = luce.train(config=run.path / "config.json", out=tmp_path, name="again")
+    assert again.schema.input_shape == (1, height, width)
+    assert luce_command("evaluate", run.path, tmp_path / "pictures").code == 0
+
+
+@pytest.mark.parametrize("text", ["big", "10x", "1x2x3", "-5", "0", "1.5"])
+def test_a_bad_image_size_is_refused(tmp_path, luce_command, text):
+    """A size that is none is refused in a line, with what is allowed."""
+    done = luce_command("train", tmp_path, "--image-size", text, "--out", tmp_path / "runs")
+    assert done.code == 2
+    assert "image" in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "value"), [("drop_rare", -1), ("drop_rare", 2.5)])
+def test_drop_rare_is_a_whole_number(tmp_path, option, value):
+    """Another limit for rare classes is refused before anything is loaded."""
+    with pytest.raises(ArgumentError, match="drop_rare must be a whole number"):
+        luce.train("digits", out=tmp_path, **{option: value})
+
+
+def test_requests_of_earlier_versions_are_read():
+    """A config.json that was written before these options has their defaults."""
+    content = dataclasses.asdict(Request(source="digits"))
+    before = {k: v for k, v in content.items() if k not in ("drop_rare", "image_size")}
+    assert Request.from_json(before) == Request(source="digits")

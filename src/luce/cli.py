@@ -67,6 +67,16 @@ def train(
     target: Target = None,
     features: Features = None,
     test: Annotated[str | None, typer.Option(help="A source of separate test rows.")] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a folder of images: pixels of the longer side, or HEIGHTxWIDTH.  "
+            "[default: at most 64]"
+        ),
+    ] = None,
+    drop_rare: Annotated[
+        int | None, typer.Option(help="Leave out classes with fewer rows.  [default: 0]")
+    ] = None,
     model: Annotated[Model | None, typer.Option(help="auto trains all that suit.")] = None,
     preset: Annotated[Preset | None, typer.Option(help="A whole recipe by name.")] = None,
     config: Annotated[
@@ -138,6 +148,8 @@ def train(
         "target": target,
         "features": features,
         "test": test,
+        "image_size": _image_size(image_size),
+        "drop_rare": drop_rare,
         "model": model and model.value,
         "validation_size": validation_size,
         "test_size": test_size,
@@ -325,6 +337,18 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
         raise ArgumentError(
             f"--hidden takes widths such as 256 or 512,256; got {text!r}."
         ) from error
+
+
+def _image_size(text: str | None) -> int | tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        sides = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise ArgumentError(
+            f"--image-size takes pixels, such as 96, or HEIGHTxWIDTH, 48x96; got {text!r}."
+        ) from error
+    return sides[0] if len(sides) == 1 else sides
 
 
 def _candidates(text: str | None) -> tuple[float, ...] | str | None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from luce import __version__, models
 from luce.calibrating import Calibration, score
-from luce.data import Dataset, check_labels, load_dataset, three_way
+from luce.data import Dataset, check_labels, load_dataset, rare_classes, three_way
 from luce.data.labels import as_classes
 from luce.errors import (
     ArgumentError,
@@ -117,10 +117,12 @@ def train(
         Called with the run as soon as it is saved and can predict. Its ``report.html`` follows.
     **arguments
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
-        are); ``model`` ("auto", "linear", "mlp", "cnn"); ``validation_size`` (0.1) and
-        ``test_size`` (0.2), shares of the rows held out, in the classes' proportions;
-        ``normalise`` ("standard", "none", or a mean and deviation); ``seed`` (0);
-        ``report_every`` (batches); and every option of :class:`luce.NeuralClassifier`.
+        are); ``image_size`` (folders of images are resized to it); ``drop_rare`` (0: classes
+        with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
+        ``validation_size`` (0.1) and ``test_size`` (0.2), shares of the rows held out, in the
+        classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
+        ``seed`` (0); ``report_every`` (batches); and every option of
+        :class:`luce.NeuralClassifier`.
 
     Returns
     -------
@@ -216,7 +218,14 @@ class _Training:
     def _load(self, source: Any) -> None:
         """Load and split the data, fit the schema on the training rows, encode all of them."""
         request = self.request
-        dataset = load_dataset(source, target=request.target, features=request.features)
+        dataset = load_dataset(
+            source,
+            target=request.target,
+            features=request.features,
+            image_size=request.image_size,
+        )
+        if request.drop_rare and dataset.labels is not None:
+            dataset = dataset.without(rare_classes(dataset.labels, request.drop_rare))
         self.display.say_all(dataset.schema.describe())
         self.display.say_all(f"note: {notice}" for notice in dataset.notices)
         labels = check_labels(dataset.labels)

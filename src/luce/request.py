@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from luce.data.schema import check_normalise
+from luce.data.schema import check_image_size, check_normalise
 from luce.errors import ArgumentError, DataError, RunError
 from luce.storage import read_json
 
@@ -59,6 +59,8 @@ class Request:
     target: str | None = None
     features: str | None = None
     test: str | None = None
+    image_size: int | tuple[int, int] | None = None
+    drop_rare: int = 0
     model: str = "auto"
     validation_size: float = 0.1
     test_size: float = 0.2
@@ -84,6 +86,9 @@ class Request:
         every = self.report_every is None or _whole(self.report_every, 1, math.inf)
         self._require("report_every", every, "a whole number above 0, or None")
         check_normalise(self.normalise)
+        check_image_size(self.image_size)
+        rare = _whole(self.drop_rare, 0, math.inf)
+        self._require("drop_rare", rare, "a whole number: the fewest rows that a class may have")
         for name, value in self.options.items():
             try:
                 json.dumps(value, allow_nan=False)
@@ -107,6 +112,9 @@ class Request:
             If it holds something else.
         """
         names = {f.name for f in fields(cls)}
+        if isinstance(content, dict):
+            # Earlier versions had no such arguments.
+            content = {"image_size": None, "drop_rare": 0, **content}
         if not isinstance(content, dict) or content.keys() != names:
             raise RunError(f"config.json is damaged: its request must have {sorted(names)}.")
         # JSON has lists where Python has tuples.
