@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from luce.errors import ArgumentError
-from luce.neural.networks import ACTIVATIONS, RandomShift, cnn, linear, mlp
+from luce.neural.networks import ACTIVATIONS, Dropout, RandomShift, cnn, linear, mlp
 
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 17, 23), (2, 5, 40), (1, 1, 1), (4, 70, 33)]
 
@@ -146,6 +146,22 @@ def test_same_seed_same_weights(build):
     again = build((1, 8, 8), 10)
     assert same(first, again)
     assert not same(first, build((1, 8, 8), 10))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_is_pytorchs(p, dtype):
+    """A share p becomes 0, the rest is over 1 - p, and the gradient goes where the numbers went."""
+    torch.manual_seed(0)
+    x = torch.ones(400, 500, dtype=dtype, requires_grad=True)
+    out = Dropout(p)(x)
+    kept = out != 0
+    deviation = (p * (1 - p) / x.numel()) ** 0.5
+    assert float(kept.double().mean()) == pytest.approx(1 - p, abs=5 * deviation)
+    torch.testing.assert_close(out[kept].unique(), torch.tensor([1 / (1 - p)], dtype=dtype))
+    out.sum().backward()
+    assert torch.equal(x.grad, out)
+    assert torch.equal(Dropout(p).eval()(x), x)
 
 
 def test_dropout_acts_in_training_only():

@@ -113,7 +113,7 @@ def mlp(
     for i, units in enumerate(hidden, start=1):
         parts += [(f"hidden{i}", nn.Linear(width, units)), (f"activation{i}", new_activation())]
         if dropout:
-            parts.append((f"dropout{i}", nn.Dropout(dropout)))
+            parts.append((f"dropout{i}", Dropout(dropout)))
         width = units
     return _named([*parts, ("output", nn.Linear(width, n_classes))])
 
@@ -205,8 +205,24 @@ def cnn(
         parts.append(("average", nn.AdaptiveAvgPool2d((height, breadth))))
     parts.append(("flatten", nn.Flatten()))
     if dropout:
-        parts.append(("dropout", nn.Dropout(dropout)))
+        parts.append(("dropout", Dropout(dropout)))
     return _named([*parts, ("output", nn.Linear(width * height * breadth, n_classes))])
+
+
+class Dropout(nn.Dropout):
+    """PyTorch's dropout, in less than half the time on a CPU.
+
+    PyTorch draws each Bernoulli number by itself there; this compares uniform ones, drawn at once.
+    The distribution is the same to a rounding of `p` in 24 bits.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input with a share `p` of its numbers 0, and the others over 1 - p."""
+        if not self.training or not 0 < self.p < 1 or input.device.type != "cpu":
+            return super().forward(input)
+        # In float32 for any dtype: bfloat16's uniform numbers are multiples of 1/256.
+        kept = torch.rand(input.shape).ge_(self.p).mul_(1 / (1 - self.p))
+        return input * kept.to(input.dtype)
 
 
 class RandomShift(nn.Module):
