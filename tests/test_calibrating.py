@@ -103,3 +103,19 @@ def test_figures_before_and_after():
     assert figures["log_loss"] < figures["uncalibrated"]["log_loss"]
     assert figures["ece"] < figures["uncalibrated"]["ece"] / 2
     assert score(codes, log_p, range(4), None)["uncalibrated"] is None
+
+
+def test_score_makes_one_summary(monkeypatch):
+    """Of the figures before calibration only those that it changes are computed, and are right."""
+    log_p, codes = rows(300)
+    calibration = Calibration.fit(log_p, codes, seed=0)
+    before = metrics.summary(codes, np.exp(log_p), range(4))
+    made = []
+    whole = metrics.summary
+    monkeypatch.setattr(metrics, "summary", lambda *a: made.append(a) or whole(*a))
+    found = score(codes, log_p, range(4), calibration)
+    assert len(made) == 1
+    assert set(found["uncalibrated"]) == {
+        "log_loss", "brier_score", "ece", "ece_equal_mass", "classwise_ece",
+    }  # fmt: skip
+    assert found["uncalibrated"] == {key: before[key] for key in found["uncalibrated"]}

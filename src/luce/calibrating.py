@@ -8,6 +8,7 @@ nothing; strictly, the guarantee is for rows that it was not fitted on either.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,7 @@ from luce.errors import ArgumentError, RunError
 from luce.evaluation import metrics
 from luce.evaluation.calibration import TemperatureScaling
 from luce.evaluation.conformal import PredictionSets
+from luce.evaluation.inputs import check_inputs
 from luce.evaluation.records import is_number, take
 
 if TYPE_CHECKING:
@@ -27,7 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["Calibration", "score"]
 
 # The figures that a temperature changes.
-CHANGED = ("log_loss", "brier_score", "ece", "ece_equal_mass", "classwise_ece")
+CHANGED = {
+    "log_loss": metrics.log_loss,
+    "brier_score": metrics.brier_score,
+    "ece": metrics.expected_calibration_error,
+    "ece_equal_mass": partial(metrics.expected_calibration_error, binning="equal_mass"),
+    "classwise_ece": metrics.classwise_calibration_error,
+}
 
 # A temperature is one parameter: by chance alone, twice the log-likelihood that it gains is above
 # this once in twenty (the 95% point of χ² with one degree of freedom; Wilks, 1938).
@@ -192,11 +200,12 @@ def score(
         `luce.evaluation.metrics.summary`, and under ``uncalibrated`` the figures that the
         temperature changed, before it; None without calibration.
     """
-    before = metrics.summary(labels, np.exp(log_probabilities), classes)
+    before = np.exp(log_probabilities)
     if calibration is None:
-        return {**before, "uncalibrated": None}
+        return {**metrics.summary(labels, before, classes), "uncalibrated": None}
     after = metrics.summary(labels, calibration.probabilities(log_probabilities), classes)
-    return {**after, "uncalibrated": {key: before[key] for key in CHANGED}}
+    codes, before, _ = check_inputs("score", labels, before, classes)
+    return {**after, "uncalibrated": {key: f(codes, before) for key, f in CHANGED.items()}}
 
 
 def _are_scores(value: Any) -> bool:

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["intervals", "metrics", "mistakes", "reliability"])
+@pytest.mark.parametrize("name", ["intervals", "metrics", "mistakes", "reliability", "thresholds"])
 def test_every_public_function_has_an_example(name):
     """Each name in `__all__` shows how it is called."""
     module = importlib.import_module(f"luce.evaluation.{name}")

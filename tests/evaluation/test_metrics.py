@@ -114,14 +114,15 @@ class TestAgainstPeers:
         np.testing.assert_allclose(confidence, expected_confidence)
         assert sum(bins["counts"]) == len(digits.labels)
 
-    @given(st.integers(1, 500), st.data())
-    def test_wilson_is_scipys(self, trials, data):
-        """Wilson's interval equals SciPy's for any counts and confidence."""
-        successes = data.draw(st.integers(0, trials))
-        confidence = data.draw(st.floats(0.5, 0.999))
-        expected = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
-        found = metrics.wilson_interval(successes, trials, confidence=confidence)
-        assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+    @pytest.mark.parametrize(
+        ("successes", "trials", "low", "high"),
+        [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611),
+         (1, 29, 0.0061, 0.1718)],
+    )  # fmt: skip
+    def test_wilson_is_as_published(self, successes, trials, low, high):
+        """Wilson's interval is that of Newcombe's table (1998, method 3)."""
+        found = metrics.wilson_interval(successes, trials)
+        assert [round(end, 4) for end in found] == [low, high]
 
 
 class TestByHand:
@@ -246,8 +247,19 @@ class TestSummary:
             ("classwise_ece", metrics.classwise_calibration_error),
             ("top_5_accuracy", metrics.top_k_accuracy),
             ("per_class", metrics.per_class_scores),
+            ("balanced_accuracy", metrics.balanced_accuracy),
+            ("roc_auc", metrics.roc_auc),
+            ("rare_classes", metrics.rare_classes),
+            ("watched", metrics.watched_class),
         ]:
             assert figures[name] == function(labels, digits.probabilities, names), name
+        for name, values in [
+            ("log_loss", metrics.log_losses),
+            ("brier_score", metrics.brier_scores),
+        ]:
+            low, high = metrics.bootstrap_interval(values(labels, digits.probabilities, names))
+            interval = figures[f"{name}_interval"]
+            assert (interval["low"], interval["high"]) == (low, high), name
         commonest = pd.Series(labels).value_counts()
         assert figures["baseline"] == {
             "class": commonest.index[0],

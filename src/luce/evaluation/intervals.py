@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import ndtri
 
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_interval", "wilson_interval"]
+__all__ = ["bootstrap_interval", "bootstrap_intervals", "wilson_interval"]
 
 
 def wilson_interval(
@@ -51,15 +50,10 @@ def wilson_interval(
             "wilson_interval: needs trials of 1 or more and 0 ≤ successes ≤ trials, "
             f"got {successes} of {trials}."
         )
-    z2 = float(ndtri((1 + confidence) / 2)) ** 2
-    centre = successes + z2 / 2
-    spread = np.sqrt(z2) * np.sqrt(successes * (1 - successes / trials) + z2 / 4)
-    low, high = (centre - spread) / (trials + z2), (centre + spread) / (trials + z2)
-    # The ends are exactly 0 and 1 there; rounding would leave them a hair off.
-    return (
-        0.0 if successes == 0 else float(low),
-        1.0 if successes == trials else float(high),
-    )
+    from scipy.stats import binomtest  # slow to load
+
+    found = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def bootstrap_interval(
@@ -104,11 +98,39 @@ def bootstrap_interval(
             "bootstrap_interval: values must be 1-D, finite and at least one, "
             f"got shape {array.shape}."
         )
+    return bootstrap_intervals(array[None], confidence=confidence, resamples=resamples, seed=seed)[
+        0
+    ]
+
+
+def bootstrap_intervals(
+    values: NDArray[np.float64], *, confidence: float = 0.95, resamples: int, seed: int = 0
+) -> list[tuple[float, float]]:
+    """Compute `bootstrap_interval` of several figures of the same rows, drawing the rows once.
+
+    Parameters
+    ----------
+    values : ndarray of shape (figures, rows), float64
+    confidence, resamples, seed
+        As for `bootstrap_interval`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from luce.evaluation.intervals import bootstrap_intervals
+    >>> bootstrap_intervals(np.array([[1.0, 1.0], [2.0, 2.0]]), resamples=10)
+    [(1.0, 1.0), (2.0, 2.0)]
+    """
+    rows = values.shape[1]
     generator = np.random.default_rng(seed)
-    draws = (generator.integers(len(array), size=len(array)) for _ in range(resamples))
-    means = [array[rows].mean() for rows in draws]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    means = np.empty((len(values), resamples))
+    for k in range(resamples):
+        drawn = generator.integers(rows, size=rows)
+        for figure, line in enumerate(values):
+            means[figure, k] = np.add.reduce(line[drawn])
+    means /= rows
+    ends = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
+    return [(float(low), float(high)) for low, high in ends.T]
 
 
 def _check_confidence(who: str, confidence: float) -> None:

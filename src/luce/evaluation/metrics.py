@@ -16,17 +16,24 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from scipy.special import ndtri
-from sklearn.metrics import precision_recall_fscore_support
 
 from luce.errors import ArgumentError
 from luce.evaluation.inputs import check_inputs
-from luce.evaluation.intervals import bootstrap_interval, wilson_interval
+from luce.evaluation.intervals import bootstrap_interval, bootstrap_intervals, wilson_interval
 from luce.evaluation.mistakes import most_confused
 from luce.evaluation.reliability import (
     brier_decomposition,
     classwise_calibration_error,
     expected_calibration_error,
     reliability_bins,
+)
+from luce.evaluation.thresholds import (
+    average_precision,
+    rare_classes,
+    roc_auc,
+    threshold_curve,
+    threshold_table,
+    watched_class,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accuracy",
+    "average_precision",
     "averaged_scores",
+    "balanced_accuracy",
     "bootstrap_interval",
     "brier_decomposition",
     "brier_score",
@@ -47,9 +56,14 @@ __all__ = [
     "log_loss",
     "log_losses",
     "per_class_scores",
+    "rare_classes",
     "reliability_bins",
+    "roc_auc",
     "summary",
+    "threshold_curve",
+    "threshold_table",
     "top_k_accuracy",
+    "watched_class",
     "wilson_interval",
 ]
 
@@ -78,7 +92,8 @@ def summary(
     -------
     dict
         ``rows``;
-        ``accuracy`` and ``accuracy_interval``;
+        ``accuracy`` and ``accuracy_interval``; ``balanced_accuracy``; ``roc_auc`` (for more than two
+        classes the mean of each against the rest; None if no class has both rows and other rows);
         ``log_loss`` (nats), ``log_loss_interval`` and ``log_loss_clipped_rows`` (how many rows gave
         their true class a probability too small to tell from zero, see `log_loss`);
         ``brier_score`` (0 to 2) and ``brier_score_interval``;
@@ -88,6 +103,10 @@ def summary(
         where each row has one label);
         ``top_5_accuracy``, if there are more than 5 classes;
         ``baseline``: the commonest class of these labels, and the accuracy of always saying it;
+        ``rare_classes``: see `rare_classes`; where there are any, accuracy is not the figure to look
+        at, as it hardly sees them;
+        ``watched``: see `watched_class`, with the table of thresholds; None if there is no such
+        class;
         ``per_class``: see `per_class_scores`;
         ``most_confused``: the ten pairs of `luce.evaluation.mistakes.most_confused`.
 
@@ -114,8 +133,10 @@ def summary(
     rows, columns = matrix.shape
     hits = int((matrix.argmax(axis=1) == codes).sum())
     losses, brier = log_losses(codes, matrix), brier_scores(codes, matrix)
-    support = np.bincount(codes, minlength=columns)
-    macro = averaged_scores(codes, matrix, average="macro")
+    loss_interval, brier_interval = _intervals_of_means(losses, brier)
+    per_class = per_class_scores(codes, matrix)
+    support = np.array([row["support"] for row in per_class])
+    macro, watched = _average(per_class, "macro"), watched_class(codes, matrix)
     figures = {
         "rows": rows,
         "accuracy": hits / rows,
@@ -123,11 +144,13 @@ def summary(
             **_as_interval(wilson_interval(hits, rows)),
             "method": "Wilson",
         },
+        "balanced_accuracy": balanced_accuracy(codes, matrix),
+        "roc_auc": roc_auc(codes, matrix),
         "log_loss": float(losses.mean()),
-        "log_loss_interval": _interval_of_mean(losses),
+        "log_loss_interval": loss_interval,
         "log_loss_clipped_rows": int((_of_true_class(codes, matrix) < _tiny(matrix)).sum()),
         "brier_score": float(brier.mean()),
-        "brier_score_interval": _interval_of_mean(brier),
+        "brier_score_interval": brier_interval,
         "ece": expected_calibration_error(codes, matrix),
         "ece_equal_mass": expected_calibration_error(codes, matrix, binning="equal_mass"),
         "ece_binning": "15 bins of the top label's probability; ece: equal width, right edges in; "
@@ -136,7 +159,7 @@ def summary(
         "macro_precision": macro["precision"],
         "macro_recall": macro["recall"],
         "macro_f1": macro["f1"],
-        "micro_f1": averaged_scores(codes, matrix, average="micro")["f1"],
+        "micro_f1": hits / rows,
     }
     if columns > 5:
         figures["top_5_accuracy"] = top_k_accuracy(codes, matrix, k=5)
@@ -145,9 +168,9 @@ def summary(
             "class": names[int(support.argmax())],
             "accuracy": float(support.max() / rows),
         },
-        "per_class": [
-            {**row, "class": names[row["class"]]} for row in per_class_scores(codes, matrix)
-        ],
+        "rare_classes": [names[k] for k in rare_classes(codes, matrix)],
+        "watched": None if watched is None else {**watched, "class": names[watched["class"]]},
+        "per_class": [{**row, "class": names[row["class"]]} for row in per_class],
         "most_confused": [
             {**pair, "true": names[pair["true"]], "predicted": names[pair["predicted"]]}
             for pair in most_confused(codes, matrix)
@@ -317,17 +340,17 @@ def per_class_scores(
     {'class': 'b', 'precision': 0.0, 'recall': 0.0, 'f1': 0.0, 'support': 0, 'predicted': 1}
     """
     codes, matrix, names = check_inputs("per_class_scores", labels, probabilities, classes)
+    columns = len(names)
     predicted = matrix.argmax(axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        codes, predicted, labels=np.arange(len(names)), zero_division=0
-    )
-    counts = np.bincount(predicted, minlength=len(names))
+    right = np.bincount(codes[predicted == codes], minlength=columns)
+    support = np.bincount(codes, minlength=columns)
+    counts = np.bincount(predicted, minlength=columns)
     return [
         {
             "class": name,
-            "precision": float(precision[k]),
-            "recall": float(recall[k]),
-            "f1": float(f1[k]),
+            "precision": float(right[k] / max(counts[k], 1)),
+            "recall": float(right[k] / max(support[k], 1)),
+            "f1": float(2 * right[k] / max(support[k] + counts[k], 1)),
             "support": int(support[k]),
             "predicted": int(counts[k]),
         }
@@ -367,20 +390,55 @@ def averaged_scores(
         raise ArgumentError(
             f"averaged_scores: average must be 'macro', 'micro' or 'weighted', got {average!r}."
         )
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        codes, matrix.argmax(axis=1), average=average, zero_division=0
-    )
-    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+    if average == "micro":
+        return dict.fromkeys(("precision", "recall", "f1"), accuracy(codes, matrix))
+    return _average(per_class_scores(codes, matrix), average)
 
 
-def _interval_of_mean(values: NDArray[np.float64]) -> dict[str, Any]:
-    rows = len(values)
+def balanced_accuracy(
+    labels: ArrayLike, probabilities: ArrayLike, classes: Iterable[Any] | None = None
+) -> float:
+    """Compute the mean recall of the classes that have rows: each class counts alike.
+
+    Always saying one of K classes gives 1 / K, however common that class is. As scikit-learn's
+    ``balanced_accuracy_score``.
+
+    Examples
+    --------
+    >>> from luce.evaluation.metrics import balanced_accuracy
+    >>> balanced_accuracy([0, 0, 0, 1], [[0.9, 0.1]] * 4)
+    0.5
+    """
+    codes, matrix, _ = check_inputs("balanced_accuracy", labels, probabilities, classes)
+    support = np.bincount(codes, minlength=matrix.shape[1])
+    right = np.bincount(codes[matrix.argmax(axis=1) == codes], minlength=len(support))
+    return float((right[support > 0] / support[support > 0]).mean())
+
+
+def _average(
+    per_class: list[dict[str, Any]], average: Literal["macro", "weighted"]
+) -> dict[str, float]:
+    """Average the classes that occur as a label or as a prediction."""
+    rows = [row for row in per_class if row["support"] or row["predicted"]]
+    weights = [row["support"] if average == "weighted" else 1 for row in rows]
+    return {
+        key: float(np.average([row[key] for row in rows], weights=weights))
+        for key in ("precision", "recall", "f1")
+    }
+
+
+def _intervals_of_means(*values: NDArray[np.float64]) -> list[dict[str, Any]]:
+    rows = len(values[0])
     if rows <= BOOTSTRAP_ROWS:
-        ends = bootstrap_interval(values, resamples=RESAMPLES)
-        return {**_as_interval(ends), "method": f"bootstrap, {RESAMPLES:,} resamples"}
-    half = float(ndtri(0.975) * values.std(ddof=1) / np.sqrt(rows))
-    mean = float(values.mean())
-    return {**_as_interval((mean - half, mean + half)), "method": "normal approximation"}
+        ends = bootstrap_intervals(np.stack(values), resamples=RESAMPLES)
+        method = f"bootstrap, {RESAMPLES:,} resamples"
+        return [{**_as_interval(each), "method": method} for each in ends]
+    halves = [float(ndtri(0.975) * each.std(ddof=1) / np.sqrt(rows)) for each in values]
+    means = [float(each.mean()) for each in values]
+    return [
+        {**_as_interval((mean - half, mean + half)), "method": "normal approximation"}
+        for mean, half in zip(means, halves, strict=True)
+    ]
 
 
 def _as_interval(ends: tuple[float, float]) -> dict[str, Any]:
