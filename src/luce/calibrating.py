@@ -22,14 +22,14 @@ from luce.evaluation.inputs import check_inputs
 from luce.evaluation.records import is_number, take
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Calibration", "score"]
 
 # The figures that a temperature changes.
-CHANGED = {
+CHANGED: dict[str, Callable[..., float]] = {
     "log_loss": metrics.log_loss,
     "brier_score": metrics.brier_score,
     "ece": metrics.expected_calibration_error,

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
-from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
 from luce.errors import ArgumentError, DataError, DtypeError
@@ -253,10 +252,10 @@ class TestSummary:
             ("watched", metrics.watched_class),
         ]:
             assert figures[name] == function(labels, digits.probabilities, names), name
-        for name, values in [
+        for name, values in (
             ("log_loss", metrics.log_losses),
             ("brier_score", metrics.brier_scores),
-        ]:
+        ):
             low, high = metrics.bootstrap_interval(values(labels, digits.probabilities, names))
             interval = figures[f"{name}_interval"]
             assert (interval["low"], interval["high"]) == (low, high), name

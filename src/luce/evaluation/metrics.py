@@ -92,8 +92,9 @@ def summary(
     -------
     dict
         ``rows``;
-        ``accuracy`` and ``accuracy_interval``; ``balanced_accuracy``; ``roc_auc`` (for more than two
-        classes the mean of each against the rest; None if no class has both rows and other rows);
+        ``accuracy`` and ``accuracy_interval``;
+        ``balanced_accuracy``;
+        ``roc_auc``, of more than two classes the mean of each against the rest; or None;
         ``log_loss`` (nats), ``log_loss_interval`` and ``log_loss_clipped_rows`` (how many rows gave
         their true class a probability too small to tell from zero, see `log_loss`);
         ``brier_score`` (0 to 2) and ``brier_score_interval``;
@@ -103,10 +104,9 @@ def summary(
         where each row has one label);
         ``top_5_accuracy``, if there are more than 5 classes;
         ``baseline``: the commonest class of these labels, and the accuracy of always saying it;
-        ``rare_classes``: see `rare_classes`; where there are any, accuracy is not the figure to look
-        at, as it hardly sees them;
-        ``watched``: see `watched_class`, with the table of thresholds; None if there is no such
-        class;
+        ``rare_classes``: see `rare_classes`; where there are any, accuracy hardly sees them and is
+        not the figure to look at;
+        ``watched``: see `watched_class`, which has the table of thresholds; or None;
         ``per_class``: see `per_class_scores`;
         ``most_confused``: the ten pairs of `luce.evaluation.mistakes.most_confused`.
 
