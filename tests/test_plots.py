@@ -4,12 +4,14 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 import luce
 from luce import plots
 from luce.errors import ArgumentError
 from luce.evaluation import metrics
+from luce.report import figures
 
 mpl.use("Agg")
 
@@ -35,9 +37,27 @@ def test_reliability_of_an_estimator(fitted):
     display = plots.ReliabilityDisplay.from_estimator(model, X, y)
     assert display.bins == metrics.reliability_bins(y, model.predict_proba(X), model.classes_)
     curve = display.ax_.get_lines()[-1]
-    filled = [v for v in display.bins["accuracy"] if v is not None]
-    assert curve.get_ydata().tolist() == filled
+    counts, accuracy = display.bins["counts"], display.bins["accuracy"]
+    assert curve.get_ydata().tolist() == [
+        a for n, a in zip(counts, accuracy, strict=True) if n >= 10
+    ]
     assert "LogisticRegression" in curve.get_label()
+
+
+def test_bins_of_few_rows_are_grey_small_and_have_intervals():
+    """A bin of one row is no point of the curve: a small grey mark in a long interval."""
+    probabilities = np.array([[0.9, 0.1]] * 40 + [[0.55, 0.45]])
+    y = np.array([0] * 36 + [1] * 4 + [1])
+    display = plots.ReliabilityDisplay.from_predictions(y, probabilities)
+    few, curve = display.ax_.get_lines()[-2:]
+    assert curve.get_xydata().tolist() == [[pytest.approx(0.9), 0.9]]
+    assert few.get_xydata().tolist() == [[pytest.approx(0.55), 0.0]]
+    assert few.get_color() == figures.COLOURS["grey"]
+    assert few.get_markersize() < curve.get_markersize()
+    assert few.get_label() == "fewer than 10 rows"
+    intervals = [c.get_segments()[0][:, 1].tolist() for c in display.ax_.collections]
+    expected = [binomtest(k, n).proportion_ci(method="wilson") for k, n in [(0, 1), (36, 40)]]
+    np.testing.assert_allclose(intervals, expected)
 
 
 def test_displays_draw_where_they_are_told(fitted):
@@ -49,7 +69,28 @@ def test_displays_draw_where_they_are_told(fitted):
             y, model.predict_proba(X), classes=model.classes_, name=name, ax=ax
         )
     assert display.ax_ is ax
-    assert len(ax.get_lines()) == 3
+    names = [line.get_label() for line in ax.get_lines()]
+    assert names.count("perfect") == 1
+    assert sum("fewer than" in name for name in names) == 1
+    assert [name[:3] for name in names if "ECE" in name] == ["one", "two"]
+
+
+def test_thresholds_of_a_class(fitted):
+    """Three axes show the curve of the class that is asked for; a rare one has a log scale."""
+    model, X, y = fitted
+    display = plots.ThresholdDisplay.from_estimator(model, X, y, positive="b_1")
+    expected = metrics.threshold_curve(y, model.predict_proba(X), model.classes_, positive="b_1")
+    np.testing.assert_array_equal(display.curve["recall"], expected["recall"])
+    roc, precision_recall, thresholds = display.axes_
+    assert roc.get_lines()[-1].get_ydata().tolist() == expected["recall"].tolist()
+    assert precision_recall.get_xlabel() == "recall"
+    labels = [line.get_label() for line in thresholds.get_lines()[1:]]
+    assert labels == ["precision", "recall", "F1", "cost"]
+    assert thresholds.get_xscale() == "linear"
+    probabilities = np.linspace([1, 0], [0.8, 0.2], 50)
+    rare = plots.ThresholdDisplay.from_predictions([0] * 48 + [1] * 2, probabilities)
+    assert rare.axes_[2].get_xscale() == "log"
+    assert rare.positive == 1
 
 
 def test_confusion(fitted):

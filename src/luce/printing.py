@@ -53,12 +53,42 @@ def headline(figures: Mapping[str, Any]) -> list[str]:
     always = f"always {baseline['class']!r}: {baseline['accuracy']:.2%}"
     return [
         f"accuracy    {figures['accuracy']:.2%}  ({beside}; {always})",
+        *_alike(figures),
         f"log-loss    {figures['log_loss']:.4f}",
         f"Brier       {figures['brier_score']:.4f}",
         f"ECE         {figures['ece']:.4f}  (top label, 15 bins of equal width)",
         f"macro-F1    {figures['macro_f1']:.4f}",
         *_uncalibrated(figures),
+        *_hidden(figures),
     ]
+
+
+def _alike(figures: Mapping[str, Any]) -> list[str]:
+    """Return the figures that count all classes alike, however many rows they have."""
+    watched, area = figures["watched"], figures["roc_auc"]
+    many = "" if len(figures["per_class"]) == 2 else "  (mean over the classes)"
+    lines = [f"balanced    {figures['balanced_accuracy']:.2%}  (mean recall of the classes)"]
+    if area is not None:
+        lines.append(f"ROC AUC     {area:.4f}{many}")
+    if watched is not None:
+        chance = f"chance: {watched['share']:.4f}"
+        what = f"average precision of class {watched['class']!r}; {chance}"
+        lines.append(f"av. prec.   {watched['average_precision']:.4f}  ({what})")
+    return lines
+
+
+def _hidden(figures: Mapping[str, Any]) -> list[str]:
+    """Return the line that says when accuracy is not the figure to look at."""
+    watched, baseline = figures["watched"], figures["baseline"]
+    if not figures["rare_classes"] or watched is None:
+        return []
+    share = f"{watched['rows']:,} of {figures['rows']:,} rows"
+    line = (
+        f"accuracy is not the figure to look at: class {watched['class']!r} has {share}, and "
+        f"always {baseline['class']!r} is right in {baseline['accuracy']:.2%}. Look at the average "
+        "precision, and at the thresholds that luce evaluate prints."
+    )
+    return [line]
 
 
 def _uncalibrated(figures: Mapping[str, Any]) -> list[str]:
@@ -88,6 +118,8 @@ def evaluation(figures: Mapping[str, Any]) -> list[str]:
         for r in shown
     ]
     lines += ["", *table(["class", "precision", "recall", "F1", "rows"], rows)]
+    if figures["watched"] is not None:
+        lines += ["", *_thresholds(figures["watched"])]
     if figures["most_confused"]:
         pairs = [
             [f"{r['true']} taken for {r['predicted']}", f"{r['count']:,}", f"{r['share']:.2%}"]
@@ -97,11 +129,32 @@ def evaluation(figures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _thresholds(watched: Mapping[str, Any]) -> list[str]:
+    """Return the table of what happens at which threshold."""
+    rows = [
+        [
+            "none" if row["threshold"] is None else f"{row['threshold']:.4g}",
+            f"{row['flagged']:,}",
+            *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1", "cost")),
+            "  " + ", ".join(row["notes"]),
+        ]
+        for row in watched["thresholds"]
+    ]
+    title = (
+        f"class {watched['class']!r}, flagged where its probability is at least the threshold "
+        f"(cost, per row: a miss counts as {watched['miss_cost']:,.4g} false alarms):"
+    )
+    return [
+        title,
+        *table(["threshold", "flagged", "precision", "recall", "F1", "cost", ""], rows),
+    ]
+
+
 def information(info: Mapping[str, Any]) -> list[str]:
     """Return what `Run.info` found, for a person."""
-    rows = info["data"]["rows"]
+    counted = info["data"]["rows"]
     shape = " × ".join(str(n) for n in info["input_shape"])
-    counts = ", ".join(f"{rows[part]:,} {part}" for part in ("train", "validation", "test"))
+    counts = ", ".join(f"{counted[part]:,} {part}" for part in ("train", "validation", "test"))
     lines = [
         f"run         {info['path']} (luce {info['luce']})",
         f"data        {info['data']['name']}: {counts} rows",
@@ -116,9 +169,10 @@ def information(info: Mapping[str, Any]) -> list[str]:
     for part in ("test", "validation", "train"):
         scored = info["metrics"].get(part)
         if scored:
+            rows = "1 row" if scored["rows"] == 1 else f"{scored['rows']:,} rows"
             lines.append(
                 f"{part:<11} accuracy {scored['accuracy']:.2%}, log-loss {scored['log_loss']:.4f}, "
-                f"ECE {scored['ece']:.4f} ({scored['rows']:,} rows)"
+                f"ECE {scored['ece']:.4f} ({rows})"
             )
     return lines
 

@@ -1,12 +1,16 @@
 """The report's dict: figures against tiny cases done by hand, bad input, and its size."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from luce.errors import ArgumentError
+from luce.report import Report
 from luce.report.curves import curves
+from luce.report.examples import _value
 
 # Logits are the features themselves: log 3 gives three to one.
 L3 = np.log(3.0)
@@ -305,3 +309,100 @@ def test_in_memory_data_need_a_source(tmp_path):
         run.report()
     assert run.report((X, y)).summary["scored"]["role"] == "test"
     assert (run.path / "report.html").exists()
+
+
+FRAUD = np.array(["fine", "fraud"])
+ABC = np.array(["a", "b", "c"])
+
+
+def rare_rows(rows=2_000, members=20, seed=0):
+    """Two features, of which the first tells the few rows of the second class from the others."""
+    generator = np.random.default_rng(seed)
+    X = generator.normal(size=(rows, 2))
+    y = np.zeros(rows, int)
+    y[:members] = 1
+    X[:members, 0] += 3
+    return X, y
+
+
+def test_a_rare_class_has_its_thresholds(make_summary):
+    """Of 1% of the rows the page says that accuracy is not the figure, and what is, as computed."""
+    X, y = rare_rows()
+    coef = [[0.0, 0.0], [2.0, 0.0]]
+    content = make_summary(X, FRAUD[y], FRAUD.tolist(), coef)
+    section = content["thresholds"]
+    score = X @ np.array([2.0, 0.0])
+    assert (section["class"], section["rows"], section["rare"]) == ("fraud", 20, True)
+    assert section["average_precision"] == pytest.approx(average_precision_score(y, score))
+    assert section["roc_auc"] == pytest.approx(roc_auc_score(y, score))
+    words = " ".join(each["text"] for each in content["findings"])
+    assert "Accuracy is not the figure to look at: “fraud” has 20 rows of 2,000 (1.00%)" in words
+    assert "It ranks “fraud” above the rest: average precision" in words
+    keys = [row["key"] for row in content["figures"]["rows"]]
+    assert {"balanced_accuracy", "roc_auc", "average_precision"} <= set(keys)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
+def test_a_rare_class_that_is_not_found(make_summary):
+    """A model that ranks the rare class as chance would is called bad, however accurate it is."""
+    X, y = rare_rows()
+    content = make_summary(X[:, ::-1], FRAUD[y], FRAUD.tolist(), [[1.0, 0.0], [-1.0, 0.0]])
+    texts = {each["text"]: each["level"] for each in content["findings"]}
+    (found,) = [text for text in texts if "hardly ranks “fraud” above the rest" in text]
+    assert texts[found] == "bad"
+
+
+def test_the_curve_is_bounded_and_keeps_its_corners(make_summary):
+    """Twenty thousand rows leave a few hundred points, with the area under them as computed."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(20_000, 2))
+    y = (X[:, 0] + 2 * generator.normal(size=20_000) > 2).astype(int)
+    section = make_summary(X, ABC[y], ["a", "b"], [[0.0, 0.0], [1.0, 0.0]])["thresholds"]
+    curve = section["curve"]
+    assert len(curve["recall"]) <= 302
+    area = np.trapezoid(curve["recall"], curve["false_positive_rate"])
+    assert area == pytest.approx(section["roc_auc"], abs=2e-3)
+    assert not section["rare"]
+
+
+def test_many_even_classes_have_no_thresholds(make_summary):
+    """Three classes alike have no class to watch, and the page has no such section."""
+    content = make_summary(np.eye(3), ["a", "b", "c"], ["a", "b", "c"])
+    assert "rare class" in content["thresholds"]["absent"]
+    assert 'id="thresholds"' not in Report(content).html
+
+
+@pytest.mark.parametrize(("rows", "words"), [(1, "1 label looks wrong"), (2, "2 labels look")])
+def test_counts_have_their_plural(make_summary, rows, words):
+    """One label looks wrong, two look wrong."""
+    X = np.repeat(np.eye(3), 20, axis=0) * 5
+    y = np.repeat([0, 1, 2], 20)
+    y[:rows] = 1
+    content = make_summary(X, ABC[y], ABC.tolist())
+    assert content["labels"]["total"] == rows
+    assert any(each["text"].startswith(words) for each in content["findings"])
+
+
+def test_one_of_anything_is_singular(make_summary):
+    """A page about one row has no "1 rows" and the like."""
+    content = make_summary([[1.0]], ["a"], ["a", "b"], calibration_rows=([[1.0]], [0]))
+    text = re.sub(r"<[^>]*>", " ", Report(content).html)
+    assert (
+        re.findall(r"\b1 (?:\w+ )?(?:rows|columns|numbers|labels|values|parameters)\b", text) == []
+    )
+
+
+def test_a_temperature_of_one_is_not_shown_twice(make_summary):
+    """Where the rows tell no temperature, there is one curve and one column of figures."""
+    content = make_summary(np.eye(2), ["a", "b"], ["a", "b"], calibration_rows=(np.eye(2), [0, 1]))
+    assert content["calibration"]["temperature"] == 1
+    assert content["calibration"]["before"] is None
+    assert "before calibration" not in Report(content).html
+
+
+def test_long_numbers_of_a_csv_are_rounded():
+    """A CSV's numbers are text; those of seventeen digits are shown with six."""
+    assert _value("0.6370004148694834") == "0.637"
+    assert _value("-1234.5678901234") == "-1234.57"
+    assert _value("12345678901") == "12345678901"
+    assert _value("a long piece of text") == "a long piece of text"

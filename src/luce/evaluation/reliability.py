@@ -11,6 +11,7 @@ import numpy as np
 
 from luce.errors import ArgumentError
 from luce.evaluation.inputs import check_inputs
+from luce.evaluation.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +53,8 @@ def reliability_bins(
     -------
     dict of lists
         ``edges`` (one more than bins), ``counts``, ``confidence`` (mean probability of the
-        predicted class) and ``accuracy``; the last two are None where the bin is empty.
+        predicted class), ``accuracy``, and ``low`` and ``high``, its 95% interval (Wilson); all but
+        the first two are None where the bin is empty.
 
     Examples
     --------
@@ -66,11 +68,18 @@ def reliability_bins(
     confidence = matrix[np.arange(len(top)), top]
     edges = _edges("reliability_bins", confidence, binning, bins)
     counts, mean, share = _bin(confidence, top == codes, edges)
+    right = (share * counts).round().astype(np.int64)
+    ends = [
+        wilson_interval(int(hits), int(n)) if n else (None, None)
+        for hits, n in zip(right, counts, strict=True)
+    ]
     return {
         "edges": edges.tolist(),
         "counts": counts.tolist(),
         "confidence": [float(m) if n else None for m, n in zip(mean, counts, strict=True)],
         "accuracy": [float(s) if n else None for s, n in zip(share, counts, strict=True)],
+        "low": [low for low, _ in ends],
+        "high": [high for _, high in ends],
     }
 
 

@@ -64,9 +64,10 @@ def watched_class(
     Returns
     -------
     dict or None
-        ``class``, ``rows`` and ``share`` (its rows, of all), ``roc_auc``, ``average_precision``
-        (chance gives the share) and ``thresholds``, as `threshold_table` chooses them. None if no
-        class is to be watched, or if it has no rows.
+        ``class``, ``rows`` and ``share`` (its rows, of all), ``roc_auc`` (None if all rows are of
+        the class), ``average_precision`` (chance gives the share), ``miss_cost`` as
+        `threshold_curve` has it by default, and ``thresholds``, as `threshold_table` chooses them.
+        None if no class is to be watched, or if it has no rows.
 
     Examples
     --------
@@ -88,6 +89,7 @@ def watched_class(
         "share": float(support[column] / len(codes)),
         "roc_auc": _area(matrix[:, column], codes == column),
         "average_precision": _precision_by_steps(curve),
+        "miss_cost": float(len(codes) / support[column] - 1),
         "thresholds": threshold_table(curve),
     }
 

@@ -27,10 +27,12 @@ def calibration(subject: Subject, scored: Scored) -> dict[str, Any]:
     -------
     dict
         ``temperature`` and ``rows`` it was fitted on (None without calibration); ``after`` and
-        ``before`` (None without), each the bins of `luce.evaluation.metrics.reliability_bins` and
-        the figures that judge them.
+        ``before`` (None without, and where the temperature is 1), each the bins of
+        `luce.evaluation.metrics.reliability_bins` and the figures that judge them.
     """
     before = scored.uncalibrated
+    if subject.calibration is not None and subject.calibration.temperature == 1:
+        before = None  # nothing was changed
     return {
         "temperature": None if subject.calibration is None else subject.calibration.temperature,
         "rows": None if subject.calibration is None else subject.calibration.rows,

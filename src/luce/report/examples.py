@@ -19,6 +19,9 @@ __all__ = ["examples"]
 # A grid of pictures, and a screenful of rows; columns of a table beyond these are left out.
 SHOWN_PICTURES, SHOWN_ROWS, SHOWN_COLUMNS = 24, 12, 8
 
+# A number with more characters than this is rounded to six digits.
+LONG_NUMBER = 12
+
 
 def examples(
     schema: Schema, classes: list[Any], scored: Scored, columns: list[str]
@@ -149,4 +152,9 @@ def _look(schema: Schema, scored: Scored, row: int, columns: list[str]) -> dict[
 def _value(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, str) and len(value) > LONG_NUMBER:  # a CSV's numbers are text still
+        try:
+            value = float(value)
+        except ValueError:
+            return name(value)
     return f"{value:.6g}" if isinstance(value, float) else name(value)

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
 from luce.report.text import diverging, name
 
@@ -29,7 +29,10 @@ __all__ = [
     "draw_bins",
     "draw_confusion",
     "draw_curve",
+    "draw_precision_recall",
     "draw_reliability",
+    "draw_roc",
+    "draw_thresholds",
     "to_svg",
 ]
 
@@ -37,6 +40,12 @@ __all__ = [
 # In SVG each becomes a property of the page, which has another value for dark screens.
 COLOURS = {"blue": "#0072b2", "vermilion": "#d55e00", "green": "#009e73", "grey": "#767676"}
 INK = "#111111"
+
+# A picture on the page, and its margins, in inches.
+WIDTH, LEFT, RIGHT, BOTTOM, TOP = 4.5, 0.8, 0.18, 0.52, 0.08
+
+# How often a prediction is right says little in a bin of fewer rows than this.
+FEW_ROWS = 10
 
 STYLE: Any = {
     "font.size": 11,
@@ -84,8 +93,11 @@ def draw_reliability(
     colour: str = COLOURS["blue"],
     line: str = "-",
     marker: str = "o",
+    intervals: bool = True,
 ) -> None:
     """Draw how often the prediction is right over how probable it was said to be.
+
+    Bins of fewer than ten rows are small and grey, and the curve passes them by.
 
     Parameters
     ----------
@@ -94,19 +106,27 @@ def draw_reliability(
         As from `luce.evaluation.metrics.reliability_bins`.
     label, colour, line, marker : str
         Of the curve.
+    intervals : bool, default=True
+        Whether to draw the bins' 95% intervals.
     """
     if not any(each.get_label() == "perfect" for each in ax.get_lines()):
         ax.plot([0, 1], [0, 1], color=COLOURS["grey"], linestyle=":", linewidth=1, label="perfect")
-    filled = [i for i, count in enumerate(bins["counts"]) if count]
-    ax.plot(
-        [bins["confidence"][i] for i in filled],
-        [bins["accuracy"][i] for i in filled],
-        color=colour,
-        linestyle=line,
-        marker=marker,
-        markersize=5,
-        label=label,
-    )
+    enough = [i for i, count in enumerate(bins["counts"]) if count >= FEW_ROWS]
+    few = [i for i, count in enumerate(bins["counts"]) if 0 < count < FEW_ROWS]
+    words = f"fewer than {FEW_ROWS} rows"
+    shown = {each.get_label() for each in ax.get_lines()}
+    for places, look, size, style, text in (
+        (few, COLOURS["grey"], 2.5, "", "_" if words in shown else words),
+        (enough, colour, 5, line, label),
+    ):
+        x, y, low, high = (
+            np.array([bins[key][i] for i in places], dtype=float)
+            for key in ("confidence", "accuracy", "low", "high")
+        )
+        if intervals:
+            ax.vlines(x, low, high, color=look, linewidth=0.6 if places is few else 1.2, alpha=0.8)
+        if len(places) or places is enough:
+            ax.plot(x, y, color=look, linestyle=style, marker=marker, markersize=size, label=text)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="how often right")
     ax.set_xlabel("probability of the predicted class")
     ax.legend(loc="best")
@@ -135,6 +155,7 @@ def draw_bins(ax: Any, bins: Mapping[str, Sequence[Any]], *, colour: str = COLOU
     )
     if steep:
         ax.set_ylim(bottom=0.5)
+        _plain(ax.yaxis)
     ax.set(xlim=(0, 1.02), xlabel="probability of the predicted class", ylabel="rows")
 
 
@@ -202,11 +223,97 @@ def draw_curve(ax: Any, curves: Mapping[str, Any], title: str) -> None:
         )
     if title == "Duality gap":
         ax.set_yscale("log")
+        _plain(ax.yaxis)
     if title == "Accuracy":
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.set(xlabel=curves["step"], ylabel=title)
     ax.legend()
+
+
+def draw_roc(ax: Any, curve: Mapping[str, Any], *, label: str = "the model") -> None:
+    """Draw the ROC curve: how much of a class is found over how much of the rest is flagged too.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    curve : dict
+        As from `luce.evaluation.metrics.threshold_curve`.
+    label : str
+        Of the curve.
+    """
+    ax.plot([0, 1], [0, 1], color=COLOURS["grey"], linestyle=":", linewidth=1, label="chance")
+    ax.plot(curve["false_positive_rate"], curve["recall"], color=COLOURS["blue"], label=label)
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="recall", xlabel="of the rest, flagged too")
+    ax.legend(loc="lower right")
+
+
+def draw_precision_recall(
+    ax: Any, curve: Mapping[str, Any], share: float, *, label: str = "the model"
+) -> None:
+    """Draw how many of the flagged rows are of a class over how much of the class is found.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    curve : dict
+        As from `luce.evaluation.metrics.threshold_curve`.
+    share : float
+        The class's share of the rows: the precision of flagging by chance.
+    label : str
+        Of the curve.
+    """
+    grey = COLOURS["grey"]
+    ax.plot([0, 1], [share, share], color=grey, linestyle=":", linewidth=1, label="chance")
+    # Without its first point, where nothing is flagged and nothing is right or wrong.
+    recall, precision = list(curve["recall"])[1:], list(curve["precision"])[1:]
+    # A step to the left from each point: more is found at the precision of the next threshold.
+    ax.plot([0, *recall], [precision[0], *precision], color=COLOURS["blue"], label=label,
+            drawstyle="steps-pre")  # fmt: skip
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="precision", xlabel="recall")
+    ax.legend(loc="best")
+
+
+def draw_thresholds(ax: Any, curve: Mapping[str, Any], *, log: bool = False) -> None:
+    """Draw precision, recall, F1 and cost by the threshold on the probability of a class.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    curve : dict
+        As from `luce.evaluation.metrics.threshold_curve`.
+    log : bool, default=False
+        Whether thresholds are on a logarithmic scale, as a rare class needs.
+    """
+    # First the point that flags nothing: it reaches from above the highest probability to 1.
+    thresholds = np.array([1.0, *list(curve["threshold"])[1:]], dtype=float)
+    recall, precision = (np.array(curve[key], dtype=float) for key in ("recall", "precision"))
+    precision[0] = np.nan  # of no rows
+    cost = np.array(curve["cost"], dtype=float)
+    ax.axvline(0.5, color=COLOURS["grey"], linestyle=":", linewidth=1)
+    for values, label, colour, line in (
+        (precision, "precision", "blue", "-"),
+        (recall, "recall", "vermilion", "--"),
+        (np.array(curve["f1"], dtype=float), "F1", "green", "-."),
+        (cost / cost[0], "cost", "grey", "-"),
+    ):
+        # A threshold flags what the next probability above it does.
+        step = {"color": COLOURS[colour], "linestyle": line, "drawstyle": "steps-post"}
+        ax.plot(thresholds, values, label=label, **step)
+    if log:
+        ax.set_xscale("log")
+        _plain(ax.xaxis)
+    # Below where all of the class is found there is nothing to choose.
+    lowest = thresholds[int((recall < 1).sum())] / 2 if log else 0.0
+    ax.set_xlim(max(lowest, 1e-12) if log else 0.0, 1.0)
+    ax.set(ylim=(0, 1.04), xlabel="threshold", ylabel="share; cost of flagging none: 1")
+    ax.legend(loc="best")
+
+
+def _plain(axis: Any) -> None:
+    """Write the numbers of a logarithmic axis as 0.01 or 1e-06: typeset powers take ten times."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # of a range within a decade
 
 
 def curve_titles(curves: Mapping[str, Any]) -> list[str]:
@@ -235,12 +342,21 @@ def to_svg(own: str, description: str, draw: Callable[[Any], None], *, height: f
         An ``<svg>`` element, without ids, fonts, colours or addresses that belong elsewhere.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.5, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        ax = figure.add_axes(_box(height, LEFT))
+        draw(ax)
+        # matplotlib's own layouts draw everything twice more to find the one margin that varies.
+        labels: Any = ax.yaxis.get_tightbbox()
+        ax.set_position(_box(height, LEFT + 0.04 - labels.x0 / figure.dpi))
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return _for_page(file.getvalue(), own, description)
+
+
+def _box(height: float, left: float) -> tuple[float, float, float, float]:
+    """Return where the axes are, as shares of the picture."""
+    return left / WIDTH, BOTTOM / height, 1 - (left + RIGHT) / WIDTH, 1 - (BOTTOM + TOP) / height
 
 
 def _for_page(svg: str, own: str, description: str) -> str:

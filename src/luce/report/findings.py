@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from luce.report.text import counted
+
 __all__ = ["findings"]
 
 # Below this many rows, intervals are too wide to tell good from bad.
 FEW_ROWS = 100
+
+# What a few rows of a rare class say is mostly chance.
+FEW_MEMBERS = 20
 
 # A temperature fitted on fewer rows is mostly chance.
 FEW_CALIBRATION_ROWS = 100
@@ -25,21 +30,26 @@ def findings(content: Mapping[str, Any]) -> list[dict[str, str]]:
     found = [*_rows(content["scored"])]
     if content["figures"].get("headline"):
         found += _accuracy(content["figures"])
+        found += _rare(content)
         found += _generalisation(content["figures"])
         found += _classes(content)
         found += _calibration(content["calibration"])
         if content["labels"].get("total"):
+            wrong = f"{counted(content['labels']['total'], 'label looks', 'labels look')} wrong"
+            rare = content["thresholds"].get("rare")
             found.append(
                 _look(
-                    f"{content['labels']['total']:,} labels look wrong; a wrong label counts as "
-                    "the model's mistake here."
+                    f"{wrong}, as rows of a rare class often do: look before you believe it."
+                    if rare
+                    else f"{wrong}; a wrong label counts as the model's mistake here."
                 )
             )
     if content["curves"].get("not_finite"):
         found.append(
             _bad(
-                f"{content['curves']['not_finite']:,} values of the training history are not "
-                "finite: training was unstable; lower the learning rate."
+                "Training was unstable: "
+                f"{counted(content['curves']['not_finite'], 'value is', 'values are')} not finite "
+                "in its history; lower the learning rate."
             )
         )
     return found
@@ -76,21 +86,19 @@ def _rows(scored: Mapping[str, Any]) -> list[dict[str, str]]:
             )
         )
     if scored["new_classes_total"]:
-        what = "class" if scored["new_classes_total"] == 1 else "classes"
-        found.append(
-            _bad(
-                f"{scored['new_rows']:,} rows are of {scored['new_classes_total']:,} {what} that "
-                "the run does not know, and cannot predict."
-            )
-        )
+        rows = counted(scored["new_rows"], "row is", "rows are")
+        what = counted(scored["new_classes_total"], "class", "classes")
+        found.append(_bad(f"{rows} of {what} that the run does not know, and cannot predict."))
     if scored["missing_classes_total"]:
         total = scored["missing_classes_total"]
-        what = "class has" if total == 1 else "classes have"
-        found.append(
-            _look(f"{total:,} of the run's {what} no rows here: nothing is known of them.")
+        what = (
+            "has no rows here: nothing is known of it."
+            if total == 1
+            else ("have no rows here: nothing is known of them.")
         )
+        found.append(_look(f"{total:,} of the run's classes {what}"))
     if scored["labelled"] and scored["rows"] < FEW_ROWS:
-        rows = "1 row was" if scored["rows"] == 1 else f"{scored['rows']} rows were"
+        rows = counted(scored["rows"], "row was", "rows were")
         found.append(_look(f"Only {rows} scored: the intervals are wide."))
     return found
 
@@ -98,17 +106,44 @@ def _rows(scored: Mapping[str, Any]) -> list[dict[str, str]]:
 def _accuracy(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     accuracy = figures["headline"]["figures"]["accuracy"]
     low, base = accuracy["interval"]["low"], figures["baseline"]["accuracy"]
-    always = f"always saying “{figures['baseline']['class']}” ({base:.1%})"
+    # Near 100% the first decimals are all the same.
+    digits = 1 if base < 0.99 else 2
+    share, low_share = f"{accuracy['value']:.{digits}%}", f"{low:.{digits}%}"
+    always = f"always saying “{figures['baseline']['class']}” ({base:.{digits}%})"
     if low > base:
-        return [_good(f"It beats {always}: {accuracy['value']:.1%}, at least {low:.1%}.")]
+        return [_good(f"Its accuracy beats {always}: {share}, at least {low_share}.")]
     if accuracy["value"] <= base:
-        return [_bad(f"It is no better than {always}: {accuracy['value']:.1%}.")]
+        return [_bad(f"Its accuracy is no better than {always}: {share}.")]
     return [
         _look(
-            f"It may be no better than {always}: {accuracy['value']:.1%}, but the interval begins "
-            f"at {low:.1%}."
+            f"Its accuracy may be no better than {always}: {share}, but the interval begins at "
+            f"{low_share}."
         )
     ]
+
+
+def _rare(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Say when accuracy is not the figure to look at, and what the better figures say."""
+    thresholds = content["thresholds"]
+    if not thresholds.get("rare"):
+        return []
+    members, share = thresholds["rows"], thresholds["share"]
+    label, precision = thresholds["class"], thresholds["average_precision"]
+    found = [
+        _look(
+            f"Accuracy is not the figure to look at: “{label}” has {counted(members, 'row')} of "
+            f"{content['scored']['rows']:,} ({share:.2%}), and it hardly sees them."
+        )
+    ]
+    if members < FEW_MEMBERS:
+        few = "a single row" if members == 1 else f"{members} rows"
+        found.append(
+            _look(f"What is said of “{label}” rests on {few} of it, and is mostly chance.")
+        )
+    words = f"average precision {precision:.1%}, where chance gives {share:.2%}"
+    if precision < 2 * share:
+        return [*found, _bad(f"It hardly ranks “{label}” above the rest: {words}.")]
+    return [*found, _good(f"It ranks “{label}” above the rest: {words}.")]
 
 
 def _generalisation(figures: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -144,9 +179,8 @@ def _classes(content: Mapping[str, Any]) -> list[dict[str, str]]:
     worst = min(rows, key=lambda row: row["recall"])
     if worst["recall"] < accuracy - 0.1:
         share = f"only {worst['recall']:.0%}" if worst["recall"] else "none"
-        found.append(
-            _look(f"Of the {worst['support']:,} rows of “{worst['class']}” it found {share}.")
-        )
+        of = "the only row" if worst["support"] == 1 else f"the {worst['support']:,} rows"
+        found.append(_look(f"Of {of} of “{worst['class']}” it found {share}."))
     return found
 
 
@@ -167,6 +201,8 @@ def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, str]]:
         found.append(_look("It was trained without validation rows: nothing is calibrated."))
     elif rows < FEW_CALIBRATION_ROWS:
         found.append(
-            _look(f"The temperature was fitted on {rows} validation rows: it is mostly chance.")
+            _look(
+                f"The temperature was fitted on {counted(rows, 'validation row')}: mostly chance."
+            )
         )
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from luce.report import figures
+from luce.report.text import counted
 from luce.storage import write_whole
 
 __all__ = ["Report"]
@@ -94,6 +94,8 @@ def _page(summary: Mapping[str, Any]) -> str:
         "percent": _percent,
         "figure": _figure,
         "count": lambda value: f"{value:,}",
+        "counted": counted,
+        "share": _share,
         "shade": _shade,
     }
     text = files("luce.report").joinpath("page.html").read_text(encoding="utf-8")
@@ -103,6 +105,8 @@ def _page(summary: Mapping[str, Any]) -> str:
 
 def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Draw the pictures; the summary is what they show in words."""
+    from luce.report import figures  # matplotlib is slow to load
+
     charts: dict[str, Any] = {"curves": []}
     curves = summary["curves"]
     for title in figures.curve_titles(curves):
@@ -119,10 +123,43 @@ def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
     calibration = summary["calibration"]
     if "absent" not in calibration:
         charts |= _calibration_charts(calibration)
+    if "absent" not in summary["thresholds"]:
+        charts |= _threshold_charts(summary["thresholds"])
     return charts
 
 
+def _threshold_charts(thresholds: Mapping[str, Any]) -> dict[str, Markup]:
+    from luce.report import figures
+
+    curve, name = thresholds["curve"], thresholds["class"]
+    pictures = {
+        "roc": figures.to_svg(
+            "roc",
+            f"ROC curve of {name}; area {thresholds['roc_auc']:.4f}",
+            lambda ax: figures.draw_roc(ax, curve),
+            height=3.4,
+        ),
+        "precision_recall": figures.to_svg(
+            "precision-recall",
+            f"Precision-recall curve of {name}; "
+            f"average precision {thresholds['average_precision']:.4f}",
+            lambda ax: figures.draw_precision_recall(ax, curve, thresholds["share"]),
+            height=3.4,
+        ),
+        "thresholds": figures.to_svg(
+            "thresholds",
+            f"Precision, recall, F1 and cost by the threshold for {name}; "
+            "the numbers are in the table",
+            lambda ax: figures.draw_thresholds(ax, curve, log=thresholds["rare"]),
+            height=3.4,
+        ),
+    }
+    return {name: Markup(svg) for name, svg in pictures.items()}  # noqa: S704 - as above
+
+
 def _calibration_charts(calibration: Mapping[str, Any]) -> dict[str, Markup]:
+    from luce.report import figures
+
     after, before = calibration["after"], calibration["before"]
 
     def reliability(ax: Any) -> None:
@@ -130,7 +167,13 @@ def _calibration_charts(calibration: Mapping[str, Any]) -> dict[str, Markup]:
             colour = figures.COLOURS["vermilion"]
             label = "before calibration"
             figures.draw_reliability(
-                ax, before["bins"], label=label, colour=colour, line="--", marker="s"
+                ax,
+                before["bins"],
+                label=label,
+                colour=colour,
+                line="--",
+                marker="s",
+                intervals=False,
             )
         label = "after calibration" if before is not None else "not calibrated"
         figures.draw_reliability(ax, after["bins"], label=label)
@@ -168,8 +211,13 @@ def _figure(value: float | None, key: str = "") -> str:
     """Return a figure as the page writes it: shares in percent, losses with four digits."""
     if value is None:
         return "–"
-    share = key in ("accuracy", "ece", "macro_f1", "top_5_accuracy")
+    share = key in ("accuracy", "balanced_accuracy", "ece", "macro_f1", "top_5_accuracy")
     return f"{value:.2%}" if share else f"{value:.4f}"
+
+
+def _share(share: float) -> str:
+    """Return a share in whole percent, with more digits where it would look like none or all."""
+    return f"{share:.{2 if 0 < share < 0.005 or 0.995 <= share < 1 else 0}%}"
 
 
 def _shade(share: float) -> int:

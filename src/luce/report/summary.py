@@ -22,6 +22,7 @@ from luce.report.examples import examples
 from luce.report.findings import findings
 from luce.report.subject import Scored, Subject
 from luce.report.text import name
+from luce.report.thresholds import thresholds
 
 __all__ = ["summarise"]
 
@@ -37,6 +38,13 @@ NO_LABELS = "The rows have no labels to compare the predictions with."
 # The figures that stand side by side for training, validation and test rows.
 HEADLINE = (
     ("accuracy", "Accuracy", "share of rows whose most probable class is the right one"),
+    ("balanced_accuracy", "Balanced accuracy", "mean recall of the classes: each counts alike"),
+    ("roc_auc", "ROC AUC", "how often a class's row has more of it than another's; 0.5 is chance"),
+    (
+        "average_precision",
+        "Average precision",
+        "of “{watched}”; chance gives its share of the rows",
+    ),
     ("log_loss", "Log-loss", "in nats; 0 is perfect"),
     ("brier_score", "Brier score", "0 is perfect, 2 is worst"),
     ("ece", "ECE", "expected calibration error: 15 bins of equal width"),
@@ -45,7 +53,7 @@ HEADLINE = (
 )
 
 # The sections that need labelled rows.
-LABELLED = ("confusion", "classes", "calibration", "importance", "wrong", "labels")
+LABELLED = ("confusion", "classes", "thresholds", "calibration", "importance", "wrong", "labels")
 
 
 def summarise(subject: Subject) -> dict[str, Any]:
@@ -61,8 +69,9 @@ def summarise(subject: Subject) -> dict[str, Any]:
     dict
         ``title``; ``about`` (what was trained on what, and the command that repeats it);
         ``scored`` (which rows, and what is the matter with them); ``findings`` (sentences);
-        ``figures``, ``curves``, ``confusion``, ``classes``, ``calibration``, ``sets``, ``wrong``,
-        ``uncertain``, ``labels``, ``weights``, ``importance``, ``architecture``, ``environment``.
+        ``figures``, ``curves``, ``confusion``, ``classes``, ``thresholds``, ``calibration``,
+        ``sets``, ``wrong``, ``uncertain``, ``labels``, ``weights``, ``importance``,
+        ``architecture``, ``environment``.
     """
     scored, names = subject.scored, [name(label) for label in subject.classes]
     content: dict[str, Any] = {
@@ -87,6 +96,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
             content |= {
                 "confusion": confusion(names, scored.codes, scored.probabilities.argmax(axis=1)),
                 "classes": _classes(names, figures),
+                "thresholds": thresholds(names, scored, figures),
                 "calibration": certainty.calibration(subject, scored),
                 "importance": attention.importance(subject.estimator, subject.schema, scored),
             }
@@ -176,14 +186,20 @@ def _figures(subject: Subject, names: list[str], figures: dict[str, Any] | None)
         "test": subject.metrics.get("test"),
     }
     if figures is not None:
+        if figures["watched"] is not None:  # the others have labels, not column numbers
+            label = subject.classes[figures["watched"]["class"]]
+            figures = {**figures, "watched": {**figures["watched"], "class": label}}
         found[{"source": "these rows"}.get(role, role)] = figures
-    parts = [_part(label, content) for label, content in found.items() if content]
-    if not parts:
+    known = {label: content for label, content in found.items() if content}
+    if not known:
         return {"absent": NO_ROWS}
+    # All of the same class, that of the last rows: where two are as common, others may differ.
+    watched = (list(known.values())[-1].get("watched") or {}).get("class")
+    parts = [_part(label, content, watched) for label, content in known.items()]
     content: dict[str, Any] = {
         "parts": parts,
         "rows": [
-            {"key": key, "label": label, "note": note}
+            {"key": key, "label": label, "note": note.format(watched=name(watched))}
             for key, label, note in HEADLINE
             if any(key in part["figures"] for part in parts)
         ],
@@ -192,7 +208,7 @@ def _figures(subject: Subject, names: list[str], figures: dict[str, Any] | None)
     if figures is not None:
         baseline = figures["baseline"]
         content |= {
-            "headline": _part("these rows", figures),
+            "headline": _part("these rows", figures, watched),
             "baseline": {
                 "class": names[baseline["class"]],
                 "accuracy": baseline["accuracy"],
@@ -202,14 +218,17 @@ def _figures(subject: Subject, names: list[str], figures: dict[str, Any] | None)
     return content
 
 
-def _part(label: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+def _part(label: str, figures: Mapping[str, Any], watched: Any) -> dict[str, Any]:
+    of_class = figures.get("watched") or {"class": None}
+    if watched is not None and of_class["class"] == watched:
+        figures = {**figures, "average_precision": of_class["average_precision"]}
     return {
         "label": label,
         "rows": figures["rows"],
         "figures": {
             key: {"value": figures[key], "interval": figures.get(f"{key}_interval")}
             for key, _, _ in HEADLINE
-            if key in figures
+            if figures.get(key) is not None  # undefined, or a run older than the figure
         },
     }
 

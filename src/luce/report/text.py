@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["diverging", "name", "photograph", "picture"]
+__all__ = ["counted", "diverging", "name", "photograph", "picture"]
 
 # A page shows names, not essays.
 LONGEST_NAME = 60
@@ -23,6 +23,17 @@ LONGEST_SIDE = 96
 # From one end of the scale over its middle to the other; the ends differ for every kind of colour
 # vision, and in lightness from the middle (ColorBrewer's PuOr, darkened at the ends).
 NEGATIVE, MIDDLE, POSITIVE = (0xB3, 0x58, 0x06), (0xF7, 0xF7, 0xF7), (0x3A, 0x2A, 0x8A)
+
+
+def counted(count: int, noun: str, nouns: str | None = None) -> str:
+    """Return a count and what is counted; the second noun is for counts other than 1.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(2_000, "row"), counted(0, "class is", "classes are")
+    ('1 row', '2,000 rows', '0 classes are')
+    """
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def name(value: Any) -> str:

@@ -1,0 +1,63 @@
+"""The lines of an evaluation: what a person needs to see beside an accuracy."""
+
+import re
+
+import numpy as np
+import pytest
+
+from luce import printing
+from luce.evaluation import metrics
+
+
+def figures_of(counts, names, seed=0):
+    """Return the figures of rows whose own class is one logit ahead of chance."""
+    generator = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(len(counts)), counts)
+    logits = generator.normal(size=(len(codes), len(counts))) + np.log(counts)
+    logits[np.arange(len(codes)), codes] += 1
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return metrics.summary(np.array(names)[codes], probabilities, names)
+
+
+def test_a_rare_class_is_named():
+    """Beside an accuracy of 99.9% another figure is named, with the thresholds."""
+    figures = figures_of([1_998, 2], ["fine", "fraud"])
+    text = "\n".join(printing.evaluation(figures))
+    assert "accuracy is not the figure to look at: class 'fraud' has 2 of 2,000 rows" in text
+    assert "always 'fine' is right in 99.90%" in text
+    precision = figures["watched"]["average_precision"]
+    assert (
+        f"av. prec.   {precision:.4f}  (average precision of class 'fraud'; chance: 0.0010)" in text
+    )
+    assert re.search(r"^threshold +flagged +precision +recall +F1 +cost$", text, re.MULTILINE)
+    assert re.search(r"^0\.5 .* default", text, re.MULTILINE)
+    assert "a miss counts as 999 false alarms" in text
+    assert "accuracy is not the figure" in "\n".join(printing.headline(figures))
+
+
+def test_two_even_classes_have_thresholds_but_no_warning():
+    """Of two classes alike the figures are all there, and accuracy is one to look at."""
+    text = "\n".join(printing.evaluation(figures_of([50, 50], ["a", "b"])))
+    assert "threshold" in text
+    assert "not the figure to look at" not in text
+
+
+@pytest.mark.parametrize("figure", ["balanced", "ROC AUC"])
+def test_many_classes_have_figures_that_count_them_alike(figure):
+    """Balanced accuracy and the mean ROC AUC are printed; thresholds of no class are."""
+    figures = figures_of([30, 40, 30], ["a", "b", "c"])
+    text = "\n".join(printing.evaluation(figures))
+    value = {
+        "balanced": f"{figures['balanced_accuracy']:.2%}",
+        "ROC AUC": f"{figures['roc_auc']:.4f}",
+    }[figure]
+    assert re.search(rf"^{figure} +{re.escape(value)}  \(", text, re.MULTILINE)
+    assert "threshold" not in text
+    assert "av. prec." not in text
+
+
+def test_one_class_alone_has_no_area():
+    """Where all rows are of one class there is no ROC AUC to print, and no thresholds."""
+    text = "\n".join(printing.evaluation(metrics.summary([0, 0], [[0.9, 0.1], [0.6, 0.4]])))
+    assert "ROC AUC" not in text
+    assert "threshold" not in text
