@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.sparse import csr_array
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -191,6 +192,24 @@ class TestBothScalings:
         expected = Scaling().fit(digits.logits, digits.labels).predict_proba(digits.logits)
         np.testing.assert_array_equal(scaling.predict_proba(digits.logits), expected)
 
+    def test_strings_without_classes(self, Scaling, digits):
+        """As many different strings as columns are the classes, sorted as scikit-learn sorts."""
+        names = np.array([f"digit {k}" for k in range(10)])
+        scaling = Scaling().fit(digits.logits, names[digits.labels])
+        assert scaling.classes_.tolist() == names.tolist()
+        few = digits.labels < 9
+        with pytest.raises(DtypeError, match="pass classes="):
+            Scaling().fit(digits.logits[few], names[digits.labels[few]])
+
+    def test_features_are_counted(self, Scaling, digits_model):
+        """`n_features_in_` is of the scores, of the estimator's input, or of a record."""
+        classifier, X, y = digits_model
+        logits = classifier.decision_function(X)
+        scaling = Scaling().fit(logits, y)
+        assert scaling.n_features_in_ == 10
+        assert Scaling.from_json(scaling.to_json()).n_features_in_ == 10
+        assert Scaling(classifier).fit(X, y).n_features_in_ == 64
+
     def test_float32_stays(self, Scaling, digits):
         """float32 logits give float32 probabilities near those of float64."""
         scaling = Scaling().fit(digits.logits, digits.labels)
@@ -256,11 +275,17 @@ class TestBothScalings:
             Scaling().fit(good, [0, 2])
         with pytest.raises(DataError, match="2 columns, but classes lists 3"):
             Scaling(classes=["a", "b", "c"]).fit(good, ["a", "b"])
-        with pytest.raises(DataError, match="at least one of each"):
+        with pytest.raises(DataError, match=r"0 sample\(s\) \(shape=\(0, 2\)\)"):
             Scaling().fit(np.empty((0, 2)), [])
-        with pytest.raises(DtypeError, match="floating-point"):
+        with pytest.raises(DataError, match="arrays of bytes/strings"):
             Scaling().fit([["a", "b"]], [0])
-        with pytest.raises(DataError, match="3 columns, but was fitted with 2"):
+        with pytest.raises(DtypeError, match="Sparse data was passed"):
+            Scaling().fit(csr_array(good), [0, 1])
+        with pytest.raises(DataError, match=r"X has 1 feature\(s\)"):
+            Scaling().fit([[1.0]], [0])
+        with pytest.raises(DataError, match="Unknown label type: continuous"):
+            Scaling().fit(good, [0.5, 1.0])
+        with pytest.raises(DataError, match=r"X has 3 features, but .* is expecting 2 features"):
             Scaling().fit([[2.0, 0.0], [0.0, 1.0]], [0, 1]).predict_proba([[1.0, 2.0, 3.0]])
 
     def test_scikit_learn_habits(self, Scaling, digits_model):
@@ -268,8 +293,9 @@ class TestBothScalings:
         classifier, X, y = digits_model
         scaling = Scaling(FrozenEstimator(classifier))
         assert set(scaling.get_params(deep=False)) == {"estimator", "classes"}
-        with pytest.raises(NotFittedError):
-            scaling.predict_proba(X)
+        for method in (scaling.predict_proba, scaling.predict, Scaling().predict):
+            with pytest.raises(NotFittedError):
+                method(X)
         fitted = clone(scaling).fit(X, y)
         assert fitted.score(X, y) > 0.9
         with pytest.raises(NotFittedError):

@@ -14,7 +14,9 @@ import numpy as np
 from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import assert_all_finite
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from luce.errors import DataError, DtypeError
 from luce.evaluation.inputs import check_classes, check_probabilities, encode_labels
@@ -124,19 +126,23 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):
             of the two is seen from the rows (probabilities are 0 or more and sum to 1) and
             remembered in ``takes_``.
         y : array-like of shape (rows,)
-            The true classes: the estimator's, those in ``classes``, or column numbers.
+            The true classes: the estimator's, those in ``classes``, column numbers, or strings of
+            which there are as many as columns.
 
         Returns
         -------
         self
         """
         who = type(self).__name__
-        scores = np.asarray(self._scores(X))
+        scores = self._scores(X, fitting=True)
         self.takes_ = "probabilities" if _are_probabilities(scores) else "logits"
         logits = self._to_logits(scores).astype(np.float64)
+        labels = _check_labels(who, y)
         known = self.classes if self.estimator is None else self.estimator.classes_
+        if known is None:
+            labels, known = _own_classes(who, labels, logits.shape[1])
         names = check_classes(who, known, logits.shape[1])
-        codes = encode_labels(who, y, None if known is None else names, len(names))
+        codes = encode_labels(who, labels, None if known is None else names, len(names))
         _check_lengths(who, logits, codes)
         self.classes_ = _as_array(names)
         self.rows_ = len(codes)
@@ -159,18 +165,14 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):
             float32 if they come from float32 logits, else float64.
         """
         check_is_fitted(self, "classes_")
-        logits = self._to_logits(np.asarray(self._scores(X)))
-        if logits.shape[1] != len(self.classes_):
-            raise DataError(
-                f"{type(self).__name__}: X has {logits.shape[1]} columns, but was fitted with "
-                f"{len(self.classes_)}."
-            )
+        logits = self._to_logits(self._scores(X))
         probabilities: Floats = softmax(self._scale(logits), axis=1)
         return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the class of each row's largest calibrated probability."""
-        predicted: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        codes = self.predict_proba(X).argmax(axis=1)
+        predicted: NDArray[Any] = self.classes_[codes]
         return predicted
 
     def to_json(self) -> dict[str, Any]:
@@ -200,6 +202,7 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):
         classes = _take(record, "classes", _are_classes, "a list of different strings or integers")
         scaling = cls(classes=classes)
         scaling.classes_ = _as_array(classes)
+        scaling.n_features_in_ = len(classes)
         kinds = ("logits", "probabilities")
         scaling.takes_ = _take(record, "takes", lambda v: v in kinds, "'logits' or 'probabilities'")
         scaling.rows_ = _take(record, "rows", is_count, "a whole number, 0 or more")
@@ -208,15 +211,40 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):
         scaling._load(record)
         return scaling
 
-    def _scores(self, X: ArrayLike) -> Any:
+    def _scores(self, X: ArrayLike, *, fitting: bool = False) -> NDArray[Any]:
+        """Return logits or probabilities: X itself, or what the estimator says of it."""
         if self.estimator is None:
-            return X
+            return self._checked(X, fitting)
         check_is_fitted(self.estimator)
         if hasattr(self.estimator, "decision_function"):
             scores = np.asarray(self.estimator.decision_function(X))
-            # One score for two classes is the log-odds of the second.
-            return np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
-        return self.estimator.predict_proba(X)
+            if scores.ndim == 1:  # the log-odds of the second of two classes
+                scores = np.stack([np.zeros_like(scores), scores], axis=1)
+        else:
+            scores = np.asarray(self.estimator.predict_proba(X))
+        if fitting:
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(self.estimator, name):
+                    setattr(self, name, getattr(self.estimator, name))
+        return scores
+
+    def _checked(self, X: ArrayLike, fitting: bool) -> NDArray[Any]:
+        """Validate as scikit-learn does, in our errors; NaN has a message of its own later."""
+        who = type(self).__name__
+        try:
+            scores: NDArray[Any] = validate_data(
+                self, X, dtype="numeric", ensure_all_finite=False, reset=fitting
+            )
+        except TypeError as error:
+            raise DtypeError(f"{who}: {error}") from error
+        except ValueError as error:
+            raise DataError(f"{who}: {error}") from error
+        if scores.shape[1] < 2:
+            raise DataError(
+                f"{who}: X has 1 feature(s), but scores have a column for each of at least two "
+                "classes."
+            )
+        return scores
 
     def _to_logits(self, scores: NDArray[Any]) -> Floats:
         who = type(self).__name__
@@ -252,7 +280,8 @@ class TemperatureScaling(_Scaling):
         its ``decision_function`` as logits or, without one, the logarithms of its
         ``predict_proba``. Left out, they take logits or probabilities.
     classes : iterable, optional
-        Without an estimator: the class of each column. Left out, labels are column numbers.
+        Without an estimator: the class of each column. Left out, labels are column numbers, or
+        strings of which there are as many as columns, which stand in sorted order.
 
     Attributes
     ----------
@@ -260,12 +289,19 @@ class TemperatureScaling(_Scaling):
         T.
     classes_ : ndarray
         The class of each column.
+    n_features_in_ : int
+        How many columns `fit` took: those of the scores, or the estimator's.
     takes_ : {"logits", "probabilities"}
         What the scores were.
     rows_ : int
         How many rows it was fitted on. With fewer than about a hundred T is mostly chance.
     log_loss_before_, log_loss_after_ : float
         On those rows, in nats; after is never larger.
+
+    Notes
+    -----
+    ``sklearn.base.clone`` gives an estimator back unfitted. Where a scaling is cloned, as in
+    cross-validation, wrap the classifier in ``sklearn.frozen.FrozenEstimator`` first.
 
     See Also
     --------
@@ -329,7 +365,7 @@ class VectorScaling(_Scaling):
     ----------
     weights_, biases_ : ndarray of shape (classes,), float64
         w and b.
-    classes_, takes_, rows_, log_loss_before_, log_loss_after_
+    classes_, n_features_in_, takes_, rows_, log_loss_before_, log_loss_after_
         As for `TemperatureScaling`.
 
     Examples
@@ -379,6 +415,36 @@ class VectorScaling(_Scaling):
         for name in self._parameters:
             value = _take(record, name, good, f"a list of {size} finite numbers")
             setattr(self, f"{name}_", np.asarray(value, dtype=np.float64))
+
+
+def _check_labels(who: str, labels: ArrayLike) -> NDArray[Any]:
+    """Return labels 1-D, as scikit-learn takes them."""
+    if labels is None:
+        raise DataError(f"{who} requires y to be passed, but the target y is None.")
+    try:
+        array: NDArray[Any] = column_or_1d(np.asarray(labels), warn=True)
+    except ValueError as error:
+        raise DataError(f"{who}: {error}") from error
+    return array
+
+
+def _own_classes(
+    who: str, labels: NDArray[Any], columns: int
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return labels that no classes were named for, and the classes if they are no column numbers.
+
+    Whole floats are column numbers. As many different strings as columns stand in sorted order, as
+    the columns of scikit-learn's classifiers do.
+    """
+    try:
+        assert_all_finite(labels, input_name="y")
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise DataError(f"{who}: {error}") from error
+    if labels.dtype.kind in "biuf":
+        return labels.astype(np.intp) if labels.dtype.kind == "f" else labels, None
+    found = np.unique(labels)
+    return labels, found if len(found) == columns else None
 
 
 def _take(record: Any, name: str, good: Callable[[Any], bool], wanted: str) -> Any:
