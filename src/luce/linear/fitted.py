@@ -21,10 +21,10 @@ class Fitted:
 
     Attributes
     ----------
-    coef : ndarray, shape (K, D), float64
-    intercept : ndarray, shape (K,), float64
+    coef, intercept : ndarray, shapes (K, D) and (K,)
+        As `luce.linear.rounding.keep` has them: for X in float32 mostly in that.
     objective : float
-        f, the sum over rows, of scikit-learn's formula.
+        f(coef, intercept), the sum over rows, of scikit-learn's formula.
     gap : float
         f is at most this, times f, above the optimum; ``inf`` without a penalty.
     gradient_norm : float

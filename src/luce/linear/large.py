@@ -68,7 +68,7 @@ def fits(
             announce=progress.say if model.verbose and count == 1 else None,
         )
         theta, known = solution.theta, solution.certificate
-        yield solution.fitted(objective)
+        yield solution.fitted(objective, model.tol)
 
 
 def make_objective(

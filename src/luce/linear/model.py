@@ -287,6 +287,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
             yield from large.fits(self, X, codes, weight, Cs, start, progress, count=count)
             return
+        single = rows.dtype == np.float32
         rows = rows.astype(np.float64, copy=False)
         with np.errstate(all="ignore"):
             moments = small.column_moments(rows, weight, fit_intercept=self.fit_intercept)
@@ -306,26 +307,15 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 tol=self.tol,
                 max_iter=self.max_iter,
                 start=start,
+                single=single,
                 report=progress.report if self.verbose else None,
                 announce=progress.say if self.verbose and count == 1 else None,
             )
             start = fitted.coef, fitted.intercept
             yield fitted
 
-    def _coefficients(self, fitted: Fitted, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return coefficients and intercepts as the estimator has them, in float32 if X is."""
-        W, b = fitted.coef, fitted.intercept
-        if len(self.classes_) > 2 and self.link == "softmax":
-            # The loss does not see what all classes share, and the optimum has none of it.
-            W = W - W.mean(0)
-            b = b - b.mean()
-        if not self.fit_intercept:
-            b = np.zeros_like(b)
-        dtype = np.float32 if str(X.dtype).endswith("float32") else np.float64
-        return W.astype(dtype), b.astype(dtype)
-
-    def _keep(self, fitted: Fitted, X: Any) -> None:
-        self.coef_, self.intercept_ = self._coefficients(fitted, X)
+    def _keep(self, fitted: Fitted) -> None:
+        self.coef_, self.intercept_ = fitted.coef, fitted.intercept
         self.n_iter_ = np.array([fitted.n_iter], dtype=np.int32)
         self.converged_ = fitted.converged
         self.duality_gap_ = fitted.gap

@@ -139,7 +139,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                     iterations += fitted.n_iter
                     if not fitted.converged:
                         short.append(f"C={self.Cs_[c]:g} in fold {f} ({fitted.measure:.1g})")
-                    paths[f].append(self._coefficients(fitted, X))
+                    paths[f].append((fitted.coef, fitted.intercept))
                     scores[f, c] = self._score(paths[f][c], X, y, weight, test)
             best = int(np.argmax(scores.mean(axis=0)))
             C = float(self.Cs_[best])
@@ -151,7 +151,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 (refitted,) = self._fits(X, codes, weight, [C], start, progress, count=scores.size)
         self.C_, self.scores_, self.oof_proba_ = C, scores, held_out
         if refitted is not None:
-            self._keep(refitted, X)
+            self._keep(refitted)
             self._warn(refitted)
         else:
             self.coef_, self.intercept_ = mean

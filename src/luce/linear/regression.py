@@ -59,6 +59,7 @@ class SoftmaxRegression(SoftmaxModel):
     Attributes
     ----------
     coef_ : ndarray, shape (K, D), or (1, D) for two classes
+        In float32 for X in float32, unless rounding to that would cost what ``tol`` asks for.
     intercept_ : ndarray, shape (K,) or (1,)
     classes_ : ndarray, shape (K,)
     n_features_in_ : int
@@ -72,7 +73,7 @@ class SoftmaxRegression(SoftmaxModel):
     gradient_norm_ : float
         Largest entry of the mean gradient, in units of its feature's standard deviation.
     objective_ : float
-        f(coef_, intercept_).
+        f(coef_, intercept_), as they are kept.
     solver_ : str
         The solver that ran.
     history_ : list of dict
@@ -158,7 +159,7 @@ class SoftmaxRegression(SoftmaxModel):
         C = math.inf if self.penalty is None else self.C
         with Progress(self.tol, self.max_iter, shown=self.verbose > 0) as progress:
             (fitted,) = self._fits(X, codes, weight, [C], self._start(X), progress)
-        self._keep(fitted, X)
+        self._keep(fitted)
         self._warn(fitted)
         return self
 

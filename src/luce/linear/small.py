@@ -22,6 +22,7 @@ from scipy.special import expit
 
 from luce.linear.duality import bound, price
 from luce.linear.fitted import Fitted
+from luce.linear.rounding import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -314,6 +315,7 @@ def minimize(
     tol: float,
     max_iter: int,
     start: Start | None = None,
+    single: bool = False,
     report: Callable[[dict[str, float]], None] | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Fitted:
@@ -333,6 +335,8 @@ def minimize(
         As in `luce.SoftmaxRegression`.
     start : tuple of ndarray, optional
         Coefficients (K, D) and intercepts (K,) of another fit.
+    single : bool, default=False
+        Whether the features came in float32, and so the coefficients are to be.
     report, announce : callable, optional
         Called with each entry of the history; once with a line that says what runs.
 
@@ -355,6 +359,7 @@ def minimize(
             tol,
             max_iter,
             start,
+            single,
             report,
             announce,
         )
@@ -365,6 +370,7 @@ def _minimize(
     tol: float,
     max_iter: int,
     start: Start | None,
+    single: bool,
     report: Callable[[dict[str, float]], None] | None,
     announce: Callable[[str], None] | None,
 ) -> Fitted:
@@ -408,13 +414,23 @@ def _minimize(
         at, measure = _certified(problem, at, tol)
         history[-1] |= {"objective": at.value * problem.total, "gap": measure}
     converged = measure <= tol
-    gap = problem.gap(at) / max(at.value, 1e-300)
-    W = at.theta[:, :-1]
+    coef, intercept, value, gap = keep(
+        at.theta,
+        at.value,
+        at.gradient,
+        problem.gap(at),
+        moments=(problem.mean, problem.variance),
+        penalty=problem.penalty,
+        link=problem.link,
+        single=single,
+        enough=tol,
+        evaluate=lambda theta: problem.at(theta, problem.logits(theta)).value,
+    )
     return Fitted(
-        coef=W,
-        intercept=at.theta[:, -1] - W @ problem.mean,
-        objective=at.value * problem.total,
-        gap=gap,
+        coef=coef,
+        intercept=intercept,
+        objective=value * problem.total,
+        gap=gap / max(value, 1e-300),
         gradient_norm=problem.scaled_gradient(at.gradient),
         measure=measure,
         converged=converged,

@@ -19,12 +19,15 @@ from torch import Tensor
 from luce.linear.certificate import balance, certify, scaled_gradient
 from luce.linear.fitted import Fitted
 from luce.linear.precondition import Blocks, Diagonal, Exact, choose
+from luce.linear.rounding import keep
 from luce.linear.sample import two_shares
 from luce.linear.search import length, search
 from luce.linear.steps import LBFGS, NewtonCG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy as np
 
     from luce.linear.basis import Basis
     from luce.linear.certificate import Certificate
@@ -79,15 +82,34 @@ class Solution:
     reason: str
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def fitted(self, objective: Objective) -> Fitted:
-        """Return the same in plain arrays."""
-        W = self.theta[:, :-1]
+    def fitted(self, objective: Objective, tol: float) -> Fitted:
+        """Return what an estimator keeps of it, in plain arrays."""
         proof = self.certificate
+
+        def evaluate(theta: np.ndarray) -> float:
+            working, objective.dtype = objective.dtype, torch.float64
+            try:
+                return objective.value_gradient(torch.from_numpy(theta).to(objective.device))[0]
+            finally:
+                objective.dtype = working
+
+        coef, intercept, value, gap = keep(
+            proof.theta.cpu().numpy(),
+            proof.value,
+            proof.gradient.cpu().numpy(),
+            proof.gap,
+            moments=(objective.mean.cpu().numpy(), objective.variance.cpu().numpy()),
+            penalty=objective.penalty,
+            link=objective.link,
+            single=str(objective.rows.X.dtype).endswith("float32"),
+            enough=tol,
+            evaluate=evaluate,
+        )
         return Fitted(
-            coef=W.cpu().numpy(),
-            intercept=objective.bias(self.theta).cpu().numpy(),
-            objective=proof.value * objective.total,
-            gap=float(proof.gap / max(proof.value, 1e-300)),
+            coef=coef,
+            intercept=intercept,
+            objective=value * objective.total,
+            gap=gap / max(value, 1e-300),
             gradient_norm=scaled_gradient(objective, proof.gradient),
             measure=self.measure,
             converged=self.converged,
