@@ -22,6 +22,7 @@ to do next. ``exit_code`` is what the command line ends with.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 __all__ = [
@@ -94,6 +95,17 @@ class DataError(LuceError, ValueError):
     """The data cannot be used as they are."""
 
     exit_code = 3
+
+
+def not_finite_at(value: float, position: list[int], too_large: str = "") -> DataError:
+    """Return the error for NaN or infinity in X, first at a position of (row, column, ...)."""
+    kind = "NaN" if math.isnan(value) else f"infinity{too_large}"
+    row, *rest = position
+    where = f"column {rest[0]}" if len(rest) == 1 else f"position {tuple(rest)}"
+    return DataError(
+        f"Input X contains {kind}: the first is at row {row}, {where} (counted from 0). "
+        "Fill it in, for example with sklearn.impute.SimpleImputer, or drop the row."
+    )
 
 
 class DivergenceError(LuceError, ArithmeticError):

@@ -1,5 +1,7 @@
 """NeuralClassifier: what it accepts, what it refuses and in which words."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -217,3 +219,34 @@ def test_a_validation_label_that_training_lacks_is_refused(iris):
     X, y = iris
     with pytest.raises(DataError, match="validation holds the label 9"):
         luce.NeuralClassifier(**QUICK).fit(X, y, validation=(X[:2], [9, 9]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_first_bad_value_is_located(value):
+    """NaN or infinity names its place as SoftmaxRegression does, of rows and of images."""
+    X, y = np.zeros((30, 4)), np.arange(30) % 2
+    model = luce.NeuralClassifier(epochs=1).fit(X, y)
+    bad = X.copy()
+    bad[[7, 20], [3, 1]] = value
+    with pytest.raises(DataError) as linear:
+        luce.SoftmaxRegression().fit(bad, y)
+    expected = str(linear.value)
+    if np.isinf(value):
+        expected = expected.replace("infinity", "infinity or a value too large for float32")
+    assert "row 7, column 3 (counted from 0)" in expected
+    with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
+        luce.NeuralClassifier(epochs=1).fit(bad, y)
+    with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
+        model.predict(bad)
+    images = np.zeros((30, 1, 4, 4))
+    images[9, 0, 2, 3] = value
+    with pytest.raises(DataError, match=r"row 9, position \(0, 2, 3\)"):
+        luce.NeuralClassifier("cnn", epochs=1).fit(images, y)
+
+
+def test_what_float32_cannot_hold_is_located():
+    """A number beyond float32 is named where it stands; huge ones that it holds are no error."""
+    X, y = np.zeros((30, 4)), np.arange(30) % 2
+    X[5, 2] = 1e200
+    with pytest.raises(DataError, match="value too large for float32: the first is at row 5"):
+        luce.NeuralClassifier(epochs=1).fit(X, y)

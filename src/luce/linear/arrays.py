@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
 import numpy as np
 
-from luce.errors import DataError
+from luce.errors import DataError, not_finite_at
 
 __all__ = ["as_array", "find_bad", "is_tensor", "not_finite", "numpy_of"]
 
@@ -52,8 +51,4 @@ def not_finite(name: str, X: Any, at: tuple[int, int] | None) -> DataError:
             f"{name}: the squares of X overflow: scale its columns, with "
             "sklearn.preprocessing.StandardScaler."
         )
-    kind = "NaN" if math.isnan(float(X[at[0], at[1]])) else "infinity"
-    return DataError(
-        f"Input X contains {kind}: the first is at row {at[0]}, column {at[1]} (counted from 0). "
-        "Fill it in, for example with sklearn.impute.SimpleImputer, or drop the row."
-    )
+    return not_finite_at(float(X[at[0], at[1]]), list(at))

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor, nn
 
 from luce import functional as F
-from luce.errors import ArgumentError, DataError
+from luce.errors import ArgumentError, DataError, not_finite_at
 from luce.neural import networks
 from luce.neural.losses import BatchLoss, Loss
 from luce.neural.options import PRECISIONS, choose_device, resolve
@@ -404,7 +404,19 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         return np.float64 if self.precision == "float64" else np.float32
 
     def _validated(self, *data: ArrayLike, **options: Any) -> Any:
-        return validate_data(self, *data, dtype=self._dtype(), allow_nd=True, **options)
+        """Validate as scikit-learn does, but say where NaN or infinity is."""
+        options = {"dtype": self._dtype(), "allow_nd": True, "ensure_all_finite": False} | options
+        with np.errstate(invalid="ignore", over="ignore"):  # an error says it better
+            found = validate_data(self, *data, **options)
+            features: NDArray[Any] = found if len(data) == 1 else found[0]
+            total = features.sum(dtype=np.float64)
+        if not np.isfinite(total):  # which may also overflow
+            bad = np.argwhere(~np.isfinite(features))
+            if len(bad):
+                at = bad[0].tolist()
+                too_large = f" or a value too large for {features.dtype}"
+                raise not_finite_at(float(features[tuple(at)]), at, too_large)
+        return found
 
     def _build(self, device: torch.device) -> nn.Module:
         """Return a new network with the seed's initial weights; the caller's is never touched."""
