@@ -33,8 +33,8 @@ def keep(
 
     The class mean costs λ/2 K ‖w̄‖² and nothing else: the softmax does not see it. What rounding
     does lies, by convexity, between its slope and that plus half its square in the largest
-    curvature that there is: 1/2 for a softmax (Böhning 1992), 1/4 for a sigmoid. Where that is not next to
-    nothing, F is computed.
+    curvature that there is: 1/2 for a softmax (Böhning 1992), 1/4 for a sigmoid. Where that is not
+    next to nothing, F is computed.
 
     Parameters
     ----------
