@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
 import pytest
 
 import luce
-from luce.errors import ArgumentError
+from luce.errors import ArgumentError, RunError
 
 
 def lines(text):
@@ -185,14 +186,13 @@ def test_info_says_the_temperature(luce_command, nasty_run):
     assert f"temperature {nasty_run.calibration.temperature:.4f}" in done.out
 
 
-def test_a_damaged_history_does_not_stop_the_report(nasty_run, nasty_csv, tmp_path):
-    """history.csv is not trusted: whatever it holds, the rest of the page is there."""
-    import shutil
-
+def test_a_damaged_history_is_named_and_a_missing_one_is_not_missed(nasty_run, nasty_csv, tmp_path):
+    """Whatever history.csv holds, the report refuses it by name if it is not what was written."""
     folder = shutil.copytree(nasty_run.path, tmp_path / "run")
     for content in (b"\xff\xfe\x00", b"model,epoch,loss\nmlp,x,<b>\nmlp,2,nan\n", b""):
         (folder / "history.csv").write_bytes(content)
-        report = luce.load_run(folder).report(nasty_csv)
-        assert "<h1>" in report.html
+        with pytest.raises(RunError, match=r"history\.csv is not the file that this run wrote"):
+            luce.load_run(folder).report(nasty_csv)
+    (folder / "history.csv").unlink()
     (folder / "environment.json").unlink()
     assert "<h1>" in luce.load_run(folder).report(nasty_csv).html
