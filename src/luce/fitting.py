@@ -38,6 +38,7 @@ from luce.errors import (
     TrainingStoppedError,
 )
 from luce.evaluation.inputs import encode_labels
+from luce.plan import make_plan, taken
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import CALIBRATION, TRUSTED, Run, load_run, read_config
@@ -138,17 +139,20 @@ def train(
         After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
     """
     display = display or Display()
-    if isinstance(source, str | Path):
-        arguments["source"] = str(source)
-    request = Request.make(arguments, preset=preset, config=config)
-    if source is None:
-        source = request.source
-    if source is None:
-        raise ArgumentError("train needs a source: a name such as digits, a file or a folder.")
-    path = _run_folder(out, name or _name_of(source))
+    plan = make_plan(
+        source,
+        preset=preset,
+        config=config,
+        name=name,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        arguments=arguments,
+    )
+    request, source, path = plan.request, plan.source, plan.path
     if resume:
         asked, request = request, Request.from_json(read_config(path)["request"])
-        request.agree({**PRESETS.get(preset or "", {}), **arguments})
+        request.agree({**PRESETS.get(preset or "", {}), **plan.given})
         if config is not None and asked != request:
             raise ArgumentError(
                 f"--resume goes on with what {path} was asked for, and {config} asks for something "
@@ -156,7 +160,7 @@ def train(
             )
     elif path.exists():
         if not overwrite:
-            raise _taken(path)
+            raise taken(path)
         _check_replaceable(path)
     training = _Training(path, request, display, resume=resume, overwrite=overwrite)
     run = training.run(source)
@@ -367,7 +371,7 @@ class _Training:
             self.path.mkdir(parents=True)
         except FileExistsError as error:
             # Another training made it since we looked: it is not ours to touch.
-            raise _taken(self.path) from error
+            raise taken(self.path) from error
         except OSError as error:
             raise RunError(
                 f"cannot make {self.path}: {error.strerror or error}. Choose another folder with "
@@ -519,36 +523,6 @@ def environment() -> dict[str, Any]:
         "packages": {name: version(name) for name in ("torch", "numpy", "scikit-learn", "polars")},
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _name_of(source: Any) -> str:
-    """Return a run's name from its source: a file's without its ending."""
-    if not isinstance(source, str | Path):
-        return "array"
-    # Resolved: "." and ".." are named as the folder that they are.
-    name = Path(source).resolve().name.removesuffix(".gz")
-    return Path(name).stem or "run"
-
-
-def _run_folder(out: str | Path, name: str) -> Path:
-    """Return where a run of this name lives: directly in `out`, never above or beside it."""
-    path = Path(out) / name
-    if name in (".", "..") or Path(name).name != name:
-        raise ArgumentError(
-            f"name must be that of one folder, got {name!r}. Choose where it lies with --out."
-        )
-    try:
-        path.exists()
-    except OSError as error:
-        raise ArgumentError(f"{path} cannot be a folder: {error.strerror or error}.") from error
-    return path
-
-
-def _taken(path: Path) -> ArgumentError:
-    return ArgumentError(
-        f"{path} exists already. Give another --name, --resume to go on with it, "
-        "or --overwrite to replace it."
-    )
 
 
 def _check_replaceable(path: Path) -> None:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from luce.data.schema import check_normalise
 from luce.errors import ArgumentError, RunError
+from luce.options import MODELS, RUN, check, check_all, received
 from luce.storage import read_json
 
 __all__ = ["PRESETS", "Request"]
-
-# scikit-learn's generators take no larger seed.
-LARGEST_SEED = 2**32 - 1
 
 # Whole recipes by name: the arguments of `luce.train` that they stand for.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -65,30 +59,34 @@ class Request:
         """Refuse what config.json could not say again, before anything is loaded or trained."""
         for name in ("source", "target", "features", "test", "model"):
             value = getattr(self, name)
-            text = isinstance(value, str) or (value is None and name != "model")
-            self._require(name, text, "a name or a path")
-        for name in ("validation_size", "test_size"):
-            value = getattr(self, name)
-            finite = isinstance(value, int | float) and math.isfinite(value)
-            self._require(name, finite, "a number from 0 to below 1")
-        self._require(
-            "seed", _whole(self.seed, 0, LARGEST_SEED), f"a whole number from 0 to {LARGEST_SEED}"
-        )
-        every = self.report_every is None or _whole(self.report_every, 1, math.inf)
-        self._require("report_every", every, "a whole number above 0, or None")
-        check_normalise(self.normalise)
+            if not isinstance(value, str) and (value is not None or name == "model"):
+                raise ArgumentError(f"{name} must be a name or a path, got {value!r}.")
+        for name, option in RUN.items():
+            if name != "model":
+                check(name, getattr(self, name), option.kind)
         for name, value in self.options.items():
             try:
                 json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError) as error:
+            except TypeError as error:
                 raise ArgumentError(
-                    f"{name} must be plain data that config.json can hold, got {value!r}. For a "
-                    "function or a module of your own, fit luce.NeuralClassifier yourself."
+                    f"{name} must be plain data that config.json can hold, got {received(value)}. "
+                    "For a function or a module of your own, fit luce.NeuralClassifier yourself."
+                ) from error
+            except (ValueError, RecursionError) as error:
+                raise ArgumentError(
+                    f"{name} must be finite: config.json has to hold it. Got {received(value)}."
                 ) from error
 
-    def _require(self, name: str, allowed: bool, words: str) -> None:
-        if not allowed:
-            raise ArgumentError(f"{name} must be {words}, got {getattr(self, name)!r}.")
+    def check(self) -> None:
+        """Refuse options that no model has, and values that none of theirs can be.
+
+        Raises
+        ------
+        ArgumentError
+            Naming the option, what was received and what is allowed.
+        """
+        check("model", self.model, RUN["model"].kind)
+        check_all(self.options, list(MODELS) if self.model == "auto" else [self.model])
 
     @classmethod
     def from_json(cls, content: object) -> Request:
@@ -144,8 +142,4 @@ def _plain(value: Any) -> Any:
     """Return a path as text and NumPy's numbers as Python's, which is how JSON will have them."""
     if isinstance(value, Path):
         return str(value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _whole(value: object, low: int, high: float) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return value.item() if getattr(value, "ndim", None) == 0 else value

@@ -14,6 +14,7 @@ from luce import models
 from luce.calibrating import Calibration, score
 from luce.data import Dataset, Schema, check_labels, load_dataset, three_way
 from luce.errors import ArgumentError, DataError, RunError
+from luce.plan import check_is_run
 from luce.request import Request
 from luce.storage import FORMAT, read_json, read_tensors, sha256
 
@@ -367,11 +368,7 @@ def load_run(path: str | Path) -> Run:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return a run's config.json, refusing what is no run folder of this format."""
-    if not (path / "config.json").is_file():
-        raise RunError(
-            f"{path} is not a run folder: it has no config.json. "
-            "Give the folder that `luce train` named, such as runs/digits."
-        )
+    check_is_run(path)
     config = read_json(path / "config.json")
     if config.get("format") != FORMAT:
         raise RunError(

@@ -438,14 +438,11 @@ BAD = {
     "C negative": ({"C": -1.0}, "C must be a number above 0, got -1.0."),
     "C nan": ({"C": math.nan}, "C must be a number above 0, got nan."),
     "C string": ({"C": "a"}, "C must be a number above 0, got 'a'."),
-    "penalty": ({"penalty": "l1"}, "penalty must be one of 'l2', None, got 'l1'."),
+    "penalty": ({"penalty": "l1"}, "penalty must be one of l2, None, got 'l1'."),
     "tol": ({"tol": -1}, "tol must be a number of at least 0, got -1."),
     "max_iter": ({"max_iter": 1.5}, "max_iter must be a whole number of at least 0, got 1.5."),
-    "solver": (
-        {"solver": "saga"},
-        "solver must be one of 'auto', 'lbfgs', 'newton-cg', got 'saga'.",
-    ),
-    "link": ({"link": "probit"}, "link must be one of 'softmax', 'ovr', got 'probit'."),
+    "solver": ({"solver": "saga"}, "solver must be one of auto, lbfgs, newton-cg, got 'saga'."),
+    "link": ({"link": "probit"}, "link must be one of softmax, ovr, got 'probit'."),
     "precision": ({"precision": "half"}, "precision must be one of"),
 }
 

@@ -17,24 +17,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import polars as pl
 
+from luce.data.kinds import PARQUET_ENDINGS, TEXT_ENDINGS, ending
 from luce.data.schema import listed
 from luce.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["as_frame", "csv_blocks", "frame_blocks", "open_binary", "read_frame"]
-
-TEXT_ENDINGS = (".csv", ".tsv", ".txt")
-PARQUET_ENDINGS = (".parquet", ".pq")
-ARROW_ENDINGS = (".arrow", ".feather", ".ipc")
-ENDINGS = TEXT_ENDINGS + PARQUET_ENDINGS + ARROW_ENDINGS
-
-
-def ending(path: Path) -> str:
-    """Return the file's ending in lower case, without a final ``.gz``."""
-    name = path.name.lower()
-    return Path(name.removesuffix(".gz")).suffix
+__all__ = ["as_frame", "csv_blocks", "frame_blocks", "open_binary", "read_columns", "read_frame"]
 
 
 def open_binary(path: Path) -> BinaryIO:
@@ -45,6 +35,11 @@ def open_binary(path: Path) -> BinaryIO:
         )
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def read_columns(path: Path) -> list[str]:
+    """Return the names of a table's columns; its rows are not read."""
+    return next(frame_blocks(path, rows=1)).columns
 
 
 def read_frame(path: Path) -> pl.DataFrame:

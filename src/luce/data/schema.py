@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
-import numpy as np
-
-from luce.errors import ArgumentError, RunError
+from luce import options
+from luce.errors import RunError
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
 __all__ = ["FLOAT32_MAX", "Label", "Normalise", "Schema", "check_normalise", "shown"]
@@ -26,7 +25,7 @@ type_of_label = (bool, int, str)
 Label = bool | int | str
 Normalise = Literal["standard", "none"] | tuple[float, float]
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 """Numbers beyond this cannot be encoded: the feature matrix is float32."""
 
 
@@ -147,23 +146,15 @@ class Schema(ABC):
 
 def check_normalise(normalise: object) -> None:
     """Raise ArgumentError unless `normalise` is one of the three allowed forms."""
-    if normalise in ("standard", "none"):
-        return
-    if isinstance(normalise, tuple | list) and len(normalise) == 2:
-        _, deviation = normalise
-        numbers = all(isinstance(each, int | float) and math.isfinite(each) for each in normalise)
-        if numbers and deviation > 0:
-            return
-    raise ArgumentError(
-        f"normalise must be 'standard', 'none' or a pair (mean, standard deviation above 0), "
-        f"got {normalise!r}."
-    )
+    options.check("normalise", normalise, options.SCALING)
 
 
 def scaling(
     mean: np.ndarray, deviation: np.ndarray, normalise: Normalise
 ) -> tuple[list[float], list[float]]:
     """Return what to subtract and what to divide by, one pair per column."""
+    import numpy as np
+
     if normalise == "none":
         return [0.0] * len(mean), [1.0] * len(mean)
     if not isinstance(normalise, str):
