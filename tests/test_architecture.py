@@ -16,6 +16,7 @@ SOURCE = Path(luce.__file__).parent
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {
+        "data",
         "fitting",
         "kernels",
         "options",
@@ -30,6 +31,7 @@ MAY_IMPORT = {
     "fitting": {
         "calibrating",
         "plan",
+        "printing",
         "models",
         "neural",
         "progress",
@@ -40,8 +42,8 @@ MAY_IMPORT = {
         "storage",
     },
     "predicting": {"data", "evaluation", "run", "storage"},
-    "printing": set(),
-    "progress": {"neural"},
+    "printing": {"data"},
+    "progress": {"data", "neural", "printing"},
     "plan": {"data", "options", "request", "storage"},
     "request": {"data", "options", "storage"},
     "run": {"calibrating", "data", "evaluation", "models", "plan", "report", "request", "storage"},

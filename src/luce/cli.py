@@ -36,7 +36,7 @@ class Command(TyperCommand):
             with formatter.section(heading):
                 formatter.write_dl(records)
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the examples."""
         if self.epilog:
             formatter.write(f"\n{self.epilog}\n")
@@ -413,15 +413,7 @@ def _next(result: str, command: str, *arguments: object) -> None:
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one line on standard error and an exit code."""
     debug = "--debug" in sys.argv
-    if sys.stderr is None:  # closed; there is nobody to say anything to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
-    if sys.stdout is None:
-        # The next file that is opened would take its place.
-        sys.exit(_fail("standard output is closed; give it a file or /dev/null.", 1))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What an old terminal's encoding lacks, or a file's name cannot say, is no reason to fail.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _see_to_streams()
     if sys.argv[1:2] == ["--show-completion"] and len(sys.argv) == 3:
         # Alone, the option is typer's, which finds out what shell it runs in.
         os.environ["_LUCE_COMPLETE"] = f"source_{sys.argv[2]}"
@@ -457,6 +449,19 @@ def main() -> NoReturn:
         said = error.format_message().rstrip().removesuffix(".")
         status = _fail(f"{said}. See: {where} --help", 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _see_to_streams() -> None:
+    """Give messages somewhere to go where they have not, and end if the result has not."""
+    if sys.stderr is None:  # closed; there is nobody to say anything to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+    if sys.stdout is None:
+        # The next file that is opened would take its place.
+        sys.exit(_fail("standard output is closed; give it a file or /dev/null.", 1))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What an old terminal's encoding lacks, or a file's name cannot say, is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, status: int) -> int:

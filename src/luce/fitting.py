@@ -39,6 +39,7 @@ from luce.errors import (
 )
 from luce.evaluation.inputs import encode_labels
 from luce.plan import make_plan, taken
+from luce.printing import softmax_fit
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import CALIBRATION, TRUSTED, Run, load_run, read_config
@@ -204,7 +205,7 @@ class _Training:
         """Load and split the data, fit the schema on the training rows, encode all of them."""
         request = self.request
         dataset = load_dataset(source, target=request.target, features=request.features)
-        self.display.say_all(dataset.schema.describe())
+        self.display.describe(dataset.schema)
         self.display.say_all(f"note: {notice}" for notice in dataset.notices)
         labels = check_labels(dataset.labels)
         if request.test is not None:
@@ -311,7 +312,7 @@ class _Training:
         if models.is_network(estimator):
             estimator.seed = self.request.seed
         else:
-            estimator.verbose = int(self.display.shown)
+            estimator.verbose = int(self.display.live)
         return estimator
 
     def _fit(self, model: str) -> models.Estimator:
@@ -323,8 +324,9 @@ class _Training:
                 self._fit_network(model, estimator)
             else:
                 features, labels = self.examples["train"]
-                self.display.say(f"\n{model}: softmax regression")
                 estimator.fit(models.shaped(estimator, features), labels)
+                seconds = estimator.history_[-1]["seconds"]
+                self.display.say(f"\n{model}: {softmax_fit(models.outcome(estimator), seconds)}")
                 self._open()
         self.display.say_all(f"note: {warning.message}" for warning in caught)
         return estimator

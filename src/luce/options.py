@@ -320,7 +320,7 @@ SCALING = Kind(
     ),
     read=_read_scaling,
     text="standard, none or MEAN,DEVIATION with a deviation above 0",
-    form="standard|none|MEAN,DEVIATION",
+    form="HOW",
 )
 # Which of them there are here is PyTorch's to say.
 DEVICE = Kind(
@@ -356,7 +356,11 @@ _COMMON = {
 RUN = {
     "validation_size": Option(SHARE, "Share of the rows to choose by.  [default: 0.1]", DATA),
     "test_size": Option(SHARE, "Share of the rows to score on at the end.  [default: 0.2]", DATA),
-    "normalise": Option(SCALING, "How numbers are scaled.  [default: standard]", COLUMNS),
+    "normalise": Option(
+        SCALING,
+        "standard, none or MEAN,DEVIATION: how numbers are scaled.  [default: standard]",
+        COLUMNS,
+    ),
     "model": Option(
         one_of("auto", "linear", "mlp", "cnn"),
         "auto trains all that suit the data and keeps the best.  [default: auto]",

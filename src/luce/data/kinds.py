@@ -115,9 +115,11 @@ def existing(source: str | Path) -> Path:
         raise DataError(
             f"{shown(str(source), 200)}: cannot be looked at ({error.strerror})."
         ) from error
-    if not source:
+    if source == "":
         raise DataError("The source is an empty text. Give a name such as digits, or a path.")
     if not there:
+        if source == "-":
+            raise DataError("Only luce predict reads standard input (-). Give a file.")
         near = closest(str(source), list(NAMES))
         hint = near if near.startswith("Did") else f"Names are {', '.join(NAMES)}."
         raise DataError(
