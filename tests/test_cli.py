@@ -449,7 +449,7 @@ def test_no_bar_and_no_colour_off_a_terminal(luce_command, iris_csv, tmp_path):
         (("--report-every", "-3"), "--report-every must be a whole number above 0"),
         (("--class-weight", "[1, 2]"), "--class-weight must be"),
         (("--class-weight", '{"0": "much"}'), "--class-weight must be"),
-        (("--device", "meta"), "device='meta' cannot be used"),
+        (("--device", "meta"), "--device must be the name of a PyTorch device that computes"),
         (("--name", ".."), "that of one folder"),
     ],
 )

@@ -247,7 +247,7 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Score RUN on SOURCE: accuracy, log-loss, Brier score, calibration, every class."""
+    """Score RUN on SOURCE, as a whole and class by class."""
     check_use(run, source)
     from luce import printing
     from luce.run import load_run
@@ -284,7 +284,7 @@ def predict(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Write RUN's prediction and probabilities for every row of SOURCE as CSV."""
+    """Predict every row of SOURCE, with probabilities, as CSV."""
     asked = _values(context)
     check_use(run, None if source == "-" else source)
     from luce.predicting import write_predictions
@@ -316,7 +316,7 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write a page that says what RUN learnt, where it is wrong and whether to believe it."""
+    """Write a page on what RUN learnt and where it is wrong."""
     check_use(run, source)
     from luce.run import load_run
 

@@ -163,6 +163,11 @@ def train(
         if not overwrite:
             raise taken(path)
         _check_replaceable(path)
+    if request.options.get("device", "auto") not in ("auto", "cpu"):
+        from luce.neural.options import choose_device
+
+        # Not after hours of reading: PyTorch knows already.
+        choose_device(request.options["device"], "float32")
     training = _Training(path, request, display, resume=resume, overwrite=overwrite)
     run = training.run(source)
     if announce is not None:

@@ -263,7 +263,7 @@ def _are_weights(value: object) -> bool:
 
 def _are_candidates(value: object) -> bool:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return len(value) > 0 and all(POSITIVE.allows(C) for C in value)
+        return len(value) > 0 and all(PENALTY.allows(C) and math.isfinite(C) for C in value)
     return whole(1).allows(value)
 
 
@@ -281,6 +281,13 @@ def _read_scaling(text: str) -> str | tuple[float, ...]:
 
 
 POSITIVE = number(above=0)
+# C; infinite for none. The least have an inverse that no float can hold.
+PENALTY = Kind(
+    words="a number above 0",
+    allows=lambda value: (real := _real(value)) > 0 and 1 / real < math.inf,
+    read=float,
+    form="NUMBER",
+)
 # More are a slip of the finger.
 WIDTH = whole(1, 1 << 24)
 SHARE = number(at_least=0, below=1)
@@ -322,11 +329,11 @@ SCALING = Kind(
     text="standard, none or MEAN,DEVIATION with a deviation above 0",
     form="HOW",
 )
-# Which of them there are here is PyTorch's to say.
+# Which of them there are here is PyTorch's to say; on "meta" tensors hold no numbers.
 DEVICE = Kind(
-    words="the name of a PyTorch device, such as auto, cpu, cuda or cuda:1",
+    words="the name of a PyTorch device that computes, such as auto, cpu, cuda or cuda:1",
     allows=lambda value: (
-        isinstance(value, str) and re.fullmatch(r"[a-z]+(:\d{1,3})?", value) is not None
+        isinstance(value, str) and re.fullmatch(r"(?!meta\b)[a-z]+(:\d{1,3})?", value) is not None
     ),
     form="auto|cpu|cuda|...",
 )
@@ -374,9 +381,7 @@ RUN = {
 }
 
 LINEAR = {
-    "C": Option(
-        number(above=0, or_infinite=True), "1/C weighs the penalty.  [default: 1]", OF_LINEAR
-    ),
+    "C": Option(PENALTY, "1/C weighs the penalty.  [default: 1]", OF_LINEAR),
     "Cs": Option(
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),

@@ -96,7 +96,11 @@ def _check_sources(source: Any, request: Request) -> None:
 def run_folder(out: str | Path, name: str) -> Path:
     """Return where a run of this name lives: directly in `out`, never above or beside it."""
     path = Path(out) / name
-    if name in ("", ".", "..") or Path(name).name != name:
+    if out == "":
+        raise ArgumentError(
+            "out must be a folder, got ''. Leave it out for runs, or give . for here."
+        )
+    if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
         raise ArgumentError(
             f"name must be that of one folder, got {name!r}. Choose where it lies with --out."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from luce.options import MODELS, RUN, check, check_all, received
 from luce.storage import read_json
 
 __all__ = ["PRESETS", "Request"]
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 # Whole recipes by name: the arguments of `luce.train` that they stand for.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -60,7 +63,10 @@ class Request:
         for name in ("source", "target", "features", "test", "model"):
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name == "model"):
-                raise ArgumentError(f"{name} must be a name or a path, got {value!r}.")
+                raise ArgumentError(f"{name} must be a name or a path, got {received(value)}.")
+            # Bytes of the command line that are no UTF-8 come as half of a character each.
+            if value is not None and not value.isascii() and _SURROGATES.search(value):
+                raise ArgumentError(f"{name} must be text in UTF-8, got {value!r}. Rename it.")
         for name, option in RUN.items():
             if name != "model":
                 check(name, getattr(self, name), option.kind)

@@ -336,6 +336,8 @@ Part = tuple[Features, tuple[str, ...] | None, tuple[str, ...]]
 
 def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iterator[Part]:
     if isinstance(source, str) and source == "-":
+        if sys.stdin is None:
+            raise DataError("Standard input is closed. Pipe a CSV into it, or give a file.")
         frames = csv_blocks(sys.stdin.buffer, where="standard input", rows=rows)
         yield from _table_parts(frames, schema, "standard input")
     elif isinstance(source, str | Path) and source not in NAMES:

@@ -222,6 +222,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 return X
             if not is_tensor(X):
                 X = torch.as_tensor(X.toarray() if hasattr(X, "toarray") else X)
+            # Read back: "meta" makes tensors that hold no numbers.
+            torch.zeros(1, device=device).item()
             return X.detach().to(device)
         except (RuntimeError, AssertionError) as error:
             raise BackendError(

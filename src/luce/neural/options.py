@@ -88,8 +88,7 @@ def choose_device(device: str, precision: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ArgumentError(
-            f"NeuralClassifier: device={device!r} cannot be used here: {reason} "
-            "Use 'auto' or 'cpu'."
+            f"device={device!r} cannot be used here: {reason.rstrip('.')}. Use 'auto' or 'cpu'."
         ) from error
     if precision == "mixed" and chosen.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ArgumentError(
