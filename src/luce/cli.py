@@ -446,8 +446,9 @@ def main() -> NoReturn:
         if debug or not hasattr(error, "format_message"):
             raise
         where = getattr(getattr(error, "ctx", None), "command_path", "luce")
-        said = error.format_message().rstrip().removesuffix(".")
-        status = _fail(f"{said}. See: {where} --help", 2)
+        said = error.format_message().rstrip()
+        end = "" if said.endswith((".", "?")) else "."
+        status = _fail(f"{said}{end} See: {where} --help", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

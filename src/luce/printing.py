@@ -41,7 +41,8 @@ def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
     """
     plural = {"number": "numbers", "category": "categories", "boolean": "booleans", "date": "dates"}
     lines = [] if target is None else [("target", shown(target))]
-    for kind in dict.fromkeys(column.kind for column in columns):
+    kinds = dict.fromkeys(column.kind for column in columns)
+    for kind in sorted(kinds, key=lambda kind: kind == "left out"):
         own = [column for column in columns if column.kind == kind]
         if kind == "left out":
             few = [f"{shown(column.name)} ({column.note})" for column in own[:5]]
