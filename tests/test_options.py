@@ -16,7 +16,8 @@ from luce.neural import networks
 from luce.neural.classifier import NeuralClassifier
 from luce.neural.losses import LOSSES
 from luce.neural.options import PRECISIONS
-from luce.neural.training import OPTIMIZERS, SCHEDULES
+from luce.neural.optimizers import OPTIMIZERS
+from luce.neural.training import SCHEDULES
 
 TABLES = {"run": options.RUN, "linear": options.LINEAR, "network": options.NETWORK}
 DESCRIBED = [
