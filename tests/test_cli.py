@@ -572,6 +572,14 @@ def test_the_script_of_completion_is_printed(tmp_path, shell):
     assert shell != "bash" or "-o default" in done.stdout
 
 
+def test_a_share_that_is_not_used_is_said(luce_command, tmp_path):
+    """digits brings its own test rows: --test-size changes nothing there, and a note says so."""
+    train = ("train", "digits", "--model", "linear", "--out", tmp_path)
+    done = luce_command(*train, "--test-size", 0.3)
+    assert "note: test_size is not used: the 359 test rows are given." in done.err
+    assert "not used" not in luce_command(*train, "--overwrite").err
+
+
 def test_columns_are_said_by_kind(luce_command, tmp_path):
     """Of 500 columns a few lines are said, and what was left out; --show-columns says all."""
     rows = [

@@ -15,8 +15,8 @@ from luce.linear.regression import SoftmaxRegression
 from luce.neural import networks
 from luce.neural.classifier import NeuralClassifier
 from luce.neural.losses import LOSSES
-from luce.neural.options import PRECISIONS
 from luce.neural.optimizers import OPTIMIZERS
+from luce.neural.options import PRECISIONS
 from luce.neural.training import SCHEDULES
 
 TABLES = {"run": options.RUN, "linear": options.LINEAR, "network": options.NETWORK}

@@ -144,7 +144,7 @@ def train(
         bool,
         typer.Option(
             "--show-columns",
-            help="Say the kind of every column, not of how many.",
+            help="Say of every column what it is taken for.",
             rich_help_panel=options.COLUMNS,
         ),
     ] = False,

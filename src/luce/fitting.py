@@ -224,6 +224,10 @@ class _Training:
             "test_size": 0.0 if dataset.test is not None else float(request.test_size),
             "seed": request.seed,
         }
+        if dataset.test is not None and request.test_size != Request.test_size:
+            self.display.say(
+                f"note: test_size is not used: the {len(dataset.test):,} test rows are given."
+            )
         training, validation, held_out = three_way(labels, **split)
         parts = {
             "train": dataset.take(training),

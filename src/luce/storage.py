@@ -29,8 +29,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
 from luce.errors import LuceError, RunError
 
 if TYPE_CHECKING:
@@ -139,6 +137,7 @@ def write_tensors(
 
     NumPy's arrays, or PyTorch's tensors on the CPU that need no gradient.
     """
+    import numpy as np
     from safetensors.numpy import save
 
     metadata = {"format": str(FORMAT)}
@@ -156,6 +155,7 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     RunError
         If the file is missing, damaged, of another format, or holds numbers that are not finite.
     """
+    import numpy as np
     from safetensors import SafetensorError, safe_open
 
     try:
