@@ -183,7 +183,7 @@ def test_images_go_through_unflattened():
         ("batch_size", 1.5, "batch_size must be a whole number above 0, got 1.5"),
         ("epochs", 0, "epochs must be a whole number above 0, or 'auto', got 0"),
         ("patience", 0, "patience must be a whole number above 0, or None, got 0"),
-        ("clip_norm", -1, "clip_norm must be above 0, or None, got -1"),
+        ("clip_norm", -1, "clip_norm must be a number above 0, or None, got -1"),
         ("precision", "float16", "precision must be one of float32, float64, mixed"),
         ("device", "toaster", "device='toaster' cannot be used here"),
         ("module", "transformer", "module must be 'mlp', 'cnn', 'linear', an nn.Module"),
@@ -217,3 +217,13 @@ def test_a_validation_label_that_training_lacks_is_refused(iris):
     X, y = iris
     with pytest.raises(DataError, match="validation holds the label 9"):
         luce.NeuralClassifier(**QUICK).fit(X, y, validation=(X[:2], [9, 9]))
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [({0: 0, 1: 0, 2: 0}, "is zero for every row"), ({0: 1e308}, "too large for float32")],
+)
+def test_class_weights_that_teach_nothing_are_refused(iris, weights, words):
+    """Weights of zero for every class, or beyond what the weights' dtype holds, are said."""
+    with pytest.raises(DataError, match=words):
+        NeuralClassifier(class_weight=weights, epochs=1).fit(*iris)
