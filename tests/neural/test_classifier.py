@@ -226,4 +226,4 @@ def test_a_validation_label_that_training_lacks_is_refused(iris):
 def test_class_weights_that_teach_nothing_are_refused(iris, weights, words):
     """Weights of zero for every class, or beyond what the weights' dtype holds, are said."""
     with pytest.raises(DataError, match=words):
-        NeuralClassifier(class_weight=weights, epochs=1).fit(*iris)
+        luce.NeuralClassifier(class_weight=weights, epochs=1).fit(*iris)
