@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from PIL import Image
 from sklearn.datasets import load_iris
 
 import luce
+from luce.request import Request
+from luce.storage import FORMAT
 
 QUICK = ("--model", "mlp", "--hidden", "8", "--epochs", "3")
 
@@ -123,6 +126,26 @@ def test_info_without_a_run_says_which_backends_there_are(luce_command, monkeypa
     assert "not available: Numba cannot be imported (as planned)" in out
     backends = json.loads(luce_command("info", "--json").out)["backends"]
     assert backends == {"cpu": "Numba cannot be imported (as planned)", "reference": None}
+
+
+def test_info_says_what_is_compiled_and_where(luce_command):
+    """The kernels on disk are counted, their folder is named, and so is what compiles the rest."""
+    out = luce_command("info").out
+    assert re.search(
+        r"^\d+ of \d+ kernels are compiled, for \d+ kinds of input\.$", out, re.MULTILINE
+    )
+    compiled = json.loads(luce_command("info", "--json").out)["compiled"]
+    assert f"They are in {compiled['folder']}" in out
+    assert compiled["kernels"]["fused._dense_chunk"] >= 0
+
+
+def test_warm_up_compiles_and_says_what_is_there(luce_command, monkeypatch):
+    """Each group of kernels is a line on stderr as it is done; stdout is what is there then."""
+    monkeypatch.setattr("luce.compiling._GROUPS", {"nothing": lambda: None})
+    done = luce_command("warm-up")
+    assert done.code == 0
+    assert re.search(r"^nothing: \d+\.\d s$", done.err, re.MULTILINE)
+    assert "kernels are compiled" in done.out
 
 
 def test_evaluate_prints_every_figure(luce_command, iris_run, iris_csv):
@@ -355,9 +378,16 @@ def furnish(folder):
     (folder / "t.csv").write_text("a,y\n" + "".join(f"{k % 7},{k % 2}\n" for k in range(40)))
     (folder / "t.db").write_bytes(b"SQLite format 3")
     np.save(folder / "X.npy", np.eye(4))
+    config = {
+        "luce": luce.__version__,
+        "format": FORMAT,
+        "request": asdict(Request()),
+        "data": {"fingerprint": "?", "name": "?"},
+        "split": {"validation_size": 0.1, "test_size": 0.2, "seed": 0},
+    }
     for run in ("t", "digits"):
         (folder / "runs" / run).mkdir(parents=True)
-        (folder / "runs" / run / "config.json").write_text("{}")
+        (folder / "runs" / run / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -388,6 +418,12 @@ AT_ONCE = [
     ("train digits --seed -1", 2, "--seed must be a whole number from 0 to 4,294,967,295"),
     ("train digits --test-size 1.5", 2, "--test-size must be a number of at least 0 and below 1"),
     ("train digits --normalise 1,0", 2, "--normalise must be standard, none or MEAN,DEVIATION"),
+    (
+        "train digits --image-size 48x",
+        2,
+        "--image-size must be pixels, such as 96, or HEIGHTxWIDTH",
+    ),
+    ("train digits --drop-rare -1", 2, "--drop-rare must be a whole number of at least 0"),
     ("train digits --report-every 0", 2, "--report-every must be a whole number above 0"),
     ("train digits --patience 1.5", 2, "--patience must be a whole number above 0"),
     (

@@ -11,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import luce
 from luce import fitting, storage
-from luce.errors import ArgumentError, DivergenceError, RunError
+from luce.errors import ArgumentError, DataError, DivergenceError, RunError
 from luce.request import Request
 
 LONG = ("train", "digits", "--model", "mlp", "--hidden", "32", "--epochs", "40")
@@ -353,3 +354,174 @@ def test_a_forged_request_is_refused(tmp_path, change):
     path.write_text(json.dumps({"request": {**request, **change}}))
     with pytest.raises(RunError, match=f"damaged: its request: {next(iter(change))}"):
         luce.train(config=path, out=tmp_path / "runs")
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A run that was trained in one folder, on data and tests beside it; we are in another."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    y = np.arange(40) % 2
+    np.save("y.npy", y)
+    for name in ("X.npy", "T.npy"):
+        np.save(name, rng.normal(size=(40, 2)) + y[:, None])
+    np.savez("both.npz", X=np.load("X.npy"), y=y)
+    run = luce.train(
+        "both.npz", test="both.npz", model="mlp", hidden=(4,), epochs=2, out="runs", name="both"
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    return dataclasses.replace(run, path=tmp_path / "there" / "runs" / "both")
+
+
+def test_a_config_names_the_same_data_from_everywhere(elsewhere, tmp_path):
+    """Relative paths in a config.json begin where its run was trained, not where we are."""
+    again = luce.train(config=elsewhere.path / "config.json", out=tmp_path / "out")
+    assert again.config["data"] == elsewhere.config["data"]
+    assert again.metrics["test"] == elsewhere.metrics["test"]
+    third = luce.train(config=again.path / "config.json", out=tmp_path / "out", name="third")
+    assert third.config["data"] == elsewhere.config["data"]
+    assert luce.load_run(elsewhere.path).report().summary["scored"]["role"] == "test"
+
+
+def test_a_labels_file_is_found_from_everywhere(elsewhere, tmp_path, monkeypatch):
+    """The target of an NPY file is a path as well; the target of a table never is."""
+    monkeypatch.chdir(tmp_path / "there")
+    run = luce.train("X.npy", target="y.npy", model="linear", out="runs")
+    (tmp_path / "there" / "kind").write_text("a file with the name of a column")
+    (tmp_path / "there" / "t.csv").write_text("size,kind\n" + "1,a\n2,b\n" * 20)
+    table = luce.train("t.csv", target="kind", model="linear", out="runs")
+    monkeypatch.chdir(tmp_path / "here")
+    for trained in (run, table):
+        config = tmp_path / "there" / trained.path / "config.json"
+        again = luce.train(config=config, out=tmp_path / "out")
+        assert again.config["data"] == trained.config["data"]
+
+
+def test_a_run_is_resumed_from_everywhere(elsewhere, tmp_path):
+    """--resume finds the data where the run was trained, and knows them by another spelling."""
+    out = tmp_path / "there" / "runs"
+    luce.train(name="both", out=out, resume=True)
+    luce.train("../there/both.npz", name="both", out=out, resume=True)
+
+
+def test_data_that_moved_are_asked_for(elsewhere, tmp_path):
+    """A path that leads nowhere is said with both places where it was looked for."""
+    (tmp_path / "there" / "both.npz").unlink()
+    config = elsewhere.path / "config.json"
+    words = r"source: there is no both\.npz in .*there, where the run was trained, nor here"
+    with pytest.raises(DataError, match=words):
+        luce.train(config=config, out=tmp_path / "out")
+    np.savez(tmp_path / "here" / "both.npz", X=np.load(tmp_path / "there" / "X.npy"), y=[0, 1] * 20)
+    again = luce.train(config=config, out=tmp_path / "out")
+    assert again.config["request"]["source"] == "both.npz"
+
+
+def test_resuming_after_the_test_rows_were_edited_is_refused(tmp_path):
+    """Other test rows would be scored as if they were the run's own."""
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    for name in ("a", "b"):
+        np.savez(tmp_path / f"{name}.npz", X=X, y=y)
+    options = {"test": tmp_path / "b.npz", "model": "mlp", "hidden": (4,), "epochs": 1}
+    run = luce.train(tmp_path / "a.npz", **options, out=tmp_path / "runs")
+    assert run.report_of(luce.load_dataset(tmp_path / "a.npz")).summary is not None
+    luce.train(tmp_path / "a.npz", test=tmp_path / "b.npz", out=tmp_path / "runs", resume=True)
+    np.savez(tmp_path / "b.npz", X=X, y=1 - y)
+    with pytest.raises(RunError, match=r"other data than the test rows of .*b\.npz holds now"):
+        luce.train(tmp_path / "a.npz", out=tmp_path / "runs", resume=True)
+
+
+@pytest.mark.parametrize("options", [{"learning_rate": 10**400}, {"validation_size": 10**400}])
+def test_a_number_that_no_float_can_hold_is_refused(tmp_path, options):
+    """A whole number of 401 digits is out of range, not an OverflowError."""
+    with pytest.raises(ArgumentError, match=f"{next(iter(options))} must be"):
+        luce.train("digits", model="mlp", **options, out=tmp_path)
+
+
+def rare_table(folder, name="t.csv"):
+    """Write a table of two classes and a third that has a single row."""
+    x = np.random.default_rng(0).normal(size=60)
+    lines = [f"{v:.4f},{'ab'[int(v > 0)]}" for v in x] + ["0.5,c"]
+    (folder / name).write_text("\n".join(["x,y", *lines]) + "\n")
+    return folder / name
+
+
+def test_rare_classes_are_dropped_from_training_to_report(tmp_path, luce_command):
+    """--drop-rare leaves a class out of training, of what is scored later, and says so."""
+    table = rare_table(tmp_path)
+    train = ("train", table, "--target", "y", "--model", "linear", "--out", tmp_path / "runs")
+    refused = luce_command(*train)
+    assert refused.code == 3
+    assert "Class 'c' has a single example" in refused.err
+    assert "--drop-rare 2" in refused.err
+    done = luce_command(*train, "--drop-rare", 2)
+    assert done.code == 0, done.err
+    assert "1 row of rare classes left out: 'c'." in done.err
+    run = luce.load_run(tmp_path / "runs" / "t")
+    assert run.classes == ["a", "b"]
+    assert run.config["request"]["drop_rare"] == 2
+    assert sum(run.config["data"]["rows"].values()) == 60
+    scored = luce_command("evaluate", run.path, table, "--json")
+    assert scored.code == 0, scored.err
+    # The rows that training held out, found again by the same fingerprint.
+    assert json.loads(scored.out)["accuracy"] == run.metrics["test"]["accuracy"]
+    assert luce_command("report", run.path, "--out", tmp_path / "r.html").code == 0
+    again = luce.train(config=run.path / "config.json", out=tmp_path, name="again")
+    assert again.classes == ["a", "b"]
+
+
+def test_rare_classes_are_dropped_from_a_separate_test(tmp_path):
+    """Rows of a class that training left out are left out of the test rows as well."""
+    test = str(rare_table(tmp_path, "test.csv"))
+    run = luce.train(
+        rare_table(tmp_path), target="y", test=test, drop_rare=5, model="linear", out=tmp_path
+    )
+    assert run.metrics["test"]["rows"] == 60
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"), [(None, (50, 64)), ("30", (23, 30)), ("10x12", (10, 12))]
+)
+def test_the_size_of_images_is_chosen_said_and_kept(tmp_path, luce_command, asked, size):
+    """Images are brought to 64 pixels or --image-size; the run and its config.json keep it."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        (tmp_path / "pictures" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (75 + i, 100 + i), dtype=np.uint8) // (1 + i % 2)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png")
+    options = [] if asked is None else ["--image-size", asked]
+    train = ("train", tmp_path / "pictures", "--model", "linear", "--out", tmp_path / "runs")
+    done = luce_command(*train, *options)
+    assert done.code == 0, done.err
+    height, width = size
+    assert f"resized to {height} × {width}" in done.err
+    assert ("unless image_size says otherwise" in done.err) == (asked is None)
+    run = luce.load_run(tmp_path / "runs" / "pictures")
+    assert run.schema.input_shape == (1, height, width)
+    again = luce.train(config=run.path / "config.json", out=tmp_path, name="again")
+    assert again.schema.input_shape == (1, height, width)
+    assert luce_command("evaluate", run.path, tmp_path / "pictures").code == 0
+
+
+@pytest.mark.parametrize("text", ["big", "10x", "1x2x3", "-5", "0", "1.5"])
+def test_a_bad_image_size_is_refused(tmp_path, luce_command, text):
+    """A size that is none is refused in a line, with what is allowed."""
+    done = luce_command("train", tmp_path, "--image-size", text, "--out", tmp_path / "runs")
+    assert done.code == 2
+    assert "image" in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "value"), [("drop_rare", -1), ("drop_rare", 2.5)])
+def test_drop_rare_is_a_whole_number(tmp_path, option, value):
+    """Another limit for rare classes is refused before anything is loaded."""
+    with pytest.raises(ArgumentError, match="drop_rare must be a whole number"):
+        luce.train("digits", out=tmp_path, **{option: value})
+
+
+def test_requests_of_earlier_versions_are_read():
+    """A config.json that was written before these options has their defaults."""
+    content = dataclasses.asdict(Request(source="digits"))
+    before = {k: v for k, v in content.items() if k not in ("drop_rare", "image_size")}
+    assert Request.from_json(before) == Request(source="digits")

@@ -576,6 +576,106 @@ def test_bad_input_is_refused_in_words(call, error, message, backend):
 
 
 @both_backends
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda v, **o: luce.cross_entropy(X, Y, ignore_index=v, **o), "ignore_index"),
+        (lambda v, **o: luce.nll_loss(X, Y, ignore_index=v, **o), "ignore_index"),
+        (lambda v, **o: luce.distillation_loss(X, X, Y, ignore_index=v, **o), "ignore_index"),
+        (lambda v, **o: luce.linear_cross_entropy(X, W, Y, ignore_index=v, **o), "ignore_index"),
+        (
+            lambda v, **o: luce.linear_distillation_loss(X, W, X, W, Y, ignore_index=v, **o),
+            "ignore_index",
+        ),
+        (lambda v, **o: luce.linear_cross_entropy(X, W, Y, memory_budget=v, **o), "memory_budget"),
+        (lambda v, **o: luce.linear_top_k(X, W, v, **o), "k"),
+        (lambda v, **o: luce.softmax(X, v, **o), "dim"),
+        (lambda v, **o: luce.logsumexp(X, (0, v), **o), "dim"),
+    ],
+)
+def test_an_integer_of_more_than_64_bits_is_refused_in_words(call, name, backend):
+    """No integer option reaches PyTorch that its operators cannot take."""
+    with pytest.raises(ArgumentError, match=f"{name} must be an integer of at most 64 bits"):
+        call(2**70, backend=backend)
+
+
+@pytest.mark.parametrize("name", ["temperature", "z_loss", "label_smoothing"])
+def test_a_number_larger_than_floats_is_refused_in_words(name):
+    """An integer that no float holds is an ArgumentError, not an OverflowError."""
+    with pytest.raises(ArgumentError, match=f"{name} must be a number that fits into a float"):
+        luce.cross_entropy(X, Y, **{name: 10**400})
+
+
+@both_backends
+@pytest.mark.parametrize("rows", [0, 3])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_no_classes_are_refused_in_words(backend, rows, reduction):
+    """A loss over zero classes is one error, whatever the target, the options and the kernels."""
+    o = {"reduction": reduction, "backend": backend}
+    x, features, head = torch.zeros(rows, 0), torch.zeros(rows, 4), torch.zeros(0, 4)
+    for y in (torch.zeros(rows, dtype=torch.int64), torch.full((rows,), -100), x):
+        calls = [
+            lambda y=y: luce.cross_entropy(x, y, **o),
+            lambda y=y: luce.cross_entropy(x, y, temperature=2.0, label_smoothing=0.1, **o),
+            lambda y=y: luce.linear_cross_entropy(features, head, y, **o),
+        ]
+        if y is not x:
+            calls += [
+                lambda y=y: luce.nll_loss(x, y, **o),
+                lambda y=y: luce.distillation_loss(x, x, y, **o),
+                lambda y=y: luce.linear_distillation_loss(features, head, features, head, y, **o),
+            ]
+        for call in calls:
+            with pytest.raises(ShapeError, match="there must be at least one class"):
+                call()
+    with pytest.raises(ShapeError, match="there must be at least one class"):
+        luce.cross_entropy(torch.zeros(0), torch.tensor(0), **o)
+    with pytest.raises(ShapeError, match="there must be at least one class"):
+        luce.distillation_loss(x, x, **o)
+
+
+@both_backends
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_no_elements_give_what_pytorch_gives(backend, name):
+    """Without a loss, zero classes are PyTorch's: nothing, or the logarithm of nothing."""
+    for shape in [(3, 0), (0, 3), (0, 0)]:
+        x = torch.zeros(shape)
+        for dim in (0, 1):
+            expected = getattr(torch, name)(x, dim)
+            torch.testing.assert_close(getattr(luce, name)(x, dim, backend=backend), expected)
+
+
+@pytest.mark.parametrize("rows", [3, 4_000])
+def test_layouts_without_kernels_go_to_the_reference(rows):
+    """Sparse and mkldnn tensors are what PyTorch makes of them, at any size."""
+    x, y = torch.randn(rows, 10), torch.arange(rows) % 10
+    others = [x.to_sparse()]
+    if torch.backends.mkldnn.is_available():
+        others.append(x.to_mkldnn())
+        found = luce.softmax(others[1], 1)
+        torch.testing.assert_close(found.to_dense(), torch.softmax(x, 1))
+    for other in others:
+        with pytest.raises(BackendError, match="layout"):
+            luce.softmax(other, 1, backend="cpu")
+        with pytest.raises(BackendError, match="layout"):
+            luce.cross_entropy(other, y, backend="cpu")
+    for name in ("softmax", "logsumexp"):
+        with pytest.raises((RuntimeError, NotImplementedError)) as ours:
+            getattr(luce, name)(x.to_sparse(), 1)
+        with pytest.raises(type(ours.value)):
+            getattr(torch, name)(x.to_sparse(), 1)
+
+
+def test_a_lazily_negated_view_is_read_as_it_is():
+    """A view that PyTorch negates when it is read gives the right numbers, also as ``out``."""
+    x = torch.randn(400, 100, dtype=torch.complex128).conj().imag
+    assert x.is_neg()
+    torch.testing.assert_close(luce.softmax(x, 1), torch.softmax(x, 1))
+    out = torch.empty(400, 100, dtype=torch.complex128).conj().imag
+    torch.testing.assert_close(luce.softmax(x, 1, out=out), torch.softmax(x, 1))
+
+
+@both_backends
 @pytest.mark.parametrize("value", [3, -1, 2**40, -(2**62)])
 def test_a_target_out_of_range_is_an_index_error(backend, value):
     """The error names the class and its position, for every operator with targets."""

@@ -173,6 +173,9 @@ def test_no_text_is_too_strange_to_be_refused(name, option):
         ("precision", "auto", "auto"),
         ("precision", "mixed", "mixed"),
         ("test_size", "0", 0.0),
+        ("image_size", "96", 96),
+        ("image_size", "48x96", (48, 96)),
+        ("drop_rare", "5", 5),
     ],
 )
 def test_text_stands_for_a_value(name, text, value):

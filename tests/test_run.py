@@ -1,5 +1,6 @@
 """Run folders: what they hold, and that a damaged or hostile one is refused (exit code 4)."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ import torch
 import luce
 from luce import storage
 from luce.errors import DataError, RunError
-from luce.storage import sha256
+from luce.manifest import RECORDS
+from luce.storage import digest_of, sealed
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,14 @@ def forge(folder, name, content):
         content = json.dumps(content).encode()
     path.write_bytes(content)
     config = json.loads((folder / "config.json").read_text())
-    config["files"][name] = sha256(path)
-    (folder / "config.json").write_text(json.dumps(config))
+    config["files"][name], config["bytes"][name] = digest_of(path)
+    forge_config(folder, config)
+
+
+def forge_config(folder, config):
+    """Replace config.json by another one that is sealed as ours are."""
+    config.pop("sha256")
+    (folder / "config.json").write_text(json.dumps(sealed(config)))
 
 
 def test_a_loaded_run_predicts_what_the_trained_one_did(trained):
@@ -97,7 +105,9 @@ def test_no_file_of_a_run_is_a_pickle(trained):
     assert endings == {".json", ".csv", ".safetensors", ".html"}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "schema.json", "calibration.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "schema.json", "calibration.json", "metrics.json"]
+)
 @pytest.mark.parametrize("damage", ["truncated", "swapped", "missing"])
 def test_a_changed_file_is_refused(folder, trained, name, damage, tmp_path):
     """A truncated, swapped or missing file is found by its digest."""
@@ -170,7 +180,7 @@ def test_a_forged_schema_is_refused(folder, change):
 def test_a_forged_config_is_refused(folder, change, words):
     """A config of another format, model or shape is refused; nothing in it is executed."""
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    forge_config(folder, {**config, **change})
     with pytest.raises(RunError, match=words):
         luce.load_run(folder)
 
@@ -179,7 +189,7 @@ def test_an_unfinished_run_says_how_to_go_on(folder):
     """A folder whose training has not ended names the command that resumes it."""
     config = json.loads((folder / "config.json").read_text())
     del config["files"]
-    (folder / "config.json").write_text(json.dumps(config))
+    forge_config(folder, config)
     with pytest.raises(RunError, match=r"has not finished training.*luce train digits.*--resume"):
         luce.load_run(folder)
 
@@ -202,8 +212,8 @@ def test_features_of_another_shape_are_refused(trained):
 )
 def test_what_info_prints_is_checked_first(folder, file, name, value):
     """A run that lacks what `luce info` prints is refused by the file's name, not half-printed."""
-    content = json.loads((folder / file).read_text())
-    (folder / file).write_text(json.dumps({**content, name: value}))
+    content = {**json.loads((folder / file).read_text()), name: value}
+    forge_config(folder, content) if file == "config.json" else forge(folder, file, content)
     with pytest.raises(RunError, match=f"{file} is damaged"):
         luce.load_run(folder)
 
@@ -223,6 +233,125 @@ def test_layers_beyond_any_memory_are_refused(folder, hidden):
     """Widths whose product no machine can hold are a RunError."""
     config = json.loads((folder / "config.json").read_text())
     config["options"]["hidden"] = hidden
-    (folder / "config.json").write_text(json.dumps(config))
+    forge_config(folder, config)
     with pytest.raises(RunError, match="do not fit together"):
         luce.load_run(folder)
+
+
+def test_a_changed_config_is_refused(folder):
+    """One other word in config.json, that alone would change every prediction, is found."""
+    file = folder / "config.json"
+    text = file.read_text()
+    assert '"activation": "relu"' in text
+    file.write_text(text.replace('"activation": "relu"', '"activation": "gelu"'))
+    with pytest.raises(RunError, match=r"config\.json is not as this run wrote it"):
+        luce.load_run(folder)
+
+
+def test_a_run_without_the_newer_digests_is_read(folder, trained):
+    """What an earlier version of this format wrote is as good as before."""
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("sha256", "bytes", "directory"):
+        del config[name]
+    for name in RECORDS:
+        del config["files"][name]
+    del config["data"]["test_fingerprint"]
+    (folder / "config.json").write_text(json.dumps(config))
+    run = luce.load_run(folder)
+    assert run.metrics == trained.metrics
+    assert run.history == trained.history
+    assert run.report("digits").summary["scored"]["role"] == "test"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("name", ["history.csv", "environment.json"])
+@pytest.mark.parametrize("what", ["pipe", "/dev/zero"])
+def test_what_only_the_report_reads_is_a_regular_file_too(folder, name, what):
+    """A pipe or an endless device in place of a record is refused, not waited for."""
+    (folder / name).unlink()
+    os.mkfifo(folder / name) if what == "pipe" else (folder / name).symlink_to(what)
+    run = luce.load_run(folder)
+    with pytest.raises(RunError, match="no regular file"):
+        run.report("digits")
+
+
+@pytest.mark.parametrize("name", ["history.csv", "environment.json"])
+def test_a_changed_record_is_refused_and_a_missing_one_missed(folder, name):
+    """The report shows what training wrote or nothing; predictions need neither."""
+    run = luce.load_run(folder)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content.replace(b"0", b"1"))
+    with pytest.raises(RunError, match="is not the file that this run wrote"):
+        run.report("digits")
+    (folder / name).unlink()
+    assert run.report("digits").summary["title"] == "digits"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"leaderboard": "best"},
+        {"leaderboard": [5]},
+        {"leaderboard": [{"model": "mlp", "seconds": "long", "parameters": 1}]},
+        {"train": {"accuracy": 1.0, "log_loss": 1.0, "ece": 0.0, "rows": 1, "macro_f1": "x"}},
+        {"test": {"accuracy": 1.0, "log_loss": 1.0, "ece": 0.0, "rows": 1, "ece_interval": {}}},
+        {"test": {"accuracy": 1.0, "log_loss": 1.0, "ece": 0.0, "rows": True}},
+    ],
+    ids=str,
+)
+def test_scores_that_a_report_could_not_print_are_refused(folder, change):
+    """Wrong types in metrics.json are a RunError that names it, however well it is sealed."""
+    forge(folder, "metrics.json", {**json.loads((folder / "metrics.json").read_text()), **change})
+    with pytest.raises(RunError, match=r"metrics\.json is damaged"):
+        luce.load_run(folder)
+
+
+def test_a_folder_that_must_not_be_read_is_said_in_words(folder, monkeypatch):
+    """Without permission there is a RunError with the folder's name, from whatever looks at it."""
+    run = luce.load_run(folder)
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("pathlib.Path.stat", denied)
+    with pytest.raises(RunError, match=r"cannot read .*run: Permission denied"):
+        luce.load_run(folder)
+    with pytest.raises(RunError, match=r"cannot read .*safetensors: Permission denied"):
+        run.info()
+    with pytest.raises(RunError, match=r"cannot read .*history\.csv: Permission denied"):
+        run.history  # noqa: B018
+
+
+def test_info_of_a_run_whose_folder_has_gone_is_a_run_error(folder):
+    """What was loaded still predicts; its size on the disk cannot be told any more."""
+    run = luce.load_run(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(RunError, match=r"cannot read .*model\.safetensors"):
+        run.info()
+
+
+def test_weights_do_not_change_with_the_file_that_they_came_from(folder):
+    """A loaded run is in memory: writing over its file changes no prediction."""
+    run, digits = luce.load_run(folder), luce.load_dataset("digits")
+    before = run.predict_proba(digits.features[:5])
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        file.write(bytes(1000))
+    np.testing.assert_array_equal(run.predict_proba(digits.features[:5]), before)
+
+
+def test_a_notebook_shows_a_run_as_a_small_table(folder):
+    """Model, data, test figures and folder, with nothing in them taken for HTML."""
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["name"] = "<script>alert('&')</script>"
+    forge_config(folder, config)
+    run = luce.load_run(folder)
+    page = run._repr_html_()
+    figures = run.metrics["test"]
+    assert f"<td style='text-align: left'>{figures['accuracy']:.2%} of 359 rows</td>" in page
+    assert f"{figures['log_loss']:.4f}" in page
+    assert "mlp, 10 classes" in page
+    assert str(folder) in page
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;: 1,294 train" in page
+    assert repr(luce.load_run(folder)).startswith(f"Run('{folder}': mlp on ")

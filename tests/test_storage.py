@@ -146,3 +146,84 @@ def test_a_write_that_the_system_refuses_half_way_leaves_nothing(tmp_path):
     )
     assert "cannot write x.safetensors: File too large" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1%s}' % ("0" * 400), "a number of 401 digits"),
+        ('{"a": -1%s}' % ("0" * 400), "a number of 402 digits"),
+        ('{"a": 1%s}' % ("0" * 9000), "a number of 9,001 digits"),
+        ('{"a": 1e999}', "beyond any float"),
+        ('{"a": %s}' % ("[" * 150 + "]" * 150), "nested deeper than 100"),
+        (r'{"a": "\ud800"}', "surrogates not allowed"),
+        (r'{"\udfff": 1}', "surrogates not allowed"),
+    ],
+    ids=["400 digits", "negative", "9,000 digits", "float", "deep", "text", "key"],
+)  # fmt: skip
+def test_json_that_nothing_else_could_hold_is_refused(tmp_path, text, words):
+    """Numbers beyond a float, depths beyond the stack and halves of characters end here."""
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(RunError, match=rf"x\.json is damaged: .*{words}"):
+        storage.read_json(path)
+
+
+def test_large_whole_numbers_and_any_character_are_json(tmp_path):
+    """What a float can hold is read as it is written, and so is every whole character."""
+    content = {"a": 2**70, "b": 10**300, "c": 1e308, "d": "🦊\u2028"}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(content))
+    assert storage.read_json(path) == content
+
+
+def test_a_file_of_another_size_is_not_read_at_all(tmp_path, monkeypatch):
+    """Five gigabytes in place of a file are refused by their size, without hashing any of them."""
+    path = tmp_path / "x.safetensors"
+    storage.write_tensors(path, {"w": np.ones(3)})
+    expected = storage.digest_of(path)
+    with path.open("r+b") as file:
+        file.truncate(5 * 2**30)
+
+    def never(*_):
+        pytest.fail("it was read")
+
+    monkeypatch.setattr("hashlib.file_digest", never)
+    with pytest.raises(RunError, match="is not the file that this run wrote"):
+        storage.read_tensors(path, expected)
+    with pytest.raises(RunError, match="is larger than"):
+        storage.read_json(path)
+
+
+@pytest.mark.parametrize("place", ["weights", "note"])
+def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path, place):
+    """A checkpoint has no digest in config.json, so it has its own."""
+    path = tmp_path / "x.safetensors"
+    storage.write_tensors(path, {"w": np.ones(100)}, {"epoch": 3})
+    content = bytearray(path.read_bytes())
+    at = len(content) - 5 if place == "weights" else content.index(b"epoch") + 9
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"x\.safetensors is damaged"):
+        storage.read_tensors(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("read", [storage.read_json, storage.read_tensors, storage.read_bytes])
+def test_a_pipe_is_never_opened(tmp_path, read):
+    """Whatever is read is a regular file."""
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(RunError, match="no regular file"):
+        read(tmp_path / "x")
+
+
+@pytest.mark.parametrize("read", [storage.read_json, storage.read_tensors, storage.digest_of])
+def test_a_file_that_must_not_be_read_is_said_in_words(tmp_path, monkeypatch, read):
+    """Without permission for the folder there is a RunError that names the file."""
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("pathlib.Path.stat", denied)
+    with pytest.raises(RunError, match=r"cannot read .*x: Permission denied"):
+        read(tmp_path / "x")

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -139,7 +140,9 @@ def train(
     ] = None,
     validation_size: Annotated[Text, flag("validation_size")] = None,
     test_size: Annotated[Text, flag("test_size")] = None,
+    drop_rare: Annotated[Text, flag("drop_rare")] = None,
     normalise: Annotated[Text, flag("normalise")] = None,
+    image_size: Annotated[Text, flag("image_size")] = None,
     show_columns: Annotated[
         bool,
         typer.Option(
@@ -337,10 +340,12 @@ def info(
     from luce import printing
 
     if run is None:
+        from luce.compiling import compiled
         from luce.fitting import environment
         from luce.kernels import available
 
-        content = {**environment(), "backends": available()}
+        kernels = compiled()
+        content = {**environment(), "backends": available(), "compiled": asdict(kernels)}
         _print_json(content) if as_json else _print(printing.environment(content))
         return
     check_use(run)
@@ -348,6 +353,18 @@ def info(
 
     content = load_run(run).info()
     _print_json(content) if as_json else _print(printing.information(content))
+
+
+@app.command("warm-up", cls=Command)
+def warm_up(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Compile the kernels that most fits and losses need, once: for images of containers."""
+    from luce import compiling, printing
+
+    def told(name: str, seconds: float) -> None:
+        typer.echo(f"{name}: {seconds:.1f} s", err=True)
+
+    found = compiling.warm_up(told)
+    _print_json(asdict(found)) if as_json else _print(printing.kernels(asdict(found)))
 
 
 def _version(wanted: bool) -> None:

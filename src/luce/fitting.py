@@ -7,16 +7,14 @@ import io
 import math
 import os
 import platform
-import shlex
-import shutil
 import signal
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +25,7 @@ from numpy.typing import NDArray
 
 from luce import __version__, models
 from luce.calibrating import Calibration, score
-from luce.data import Dataset, check_labels, load_dataset, three_way
+from luce.data import Dataset, check_labels, load_dataset, rare_classes, three_way
 from luce.data.labels import as_classes
 from luce.errors import (
     ArgumentError,
@@ -38,16 +36,18 @@ from luce.errors import (
     TrainingStoppedError,
 )
 from luce.evaluation.inputs import encode_labels
-from luce.plan import make_plan, taken
+from luce.folders import begin, check_free, exchange, locked, remove, resumable
+from luce.manifest import CALIBRATION, RECORDS, TRUSTED, read_config
+from luce.plan import make_plan, no_source
 from luce.printing import softmax_fit
 from luce.progress import Display
 from luce.request import PRESETS, Request
-from luce.run import CALIBRATION, TRUSTED, Run, load_run, read_config
+from luce.run import Run, load_run
 from luce.storage import (
     FORMAT,
-    read_json,
+    digest_of,
     read_tensors,
-    sha256,
+    sealed,
     write_json,
     write_tensors,
     write_whole,
@@ -103,7 +103,8 @@ def train(
     preset : {"tutorial"}, optional
         A whole recipe by name; single arguments override it.
     config : path, optional
-        The ``config.json`` of an earlier run: do the same again, with `arguments` on top.
+        The ``config.json`` of an earlier run: do the same again, with `arguments` on top. Its
+        relative paths begin where that run was trained.
     name : str, optional
         The run's name; by default the source's.
     out : path, default="runs"
@@ -111,17 +112,19 @@ def train(
     resume : bool, default=False
         Go on with an interrupted run of this name, to the same bits as without interruption.
     overwrite : bool, default=False
-        Replace a run of this name.
+        Replace a run of this name; it stays as it is until the new one is finished and saved.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
         Called with the run as soon as it is saved and can predict. Its ``report.html`` follows.
     **arguments
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
-        are); ``model`` ("auto", "linear", "mlp", "cnn"); ``validation_size`` (0.1) and
-        ``test_size`` (0.2), shares of the rows held out, in the classes' proportions;
-        ``normalise`` ("standard", "none", or a mean and deviation); ``seed`` (0);
-        ``report_every`` (batches); and every option of :class:`luce.NeuralClassifier`.
+        are); ``image_size`` (folders of images are resized to it); ``drop_rare`` (0: classes
+        with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
+        ``validation_size`` (0.1) and ``test_size`` (0.2), shares of the rows held out, in the
+        classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
+        ``seed`` (0); ``report_every`` (batches); and every option of
+        :class:`luce.NeuralClassifier`.
 
     Returns
     -------
@@ -135,7 +138,8 @@ def train(
     DataError
         If the data cannot be used; no run folder is made then.
     RunError
-        If the folder cannot be written, or does not fit what is to be resumed.
+        If the folder cannot be written, does not fit what is to be resumed, or is being trained by
+        somebody else.
     TrainingStoppedError
         After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
     """
@@ -151,28 +155,25 @@ def train(
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path
-    if resume:
-        asked, request = request, Request.from_json(read_config(path)["request"])
-        request.agree({**PRESETS.get(preset or "", {}), **plan.given})
-        if config is not None and asked != request:
-            raise ArgumentError(
-                f"--resume goes on with what {path} was asked for, and {config} asks for something "
-                "else. Leave --config out, or train anew with --overwrite."
-            )
-    elif path.exists():
-        if not overwrite:
-            raise taken(path)
-        _check_replaceable(path)
-    if request.options.get("device", "auto") not in ("auto", "cpu"):
-        from luce.neural.options import choose_device
+    with locked(path):
+        if resume:
+            wanted = {**PRESETS.get(preset or "", {}), **plan.given}
+            request = _resumed(path, wanted, request if config is not None else None)
+            source = request.source if source is None else source
+            if source is None:
+                raise no_source()
+        else:
+            check_free(path, overwrite=overwrite)
+        if request.options.get("device", "auto") not in ("auto", "cpu"):
+            from luce.neural.options import choose_device
 
-        # Not after hours of reading: PyTorch knows already.
-        choose_device(request.options["device"], "float32")
-    training = _Training(path, request, display, resume=resume, overwrite=overwrite)
-    run = training.run(source)
-    if announce is not None:
-        announce(run)
-    training.report(run)
+            # Not after hours of reading: PyTorch knows already.
+            choose_device(request.options["device"], "float32")
+        training = _Training(path, request, display, resume=resume, overwrite=overwrite)
+        run = training.run(source)
+        if announce is not None:
+            announce(run)
+        training.report(run)
     return run
 
 
@@ -187,29 +188,54 @@ class _Training:
         self.display = display
         self.resume = resume
         self.overwrite = overwrite
-        self.opened = resume
+        # Where the files are written: beside `path` while there is a run in it to be replaced.
+        self.folder: Path | None = resumable(path) if resume else None
         self.history: list[dict[str, Any]] = []
         self.display.report_every = request.report_every
 
     def run(self, source: Any) -> Run:
         """Do all of it."""
         self._load(source)
-        try:
-            board = self._fit_candidates()
-            self._save(board)
-        except TrainingStoppedError:
-            raise
-        except LuceError as error:
-            self._clean_up(error)
-            raise
-        finally:
-            self.display.stop()
-        return load_run(self.path)
+        if not self._is_finished():
+            try:
+                board = self._fit_candidates()
+                self._save(board)
+            except TrainingStoppedError:
+                raise
+            except LuceError as error:
+                self._clean_up(error)
+                raise
+            finally:
+                self.display.stop()
+        # Read before it takes the place of another: what cannot be read must not replace what can.
+        run = replace(load_run(self._made), path=self.path)
+        exchange(self.path, self._made)
+        return run
+
+    def _is_finished(self) -> bool:
+        """Say whether what is to be resumed has been saved already, whole."""
+        finished = self.resume and "files" in read_config(self._made)
+        if finished:
+            self.display.say("note: this training has finished already; nothing is left to do.")
+        return finished
+
+    @property
+    def _made(self) -> Path:
+        """The folder that the files are written to, once it has been made."""
+        assert self.folder is not None  # noqa: S101
+        return self.folder
 
     def _load(self, source: Any) -> None:
         """Load and split the data, fit the schema on the training rows, encode all of them."""
         request = self.request
-        dataset = load_dataset(source, target=request.target, features=request.features)
+        dataset = load_dataset(
+            source,
+            target=request.target,
+            features=request.features,
+            image_size=request.image_size,
+        )
+        if request.drop_rare and dataset.labels is not None:
+            dataset = dataset.without(rare_classes(dataset.labels, request.drop_rare))
         self.display.describe(dataset.schema)
         self.display.say_all(f"note: {notice}" for notice in dataset.notices)
         labels = check_labels(dataset.labels)
@@ -251,27 +277,37 @@ class _Training:
                 "model='auto' compares candidates on validation rows: give a validation_size above "
                 f"0, or name one model: {', '.join(self.candidates)}."
             )
-        self.config = {
+        self.config: dict[str, Any] = {
             "luce": __version__,
             "format": FORMAT,
             "request": asdict(request),
             "data": {
                 "name": dataset.name,
                 "fingerprint": dataset.fingerprint(),
+                "test_fingerprint": None if dataset.test is None else dataset.test.fingerprint(),
                 "rows": {part: len(data) for part, data in parts.items()},
                 "input_shape": list(self.schema.input_shape),
                 "classes": len(dataset.classes),
             },
             "split": split,
-            "resume": self._resume_command(),
+            "directory": str(Path.cwd()),
         }
         if self.resume:
-            before = read_config(self.path)["data"]
-            if before != self.config["data"]:
-                raise RunError(
-                    f"{self.path} was trained on other data than {dataset.name} holds now. "
-                    "Train again with --overwrite."
-                )
+            self._check_data(dataset.name)
+
+    def _check_data(self, name: str) -> None:
+        """Raise RunError if the data are not those that the training to resume had."""
+        now: dict[str, Any] = self.config["data"]
+        before = read_config(self._made)["data"]
+        # What an earlier version did not record cannot be compared.
+        changed = {key for key, value in before.items() if now.get(key) != value}
+        if changed == {"test_fingerprint"}:
+            name = f"the test rows of {name if self.request.test is None else self.request.test}"
+        if changed:
+            raise RunError(
+                f"{self.path} was trained on other data than {name} holds now. "
+                "Restore them, or train again with --overwrite."
+            )
 
     def _fit_candidates(self) -> list[dict[str, Any]]:
         """Train every candidate; return the leaderboard, best first."""
@@ -342,11 +378,10 @@ class _Training:
 
     def _fit_network(self, model: str, estimator: NeuralClassifier) -> None:
         """Train a network, saving where it stands after every epoch."""
-        checkpoint = self.path / "checkpoints" / f"{model}.safetensors"
         steps = estimator.fit_steps(
             *self.examples["train"],
             validation=self.examples.get("validation"),
-            resume=read_tensors(checkpoint) if self.resume and checkpoint.exists() else None,
+            resume=self._checkpoint(model) if self.resume else None,
         )
         announced, synced = False, -math.inf
         with _interruptible() as stop:
@@ -361,6 +396,7 @@ class _Training:
                     # nothing without; only a power cut may cost that second.
                     sync = time.monotonic() - synced >= SYNC_EVERY or state.finished
                     synced = time.monotonic() if sync else synced
+                    checkpoint = self._made / "checkpoints" / f"{model}.safetensors"
                     write_tensors(checkpoint, state.tensors(), state.scalars(), sync=sync)
                     self._write_history(({"model": model, **r} for r in state.history), sync=sync)
                 # Shown only now: an epoch that was seen to end is safe from any kill.
@@ -368,29 +404,20 @@ class _Training:
                 if stop.is_set():
                     raise TrainingStoppedError(
                         f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
-                        f"Go on with: {self._resume_command()}"
+                        f"Go on with: {self.request.resume_command(self.path)}"
                     )
         self.display.stop()
 
+    def _checkpoint(self, model: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Return where training stood, if anything was saved of this candidate."""
+        file = self._made / "checkpoints" / f"{model}.safetensors"
+        return read_tensors(file) if os.path.lexists(file) else None
+
     def _open(self) -> None:
         """Make the run folder: only now is it known that data and options can be trained on."""
-        if self.opened:
-            return
-        try:
-            if self.overwrite and self.path.exists():
-                shutil.rmtree(self.path)
-            self.path.mkdir(parents=True)
-        except FileExistsError as error:
-            # Another training made it since we looked: it is not ours to touch.
-            raise taken(self.path) from error
-        except OSError as error:
-            raise RunError(
-                f"cannot make {self.path}: {error.strerror or error}. Choose another folder with "
-                "--out."
-            ) from error
-        self.opened = True
-        write_json(self.path / "config.json", self.config)
-        write_json(self.path / "environment.json", environment())
+        if self.folder is None:
+            config = sealed(self.config)
+            self.folder = begin(self.path, config, environment(), overwrite=self.overwrite)
 
     def _save(self, board: list[dict[str, Any]]) -> None:
         """Score the best candidate and write the run; config.json last, which makes it whole."""
@@ -405,23 +432,27 @@ class _Training:
             {k: v for k, v in record.items() if k not in ("estimator", "calibration")}
             for record in board
         ]
-        write_json(self.path / "schema.json", self.schema.to_json())
-        write_tensors(self.path / "model.safetensors", models.tensors(estimator))
-        trusted: tuple[str, ...] = TRUSTED
+        folder = self._made
+        write_json(folder / "schema.json", self.schema.to_json())
+        write_tensors(folder / "model.safetensors", models.tensors(estimator))
         if calibration is not None:
-            write_json(self.path / CALIBRATION, calibration.to_json())
-            trusted = (*TRUSTED, CALIBRATION)
-        write_json(self.path / "metrics.json", {**scores, "leaderboard": leaderboard})
+            write_json(folder / CALIBRATION, calibration.to_json())
+        write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})
         self._write_history()
+        if not os.path.lexists(folder / "environment.json"):
+            write_json(folder / "environment.json", environment())
+        names = (*TRUSTED, *((CALIBRATION,) if calibration is not None else ()), *RECORDS)
+        digests = {name: digest_of(folder / name) for name in names}
         kept = models.own_options(model, estimator.get_params(deep=False))
         finished = {
             **self.config,
             "model": model,
             "options": {k: v if _is_json(v) else repr(v) for k, v in kept.items()},
             "outcome": models.outcome(estimator),
-            "files": {name: sha256(self.path / name) for name in trusted},
+            "files": {name: digest.sha256 for name, digest in digests.items()},
+            "bytes": {name: digest.size for name, digest in digests.items()},
         }
-        write_json(self.path / "config.json", finished)
+        write_json(folder / "config.json", sealed(finished))
 
     def _calibrate(self, estimator: models.Estimator) -> Calibration | None:
         """Fit the temperature on the validation rows, if there are any."""
@@ -470,29 +501,17 @@ class _Training:
         writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*self.history, *under_way])
-        write_whole(self.path / "history.csv", file.getvalue().encode(), sync=sync)
-
-    def _resume_command(self) -> str:
-        """Return the command that goes on with this run."""
-        words = ["luce", "train", self.request.source or "SOURCE", "--name", self.path.name]
-        if self.path.parent != Path("runs"):
-            words += ["--out", str(self.path.parent)]
-        return shlex.join([*words, "--resume"])
+        write_whole(self._made / "history.csv", file.getvalue().encode(), sync=sync)
 
     def _clean_up(self, error: LuceError) -> None:
         """Leave no half-made folder behind: one that cannot be resumed goes."""
-        resumable = isinstance(error, RunError) and any(self.path.glob("checkpoints/*.safetensors"))
-        if self.resume or not self.opened:
+        if self.resume or self.folder is None:
             return
-        if resumable:
-            self.display.say(
-                f"note: go on from the last saved epoch with: {self._resume_command()}"
-            )
+        if isinstance(error, RunError) and any(self.folder.glob("checkpoints/*.safetensors")):
+            again = self.request.resume_command(self.path)
+            self.display.say(f"note: go on from the last saved epoch with: {again}")
         else:
-            shutil.rmtree(self.path, ignore_errors=True)
-            with suppress(OSError):
-                # Ours too, if it is empty now.
-                self.path.parent.rmdir()
+            remove(self.folder)
 
 
 @contextmanager
@@ -536,14 +555,19 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _check_replaceable(path: Path) -> None:
-    """Raise ArgumentError unless the folder is a run: nothing else is ever deleted."""
-    with suppress(RunError):
-        if "format" in read_json(path / "config.json"):
-            return
-    raise ArgumentError(
-        f"{path} is no run folder: --overwrite replaces runs only. Give another --name."
-    )
+def _resumed(path: Path, wanted: Mapping[str, Any], config: Request | None) -> Request:
+    """Return the request of the run to resume, if the arguments and --config agree with it."""
+    content = read_config(resumable(path))
+    request = Request.from_json(content["request"]).located(content.get("directory"))
+    request.agree(wanted)
+    if config is not None and not all(
+        request.agrees(f.name, getattr(config, f.name)) for f in fields(Request)
+    ):
+        raise ArgumentError(
+            f"--resume goes on with what {path} was asked for, and --config asks for something "
+            "else. Leave --config out, or train anew with --overwrite."
+        )
+    return request
 
 
 def _labels(data: Dataset) -> NDArray[Any]:

@@ -309,17 +309,24 @@ def cross_entropy(
     """
     name = "cross_entropy"
     reduction = checks.reduction_of(name, reduction, size_average, reduce)
-    x = tensor(input, name, "input")
-    y, w, s = checks.companions(name, x, target=target, weight=weight, sample_weight=sample_weight)
-    checks.floating(name, "input", x)
-    options = checks.loss_options(
-        name, reduction, ignore_index, label_smoothing, temperature, z_loss
-    )
-    single = x.ndim == 1
-    x, y, s = _batched(name, x, y, s)
-    y, s = checks.as_examples(name, x.shape, y, w, s)
-    if y.is_floating_point() and ignore_index >= 0:
-        raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
+    numbers = (ignore_index, label_smoothing, temperature, z_loss)
+    x: Any
+    y: Any
+    if weight is sample_weight is None and checks.usual(input, target, *numbers):
+        x, y, w, s, single = input, target, None, None, False
+        options = LossOptions(reduction)
+    else:
+        x = tensor(input, name, "input")
+        y, w, s = checks.companions(
+            name, x, target=target, weight=weight, sample_weight=sample_weight
+        )
+        checks.floating(name, "input", x)
+        options = checks.loss_options(name, reduction, *numbers)
+        single = x.ndim == 1
+        x, y, s = _batched(name, "input", x, y, s)
+        y, s = checks.as_examples(name, x.shape, y, w, s)
+        if y.is_floating_point() and ignore_index >= 0:
+            raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
     kernels = choose(backend, name, x, y, w, s, elements=x.numel())
     loss, lse = kernels.cross_entropy(x, y, w, s, options, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)
@@ -370,7 +377,7 @@ def nll_loss(
     y, w, s = checks.companions(name, x, target=target, weight=weight, sample_weight=sample_weight)
     checks.floating(name, "input", x)
     single = x.ndim == 1
-    x, y, s = _batched(name, x, y, s)
+    x, y, s = _batched(name, "input", x, y, s)
     y, s = checks.as_examples(name, x.shape, y, w, s, soft=False)
     ignored = checks.whole(name, "ignore_index", ignore_index)
     kernels = choose(backend, name, x, y, w, s, elements=x.numel())
@@ -618,7 +625,7 @@ def distillation_loss(
         )
     single = x.ndim == 1
     t = t.unsqueeze(0) if single else t
-    x, y, _ = _batched(name, x, y, None)
+    x, y, _ = _batched(name, "student", x, y, None)
     if y is not None:
         y, _ = checks.as_examples(name, x.shape, y, None, None, soft=False)
     if teacher_probabilities:
@@ -715,12 +722,15 @@ def linear_distillation_loss(
 
 
 def _batched(
-    name: str, x: Tensor, target: Any, sample_weight: Tensor | None
+    name: str, given: str, x: Tensor, target: Any, sample_weight: Tensor | None
 ) -> tuple[Tensor, Any, Tensor | None]:
     """Return a single example as a batch of one."""
-    if x.ndim == 0:
+    shape = x.shape
+    if not len(shape):
         raise ShapeError(f"{name}: logits must have a class dimension, got a single number.")
-    if x.ndim > 1:
+    several = len(shape) > 1
+    checks.some_class(name, shape[1] if several else shape[0], given, shape)
+    if several:
         return x, target, sample_weight
     target = None if target is None else target.unsqueeze(0)
     return x.unsqueeze(0), target, None if sample_weight is None else sample_weight.unsqueeze(0)
@@ -745,6 +755,8 @@ def _distillation_options(
 
 def _losses(given: Given, x: Tensor, loss: Tensor, lse: Tensor | None, *, single: bool) -> Any:
     """Return the loss, and the log-sum-exps if there are any, in the kind that was given."""
+    if lse is None and isinstance(given, Tensor):
+        return checks.to_user(loss, x, single=single)
     give = back(given)
     result = give(checks.to_user(loss, x, single=single))
     if lse is None:

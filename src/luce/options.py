@@ -276,6 +276,22 @@ def _is_scaling(value: object) -> bool:
     )
 
 
+def _is_image_size(value: object) -> bool:
+    both = isinstance(value, tuple | list)
+    sides: Sequence[Any] = value if isinstance(value, tuple | list) else (value,)
+    side = whole(1, LARGEST_SIDE)
+    return (
+        len(sides) == 1 + both
+        and all(side.allows(each) for each in sides)
+        and 3 * math.prod(sides if both else (*sides, *sides)) <= MOST_NUMBERS
+    )
+
+
+def _read_image_size(text: str) -> int | tuple[int, ...]:
+    sides = tuple(int(side) for side in text.lower().split("x"))
+    return sides[0] if len(sides) == 1 else sides
+
+
 def _read_scaling(text: str) -> str | tuple[float, ...]:
     return tuple(float(part) for part in text.split(",")) if "," in text else text
 
@@ -329,6 +345,21 @@ SCALING = Kind(
     text="standard, none or MEAN,DEVIATION with a deviation above 0",
     form="HOW",
 )
+# What an image may have at most: pixels a side, and numbers in all.
+LARGEST_SIDE = 2**14
+MOST_NUMBERS = 2**26
+IMAGE_SIZE = either(
+    Kind(
+        words="the longer side in pixels or (height, width), at most "
+        f"{MOST_NUMBERS // 3:,} pixels in all",
+        allows=_is_image_size,
+        read=_read_image_size,
+        text="pixels, such as 96, or HEIGHTxWIDTH, such as 48x96, at most "
+        f"{MOST_NUMBERS // 3:,} in all",
+        form="N|HxW",
+    ),
+    None,
+)
 # Which of them there are here is PyTorch's to say; on "meta" tensors hold no numbers.
 DEVICE = Kind(
     words="the name of a PyTorch device that computes, such as auto, cpu, cuda or cuda:1",
@@ -359,13 +390,22 @@ _COMMON = {
     "verbose": Option(ANYTHING),
 }
 
+# scikit-learn's generators take no larger seed.
+LARGEST_SEED = 2**32 - 1
+
 # Of a whole training, whatever the models: fields of a `Request`.
 RUN = {
     "validation_size": Option(SHARE, "Share of the rows to choose by.  [default: 0.1]", DATA),
     "test_size": Option(SHARE, "Share of the rows to score on at the end.  [default: 0.2]", DATA),
+    "drop_rare": Option(whole(0), "Leave out classes with fewer than N rows.  [default: 0]", DATA),
     "normalise": Option(
         SCALING,
         "standard, none or MEAN,DEVIATION: how numbers are scaled.  [default: standard]",
+        COLUMNS,
+    ),
+    "image_size": Option(
+        IMAGE_SIZE,
+        "Of a folder of images: the longer side, or both.  [default: at most 64]",
         COLUMNS,
     ),
     "model": Option(
@@ -373,8 +413,7 @@ RUN = {
         "auto trains all that suit the data and keeps the best.  [default: auto]",
         EVERY_MODEL,
     ),
-    # scikit-learn's generators take no larger seed.
-    "seed": Option(whole(0, 2**32 - 1), "Of everything random.  [default: 0]", EVERY_MODEL),
+    "seed": Option(whole(0, LARGEST_SEED), "Of everything random.  [default: 0]", EVERY_MODEL),
     "report_every": Option(
         either(whole(1), None), "Also print the loss every N batches.", OF_TRAINING
     ),

@@ -12,10 +12,12 @@ from typing import Any
 
 from luce.data.kinds import NAMES, brings_test_rows, check_source, existing
 from luce.errors import ArgumentError, RunError
+from luce.folders import check_free, mended, resumable
+from luce.manifest import read_config
 from luce.options import check_sizes
 from luce.request import Request
 
-__all__ = ["Plan", "check_is_run", "check_use", "make_plan", "taken"]
+__all__ = ["Plan", "check_use", "make_plan", "no_source"]
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,15 @@ def make_plan(
     request.check()
     if source is None:
         source = request.source
-    if source is None:
-        raise ArgumentError(
-            "train needs a source: a name such as digits, a file or a folder. "
-            "`luce train --help` has an example of each."
-        )
+    if source is None and not (resume and name):
+        raise no_source()
     if not resume:  # else the run knows the target
         _check_sources(source, request)
     path = run_folder(out, _name_of(source) if name is None else name)
     if resume:
-        check_is_run(path)
+        read_config(resumable(mended(path)))
     elif not overwrite and (path / "config.json").exists():
-        raise taken(path)
+        check_free(path, overwrite=False)
     return Plan(request, source, path, given)
 
 
@@ -116,21 +115,12 @@ def run_folder(out: str | Path, name: str) -> Path:
     return path
 
 
-def taken(path: Path) -> ArgumentError:
-    """Return the error of a run folder that is there already."""
+def no_source() -> ArgumentError:
+    """Return the error of a training that nobody said what to learn from."""
     return ArgumentError(
-        f"{path} exists already. Give another --name, --resume to go on with it, "
-        "or --overwrite to replace it."
+        "train needs a source: a name such as digits, a file or a folder. "
+        "`luce train --help` has an example of each."
     )
-
-
-def check_is_run(path: Path) -> None:
-    """Raise RunError for what is no run folder at all."""
-    if not (path / "config.json").is_file():
-        raise RunError(
-            f"{path} is not a run folder: it has no config.json. "
-            "Give the folder that `luce train` named, such as runs/digits."
-        )
 
 
 def _name_of(source: Any) -> str:
@@ -144,6 +134,6 @@ def _name_of(source: Any) -> str:
 
 def check_use(run: Path, source: str | None = None) -> None:
     """Raise RunError for what is no run folder, DataError for a source that is not there."""
-    check_is_run(run)
+    read_config(mended(run))
     if source is not None and source not in NAMES:
         existing(source)

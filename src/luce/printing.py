@@ -13,6 +13,7 @@ __all__ = [
     "evaluation",
     "headline",
     "information",
+    "kernels",
     "leaderboard",
     "softmax_fit",
     "table",
@@ -166,8 +167,27 @@ def _temperature(temperature: float | None) -> str:
 
 def environment(content: Mapping[str, Any]) -> list[str]:
     """Return the installation's versions and kernel backends, for a person."""
-    flat = {k: v for k, v in content.items() if k not in ("packages", "backends", "trained_at")}
+    flat = {
+        k: v
+        for k, v in content.items()
+        if k not in ("packages", "backends", "compiled", "trained_at")
+    }
     flat |= content["packages"]
     for name, reason in content["backends"].items():
         flat[f"backend {name}"] = "available" if reason is None else f"not available: {reason}"
-    return table(["", ""], [[name, str(value)] for name, value in flat.items()])[1:]
+    lines = table(["", ""], [[name, str(value)] for name, value in flat.items()])[1:]
+    return lines + kernels(content["compiled"])
+
+
+def kernels(compiled: Mapping[str, Any]) -> list[str]:
+    """Return what is compiled on disk, for a person."""
+    counts = compiled["kernels"].values()
+    if not counts:
+        return ["No compiled kernels are kept here: no Numba, or no folder (see NUMBA_CACHE_DIR)."]
+    there = sum(n > 0 for n in counts)
+    lines = [f"{there} of {len(counts)} kernels are compiled, for {sum(counts)} kinds of input."]
+    if compiled["folder"] is not None:
+        lines.append(f"They are in {compiled['folder']}")
+    if there < len(counts):
+        lines.append("The others compile at their first use; luce warm-up compiles most now.")
+    return lines

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from luce.errors import ArgumentError, RunError
+from luce.data.kinds import NAMES, is_idx
+from luce.errors import ArgumentError, DataError, RunError
 from luce.options import MODELS, RUN, check, check_all, received
 from luce.storage import read_json
 
 __all__ = ["PRESETS", "Request"]
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+# The arguments that are paths, if they are no names of data sets.
+FILES = ("source", "test")
 
 # Whole recipes by name: the arguments of `luce.train` that they stand for.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -50,6 +56,8 @@ class Request:
     target: str | None = None
     features: str | None = None
     test: str | None = None
+    image_size: int | tuple[int, int] | None = None
+    drop_rare: int = 0
     model: str = "auto"
     validation_size: float = 0.1
     test_size: float = 0.2
@@ -104,6 +112,9 @@ class Request:
             If it holds something else.
         """
         names = {f.name for f in fields(cls)}
+        if isinstance(content, dict):
+            # Earlier versions had no such arguments.
+            content = {"image_size": None, "drop_rare": 0, **content}
         if not isinstance(content, dict) or content.keys() != names:
             raise RunError(f"config.json is damaged: its request must have {sorted(names)}.")
         # JSON has lists where Python has tuples.
@@ -129,23 +140,90 @@ class Request:
         given = {**PRESETS.get(preset or "", {}), **{k: _plain(v) for k, v in arguments.items()}}
         own = {f.name for f in fields(cls)} - {"options"}
         options = {k: v for k, v in given.items() if k not in own}
-        base = cls() if config is None else cls.from_json(read_json(Path(config)).get("request"))
         own_given = {k: v for k, v in given.items() if k in own}
+        base = cls()
+        if config is not None:
+            content = read_json(Path(config))
+            asked = cls.from_json(content.get("request"))
+            base = asked.located(content.get("directory"), but=own_given.keys())
         return replace(base, **own_given, options={**base.options, **options})
+
+    def located(self, directory: object, *, but: Collection[str] = ()) -> Request:
+        """Return the request with its paths as they are found from where we are.
+
+        Parameters
+        ----------
+        directory : str
+            Where its relative paths begin: the current directory of the training. What config.json
+            has there, so it may be missing or anything.
+        but : collection of str
+            The arguments to leave as they are.
+
+        Raises
+        ------
+        DataError
+            If there is no such file there, and none here either.
+        """
+        if not isinstance(directory, str) or Path(directory) == Path.cwd():
+            return self
+        names = [*FILES, "target"] if self._labels_are_a_file() else FILES
+        paths = {name: getattr(self, name) for name in names if name not in but}
+        found: dict[str, Any] = {n: _found(n, path, directory) for n, path in paths.items()}
+        return replace(self, **found)
+
+    def resume_command(self, path: Path) -> str:
+        """Return the command that goes on with the run in this folder."""
+        words = ["luce", "train", self.source or "SOURCE", "--name", path.name]
+        if path.parent != Path("runs"):
+            words += ["--out", str(path.parent)]
+        return shlex.join([*words, "--resume"])
+
+    def _labels_are_a_file(self) -> bool:
+        """Say whether `target` is the path of a file, as beside NPY and IDX, not a column."""
+        source = Path(self.source or "")
+        return source.suffix.lower() == ".npy" or is_idx(source)
+
+    def agrees(self, name: str, value: object) -> bool:
+        """Say whether `value` is what this request has there; a path may be written differently."""
+        mine, value = self._value(name), _plain(value)
+        if name in FILES and isinstance(mine, str) and isinstance(value, str):
+            mine, value = (os.path.normpath(Path(path).absolute()) for path in (mine, value))
+        return bool(mine == value)
+
+    def _value(self, name: str) -> Any:
+        own = name in {f.name for f in fields(self)}
+        return getattr(self, name) if own else self.options.get(name)
 
     def agree(self, arguments: Mapping[str, Any]) -> None:
         """Raise ArgumentError where `arguments` ask for something else than this request."""
         for name, value in arguments.items():
-            mine = getattr(self, name) if hasattr(self, name) else self.options.get(name)
-            if mine != value:
+            if not self.agrees(name, value):
                 raise ArgumentError(
-                    f"--resume goes on with what the run was asked for: {name} was {mine!r}, "
-                    f"got {value!r}. Leave it out, or train anew with --overwrite."
+                    "--resume goes on with what the run was asked for: "
+                    f"{name} was {self._value(name)!r}, got {value!r}. "
+                    "Leave it out, or train anew with --overwrite."
                 )
 
 
+def _found(name: str, path: str | None, directory: str) -> str | None:
+    """Return a relative path as it is found: in the directory, else where we are."""
+    if path is None or path in NAMES or Path(path).is_absolute():
+        return path
+    there = str(Path(directory, path))
+    if os.path.lexists(there):
+        return there
+    if not os.path.lexists(path):
+        raise DataError(
+            f"{name}: there is no {path} in {directory}, where the run was trained, nor here. "
+            f"Say where it is now, with {'SOURCE' if name == 'source' else '--' + name}."
+        )
+    return path
+
+
 def _plain(value: Any) -> Any:
-    """Return a path as text and NumPy's numbers as Python's, which is how JSON will have them."""
+    """Return what JSON will give back: text for a path, Python's numbers for NumPy's, tuples."""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, list):
+        return tuple(value)
     return value.item() if getattr(value, "ndim", None) == 0 else value

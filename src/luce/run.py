@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
+import io
+import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,23 +18,16 @@ from luce import models
 from luce.calibrating import Calibration, score
 from luce.data import Dataset, Schema, check_labels, load_dataset, three_way
 from luce.errors import ArgumentError, DataError, RunError
-from luce.plan import check_is_run
+from luce.folders import mended
+from luce.manifest import CALIBRATION, TRUSTED, check_metrics, expected, field, read_config
 from luce.request import Request
-from luce.storage import FORMAT, read_json, read_tensors, sha256
+from luce.storage import read_bytes, read_json, read_tensors, size_of
 
 if TYPE_CHECKING:
     from luce.report import Report
     from luce.report.subject import Role
 
 __all__ = ["Run", "load_run"]
-
-# The files that a prediction depends on: config.json holds the SHA-256 of each. A run that was
-# trained without validation rows has no calibration.
-TRUSTED = ("schema.json", "model.safetensors")
-CALIBRATION = "calibration.json"
-
-# How the rows were divided, as `three_way` takes it.
-SPLIT = {"validation_size": float, "test_size": float, "seed": int}
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,34 @@ class Run:
     estimator: models.Estimator
     metrics: dict[str, Any]
     calibration: Calibration | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {self.config['model']} on {self.config['data']['name']})"
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks."""
+        data = self.config["data"]
+        counts = ", ".join(f"{count:,} {part}" for part, count in data["rows"].items())
+        lines = {
+            "model": f"{self.config['model']}, {len(self.classes):,} classes",
+            "data": f"{data['name']}: {counts} rows",
+        }
+        for part in ("test", "validation", "train"):
+            scored = self.metrics.get(part)
+            if scored:
+                lines[f"{part} accuracy"] = f"{scored['accuracy']:.2%} of {scored['rows']:,} rows"
+                lines[f"{part} log-loss"] = f"{scored['log_loss']:.4f}"
+                lines[f"{part} ECE"] = f"{scored['ece']:.4f}"
+                break
+        if self.calibration is not None:
+            lines["temperature"] = f"{self.calibration.temperature:.4f}"
+        lines["folder"] = str(self.path)
+        rows = "".join(
+            f"<tr><th style='text-align: left'>{html.escape(name)}</th>"
+            f"<td style='text-align: left'>{html.escape(text)}</td></tr>"
+            for name, text in lines.items()
+        )
+        return f"<table><caption>luce.Run</caption><tbody>{rows}</tbody></table>"
 
     @property
     def classes(self) -> list[Any]:
@@ -167,11 +192,19 @@ class Run:
 
         A labels' file belongs to the very source; the arrays' names to every NPZ file.
         """
-        asked = self.config["request"]
-        archives = all(str(each).lower().endswith(".npz") for each in (source, asked["source"]))
-        if archives or str(source) == asked["source"]:
-            return asked["target"], asked["features"]
+        asked = self._request
+        archives = all(str(each).lower().endswith(".npz") for each in (source, asked.source))
+        if archives or asked.agrees("source", str(source)):
+            return asked.target, asked.features
         return self.schema.target, None
+
+    @property
+    def _request(self) -> Request:
+        """What training was asked for, with the paths as they are found from here, if they are."""
+        request = Request.from_json(self.config["request"])
+        with suppress(DataError):
+            return request.located(self.config.get("directory"))
+        return request
 
     def held_out(self, dataset: Dataset) -> tuple[Dataset, str]:
         """Return the rows of a dataset that training has not seen, and what they are in words."""
@@ -187,9 +220,13 @@ class Run:
         self, dataset: Dataset
     ) -> tuple[Dataset | None, str, Role, NDArray[np.intp] | None]:
         """Return rows that the weights were not fitted on: which, in words, what for, and where."""
-        own = dataset.fingerprint() == self.config["data"]["fingerprint"]
+        trained_on = self.config["data"]
+        own = dataset.fingerprint() == trained_on["fingerprint"]
         if dataset.test is not None:
             words = f"the {len(dataset.test):,} test rows of {dataset.name}"
+            # Runs of earlier versions did not record which test rows they had.
+            if own and "test_fingerprint" in trained_on:
+                own = dataset.test.fingerprint() == trained_on["test_fingerprint"]
             return dataset.test, words, "test" if own else "source", None
         if not own:
             return dataset, f"all {len(dataset):,} rows of {dataset.name}", "source", None
@@ -229,10 +266,11 @@ class Run:
         DataError
             If the source does not fit the run.
         """
-        request = self.config["request"]
         own = source is None
         if own:
-            source = request["test"] or request["source"]
+            request = Request.from_json(self.config["request"])
+            request = request.located(self.config.get("directory"))
+            source = request.test or request.source
         if source is None:
             raise ArgumentError(
                 "report: the run was trained on data in memory; give the data to report on: "
@@ -246,7 +284,7 @@ class Run:
             # Labels of other classes are the report's to tell, not an error.
             schema=replace(self.schema, classes=None),
         )
-        return self.report_of(dataset, own_test=own and request["test"] is not None)
+        return self.report_of(dataset, own_test=own and request.test is not None)
 
     def report_of(self, dataset: Dataset, *, own_test: bool = False) -> Report:
         """Report on a dataset that is loaded already; `own_test` says that it is the run's test."""
@@ -265,11 +303,12 @@ class Run:
                 calibration=self.calibration,
             )
         environment = self.path / "environment.json"
+        recorded = expected(self.config, environment.name)
         subject = Subject(
             path=str(self.path),
             config=self.config,
             metrics=self.metrics,
-            environment=read_json(environment) if environment.exists() else {},
+            environment=read_json(environment, recorded) if os.path.lexists(environment) else {},
             info=self.info(),
             history=self.history,
             schema=self.schema,
@@ -282,22 +321,25 @@ class Run:
     @property
     def history(self) -> list[dict[str, str]]:
         """The lines of history.csv, as they are written there; none where it is missing."""
-        try:
-            with (self.path / "history.csv").open(encoding="utf-8", newline="") as file:
-                return [{k: v for k, v in line.items() if k and v} for line in csv.DictReader(file)]
-        except (OSError, ValueError, csv.Error):
+        path = self.path / "history.csv"
+        if not os.path.lexists(path):
             return []
+        try:
+            text = read_bytes(path, expected(self.config, path.name)).decode()
+            lines = csv.DictReader(io.StringIO(text, newline=""))
+            return [{k: v for k, v in line.items() if k and v} for line in lines]
+        except (ValueError, csv.Error) as error:
+            raise RunError(f"{path} is damaged: {error}.") from error
 
     def info(self) -> dict[str, Any]:
         """Return what the run is: data, model, layers, parameters, FLOPs, size and figures."""
-        model_file = self.path / "model.safetensors"
         return {
             "path": str(self.path),
             "luce": self.config["luce"],
             "model": self.config["model"],
             "data": self.config["data"],
             **models.describe(self.estimator, self.schema.input_shape),
-            "file_bytes": model_file.stat().st_size,
+            "file_bytes": size_of(self.path / "model.safetensors"),
             "options": self.config["options"],
             "temperature": None if self.calibration is None else self.calibration.temperature,
             "outcome": self.config["outcome"],
@@ -326,68 +368,55 @@ def load_run(path: str | Path) -> Run:
     RunError
         If the folder is not a finished run, is damaged, or was written by another format version.
     """
-    path = Path(path)
-    config = read_config(path)
+    path = mended(Path(path))
+    while True:
+        config = read_config(path)
+        loaded: Run | RunError
+        try:
+            loaded = _load(path, config)
+        except RunError as error:
+            loaded = error
+        # Else a training has put another run in its place meanwhile, and we read some of each.
+        if read_config(path) == config:
+            break
+    if isinstance(loaded, RunError):
+        raise loaded
+    return loaded
+
+
+def _load(path: Path, config: dict[str, Any]) -> Run:
+    """Return the run of a folder that says what a run must."""
     if "files" not in config:
+        request = Request.from_json(config["request"])
+        with suppress(DataError):
+            request = request.located(config.get("directory"))
         raise RunError(
-            f"{path} has not finished training. Go on with: "
-            f"{config.get('resume', 'luce train … --resume')}"
+            f"{path} has not finished training. Go on with: {request.resume_command(path)}"
         )
-    calibrated = CALIBRATION in _field(config, "files", dict)
-    for name in (*TRUSTED, CALIBRATION) if calibrated else TRUSTED:
-        if sha256(path / name) != _field(config["files"], name, str):
-            raise RunError(
-                f"{path / name} is not the file that this run wrote: its SHA-256 differs from the "
-                "one in config.json. Restore it, or train again."
-            )
-    schema = Schema.from_json(read_json(path / "schema.json"))
+    for name in TRUSTED:
+        field(field(config, "files", dict), name, str)
+
+    def read(name: str) -> dict[str, Any]:
+        return read_json(path / name, expected(config, name))
+
+    schema = Schema.from_json(read("schema.json"))
     if not schema.classes:
         raise RunError(f"{path / 'schema.json'} names no classes.")
-    weights, _ = read_tensors(path / "model.safetensors")
+    model = path / "model.safetensors"
+    weights, _ = read_tensors(model, expected(config, model.name))
     estimator = models.restore(
-        _field(config, "model", str),
-        _field(config, "options", dict),
+        field(config, "model", str),
+        field(config, "options", dict),
         schema.classes,
         schema.input_shape,
         weights,
     )
-    _field(config, "outcome", dict)
-    metrics = read_json(path / "metrics.json")
+    field(config, "outcome", dict)
     for part in ("train", "validation", "test"):
-        _field(_field(config["data"], "rows", dict), part, int)
-        if metrics.get(part) is not None:
-            scored = _field(metrics, part, dict, "metrics.json")
-            for figure in ("accuracy", "log_loss", "ece"):
-                _field(scored, figure, float, "metrics.json")
-            _field(scored, "rows", int, "metrics.json")
+        field(field(config["data"], "rows", dict), part, int)
+    metrics = read("metrics.json")
+    check_metrics(metrics)
     calibration = None
-    if calibrated:
-        calibration = Calibration.from_json(read_json(path / CALIBRATION), schema.classes)
+    if CALIBRATION in config["files"]:
+        calibration = Calibration.from_json(read(CALIBRATION), schema.classes)
     return Run(path, config, schema, estimator, metrics, calibration)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return a run's config.json, refusing what is no run folder of this format."""
-    check_is_run(path)
-    config = read_json(path / "config.json")
-    if config.get("format") != FORMAT:
-        raise RunError(
-            f"{path} has run format {config.get('format')!r}; this version of Luce reads "
-            f"{FORMAT}. Train again, or install luce {config.get('luce', 'of that time')}."
-        )
-    _field(config, "luce", str)
-    Request.from_json(_field(config, "request", dict))
-    _field(_field(config, "data", dict), "fingerprint", str)
-    split = _field(config, "split", dict)
-    for name, kind in SPLIT.items():
-        _field(split, name, kind)
-    if split.keys() != SPLIT.keys():
-        raise RunError(f"config.json is damaged: split must have {', '.join(SPLIT)} alone.")
-    return config
-
-
-def _field(content: Any, name: str, kind: type, file: str = "config.json") -> Any:
-    value = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(value, kind):
-        raise RunError(f"{file} is damaged: {name!r} is missing or not a {kind.__name__}.")
-    return value

@@ -3,8 +3,9 @@
 ::
 
     runs/<name>/
-      config.json          what was asked, every option resolved, versions; once training has
-                           finished, the SHA-256 of the files that a prediction depends on
+      config.json          what was asked, and the directory where its relative paths begin; every
+                           option resolved, versions; the SHA-256 of all that; and once training has
+                           finished, size and SHA-256 of each file below, down to the environment
       schema.json          columns, categories, classes, normalisation
       model.safetensors    the weights
       calibration.json     the temperature, and the scores that prediction sets follow from;
@@ -15,19 +16,26 @@
       report.html          the page for people; nothing reads it back
       checkpoints/         where training stood after its last epoch, one file per candidate
 
-Nothing here is ever executed, unpickled or imported: a run folder is data.
+Nothing here is ever executed, unpickled or imported: a run folder is data. What is read is a
+regular file, of a size that an honest run could have, and the very bytes that were written. A run
+of an earlier version has fewer digests; what it has none of is checked field by field.
+
+folders.py says what else can lie beside a run folder while it is made or replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from luce.errors import LuceError, RunError
 
@@ -36,10 +44,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT",
+    "TEMPORARY",
+    "Digest",
+    "digest_of",
     "open_whole",
+    "read_bytes",
     "read_json",
     "read_tensors",
-    "sha256",
+    "sealed",
+    "size_of",
+    "unsealed",
     "write_json",
     "write_tensors",
     "write_whole",
@@ -48,8 +62,31 @@ __all__ = [
 # The version of the layout above. A reader refuses any other.
 FORMAT = 1
 
-# No honest JSON file of a run comes near this; a hostile one must not fill the memory.
+# No honest JSON file of a run comes near this; a hostile one must not fill the memory, nor be so
+# deep that whatever walks through it later runs out of stack.
 LARGEST_JSON = 256 * 2**20
+DEEPEST_JSON = 100
+
+# What a kill leaves of a file that was being written by `open_whole`.
+TEMPORARY = re.compile(r"\.[\w-]+\.(json|csv|safetensors|html)\.[a-z0-9_]{8}")
+
+# What reading a file that was made to look like tensors can raise, by version.
+NOT_TENSORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+
+
+class Digest(NamedTuple):
+    """What a file must be: its SHA-256 in hexadecimal, and its bytes (None: not recorded)."""
+
+    sha256: str
+    size: int | None = None
 
 
 def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -97,33 +134,109 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, (text + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object.
+def read_bytes(path: Path, expected: Digest | None = None) -> bytes:
+    """Return a file's content, after checking that it is the expected one.
 
     Raises
     ------
     RunError
-        If the file is missing, too large, damaged, or holds something else than an object.
+        If the file is missing, no regular file, too large, or another than the expected one.
     """
-    _check_file(path)
-    try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_JSON + 1)
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
-    if len(text) > LARGEST_JSON:
+    size = size_of(path, expected)
+    if size > LARGEST_JSON:
         raise RunError(f"{path} is larger than {LARGEST_JSON:,} bytes: no run writes such.")
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        with path.open("rb") as file:
+            content = file.read(LARGEST_JSON + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected.sha256:
+        raise _other(path)
+    return content
+
+
+def read_json(path: Path, expected: Digest | None = None) -> dict[str, Any]:
+    """Return a JSON object whose numbers a float can hold and whose text UTF-8 can.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, too large, damaged, another than the expected one, or holds
+        something else than such an object.
+    """
+    text = read_bytes(path, expected)
+    try:
+        content = json.loads(
+            text, parse_constant=_refuse_constant, parse_int=_whole, parse_float=_finite
+        )
+        if not isinstance(content, dict):
+            raise RunError(f"{path} must hold a JSON object, got a {type(content).__name__}.")
+        _check_depth(content)
+        if b"\\u" in text:
+            # A lone half of a surrogate pair could be neither printed nor written again.
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} must hold a JSON object, got a {type(content).__name__}.")
     return content
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _whole(text: str) -> int:
+    # float() gives infinity where int() would give what no float can hold.
+    _finite(text)
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"it has a number of {len(text):,} digits, {text[:20]}…, beyond any float")
+    return number
+
+
+def _check_depth(content: object) -> None:
+    level = [content]
+    for _ in range(DEEPEST_JSON):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[attr-defined]
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {DEEPEST_JSON} levels")
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data with the SHA-256 of all of it as one more field, ``"sha256"``."""
+    return {**content, "sha256": _seal(content)}
+
+
+def unsealed(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return what `sealed` was given; data without a seal, from before there was one, as they are.
+
+    Raises
+    ------
+    RunError
+        If the data have been changed since.
+    """
+    plain = {name: value for name, value in content.items() if name != "sha256"}
+    if content.get("sha256", _seal(plain)) != _seal(plain):
+        raise RunError(
+            f"{path} is not as this run wrote it: its SHA-256 differs from the one in it. "
+            "Restore it, or train again; luce train --config reads a changed one."
+        )
+    return plain
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    # As JSON gives it back: lists for tuples, text for keys.
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def write_tensors(
@@ -135,60 +248,109 @@ def write_tensors(
 ) -> None:
     """Write tensors, and a note of plain data in the same file, as safetensors.
 
-    NumPy's arrays, or PyTorch's tensors on the CPU that need no gradient.
+    NumPy's arrays, or PyTorch's tensors on the CPU that need no gradient. A file with a note has
+    the SHA-256 of both in it. One without is the same bytes for the same tensors, which it would
+    not be with two fields of metadata: safetensors shuffles those.
     """
     import numpy as np
     from safetensors.numpy import save
 
+    own = {name: np.require(tensor, requirements="C") for name, tensor in tensors.items()}
     metadata = {"format": str(FORMAT)}
     if note is not None:
-        metadata["note"] = json.dumps(note)
-    own = {name: np.require(tensor, requirements="C") for name, tensor in tensors.items()}
+        text = json.dumps(note)
+        metadata |= {"note": text, "sha256": _tensors_digest(own, text)}
     write_whole(path, save(own, metadata=metadata), sync=sync)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_tensors(
+    path: Path, expected: Digest | None = None
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the tensors and the note that :func:`write_tensors` wrote.
 
     Raises
     ------
     RunError
-        If the file is missing, damaged, of another format, or holds numbers that are not finite.
+        If the file is missing, damaged, another than the expected one, of another format, or holds
+        numbers that are not finite.
     """
-    import numpy as np
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
+    size_of(path, expected)
+    if expected is not None and digest_of(path).sha256 != expected.sha256:
+        raise _other(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        note = json.loads(metadata.get("note", "{}"))
-    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        # The two in the middle: a dtype that NumPy does not have.
-        raise RunError(f"{path} is damaged: {error}.") from error
+        return _tensors(path)
     except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
+        raise _unreadable(path, error) from error
+    except (*NOT_TENSORS, SafetensorError) as error:
+        raise RunError(f"{path} is damaged: {error}.") from error
+
+
+def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    import numpy as np
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if metadata.get("format") != str(FORMAT):
-        raise RunError(f"{path} was not written by this version of Luce: format {metadata}.")
+        raise ValueError(f"it is of format {metadata.get('format')}, this version reads {FORMAT}")
+    text = metadata.get("note", "{}")
+    if "sha256" in metadata and metadata["sha256"] != _tensors_digest(tensors, text):
+        raise ValueError("its SHA-256 differs from the one in it")
     for name, tensor in tensors.items():
         if tensor.dtype.kind not in "biuf":
-            raise RunError(f"{path} is damaged: tensor {name!r} is of {tensor.dtype}.")
+            raise TypeError(f"tensor {name!r} is of {tensor.dtype}")
         if not np.isfinite(tensor).all():
-            raise RunError(f"{path} holds NaN or infinity in tensor {name!r}.")
+            raise ValueError(f"it holds NaN or infinity in tensor {name!r}")
+    note = json.loads(text)
+    if not isinstance(note, dict):
+        raise TypeError(f"its note must be a JSON object, got a {type(note).__name__}")
     return tensors, note
 
 
-def _check_file(path: Path) -> None:
-    """Refuse a pipe or a device: reading one might never end."""
-    if path.exists() and not path.is_file():
-        raise RunError(f"cannot read {path}: it is no regular file.")
+def _tensors_digest(tensors: Mapping[str, NDArray[Any]], note: str) -> str:
+    """Return the SHA-256 of tensors and note, whatever the order in which a file has them."""
+    import numpy as np
+
+    digest = hashlib.sha256(note.encode())
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tensors[name].shape}\0".encode())
+        digest.update(tensor.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    _check_file(path)
+def digest_of(path: Path) -> Digest:
+    """Return size and SHA-256 of a file."""
+    size = size_of(path)
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return Digest(hashlib.file_digest(file, "sha256").hexdigest(), size)
     except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
+        raise _unreadable(path, error) from error
+
+
+def size_of(path: Path, expected: Digest | None = None) -> int:
+    """Return a file's size; refuse a pipe or a device, whose reading might never end."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise RunError(f"cannot read {path}: it is no regular file.")
+    if expected is not None and expected.size not in (None, status.st_size):
+        raise _other(path)
+    return status.st_size
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.")
+
+
+def _other(path: Path) -> RunError:
+    return RunError(
+        f"{path} is not the file that this run wrote: its SHA-256 differs from the one in "
+        "config.json. Restore it, or train again."
+    )

@@ -1,7 +1,10 @@
 """Arrays: NPY, NPZ and what is in memory; their schema and their faults."""
 
 import hashlib
+import io
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from luce.data import Schema, load_dataset, read_blocks
-from luce.data.arrays import ArraySchema
+from luce.data.arrays import ArraySchema, read_npy, read_npz
 from luce.errors import ArgumentError, DataError, RunError
 
 
@@ -154,6 +157,7 @@ def test_damaged_files_are_refused(tmp_path, name, content, message):
         (np.array([True, False]), [True, False]),
         (torch.tensor([5, 7]), [5, 7]),
         (np.array([[1], [2]], np.uint8), [1, 2]),
+        (np.array([1, 2], np.float16), [1, 2]),
     ],
 )
 def test_label_types(labels, expected):
@@ -173,6 +177,9 @@ def test_label_types(labels, expected):
         (np.eye(2), r"one per row, got an array of shape \(2, 2\).*argmax"),
         (np.array([1, 2**64 - 1], np.uint64), "must fit 64 bits"),
         (np.array([1j, 2]), "got complex128"),
+        (np.array(["a", "\ud800"]), "the label .* is not valid text"),
+        (np.array(["a", "\ud800"], dtype=object), "the label .* is not valid text"),
+        (np.array([97, 0x110000], np.uint32).view("<U1"), "is not a readable array of text"),
     ],
 )
 def test_bad_labels_are_refused(labels, message):
@@ -198,7 +205,7 @@ def test_take_and_fingerprint(matrix):
 
 @given(
     hnp.arrays(
-        st.sampled_from([np.float32, np.float64, np.int16, np.uint8, np.bool_]),
+        st.sampled_from([np.float16, np.float32, np.float64, np.int16, np.uint8, np.bool_]),
         hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
     )
 )
@@ -259,3 +266,135 @@ def test_a_run_refuses_another_kind(matrix):
         list(read_blocks("digits", schema))
     with pytest.raises(DataError, match="must have 5 columns, as in training; got 3"):
         schema.encode(matrix[0][:, :3])
+
+
+def npy(header, data=bytes(64)):
+    """Return an NPY file with a header of one's own."""
+    text = header + b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + data
+
+
+def claims(descr="'<f4'", shape="(8, 2)"):
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (claims(shape="(5000000000, 1)"), "promises 20,000,000,000 bytes of data, .* than 64"),
+        (claims(shape="(2" + "0" * 80 + ", 1)"), "promises 8.* bytes"),
+        (claims(shape="(-8, 2)"), "not an array of numbers"),
+        (claims(descr="'<U0'", shape="(1000000000000,)"), "not an array of numbers"),
+        (claims(descr="[('a', '<f4')]"), "not an array of numbers"),
+        (claims(descr="'|O'"), r"Python objects \(pickle\), which Luce never loads"),
+        (claims(descr="'nothing'"), "is not a readable array file"),
+        (claims(descr="5"), "is not a readable array file"),
+        (b"(" * 3_000, "is not a readable array file"),
+        (b"{" * 90, "is not a readable array file"),
+        (b"-" * 5_000 + b"1", "is not a readable array file"),
+        (b'"""', "is not a readable array file"),
+        (b"if x:\n y\n  z", "is not a readable array file"),
+        (b"{'descr': '<f4', 'shape': (4L, 2L)", "is not a readable array file"),
+        (b"lambda: 0", "is not a readable array file"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_headers_are_checked(tmp_path, header, message, packed):
+    """A header is believed only as far as the bytes are there; what is none is refused."""
+    path = tmp_path / ("x.npz" if packed else "x.npy")
+    if packed:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("X.npy", npy(header))
+    else:
+        path.write_bytes(npy(header))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=message):
+        load_dataset(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_flipped_bits_of_an_archive_are_read_or_refused(tmp_path, matrix):
+    """One flipped bit anywhere in an NPZ gives the same numbers, or a DataError."""
+    X, y = matrix
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, X=X[:20], y=y[:20])
+    sound = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for bit in rng.choice(8 * len(sound), 400, replace=False):
+        damaged = bytearray(sound)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            data = load_dataset(path)
+        except DataError:
+            continue
+        np.testing.assert_array_equal(data.features, X[:20])
+
+
+def encrypted(content):
+    """Return the archive with the mark of encryption on its first member."""
+    flags = content.index(b"PK\1\2") + 8
+    return content[:flags] + b"\1" + content[flags + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (encrypted, "is encrypted"),
+        (lambda d: d[: len(d) // 2], "is not a readable array file"),
+        (lambda d: d.replace(b"X.npy", b"X.txt"), "no array 'X'; features must be one of 'y'"),
+        (lambda d: b"PK" + d[2:40], "is not a readable array file"),
+    ],
+)
+def test_bad_archives_are_refused(tmp_path, matrix, damage, message):
+    """An archive that is encrypted, cut off, or has no such array is refused with a sentence."""
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in zip("Xy", matrix, strict=True):
+            file = io.BytesIO()
+            np.save(file, array)
+            archive.writestr(f"{name}.npy", file.getvalue())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=message):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression_is_refused(tmp_path, matrix, method):
+    """What NumPy does not write, and could stand for any size, is not unpacked."""
+    path = tmp_path / "a.npz"
+    file = io.BytesIO()
+    np.save(file, matrix[0])
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("X.npy", file.getvalue())
+    with pytest.raises(DataError, match="is compressed in another way than NumPy does"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["<f2", "<f4", ">f8", "<i8", "|u1", "|b1"])
+@pytest.mark.parametrize("shape", [(30, 4), (1, 1), (5, 0)])
+def test_arrays_are_as_numpy_reads_them(tmp_path, order, kind, shape):
+    """NPY and NPZ give what NumPy's own reader gives, in any order and dtype, empty ones too."""
+    array = np.asarray(np.random.default_rng(0).integers(0, 2, shape), kind, order)
+    np.save(tmp_path / "x.npy", array)
+    np.savez_compressed(tmp_path / "x.npz", X=array)
+    for read in (read_npy(tmp_path / "x.npy"), read_npz(tmp_path / "x.npz", None, None)["X"]):
+        assert read.dtype == array.dtype
+        np.testing.assert_array_equal(read, np.load(tmp_path / "x.npy"))
+        assert read.flags.f_contiguous == np.load(tmp_path / "x.npy").flags.f_contiguous
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_interrupts_pass_through(monkeypatch, tmp_path, stop):
+    """Ctrl-C and an exit inside of a decoder are no damage."""
+
+    def stopped(_):
+        raise stop
+
+    (tmp_path / "x.npy").write_bytes(npy(claims()))
+    monkeypatch.setattr(np.lib.format, "read_magic", stopped)
+    with pytest.raises(stop):
+        load_dataset(tmp_path / "x.npy")

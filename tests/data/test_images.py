@@ -1,9 +1,20 @@
 """Images: IDX files, folders of images, named data sets."""
 
+import ast
+import builtins
+import errno
 import gzip
 import hashlib
+import io
 import json
+import os
+import re
 import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +23,7 @@ from sklearn.datasets import load_digits
 
 from luce.data import Schema, catalogue, load_dataset, read_blocks
 from luce.data.images import ImageSchema, as_images
-from luce.errors import DataError, RunError
+from luce.errors import ArgumentError, DataError, RunError
 
 
 def idx_bytes(array):
@@ -157,11 +168,15 @@ def test_mixed_folder(tmp_path, small):
 
 
 def test_large_photographs_are_scaled_down(tmp_path):
-    """A folder of photographs is brought to 256 pixels on the longer side, and says so."""
+    """A folder of photographs is brought to 64 pixels on the longer side, and says so."""
     photographs = np.zeros((2, 300, 600, 3), np.uint8)
     data = load_dataset(folder_of(tmp_path, photographs, [0, 1], "jpg"))
-    assert data.features.shape == (2, 3, 128, 256)
-    assert "2 images of another size resized to 128 × 256." in data.notices
+    assert data.features.shape == (2, 3, 32, 64)
+    (notice,) = data.notices
+    assert notice == (
+        "2 images of another size resized to 32 × 64 (height × width: at most 64 unless image_size "
+        "says otherwise)."
+    )
 
 
 def test_sixteen_bits_are_scaled(tmp_path):
@@ -182,7 +197,7 @@ def test_folders_without_images_are_refused(tmp_path):
     (tmp_path / "class" / "x.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match="None of the 1 images can be read"):
         load_dataset(tmp_path)
-    with pytest.raises(DataError, match="none of its 1 images can be read"):
+    with pytest.raises(DataError, match="none of its 1 image can be read"):
         load_dataset(tmp_path, schema=ImageSchema(channels=1, height=4, width=4))
 
 
@@ -389,3 +404,176 @@ def test_unknown_sources_are_refused(source, message):
     """A name that is nothing is refused, with the name that was probably meant."""
     with pytest.raises(DataError, match=message):
         load_dataset(source, target="y")
+
+
+@pytest.mark.parametrize(
+    ("image_size", "shape"), [(None, (64, 51)), (100, (100, 80)), ((20, 30), (20, 30)), (7, (7, 6))]
+)
+def test_images_of_many_sizes_get_a_common_one(tmp_path, image_size, shape):
+    """The median height and width, at most 64 on the longer side, or what image_size says."""
+    sizes = [(40, 32), (165, 96), (100, 80), (300, 10), (90, 200)]  # medians 100 and 80
+    images = [np.full(size, 9, np.uint8) for size in sizes]
+    data = load_dataset(folder_of(tmp_path, images, [0, 0, 1, 1, 1]), image_size=image_size)
+    assert data.features.shape[2:] == shape
+    assert (data.schema.height, data.schema.width) == shape
+    assert f"resized to {shape[0]} × {shape[1]}" in data.notices[0]
+
+
+@pytest.mark.parametrize("image_size", [0, -3, 10**9, (3,), (3, 4, 5), (0, 4), "64", True, 2.5])
+def test_other_image_sizes_are_refused(tmp_path, image_size, small):
+    """An image size is the pixels of the longer side, or a height and a width."""
+    with pytest.raises(ArgumentError, match="image_size must be the longer side in pixels or"):
+        load_dataset(folder_of(tmp_path, *small), image_size=image_size)
+
+
+@pytest.mark.parametrize("source", ["digits", "idx", (np.eye(2), [0, 1])])
+def test_image_size_is_for_folders(tmp_path, small, source):
+    """What has its size already is not resized."""
+    source = mnist_folder(tmp_path / "own", small) if isinstance(source, str) else source
+    with pytest.raises(ArgumentError, match="image_size is for a folder of images"):
+        load_dataset(source, image_size=32)
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 10 10
+%%EndComments
+showpage
+%%EOF
+"""
+
+LOADS = """
+import sys
+from luce.data import load_dataset
+started = []
+sys.addaudithook(lambda event, _: started.append(event) if "Popen" in event else None)
+data = load_dataset(sys.argv[1])
+print(len(data), started, [n for n in sys.modules if n.endswith("ImagePlugin")])
+print(data.notices)
+"""
+
+
+def test_no_other_format_is_decoded(tmp_path, small):
+    """A file named .png that is EPS runs nothing, and no decoder beside PNG and JPEG is loaded."""
+    folder = folder_of(tmp_path, *small)
+    (folder / "class 0" / "script.png").write_bytes(EPS)
+    for kind in ("GIF", "BMP", "TIFF", "WEBP", "PPM"):
+        Image.fromarray(small[0][0]).save(folder / "class 1" / f"{kind}.jpg", kind)
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, folder], capture_output=True, text=True, check=True
+    )
+    counts, notices = done.stdout.splitlines()
+    assert counts.startswith("20 [] ")
+    # The plug-in for JPEG asks that for TIFF to read the metadata of a photograph.
+    allowed = {"PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin"}
+    assert set(ast.literal_eval(counts.removeprefix("20 [] "))) <= allowed
+    assert "6 unreadable images left out" in notices
+    assert "script.png: is neither a PNG nor a JPEG image" in notices
+
+
+def test_an_image_of_too_many_pixels_is_left_out(tmp_path, small):
+    """A few bytes that claim more than a hundred million pixels are not decoded, and named."""
+    folder = folder_of(tmp_path, *small)
+    for name, size in [("large", (12_000, 12_000)), ("huge", (60_000, 60_000))]:
+        claim = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+        content = b"\x89PNG\r\n\x1a\n"
+        for kind, body in [(b"IHDR", claim), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]:
+            check = struct.pack(">I", zlib.crc32(kind + body))
+            content += struct.pack(">I", len(body)) + kind + body + check
+        (folder / "class 0" / f"{name}.png").write_bytes(content)
+    data = load_dataset(folder)
+    assert len(data) == 20
+    assert "2 unreadable images left out" in data.notices[0]
+    assert "large.png: has 12,000 × 12,000 pixels; at most 100,000,000 are read" in data.notices[0]
+    assert "huge.png: " in data.notices[0]
+
+
+def test_what_pillow_warns_of_is_read(tmp_path, small):
+    """A palette with transparent colours, of which Pillow warns, is an image like others."""
+    folder = folder_of(tmp_path, *small)
+    palette = Image.fromarray(small[0][0]).convert("P")
+    palette.save(folder / "class 0" / "p.png", transparency=bytes(range(200)))
+    data = load_dataset(folder)
+    assert len(data) == 21
+    assert not any("unreadable" in notice for notice in data.notices)
+
+
+def closed(monkeypatch, *paths):
+    """Close paths to everyone, root included."""
+    closed_paths = {str(path) for path in paths}
+
+    def guard(function):
+        def guarded(path=".", *arguments, **options):
+            if isinstance(path, str | Path) and str(path) in closed_paths:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return function(path, *arguments, **options)
+
+        return guarded
+
+    for module, name in [(os, "scandir"), (os, "listdir"), (io, "open"), (builtins, "open")]:
+        monkeypatch.setattr(module, name, guard(getattr(module, name)))
+
+
+@pytest.mark.parametrize("where", ["class 1", "class 1/deeper", "."])
+def test_a_closed_folder_is_an_error(tmp_path, small, monkeypatch, where):
+    """A folder that may not be read does not drop out of the classes: it is named."""
+    folder = folder_of(tmp_path, *small)
+    (folder / "class 1" / "deeper").mkdir()
+    closed(monkeypatch, folder / where)
+    named = re.escape(str(folder / where))
+    with pytest.raises(DataError, match=rf"{named}: cannot be read \(Permission denied\)"):
+        load_dataset(folder)
+
+
+def test_a_class_without_readable_images_is_an_error(tmp_path, small, monkeypatch):
+    """A class none of whose images can be read is not learnt without."""
+    folder = folder_of(tmp_path, *small)
+    inside = sorted((folder / "class 1").iterdir())
+    with monkeypatch.context() as patch:
+        closed(patch, *inside)
+        with pytest.raises(DataError, match=r"none of its 7 images can be read .*Permission"):
+            load_dataset(folder)
+    closed(monkeypatch, inside[0])
+    assert (
+        f"{inside[0].name}: cannot be read (Permission denied)" in load_dataset(folder).notices[0]
+    )
+
+
+@pytest.mark.parametrize("name", ["X.npy", "a.npz", "t.csv", "t.csv.gz", "i-idx3-ubyte"])
+def test_a_closed_file_is_named(tmp_path, monkeypatch, name):
+    """A file that may not be read is said to be that, not damaged or missing."""
+    (tmp_path / name).write_bytes(b"x" * 200)
+    closed(monkeypatch, tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: cannot be read \(Permission denied\)"):
+        load_dataset(tmp_path / name, target="y" if name.startswith("t") else None)
+
+
+def test_what_may_not_be_looked_at_is_named(tmp_path, monkeypatch):
+    """A source in a folder that is closed is not said to be missing."""
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(DataError, match=r"X\.npy: cannot be read \(Permission denied\)"):
+        load_dataset(tmp_path / "X.npy")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["t.csv", "X.npy", "i-idx3-ubyte"])
+def test_pipes_are_refused(tmp_path, name):
+    """A named pipe, which would be waited on for ever, is refused."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="is neither a file nor a folder"):
+        load_dataset(tmp_path / name, target="y" if name == "t.csv" else None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_that_are_no_text(tmp_path, small):
+    """A file's name that is not UTF-8 is predicted for, one of a class is refused."""
+    folder = folder_of(tmp_path, small[0][:2], [0, 1])
+    (folder / "class 0" / "000.png").rename(folder / "class 0" / os.fsdecode(b"caf\xe9.png"))
+    (block,) = read_blocks(folder / "class 0", ImageSchema(channels=1, height=6, width=5))
+    assert block.names[0].endswith(r"caf\xe9.png")
+    (folder / "class 0").rename(folder / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(DataError, match=r"is not valid text\. Name it in UTF-8"):
+        load_dataset(folder)

@@ -1,12 +1,15 @@
 """Splits: stratified, repeatable, and refused where no classifier can be trained."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luce.data import check_labels, split_rows
-from luce.errors import ArgumentError, DataError
+from luce.data import Schema, check_labels, load_dataset, rare_classes, split_rows
+from luce.errors import ArgumentError, DataError, RunError
 
 
 @given(
@@ -52,7 +55,10 @@ def test_fraction_is_checked(fraction):
         (None, "has no labels. Give target"),
         (np.array([], int), "no rows with a label"),
         (np.array([3, 3, 3]), "All 3 rows have the same label, 3. .*at least two classes"),
-        (np.array(["a", "a", "b"], dtype=object), "Class 'b' has a single example; .*at least two"),
+        (
+            np.array(["a", "a", "b"], dtype=object),
+            "Class 'b' has a single example; .*at least two.* --drop-rare 2",
+        ),
         (np.array([0, 1]), "Classes 0, 1 have a single example each"),
     ],
 )
@@ -67,3 +73,51 @@ def test_good_labels_pass():
     for labels in ([0, 0, 1, 1], [True, True, False, False]):
         check_labels(np.array(labels))
     check_labels(np.array(["a", "a", "b", "b"], dtype=object))
+
+
+def test_rare_classes_are_left_out_everywhere():
+    """Rows of rare classes go from the data and their test split, and from what is read later."""
+    X = np.arange(24.0).reshape(12, 2)
+    y = np.array(list("aaaabbbbccda"), dtype=object)
+    data = replace(load_dataset((X, y)), test=load_dataset((X, y)))
+    assert rare_classes(data.labels, 0) == rare_classes(data.labels, 1) == []
+    rare = rare_classes(data.labels, 3)
+    assert rare == ["c", "d"]
+    kept = data.without(rare)
+    assert kept.classes == ["a", "b"]
+    np.testing.assert_array_equal(kept.features, X[(y == "a") | (y == "b")])
+    assert kept.notices == ("3 rows of rare classes left out: 'c', 'd'.",)
+    assert len(kept.test) == 9
+    schema = kept.schema.fit(kept.features).with_classes(kept.classes)
+    again = Schema.from_json(json.loads(json.dumps(schema.to_json())))
+    assert again == schema
+    read = load_dataset((X, y), schema=again)
+    assert read.fingerprint() == kept.fingerprint()
+    with pytest.raises(DataError, match="'e' is not among the run's classes"):
+        load_dataset((X, np.where(y == "a", "e", y)), schema=again)
+
+
+def test_rare_classes_are_known_in_any_spelling():
+    """A class that was a number in training is left out where a CSV has it as text."""
+    X, y = np.arange(14.0).reshape(7, 2), np.array([1, 1, 2, 2, 2, 7, 1])
+    kept = load_dataset((X, y)).without([7])
+    schema = kept.schema.fit(kept.features).with_classes(kept.classes)
+    assert load_dataset((X, y.astype(str)), schema=schema).labels.tolist() == [1, 1, 2, 2, 2, 1]
+
+
+def test_two_classes_must_remain():
+    """A limit that leaves fewer than two classes says how many rows the commonest have."""
+    with pytest.raises(
+        ArgumentError, match=r"drop_rare=4 leaves 1 of 3 classes.* have 5 and 3 row"
+    ):
+        rare_classes(np.array(list("aaaaabbbc")), 4)
+
+
+@pytest.mark.parametrize("dropped", ["c", [1, "c"], ["d", "c"], ["c", "c"], [2**70], [None]])
+def test_hostile_dropped_classes_are_refused(dropped):
+    """What a stored schema leaves out is checked as its classes are; older ones have none."""
+    body = load_dataset((np.eye(2), [0, 1])).schema.fit(np.eye(2)).to_json()
+    with pytest.raises(RunError, match=r"schema\.json cannot be used: dropped"):
+        Schema.from_json({**body, "dropped": dropped})
+    del body["dropped"]
+    assert Schema.from_json(body).dropped == []

@@ -1,11 +1,16 @@
 """Tables: what columns are taken for, how they become numbers, and bad tables."""
 
+import cProfile
+import csv
 import datetime as dt
 import gzip
+import hashlib
 import io
 import itertools
 import json
+import os
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -14,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luce.data import Schema, load_dataset, read_blocks
-from luce.data.frames import csv_blocks
-from luce.data.inference import infer
+from luce.data import Dataset, Schema, load_dataset, read_blocks
+from luce.data.frames import csv_blocks, frame_blocks, lines_of
+from luce.data.inference import OPAQUE, infer
 from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError, RunError
 
@@ -87,11 +92,13 @@ def test_kinds_from_strings():
         "nothing": "left out",
         "id": "left out",
     }
-    said = " ".join(data.notices)
-    assert "Column 'remark' is left out: free text, 40 different values in 40 rows." in said
-    assert "Column 'nothing' is left out: every value is missing." in said
-    assert "Column 'same' is left out: the same value in every row, 'x'." in said
-    assert "Column 'id' is left out: numbers the rows." in said
+    notes = {column.name: column.note for column in data.schema.columns}
+    assert notes["remark"] == "free text, 40 different values in 40 rows"
+    assert notes["nothing"] == "every value is missing"
+    assert notes["same"] == "the same value in every row, 'x'"
+    assert notes["id"] == "numbers the rows"
+    # Said once, where the columns are described.
+    assert data.notices == ()
 
 
 def test_kinds_from_types():
@@ -237,7 +244,7 @@ BAD_FILES = [
     ("x,x,y\n1,2,a\n", "table.csv", "names 'x' more than once"),
     (b"PAR1 but not really", "table.parquet", "is not a readable .parquet file"),
     (b"not arrow", "table.arrow", "is not a readable .arrow file"),
-    (b"not gzip", "table.csv.gz", "cannot be read after line 0"),
+    (b"not gzip", "table.csv.gz", "cannot be read .*It is damaged after line 0"),
     ("x,y\n1,a\n", "table.xlsx", "the ending '.xlsx' is unknown. Luce reads .csv"),
     ("x,label\n1,a\n", "table.csv", "there is no column 'y'. It has 'x', 'label'"),
     ("x,why\n1,a\n", "table.csv", "there is no column 'y'. Did you mean 'why'"),
@@ -274,6 +281,68 @@ def test_opaque_types_are_refused_or_left_out(values):
     )
     assert [column.name for column in data.schema.used] == ["x"]
     assert len(data.fingerprint()) == 64
+
+
+@pytest.mark.parametrize("kind", ["number", "category", "boolean", "date"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[1], [2]],
+        [{"a": 1}, {"a": 2}],
+        [b"\xff", b"1"],
+        pl.Series([1, 2]).cast(pl.Duration("us")),
+        [dt.time(1), dt.time(2)],
+        [None, None],
+        pl.Series(["1", "u"], dtype=pl.Categorical),
+        pl.Series(["1", "u"], dtype=pl.Enum(["1", "u"])),
+        pl.Series([2**100, 1], dtype=pl.Int128),
+        pl.Series([1, 2]).cast(pl.Decimal(38, 3)),
+        [dt.date(2024, 1, 1), None],
+        [True, False],
+    ],
+    ids=lambda values: str(pl.Series(values).dtype),
+)
+def test_a_column_of_another_type_is_read_or_refused(kind, values):
+    """A run given a column of another type than in training reads it, or says which and of what."""
+    columns = {
+        "number": [1.5, 2.5],
+        "category": ["u", "v"],
+        "boolean": [True, False],
+        "date": [dt.date(2024, 1, 1), dt.date(2024, 2, 1)],
+    }
+    train = pl.DataFrame({"c": columns[kind], "x": [1, 2]})
+    schema = TableSchema.infer(train).fit(train)
+    other = train.with_columns(pl.Series("c", values))
+    assert kinds(schema)["c"] == kind
+    opaque = pl.Series(values).dtype.is_nested() or pl.Series(values).dtype in OPAQUE
+    with (
+        pytest.raises(DataError, match=r"column 'c' holds values of type .*leave it out")
+        if opaque
+        else nullcontext()
+    ):
+        assert np.isfinite(schema.encode(other)[0]).all()
+    assert len(load_dataset((train, [0, 1])).fingerprint()) == 64
+
+
+def test_the_fingerprint_of_text_is_of_its_bytes():
+    """Name, type, which values are missing, the lengths in bytes and the bytes, in this order."""
+    column = pl.Series("a", ["é", None, "", "xy"])
+    digest = hashlib.sha256(b"a\0String\x004\0")
+    for kind, shape, data in [
+        ("|b1", "(4,)", b"\0\1\0\0"),
+        ("<i8", "(4,)", np.array([2, 0, 0, 2]).tobytes()),
+    ]:
+        digest.update(f"{kind}{shape}".encode() + data)
+    digest.update("éxy".encode())
+    assert Dataset("t", column.to_frame(), None, None).fingerprint() == digest.hexdigest()
+
+
+def test_whole_numbers_of_128_bits_have_a_fingerprint():
+    """Types that NumPy lacks are features like others, and refused as labels in a sentence."""
+    frame = pl.DataFrame({"x": pl.Series([2**100, 1], dtype=pl.Int128), "y": ["a", "b"]})
+    assert len(load_dataset(frame, target="y").fingerprint()) == 64
+    with pytest.raises(DataError, match="target column 'x'"):
+        load_dataset(frame, target="x")
 
 
 def test_large_whole_labels_stay_exact():
@@ -327,6 +396,192 @@ def test_ragged_line_late_in_a_stream():
     assert next(blocks)["y"].to_list() == ["a", "b\nb"]
     with pytest.raises(DataError, match="standard input: line 5 has 1 values"):
         next(blocks)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0, 2**31 - 1, -(2**31), 19_000] * 5, [2**31 - 1] * 20],
+    ids=["some beyond the calendar", "all beyond the calendar"],
+)
+@pytest.mark.parametrize(
+    "dtype", [pl.Date, pl.Datetime("ms"), pl.Datetime("us"), pl.Datetime("ns")]
+)
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_dates_beyond_the_calendar(tmp_path, values, dtype, name):
+    """Moments that no calendar has count as missing, as a feature and as a target."""
+    far = 1 if dtype == pl.Date else 2**32 - 1
+    moments = pl.Series("d", [v * far for v in values], dtype=pl.Int64)
+    moments = moments.cast(pl.Int32) if dtype == pl.Date else moments
+    frame = pl.DataFrame({"x": range(20), "y": ["a", "b"] * 10}).with_columns(moments.cast(dtype))
+    (frame.write_parquet if name == "t.parquet" else frame.write_ipc)(tmp_path / name)
+    data = load_dataset(tmp_path / name, target="y")
+    schema = data.schema.fit(data.features)
+    assert np.isfinite(schema.encode(data.features)[0]).all()
+    assert schema.describe()
+    assert len(data.fingerprint()) == 64
+    all_gone = infer([moments.cast(dtype)])[0].note == "every value is missing"
+    with pytest.raises(DataError, match="every value is missing") if all_gone else nullcontext():
+        assert load_dataset(tmp_path / name, target="d").classes
+
+
+def test_a_panic_of_the_reader_is_one_sentence(tmp_path, monkeypatch, capfd):
+    """What Rust prints about a panic is held back, what is written otherwise is not."""
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"x": [1, 2]}).write_parquet(path)
+    scan = pl.scan_parquet
+
+    def noisy(path):
+        os.write(2, b"a word in passing\n")
+        return scan(path)
+
+    monkeypatch.setattr(pl, "scan_parquet", noisy)
+    assert [block.height for block in frame_blocks(path, rows=9)] == [2]
+    assert capfd.readouterr().err == "a word in passing\n"
+
+    def panicked(path):
+        os.write(2, b"thread panicked\n")
+        far = pl.Series([2**31 - 1], dtype=pl.Int32).cast(pl.Date)
+        return far.cast(pl.String)
+
+    monkeypatch.setattr(pl, "scan_parquet", panicked)
+    with pytest.raises(DataError, match=r"t\.parquet: is not a readable \.parquet file \(out-of"):
+        list(frame_blocks(path, rows=9))
+    assert capfd.readouterr().err == ""
+
+
+def csv_module(content):
+    """Return what Python's csv module reads, a list of rows, or None where it is an error."""
+    try:
+        text = [line.decode() for line in io.BytesIO(content.removeprefix(b"\xef\xbb\xbf"))]
+        header, *rows = csv.reader(text, strict=True)
+    except (csv.Error, UnicodeDecodeError):
+        return None
+    full = [row if row or len(header) > 1 else [""] for row in rows]
+    full = [row for row in full if row]
+    return full if all(len(row) == len(header) for row in full) else None
+
+
+pieces = st.sampled_from(
+    b'a|1|,|,|\n|\n|"|""| |\r\n|\r|\0|\xc3\xa9|\xff|\xef\xbb\xbf|#|\t|\\|\xe2\x80\xa8|\x85'.split(
+        b"|"
+    )
+)
+
+
+@settings(max_examples=600)
+@given(
+    st.integers(1, 3),
+    st.lists(pieces, max_size=14).map(b"".join),
+    st.sampled_from([1, 2, 3, 100]),
+)
+def test_blocks_are_what_the_csv_module_reads(width, body, rows):
+    """Whichever reader takes a block, the values are those of Python's csv module."""
+    content = b",".join(b"c%d" % i for i in range(width)) + b"\n" + body
+    try:
+        blocks = list(csv_blocks(io.BytesIO(content), where="x", rows=rows))
+    except DataError:
+        assert csv_module(content) is None
+        return
+    assert [list(row) for block in blocks for row in block.rows()] == csv_module(content)
+    assert all(block.height <= rows for block in blocks)
+
+
+def test_lines_are_named_behind_blocks_of_both_readers():
+    """A bad line has its number in the file, whatever was read before it and how."""
+    lines = [b"x,y\n", *[b"1,a\n"] * 10, b'2,"b\n', b'b"\n', *[b"1,a\n"] * 7, b"3\n"]
+    blocks = csv_blocks(lines, where="t.csv", rows=4)
+    with pytest.raises(DataError, match=r"t\.csv: line 21 has 1 values"):
+        list(blocks)
+
+
+def test_a_line_without_end_is_refused(tmp_path):
+    """A gzip of a single line that unpacks to gigabytes is refused before it fills the memory."""
+    path = write(tmp_path, gzip.compress(b"x,y\n" + bytes(80 * 2**20), 1), "t.csv.gz")
+    with pytest.raises(DataError, match="line 2 is longer than 67,108,864 bytes"):
+        load_dataset(path, target="y")
+
+
+def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch):
+    """A gzip that unpacks to a hundred times its size and more than a GiB is not read on."""
+    path = write(tmp_path, gzip.compress(b"x,y\n" + b"1,a\n" * 300_000), "t.csv.gz")
+    file = gzip.GzipFile(path)
+    with pytest.raises(DataError, match="unpacks to more than 100,000 bytes"):
+        list(lines_of(file, str(path), most=100_000))
+    file.close()
+
+
+def test_a_wide_table_is_stacked():
+    """Polars is called a number of times that does not grow with the columns, not for each."""
+    rng = np.random.default_rng(0)
+
+    def calls(columns):
+        frame = pl.DataFrame(
+            {f"n{i}": [f"{v:.3f}" for v in rng.normal(size=10)] for i in range(columns)}
+            | {f"c{i}": rng.choice(["u", "v", "w"], 10).tolist() for i in range(columns)}
+        )
+        profile = cProfile.Profile()
+        profile.enable()
+        schema = TableSchema.infer(frame).fit(frame)
+        encoded, _ = schema.encode(frame)
+        profile.disable()
+        assert encoded.shape[1] >= 2 * columns
+        return sum(stat.callcount for stat in profile.getstats() if "PyLazyFrame" in str(stat.code))
+
+    few, many = calls(50), calls(500)
+    assert 0 < many < 2 * few
+
+
+def test_a_header_of_many_repeated_names_is_answered():
+    """A hundred thousand names that are each there twice are refused at once."""
+    header = ",".join(f"c{i % 50_000}" for i in range(100_000)).encode() + b"\n"
+    with pytest.raises(DataError, match=r"names 'c0', .* and 49,995 more more than once"):
+        next(csv_blocks([header], where="t.csv", rows=1))
+
+
+def test_stacked_columns_are_encoded_as_alone():
+    """A column is inferred, fitted and encoded alike among its neighbours and by itself."""
+    rng = np.random.default_rng(3)
+    words = [
+        "",
+        "NA",
+        "1.5",
+        "-3",
+        "7e2",
+        "yes",
+        "no",
+        "u",
+        "v",
+        "2024-01-31",
+        "31.12.2023",
+        "1e400",
+    ]
+    columns = {}
+    for i in range(60):
+        some = rng.choice(words, rng.integers(1, 6), replace=False)
+        columns[f"c{i}"] = rng.choice(some, 30).tolist()
+    frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+    schema = TableSchema.infer(frame).fit(frame)
+    other = frame.select(pl.all().reverse().replace("u", "w"))
+    encoded, handled = schema.encode(other)
+    alone, counts = [], {}
+    for name in columns:
+        try:
+            one = TableSchema.infer(frame.select(name)).fit(frame.select(name))
+        except DataError:
+            continue
+        part, some = one.encode(other.select(name))
+        alone.append(part)
+        counts |= some
+        assert one.columns[0] == next(c for c in schema.columns if c.name == name)
+    np.testing.assert_array_equal(encoded, np.concatenate(alone, axis=1))
+    assert handled == counts
+
+
+def test_categories_are_counted_in_full():
+    """The note of a category says how many values there are beside those that it shows."""
+    frame = pl.DataFrame({"c": [f"v{i % 50:02}" for i in range(200)]})
+    (note,) = (column.note for column in TableSchema.infer(frame).columns)
+    assert note == "50 values: 'v00', 'v01', 'v02', 'v03' and 46 more"
 
 
 def test_typed_dates_are_read_from_text():
@@ -394,7 +649,7 @@ def test_any_strings_encode_to_finite_numbers(data):
     other = pl.DataFrame(
         {n: data.draw(column) for n in names}, schema=dict.fromkeys(names, pl.String)
     )
-    if all(infer(column).kind == "left out" for column in train):
+    if all(column.kind == "left out" for column in infer(train.get_columns())):
         with pytest.raises(DataError, match="No column is left"):
             TableSchema.infer(train)
         return

@@ -1,7 +1,11 @@
 """The PyTorch operators themselves: torch.library.opcheck."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import luce
 
@@ -65,15 +69,42 @@ CASES = {
 def test_opcheck(name):
     """Schema, autograd registration, fake tensors and AOT dispatch pass PyTorch's own check."""
     assert luce.softmax  # registers the operators
-    luce.softmax(torch.zeros(1), 0)
+    luce.softmax(torch.zeros(1), 0, backend="cpu")
     for arguments in CASES[name]:
         torch.library.opcheck(getattr(OPS, name).default, arguments)
 
 
 def test_every_operator_is_checked():
     """No operator of Luce's is left out above, backward ones included."""
-    luce.softmax(torch.zeros(1), 0)
+    luce.softmax(torch.zeros(1), 0, backend="cpu")
     names = {
         n.removeprefix("luce::") for n in torch._C._dispatch_get_all_op_names() if "luce::" in n
     }
     assert names == set(CASES)
+
+
+def test_a_first_call_loads_no_compiler_of_pytorchs():
+    """Kernels are called without PyTorch's dispatcher, whose first call loads torch._dynamo."""
+    code = (
+        "import sys, torch, luce;"
+        "x, y = torch.zeros(4000, 10, requires_grad=True), torch.zeros(4000, dtype=torch.int64);"
+        "luce.cross_entropy(x, y).backward();"
+        "assert 'luce.kernels.cpu' in sys.modules;"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_trace_holds_the_operators():
+    """What listens to PyTorch's dispatcher sees one operator, forward and backward."""
+
+    def step(x):
+        (gradient,) = torch.autograd.grad(luce.softmax(x, 1, backend="cpu")[:, 0].sum(), x)
+        return gradient
+
+    x = torch.randn(4, 5, requires_grad=True)
+    traced = make_fx(step)(x)
+    targets = {node.target for node in traced.graph.nodes}
+    assert {OPS.softmax.default, OPS.softmax_backward.default} <= targets
+    torch.testing.assert_close(traced(x), step(x))

@@ -215,3 +215,52 @@ def test_a_checkpoint_of_another_network_is_refused(blobs):
     large = luce.NeuralClassifier(hidden=(8,), epochs=2)
     with pytest.raises(RunError, match="does not fit this network"):
         next(large.fit_steps(X, y, resume=state))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epoch", "x"),
+        ("epoch", 10**400),
+        ("batch", 10**6),
+        ("epoch", 99),
+        ("sums", [1.0]),
+        ("seconds", None),
+        ("best_loss", []),
+        ("history", [{"loss": 1.0}]),
+        ("history", [5]),
+        ("finished", 1),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_a_checkpoint_that_no_training_wrote_is_refused(blobs, name, value):
+    """Wrong types, and places that would never come to an end, are a RunError before any step."""
+    X, y = blobs
+    first = luce.NeuralClassifier("mlp", hidden=(4,), epochs=2)
+    steps = first.fit_steps(X, y)
+    next(steps)
+    tensors, scalars = first.state_.tensors(), first.state_.scalars()
+    again = luce.NeuralClassifier("mlp", hidden=(4,), epochs=2)
+    with pytest.raises(RunError, match="checkpoint"):
+        next(again.fit_steps(X, y, resume=(tensors, {**scalars, name: value})))
+
+
+@pytest.mark.parametrize("damage", ["random", "missing slot", "shape", "best"])
+def test_tensors_that_no_training_wrote_are_refused(blobs, damage):
+    """What would fail only at the next step, or the last, is found when it is loaded."""
+    X, y = blobs
+    first = luce.NeuralClassifier("mlp", hidden=(4,), epochs=2)
+    next(first.fit_steps(X, y))
+    tensors, scalars = first.state_.tensors(), first.state_.scalars()
+    slot = next(name for name in tensors if name.endswith("exp_avg"))
+    if damage == "random":
+        tensors["random.cpu"] = torch.zeros(3)
+    if damage == "missing slot":
+        del tensors[slot]
+    if damage == "shape":
+        tensors[slot] = torch.zeros(1)
+    if damage == "best":
+        tensors["best.x"] = torch.zeros(1)
+    again = luce.NeuralClassifier("mlp", hidden=(4,), epochs=2)
+    with pytest.raises(RunError, match="checkpoint"):
+        next(again.fit_steps(X, y, resume=(tensors, scalars)))

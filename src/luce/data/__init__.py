@@ -14,6 +14,7 @@ _HOME = {
     "Schema": "schema",
     "check_labels": "split",
     "load_dataset": "sources",
+    "rare_classes": "split",
     "read_blocks": "sources",
     "split_rows": "split",
     "three_way": "split",
@@ -25,6 +26,7 @@ __all__ = [
     "Schema",
     "check_labels",
     "load_dataset",
+    "rare_classes",
     "read_blocks",
     "split_rows",
     "three_way",
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from luce.data.dataset import Dataset
     from luce.data.schema import Schema
     from luce.data.sources import Block, load_dataset, read_blocks
-    from luce.data.split import check_labels, split_rows, three_way
+    from luce.data.split import check_labels, rare_classes, split_rows, three_way
 
 
 def __getattr__(name: str) -> object:

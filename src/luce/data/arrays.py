@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from math import prod
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from luce.data.opening import MOST_DEFLATED, reading
 from luce.data.schema import (
     FLOAT32_MAX,
     Normalise,
@@ -25,13 +28,14 @@ from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import polars as pl
 
 __all__ = ["ArraySchema", "check_array", "read_npy", "read_npz", "row_slices"]
 
 BLOCK_BYTES = 64 * 2**20
+
+ARRAY_FILE = "array file"
 
 
 def row_slices(rows: int, row_bytes: int, limit: int = 65_536) -> Iterator[slice]:
@@ -160,7 +164,9 @@ def check_array(values: Any, *, name: str = "X", columns: int | None = None) -> 
         )
     if array.dtype.kind == "f":
         for part in _slices(array):
-            fine = np.abs(array[part]) <= FLOAT32_MAX
+            fine = np.isfinite(array[part])
+            if array.itemsize > 4:
+                fine &= np.abs(array[part]) <= FLOAT32_MAX
             if not fine.all():
                 row, column = (int(i[0]) for i in np.nonzero(~fine))
                 value = array[part][row, column]
@@ -173,13 +179,17 @@ def check_array(values: Any, *, name: str = "X", columns: int | None = None) -> 
 
 def read_npy(path: Path) -> np.ndarray:
     """Return the array of an NPY file, memory-mapped."""
-    try:
-        if path.stat().st_size == 0:
+    with reading(path, ARRAY_FILE):
+        size = path.stat().st_size
+        if size == 0:
             raise DataError(f"{path}: the file is empty.")
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise _unreadable(path, error) from error
-    return array
+        with path.open("rb") as file:
+            shape, order, dtype = _header(file, str(path))
+            offset = file.tell()
+        _check_size(prod(shape) * dtype.itemsize, size - offset, str(path))
+        if 0 in shape:  # an empty range cannot be mapped
+            return np.empty(shape, dtype, order)
+        return np.memmap(path, dtype, "r", offset, shape, order)
 
 
 def read_npz(path: Path, features: str | None, target: str | None) -> dict[str, np.ndarray]:
@@ -191,29 +201,79 @@ def read_npz(path: Path, features: str | None, target: str | None) -> dict[str, 
     features, target : str or None
         The arrays' names in the file, ``X`` and ``y`` by default.
     """
-    try:
+    with reading(path, ARRAY_FILE):
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty.")
-        with np.load(path, allow_pickle=False) as archive:
+        with zipfile.ZipFile(path) as archive:
+            members = {
+                info.filename.removesuffix(".npy"): info
+                for info in archive.infolist()
+                if info.filename.endswith(".npy")
+            }
             names = {"X": features or "X", "y": target or "y"}
             for option, name in zip(("features", "target"), names.values(), strict=True):
                 optional = option == "target" and target is None
-                if name not in archive.files and not optional:
+                if name not in members and not optional:
                     raise DataError(
                         f"{path}: there is no array {shown(name)}; {option} must be one of "
-                        f"{listed(archive.files, 10)}."
+                        f"{listed(list(members), 10) or 'none: it holds no arrays'}."
                     )
-            return {key: archive[name] for key, name in names.items() if name in archive.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
+            return {
+                key: _member(archive, members[name], f"{path}: array {shown(name)}")
+                for key, name in names.items()
+                if name in members
+            }
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    if isinstance(error, DataError):
-        return error
-    if any(sign in str(error) for sign in ("allow_pickle", "Object arrays", "Python objects")):
-        return DataError(
-            f"{path}: holds Python objects (pickle), which Luce never loads. Save numbers: "
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:
+    """Return one array of an archive; nothing is allocated that the archive cannot hold."""
+    methods = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_DEFLATED}
+    if info.compress_type not in methods:
+        raise DataError(f"{where}: is compressed in another way than NumPy does.")
+    packed = min(info.compress_size, Path(archive.filename or "").stat().st_size)
+    _check_size(info.file_size, packed * methods[info.compress_type], where)
+    with archive.open(info) as file:
+        shape, order, dtype = _header(file, where)
+        there = info.file_size - file.tell()
+        _check_size(prod(shape) * dtype.itemsize, there, where)
+        try:
+            flat = np.empty(prod(shape), dtype)
+        except MemoryError as error:
+            raise DataError(f"{where}: {there:,} bytes do not fit into memory.") from error
+        content = flat.view(np.uint8)
+        for part in row_slices(len(content), 1, BLOCK_BYTES):
+            read = file.read(part.stop - part.start)
+            if len(read) != part.stop - part.start:
+                raise DataError(f"{where}: ends too early. It is damaged: get it again.")
+            content[part] = np.frombuffer(read, np.uint8)
+        if file.read(1):
+            raise DataError(f"{where}: goes on after its last number. It is damaged.")
+    return flat.reshape(shape, order=order)
+
+
+def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
+    """Return shape, order and dtype of the array whose header comes next."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:  # 3.0 is for fields with names beyond Latin
+        raise DataError(f"{where}: holds records with named fields, not an array of numbers.")
+    shape, fortran, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise DataError(
+            f"{where}: holds Python objects (pickle), which Luce never loads. Save numbers: "
             f"np.save(path, array.astype(float))."
         )
-    return DataError(f"{path}: is not a readable array file ({error}).")
+    if dtype.kind == "V" or dtype.itemsize == 0 or min(shape, default=0) < 0:
+        raise DataError(f"{where}: holds {dtype} of shape {shape}, not an array of numbers.")
+    return shape, "F" if fortran else "C", dtype
+
+
+def _check_size(promised: int, there: int, where: str) -> None:
+    if promised > there:
+        raise DataError(
+            f"{where}: promises {promised:,} bytes of data, and there can be no more than "
+            f"{there:,}. It is damaged: get it again."
+        )

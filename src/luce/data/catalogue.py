@@ -22,6 +22,7 @@ import pooch
 from sklearn.datasets import load_digits
 
 from luce.data.idx import parse_idx
+from luce.data.opening import found, reading
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _content(name: str, file: str, sha: str, given: Path | None, cache: Path) ->
     """Return the file's content from the user's folder, the cache or a mirror, checked."""
     if given is not None:
         for path in (given / f"{file}.gz", given / file):
-            if path.is_file():
+            if found(path):
                 content = _checked(path, sha)
                 if content is None:
                     raise DataError(
@@ -126,7 +127,7 @@ def _content(name: str, file: str, sha: str, given: Path | None, cache: Path) ->
                 return content
     path = cache / f"{file}.gz"
     damaged = ""
-    if path.is_file():
+    if found(path):
         content = _checked(path, sha)
         if content is not None:
             return content
@@ -145,13 +146,14 @@ def _content(name: str, file: str, sha: str, given: Path | None, cache: Path) ->
 
 def _checked(path: Path, sha: str) -> bytes | None:
     """Return the decompressed content, or None if it is not what it should be."""
-    try:
-        with path.open("rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            content: bytes = file.read(LARGEST)
-    except (OSError, EOFError, zlib.error):
-        return None
+    with reading(path):
+        try:
+            with path.open("rb") as plain:
+                packed = plain.read(2) == b"\x1f\x8b"
+            with gzip.open(path) if packed else path.open("rb") as file:
+                content: bytes = file.read(LARGEST)
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            return None
     return content if hashlib.sha256(content).hexdigest() == sha else None
 
 

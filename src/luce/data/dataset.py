@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from luce.data.arrays import row_slices
+from luce.data.labels import are_among
+from luce.data.opening import reading
+from luce.data.schema import counted, listed, shown
 
 if TYPE_CHECKING:
     from luce.data.schema import Label, Schema
@@ -67,6 +70,21 @@ class Dataset:
             self.schema,
         )
 
+    def without(self, classes: list[Label]) -> Dataset:
+        """Return the dataset without the rows of these classes, here and in the test split.
+
+        Its schema remembers them, so that data which are read for the run leave them out as well.
+        """
+        test = None if self.test is None else self.test.without(classes)
+        schema = replace(self.schema, dropped=list(classes))
+        if self.labels is None or not classes:
+            return replace(self, schema=schema, test=test)
+        gone = are_among(self.labels, classes)
+        if not gone.any():
+            return replace(self, schema=schema, test=test)
+        notice = f"{counted(int(gone.sum()), 'row')} of rare classes left out: {listed(classes)}."
+        return replace(self.take(~gone), schema=schema, test=test, notices=(*self.notices, notice))
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of features and labels, in hexadecimal; the test split not included.
 
@@ -99,15 +117,26 @@ def _hash_column(digest: Any, column: pl.Series) -> None:
         column.dtype.is_nested()
         or column.dtype in (pl.Object, pl.Categorical, pl.Decimal)
         or (column.dtype == pl.Enum)
+        or str(column.dtype) in ("Int128", "UInt128")  # NumPy has none, early Polars has not both
     ):
-        column = pl.Series([None if v is None else repr(v) for v in column], dtype=pl.String)
+        with reading(f"column {shown(column.name)}"):
+            written = [None if value is None else repr(value) for value in column]
+        column = pl.Series(column.name, written, dtype=pl.String)
+    if column.dtype in (pl.String, pl.Binary):
+        values = column.to_list()
+        _hash_array(digest, np.array([value is None for value in values], bool))
+        empty: Any = "" if column.dtype == pl.String else b""
+        parts = [value or empty for value in values]
+        content = empty.join(parts)
+        if isinstance(content, str):
+            content, characters = content.encode(), len(content)
+            if len(content) > characters:  # a letter beyond ASCII is more than one byte
+                parts = [part.encode() for part in parts]
+        _hash_array(digest, np.array([len(part) for part in parts], np.int64))
+        digest.update(content)
+        return
     _hash_array(digest, column.is_null().to_numpy())
     if column.dtype == pl.Null:
-        return
-    if column.dtype in (pl.String, pl.Binary):
-        values = [b"" if v is None else v for v in column.cast(pl.Binary)]
-        _hash_array(digest, np.array([len(value) for value in values], np.int64))
-        digest.update(b"".join(values))
         return
     physical = column.to_physical()
     _hash_array(

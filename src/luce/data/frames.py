@@ -1,40 +1,38 @@
 """Tables on disk, on standard input or in memory → polars frames, whole or in blocks of rows.
 
-CSV and TSV go through Python's csv module, always: one reader for files, standard input, training
-and prediction treats every value alike, and knows the line of a row that is ragged. Its columns
-stay strings; what they mean is the schema's business.
+A CSV is read in blocks of lines, always: files, standard input, training and prediction treat every
+value alike. Polars parses a block where it is sure to agree with Python's csv module; any other
+block goes through that module, which knows the line of a row that is ragged. The columns stay
+strings; what they mean is the schema's business.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import itertools
-import zlib
+from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from luce.data.kinds import PARQUET_ENDINGS, TEXT_ENDINGS, ending
+from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
 from luce.data.schema import listed
 from luce.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from io import BufferedIOBase
 
-__all__ = ["as_frame", "csv_blocks", "frame_blocks", "open_binary", "read_columns", "read_frame"]
+__all__ = ["as_frame", "csv_blocks", "frame_blocks", "lines_of", "read_columns", "read_frame"]
 
+BYTE_ORDER_MARK = "\ufeff".encode()
 
-def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading; a ``.gz`` is decompressed on the way."""
-    try:
-        return (
-            cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
-        )
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+LONGEST_LINE = 64 * 2**20
+"""Bytes that a line may have."""
 
 
 def read_columns(path: Path) -> list[str]:
@@ -60,22 +58,61 @@ def frame_blocks(path: Path, *, rows: int) -> Iterator[pl.DataFrame]:
         says.
     """
     kind = ending(path)
-    if path.stat().st_size == 0:
+    with reading(path):
+        size = path.stat().st_size
+    if size == 0:
         raise DataError(f"{path}: the file is empty.")
     if kind in TEXT_ENDINGS:
-        with open_binary(path) as lines:
-            yield from csv_blocks(
-                lines, where=str(path), rows=rows, delimiter="\t" if kind == ".tsv" else None
-            )
+        # Deflate can stand for a thousand times its size; a table worth learning from does not.
+        most = max(2**30, 100 * size) if packed_ratio(path) > 1 else size
+        with open_binary(path) as file:
+            lines = lines_of(file, str(path), most=most)
+            tab = "\t" if kind == ".tsv" else None
+            yield from csv_blocks(lines, where=str(path), rows=rows, delimiter=tab)
         return
-    try:
+    with reading(path, f"{kind} file"), quiet_panics():
         lazy = pl.scan_parquet(path) if kind in PARQUET_ENDINGS else pl.scan_ipc(path)
         height = lazy.select(pl.len()).collect().item()
-        for start in range(0, max(height, 1), rows):
-            yield lazy.slice(start, rows).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: is not a readable {kind} file ({reason}).") from error
+    for start in range(0, max(height, 1), rows):
+        with reading(path, f"{kind} file"), quiet_panics():
+            block = lazy.slice(start, rows).collect()
+        yield block
+
+
+def lines_of(file: BufferedIOBase, where: str, *, most: int | None = None) -> Iterator[bytes]:
+    """Yield the lines of a binary file, for `csv_blocks`; at most `most` bytes of them.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If the file cannot be read on, a line is longer than 64 MiB, or the whole longer than
+        `most`.
+    """
+    number, total, rest = 0, 0, [b""]
+    while True:
+        with reading(where, hint=f"It is damaged after line {number:,}."):
+            chunk = file.read1(2**20)
+        total += len(chunk)
+        if most is not None and total > most:
+            raise DataError(
+                f"{where}: unpacks to more than {most:,} bytes, a hundred times its size. Unpack "
+                f"it yourself if it is what it should be."
+            )
+        *whole, last = chunk.split(b"\n")
+        if whole:
+            whole[0] = b"".join([*rest, whole[0]])
+            yield from (line + b"\n" for line in whole)
+            number, rest = number + len(whole), []
+        rest.append(last)
+        if sum(map(len, rest)) > LONGEST_LINE:
+            raise DataError(
+                f"{where}: line {number + 1:,} is longer than {LONGEST_LINE:,} bytes. A CSV has a "
+                f"line for each row."
+            )
+        if not chunk:
+            break
+    if final := b"".join(rest):
+        yield final
 
 
 def csv_blocks(
@@ -86,11 +123,11 @@ def csv_blocks(
     Parameters
     ----------
     lines : iterable of bytes
-        A file opened in binary mode, or standard input's buffer.
+        As `lines_of` yields them.
     where : str
         How messages name the source.
     rows : int
-        How many rows a block has.
+        How many rows a block has at most.
     delimiter : str, optional
         By default a comma; a semicolon or a tab where the header has these and no comma.
 
@@ -99,82 +136,129 @@ def csv_blocks(
     >>> [frame.shape for frame in csv_blocks([b"a,b\n", b"1,2\n", b"3,4\n"], where="x", rows=1)]
     [(1, 2), (1, 2)]
     """
-    text = _decoded(lines, where)
-    first = next(text, None)
-    if first is None or not first.strip():
+    lines = iter(lines)
+    first = next(lines, b"").removeprefix(BYTE_ORDER_MARK)
+    text = first.decode(errors="replace")
+    if not text.strip():
         raise DataError(f"{where}: the file is empty; the first line must name the columns.")
     if delimiter is None:
-        others = [each for each in (";", "\t") if each in first and "," not in first]
+        others = [each for each in (";", "\t") if each in text and "," not in text]
         delimiter = others[0] if others else ","
-    reader = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
-    columns = _column_names(next(_rows(reader, where)), where)
-    body = _full_rows(_rows(reader, where), reader, len(columns), where)
+    parse = partial(_parsed, delimiter=delimiter, where=where)
+    number, header = next(parse(itertools.chain([first], lines), 0))
+    columns = _column_names(header, where)
     empty = True
-    while block := list(itertools.islice(body, rows)):
-        empty = False
-        yield pl.DataFrame(
-            [
-                pl.Series(name, values, dtype=pl.String)
-                for name, values in zip(columns, zip(*block, strict=True), strict=True)
-            ]
-        )
+    while block := list(itertools.islice(lines, rows)):
+        frame = _read_fast(b"".join(block), columns, delimiter)
+        if frame is not None:
+            number += len(block)
+        else:
+            # A value in quotes may go on beyond the block's last line.
+            numbered = parse(itertools.chain(block, lines), number)
+            body = list(itertools.islice(_full_rows(numbered, len(columns), where), rows))
+            number = body[-1][0] if body else number
+            frame = _from_rows([row for _, row in body], columns)
+        if frame.height:
+            empty = False
+            yield frame
     if empty:
-        yield pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+        yield _from_rows([], columns)
 
 
-def _decoded(lines: Iterable[bytes], where: str) -> Iterator[str]:
-    number = 0
+def _read_fast(block: bytes, columns: list[str], delimiter: str) -> pl.DataFrame | None:
+    """Return what Polars reads, or None where it might differ from Python's csv module.
+
+    That is: wherever there is a quote or a lone carriage return, an empty line, or a row that is
+    too short (too long is an error to Polars as well). In what is left a value is the text between
+    two delimiters, to both.
+    """
+    separator = delimiter.encode()
+    plain = (
+        b'"' not in block
+        and block.count(b"\r") == block.count(b"\r\n")
+        and not block.startswith((b"\n", b"\r\n", BYTE_ORDER_MARK))
+        and b"\n\n" not in block
+        and b"\n\r\n" not in block
+    )
+    if not plain:
+        return None
     try:
-        for number, line in enumerate(lines, 1):
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}: line {number} is not UTF-8 (byte {error.object[error.start]:#04x}). "
-            f"Save the file again with the encoding UTF-8."
-        ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{where}: cannot be read after line {number} ({error}).") from error
+        frame = pl.read_csv(
+            block,
+            has_header=False,
+            separator=delimiter,
+            quote_char=None,
+            schema=dict.fromkeys(columns, pl.String),
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    if block.count(separator) != (len(columns) - 1) * frame.height:
+        return None
+    return frame.with_columns(pl.all().fill_null(""))
 
 
-def _rows(reader: Any, where: str) -> Iterator[list[str]]:
+def _parsed(
+    lines: Iterable[bytes], before: int, *, delimiter: str, where: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of lines that come after line `before`, each with the line that it ends at."""
+    reader = csv.reader(_decoded(lines, before, where), delimiter=delimiter, strict=True)
     try:
-        yield from reader
+        for row in reader:
+            yield before + reader.line_num, row
     except csv.Error as error:
         raise DataError(
-            f"{where}: line {reader.line_num} cannot be read as CSV ({error}). "
+            f"{where}: line {before + reader.line_num} cannot be read as CSV ({error}). "
             f"Look for a quote that is not closed."
         ) from error
 
 
+def _decoded(lines: Iterable[bytes], before: int, where: str) -> Iterator[str]:
+    for number, line in enumerate(lines, before + 1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{where}: line {number} is not UTF-8 (byte {error.object[error.start]:#04x}). "
+                f"Save the file again with the encoding UTF-8."
+            ) from error
+        yield text
+
+
 def _full_rows(
-    rows: Iterator[list[str]], reader: Any, width: int, where: str
-) -> Iterator[list[str]]:
-    for row in rows:
+    rows: Iterable[tuple[int, list[str]]], width: int, where: str
+) -> Iterator[tuple[int, list[str]]]:
+    for line, row in rows:
         if len(row) == width:
-            yield row
+            yield line, row
         elif not row:
             # A blank line says nothing, unless the table has a single column: a missing value.
             if width == 1:
-                yield [""]
+                yield line, [""]
         else:
             raise DataError(
-                f"{where}: line {reader.line_num} has {len(row)} values, but the header names "
-                f"{width} columns. Quote values that contain the delimiter."
+                f"{where}: line {line} has {len(row)} values, but the header names {width} "
+                f"columns. Quote values that contain the delimiter."
             )
+
+
+def _from_rows(rows: Iterable[list[str]], columns: list[str]) -> pl.DataFrame:
+    values = list(zip(*rows, strict=True)) or [()] * len(columns)
+    return pl.DataFrame(
+        [pl.Series(n, each, dtype=pl.String) for n, each in zip(columns, values, strict=True)]
+    )
 
 
 def _column_names(header: list[str], where: str) -> list[str]:
     names = [name.strip() or f"column {i}" for i, name in enumerate(header, 1)]
-    repeated = (
-        sorted({name for name in names if names.count(name) > 1})
-        if len(set(names)) < len(names)
-        else []
-    )
-    if repeated:
+    if repeated := _repeated(names):
         raise DataError(
             f"{where}: the header names {listed(repeated)} more than once. Rename the columns."
         )
     return names
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def as_frame(table: Any) -> pl.DataFrame:
@@ -190,8 +274,7 @@ def as_frame(table: Any) -> pl.DataFrame:
     if not hasattr(table, "iloc") or not hasattr(table, "columns"):
         raise DataError(f"A table must be a polars or pandas frame, got {type(table).__name__}.")
     names = [str(name) for name in table.columns]
-    if len(set(names)) < len(names):
-        repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated := _repeated(names):
         raise DataError(f"The frame names {listed(repeated)} more than once. Rename the columns.")
     return pl.DataFrame([_from_pandas(name, table.iloc[:, i]) for i, name in enumerate(names)])
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from luce.data.arrays import row_slices
-from luce.data.frames import open_binary
 from luce.data.kinds import is_idx
+from luce.data.opening import found, open_binary, packed_ratio, reading
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,33 +60,33 @@ def idx_blocks(path: Path, *, rows: int) -> Iterator[np.ndarray]:
     luce.errors.DataError
         If the file is no IDX file or holds fewer or more bytes than its header promises.
     """
-    try:
-        with open_binary(path) as file:
+    hint = "It is damaged: get it again."
+    with open_binary(path) as file:
+        with reading(path, hint=hint):
+            most = path.stat().st_size * packed_ratio(path)
             start = file.read(4)
             start += file.read(4 * start[3]) if len(start) == 4 else b""
-            dtype, shape = _header(start, str(path))
-            row_bytes = prod(shape[1:]) * dtype.itemsize
-            if row_bytes > 2**30:
-                raise DataError(f"{path}: the header promises {row_bytes:,} bytes a row; damaged.")
-            for part in row_slices(shape[0], row_bytes, rows):
-                count = part.stop - part.start
+        dtype, shape = _header(start, str(path))
+        row_bytes = prod(shape[1:]) * dtype.itemsize
+        if row_bytes > min(2**30, most):
+            raise DataError(f"{path}: the header promises {row_bytes:,} bytes a row; damaged.")
+        for part in row_slices(shape[0], row_bytes, rows):
+            count = part.stop - part.start
+            with reading(path, hint=hint):
                 content = file.read(count * row_bytes)
-                if len(content) != count * row_bytes:
-                    raise DataError(
-                        f"{path}: the header promises {shape[0]:,} rows, the file ends before row "
-                        f"{part.start + len(content) // row_bytes + 1:,}. It is damaged: get it "
-                        f"again."
-                    )
+            if len(content) != count * row_bytes:
+                raise DataError(
+                    f"{path}: the header promises {shape[0]:,} rows, the file ends before row "
+                    f"{part.start + len(content) // row_bytes + 1:,}. {hint}"
+                )
+            with reading(path):  # sizes beside a 0 may be beyond what an array can have
                 block = np.frombuffer(content, dtype).reshape(count, *shape[1:])
-                yield block.astype(dtype.newbyteorder("="), copy=False)
-            if shape[0] == 0:
-                yield np.empty(shape, dtype.newbyteorder("="))
+            yield block.astype(dtype.newbyteorder("="), copy=False)
+        if shape[0] == 0:
+            raise DataError(f"{path}: there are no rows.")
+        with reading(path, hint=hint):
             if file.read(1):
                 raise DataError(f"{path}: the file goes on after its last row. It is damaged.")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}). It is damaged: get it again."
-        ) from error
 
 
 def labels_beside(path: Path) -> Path | None:
@@ -95,16 +94,17 @@ def labels_beside(path: Path) -> Path | None:
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
     stem = name.removesuffix(".gz")
     for candidate in (path.with_name(stem), path.with_name(stem + ".gz")):
-        if candidate != path and candidate.is_file():
+        if candidate != path and found(candidate):
             return candidate
     return None
 
 
 def splits_in(folder: Path) -> dict[str, Path]:
     """Return the images files of a folder laid out as MNIST is: ``train`` and perhaps ``test``."""
-    found = {}
+    splits = {}
     for split, prefix in (("train", "train-images"), ("test", "t10k-images")):
-        matching = sorted(p for p in folder.glob(f"{prefix}*") if p.is_file() and is_idx(p))
+        with reading(folder):
+            matching = sorted(p for p in folder.glob(f"{prefix}*") if p.is_file() and is_idx(p))
         if matching:
-            found[split] = matching[0]
-    return found
+            splits[split] = matching[0]
+    return splits

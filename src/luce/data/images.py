@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-import warnings
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from pathlib import Path
+from statistics import median_high
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
 import numpy as np
-from PIL import Image, ImageOps
+
+# The two plug-ins by name: Pillow would load all that it has to find one that is missing.
+from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from luce.data.arrays import row_slices
+from luce.data.opening import reading, reason
 from luce.data.schema import (
+    ImageSize,
     Normalise,
     Schema,
     check_normalise,
@@ -24,9 +30,10 @@ from luce.data.schema import (
     scaling,
 )
 from luce.errors import ArgumentError, DataError
+from luce.options import LARGEST_SIDE, MOST_NUMBERS
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
     import polars as pl
 
@@ -36,9 +43,15 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 IN_CACHE = 1024
 """How much smaller than a block for reading a block for arithmetic is, to stay in cache."""
 
-LONGEST_SIDE = 256
-"""Images of a folder whose commonest size is larger are scaled down to it: photographs would not
-fit in memory as they are."""
+FORMATS = (PngImagePlugin.PngImageFile.format, JpegImagePlugin.JpegImageFile.format)
+"""What Pillow may decode. Its others are as many ways in, and one of them runs Ghostscript."""
+
+MOST_PIXELS = 100_000_000
+"""A larger image is left out before it is decoded: a few bytes can claim any size."""
+
+LONGEST_SIDE = 64
+"""Images of a folder are scaled down to it unless `image_size` says otherwise: a network learns
+to tell classes from so many pixels, and as photographs they would fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +158,12 @@ class ImageSchema(Schema):
         json_keys(body, {"channels", "height", "width", "mean", "scale"}, "an image schema")
         empty = cls(
             channels=json_whole(body["channels"], "channels", 1, 64),
-            height=json_whole(body["height"], "height", 1, 2**14),
-            width=json_whole(body["width"], "width", 1, 2**14),
+            height=json_whole(body["height"], "height", 1, LARGEST_SIDE),
+            width=json_whole(body["width"], "width", 1, LARGEST_SIDE),
             **common,
         )
-        if math.prod(empty.input_shape) > 2**26:
-            refuse("an image may have at most 2^26 numbers")
+        if math.prod(empty.input_shape) > MOST_NUMBERS:
+            refuse(f"an image may have at most {MOST_NUMBERS:,} numbers")
         if body["mean"] is None and body["scale"] is None:
             return empty
         mean = json_numbers(body["mean"], "mean")
@@ -201,14 +214,16 @@ def list_images(folder: Path) -> tuple[list[Path], list[str] | None]:
         If there is no image in it.
     """
     files, labels = [], []
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.name.startswith("."):
-            inside = _images_in(child)
-            files += inside
-            labels += [child.name] * len(inside)
-    if files:
-        return files, labels
-    files = [file for file in sorted(folder.iterdir()) if _is_image(file)]
+    with reading(folder):
+        children = sorted(folder.iterdir())
+        for child in children:
+            if child.is_dir() and not child.name.startswith("."):
+                inside = sorted(filter(_is_image, _walk(child)))
+                files += inside
+                labels += [child.name] * len(inside)
+        if files:
+            return files, labels
+        files = list(filter(_is_image, children))
     if files:
         return files, None
     raise DataError(
@@ -217,43 +232,79 @@ def list_images(folder: Path) -> tuple[list[Path], list[str] | None]:
     )
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.rglob("*")) if _is_image(file)]
+def _walk(folder: Path) -> Iterable[Path]:
+    """Yield every file below a folder; a folder that may not be read is an error, not empty."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise DataError(
+            f"{error.filename}: cannot be read ({reason(error)}). Its images would be missing: "
+            f"make it readable, or move it away."
+        ) from error
+
+    for inside, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(inside, name) for name in names)
 
 
 def _is_image(file: Path) -> bool:
     return file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".") and file.is_file()
 
 
-def survey(files: list[Path]) -> tuple[tuple[int, int, int], str | None]:
+def survey(
+    files: list[Path], image_size: ImageSize | None = None
+) -> tuple[tuple[int, int, int], str | None]:
     """Return the (channels, height, width) that images of different sizes are brought to.
 
-    One channel if every image is grey, else three; the commonest size, the larger of two that are
-    as common, scaled down to 256 pixels on its longer side. The second value is a notice of what
-    has to be changed, or None.
+    One channel if every image is grey, else three; the median height and the median width, scaled
+    down to 64 pixels on the longer side, or as `image_size` says. The second value is a notice of
+    what has to be changed, or None.
     """
     sizes: Counter[tuple[int, int]] = Counter()
     grey = True
     for file in files:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                with Image.open(file) as image:
-                    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                    width, height = image.size[::-1] if turned else image.size
-                    grey = grey and _is_grey(image)
-                    sizes[height, width] += 1
-        except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError):
-            continue  # read_images names the file
+            with reading(file), _opened(file) as image:
+                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                width, height = image.size[::-1] if turned else image.size
+                grey = grey and _is_grey(image)
+                sizes[height, width] += 1
+        except DataError as error:
+            problem = error  # read_images names the others
     if not sizes:
-        raise DataError(f"None of the {len(files)} images can be read, the first is {files[0]}.")
-    height, width = max(sizes, key=lambda size: (sizes[size], size))
-    shrink = min(1.0, LONGEST_SIDE / max(height, width))
-    height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+        raise DataError(f"None of the {len(files)} images can be read. {problem}")
+    height, width, limited = _common(sizes, image_size)
     other = sum(sizes.values()) - sizes[height, width]
-    resized = f"{counted(other, 'image')} of another size resized to {height} × {width}."
-    notice = resized if other else None
-    return (1 if grey else 3, height, width), notice
+    if not other:
+        return (1 if grey else 3, height, width), None
+    notice = f"{counted(other, 'image')} of another size resized to {height} × {width}"
+    if limited:
+        notice += f" (height × width: at most {LONGEST_SIDE} unless image_size says otherwise)"
+    return (1 if grey else 3, height, width), f"{notice}."
+
+
+def _common(sizes: Counter[tuple[int, int]], image_size: ImageSize | None) -> tuple[int, int, bool]:
+    """Return the height and width to bring all sizes to, and whether `LONGEST_SIDE` ruled."""
+    if isinstance(image_size, tuple | list):
+        return image_size[0], image_size[1], False
+    height, width = (median_high(size[axis] for size in sizes.elements()) for axis in (0, 1))
+    longest = max(height, width)
+    wanted = min(longest, LONGEST_SIDE) if image_size is None else image_size
+    height, width = (max(1, round(side * wanted / longest)) for side in (height, width))
+    return height, width, image_size is None and longest > LONGEST_SIDE
+
+
+def _opened(file: Path) -> Image.Image:
+    """Return an image that is a PNG or a JPEG of a sane size, not decoded yet."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{file}: is neither a PNG nor a JPEG image, or is damaged.") from error
+    if math.prod(image.size) > MOST_PIXELS:
+        image.close()
+        raise DataError(
+            f"{file}: has {image.size[0]:,} × {image.size[1]:,} pixels; at most {MOST_PIXELS:,} "
+            f"are read."
+        )
+    return image
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -261,37 +312,36 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def decode(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the image as uint8 of (channels, height, width), or raise OSError."""
-    try:
-        with warnings.catch_warnings():
-            # A decompression bomb is a warning to Pillow and an unreadable file to us.
-            warnings.simplefilter("error")
-            with Image.open(file) as opened:
-                image = ImageOps.exif_transpose(opened)
-                if image.mode.startswith("I"):  # 16 bits of grey; convert would clip them
-                    values = np.asarray(image).astype(np.int64)
-                    image = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-                image = image.convert("L" if shape[0] == 1 else "RGB")
-                if image.size != (shape[2], shape[1]):
-                    image = image.resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
-                pixels = np.asarray(image)
-    except (ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
-        raise OSError(str(error)) from error
+    """Return the image as uint8 of (channels, height, width), or raise DataError."""
+    with reading(file, "image"), _opened(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # 16 bits of grey; convert would clip them
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        image = image.convert("L" if shape[0] == 1 else "RGB")
+        if image.size != (shape[2], shape[1]):
+            image = image.resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
     return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)
 
 
 def read_images(
     files: list[Path], shape: tuple[int, ...]
-) -> tuple[np.ndarray, list[int], list[Path]]:
-    """Return the images as one uint8 array, the positions of those read, and the other files."""
-    out = np.empty((len(files), *shape), np.uint8)
+) -> tuple[np.ndarray, list[int], list[str]]:
+    """Return the images as one uint8 array, the positions of those read, and what was not."""
+    try:
+        out = np.empty((len(files), *shape), np.uint8)
+    except MemoryError as error:
+        raise DataError(
+            f"{len(files):,} images of {_size(shape)} do not fit into memory. Choose a smaller "
+            f"image_size."
+        ) from error
     kept: list[int] = []
-    unreadable: list[Path] = []
+    unreadable: list[str] = []
     for i, file in enumerate(files):
         try:
             out[len(kept)] = decode(file, shape)
-        except OSError:
-            unreadable.append(file)
+        except DataError as error:
+            unreadable.append(str(error).rstrip("."))
         else:
             kept.append(i)
     return out[: len(kept)], kept, unreadable

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from luce.data.labels import FALSE_WORDS, TRUE_WORDS, present
 from luce.data.schema import FLOAT32_MAX, listed
 
-__all__ = ["DATE_FORMATS", "KINDS", "Column", "as_booleans", "as_dates", "as_numbers", "infer"]
+__all__ = [
+    "DATE_FORMATS",
+    "KINDS",
+    "Column",
+    "as_booleans",
+    "as_dates",
+    "as_numbers",
+    "commonest",
+    "infer",
+    "is_opaque",
+    "matrix",
+    "stacks",
+]
 
 OPAQUE = (pl.Binary, pl.Object, pl.Duration, pl.Time)
 """Types that are neither numbers, categories nor dates."""
+
+
+def is_opaque(dtype: pl.DataType) -> bool:
+    """Return whether values of the type can be made no number, category or date."""
+    return dtype.is_nested() or dtype in OPAQUE
+
 
 KINDS = ("number", "category", "boolean", "date", "left out")
 
@@ -32,11 +54,68 @@ DATE_FORMATS = (
 
 ISO_FORMATS = DATE_FORMATS[:6]
 
+WORDS = frozenset(TRUE_WORDS + FALSE_WORDS)
+
 ENOUGH = 0.95
 """A column is of a kind when this share of its values is; the others count as missing."""
 
 MOST_CATEGORIES = 100
 """A category column gets one encoded column for each of its commonest values, up to so many."""
+
+
+STACKED_CELLS = 2**18
+"""How many values are handed to Polars at once."""
+
+
+def stacks(
+    columns: Sequence[pl.Series], alike: Sequence[object] | None = None
+) -> Iterator[tuple[slice, pl.Series]]:
+    """Yield neighbouring columns of one type end to end in one series, with missing as null.
+
+    A call of Polars costs up to a millisecond however few the rows are; a table of a hundred
+    thousand columns pays it once for many of them.
+
+    Parameters
+    ----------
+    columns : sequence of Series
+        All of one length.
+    alike : sequence, optional
+        One value per column; only columns with the same value are put together.
+
+    Yields
+    ------
+    slice
+        Which columns.
+    Series
+        Their values, as `present` gives them.
+    """
+    most = max(1, STACKED_CELLS // max(1, len(columns[0]))) if columns else 1
+
+    def key(i: int) -> object:
+        dtype = columns[i].dtype
+        simple = dtype.is_numeric() or dtype in (pl.String, pl.Boolean)
+        return dtype, None if alike is None else alike[i], None if simple else i
+
+    for _, run in itertools.groupby(range(len(columns)), key):
+        where = list(run)
+        for start in range(where[0], where[-1] + 1, most):
+            part = slice(start, min(start + most, where[-1] + 1))
+            together = columns[part]
+            yield part, present(pl.concat(together) if len(together) > 1 else together[0])
+
+
+def matrix(values: pl.Series, columns: int) -> np.ndarray:
+    """Return numbers that were stacked as float64, (columns, rows), NaN where there is none."""
+    numbers = values.cast(pl.Float64).to_numpy(writable=False)
+    return numbers.reshape(columns, len(values) // columns)
+
+
+def commonest(texts: pl.Series, most: int) -> tuple[list[str], int]:
+    """Return the commonest texts, first those first in the alphabet, and how many there are."""
+    counts = texts.alias("text").value_counts(name="count")
+    pairs = zip(counts["text"].to_list(), counts["count"].to_list(), strict=True)
+    best = heapq.nsmallest(most, pairs, key=lambda pair: (-pair[1], pair[0]))
+    return [text for text, _ in best], len(counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,48 +210,61 @@ def as_dates(values: pl.Series, date_format: str | None) -> pl.Series:
     return pl.Series(values.name, [None] * len(values), dtype=pl.Datetime("us"))
 
 
-def infer(series: pl.Series) -> Column:
-    """Return what the column is, judged by its values.
+def infer(columns: Sequence[pl.Series]) -> list[Column]:
+    """Return what each column is, judged by its values.
 
     All missing, constant, free text (more than half of the values distinct, and more than ten; or
     longer than 100 characters on average) and types without an order or an equality are left out.
 
     Examples
     --------
-    >>> infer(pl.Series("age", ["31", "", "52.5"])).kind
-    'number'
+    >>> [column.kind for column in infer([pl.Series("age", ["31", "", "52.5"])])]
+    ['number']
     """
-    name, clean = series.name, present(series)
-    values = clean.drop_nulls()
-    if series.dtype.is_nested() or series.dtype in OPAQUE:
-        return Column(name=name, kind="left out", note=f"values of type {series.dtype}")
-    if not len(values):
+    found = []
+    for part, clean in stacks(columns):
+        names = [each.name for each in columns[part]]
+        numbers: Sequence[np.ndarray | None] = [None] * len(names)
+        if clean.dtype.is_numeric() or clean.dtype == pl.String:
+            numbers = list(matrix(as_numbers(clean), len(names)))
+        rows = len(columns[0])
+        found += [
+            _infer(name, clean[i * rows : (i + 1) * rows], numbers[i])
+            for i, name in enumerate(names)
+        ]
+    return found
+
+
+def _infer(name: str, clean: pl.Series, numbers: np.ndarray | None) -> Column:
+    """Return what a column is: its values with missing as null, and as numbers where it may be."""
+    if is_opaque(clean.dtype):
+        return Column(name=name, kind="left out", note=f"values of type {clean.dtype}")
+    missing = clean.null_count()
+    if missing == len(clean):
         return Column(name=name, kind="left out", note="every value is missing")
+    values = clean.drop_nulls() if missing else clean
     distinct = values.n_unique()
-    gone = f", {clean.null_count():,} missing" if clean.null_count() else ""
+    gone = f", {missing:,} missing" if missing else ""
     if distinct == 1:
         note = f"the same value in every row, {listed([str(values[0])])}{gone}"
         return Column(name=name, kind="left out", note=note)
-    column = _number(name, values, gone)
+    column = None if numbers is None else _number(name, numbers, len(values), gone)
     if column is None and values.dtype in (pl.String, pl.Boolean):
-        column = _boolean(name, values, gone)
+        column = _boolean(name, values, distinct, gone)
     if column is None and (values.dtype.is_temporal() or values.dtype == pl.String):
         column = _date(name, values, gone)
     return column or _category(name, values.cast(pl.String), distinct, gone)
 
 
-def _bad(numbers: pl.Series) -> str:
-    return f", {numbers.null_count():,} unreadable" if numbers.null_count() else ""
+def _bad(count: int) -> str:
+    return f", {count:,} unreadable" if count else ""
 
 
-def _number(name: str, values: pl.Series, gone: str) -> Column | None:
-    if not (values.dtype.is_numeric() or values.dtype == pl.String):
+def _number(name: str, numbers: np.ndarray, values: int, gone: str) -> Column | None:
+    fine = numbers[~np.isnan(numbers)]
+    bad = values - len(fine)
+    if bad > (1 - ENOUGH) * values:
         return None
-    numbers = as_numbers(values)
-    if numbers.null_count() > (1 - ENOUGH) * len(numbers):
-        return None
-    low, high = numbers.min(), numbers.max()
-    steps = numbers.diff().drop_nulls()
     counting = name.strip().lower() in (
         "",
         "id",
@@ -182,25 +274,33 @@ def _number(name: str, values: pl.Series, gone: str) -> Column | None:
         "row",
         "row_id",
     )
-    if counting and not gone and len(steps) and bool((steps == 1).all()):
+    if counting and not gone and len(fine) > 1 and bool((np.diff(fine) == 1).all()):
         return Column(name=name, kind="left out", note="numbers the rows")
-    return Column(name=name, kind="number", note=f"{low!s:.8} to {high!s:.8}{gone}{_bad(numbers)}")
+    low, high = float(fine.min()), float(fine.max())
+    return Column(name=name, kind="number", note=f"{low!s:.8} to {high!s:.8}{gone}{_bad(bad)}")
 
 
-def _boolean(name: str, values: pl.Series, gone: str) -> Column | None:
-    numbers = as_booleans(values)
-    if numbers.null_count():
+def _boolean(name: str, values: pl.Series, distinct: int, gone: str) -> Column | None:
+    # However many rows there are, so few words can be written in so few ways.
+    texts = commonest(values, 100)[0] if distinct <= 100 else ["not few"]
+    if not {str(text).lower() for text in texts} <= WORDS:
         return None
+    numbers = as_booleans(values)
     return Column(
         name=name, kind="boolean", note=f"{float(numbers.sum()) / len(numbers):.0%} true{gone}"
     )
 
 
 def _date(name: str, values: pl.Series, gone: str) -> Column | None:
-    formats: tuple[str | None, ...] = DATE_FORMATS if values.dtype == pl.String else (None,)
+    first = values.head(200)
+    formats: tuple[str | None, ...] = (None,)
+    if values.dtype == pl.String:
+        # Every format begins with a digit; trying them all costs more than the rest together.
+        begun = sum(value[:1] in "+-0123456789" for value in first.to_list())
+        formats = DATE_FORMATS if begun >= 0.5 * len(first) else ()
     best: tuple[int, str | None, pl.Series] | None = None
     for date_format in formats:
-        if as_dates(values.head(200), date_format).null_count() > 0.5 * min(200, len(values)):
+        if as_dates(first, date_format).null_count() > 0.5 * len(first):
             continue
         moments = as_dates(values, date_format)
         if best is None or moments.null_count() < best[0]:
@@ -214,17 +314,16 @@ def _date(name: str, values: pl.Series, gone: str) -> Column | None:
         kind="date",
         format=best[1],
         time=bool((read.dt.truncate("1d") != read).any()),
-        note=f"{str(read.min())[:10]} to {str(read.max())[:10]}{gone}{_bad(moments)}",
+        note=f"{str(read.min())[:10]} to {str(read.max())[:10]}{gone}{_bad(moments.null_count())}",
     )
 
 
 def _category(name: str, values: pl.Series, distinct: int, gone: str) -> Column:
-    length = float(values.str.len_chars().mean() or 0)  # type: ignore[arg-type]
-    if (distinct > 10 and distinct > len(values) / 2) or length > 100:
+    free = distinct > 10 and distinct > len(values) / 2
+    if free or sum(map(len, values.to_list())) > 100 * len(values):
         note = f"free text, {distinct:,} different values in {len(values):,} rows"
         return Column(name=name, kind="left out", note=note)
-    few = values.value_counts(sort=True).sort("count", values.name, descending=[True, False])
-    note = f"{distinct:,} values: {listed(few[values.name].head(20).to_list(), 4)}{gone}"
+    note = f"{distinct:,} values: {listed(commonest(values, 4)[0], total=distinct)}{gone}"
     if distinct > MOST_CATEGORIES:
         note += f"; the {MOST_CATEGORIES} commonest, the others together"
     return Column(name=name, kind="category", note=note)

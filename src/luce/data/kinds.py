@@ -9,6 +9,7 @@ import difflib
 import re
 from pathlib import Path
 
+from luce.data.opening import found
 from luce.data.schema import listed, shown
 from luce.errors import ArgumentError, DataError
 
@@ -108,16 +109,10 @@ def brings_test_rows(source: str | Path) -> bool:
 
 def existing(source: str | Path) -> Path:
     """Return the path if there is something; raise DataError otherwise."""
-    path = Path(source)
-    try:
-        there = path.exists()
-    except OSError as error:
-        raise DataError(
-            f"{shown(str(source), 200)}: cannot be looked at ({error.strerror})."
-        ) from error
     if source == "":
         raise DataError("The source is an empty text. Give a name such as digits, or a path.")
-    if not there:
+    path = found(Path(source))
+    if path is None:
         if source == "-":
             raise DataError("Only luce predict reads standard input (-). Give a file.")
         near = closest(str(source), list(NAMES))

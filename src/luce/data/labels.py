@@ -7,18 +7,21 @@ measure something are refused.
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from luce.data.opening import reading
 from luce.data.schema import Label, listed, shown
 from luce.errors import DataError
 
-__all__ = ["as_classes", "labels_from_array", "labels_from_series"]
+__all__ = ["are_among", "as_classes", "labels_from_array", "labels_from_series"]
 
 TRUE_WORDS = ("true", "t", "yes", "y", "1")
 FALSE_WORDS = ("false", "f", "no", "n", "0")
+EPOCH = dt.date(1970, 1, 1).toordinal()
 MISSING_WORDS = ("", "na", "nan", "null", "none", "n/a", "?")
 
 
@@ -54,7 +57,9 @@ def labels_from_array(values: Any, *, name: str = "y") -> np.ndarray:
         case "f":
             return _whole_floats(labels, name)
         case "U" | "T":
-            return np.array(labels.tolist(), dtype=object)
+            with reading(name, "array of text"):
+                values = labels.tolist()
+            return _text(values, name)
         case "O":
             return _objects(labels, name)
         case _:
@@ -67,7 +72,7 @@ def _objects(labels: np.ndarray, name: str) -> np.ndarray:
     values = [each.item() if isinstance(each, np.generic) else each for each in labels.tolist()]
     kinds = {type(each) for each in values}
     if kinds == {str} or not kinds:
-        return np.array(values, dtype=object)
+        return _text(values, name)
     if kinds == {bool}:
         return np.array(values, dtype=bool)
     if kinds == {int}:
@@ -83,7 +88,19 @@ def _objects(labels: np.ndarray, name: str) -> np.ndarray:
     )
 
 
+def _text(values: list[str], name: str) -> np.ndarray:
+    for value in dict.fromkeys(values):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{name}: the label {shown(value)} is not valid text. Name it in UTF-8."
+            ) from error
+    return np.array(values, dtype=object)
+
+
 def _whole_floats(labels: np.ndarray, name: str) -> np.ndarray:
+    labels = labels.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(labels))
     if len(bad):
         raise DataError(f"{name}: the label in row {bad[0]} is {labels[bad[0]]}. Leave it out.")
@@ -102,12 +119,35 @@ def _continuous(name: str, values: list[float]) -> DataError:
 
 
 def present(series: pl.Series) -> pl.Series:
-    """Return the column with every spelling of *missing* as null, strings without outer blanks."""
+    """Return the column with all that is missing as null, strings without outer blanks.
+
+    That is every spelling of *missing* in text, NaN, and moments outside of the calendar, which
+    Parquet can hold and neither Python nor Polars can say.
+    """
     if series.dtype == pl.String:
         series = series.str.strip_chars()
         missing = series.str.to_lowercase().is_in(MISSING_WORDS)
-        return series.to_frame("x").select(pl.when(~missing).then("x"))["x"].alias(series.name)
+        return _where(~missing, series)
+    if (limits := _calendar(series.dtype)) is not None:
+        return _where(series.to_physical().is_between(*limits), series)
     return series.fill_nan(None) if series.dtype.is_float() else series
+
+
+def _where(fine: pl.Series, series: pl.Series) -> pl.Series:
+    return series.to_frame("x").select(pl.when(fine).then("x"))["x"].alias(series.name)
+
+
+def _calendar(dtype: pl.DataType) -> tuple[int, int] | None:
+    """Return the least and the largest number that stands for a moment of the years 2 to 9998."""
+    days = tuple(dt.date(year, 1, 1).toordinal() - EPOCH for year in (2, 9999))
+    if dtype == pl.Date:
+        return days[0], days[1] - 1
+    if dtype == pl.Time:
+        return 0, 86_400 * 10**9 - 1
+    if isinstance(dtype, pl.Datetime) and dtype.time_unit != "ns":  # ns end in the year 2262
+        units = 86_400 * {"us": 10**6, "ms": 10**3}[dtype.time_unit]
+        return days[0] * units, days[1] * units - 1
+    return None
 
 
 def labels_from_series(series: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +195,8 @@ def _numeric_classes(values: pl.Series, clean: pl.Series, name: str) -> np.ndarr
     """Return int64 classes, or None when the numbers are better kept as they are written."""
     distinct, tenth = values.n_unique(), len(values) / 10
     if clean.dtype.is_integer() and distinct <= max(20, tenth):
-        return labels_from_array(clean, name=name)
+        with reading(name, "column of classes"):  # NumPy has no integers of 128 bits
+            return labels_from_array(clean, name=name)
     whole = bool(((values == values.round()) & (values.abs() < 2**53)).all())
     if whole and distinct <= max(20, tenth):
         numbers = values.cast(pl.Int64)
@@ -204,6 +245,13 @@ def as_classes(labels: np.ndarray, classes: list[Label], *, name: str = "y") -> 
             f"{listed(list(classes), 10)}."
         )
     return np.array(converted, dtype={bool: np.bool_, int: np.int64}.get(kind, object))
+
+
+def are_among(labels: np.ndarray, classes: list[Label]) -> np.ndarray:
+    """Return which labels are among the classes, in whichever type each is written."""
+    kind, known = type(classes[0]), {each: each for each in classes}
+    spelled = {each: _spell(each, kind, known) in known for each in set(labels.tolist())}
+    return np.array([spelled[each] for each in labels.tolist()], bool)
 
 
 def _spell(label: Any, kind: type, spelled: dict[Any, Label]) -> Label | None:

@@ -16,14 +16,26 @@ from luce import options
 from luce.errors import RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import polars as pl
 
-__all__ = ["FLOAT32_MAX", "Label", "Normalise", "Schema", "check_normalise", "shown"]
+__all__ = [
+    "FLOAT32_MAX",
+    "ImageSize",
+    "Label",
+    "Normalise",
+    "Schema",
+    "check_image_size",
+    "check_normalise",
+    "shown",
+]
 
 type_of_label = (bool, int, str)
 Label = bool | int | str
 Normalise = Literal["standard", "none"] | tuple[float, float]
+ImageSize = int | tuple[int, int]
 
 FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 """Numbers beyond this cannot be encoded: the feature matrix is float32."""
@@ -43,11 +55,14 @@ class Schema(ABC):
         The name of the label column, for tables.
     classes : list of int, bool or str, or None
         The sorted classes, once training has filled them in.
+    dropped : list of int, bool or str
+        Classes that were too rare to train on: their rows are left out of what is loaded.
     """
 
     kind: ClassVar[Literal["table", "array", "image"]]
     target: str | None = None
     classes: list[Any] | None = None
+    dropped: list[Any] = dataclasses.field(default_factory=list)
 
     @abstractmethod
     def fit(self, features: Any, *, normalise: Normalise = "standard") -> Self:
@@ -109,6 +124,7 @@ class Schema(ABC):
             "kind": self.kind,
             "target": self.target,
             "classes": self.classes,
+            "dropped": self.dropped,
             **self.body(),
         }
 
@@ -140,6 +156,7 @@ class Schema(ABC):
         common = {
             "target": None if target is None else json_text(target, "target"),
             "classes": json_classes(body.pop("classes", None)),
+            "dropped": json_labels(body.pop("dropped", []), "dropped"),
         }
         return kinds[kind].from_body(body, common)
 
@@ -147,6 +164,11 @@ class Schema(ABC):
 def check_normalise(normalise: object) -> None:
     """Raise ArgumentError unless `normalise` is one of the three allowed forms."""
     options.check("normalise", normalise, options.SCALING)
+
+
+def check_image_size(image_size: object) -> None:
+    """Raise ArgumentError unless it is None, the longer side or (height, width), in pixels."""
+    options.check("image_size", image_size, options.IMAGE_SIZE)
 
 
 def scaling(
@@ -183,9 +205,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + "s" * (count != 1)
 
 
-def listed(values: list[Any], limit: int = 5, width: int = 40) -> str:
-    """Return the first few values in a row, and how many more there are."""
-    more = f" and {len(values) - limit:,} more" if len(values) > limit else ""
+def listed(values: Sequence[Any], limit: int = 5, width: int = 40, total: int | None = None) -> str:
+    """Return the first few values in a row, and how many more there are of `total`."""
+    hidden = (len(values) if total is None else total) - min(limit, len(values))
+    more = f" and {hidden:,} more" if hidden else ""
     return ", ".join(shown(value, width) for value in values[:limit]) + more
 
 
@@ -252,16 +275,24 @@ def json_classes(value: object) -> list[Any] | None:
     """Return the classes: at least two, of one type, sorted, none twice."""
     if value is None:
         return None
-    if type(value) is not list or len(value) < 2:
+    labels = json_labels(value, "classes")
+    if len(labels) < 2:
         refuse("classes must be a list of at least two")
-    kind = type(value[0])
+    return labels
+
+
+def json_labels(value: object, what: str) -> list[Any]:
+    """Return labels: of one type, sorted, none twice."""
+    if type(value) is not list:
+        refuse(f"{what} must be a list")
+    kind = type(value[0]) if value else str
     if kind not in type_of_label or not all(type(each) is kind for each in value):
-        refuse("classes must be all strings, all whole numbers or all booleans")
+        refuse(f"{what} must be all strings, all whole numbers or all booleans")
     for each in value:
         if type(each) is str:
-            json_text(each, "classes")
+            json_text(each, what)
         elif not -(2**63) <= each < 2**63:
-            refuse("classes must fit 64 bits")
+            refuse(f"{what} must fit 64 bits")
     if any(a >= b for a, b in itertools.pairwise(value)):
-        refuse("classes must be sorted and distinct")
+        refuse(f"{what} must be sorted and distinct")
     return value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from luce.data import idx
 from luce.data.arrays import ArraySchema, check_array, read_npy, read_npz, row_slices
 from luce.data.catalogue import load_named
 from luce.data.dataset import Dataset, Features
-from luce.data.frames import as_frame, csv_blocks, frame_blocks, read_frame
+from luce.data.frames import as_frame, csv_blocks, frame_blocks, lines_of, read_frame
 from luce.data.images import (
     IMAGE_ENDINGS,
     ImageSchema,
@@ -34,13 +35,14 @@ from luce.data.kinds import (
     unknown_ending,
 )
 from luce.data.labels import as_classes, labels_from_array, labels_from_series
-from luce.data.schema import Schema, counted, listed, shown
+from luce.data.schema import ImageSize, Schema, check_image_size, counted, listed, shown
 from luce.data.split import split_rows
 from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError, DtypeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from io import BufferedIOBase
 
 __all__ = ["Block", "Dataset", "load_dataset", "read_blocks"]
 
@@ -75,6 +77,7 @@ def load_dataset(
     *,
     target: str | Path | None = None,
     features: str | None = None,
+    image_size: ImageSize | None = None,
     schema: Schema | None = None,
     data_dir: str | Path | None = None,
 ) -> Dataset:
@@ -91,6 +94,10 @@ def load_dataset(
         of the labels' file; IDX finds its own by the usual naming.
     features : str, optional
         NPZ: the name of the features' array (``X``).
+    image_size : int or (int, int), optional
+        Folders of images: what all of them are resized to, as the pixels of the longer side or as
+        (height, width). By default the median height and width, scaled down to 64 on the longer
+        side.
     schema : Schema, optional
         A run's fitted schema: the data are read as the run needs them. Target column and image
         size come from it, labels are given the type of its classes, and may be absent.
@@ -116,8 +123,11 @@ def load_dataset(
     """
     if schema is not None and target is None:
         target = schema.target
+    check_image_size(image_size)
+    if image_size is not None and not _is_image_folder(source):
+        raise ArgumentError(f"image_size is for a folder of images; {shown(str(source))} is none.")
     if isinstance(source, str | Path):
-        dataset = _from_path(source, target, features, schema, data_dir)
+        dataset = _from_path(source, target, features, image_size, schema, data_dir)
     else:
         dataset = _from_memory(source, target, schema)
     if features is not None and not str(source).lower().endswith(".npz"):
@@ -137,6 +147,8 @@ def load_dataset(
 def _under(schema: Schema, dataset: Dataset) -> Dataset:
     """Return the dataset with a run's schema and the labels in the type of its classes."""
     _check_kind(schema, dataset.schema.kind, dataset.name)
+    if schema.dropped:
+        dataset = dataset.without(schema.dropped)
     labels = dataset.labels
     if labels is not None and schema.classes is not None:
         labels = as_classes(labels, schema.classes, name=dataset.name)
@@ -153,6 +165,7 @@ def _from_path(
     source: str | Path,
     target: str | Path | None,
     features: str | None,
+    image_size: ImageSize | None,
     schema: Schema | None,
     data_dir: str | Path | None,
 ) -> Dataset:
@@ -163,8 +176,15 @@ def _from_path(
         splits = idx.splits_in(path)
         if "train" in splits:
             return _idx_splits(path.resolve().name, splits)
-        return _image_folder(path, schema)
+        return _image_folder(path, schema, image_size)
     return _from_file(path, target, features, schema)
+
+
+def _is_image_folder(source: Any) -> bool:
+    if not isinstance(source, str | Path) or source in NAMES:
+        return False
+    path = existing(source)
+    return path.is_dir() and "train" not in idx.splits_in(path)
 
 
 def _from_file(
@@ -196,7 +216,7 @@ def _from_memory(source: Any, target: str | Path | None, schema: Schema | None) 
         if hasattr(X, "columns"):
             frame = as_frame(X)
             table = TableSchema.infer(frame) if schema is None else schema
-            return Dataset("table", frame, labels_from_array(y), table, _left_out(table))
+            return Dataset("table", frame, labels_from_array(y), table)
         return _from_array("array", _as_array(X), y, "X")
     if hasattr(source, "columns"):
         return _from_table("table", as_frame(source), target, schema)
@@ -241,7 +261,7 @@ def _idx_splits(name: str, splits: dict[str, Path]) -> Dataset:
     return replace(found["train"], test=found.get("test"))
 
 
-def _image_folder(folder: Path, schema: Schema | None) -> Dataset:
+def _image_folder(folder: Path, schema: Schema | None, image_size: ImageSize | None) -> Dataset:
     files, names = list_images(folder)
     if names is None and schema is None:
         raise DataError(
@@ -250,21 +270,35 @@ def _image_folder(folder: Path, schema: Schema | None) -> Dataset:
     if isinstance(schema, ImageSchema):
         shape, notice = schema.input_shape, None
     else:
-        shape, notice = survey(files)
+        shape, notice = survey(files, image_size)
     images, kept, unreadable = read_images(files, shape)
     if not kept:
-        raise DataError(f"{folder}: none of its {len(files)} images can be read.")
-    labels = None if names is None else np.array([names[i] for i in kept], dtype=object)
+        raise DataError(_none_read(folder, len(files), unreadable))
+    labels = None if names is None else labels_from_array([names[i] for i in kept], name="folders")
+    lost = set(names or ()) - set(() if labels is None else labels.tolist())
+    if lost and schema is None:
+        # A class that went missing without an error would be learnt without.
+        first = min(lost)
+        inside = [file for file, name in zip(files, names or (), strict=True) if name == first]
+        problems = [each for each in unreadable if each.startswith(str(inside[0]))]
+        raise DataError(_none_read(folder / first, len(inside), problems))
     notices = ([notice] if notice else []) + _unreadable(unreadable)
     sizes = ImageSchema.of(shape)
     return Dataset(folder.resolve().name, images, labels, sizes, tuple(notices))
 
 
-def _unreadable(files: list[Path]) -> list[str]:
-    if not files:
+def _none_read(folder: Path, files: int, problems: list[str]) -> str:
+    return (
+        f"{folder}: none of its {counted(files, 'image')} can be read ({problems[0]}). Mend them, "
+        f"or move the folder away."
+    )
+
+
+def _unreadable(problems: list[str]) -> list[str]:
+    if not problems:
         return []
-    names = listed([str(file) for file in files], width=200)
-    return [f"{counted(len(files), 'unreadable image')} left out: {names}."]
+    few = listed(problems, width=300)
+    return [f"{counted(len(problems), 'unreadable image')} left out: {few}."]
 
 
 def _from_table(
@@ -286,15 +320,7 @@ def _from_table(
         notices.append(f"{gone} without a label in {shown(target)} left out.")
     if schema is None:
         schema = TableSchema.infer(frame, target=target)
-        notices += _left_out(schema)
     return Dataset(name, frame, labels, schema, tuple(notices))
-
-
-def _left_out(schema: Schema) -> tuple[str, ...]:
-    columns = schema.columns if isinstance(schema, TableSchema) else ()
-    return tuple(
-        f"Column {shown(c.name)} is left out: {c.note}." for c in columns if c.kind == "left out"
-    )
 
 
 def read_blocks(
@@ -338,7 +364,8 @@ def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iter
     if isinstance(source, str) and source == "-":
         if sys.stdin is None:
             raise DataError("Standard input is closed. Pipe a CSV into it, or give a file.")
-        frames = csv_blocks(sys.stdin.buffer, where="standard input", rows=rows)
+        lines = lines_of(cast("BufferedIOBase", sys.stdin.buffer), "standard input")
+        frames = csv_blocks(lines, where="standard input", rows=rows)
         yield from _table_parts(frames, schema, "standard input")
     elif isinstance(source, str | Path) and source not in NAMES:
         yield from _path_parts(existing(source), schema, features, rows)
@@ -395,7 +422,8 @@ def _image_parts(path: Path, schema: Schema, rows: int) -> Iterator[Part]:
     for part in row_slices(len(files), int(np.prod(schema.input_shape)), rows):
         images, kept, unreadable = read_images(files[part], schema.input_shape)
         read += len(kept)
-        names = tuple(str(files[part][i]) for i in kept)
+        # A file's name may be any bytes; the predictions are written as UTF-8.
+        names = tuple(os.fsencode(files[part][i]).decode(errors="backslashreplace") for i in kept)
         yield images, names, tuple(_unreadable(unreadable))
     if not read:
-        raise DataError(f"{path}: none of its {len(files)} images can be read.")
+        raise DataError(_none_read(path, len(files), unreadable))

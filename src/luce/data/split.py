@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from luce.data.schema import listed, shown
+from luce.data.schema import Label, listed, shown
 from luce.errors import ArgumentError, DataError
 from luce.options import check_sizes
 
-__all__ = ["check_labels", "split_rows", "three_way"]
+__all__ = ["check_labels", "rare_classes", "split_rows", "three_way"]
 
 
 def check_labels(labels: np.ndarray | None) -> np.ndarray:
@@ -53,9 +53,33 @@ def check_labels(labels: np.ndarray | None) -> np.ndarray:
         has = "has a single example" if len(single) == 1 else "have a single example each"
         raise DataError(
             f"{what} {listed(single)} {has}; every class needs at least two. Add examples, merge "
-            f"rare classes or leave them out."
+            f"rare classes, or leave them out with --drop-rare 2 (drop_rare=2 in Python)."
         )
     return labels
+
+
+def rare_classes(labels: np.ndarray, fewest: int) -> list[Label]:
+    """Return the classes with fewer than `fewest` rows, sorted.
+
+    Raises
+    ------
+    luce.errors.ArgumentError
+        If fewer than two classes would remain.
+
+    Examples
+    --------
+    >>> rare_classes(np.array(list("aaabbc")), 2)
+    ['c']
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    rare: list[Label] = classes[counts < fewest].tolist()
+    if len(rare) and len(classes) - len(rare) < 2:
+        most = np.sort(counts)[::-1][:2]
+        raise ArgumentError(
+            f"drop_rare={fewest} leaves {len(classes) - len(rare)} of {len(classes):,} classes; "
+            f"two are needed. The commonest two have {' and '.join(f'{n:,}' for n in most)} rows."
+        )
+    return rare
 
 
 def split_rows(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -35,9 +36,12 @@ from luce.data.inference import (
     as_booleans,
     as_dates,
     as_numbers,
+    commonest,
     infer,
+    is_opaque,
+    matrix,
+    stacks,
 )
-from luce.data.labels import present
 from luce.data.schema import (
     FLOAT32_MAX,
     Normalise,
@@ -95,9 +99,12 @@ class TableSchema(Schema):
             If no column is left to learn from.
         """
         frame = as_frame(features)
-        columns = tuple(infer(frame[name]) for name in frame.columns)
+        columns = tuple(infer(frame.get_columns()))
         if all(column.kind == "left out" for column in columns):
-            reasons = "; ".join(f"{shown(c.name)}: {c.note}" for c in columns) or "there is none"
+            reasons = "; ".join(f"{shown(c.name)}: {c.note}" for c in columns[:10])
+            if len(columns) > 10:
+                reasons += f"; and {len(columns) - 10:,} more"
+            reasons = reasons or "there is none"
             raise DataError(f"No column is left to learn from ({reasons}).")
         return cls(columns=columns, target=target)
 
@@ -109,8 +116,8 @@ class TableSchema(Schema):
     def fit(self, features: Any, *, normalise: Normalise = "standard") -> Self:
         """Return the schema with medians, categories and deviations of the rows; see `Schema`."""
         check_normalise(normalise)
-        frame = self._checked(as_frame(features), Counter())
-        fitted = {c.name: _fit(c, frame[c.name], normalise) for c in self.used}
+        series = self._checked(as_frame(features), Counter())
+        fitted = {c.name: c for c in _fitted(self.used, series, normalise)}
         return replace(
             self, columns=tuple(fitted.get(c.name, c) for c in self.columns), fitted=True
         )
@@ -129,30 +136,36 @@ class TableSchema(Schema):
         if not self.fitted:
             raise ArgumentError("TableSchema.encode: the schema has no statistics; call fit first.")
         handled: Counter[str] = Counter()
-        frame = self._checked(as_frame(features), handled)
+        frame = as_frame(features)
+        series = self._checked(frame, handled)
         out = np.zeros((frame.height, self.input_shape[0]), np.float32)
-        start = 0
-        for column in self.used:
-            stop = start + len(column.names)
-            _encode(column, frame[column.name], out[:, start:stop], handled)
-            start = stop
+        _encode(self.used, series, out, handled)
         return out, {what: count for what, count in handled.items() if count}
 
-    def _checked(self, frame: pl.DataFrame, handled: Counter[str]) -> pl.DataFrame:
+    def _checked(self, frame: pl.DataFrame, handled: Counter[str]) -> list[pl.Series]:
+        """Return the columns that are encoded, those that are absent as missing in every row."""
+        there = {series.name: series for series in frame.get_columns()}
         used = [column.name for column in self.used]
-        absent = [name for name in used if name not in frame.columns]
+        absent = [name for name in used if name not in there]
         if 2 * len(absent) > len(used):
             raise DataError(
                 f"{len(absent)} of the {len(used)} columns that the schema needs are absent: "
-                f"{listed(absent, 10)}. The table has {listed(frame.columns, 10)}."
+                f"{listed(absent, 10)}. The table has {listed(list(there), 10)}."
             )
         known = {column.name for column in self.columns} | {self.target}
-        for name in frame.columns:
-            if name not in known:
-                handled[f"extra column {shown(name)}, ignored"] += frame.height
+        for name in there.keys() - known:
+            handled[f"extra column {shown(name)}, ignored"] += frame.height
         for name in absent:
             handled[f"absent column {shown(name)}, treated as missing"] += frame.height
-        return frame.with_columns([pl.lit(None, pl.String).alias(name) for name in absent])
+        for name in used:
+            if name in there and is_opaque(there[name].dtype):
+                raise DataError(
+                    f"column {shown(name)} holds values of type {there[name].dtype}, which are "
+                    f"neither numbers, categories nor dates as in training. Give it in another "
+                    f"type, or leave it out."
+                )
+        missing = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
+        return [there[name] if name in there else missing.alias(name) for name in used]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -228,86 +241,140 @@ def _column_from_json(body: Any) -> Column:
     )
 
 
-def _values(column: Column, clean: pl.Series) -> pl.Series:
-    """Return the column's values as float64, null where missing or unreadable."""
-    if column.kind == "boolean":
-        return as_booleans(clean)
-    if column.kind == "date":
-        moments = as_dates(clean, column.format)
-        return moments.to_physical().cast(pl.Float64) / DAY_US
-    return as_numbers(clean)
+def _stacks(
+    columns: list[Column], series: list[pl.Series]
+) -> Iterator[tuple[slice, list[Column], pl.Series]]:
+    """Yield columns that are read in the same way, and their values end to end; see `stacks`."""
+    for part, clean in stacks(series, [(column.kind, column.format) for column in columns]):
+        yield part, columns[part], clean
 
 
-def _fit(column: Column, series: pl.Series, normalise: Normalise) -> Column:
-    clean = present(series)
-    if column.kind == "category":
-        counts = (
-            clean.cast(pl.String)
-            .drop_nulls()
-            .alias("value")
-            .value_counts()
-            .sort("count", "value", descending=[True, False])
-        )
-        kept = counts["value"].head(MOST_CATEGORIES).sort().to_list()
-        return replace(
-            column,
-            categories=tuple(kept),
-            other=len(counts) > MOST_CATEGORIES,
-            indicator=clean.null_count() > 0,
-        )
-    values = _values(column, clean)
-    fill = values.median()
-    fill = float(fill) if isinstance(fill, int | float) else 0.0
-    if column.kind == "boolean":
-        return replace(column, fill=float(fill >= 0.5), indicator=values.null_count() > 0)
-    full = values.fill_null(fill).to_numpy()
-    deviation = np.array([full.std() if len(full) else 1.0])
-    mean, scale = scaling(np.array([full.mean() if len(full) else 0.0]), deviation, normalise)
+def _values(columns: list[Column], clean: pl.Series) -> np.ndarray:
+    """Return stacked columns as float64 (columns, rows), NaN where missing or unreadable."""
+    kind, date_format = columns[0].kind, columns[0].format
+    if clean.dtype in (pl.Categorical, pl.Enum):
+        clean = clean.cast(pl.String)
+    if kind == "boolean":
+        return matrix(as_booleans(clean), len(columns))
+    if kind == "date":
+        moments = as_dates(clean, date_format).to_physical()
+        return matrix(moments.cast(pl.Float64) / DAY_US, len(columns))
+    return matrix(as_numbers(clean), len(columns))
+
+
+def _fitted(
+    columns: list[Column], series: list[pl.Series], normalise: Normalise
+) -> Iterator[Column]:
+    for _, part, clean in _stacks(columns, series):
+        if part[0].kind == "category":
+            rows = len(clean) // len(part)
+            texts = clean.cast(pl.String)
+            for i, column in enumerate(part):
+                yield _fit_category(column, texts[i * rows : (i + 1) * rows])
+            continue
+        values = _values(part, clean)
+        missing = np.isnan(values)
+        indicators = missing.any(axis=1)
+        # The median of nothing is 0; NumPy would warn.
+        known = (row[~gone] for row, gone in zip(values, missing, strict=True))
+        fills = np.array([np.median(row) if len(row) else 0.0 for row in known])
+        if part[0].kind == "boolean":
+            for column, fill, indicator in zip(part, fills, indicators, strict=True):
+                yield replace(column, fill=float(fill >= 0.5), indicator=bool(indicator))
+            continue
+        full = np.where(missing, fills[:, None], values)
+        deviation = full.std(axis=1) if full.size else np.ones(len(part))
+        mean = full.mean(axis=1) if full.size else np.zeros(len(part))
+        mean, scale = scaling(mean, deviation, normalise)
+        for i, column in enumerate(part):
+            yield replace(
+                column,
+                fill=float(fills[i]),
+                indicator=bool(indicators[i]),
+                mean=mean[i],
+                scale=scale[i],
+            )
+
+
+def _fit_category(column: Column, values: pl.Series) -> Column:
+    known = values.drop_nulls() if values.null_count() else values
+    kept, distinct = commonest(known, MOST_CATEGORIES)
     return replace(
-        column, fill=fill, indicator=values.null_count() > 0, mean=mean[0], scale=scale[0]
+        column,
+        categories=tuple(sorted(kept)),
+        other=distinct > MOST_CATEGORIES,
+        indicator=values.null_count() > 0,
     )
 
 
-def _encode(column: Column, series: pl.Series, out: np.ndarray, handled: Counter[str]) -> None:
-    """Fill `out`, the column's own columns, which begin as zeros."""
-    name, clean = shown(column.name), present(series)
-    if column.kind == "category":
-        missing = clean.is_null().to_numpy()
-        handled[f"missing value in {name}, treated as none"] += int(missing.sum())
-        _one_hot(column, clean.cast(pl.String, strict=False), out, handled)
-    else:
-        values = _values(column, clean)
-        missing = values.is_null().to_numpy()
-        gone = clean.null_count()
-        handled[f"missing value in {name}, imputed"] += gone
-        a_kind = {"number": "a number", "boolean": "true or false", "date": "a date"}[column.kind]
-        handled[f"not {a_kind} in {name}, treated as missing"] += int(missing.sum()) - gone
-        full = values.fill_null(column.fill).to_numpy()
-        with np.errstate(over="ignore"):
-            scaled = (full - column.mean) / column.scale
-        out[:, 0] = np.clip(scaled, -FLOAT32_MAX, FLOAT32_MAX)
-        if column.kind == "date":
-            _cycles(full, out[:, 1:])
-    if column.indicator:
-        out[:, -1] = missing
+def _encode(
+    columns: list[Column], series: list[pl.Series], out: np.ndarray, handled: Counter[str]
+) -> None:
+    """Fill `out`, every column's own columns side by side, which begin as zeros."""
+    stop = 0
+    for _, part, clean in _stacks(columns, series):
+        widths = [len(column.names) for column in part]
+        ends = stop + np.cumsum(widths)
+        places = [out[:, end - width : end] for end, width in zip(ends, widths, strict=True)]
+        stop = int(ends[-1])
+        gone = clean.is_null().to_numpy().reshape(len(part), -1)
+        if part[0].kind == "category":
+            missing = gone
+            _one_hot(part, clean.cast(pl.String, strict=False), places, handled)
+        else:
+            values = _values(part, clean)
+            missing = np.isnan(values)
+            _scaled(part, values, missing, places)
+        words = {"number": "a number", "boolean": "true or false", "date": "a date"}
+        a_kind = words.get(part[0].kind)
+        for i, column in enumerate(part):
+            name, lost = shown(column.name), int(gone[i].sum())
+            how = "imputed" if a_kind else "treated as none"
+            handled[f"missing value in {name}, {how}"] += lost
+            if a_kind:
+                unread = int(missing[i].sum()) - lost
+                handled[f"not {a_kind} in {name}, treated as missing"] += unread
+            if column.indicator:
+                places[i][:, -1] = missing[i]
 
 
-def _one_hot(column: Column, values: pl.Series, out: np.ndarray, handled: Counter[str]) -> None:
-    own = {value: i for i, value in enumerate(column.categories)}
-    elsewhere = len(own) if column.other else -1
-    codes = (
-        values.replace_strict(
-            list(own), list(own.values()), default=elsewhere, return_dtype=pl.Int64
-        ).to_numpy()
-        if own
-        else np.full(len(values), elsewhere)
+def _scaled(
+    columns: list[Column], values: np.ndarray, missing: np.ndarray, places: list[np.ndarray]
+) -> None:
+    fill, mean, scale = (
+        np.array([getattr(column, name) for column in columns])[:, None]
+        for name in ("fill", "mean", "scale")
     )
-    codes = np.where(values.is_null().to_numpy(), -1, codes)
-    rows = np.flatnonzero(codes >= 0)
-    out[rows, codes[rows]] = 1
-    if not column.other:
-        unseen = len(values) - values.null_count() - len(rows)
-        handled[f"unseen category in {shown(column.name)}, treated as none"] += unseen
+    full = np.where(missing, fill, values)
+    with np.errstate(over="ignore"):
+        scaled = np.clip((full - mean) / scale, -FLOAT32_MAX, FLOAT32_MAX)
+    for i, place in enumerate(places):
+        place[:, 0] = scaled[i]
+        if columns[i].kind == "date":
+            _cycles(full[i], place[:, 1:])
+
+
+def _one_hot(
+    columns: list[Column], values: pl.Series, places: list[np.ndarray], handled: Counter[str]
+) -> None:
+    distinct = values.drop_nulls().unique()
+    numbers = pl.Series(range(len(distinct)), dtype=pl.Int64)
+    code_of = dict(zip(distinct.to_list(), numbers.to_list(), strict=True))
+    codes = values.replace_strict(distinct, numbers, default=-1, return_dtype=pl.Int64).to_numpy()
+    for column, row, out in zip(columns, codes.reshape(len(columns), -1), places, strict=True):
+        # Those of the values that have a column of their own, in the order of their codes.
+        own = [(code_of[value], i) for i, value in enumerate(column.categories) if value in code_of]
+        known, position = np.array(sorted(own), np.int64).reshape(-1, 2).T
+        place = np.searchsorted(known, row)
+        inside = (np.append(known, -1)[place] == row) & (row >= 0)
+        rows = np.flatnonzero(inside)
+        out[rows, position[place[rows]]] = 1
+        unseen = (row >= 0) & ~inside
+        if column.other:
+            out[unseen, len(column.categories)] = 1
+        else:
+            what = f"unseen category in {shown(column.name)}, treated as none"
+            handled[what] += int(unseen.sum())
 
 
 def _cycles(days: np.ndarray, out: np.ndarray) -> None:

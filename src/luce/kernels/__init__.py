@@ -14,6 +14,7 @@ import torch
 
 from luce.errors import ArgumentError, BackendError
 from luce.kernels import reference
+from luce.kernels.arrays import has_tangent
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -104,14 +105,23 @@ def _cpu() -> tuple[ModuleType | None, str | None]:
 def _cpu_cannot(*tensors: torch.Tensor | None) -> str | None:
     """Return why the CPU kernels cannot take these tensors, or None."""
     for x in tensors:
-        if x is None:
-            continue
-        if x.device.type != "cpu":
-            return f"a tensor is on {x.device}"
-        if x.is_floating_point() and x.dtype not in _DTYPES:
-            return f"there are no kernels for {x.dtype}"
-        if type(x) not in _PLAIN:
-            return f"a tensor is a {type(x).__name__}"
+        reason = None if x is None else _cannot_take(x)
+        if reason is not None:
+            return reason
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():  # noqa: SLF001
         return "torch.func transforms need operators that PyTorch can take apart"
+    return None
+
+
+def _cannot_take(x: torch.Tensor) -> str | None:
+    if x.device.type != "cpu":
+        return f"a tensor is on {x.device}"
+    if x.is_floating_point() and x.dtype not in _DTYPES:
+        return f"there are no kernels for {x.dtype}"
+    if type(x) not in _PLAIN:
+        return f"a tensor is a {type(x).__name__}"
+    if x.layout != torch.strided:
+        return f"a tensor is of the layout {x.layout}"
+    if has_tangent(x):
+        return "a tensor has a tangent, and the kernels have no forward-mode derivative"
     return None

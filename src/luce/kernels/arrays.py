@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch.autograd import forward_ad
 
 from luce.errors import DtypeError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Array", "Given", "back", "tensor"]
+__all__ = ["Array", "Given", "back", "has_tangent", "tensor"]
 
 # What operators take and give: tensor for tensor, NumPy array for arrays and lists.
 Given = Union[torch.Tensor, ArrayLike]  # noqa: UP007 - evaluated by sphinx and typing.get_type_hints
@@ -44,3 +45,14 @@ def back(like: Given) -> Callable[[torch.Tensor], Any]:
     if isinstance(like, torch.Tensor):
         return lambda result: result
     return lambda result: result.detach().numpy()[()]
+
+
+def has_tangent(x: torch.Tensor) -> bool:
+    """Whether forward-mode differentiation is under way and the tensor takes part in it.
+
+    While torch.compile traces, tensors hold nothing: then any may.
+    """
+    if torch.compiler.is_compiling():
+        level: int = forward_ad._current_level  # noqa: SLF001
+        return level >= 0
+    return forward_ad.unpack_dual(x).tangent is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from luce.errors import ArgumentError, DimensionError, DtypeError, ShapeError
-from luce.kernels.arrays import Given, tensor
+from luce.kernels.arrays import Given, has_tangent, tensor
 from luce.kernels.options import LossOptions
 
 __all__ = [
@@ -30,7 +30,9 @@ __all__ = [
     "reduction_of",
     "result_dtype",
     "share",
+    "some_class",
     "to_user",
+    "usual",
     "whole",
 ]
 
@@ -54,24 +56,45 @@ def floating(operator: str, name: str, x: Tensor) -> None:
 
 def number(operator: str, name: str, value: float) -> float:
     """Return a real number as a float."""
-    if isinstance(value, Tensor) and value.requires_grad:
+    if type(value) is float:
+        return value
+    if isinstance(value, Tensor) and (value.requires_grad or has_tangent(value)):
+        what = "requires grad" if value.requires_grad else "has a tangent"
         raise ArgumentError(
-            f"{operator}: {name} is a number without autograd, got a tensor that requires grad. "
+            f"{operator}: {name} is a number without autograd, got a tensor that {what}. "
             "Detach it, or apply it to the input yourself."
         )
     if isinstance(value, bool | str):
         raise DtypeError(f"{operator}: {name} must be a number, got {value!r}.")
     try:
         return float(value)
+    except OverflowError:
+        raise ArgumentError(
+            f"{operator}: {name} must be a number that fits into a float, got an integer of "
+            f"{int(value).bit_length()} bits."
+        ) from None
     except (TypeError, ValueError, RuntimeError):
         raise DtypeError(f"{operator}: {name} must be a number, got {value!r}.") from None
 
 
 def whole(operator: str, name: str, value: int) -> int:
-    """Return an integer as an int."""
+    """Return an integer of at most 64 bits as an int."""
+    if type(value) is int:
+        return _in_64_bits(operator, name, value)
     if isinstance(value, bool) or not isinstance(value, Integral | torch.SymInt):
         raise DtypeError(f"{operator}: {name} must be an integer, got {value!r}.")
-    return int(value)
+    return int(value) if isinstance(value, torch.SymInt) else _in_64_bits(operator, name, value)
+
+
+def _in_64_bits(operator: str, name: str, value: Integral | int) -> int:
+    """Return an integer as an int that PyTorch's operators can take."""
+    result = int(value)
+    if not -(2**63) <= result < 2**63:
+        raise ArgumentError(
+            f"{operator}: {name} must be an integer of at most 64 bits, from -2**63 to 2**63 - 1, "
+            f"got one of {result.bit_length()} bits."
+        )
+    return result
 
 
 def above_zero(operator: str, name: str, value: float) -> float:
@@ -167,7 +190,35 @@ def bytes_allowed(operator: str, value: int) -> int:
         raise ArgumentError(
             f"{operator}: memory_budget must be a whole number of bytes above 0, got {value!r}."
         )
-    return int(value)
+    return _in_64_bits(operator, "memory_budget", value)
+
+
+def usual(
+    x: Given,
+    target: Given,
+    ignore_index: int,
+    label_smoothing: float,
+    temperature: float,
+    z_loss: float,
+) -> bool:
+    """Whether no check of cross-entropy refuses or changes these: logits (N, C), classes (N,).
+
+    One look at what most calls are, because all the checks take as long as PyTorch does for a few
+    rows.
+    """
+    if not (
+        type(x) is type(target) is Tensor
+        and type(ignore_index) is int
+        and type(label_smoothing) is type(temperature) is type(z_loss) is float
+        and (ignore_index, label_smoothing, temperature, z_loss) == (-100, 0.0, 1.0, 0.0)
+        and target.dtype == torch.int64
+        and x.is_floating_point()
+    ):
+        return False
+    shape = x.shape
+    if len(shape) != 2 or not shape[1] or target.shape != (shape[0],):
+        return False
+    return target.is_contiguous() and x.device == target.device
 
 
 def loss_options(
@@ -190,20 +241,33 @@ def loss_options(
     )
 
 
+def some_class(operator: str, classes: int, name: str, shape: torch.Size) -> None:
+    """Refuse to compare with classes where there are none: what comes out means nothing."""
+    if not classes:
+        raise ShapeError(
+            f"{operator}: there must be at least one class, got {name} of shape {tuple(shape)}, "
+            "which has none."
+        )
+
+
 def companions(operator: str, x: Tensor, first: str = "input", **given: Given | None) -> list[Any]:
     """Return the other arguments as tensors on the first one's device; None stays None."""
     found: list[Tensor | None] = []
     for name, value in given.items():
-        t = None if value is None else tensor(value, operator, name)
-        if t is not None and t.device != x.device:
+        if value is None:
+            found.append(None)
+            continue
+        t = tensor(value, operator, name)
+        if t.device != x.device:
             raise ShapeError(
                 f"{operator}: {name} is on {t.device} but {first} is on {x.device}. Move one "
                 "of them."
             )
-        if t is not None and name != "target" and t.is_complex():
-            floating(operator, name, t)
-        if t is not None and name not in {"target", "teacher"} and not t.is_floating_point():
-            t = t.to(x.dtype)
+        if name != "target" and not t.is_floating_point():
+            if t.is_complex():
+                floating(operator, name, t)
+            if name != "teacher":
+                t = t.to(x.dtype)
         found.append(t)
     return found
 
@@ -221,8 +285,11 @@ def as_examples(
 
     Class indices come back as contiguous int64, sample weights shaped like them.
     """
-    examples, C = (shape[0], *shape[2:]), shape[1]
-    if tuple(target.shape) == tuple(shape) and soft:
+    given, examples = target.shape, (shape[0], *shape[2:])
+    if target.dtype == torch.int64 and given == examples and weight is sample_weight is None:
+        return target.contiguous(), None  # the usual case
+    C = shape[1]
+    if given == shape and soft:
         if not target.is_floating_point():
             raise DtypeError(
                 f"{operator}: target has the shape of the logits, so it must hold probabilities of "
@@ -230,23 +297,25 @@ def as_examples(
                 "target with class probabilities."
             )
     else:
-        if target.ndim and shape[0] != target.shape[0]:
+        if len(given) and given[0] != shape[0]:
             raise ShapeError(
                 f"{operator}: Expected input batch_size ({shape[0]}) to match target batch_size "
-                f"({target.shape[0]})."
+                f"({given[0]})."
             )
-        if tuple(target.shape) != examples:
+        if given != examples:
             also = f" (class indices) or {tuple(shape)} (probabilities)" if soft else ""
             raise ShapeError(
                 f"{operator}: target must be of shape {examples}{also} for logits of shape "
-                f"{tuple(shape)}, got {tuple(target.shape)}."
+                f"{tuple(shape)}, got {tuple(given)}."
             )
-        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise DtypeError(
-                f"{operator}: target with class indices must be of an integer dtype such as int64, "
-                f"got {target.dtype}."
-            )
-        target = target.to(torch.int64).contiguous()
+        if target.dtype != torch.int64:
+            if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+                raise DtypeError(
+                    f"{operator}: target with class indices must be of an integer dtype such as "
+                    f"int64, got {target.dtype}."
+                )
+            target = target.to(torch.int64)
+        target = target.contiguous()
     if weight is not None and tuple(weight.shape) != (C,):
         raise ShapeError(
             f"{operator}: weight must hold a number for each of the {C} classes, got shape "
@@ -282,6 +351,7 @@ def linear_head(
             f"{operator}: expected {weight_name} with dimensionality at least 2, got {weight.ndim}:"
             f" shape {tuple(weight.shape)}."
         )
+    some_class(operator, len(weight), weight_name, weight.shape)
     if x.shape[-1] != weight.shape[-1]:
         raise ShapeError(
             f"{operator}: expected equal {input_name} and {weight_name} last dimensions "
@@ -308,4 +378,4 @@ def linear_head(
 def to_user(loss: Tensor, x: Tensor, *, single: bool) -> Tensor:
     """Return a loss as PyTorch would: in the input's dtype, except under autocast."""
     loss = loss.squeeze(0) if single and loss.ndim else loss
-    return loss if autocast(x) else loss.to(x.dtype)
+    return loss if loss.dtype == x.dtype or autocast(x) else loss.to(x.dtype)

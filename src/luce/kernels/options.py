@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["DistillationOptions", "LossOptions"]
 
 
-@dataclass(frozen=True, slots=True)
-class LossOptions:
+class LossOptions(NamedTuple):
     """The options of the cross-entropy losses, already checked.
 
     Attributes
@@ -35,8 +34,7 @@ class LossOptions:
     softcap: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class DistillationOptions:
+class DistillationOptions(NamedTuple):
     """The options of the distillation losses, already checked.
 
     Attributes

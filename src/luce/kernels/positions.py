@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +52,7 @@ def linear_cross_entropy(
     biases = [None] * len(heads) if linear_bias is None else linear_bias.reshape(K, -1).unbind(1)
     soft = target.is_floating_point()
     targets = target.reshape((N, K, -1) if soft else (N, -1)).unbind(-1)
-    each = replace(options, reduction="none")
+    each = options._replace(reduction="none")
     parts = [
         kernels.linear_cross_entropy(
             features,

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luce.errors import missing_class
+from luce.kernels.arrays import has_tangent
 
 if TYPE_CHECKING:
     from luce.kernels.options import DistillationOptions, LossOptions
@@ -29,27 +30,36 @@ __all__ = [
     "softmax",
 ]
 
+_FULL = (torch.float32, torch.float64)
+
 
 def wide(x: Tensor) -> Tensor:
     """Return half precision as float32."""
+    if x.dtype in _FULL:
+        return x
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _tempered(x: Tensor, temperature: float) -> Tensor:
+    """Return x / T in full precision; x itself where that is the same."""
+    return wide(x) if temperature == 1 else wide(x) / temperature
 
 
 def softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
     """Return exp(x / T) / Σ exp(x / T) along ``dim``."""
-    result = F.softmax(wide(input) / temperature, dim).to(input.dtype)
+    result = F.softmax(_tempered(input, temperature), dim).to(input.dtype)
     return result if out is None else out.copy_(result)
 
 
 def log_softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
     """Return x / T − log Σ exp(x / T) along ``dim``."""
-    result = F.log_softmax(wide(input) / temperature, dim).to(input.dtype)
+    result = F.log_softmax(_tempered(input, temperature), dim).to(input.dtype)
     return result if out is None else out.copy_(result)
 
 
 def logsumexp(input: Tensor, dim: int, temperature: float) -> Tensor:
     """Return log Σ exp(x / T) along ``dim``, without that dimension."""
-    return torch.logsumexp(wide(input) / temperature, dim).to(input.dtype)
+    return torch.logsumexp(_tempered(input, temperature), dim).to(input.dtype)
 
 
 def cross_entropy(
@@ -99,10 +109,15 @@ def _is_pytorchs(
     input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions
 ) -> bool:
     """Say whether PyTorch's operator has all that is asked for, in full precision."""
-    beyond = options.softcap or options.z_loss or options.temperature != 1
-    floats = [x for x in (target, weight) if x is not None and x.is_floating_point()]
-    same = all(x.dtype == input.dtype for x in (wide(input), *floats))
-    return same and not beyond
+    if options.softcap or options.z_loss or options.temperature != 1:
+        return False
+    dtype = input.dtype
+    if dtype not in _FULL or target.dtype not in (torch.int64, dtype):
+        return False
+    if weight is None:
+        return True
+    # PyTorch's has no derivative in the class weights, and in forward mode loses it.
+    return weight.dtype == dtype and not (weight.requires_grad or has_tangent(weight))
 
 
 def _pytorchs(
@@ -114,6 +129,9 @@ def _pytorchs(
     of_logits: bool,
 ) -> Tensor:
     ignored, reduction = options.ignore_index, options.reduction
+    if input.requires_grad and target.dtype == torch.int64:
+        # Its backward pass trusts class indices without a look, even if they changed meanwhile.
+        target = target.clone()
     try:
         if of_logits:
             smoothing = options.label_smoothing

@@ -8,16 +8,15 @@ and the chunks' sums are added in order: any number of threads gives the same bi
 """
 
 
+# ruff: noqa: C901
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-# Stubs take what their overloads take.
-# ruff: noqa: ARG001
 
 from __future__ import annotations
 
 import numpy as np
 
-from luce.kernels.cpu.arithmetic import exp
-from luce.kernels.cpu.compile import kernel, overloads, part, sums
+from luce.kernels.cpu.arithmetic import exp, log
+from luce.kernels.cpu.compile import kernel, part, sums
 from luce.kernels.cpu.lanes import load_lanes, store_lanes, transpose, width
 from luce.kernels.cpu.products import aligned, block_rows, multiply, multiply_rows
 from luce.kernels.cpu.threads import chunk_rows, gather
@@ -26,6 +25,7 @@ __all__ = ["dense_pass", "dense_probabilities"]
 
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
 _LANES = 64  # rows that go through the softmax side by side
+_HELD = 1024  # rows that are converted at a time: they stay in cache
 _PART_BYTES = 64 << 20  # that the chunks' gradients take, unless there are only eight of them
 
 
@@ -38,35 +38,14 @@ def _exp(z):
 
 
 @part
-def _log1p(x, out, scratch):
-    """Set out to log(1 + x) for x ≥ 0 in float64, to the last digits of a small x too.
-
-    1 + x = 2ⁿ m with m in [√½, √2), and log m = 2 artanh((m - 1) / (m + 1)).
-    """
-    bits = scratch.view(np.int64)
-    for r in range(len(x)):
-        scratch[r] = 1.0 + x[r]
-        out[r] = (x[r] - (scratch[r] - 1.0)) / scratch[r]  # what that rounded off
-    for r in range(len(x)):
-        n = (bits[r] - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
-        bits[r] -= n << np.int64(52)
-        out[r] += n * 1.9082149292705877e-10 if x[r] == x[r] else x[r]
-        f = (scratch[r] - 1.0) / (scratch[r] + 1.0)
-        s = f * f
-        p = 1 / 23
-        p = p * s + 1 / 21
-        p = p * s + 1 / 19
-        p = p * s + 1 / 17
-        p = p * s + 1 / 15
-        p = p * s + 1 / 13
-        p = p * s + 1 / 11
-        p = p * s + 1 / 9
-        p = p * s + 1 / 7
-        p = p * s + 1 / 5
-        p = p * s + 1 / 3
-        out[r] += 2.0 * f * s * p
-        out[r] += 2.0 * f
-        out[r] += n * 0.6931471803691238
+def _log1p(x, out):
+    """Set out to log(1 + x) for x ≥ 0 in float64, to the last digits of a small x too."""
+    w = width(x)
+    for r in range(0, len(x), w):
+        small = load_lanes(x, r, w, 0.0)
+        sum_ = small + 1.0
+        off = small - (sum_ - 1.0)  # what that rounded off
+        store_lanes(out, r, log(sum_) + off / sum_, w)
 
 
 @part
@@ -113,7 +92,7 @@ def _softmax_residuals(z, bias, K, y, w, logs, work, spare):
     """
     n = z.shape[1]
     top, chosen, other = spare[0], spare[1], spare[2]
-    loss, ratio, rest, scratch = work[0], work[1], work[2], work[3]
+    loss, ratio, rest = work[0], work[1], work[2]
     if len(logs):
         _add_logits(z, bias, w, logs[0])
     for r in range(n):
@@ -130,9 +109,11 @@ def _softmax_residuals(z, bias, K, y, w, logs, work, spare):
     # The total is 1 + ratio; where y is the likeliest class its loss is log1p of what is small.
     for r in range(n):
         ratio[r] = other[r] if rest[r] == 0 else (np.float64(other[r]) - 1.0) + chosen[r]
-    _log1p(ratio, loss, scratch)
+    _log1p(ratio, loss)
     if len(logs):
-        logs[0] -= _dot(w, loss) + _dot(w, top)  # log Σ exp of the logits
+        total = _dot(w, loss) + _dot(w, top)  # of the logarithms of Σ exp
+        for k in range(K):
+            logs[0, k] -= total
     for r in range(n):
         loss[r] -= rest[r]
         top[r] = z.dtype.type(w[r]) / (other[r] + chosen[r])
@@ -153,7 +134,7 @@ def _sigmoid_residuals(z, bias, K, y, w, logs, work, spare):
     n = z.shape[1]
     T = z.dtype.type
     margin, e = spare[0], spare[1]
-    loss, small, scratch = work[0], work[1], work[3]
+    loss, small = work[0], work[1]
     value = 0.0
     for k in range(K):
         for r in range(n):
@@ -166,7 +147,7 @@ def _sigmoid_residuals(z, bias, K, y, w, logs, work, spare):
         _exp(e)
         for r in range(n):
             small[r] = e[r]
-        _log1p(small, loss, scratch)
+        _log1p(small, loss)
         if len(logs):
             up = down = 0.0
             for r in range(n):
@@ -191,59 +172,35 @@ def _add_rows(z, K, g):
         g[k] += total
 
 
-@part
-def _copied(X, i, m, rows):
-    """Return rows i to i + m of X in ``rows``, in its dtype, and rows of zeros after them."""
-    rows[m:] = 0
-    for r in range(m):
-        for j in range(X.shape[1]):
-            rows[r, j] = X[i + r, j]
-    return rows
-
-
-def _held(X, i, m, rows):
-    """Return 64 rows from i on, in the dtype of ``rows``, which they are copied to if need be."""
-    raise NotImplementedError
-
-
-@overloads(_held)
-def _held_as(X, i, m, rows):
-    if X.dtype == rows.dtype:
-        return lambda X, i, m, rows: X[i : i + _LANES] if m == _LANES else _copied(X, i, m, rows)
-    return lambda X, i, m, rows: _copied(X, i, m, rows)  # noqa: PLW0108  (Numba compiles it)
-
-
 @kernel
-def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
+def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, R):
     """Add the gradient of these rows to G (K', D) and g (K'), both float64; return their loss.
 
-    K' is a multiple of the length of ``block``. Where R (rows, K) is given, the residuals are put
-    there instead.
+    K' is a multiple of the length of ``block``. X, of the dtype of W, has rows of zeros after its
+    own that fill up the last 64. Where R (rows, K) is given, the residuals are put there instead.
     """
-    n, D = X.shape
-    rows = aligned((_LANES, D), W)
-    z = aligned((W.shape[0], _LANES), W)
-    part = aligned(W.shape, W)
-    spare = aligned((3, _LANES), W)
-    work = np.zeros((4, _LANES))
-    w, t = np.zeros(_LANES), np.zeros(_LANES, np.int64)
+    z, part, spare, work, w, t = scratch
+    n, D = len(y), X.shape[1]
     loss = 0.0
     held = 0
     for i in range(0, n, _LANES):
         m = min(_LANES, n - i)
-        w[:m], t[:m] = weight[i : i + m], y[i : i + m]
-        w[m:], t[m:] = 0, 0  # what is left of the last block has no weight
-        x = _held(X, i, m, rows)
+        for r in range(_LANES):
+            w[r] = weight[i + r] if r < m else 0.0  # what is left of the last block has no weight
+            t[r] = y[i + r] if r < m else 0
+        x = X[i : i + _LANES]
         multiply_rows(block, W, x, z, x.size)  # meanwhile the next rows come in
         if softmax:
             loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:
             loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, spare)
         if len(R):
-            transpose(z.reshape(z.size), 0, _LANES, K, m, R.reshape(R.size), i * K, K)
+            transpose(z, 0, _LANES, K, m, R, i * K, K)
             continue
         _add_rows(z, K, g)
-        z[K:] = 0
+        for k in range(K, z.shape[0]):
+            for r in range(_LANES):
+                z[k, r] = 0
         multiply(block, z, _LANES, x, part, x.size + x.size // 2)
         held += 1
         if held == 4 or i + _LANES >= n:  # 256 rows in the working precision, then into float64
@@ -252,6 +209,35 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, G, g, logs, R):
                 for j in range(D):
                     G[k, j] += part[k, j]
                     part[k, j] = 0
+    return loss
+
+
+def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R):
+    """Run the kernel over these rows, as they are where their dtype and number allow it.
+
+    The kernel is compiled for the dtype of W alone: other rows are converted, some at a time, and
+    those that do not fill up 64 are copied to where zeros follow them. Return the loss.
+    """
+    (padded, D), T, n = W.shape, W.dtype, len(X)
+    scratch = (
+        aligned((padded, _LANES), T),
+        aligned((padded, D), T),
+        aligned((3, _LANES), T),
+        np.empty((3, _LANES)),
+        np.empty(_LANES),
+        np.empty(_LANES, np.int64),
+    )
+    whole = n - n % _LANES if X.dtype == T else 0
+    held = aligned((min(_HELD, -(-(n - whole) // _LANES) * _LANES), D), T)
+    parts = [(i, min(i + _HELD, n), held) for i in range(whole, n, _HELD)]
+    loss = 0.0
+    for i, j, rows in [(0, whole, X), *parts] if whole else parts:
+        if rows is held:
+            held[: j - i] = X[i:j]
+            held[j - i :] = 0
+        at = slice(i, j)
+        args = bias, len(bias), y[at], weight[at], link == "softmax", scratch, G, g, logs, R[at]
+        loss += _dense_chunk(block, rows, W, *args)
     return loss
 
 
@@ -279,8 +265,8 @@ def dense_pass(
         rows = slice(part * size, (part + 1) * size)
         G, g = np.zeros((padded, D)), np.zeros(padded)
         L = np.zeros((2 if logs else 0, K))
-        args = block, X[rows], W, bias, K, y[rows], weight[rows], link == "softmax"
-        return _dense_chunk(*args, G, g, L, np.empty((0, K), W.dtype)), G, g, L
+        args = block, X[rows], W, bias, y[rows], weight[rows], link
+        return _over_blocks(*args, G, g, L, np.empty((0, K), W.dtype)), G, g, L
 
     parts = gather(chunk, -(-len(X) // size))
     loss, G, g, L = parts[0]
@@ -296,19 +282,17 @@ def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: st
     """Return the probabilities of rows X (n, D), shape (n, K), in the dtype of W."""
     block, padded = _padded(W)
     K, n, size = len(W), len(X), chunk_rows(len(X))
-    softmax = link == "softmax"
     P = np.empty((n, K), W.dtype)
     # As residuals of rows that are all of class 0, or for sigmoids of none.
-    y, weight = np.full(n, 0 if softmax else -1), np.ones(n)
+    y, weight = np.full(n, 0 if link == "softmax" else -1), np.ones(n)
     G, g, logs = np.empty((0, W.shape[1])), np.empty(0), np.empty((0, K))
 
     def chunk(part: int) -> None:
         at = slice(part * size, (part + 1) * size)
-        rows = X[at], padded, bias, K, y[at], weight[at]
-        _dense_chunk(block, *rows, softmax, G, g, logs, P[at])
+        _over_blocks(block, X[at], padded, bias, y[at], weight[at], link, G, g, logs, P[at])
 
     gather(chunk, -(-n // size))
-    if softmax:
+    if link == "softmax":
         P[:, 0] += 1
         np.maximum(P[:, 0], 0, out=P[:, 0])
     return P

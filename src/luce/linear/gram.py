@@ -22,19 +22,18 @@ _BANDS = 8  # of a result, for threads to share where there are fewer results
 
 
 @kernel
-def _add_band(block, A, weight, out, first, last):
-    """Add Aᵀ diag(weight) A to rows ``first`` to ``last`` of ``out``, right of the diagonal."""
+def _add_band(block, A, weight, rows, out, first, last):
+    """Add Aᵀ diag(weight) A to rows ``first`` to ``last`` of ``out``, right of the diagonal.
+
+    ``rows`` (64, d) is scratch.
+    """
     n, d = A.shape
-    if first == last:
-        return
-    rows = aligned((_ROWS, d), A)
     held = 0
     for i in range(n):
         if weight[i] > 0:
             scale = np.sqrt(weight[i])
-            source, target = A[i, first:], rows[held, first:]
-            for j in range(len(target)):
-                target[j] = scale * source[j]
+            for j in range(first, d):
+                rows[held, j] = scale * A[i, j]
             held += 1
         if held == _ROWS or (held > 0 and i == n - 1):
             add_outer(block, rows[:held], out, first, last)
@@ -55,6 +54,8 @@ def dense_grams(A: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
 
     def band(part: int) -> None:
         of, b = divmod(part, bands)
-        _add_band(_BLOCK, A, weight[of], out[of], ends[b], ends[b + 1])
+        if ends[b] < ends[b + 1]:
+            rows = aligned((_ROWS, d), A.dtype)
+            _add_band(_BLOCK, A, weight[of], rows, out[of], ends[b], ends[b + 1])
 
     gather(band, k * bands)

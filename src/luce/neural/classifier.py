@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from luce import functional as F
 from luce.errors import ArgumentError, DataError
 from luce.neural import networks
-from luce.neural.losses import Loss
+from luce.neural.losses import BatchLoss, Loss
 from luce.neural.options import PRECISIONS, choose_device, resolve
 from luce.neural.training import (
     EVALUATION_ROWS,
@@ -502,7 +502,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         return _examples(features, codes, None, device)
 
     @torch.no_grad()
-    def _check_outputs(self, examples: Examples, loss: Loss) -> None:
+    def _check_outputs(self, examples: Examples, loss: BatchLoss) -> None:
         """See on a few rows that the module returns logits, and the loss a value for each."""
         few = examples.features[:16]
         logits = self.network_.eval()(few)
@@ -513,7 +513,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 "NeuralClassifier: module must return logits of shape (rows, classes) = "
                 f"{expected}, got {received}."
             )
-        losses = loss(logits, examples.target[:16])
+        losses = loss(logits, examples.target[:16], reduction="none")
         if losses.shape != (len(few),):
             raise ArgumentError(
                 "NeuralClassifier: loss must return one value per example, shape "

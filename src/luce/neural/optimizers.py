@@ -162,6 +162,9 @@ class Optimizer:
                 shapes = tuple(like.shape), tuple(tensor.shape)
                 raise ValueError(f"{key!r} must be of shape {shapes[0]}, got {shapes[1]}")
             slots[name] = tensor.to(like.device, like.dtype, copy=True)
+        for index, (_, slots) in enumerate(every):
+            if slots and slots.keys() != set(SLOTS[self.name]):
+                raise ValueError(f"of parameter {index} it has only {', '.join(slots)}")
 
     def _every(self) -> list[tuple[Tensor, Slots]]:
         """Return every parameter with what is remembered of it, in order."""

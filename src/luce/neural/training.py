@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from luce.errors import DivergenceError, RunError
 from luce.functional import cross_entropy
-from luce.neural.losses import Loss
+from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group, Optimizer
 
 __all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "train"]
@@ -31,7 +31,7 @@ EVALUATION_ROWS = 2_048
 class Recipe:
     """How to train: the estimator's options, resolved. Defaults are the estimator's."""
 
-    loss: Loss
+    loss: BatchLoss
     optimizer: str
     learning_rate: float
     momentum: float
@@ -186,11 +186,14 @@ class State:
             for name, tensor in tensors.items():
                 part, key = name.split(".", 1)
                 parts[part][key] = torch.as_tensor(tensor)
+            _check_scalars(scalars)
+            if parts["best"]:
+                self.network.load_state_dict(parts["best"])
             self.network.load_state_dict(parts["network"])
             self.optimizer.load(parts["optimizer"])
             for name in self._SCALARS:
                 setattr(self, name, scalars[name])
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise RunError(
                 f"the checkpoint does not fit this network and optimizer: {error}. "
                 "Train again without --resume."
@@ -205,12 +208,50 @@ class State:
     def restore_random(self, seed: int) -> None:
         """Put PyTorch's global random state where this state left it; a new state: at the seed."""
         torch.manual_seed(seed)
-        if "cpu" in self.random:
-            torch.set_rng_state(self.random["cpu"].cpu())
-        if "cuda" in self.random:
-            torch.cuda.set_rng_state(
-                self.random["cuda"].cpu(), next(self.network.parameters()).device
-            )
+        try:
+            if "cpu" in self.random:
+                torch.set_rng_state(self.random["cpu"].cpu())
+            if "cuda" in self.random:
+                torch.cuda.set_rng_state(
+                    self.random["cuda"].cpu(), next(self.network.parameters()).device
+                )
+        except (RuntimeError, TypeError) as error:
+            raise RunError(
+                f"the checkpoint's random state cannot be used: {error} "
+                "Train again without --resume."
+            ) from error
+
+
+def _check_scalars(scalars: Mapping[str, Any]) -> None:
+    """Raise ValueError unless they are what `State.scalars` returns."""
+    sums, history = scalars["sums"], scalars["history"]
+    good = {
+        **{name: _is_count(scalars[name]) for name in ("epoch", "batch", "best_epoch")},
+        "seconds": _is_number(scalars["seconds"]),
+        "best_loss": _is_number(scalars["best_loss"]),
+        "finished": isinstance(scalars["finished"], bool),
+        "sums": isinstance(sums, list) and len(sums) == 3 and all(map(_is_number, sums)),
+        "history": isinstance(history, list) and all(map(_is_record, history)),
+    }
+    for name, fits in good.items():
+        if not fits:
+            raise ValueError(f"{name} is {scalars[name]!r:.80}")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
+def _is_record(value: object) -> bool:
+    names = {"epoch", "loss", "accuracy", "learning_rate", "seconds"}
+    also = {"validation_loss", "validation_accuracy"}
+    if not isinstance(value, dict) or not all(map(_is_number, value.values())):
+        return False
+    return names <= value.keys() <= names | also
 
 
 def batch_bounds(rows: int, size: int) -> list[int]:
@@ -255,6 +296,8 @@ def train(
     ------
     DivergenceError
         When the loss is not finite.
+    RunError
+        If the state is none that this training could have come to.
     """
     device = examples.features.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -271,6 +314,13 @@ def _epoch(
 ) -> Iterator[Progress]:
     bounds = batch_bounds(len(examples), recipe.batch_size)
     batches = len(bounds) - 1
+    if state.batch >= batches or state.epoch >= recipe.epochs:
+        # It would never come to an end.
+        raise RunError(
+            f"the checkpoint is after batch {state.batch} of {batches} in epoch "
+            f"{state.epoch + 1} of {recipe.epochs}: it is of another training. "
+            "Train again without --resume."
+        )
     # The order follows from seed and epoch alone: nothing of it needs saving.
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + state.epoch)
     order = torch.randperm(len(examples), generator=generator).to(examples.target.device)
@@ -297,17 +347,15 @@ def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: R
     features, target = examples.features[rows], examples.target[rows]
     with torch.autocast(features.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
         logits = state.network(features)
-    losses = recipe.loss(logits.float() if recipe.mixed_precision else logits, target)
+    logits = logits.float() if recipe.mixed_precision else logits
     hits = logits.detach().argmax(dim=1) == target
-    if examples.weight is None:
-        loss, total = losses.mean(), float(len(rows))
-        hit = float(hits.sum())
+    weight = None if examples.weight is None else examples.weight[rows]
+    # A batch whose weights are all zero teaches nothing: its loss is 0.
+    loss = recipe.loss(logits, target, weight)
+    if weight is None:
+        total, hit = float(len(rows)), float(hits.sum())
     else:
-        weight = examples.weight[rows]
-        total = float(weight.sum())
-        # A batch whose weights are all zero teaches nothing, and 0/0 must not be learnt from.
-        loss = (weight * losses).sum() / max(total, torch.finfo(weight.dtype).tiny)
-        hit = float((weight * hits).sum())
+        total, hit = float(weight.sum()), float((weight * hits).sum())
     value = loss.item()
     if not math.isfinite(value):
         raise DivergenceError(

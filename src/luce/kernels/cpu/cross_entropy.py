@@ -9,16 +9,18 @@ is 1) and forgets it. A second backward pass, or one for ``reduction="none"``, r
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from luce.kernels import reference
-from luce.kernels.cpu.differentiate import handed_out, through
+from luce.kernels.cpu.differentiate import differentiated_again, handed_out, through
 from luce.kernels.cpu.layout import Layout, array, working_scalar
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import cross_entropy_rows, soft_cross_entropy_rows, sum_of
-from luce.kernels.cpu.targets import survey
+from luce.kernels.cpu.targets import expect, survey
 from luce.kernels.cpu.tiles import cross_entropy_tiles, soft_cross_entropy_tiles
 from luce.kernels.options import LossOptions
 
@@ -88,17 +90,22 @@ def run(
 
 def denominator(
     target: Tensor,
-    classes: int,
-    examples: int,
+    shape: tuple[int, ...],
     weight: Tensor | None,
-    samples: Any,
+    sample_weight: Tensor | None,
     options: LossOptions,
 ) -> float:
-    """Check the targets, and return what a mean divides by."""
-    if not target.is_floating_point():
+    """Check what goes with logits of this shape, and return what a mean divides by."""
+    N, K, *inner = shape
+    soft, examples = target.is_floating_point(), (N, *inner)
+    expect("target", target, shape if soft else examples)
+    expect("weight", weight, (K,))
+    expect("sample_weight", sample_weight, examples)
+    samples = samples_of(sample_weight)
+    if not soft:
         weights = weights_of(weight, torch.float64)
-        return survey(target, classes, options.ignore_index, weights, samples)
-    return float(samples.sum()) if samples.size else float(examples)
+        return survey(target, K, options.ignore_index, weights, samples)
+    return float(samples.sum()) if samples.size else float(math.prod(examples))
 
 
 def reduced(loss: Tensor, share: float, reduction: str) -> Tensor:
@@ -119,7 +126,7 @@ def samples_of(sample_weight: Tensor | None) -> Any:
     return array(None if sample_weight is None else sample_weight.double().contiguous())
 
 
-@torch.library.custom_op("luce::cross_entropy", mutates_args=(), device_types="cpu")
+@operator("cross_entropy")
 def _cross_entropy(
     x: Tensor,
     target: Tensor,
@@ -140,7 +147,7 @@ def _cross_entropy(
     lse = torch.empty(examples if want_lse else 0, dtype=wide)
     grad = Layout(x, 1).empty() if want_grad else x.new_empty(0)
     samples = samples_of(sample_weight)
-    share = denominator(target, x.shape[1], examples.numel(), weight, samples, options)
+    share = denominator(target, x.shape, weight, sample_weight, options)
     if x.numel():
         scale = 1.0
         if reduction == "mean":
@@ -183,7 +190,7 @@ def _(
     return loss, lse, Layout(x, 1).fake(x) if want_grad else x.new_empty(0)
 
 
-@torch.library.custom_op("luce::cross_entropy_backward", mutates_args=(), device_types="cpu")
+@operator("cross_entropy_backward")
 def _cross_entropy_backward(
     grad_loss: Tensor | None,
     grad_lse: Tensor | None,
@@ -203,9 +210,9 @@ def _cross_entropy_backward(
     if not x.numel():
         return grad
     samples = samples_of(sample_weight)
+    share = denominator(target, x.shape, weight, sample_weight, options)
     scale = 1.0
     if reduction == "mean":
-        share = denominator(target, x.shape[1], examples.numel(), weight, samples, options)
         scale = 1 / share if share else 0.0
     if grad_loss is None:
         scale = 0.0
@@ -241,7 +248,7 @@ def _gradients(
     o: LossOptions = ctx.options
     needed = ctx.needs_input_grad[:4]
     found: list[Tensor | None] = [None] * 4
-    if torch.is_grad_enabled() or any(needed[1:]):
+    if differentiated_again(grad_loss, grad_lse) or any(needed[1:]):
 
         def function(*tensors: Any) -> tuple[Tensor, Tensor | None]:
             x, target, weight, sample_weight = tensors

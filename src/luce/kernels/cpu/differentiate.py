@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from luce.kernels.arrays import has_tangent
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["handed_out", "through"]
+__all__ = ["differentiated_again", "handed_out", "through"]
+
+
+def differentiated_again(*grads: Tensor | None) -> bool:
+    """Whether what a backward pass computes from these is itself differentiated, in either mode.
+
+    In reverse mode autograd enables gradients inside the backward pass exactly then; in forward
+    mode an incoming gradient has a tangent.
+    """
+    return torch.is_grad_enabled() or any(g is not None and has_tangent(g) for g in grads)
 
 
 def through(

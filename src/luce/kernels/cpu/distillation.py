@@ -16,12 +16,13 @@ from luce.kernels import reference
 from luce.kernels.cpu.arithmetic import as_working, log, scratch, zero
 from luce.kernels.cpu.compile import kernel, sums
 from luce.kernels.cpu.cross_entropy import reduced, samples_of
-from luce.kernels.cpu.differentiate import handed_out, through
+from luce.kernels.cpu.differentiate import differentiated_again, handed_out, through
 from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import BLOCK, exp_sum_into, maximum, shifted
-from luce.kernels.cpu.targets import survey
+from luce.kernels.cpu.targets import expect, survey
 from luce.kernels.cpu.threads import share
 from luce.kernels.options import DistillationOptions
 
@@ -124,6 +125,7 @@ def run(
 
 def count(N: int, K: int, target: Tensor | None, o: DistillationOptions) -> float:
     """Check the targets, and return how many examples count."""
+    expect("target", target, (N,))
     if target is None:
         return float(N)
     return survey(target, K, o.ignore_index, samples_of(None), samples_of(None))
@@ -152,7 +154,7 @@ def distillation_loss(
     return loss.view(examples) if o.reduction == "none" else loss
 
 
-@torch.library.custom_op("luce::distillation_loss", mutates_args=(), device_types="cpu")
+@operator("distillation_loss")
 def _distillation(
     student: Tensor,
     teacher: Tensor,
@@ -166,6 +168,7 @@ def _distillation(
 ) -> tuple[Tensor, Tensor]:
     o = DistillationOptions(temperature, alpha, reduction, ignore_index)
     N, K = student.shape
+    expect("teacher", teacher, student.shape)
     loss = torch.zeros(N, dtype=torch.promote_types(student.dtype, torch.float32))
     grad = empty(student.shape, student.dtype) if want_grad else None
     counted = count(N, K, target, o)
@@ -208,7 +211,7 @@ def _gradients(ctx: Any, grad_loss: Tensor | None, _grad: Any) -> tuple[Tensor |
     needed = ctx.needs_input_grad[:3]
     if grad_loss is None:
         pass
-    elif torch.is_grad_enabled() or needed[1]:
+    elif differentiated_again(grad_loss) or needed[1]:
 
         def function(*tensors: Any) -> tuple[Tensor]:
             student, teacher, target = tensors

@@ -89,7 +89,7 @@ def array(x: torch.Tensor | None) -> NDArray[Any]:
     """
     if x is None:
         return _NONE
-    x = x.detach().reshape(-1)
+    x = x.detach().resolve_neg().reshape(-1)
     if x.dtype == torch.bfloat16:
         return x.view(torch.int16).numpy().view(np.uint16)
     if x.dtype == torch.float16:

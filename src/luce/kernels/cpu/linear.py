@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from luce.kernels import reference
-from luce.kernels.cpu.cross_entropy import denominator, reduced, samples_of
-from luce.kernels.cpu.differentiate import handed_out, through
+from luce.kernels.cpu.cross_entropy import denominator, reduced
+from luce.kernels.cpu.differentiate import differentiated_again, handed_out, through
 from luce.kernels.cpu.head import Gradients, Head, logits, plan
 from luce.kernels.cpu.layout import Layout, array, working_scalar
 from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import LSE, softmax_rows
 from luce.kernels.cpu.sweep import Labels
 from luce.kernels.cpu.sweep import cross_entropy as over_tiles
@@ -76,7 +77,7 @@ def _sweep(
     return over_tiles(x, head, labels, options, wants, budget)
 
 
-@torch.library.custom_op("luce::linear_cross_entropy", mutates_args=(), device_types="cpu")
+@operator("linear_cross_entropy")
 def _linear_cross_entropy(
     x: Tensor,
     linear_weight: Tensor,
@@ -94,9 +95,8 @@ def _linear_cross_entropy(
     wants: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     options = LossOptions(reduction, ignore_index, label_smoothing, temperature, z_loss, softcap)
-    samples = samples_of(sample_weight)
     N, K = len(x), len(linear_weight)
-    share = denominator(target, K, N, weight, samples, options)
+    share = denominator(target, (N, K), weight, sample_weight, options)
     scale = (1 / share if share else 0.0) if reduction == "mean" else 1.0
     row_scale = torch.full((N,), scale, dtype=torch.float64)
     if sample_weight is not None:
@@ -132,7 +132,7 @@ def _(
     return loss, x.new_empty(len(x), dtype=wide), *gradients
 
 
-@torch.library.custom_op("luce::linear_cross_entropy_backward", mutates_args=(), device_types="cpu")
+@operator("linear_cross_entropy_backward")
 def _backward(
     grad_loss: Tensor | None,
     grad_lse: Tensor | None,
@@ -154,11 +154,10 @@ def _backward(
     options = LossOptions(reduction, ignore_index, label_smoothing, temperature, z_loss, softcap)
     N, K = len(x), len(linear_weight)
     row_scale = torch.zeros(N, dtype=torch.float64)
+    share = denominator(target, (N, K), weight, sample_weight, options)
     if grad_loss is not None:
         row_scale += grad_loss
         if reduction == "mean":
-            samples = samples_of(sample_weight)
-            share = denominator(target, K, N, weight, samples, options)
             row_scale *= 1 / share if share else 0.0
         if sample_weight is not None:
             row_scale *= sample_weight
@@ -196,7 +195,7 @@ def _gradients(
     o: LossOptions = ctx.options
     needed = ctx.needs_input_grad[:6]
     found: list[Tensor | None] = [None] * 6
-    if torch.is_grad_enabled() or any(needed[3:]):
+    if differentiated_again(grad_loss, grad_lse) or any(needed[3:]):
 
         def function(*tensors: Any) -> tuple[Tensor, Tensor | None]:
             x, head, bias, y, w, s = tensors
@@ -233,7 +232,7 @@ def linear_top_k(
     return probabilities, lse, indices
 
 
-@torch.library.custom_op("luce::linear_top_k", mutates_args=(), device_types="cpu")
+@operator("linear_top_k")
 def _linear_top_k(
     x: Tensor,
     linear_weight: Tensor,

@@ -24,13 +24,15 @@ from luce.kernels import reference
 from luce.kernels.cpu.arithmetic import as_working, exp, scratch, zero
 from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.cross_entropy import reduced
-from luce.kernels.cpu.differentiate import handed_out, through
+from luce.kernels.cpu.differentiate import differentiated_again, handed_out, through
 from luce.kernels.cpu.distillation import count, gap, run, scales
 from luce.kernels.cpu.head import Gradients, Head, Rows, logits, plan
 from luce.kernels.cpu.layout import array, working_scalar
 from luce.kernels.cpu.memory import empty
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import exp_sum, exp_sum_into, maximum, shifted
 from luce.kernels.cpu.sweep import over_tiles
+from luce.kernels.cpu.targets import expect
 from luce.kernels.cpu.threads import share
 from luce.kernels.options import DistillationOptions
 
@@ -260,7 +262,7 @@ def linear_distillation_loss(
     return loss
 
 
-@torch.library.custom_op("luce::linear_distillation_loss", mutates_args=(), device_types="cpu")
+@operator("linear_distillation_loss")
 def _linear_distillation(
     student: Tensor,
     student_weight: Tensor,
@@ -279,6 +281,8 @@ def _linear_distillation(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     o = DistillationOptions(temperature, alpha, reduction, ignore_index)
     N, K = len(student), len(student_weight)
+    expect("teacher", teacher, (N, teacher.shape[1]))
+    expect("teacher_weight", teacher_weight, (K, teacher.shape[1]))
     counted = count(N, K, target, o)
     loss = _Distillation(
         Head(student_weight, student_bias),
@@ -320,7 +324,7 @@ def _linear_gradients(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tupl
     found: list[Tensor | None] = [None] * 7
     if grad_loss is None:
         pass
-    elif torch.is_grad_enabled() or any(needed[3:]):
+    elif differentiated_again(grad_loss) or any(needed[3:]):
 
         def function(*tensors: Any) -> tuple[Tensor]:
             x, w, b, t, tw, tb, y = tensors

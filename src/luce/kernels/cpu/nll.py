@@ -11,10 +11,11 @@ from torch import Tensor
 from luce.kernels import reference
 from luce.kernels.cpu.arithmetic import as_working
 from luce.kernels.cpu.compile import kernel
-from luce.kernels.cpu.cross_entropy import denominator, reduced, samples_of, weights_of
-from luce.kernels.cpu.differentiate import through
+from luce.kernels.cpu.cross_entropy import denominator, reduced, weights_of
+from luce.kernels.cpu.differentiate import differentiated_again, through
 from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
+from luce.kernels.cpu.operator import operator
 from luce.kernels.options import LossOptions
 
 __all__ = ["nll_loss"]
@@ -63,7 +64,7 @@ def _span(x: Tensor) -> int:
     return x[0, 0].numel() if x.numel() else 1
 
 
-@torch.library.custom_op("luce::nll_loss", mutates_args=(), device_types="cpu")
+@operator("nll_loss")
 def _nll_loss(
     x: Tensor,
     target: Tensor,
@@ -74,8 +75,7 @@ def _nll_loss(
 ) -> Tensor:
     options = LossOptions(reduction, ignore_index)
     K, wide = x.shape[1], torch.promote_types(x.dtype, torch.float32)
-    samples = samples_of(sample_weight)
-    share = denominator(target, K, target.numel(), weight, samples, options)
+    share = denominator(target, x.shape, weight, sample_weight, options)
     loss = torch.empty(target.shape, dtype=wide)
     w = weights_of(weight, wide)
     _pick(array(x.contiguous()), array(target), w, array(loss), K, _span(x), ignore_index)
@@ -97,7 +97,7 @@ def _(
     return x.new_empty(target.shape if reduction == "none" else (), dtype=wide)
 
 
-@torch.library.custom_op("luce::nll_loss_backward", mutates_args=(), device_types="cpu")
+@operator("nll_loss_backward")
 def _backward(
     grad_loss: Tensor,
     x: Tensor,
@@ -108,12 +108,11 @@ def _backward(
     ignore_index: int,
 ) -> Tensor:
     options = LossOptions(reduction, ignore_index)
+    share = denominator(target, x.shape, weight, sample_weight, options)
     scale = grad_loss.double().expand(target.shape)
     if sample_weight is not None:
         scale = scale * sample_weight
     if reduction == "mean":
-        samples = samples_of(sample_weight)
-        share = denominator(target, x.shape[1], target.numel(), weight, samples, options)
         scale = scale / (share or 1.0)
     grad = torch.zeros(x.shape, dtype=x.dtype)
     w = weights_of(weight, torch.float64)
@@ -137,7 +136,7 @@ def _gradients(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
     o: LossOptions = ctx.options
     needed = ctx.needs_input_grad[:4]
     found: list[Tensor | None] = [None] * 4
-    if torch.is_grad_enabled() or any(needed[1:]):
+    if differentiated_again(grad_loss) or any(needed[1:]):
 
         def function(*tensors: Any) -> tuple[Tensor]:
             x, target, weight, sample_weight = tensors

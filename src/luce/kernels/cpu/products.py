@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
+from numpy.typing import NDArray
 
 from luce.kernels.cpu.compile import intrinsic, part
 from luce.kernels.cpu.lanes import (
@@ -43,12 +44,12 @@ def block_rows(rows: int) -> tuple[int, ...]:
     return (0,) * -(-rows // blocks)
 
 
-@part
-def aligned(shape: Any, like: Array) -> Array:
-    """Return zeros of the dtype of ``like`` at the start of a cache line: vectors cross none."""
+def aligned(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """Return zeros at the start of a cache line, as scratch for kernels: vectors cross none."""
+    kind = np.dtype(dtype)
     n = shape[0] * shape[1]
-    more = np.zeros(n + 64 // like.itemsize, like.dtype)
-    at = -more.ctypes.data % 64 // like.itemsize
+    more = np.zeros(n + 64 // kind.itemsize, kind)
+    at = -more.ctypes.data % 64 // kind.itemsize
     return more[at : at + n].reshape(shape)
 
 
@@ -180,7 +181,7 @@ def _add_vectors(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: 
 
 
 @part
-def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int | None) -> None:
+def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int) -> None:
     """Write A Bᵀ; B has four rows, or eight ..., A a multiple of the block's.
 
     Meanwhile up to half as much as B is asked for in advance, a line at each step, from the place
@@ -188,10 +189,8 @@ def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int | None)
     """
     w = width(B)
     D = B.shape[1]
-    a, b, flat = A.reshape(A.size), B.reshape(B.size), out.reshape(out.size)
     whole = D - D % w
-    if ahead is not None:
-        line, end = ahead, ahead + B.size // 2
+    line, end = ahead, ahead + B.size // 2
     above, beside = A.shape[0] // len(block), B.shape[0] // _ROWS
     for p in range(above * beside):
         # The larger of the two is gone through once, the other again and again.
@@ -200,48 +199,44 @@ def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int | None)
         else:
             k, r = p % above * len(block), p // above * _ROWS
         at, bt = k * A.shape[1], r * D
-        sums = _zeros(b, block, (0, 0, 0, 0))
+        sums = _zeros(B, block, (0, 0, 0, 0))
         for j in range(0, whole, w):
-            if ahead is not None:
-                if line < end:
-                    read_ahead(b, line)
-                line += w
-            sums = _add_dots(sums, block, a, at + j, A.shape[1], b, bt + j, D, w)
+            if line < end:
+                read_ahead(B, line)
+            line += w
+            sums = _add_dots(sums, block, A, at + j, A.shape[1], B, bt + j, D, w)
         if whole < D:
             left = D - whole
-            sums = _add_dots(sums, block, a, at + whole, A.shape[1], b, bt + whole, D, left)
-        _store_sums(sums, block, flat, k * out.shape[1] + r, out.shape[1])
+            sums = _add_dots(sums, block, A, at + whole, A.shape[1], B, bt + whole, D, left)
+        _store_sums(sums, block, out, k * out.shape[1] + r, out.shape[1])
 
 
 @part
-def multiply(block: Any, A: Array, R: int, B: Array, out: Array, ahead: int | None) -> None:
+def multiply(block: Any, A: Array, R: int, B: Array, out: Array, ahead: int) -> None:
     """Add the product of A's first R columns and B's first R rows to ``out``.
 
     ``ahead`` as for ``multiply_rows``.
     """
     w = width(B)
     D = B.shape[1]
-    a, b, flat = A.reshape(A.size), B.reshape(B.size), out.reshape(out.size)
     whole = D - D % (w * _ROWS)
-    if ahead is not None:
-        line, end = ahead, ahead + B.size // 2
+    line, end = ahead, ahead + B.size // 2
     for k in range(0, A.shape[0], len(block)):
         at = k * A.shape[1]
         for j in range(0, whole, w * _ROWS):
-            sums = _zeros(b, block, (0, 0, 0, 0))
+            sums = _zeros(B, block, (0, 0, 0, 0))
             for r in range(R):
-                if ahead is not None:
-                    if line < end:
-                        read_ahead(b, line)
-                    line += w
-                sums = _add_multiples(sums, block, a, at + r, A.shape[1], b, r * D + j, w)
-            _add_vectors(sums, block, flat, k * out.shape[1] + j, out.shape[1], w)
+                if line < end:
+                    read_ahead(B, line)
+                line += w
+                sums = _add_multiples(sums, block, A, at + r, A.shape[1], B, r * D + j, w)
+            _add_vectors(sums, block, out, k * out.shape[1] + j, out.shape[1], w)
         for j in range(whole, D, w):
             left = min(w, D - j)
-            one = _zeros(b, block, (0,))
+            one = _zeros(B, block, (0,))
             for r in range(R):
-                one = _add_multiples(one, block, a, at + r, A.shape[1], b, r * D + j, left)
-            _add_vectors(one, block, flat, k * out.shape[1] + j, out.shape[1], left)
+                one = _add_multiples(one, block, A, at + r, A.shape[1], B, r * D + j, left)
+            _add_vectors(one, block, out, k * out.shape[1] + j, out.shape[1], left)
 
 
 @part
@@ -254,24 +249,23 @@ def add_outer(block: Any, A: Array, out: Array, first: int, last: int) -> None:
     """
     w = width(A)
     R, D = A.shape
-    a, flat = A.reshape(A.size), out.reshape(out.size)
     whole = D - D % (w * _ROWS)
     for k in range(first, last - len(block) + 1, len(block)):
         for j in range(k - k % (w * _ROWS), whole, w * _ROWS):
-            sums = _zeros(a, block, (0, 0, 0, 0))
+            sums = _zeros(A, block, (0, 0, 0, 0))
             for r in range(R):
-                sums = _add_multiples(sums, block, a, r * D + k, 1, a, r * D + j, w)
-            _add_vectors(sums, block, flat, k * D + j, D, w)
+                sums = _add_multiples(sums, block, A, r * D + k, 1, A, r * D + j, w)
+            _add_vectors(sums, block, out, k * D + j, D, w)
         for j in range(max(k - k % w, whole), D, w):
             left = min(w, D - j)
-            one = _zeros(a, block, (0,))
+            one = _zeros(A, block, (0,))
             for r in range(R):
-                one = _add_multiples(one, block, a, r * D + k, 1, a, r * D + j, left)
-            _add_vectors(one, block, flat, k * D + j, D, left)
+                one = _add_multiples(one, block, A, r * D + k, 1, A, r * D + j, left)
+            _add_vectors(one, block, out, k * D + j, D, left)
     for k in range(max(first, last - last % len(block)), last):  # what is left of the last block
         for j in range(k - k % w, D, w):
             left = min(w, D - j)
-            line = _zeros(a, (0,), (0,))
+            line = _zeros(A, (0,), (0,))
             for r in range(R):
-                line = _add_multiples(line, (0,), a, r * D + k, 1, a, r * D + j, left)
-            _add_vectors(line, (0,), flat, k * D + j, D, left)
+                line = _add_multiples(line, (0,), A, r * D + k, 1, A, r * D + j, left)
+            _add_vectors(line, (0,), out, k * D + j, D, left)

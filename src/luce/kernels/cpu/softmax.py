@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from luce.kernels.cpu.differentiate import differentiated_again
 from luce.kernels.cpu.layout import Layout, array, working_scalar
+from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import LOG, LSE, softmax_backward_rows, softmax_rows
 from luce.kernels.cpu.tiles import softmax_backward_tiles, softmax_tiles
 
@@ -36,7 +38,7 @@ def _choose(x: Tensor, dim: int, temperature: float, *, log: bool, out: Tensor |
         return result
     layout = Layout(x, dim)
     moved = out.movedim(layout.dim, layout.position)
-    if moved.is_contiguous():
+    if moved.is_contiguous() and not out.is_neg():
         _write(x, out, layout, temperature, log=log)
     else:
         out.copy_(_softmax(x, dim, temperature, log))
@@ -50,7 +52,7 @@ def _write(x: Tensor, out: Tensor, layout: Layout, temperature: float, *, log: b
         layout.run(softmax_rows, softmax_tiles, head, inverse, LOG if log else 0)
 
 
-@torch.library.custom_op("luce::softmax", mutates_args=(), device_types="cpu")
+@operator("softmax")
 def _softmax(x: Tensor, dim: int, temperature: float, log: bool) -> Tensor:
     layout = Layout(x, dim)
     out = layout.empty()
@@ -58,7 +60,7 @@ def _softmax(x: Tensor, dim: int, temperature: float, log: bool) -> Tensor:
     return out
 
 
-@torch.library.custom_op("luce::softmax_backward", mutates_args=(), device_types="cpu")
+@operator("softmax_backward")
 def _softmax_backward(y: Tensor, grad: Tensor, dim: int, temperature: float, log: bool) -> Tensor:
     layout = Layout(y, dim)
     out = layout.empty()
@@ -70,7 +72,7 @@ def _softmax_backward(y: Tensor, grad: Tensor, dim: int, temperature: float, log
     return out
 
 
-@torch.library.custom_op("luce::logsumexp", mutates_args=(), device_types="cpu")
+@operator("logsumexp")
 def _logsumexp(x: Tensor, dim: int, temperature: float) -> Tensor:
     layout = Layout(x, dim)
     if not x.numel():
@@ -106,7 +108,7 @@ def _keep_result(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _softmax_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     (y,) = ctx.saved_tensors
-    if torch.is_grad_enabled() and (grad.requires_grad or y.requires_grad):
+    if differentiated_again(grad):
         if ctx.log:
             dx = grad - y.exp() * grad.sum(ctx.dim, keepdim=True)
         else:

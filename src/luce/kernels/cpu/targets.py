@@ -1,4 +1,8 @@
-"""Targets checked and counted in one pass, before a kernel trusts them as indices."""
+"""What a kernel trusts: shapes that fit, and targets checked and counted in one pass.
+
+An operator's backward pass looks again: arrays that tensors were made from, and ``tensor.data``,
+are changed behind autograd's back.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luce.errors import missing_class
+from luce.errors import ShapeError, missing_class
 from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.layout import array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["survey"]
+__all__ = ["expect", "survey"]
 
 
 @kernel
@@ -41,6 +45,15 @@ def _survey(target: Any, weight: Any, sample_weight: Any, K: int, ignore_index: 
             share *= sample_weight[i]
         total += share
     return -1, total
+
+
+def expect(name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor that does not have the shape that kernels will take it to have."""
+    if x is not None and tuple(x.shape) != tuple(shape):
+        raise ShapeError(
+            f"{name} must be of shape {tuple(shape)}, got {tuple(x.shape)}. If it was replaced "
+            "after the loss was computed, compute the loss again."
+        )
 
 
 def survey(
