@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from PIL import Image
 from sklearn.datasets import load_iris
 
 import luce
+from luce.request import Request
+from luce.storage import FORMAT
 
 QUICK = ("--model", "mlp", "--hidden", "8", "--epochs", "3")
 
@@ -298,13 +301,13 @@ def test_a_two_layer_sigmoid_network_is_only_options(luce_command, iris_csv, tmp
         (("train", "digits", "--epochs", "many"), 2, "--epochs"),
         (("train", "digits", "--epochs", "0"), 2, "epochs must be a whole number above 0"),
         (("train", "digits", "--model", "svm"), 2, "--model"),
-        (("train", "digits", "--hidden", "a,b"), 2, "--hidden takes widths"),
+        (("train", "digits", "--hidden", "a,b"), 2, "--hidden must be whole numbers above 0"),
         (("train", "digits", "--hidden", "99999999999"), 2, "above 0, up to 16,777,216"),
         (("train", "digits", "--hidden", "16777216,16777216"), 2, "narrower layers"),
         (("train", "digits", "--activation", "snake"), 2, "activation"),
-        (("train", "digits", "--validation-size", "1.5"), 2, "validation_size must be"),
+        (("train", "digits", "--validation-size", "1.5"), 2, "--validation-size must be"),
         (("train", "digits", "--normalise", "1,2,3"), 2, "MEAN,DEVIATION"),
-        (("train", "digits", "--class-weight", "{"), 2, "--class-weight takes balanced or JSON"),
+        (("train", "digits", "--class-weight", "{"), 2, "--class-weight must be balanced or JSON"),
         (("train", "digits", "--resume"), 4, "is not a run folder"),
         (("train", "nothing.csv", "--target", "y"), 3, "nothing.csv"),
         (("evaluate", "nowhere", "digits"), 4, "nowhere is not a run folder"),
@@ -339,6 +342,371 @@ def test_a_closed_stream_is_no_traceback(streams, code, words):
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert bool(done.stdout) == (code == 0)
+
+
+HEAVY = ("torch", "numba", "numpy", "scipy", "sklearn", "polars", "matplotlib", "rich")
+
+
+def alone(folder, *arguments, streams="", **environment):
+    """Run `luce ARGUMENTS` in a process of its own; also return the heavy libraries it loaded."""
+    code = (
+        "import sys, pathlib\n"
+        "from luce.cli import main\n"
+        "try: main()\n"
+        "finally: pathlib.Path(sys.argv[0]).write_text(' '.join(sys.modules))\n"
+    )
+    loaded = folder / ".loaded"
+    command = [sys.executable, "-c", f"import sys; sys.argv[0] = {str(loaded)!r}\n{code}"]
+    command += map(str, arguments)
+    if streams:
+        command = ["/bin/sh", "-c", f"{shlex.join(command)} {streams}"]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(luce.__file__).parents[1]), **environment},
+    )
+    heavy = [name for name in HEAVY if name in loaded.read_text().split()]
+    loaded.unlink()
+    return done, heavy
+
+
+def furnish(folder):
+    """Fill a folder as a user's is: a table, arrays, a file of no known kind, two runs begun."""
+    (folder / "t.csv").write_text("a,y\n" + "".join(f"{k % 7},{k % 2}\n" for k in range(40)))
+    (folder / "t.db").write_bytes(b"SQLite format 3")
+    np.save(folder / "X.npy", np.eye(4))
+    config = {
+        "luce": luce.__version__,
+        "format": FORMAT,
+        "request": asdict(Request()),
+        "data": {"fingerprint": "?", "name": "?"},
+        "split": {"validation_size": 0.1, "test_size": 0.2, "seed": 0},
+    }
+    for run in ("t", "digits"):
+        (folder / "runs" / run).mkdir(parents=True)
+        (folder / "runs" / run / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """Such a folder."""
+    return furnish(tmp_path)
+
+
+AT_ONCE = [
+    ("train digits --epochs 0", 2, "--epochs must be a whole number above 0, or auto, got '0'"),
+    ("train digits --epochs many", 2, "--epochs must be a whole number above 0, or auto"),
+    ("train digits --hidden 99999999999", 2, "--hidden must be whole numbers above 0"),
+    ("train digits --hidden 16,x", 2, "--hidden must be whole numbers above 0"),
+    ("train digits --dropout 1", 2, "--dropout must be a number of at least 0 and below 1"),
+    ("train digits --C 0", 2, "--C must be a number above 0, got '0'"),
+    ("train digits --C 1e-320", 2, "--C must be a number above 0"),
+    ("train digits --Cs 1,nope", 2, "--Cs must be numbers above 0, such as 0.1,1,10, or auto"),
+    ("train digits --activation snake", 2, "--activation must be one of sigmoid, tanh"),
+    ("train digits --loss mse", 2, "--loss must be one of cross_entropy, hinge"),
+    ("train digits --optimizer lion", 2, "--optimizer must be one of sgd, adam, adamw"),
+    ("train digits --schedule step", 2, "--schedule must be one of constant"),
+    ("train digits --model xgboost", 2, "--model must be one of auto, linear, mlp, cnn, got 'xg"),
+    ("train digits --preset fast", 2, "preset must be one of tutorial, got 'fast'"),
+    ("train digits --precision half", 2, "--precision must be one of float32, float64, mixed"),
+    ("train digits --device CPU", 2, "--device must be the name of a PyTorch device"),
+    ("train digits --class-weight {", 2, "--class-weight must be balanced or JSON"),
+    ("train digits --seed -1", 2, "--seed must be a whole number from 0 to 4,294,967,295"),
+    ("train digits --test-size 1.5", 2, "--test-size must be a number of at least 0 and below 1"),
+    ("train digits --normalise 1,0", 2, "--normalise must be standard, none or MEAN,DEVIATION"),
+    (
+        "train digits --image-size 48x",
+        2,
+        "--image-size must be pixels, such as 96, or HEIGHTxWIDTH",
+    ),
+    ("train digits --drop-rare -1", 2, "--drop-rare must be a whole number of at least 0"),
+    ("train digits --report-every 0", 2, "--report-every must be a whole number above 0"),
+    ("train digits --patience 1.5", 2, "--patience must be a whole number above 0"),
+    (
+        "train digits --model linear --hidden 8",
+        2,
+        "linear has no option 'hidden': it is one of mlp",
+    ),
+    ("train digits --C 1 --Cs 1,2", 2, "not both"),
+    ("train digits --target y", 2, "brings its own labels"),
+    ("train digits --features X", 2, "features names an array of an NPZ file"),
+    ("train digits --config nope.json", 4, "cannot read nope.json"),
+    ("train digits --name a/b", 2, "that of one folder"),
+    ("train digits --out t.csv", 4, "t.csv is a file"),
+    ("train digits --out ''", 2, "out must be a folder"),
+    ("train digits --resume --name new", 4, "runs/new is not a run folder"),
+    ("train digits", 2, "runs/digits exists already"),
+    ("train", 2, "needs a source"),
+    ("train ''", 3, "an empty text"),
+    ("train -", 3, "Only luce predict reads standard input"),
+    ("train nofile.csv --target x", 3, "nofile.csv: there is no such file"),
+    ("train digit", 3, "Did you mean 'digits'?"),
+    ("train t.db", 3, "the ending '.db' is unknown"),
+    ("train X.npy --target nope.npy", 3, "nope.npy: there is no such file"),
+    ("train X.npy --target X.npy --validation-size 0.8", 2, "together must be below 1"),
+    ("train digits --test nope.csv --name new", 3, "nope.csv: there is no such file"),
+    ("evaluate nowhere digits", 4, "nowhere is not a run folder"),
+    ("evaluate runs/t nope.csv", 3, "nope.csv: there is no such file"),
+    ("evaluate runs/t -", 3, "Only luce predict reads standard input"),
+    ("predict nowhere digits", 4, "nowhere is not a run folder"),
+    ("predict runs/t nope.csv", 3, "nope.csv: there is no such file"),
+    ("predict runs/t digits --top 0", 2, "--top must be a whole number above 0, got '0'"),
+    ("predict runs/t digits --top many", 2, "--top must be a whole number above 0, got 'many'"),
+    ("predict runs/t digits --sets 95", 2, "--sets must be a number above 0 and below 1"),
+    ("report nowhere", 4, "nowhere is not a run folder"),
+    ("info nowhere", 4, "nowhere is not a run folder"),
+    ("info --jsn", 2, "See: luce info --help"),
+    ("predict", 2, "Missing argument 'RUN'. See: luce predict --help"),
+]
+
+
+@pytest.fixture(scope="module")
+def said_at_once(tmp_path_factory):
+    """What each of those commands says, all in one process, and the libraries that it loads."""
+    code = (
+        "import contextlib, io, json, shlex, sys\n"
+        "from luce import cli\n"
+        "said = {}\n"
+        "for command in json.load(sys.stdin):\n"
+        "    sys.argv = ['luce', *shlex.split(command)]\n"
+        "    out, err = io.StringIO(), io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):\n"
+        "        try: cli.main()\n"
+        "        except SystemExit as end: code = end.code\n"
+        "    said[command] = code, out.getvalue(), err.getvalue(), list(sys.modules)\n"
+        "print(json.dumps(said))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=furnish(tmp_path_factory.mktemp("desk")),
+        env={**os.environ, "PYTHONPATH": str(Path(luce.__file__).parents[1])},
+        input=json.dumps([command for command, _, _ in AT_ONCE]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("command", "code", "words"), AT_ONCE, ids=[c for c, _, _ in AT_ONCE])
+def test_a_slip_is_said_before_any_library_is_loaded(said_at_once, command, code, words):
+    """What can be known without data is said without PyTorch, NumPy, Polars or scikit-learn."""
+    ended, out, err, loaded = said_at_once[command]
+    assert (ended, out) == (code, "")
+    assert words in err
+    assert err.startswith("luce: ")
+    assert err.count("\n") == 1
+    assert not set(HEAVY) & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("train t.csv", 2, "target: name the column with the labels, one of 'a', 'y'"),
+        ("train t.csv --target z", 3, "there is no column 'z'. It has 'a', 'y'"),
+        ("train digits --test t.csv --name new", 2, "target: name the column"),
+    ],
+)
+def test_a_target_that_is_not_there_is_said_from_the_header(desk, command, code, words):
+    """Of a table only the first line is read, before PyTorch and scikit-learn are loaded."""
+    with (desk / "t.csv").open("a") as file:
+        file.write("1,2,3,ragged\n")  # nobody came this far
+    done, heavy = alone(desk, *shlex.split(command))
+    assert done.returncode == code
+    assert words in done.stderr
+    assert not {"torch", "sklearn", "numba"} & set(heavy)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train t.db --epochs 0", "--epochs"),
+        ("train t.db", "'.db' is unknown"),
+        ("train t.csv --target z", "no column 'z'"),
+        ("train t.csv --target y", "runs/t exists already"),
+    ],
+)
+def test_the_first_mistake_is_said_first(luce_command, desk, monkeypatch, command, words):
+    """Options, then the source, then the folder: --overwrite is not asked for in vain."""
+    monkeypatch.chdir(desk)
+    done = luce_command(*command.split())
+    assert words in done.err
+    source, target = command.split()[1], re.search(r"--target (\w+)", command)
+    options = {"epochs": 0} if "epochs" in command else {}
+    with pytest.raises(luce.LuceError, match=re.escape(words.replace("--", ""))):
+        luce.train(source, target=target and target[1], **options)
+
+
+def test_without_a_command_the_help_is_printed(tmp_path):
+    """`luce` alone prints its help to standard output, also into a pipe, and ends well."""
+    done, heavy = alone(tmp_path)
+    asked, _ = alone(tmp_path, "--help")
+    assert (done.returncode, done.stderr, heavy) == (0, "", [])
+    assert done.stdout == asked.stdout
+    assert done.stdout.count("\n") > 10
+
+
+def test_help_of_train_has_headings_and_an_example_for_each_kind_of_source(luce_command):
+    """Every option stands under the heading of what it is about; each kind of source is shown."""
+    text = luce_command("train", "--help").out
+    sections = re.split(r"^(\S.*):$", text, flags=re.MULTILINE)
+    under = {
+        flag: heading
+        for heading, body in zip(sections[1::2], sections[2::2], strict=True)
+        for flag in re.findall(r"^ +(--[\w-]+)", body, re.MULTILINE)
+    }
+    assert under["--target"] == under["--test-size"] == "Data"
+    assert under["--normalise"] == under["--show-columns"] == "Columns and images"
+    assert under["--C"] == under["--Cs"] == "Softmax regression (--model linear)"
+    assert under["--hidden"] == under["--dropout"] == "Networks (--model mlp or cnn)"
+    assert under["--epochs"] == under["--optimizer"] == "Training of networks"
+    assert under["--model"] == under["--seed"] == "Models"
+    assert under["--name"] == under["--resume"] == "Run"
+    assert {flag for flag, heading in under.items() if heading == "Options"} == {
+        "--json",
+        "--debug",
+    }
+    for source in ("digits", "table.csv", "data.npz", "rows.npy", "idx3-ubyte", "photos"):
+        assert source in text.split("Examples, one for each kind of source:")[1]
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("luce tr", {"train"}),
+        ("luce train di", {"digits"}),
+        ("luce train t.c", set()),
+        ("luce train digits --model ", {"auto", "linear", "mlp", "cnn"}),
+        ("luce train digits --activation rel", {"relu", "relu6"}),
+        ("luce train digits --preset ", {"tutorial"}),
+        ("luce train digits --label", {"--label-smoothing"}),
+    ],
+)
+def test_the_shell_completes(tmp_path, words, found):
+    """Commands, options, names of data sets and choices are completed; files are the shell's."""
+    done, heavy = alone(
+        tmp_path,
+        _LUCE_COMPLETE="complete_bash",
+        COMP_WORDS=words,
+        COMP_CWORD=str(len(words.split(" ")) - 1),
+    )
+    assert set(done.stdout.split()) == found
+    assert heavy == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_completion_is_printed(tmp_path, shell):
+    """`luce --show-completion bash` prints what a shell needs; files are completed besides."""
+    done, _ = alone(tmp_path, "--show-completion", shell)
+    assert done.returncode == 0
+    assert "_LUCE_COMPLETE" in done.stdout
+    assert shell != "bash" or "-o default" in done.stdout
+
+
+def test_a_share_that_is_not_used_is_said(luce_command, tmp_path):
+    """digits brings its own test rows: --test-size changes nothing there, and a note says so."""
+    train = ("train", "digits", "--model", "linear", "--out", tmp_path)
+    done = luce_command(*train, "--test-size", 0.3)
+    assert "note: test_size is not used: the 359 test rows are given." in done.err
+    assert "not used" not in luce_command(*train, "--overwrite").err
+
+
+def test_columns_are_said_by_kind(luce_command, tmp_path):
+    """Of 500 columns a few lines are said, and what was left out; --show-columns says all."""
+    rows = [
+        [
+            *(f"{(k * (j % 5 + 1) + j) % 11}.5" for j in range(1, 501)),
+            "red" if k % 3 else "blue",
+            k,
+            "same",
+            k % 2,
+        ]
+        for k in range(60)
+    ]
+    names = [*(f"x{j}" for j in range(1, 501)), "colour", "id", "fixed", "y"]
+    path = tmp_path / "wide.csv"
+    path.write_text("\n".join(",".join(map(str, row)) for row in [names, *rows]) + "\n")
+    train = ("train", path, "--target", "y", "--model", "linear", "--out", tmp_path)
+    done = luce_command(*train)
+    assert done.code == 0, done.err
+    assert len(done.err.splitlines()) < 10
+    assert re.search(r"^target +'y'$", done.err, re.MULTILINE)
+    assert re.search(r"^numbers +500: 'x1', 'x2', .* and 495 more$", done.err, re.MULTILINE)
+    assert re.search(r"^categories +1: 'colour'$", done.err, re.MULTILINE)
+    assert re.search(r"^left out +2: 'id' \(.*\); 'fixed' \(the same value", done.err, re.MULTILINE)
+    done = luce_command(*train, "--show-columns", "--overwrite")
+    assert re.search(r"^x500 +number +0.5 to 10.5$", done.err, re.MULTILINE)
+
+
+def test_a_linear_fit_is_one_line_and_the_result_comes_last(luce_command, iris_csv, tmp_path):
+    """The solver's iterations are not said; what was proven is, and the report's path ends it."""
+    done = luce_command(
+        "train", iris_csv, "--target", "species", "--model", "linear", "--out", tmp_path
+    )
+    lines = [line for line in done.err.splitlines() if line.startswith("linear")]
+    assert len(lines) == 1
+    assert re.search(r"\d+ iterations of .* proven to be within \d\.\de-\d+ of the", lines[0])
+    assert "iteration 1" not in done.err
+    assert f"open {tmp_path / 'iris' / 'report.html'}" in done.err.splitlines()[-1]
+    done = luce_command(
+        *("train", iris_csv, "--target", "species", "--model", "linear", "--out", tmp_path),
+        *("--Cs", "0.1,10", "--overwrite"),
+    )
+    assert "; C = 10 by cross-validation" in done.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+@pytest.mark.parametrize(
+    ("command", "streams", "code", "words"),
+    [
+        ("predict RUN -", "<&-", 3, "Standard input is closed"),
+        ("predict RUN -", "</dev/null", 3, "the first line must name the columns"),
+        ("predict RUN DATA", ">&-", 1, "standard output is closed"),
+        ("evaluate RUN DATA --json", ">&-", 1, "standard output is closed"),
+        ("predict RUN DATA --top 1", "<&- 2>&-", 0, ""),
+        ("info RUN", "| true", 0, ""),
+        ("evaluate RUN DATA", "| true", 0, ""),
+        ("train --help", "| true", 0, ""),
+    ],
+)
+def test_streams_that_are_not_there(iris_run, iris_csv, tmp_path, command, streams, code, words):
+    """No input, nowhere to write, or a reader that is gone: a sentence at most."""
+    arguments = command.replace("RUN", str(iris_run.path)).replace("DATA", str(iris_csv)).split()
+    done, _ = alone(tmp_path, *arguments, streams=streams)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+def test_an_old_terminal_gets_the_result_all_the_same(iris_run, tmp_path):
+    """What the encoding of standard output lacks is written otherwise; that is no failure."""
+    done, _ = alone(tmp_path, "info", iris_run.path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 classes" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", os.fsdecode(b"b\xff.csv"), "--target", "y"),
+        ("train", "t.csv", "--target", os.fsdecode(b"\xff")),
+        ("train", "t.csv", "--target", "y", "--name", os.fsdecode(b"\xff")),
+        ("train", "t.csv", "--target", "y", "--name", "a\nb"),
+    ],
+)
+def test_a_name_that_is_no_text_is_refused(desk, arguments):
+    """config.json is UTF-8: what cannot be written there is said before training, not after."""
+    (desk / os.fsdecode(b"b\xff.csv")).write_bytes((desk / "t.csv").read_bytes())
+    done, _ = alone(desk, *arguments)
+    assert done.returncode == 2
+    assert re.search("UTF-8|that of one folder", done.stderr)
+    assert done.stderr.count("\n") == 1
 
 
 BAD_TABLES = {
@@ -465,11 +833,11 @@ def test_no_bar_and_no_colour_off_a_terminal(luce_command, iris_csv, tmp_path):
     [
         (("--seed", "-1"), "seed must be a whole number from 0"),
         (("--seed", "9223372036854775807"), "seed must be a whole number from 0"),
-        (("--test-size", "nan"), "test_size must be a number"),
-        (("--report-every", "-3"), "report_every must be a whole number above 0"),
-        (("--class-weight", "[1, 2]"), "class_weight must be"),
-        (("--class-weight", '{"0": "much"}'), "class_weight must be"),
-        (("--device", "meta"), "device='meta' cannot be used"),
+        (("--test-size", "nan"), "--test-size must be a number"),
+        (("--report-every", "-3"), "--report-every must be a whole number above 0"),
+        (("--class-weight", "[1, 2]"), "--class-weight must be"),
+        (("--class-weight", '{"0": "much"}'), "--class-weight must be"),
+        (("--device", "meta"), "--device must be the name of a PyTorch device that computes"),
         (("--name", ".."), "that of one folder"),
     ],
 )

@@ -74,7 +74,7 @@ def test_the_loss_is_reported_every_so_many_batches(every, lines):
 def test_nothing_is_shown_unasked(capsys):
     """Without a stream nothing is written anywhere."""
     display = Display()
-    assert not display.shown
+    assert not display.live
     display.say("hello")
     show(display)
     assert capsys.readouterr() == ("", "")

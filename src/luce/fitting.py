@@ -38,6 +38,8 @@ from luce.errors import (
 from luce.evaluation.inputs import encode_labels
 from luce.folders import begin, check_free, exchange, locked, remove, resumable
 from luce.manifest import CALIBRATION, RECORDS, TRUSTED, read_config
+from luce.plan import make_plan, no_source
+from luce.printing import softmax_fit
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run, load_run
@@ -142,23 +144,31 @@ def train(
         After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
     """
     display = display or Display()
-    if isinstance(source, str | Path):
-        arguments["source"] = str(source)
-    request = Request.make(arguments, preset=preset, config=config)
-    if source is None:
-        source = request.source
-    if source is None and not (resume and name):
-        raise _no_source()
-    path = _run_folder(out, name or _name_of(source))
+    plan = make_plan(
+        source,
+        preset=preset,
+        config=config,
+        name=name,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        arguments=arguments,
+    )
+    request, source, path = plan.request, plan.source, plan.path
     with locked(path):
         if resume:
-            wanted = {**PRESETS.get(preset or "", {}), **arguments}
+            wanted = {**PRESETS.get(preset or "", {}), **plan.given}
             request = _resumed(path, wanted, request if config is not None else None)
             source = request.source if source is None else source
             if source is None:
-                raise _no_source()
+                raise no_source()
         else:
             check_free(path, overwrite=overwrite)
+        if request.options.get("device", "auto") not in ("auto", "cpu"):
+            from luce.neural.options import choose_device
+
+            # Not after hours of reading: PyTorch knows already.
+            choose_device(request.options["device"], "float32")
         training = _Training(path, request, display, resume=resume, overwrite=overwrite)
         run = training.run(source)
         if announce is not None:
@@ -226,7 +236,7 @@ class _Training:
         )
         if request.drop_rare and dataset.labels is not None:
             dataset = dataset.without(rare_classes(dataset.labels, request.drop_rare))
-        self.display.say_all(dataset.schema.describe())
+        self.display.describe(dataset.schema)
         self.display.say_all(f"note: {notice}" for notice in dataset.notices)
         labels = check_labels(dataset.labels)
         if request.test is not None:
@@ -240,6 +250,10 @@ class _Training:
             "test_size": 0.0 if dataset.test is not None else float(request.test_size),
             "seed": request.seed,
         }
+        if dataset.test is not None and request.test_size != Request.test_size:
+            self.display.say(
+                f"note: test_size is not used: the {len(dataset.test):,} test rows are given."
+            )
         training, validation, held_out = three_way(labels, **split)
         parts = {
             "train": dataset.take(training),
@@ -343,7 +357,7 @@ class _Training:
         if models.is_network(estimator):
             estimator.seed = self.request.seed
         else:
-            estimator.verbose = int(self.display.shown)
+            estimator.verbose = int(self.display.live)
         return estimator
 
     def _fit(self, model: str) -> models.Estimator:
@@ -355,8 +369,9 @@ class _Training:
                 self._fit_network(model, estimator)
             else:
                 features, labels = self.examples["train"]
-                self.display.say(f"\n{model}: softmax regression")
                 estimator.fit(models.shaped(estimator, features), labels)
+                seconds = estimator.history_[-1]["seconds"]
+                self.display.say(f"\n{model}: {softmax_fit(models.outcome(estimator), seconds)}")
                 self._open()
         self.display.say_all(f"note: {warning.message}" for warning in caught)
         return estimator
@@ -538,33 +553,6 @@ def environment() -> dict[str, Any]:
         "packages": {name: version(name) for name in ("torch", "numpy", "scikit-learn", "polars")},
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _name_of(source: Any) -> str:
-    """Return a run's name from its source: a file's without its ending."""
-    if not isinstance(source, str | Path):
-        return "array"
-    # Resolved: "." and ".." are named as the folder that they are.
-    name = Path(source).resolve().name.removesuffix(".gz")
-    return Path(name).stem or "run"
-
-
-def _run_folder(out: str | Path, name: str) -> Path:
-    """Return where a run of this name lives: directly in `out`, never above or beside it."""
-    path = Path(out) / name
-    if name in (".", "..") or Path(name).name != name:
-        raise ArgumentError(
-            f"name must be that of one folder, got {name!r}. Choose where it lies with --out."
-        )
-    try:
-        path.exists()
-    except OSError as error:
-        raise ArgumentError(f"{path} cannot be a folder: {error.strerror or error}.") from error
-    return path
-
-
-def _no_source() -> ArgumentError:
-    return ArgumentError("train needs a source: a name such as digits, a file or a folder.")
 
 
 def _resumed(path: Path, wanted: Mapping[str, Any], config: Request | None) -> Request:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from luce.errors import RunError
-from luce.request import LARGEST_SEED, Request
+from luce.options import LARGEST_SEED
+from luce.request import Request
 from luce.storage import FORMAT, Digest, read_json, unsealed
 
 __all__ = ["CALIBRATION", "RECORDS", "TRUSTED", "check_metrics", "expected", "field", "read_config"]

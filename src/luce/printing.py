@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from luce.data.schema import listed, shown
+
 __all__ = [
+    "columns_by_kind",
     "environment",
     "evaluation",
     "headline",
     "information",
     "kernels",
     "leaderboard",
+    "softmax_fit",
     "table",
 ]
 
@@ -28,6 +32,40 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
         right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *right]).rstrip())
     return lines
+
+
+def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
+    """Return a table's columns by kind, a line each: how many, and the first few names.
+
+    What a user may want to change is named: the columns left out and why, and those with values
+    that could not be read.
+    """
+    plural = {"number": "numbers", "category": "categories", "boolean": "booleans", "date": "dates"}
+    lines = [] if target is None else [("target", shown(target))]
+    kinds = dict.fromkeys(column.kind for column in columns)
+    for kind in sorted(kinds, key=lambda kind: kind == "left out"):
+        own = [column for column in columns if column.kind == kind]
+        if kind == "left out":
+            few = [f"{shown(column.name)} ({column.note})" for column in own[:5]]
+            names = "; ".join(few) + (f"; and {len(own) - 5:,} more" if len(own) > 5 else "")
+        else:
+            names = listed([column.name for column in own])
+        lines.append((plural.get(kind, kind), f"{len(own):,}: {names}"))
+    unread = [f"{shown(c.name)} ({c.note})" for c in columns if c.note.endswith("unreadable")]
+    if unread:
+        more = f"; and {len(unread) - 5:,} more" if len(unread) > 5 else ""
+        lines.append(("look at", "; ".join(unread[:5]) + more))
+    wide = max((len(head) for head, _ in lines), default=0)
+    return [f"{head.ljust(wide)}  {text}" for head, text in lines]
+
+
+def softmax_fit(outcome: Mapping[str, Any], seconds: float) -> str:
+    """Return how a fit of softmax regression ended, from what `models.outcome` says of it."""
+    count = outcome["iterations"]
+    line = f"{count:,} iteration{'s' * (count != 1)} of {outcome['solver']} in {seconds:.1f} s"
+    if outcome["duality_gap"] is not None:
+        line += f", proven to be within {outcome['duality_gap']:.1e} of the optimum"
+    return f"{line}; C = {outcome['C']:g} by cross-validation" if "C" in outcome else line
 
 
 def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:

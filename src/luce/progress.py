@@ -6,7 +6,10 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from luce.printing import columns_by_kind
+
 if TYPE_CHECKING:
+    from luce.data import Schema
     from luce.neural.training import Progress
 
 __all__ = ["Display"]
@@ -29,6 +32,8 @@ class Display:
     ----------
     stream : text file or None
         Usually standard error. A terminal gets a bar, anything else a line per epoch.
+    show_columns : bool, default=False
+        Whether every column of a table is described, and not only the kinds counted.
 
     Attributes
     ----------
@@ -36,8 +41,9 @@ class Display:
         Also print the mean loss of the last so many batches, each time so many have passed.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, show_columns: bool = False) -> None:
         self._stream = stream
+        self.show_columns = show_columns
         self._live = stream is not None and stream.isatty()
         self._bar: Any = None
         self._task: Any = None
@@ -46,9 +52,9 @@ class Display:
         self.report_every: int | None = None
 
     @property
-    def shown(self) -> bool:
-        """Whether anybody sees what is said."""
-        return self._stream is not None
+    def live(self) -> bool:
+        """Whether there is a terminal, on which a bar can move."""
+        return self._live
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -62,6 +68,14 @@ class Display:
         """Print several lines."""
         for line in lines:
             self.say(line)
+
+    def describe(self, schema: Schema) -> None:
+        """Say what the data's columns were taken for."""
+        columns = getattr(schema, "columns", None)
+        if self.show_columns or not isinstance(columns, tuple):
+            self.say_all(schema.describe())
+        else:
+            self.say_all(columns_by_kind(schema.target, columns))
 
     def start(self, model: str, parameters: int, columns: Collection[str]) -> None:
         """Announce a model's training; `columns` are the keys that its records will have."""

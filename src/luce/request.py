@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import re
 import shlex
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from luce.data.schema import check_image_size, check_normalise
+from luce.data.kinds import NAMES, is_idx
 from luce.errors import ArgumentError, DataError, RunError
+from luce.options import MODELS, RUN, check, check_all, received
 from luce.storage import read_json
 
 __all__ = ["PRESETS", "Request"]
 
-# scikit-learn's generators take no larger seed.
-LARGEST_SEED = 2**32 - 1
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 # The arguments that are paths, if they are no names of data sets.
 FILES = ("source", "test")
@@ -73,34 +70,37 @@ class Request:
         """Refuse what config.json could not say again, before anything is loaded or trained."""
         for name in ("source", "target", "features", "test", "model"):
             value = getattr(self, name)
-            text = isinstance(value, str) or (value is None and name != "model")
-            self._require(name, text, "a name or a path")
-        for name in ("validation_size", "test_size"):
-            value = getattr(self, name)
-            # Not math.isfinite, which fails on a whole number that no float can hold.
-            finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
-            self._require(name, finite, "a number from 0 to below 1")
-        self._require(
-            "seed", _whole(self.seed, 0, LARGEST_SEED), f"a whole number from 0 to {LARGEST_SEED}"
-        )
-        every = self.report_every is None or _whole(self.report_every, 1, math.inf)
-        self._require("report_every", every, "a whole number above 0, or None")
-        check_normalise(self.normalise)
-        check_image_size(self.image_size)
-        rare = _whole(self.drop_rare, 0, math.inf)
-        self._require("drop_rare", rare, "a whole number: the fewest rows that a class may have")
+            if not isinstance(value, str) and (value is not None or name == "model"):
+                raise ArgumentError(f"{name} must be a name or a path, got {received(value)}.")
+            # Bytes of the command line that are no UTF-8 come as half of a character each.
+            if value is not None and not value.isascii() and _SURROGATES.search(value):
+                raise ArgumentError(f"{name} must be text in UTF-8, got {value!r}. Rename it.")
+        for name, option in RUN.items():
+            if name != "model":
+                check(name, getattr(self, name), option.kind)
         for name, value in self.options.items():
             try:
                 json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError) as error:
+            except TypeError as error:
                 raise ArgumentError(
-                    f"{name} must be plain data that config.json can hold, got {value!r}. For a "
-                    "function or a module of your own, fit luce.NeuralClassifier yourself."
+                    f"{name} must be plain data that config.json can hold, got {received(value)}. "
+                    "For a function or a module of your own, fit luce.NeuralClassifier yourself."
+                ) from error
+            except (ValueError, RecursionError) as error:
+                raise ArgumentError(
+                    f"{name} must be finite: config.json has to hold it. Got {received(value)}."
                 ) from error
 
-    def _require(self, name: str, allowed: bool, words: str) -> None:
-        if not allowed:
-            raise ArgumentError(f"{name} must be {words}, got {getattr(self, name)!r}.")
+    def check(self) -> None:
+        """Refuse options that no model has, and values that none of theirs can be.
+
+        Raises
+        ------
+        ArgumentError
+            Naming the option, what was received and what is allowed.
+        """
+        check("model", self.model, RUN["model"].kind)
+        check_all(self.options, list(MODELS) if self.model == "auto" else [self.model])
 
     @classmethod
     def from_json(cls, content: object) -> Request:
@@ -180,8 +180,6 @@ class Request:
 
     def _labels_are_a_file(self) -> bool:
         """Say whether `target` is the path of a file, as beside NPY and IDX, not a column."""
-        from luce.data.idx import is_idx
-
         source = Path(self.source or "")
         return source.suffix.lower() == ".npy" or is_idx(source)
 
@@ -209,8 +207,6 @@ class Request:
 
 def _found(name: str, path: str | None, directory: str) -> str | None:
     """Return a relative path as it is found: in the directory, else where we are."""
-    from luce.data.catalogue import NAMES
-
     if path is None or path in NAMES or Path(path).is_absolute():
         return path
     there = str(Path(directory, path))
@@ -230,8 +226,4 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, list):
         return tuple(value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _whole(value: object, low: int, high: float) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return value.item() if getattr(value, "ndim", None) == 0 else value

@@ -37,8 +37,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-import numpy as np
-
 from luce.errors import LuceError, RunError
 
 if TYPE_CHECKING:
@@ -254,6 +252,7 @@ def write_tensors(
     the SHA-256 of both in it. One without is the same bytes for the same tensors, which it would
     not be with two fields of metadata: safetensors shuffles those.
     """
+    import numpy as np
     from safetensors.numpy import save
 
     own = {name: np.require(tensor, requirements="C") for name, tensor in tensors.items()}
@@ -289,6 +288,7 @@ def read_tensors(
 
 
 def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    import numpy as np
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -312,6 +312,8 @@ def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def _tensors_digest(tensors: Mapping[str, NDArray[Any]], note: str) -> str:
     """Return the SHA-256 of tensors and note, whatever the order in which a file has them."""
+    import numpy as np
+
     digest = hashlib.sha256(note.encode())
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])

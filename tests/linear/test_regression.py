@@ -436,16 +436,15 @@ def test_fits_in_threads_agree(problem):
 BAD = {
     "C": ({"C": 0}, "C must be a number above 0, got 0."),
     "C negative": ({"C": -1.0}, "C must be a number above 0, got -1.0."),
+    "C subnormal": ({"C": 1e-320}, "C must be a number above 0, got 1e-320."),
+    "C of many digits": ({"C": 10**400}, "C must be a number above 0, got 1000"),
     "C nan": ({"C": math.nan}, "C must be a number above 0, got nan."),
     "C string": ({"C": "a"}, "C must be a number above 0, got 'a'."),
-    "penalty": ({"penalty": "l1"}, "penalty must be one of 'l2', None, got 'l1'."),
+    "penalty": ({"penalty": "l1"}, "penalty must be one of l2, None, got 'l1'."),
     "tol": ({"tol": -1}, "tol must be a number of at least 0, got -1."),
     "max_iter": ({"max_iter": 1.5}, "max_iter must be a whole number of at least 0, got 1.5."),
-    "solver": (
-        {"solver": "saga"},
-        "solver must be one of 'auto', 'lbfgs', 'newton-cg', got 'saga'.",
-    ),
-    "link": ({"link": "probit"}, "link must be one of 'softmax', 'ovr', got 'probit'."),
+    "solver": ({"solver": "saga"}, "solver must be one of auto, lbfgs, newton-cg, got 'saga'."),
+    "link": ({"link": "probit"}, "link must be one of softmax, ovr, got 'probit'."),
     "precision": ({"precision": "half"}, "precision must be one of"),
 }
 
@@ -495,8 +494,9 @@ def test_bad_data_is_named(problem, monkeypatch):
         model.fit(X, y[:-1])
     with pytest.raises(DataError, match="squares of X overflow"):
         model.fit(spoiled(X, (0, 0), 1e200), y)
-    with pytest.raises(BackendError, match="device='nowhere' cannot be used here"):
-        SoftmaxRegression(device="nowhere").fit(X, y)
+    for device in ("nowhere", "meta"):
+        with pytest.raises(BackendError, match=f"device='{device}' cannot be used here"):
+            SoftmaxRegression(device=device).fit(X, y)
     monkeypatch.setattr(large, "free_memory", lambda: 2048)
     with pytest.raises(DataError, match=r"need about .* GB.*set solver='newton-cg'"):
         SoftmaxRegression(solver="lbfgs").fit(X, y)

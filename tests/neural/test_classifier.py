@@ -185,7 +185,7 @@ def test_images_go_through_unflattened():
         ("batch_size", 1.5, "batch_size must be a whole number above 0, got 1.5"),
         ("epochs", 0, "epochs must be a whole number above 0, or 'auto', got 0"),
         ("patience", 0, "patience must be a whole number above 0, or None, got 0"),
-        ("clip_norm", -1, "clip_norm must be above 0, or None, got -1"),
+        ("clip_norm", -1, "clip_norm must be a number above 0, or None, got -1"),
         ("precision", "float16", "precision must be one of float32, float64, mixed"),
         ("device", "toaster", "device='toaster' cannot be used here"),
         ("module", "transformer", "module must be 'mlp', 'cnn', 'linear', an nn.Module"),
@@ -250,3 +250,13 @@ def test_what_float32_cannot_hold_is_located():
     X[5, 2] = 1e200
     with pytest.raises(DataError, match="value too large for float32: the first is at row 5"):
         luce.NeuralClassifier(epochs=1).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [({0: 0, 1: 0, 2: 0}, "is zero for every row"), ({0: 1e308}, "too large for float32")],
+)
+def test_class_weights_that_teach_nothing_are_refused(iris, weights, words):
+    """Weights of zero for every class, or beyond what the weights' dtype holds, are said."""
+    with pytest.raises(DataError, match=words):
+        luce.NeuralClassifier(class_weight=weights, epochs=1).fit(*iris)

@@ -89,8 +89,16 @@ def test_a_step_of_training_runs_the_kernel_once(monkeypatch, weighted):
     ("loss", "smoothing", "words"),
     [
         ("mse", 0.0, "loss must be one of cross_entropy, hinge, squared_error"),
-        ("cross_entropy", 1.0, "label_smoothing must be in [0, 1), got 1.0"),
-        ("cross_entropy", float("nan"), "label_smoothing must be in [0, 1), got nan"),
+        (
+            "cross_entropy",
+            1.0,
+            "label_smoothing must be a number of at least 0 and below 1, got 1.0",
+        ),
+        (
+            "cross_entropy",
+            float("nan"),
+            "label_smoothing must be a number of at least 0 and below 1, got nan",
+        ),
         ("hinge", 0.1, "label_smoothing=0.1 needs loss='cross_entropy', got loss='hinge'"),
     ],
 )

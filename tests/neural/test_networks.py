@@ -236,7 +236,7 @@ def test_default_shift_grows_with_the_image(side, pixels):
         (lambda: linear((4,), 1), r"linear: n_classes .* at least 2, got 1"),
         (lambda: mlp((4,), 3, hidden=64), r"mlp: hidden must be a sequence .* got 64"),
         (lambda: mlp((4,), 3, hidden=(64, 0)), r"mlp: hidden .* above 0, up to .*, got \(64, 0\)"),
-        (lambda: mlp((4,), 3, hidden=(10**8,)), r"up to 16,777,216, got \(100000000,\)"),
+        (lambda: mlp((4,), 3, hidden=(10**8,)), r"up to 16,777,216, .* got \(100000000,\)"),
         (lambda: mlp((4,), 3, activation="softplus"), r"activation .* mish, gelu, got 'softplus'"),
         (lambda: mlp((4,), 3, dropout=1.0), r"mlp: dropout .* below 1, got 1\.0"),
         (lambda: mlp((4,), 3, dropout=float("nan")), r"mlp: dropout .* got nan"),

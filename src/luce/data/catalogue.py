@@ -28,9 +28,7 @@ from luce.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NAMES", "load_named"]
-
-NAMES = ("digits", "mnist", "fashion-mnist")
+__all__ = ["load_named"]
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from luce.data.kinds import PARQUET_ENDINGS, TEXT_ENDINGS, ending
 from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
 from luce.data.schema import listed
 from luce.errors import DataError
@@ -26,12 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from io import BufferedIOBase
 
-__all__ = ["as_frame", "csv_blocks", "frame_blocks", "lines_of", "read_frame"]
-
-TEXT_ENDINGS = (".csv", ".tsv", ".txt")
-PARQUET_ENDINGS = (".parquet", ".pq")
-ARROW_ENDINGS = (".arrow", ".feather", ".ipc")
-ENDINGS = TEXT_ENDINGS + PARQUET_ENDINGS + ARROW_ENDINGS
+__all__ = ["as_frame", "csv_blocks", "frame_blocks", "lines_of", "read_columns", "read_frame"]
 
 BYTE_ORDER_MARK = "\ufeff".encode()
 
@@ -39,10 +35,9 @@ LONGEST_LINE = 64 * 2**20
 """Bytes that a line may have."""
 
 
-def ending(path: Path) -> str:
-    """Return the file's ending in lower case, without a final ``.gz``."""
-    name = path.name.lower()
-    return Path(name.removesuffix(".gz")).suffix
+def read_columns(path: Path) -> list[str]:
+    """Return the names of a table's columns; its rows are not read."""
+    return next(frame_blocks(path, rows=1)).columns
 
 
 def read_frame(path: Path) -> pl.DataFrame:

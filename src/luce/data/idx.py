@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from luce.data.arrays import row_slices
+from luce.data.kinds import is_idx
 from luce.data.opening import found, open_binary, packed_ratio, reading
 from luce.errors import DataError
 
@@ -16,14 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["idx_blocks", "is_idx", "labels_beside", "parse_idx", "read_idx", "splits_in"]
+__all__ = ["idx_blocks", "labels_beside", "parse_idx", "read_idx", "splits_in"]
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-
-def is_idx(path: Path) -> bool:
-    """Return whether the name is one of the usual names of IDX files."""
-    return re.search(r"[-.]idx\d?(-ubyte)?(\.gz)?$", path.name.lower()) is not None
 
 
 def _header(start: bytes, where: str) -> tuple[np.dtype, tuple[int, ...]]:

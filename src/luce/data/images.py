@@ -18,8 +18,6 @@ from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedIm
 from luce.data.arrays import row_slices
 from luce.data.opening import reading, reason
 from luce.data.schema import (
-    LARGEST_SIDE,
-    MOST_NUMBERS,
     ImageSize,
     Normalise,
     Schema,
@@ -32,6 +30,7 @@ from luce.data.schema import (
     scaling,
 )
 from luce.errors import ArgumentError, DataError
+from luce.options import LARGEST_SIDE, MOST_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
-import numpy as np
-
-from luce.errors import ArgumentError, RunError
+from luce import options
+from luce.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     import polars as pl
 
 __all__ = [
@@ -38,11 +37,7 @@ Label = bool | int | str
 Normalise = Literal["standard", "none"] | tuple[float, float]
 ImageSize = int | tuple[int, int]
 
-LARGEST_SIDE = 2**14
-MOST_NUMBERS = 2**26
-"""What an image may have at most: pixels a side, and numbers in all."""
-
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 """Numbers beyond this cannot be encoded: the feature matrix is float32."""
 
 
@@ -168,41 +163,20 @@ class Schema(ABC):
 
 def check_normalise(normalise: object) -> None:
     """Raise ArgumentError unless `normalise` is one of the three allowed forms."""
-    if normalise in ("standard", "none"):
-        return
-    if isinstance(normalise, tuple | list) and len(normalise) == 2:
-        _, deviation = normalise
-        numbers = all(
-            isinstance(each, int | float) and abs(each) <= sys.float_info.max for each in normalise
-        )
-        if numbers and deviation > 0:
-            return
-    raise ArgumentError(
-        f"normalise must be 'standard', 'none' or a pair (mean, standard deviation above 0), "
-        f"got {normalise!r}."
-    )
+    options.check("normalise", normalise, options.SCALING)
 
 
 def check_image_size(image_size: object) -> None:
     """Raise ArgumentError unless it is None, the longer side or (height, width), in pixels."""
-    sides = image_size if isinstance(image_size, tuple | list) else (image_size,)
-    if image_size is None or (
-        len(sides) <= 2
-        and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides)
-        and 3 * sides[0] * sides[-1] <= MOST_NUMBERS
-        and len(sides) == 1 + isinstance(image_size, tuple | list)
-    ):
-        return
-    raise ArgumentError(
-        f"image_size must be the longer side in pixels or (height, width), at most "
-        f"{MOST_NUMBERS // 3:,} pixels in all; got {image_size!r}."
-    )
+    options.check("image_size", image_size, options.IMAGE_SIZE)
 
 
 def scaling(
     mean: np.ndarray, deviation: np.ndarray, normalise: Normalise
 ) -> tuple[list[float], list[float]]:
     """Return what to subtract and what to divide by, one pair per column."""
+    import numpy as np
+
     if normalise == "none":
         return [0.0] * len(mean), [1.0] * len(mean)
     if not isinstance(normalise, str):

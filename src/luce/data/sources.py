@@ -13,17 +13,9 @@ import polars as pl
 
 from luce.data import idx
 from luce.data.arrays import ArraySchema, check_array, read_npy, read_npz, row_slices
-from luce.data.catalogue import NAMES, load_named
+from luce.data.catalogue import load_named
 from luce.data.dataset import Dataset, Features
-from luce.data.frames import (
-    ENDINGS,
-    as_frame,
-    csv_blocks,
-    ending,
-    frame_blocks,
-    lines_of,
-    read_frame,
-)
+from luce.data.frames import as_frame, csv_blocks, frame_blocks, lines_of, read_frame
 from luce.data.images import (
     IMAGE_ENDINGS,
     ImageSchema,
@@ -32,11 +24,20 @@ from luce.data.images import (
     read_images,
     survey,
 )
+from luce.data.kinds import (
+    ENDINGS,
+    NAMES,
+    ending,
+    existing,
+    is_idx,
+    no_column,
+    no_target,
+    unknown_ending,
+)
 from luce.data.labels import as_classes, labels_from_array, labels_from_series
-from luce.data.opening import found
 from luce.data.schema import ImageSize, Schema, check_image_size, counted, listed, shown
 from luce.data.split import split_rows
-from luce.data.tables import TableSchema, closest
+from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError, DtypeError
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _from_path(
 ) -> Dataset:
     if source in NAMES:
         return _named(str(source), data_dir)
-    path = _existing(source)
+    path = existing(source)
     if path.is_dir():
         splits = idx.splits_in(path)
         if "train" in splits:
@@ -182,7 +183,7 @@ def _from_path(
 def _is_image_folder(source: Any) -> bool:
     if not isinstance(source, str | Path) or source in NAMES:
         return False
-    path = _existing(source)
+    path = existing(source)
     return path.is_dir() and "train" not in idx.splits_in(path)
 
 
@@ -190,13 +191,13 @@ def _from_file(
     path: Path, target: str | Path | None, features: str | None, schema: Schema | None
 ) -> Dataset:
     name = path.name.split(".")[0] or path.name
-    if idx.is_idx(path):
+    if is_idx(path):
         labels_path = Path(target) if target is not None else idx.labels_beside(path)
-        labels = None if labels_path is None else idx.read_idx(_existing(labels_path))
+        labels = None if labels_path is None else idx.read_idx(existing(labels_path))
         return _from_array(name, idx.read_idx(path), labels, str(path))
     match ending(path):
         case ".npy":
-            labels = None if target is None else read_npy(_existing(target))
+            labels = None if target is None else read_npy(existing(target))
             return _from_array(name, read_npy(path), labels, str(path))
         case ".npz":
             arrays = read_npz(path, features, None if target is None else str(target))
@@ -204,18 +205,7 @@ def _from_file(
         case kind if kind in ENDINGS:
             return _from_table(name, read_frame(path), target, schema)
         case _:
-            raise _unknown_ending(path)
-
-
-def _existing(source: str | Path) -> Path:
-    path = found(Path(source))
-    if path is None:
-        near = closest(str(source), list(NAMES))
-        hint = near if near.startswith("Did") else f"Names are {', '.join(NAMES)}."
-        raise DataError(
-            f"{source}: there is no such file or folder, nor a data set of that name. {hint}"
-        )
-    return path
+            raise unknown_ending(path)
 
 
 def _from_memory(source: Any, target: str | Path | None, schema: Schema | None) -> Dataset:
@@ -315,16 +305,12 @@ def _from_table(
     name: str, frame: pl.DataFrame, target: str | Path | None, schema: Schema | None
 ) -> Dataset:
     if target is None and schema is None:
-        raise ArgumentError(
-            f"target: name the column with the labels, one of {listed(frame.columns, 10)}."
-        )
+        raise no_target(frame.columns)
     target = None if target is None else str(target)
     if schema is not None and target not in frame.columns:
         return Dataset(name, frame, None, schema)
     if target not in frame.columns:
-        raise DataError(
-            f"{name}: there is no column {shown(target)}. {closest(str(target), frame.columns)}"
-        )
+        raise no_column(name, str(target), frame.columns)
     labels, kept = labels_from_series(frame[target])
     frame = frame.drop(target)
     notices = []
@@ -376,11 +362,13 @@ Part = tuple[Features, tuple[str, ...] | None, tuple[str, ...]]
 
 def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iterator[Part]:
     if isinstance(source, str) and source == "-":
+        if sys.stdin is None:
+            raise DataError("Standard input is closed. Pipe a CSV into it, or give a file.")
         lines = lines_of(cast("BufferedIOBase", sys.stdin.buffer), "standard input")
         frames = csv_blocks(lines, where="standard input", rows=rows)
         yield from _table_parts(frames, schema, "standard input")
     elif isinstance(source, str | Path) and source not in NAMES:
-        yield from _path_parts(_existing(source), schema, features, rows)
+        yield from _path_parts(existing(source), schema, features, rows)
     elif hasattr(source, "columns"):
         frame = as_frame(source)
         blocks = (frame[part] for part in row_slices(frame.height, 1, rows))
@@ -394,7 +382,7 @@ def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iter
 def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> Iterator[Part]:
     splits = idx.splits_in(path) if path.is_dir() else {}
     kind = ending(path)
-    if splits or idx.is_idx(path):
+    if splits or is_idx(path):
         for block in idx.idx_blocks(splits.get("train", path), rows=rows):
             yield from _array_parts(block, schema, rows, str(path))
     elif path.is_dir() or kind in IMAGE_ENDINGS:
@@ -407,14 +395,7 @@ def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> 
     elif kind in ENDINGS:
         yield from _table_parts(frame_blocks(path, rows=rows), schema, str(path))
     else:
-        raise _unknown_ending(path)
-
-
-def _unknown_ending(path: Path) -> DataError:
-    return DataError(
-        f"{path}: the ending {shown(ending(path))} is unknown. Luce reads {', '.join(ENDINGS)}, "
-        f".npz, .npy, IDX files and folders of images."
-    )
+        raise unknown_ending(path)
 
 
 def _table_parts(frames: Iterable[pl.DataFrame], schema: Schema, where: str) -> Iterator[Part]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from luce.data.schema import Label, listed, shown
 from luce.errors import ArgumentError, DataError
+from luce.options import check_sizes
 
 __all__ = ["check_labels", "rare_classes", "split_rows", "three_way"]
 
@@ -156,14 +157,7 @@ def three_way(
     >>> [len(rows) for rows in three_way(labels, validation_size=0.2, test_size=0.2, seed=0)]
     [6, 2, 2]
     """
-    for name, share in (("validation_size", validation_size), ("test_size", test_size)):
-        if not 0 <= share < 1:
-            raise ArgumentError(f"{name} must be from 0 to below 1, got {share}.")
-    if validation_size + test_size >= 1:
-        raise ArgumentError(
-            f"validation_size and test_size together must be below 1, got {validation_size} and "
-            f"{test_size}: nothing would be left to train on."
-        )
+    check_sizes(validation_size, test_size)
     kept, test = split_rows(labels, test_size, seed=seed)
     training, validation = split_rows(labels[kept], validation_size / (1 - test_size), seed=seed)
     return kept[training], kept[validation], test

@@ -19,7 +19,6 @@ Every kind gets one more column, 1 where the value is missing, if training had m
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -59,7 +58,7 @@ from luce.data.schema import (
 )
 from luce.errors import ArgumentError, DataError
 
-__all__ = ["TableSchema", "closest"]
+__all__ = ["TableSchema"]
 
 DAY_US = 86_400_000_000
 
@@ -239,15 +238,6 @@ def _column_from_json(body: Any) -> Column:
         indicator=json_flag(body["indicator"], "indicator"),
         mean=json_number(body["mean"], "mean"),
         scale=json_number(body["scale"], "scale", positive=True),
-    )
-
-
-def closest(name: str, names: list[str]) -> str:
-    """Return a sentence with the names most like `name`, or with all of them."""
-    folded = {each.lower(): each for each in names}
-    like = [folded[f] for f in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
-    return (
-        f"Did you mean {' or '.join(map(shown, like))}?" if like else f"It has {listed(names, 10)}."
     )
 
 

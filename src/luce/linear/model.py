@@ -16,9 +16,10 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from luce.errors import ArgumentError, BackendError, DataError
+from luce.errors import BackendError, DataError
 from luce.linear import small
 from luce.linear.arrays import as_array, find_bad, is_tensor, not_finite, numpy_of
+from luce.options import LINEAR, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,12 +31,19 @@ if TYPE_CHECKING:
 
 __all__ = ["SoftmaxModel", "is_number"]
 
-_CHOICES = {
-    "penalty": ("l2", None),
-    "solver": ("auto", "lbfgs", "newton-cg"),
-    "link": ("softmax", "ovr"),
-    "precision": ("auto", "float32", "float64"),
-}
+# The parameters that are checked here: `_move` sees to the device, scikit-learn to cv and scoring.
+_CHECKED = (
+    "C",
+    "penalty",
+    "fit_intercept",
+    "tol",
+    "max_iter",
+    "class_weight",
+    "solver",
+    "link",
+    "precision",
+    "refit",
+)
 
 
 class SoftmaxModel(ClassifierMixin, BaseEstimator):
@@ -160,18 +168,11 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         return log_softmax(Z, axis=1)
 
     def _check_parameters(self) -> None:
-        name = type(self).__name__
-        for parameter, allowed in _CHOICES.items():
-            value = getattr(self, parameter, allowed[0])
-            if value not in allowed:
-                among = ", ".join(map(repr, allowed))
-                raise ArgumentError(f"{name}: {parameter} must be one of {among}, got {value!r}.")
-        if not is_number(self.tol) or not self.tol >= 0:
-            raise ArgumentError(f"{name}: tol must be a number of at least 0, got {self.tol!r}.")
-        if not isinstance(self.max_iter, numbers.Integral) or self.max_iter < 0:
-            raise ArgumentError(
-                f"{name}: max_iter must be a whole number of at least 0, got {self.max_iter!r}."
-            )
+        """Raise ArgumentError unless every parameter has a value that is allowed."""
+        parameters = self.get_params(deep=False)
+        for name in _CHECKED:
+            if name in parameters:
+                check(f"{type(self).__name__}: {name}", parameters[name], LINEAR[name].kind)
 
     def _check_rows_and_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Validate as scikit-learn does, except for finiteness: the first pass sees that."""
@@ -221,6 +222,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 return X
             if not is_tensor(X):
                 X = torch.as_tensor(X.toarray() if hasattr(X, "toarray") else X)
+            # Read back: "meta" makes tensors that hold no numbers.
+            torch.zeros(1, device=device).item()
             return X.detach().to(device)
         except (RuntimeError, AssertionError) as error:
             raise BackendError(

@@ -7,8 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from luce.errors import ArgumentError
-from luce.linear.model import SoftmaxModel, is_number
+from luce.linear.model import SoftmaxModel
 from luce.linear.progress import Progress
 
 __all__ = ["SoftmaxRegression"]
@@ -152,8 +151,6 @@ class SoftmaxRegression(SoftmaxModel):
             Itself.
         """
         self._check_parameters()
-        if not is_number(self.C) or not self.C > 0:
-            raise ArgumentError(f"SoftmaxRegression: C must be a number above 0, got {self.C!r}.")
         X, y = self._check_rows_and_labels(X, y)
         codes, weight = self._encode(X, y, sample_weight)
         C = math.inf if self.penalty is None else self.C

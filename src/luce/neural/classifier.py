@@ -465,14 +465,21 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         weight: NDArray[Any] = _check_sample_weight(
             sample_weight, features, dtype=self._dtype(), ensure_non_negative=True
         )
-        if not weight.any():
-            raise DataError(
-                "NeuralClassifier: sample_weight is zero for every row; nothing can be learnt. "
-                "Give at least two classes a weight above zero."
-            )
         if self.class_weight is not None:
             weight = weight * compute_sample_weight(self.class_weight, labels)
-        return weight.astype(self._dtype())
+        with np.errstate(over="ignore"):
+            weight = weight.astype(self._dtype())
+        if not np.isfinite(weight).all():
+            raise DataError(
+                "NeuralClassifier: sample_weight times class_weight is too large for "
+                f"{weight.dtype}. Divide the weights by a number."
+            )
+        if not weight.any():
+            raise DataError(
+                "NeuralClassifier: sample_weight times class_weight is zero for every row; nothing "
+                "can be learnt. Give at least two classes a weight above zero."
+            )
+        return weight
 
     def _hold_out(self, codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Split off the rows that early stopping looks at."""

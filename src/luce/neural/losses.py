@@ -17,6 +17,7 @@ from torch import Tensor
 
 from luce import functional as F
 from luce.errors import ArgumentError
+from luce.options import NETWORK, check
 
 __all__ = ["LOSSES", "BatchLoss", "Loss", "choose_loss"]
 
@@ -103,10 +104,7 @@ def choose_loss(loss: str | Loss, label_smoothing: float) -> BatchLoss:
     ArgumentError
         If the name is unknown, or smoothing is outside [0, 1) or asked of another loss.
     """
-    if not 0 <= label_smoothing < 1:
-        raise ArgumentError(
-            f"NeuralClassifier: label_smoothing must be in [0, 1), got {label_smoothing!r}."
-        )
+    check("NeuralClassifier: label_smoothing", label_smoothing, NETWORK["label_smoothing"].kind)
     if label_smoothing and loss != "cross_entropy":
         raise ArgumentError(
             f"NeuralClassifier: label_smoothing={label_smoothing} needs loss='cross_entropy', "

@@ -11,16 +11,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from luce.errors import ArgumentError
+from luce.options import NETWORK, check
 
 __all__ = ["ACTIVATIONS", "cnn", "linear", "mlp"]
-
-_WIDEST = 1 << 24  # more are a slip of the finger
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -106,9 +105,10 @@ def mlp(
     ['hidden1.weight', 'hidden1.bias', 'output.weight', 'output.bias']
     """
     width = _size(input_shape, n_classes, "mlp")
-    _check_widths("mlp: hidden", hidden)
-    new_activation = _activation(activation, "mlp")
-    _check_dropout(dropout, "mlp")
+    check("mlp: hidden", hidden, NETWORK["hidden"].kind)
+    check("mlp: activation", activation, NETWORK["activation"].kind)
+    check("mlp: dropout", dropout, NETWORK["dropout"].kind)
+    new_activation = ACTIVATIONS[activation]
     parts: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
     for i, units in enumerate(hidden, start=1):
         parts += [(f"hidden{i}", nn.Linear(width, units)), (f"activation{i}", new_activation())]
@@ -176,11 +176,12 @@ def cnn(
             f"got {tuple(input_shape)}. Use 'mlp' for rows of features, or reshape X to "
             "(rows, channels, height, width) if they are pixels."
         )
-    _check_widths("cnn: channels", channels)
+    check("cnn: channels", channels, NETWORK["hidden"].kind)
     if not channels:
         raise ArgumentError("cnn: channels must name at least one convolution, got none.")
-    new_activation = _activation(activation, "cnn")
-    _check_dropout(dropout, "cnn")
+    check("cnn: activation", activation, NETWORK["activation"].kind)
+    check("cnn: dropout", dropout, NETWORK["dropout"].kind)
+    new_activation = ACTIVATIONS[activation]
     width, height, breadth = input_shape
     if shift is None:
         shift = round(min(height, breadth) / 14)
@@ -281,27 +282,3 @@ def _size(input_shape: Sequence[int], n_classes: int, network: str) -> int:
             f"{network}: n_classes must be a whole number of at least 2, got {n_classes!r}."
         )
     return math.prod(input_shape)
-
-
-def _check_widths(name: str, widths: Sequence[int]) -> None:
-    if isinstance(widths, str) or not isinstance(widths, Sequence):
-        raise ArgumentError(f"{name} must be a sequence such as (256, 128), got {widths!r}.")
-    if not all(_is_whole(n) and 0 < n <= _WIDEST for n in widths):
-        raise ArgumentError(
-            f"{name} must be whole numbers above 0, up to {_WIDEST:,}, got {tuple(widths)}."
-        )
-
-
-def _activation(name: str, network: str) -> Callable[[], nn.Module]:
-    if name not in ACTIVATIONS:
-        raise ArgumentError(
-            f"{network}: activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}."
-        )
-    return ACTIVATIONS[name]
-
-
-def _check_dropout(dropout: float, network: str) -> None:
-    if not isinstance(dropout, Real) or isinstance(dropout, bool) or not 0 <= dropout < 1:
-        raise ArgumentError(
-            f"{network}: dropout must be a number of at least 0 and below 1, got {dropout!r}."
-        )

@@ -1,0 +1,512 @@
+"""What a training can be told, each option described once: what it may be, and what it is for.
+
+The estimators check their parameters by these descriptions, a `Request` what it is asked for, and
+the command line reads its text and prints its help from them. Nothing heavy is imported here, so
+that a slip of the finger is answered before any library is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from luce.errors import ArgumentError
+
+__all__ = [
+    "LINEAR",
+    "MODELS",
+    "NETWORK",
+    "RUN",
+    "SCALING",
+    "Kind",
+    "Option",
+    "check",
+    "check_all",
+    "check_sizes",
+    "named",
+    "read",
+    "received",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Values of a kind.
+
+    Attributes
+    ----------
+    words : str
+        What is allowed: ends the sentence "epochs must be …".
+    allows : callable
+        Whether a value is allowed; it takes any object.
+    read : callable
+        The value that a text of the command line stands for; ValueError where it is none.
+    text : str
+        `words` for the command line, where they differ.
+    form : str
+        How help shows the value.
+    choices : tuple of str
+        The names that it may be, where it must be one of them.
+    """
+
+    words: str
+    allows: Callable[[Any], bool]
+    read: Callable[[str], Any] = str
+    text: str = ""
+    form: str = "TEXT"
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option: the kind of its values, what it does, and the heading that help has it under.
+
+    One without words is Python's alone. The words name the default where there is one.
+    """
+
+    kind: Kind
+    does: str = ""
+    group: str = ""
+
+    @property
+    def help(self) -> str:
+        """What help says of it: which names it may be, if it is one of some, and what it does."""
+        *names, last = self.kind.choices or ("",)
+        return f"{', '.join(names)} or {last}. {self.does}" if names else self.does
+
+
+def check(called: str, value: object, kind: Kind) -> None:
+    """Raise ArgumentError unless the kind allows the value; `called` is the option's name."""
+    if not kind.allows(value):
+        raise ArgumentError(f"{called} must be {kind.words}, got {received(value)}.")
+
+
+def check_all(options: Mapping[str, Any], models: Sequence[str]) -> None:
+    """Raise ArgumentError unless each option is one of the models', and its value allowed.
+
+    Parameters
+    ----------
+    options : mapping of str to value
+        By name, those of the estimators.
+    models : sequence of str
+        What is to be trained. Of several, each takes the options that it has.
+    """
+    for name, value in options.items():
+        kinds = {model: MODELS[model][name].kind for model in models if name in MODELS[model]}
+        if not kinds:
+            raise _unknown(name, models)
+        for model, kind in kinds.items():
+            called = name if len(set(kinds.values())) == 1 else f"{name} of {model}"
+            check(called, value, kind)
+    if "C" in options and "Cs" in options:
+        raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
+    if options.get("label_smoothing") and options.get("loss", "cross_entropy") != "cross_entropy":
+        raise ArgumentError(
+            f"label_smoothing={options['label_smoothing']} needs loss='cross_entropy', "
+            f"got loss={options['loss']!r}."
+        )
+
+
+def check_sizes(validation_size: float, test_size: float) -> None:
+    """Raise ArgumentError unless shares for validation and test leave rows to train on."""
+    check("validation_size", validation_size, SHARE)
+    check("test_size", test_size, SHARE)
+    if validation_size + test_size >= 1:
+        raise ArgumentError(
+            f"validation_size and test_size together must be below 1, got {validation_size} and "
+            f"{test_size}: nothing would be left to train on."
+        )
+
+
+def named(name: str) -> list[Option]:
+    """Return the options of that name, of the networks first."""
+    everywhere = (RUN, PREDICT, NETWORK, LINEAR)
+    return [options[name] for options in everywhere if name in options]
+
+
+def read(name: str, text: str, *, called: str) -> Any:
+    """Return the value that a text of the command line stands for.
+
+    Raises
+    ------
+    ArgumentError
+        If it stands for none that is allowed; the message calls the option `called`.
+    """
+    kinds = list(dict.fromkeys(option.kind for option in named(name)))
+    for kind in kinds:
+        try:
+            value = kind.read(text)
+        except (ValueError, RecursionError):
+            continue
+        if kind.allows(value):
+            return value
+    if all(kind.choices for kind in kinds):
+        kinds = [one_of(*dict.fromkeys(name for kind in kinds for name in kind.choices))]
+    words = " or ".join(kind.text or kind.words for kind in kinds)
+    raise ArgumentError(f"{called} must be {words}, got {received(text)}.")
+
+
+def _unknown(name: str, models: Sequence[str]) -> ArgumentError:
+    owners = [model for model, options in MODELS.items() if name in options]
+    if len(models) > 1:
+        return ArgumentError(f"none of {', '.join(models)} has an option {name!r}.")
+    if owners:
+        return ArgumentError(
+            f"{models[0]} has no option {name!r}: it is one of {' and '.join(owners)}."
+        )
+    known = ", ".join(sorted(MODELS[models[0]]))
+    return ArgumentError(f"{models[0]} has no option {name!r}. Its options are: {known}.")
+
+
+def received(value: object) -> str:
+    """Return a value as a message shows it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+# -------------------------------------------------------------------------------------------------
+# Kinds
+# -------------------------------------------------------------------------------------------------
+
+
+def _real(value: object) -> float:
+    """Return a real number as a float; NaN, which fails every comparison, for anything else."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def number(
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+    or_infinite: bool = False,
+) -> Kind:
+    """Return the kind of numbers within bounds, finite unless `or_infinite`."""
+    bounds = {"above": above, "of at least": at_least, "below": below}
+    words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if abs(bound) < 1e9)
+    return Kind(
+        words=f"a number {words}",
+        allows=lambda value: (
+            above < (real := _real(value))
+            and real >= at_least
+            and (real < below or (or_infinite and real == math.inf))
+        ),
+        read=float,
+        form="NUMBER",
+    )
+
+
+def whole(low: int, high: int | None = None) -> Kind:
+    """Return the kind of whole numbers from `low` on; none is beyond what 64 bits hold."""
+    last = 2**63 - 1 if high is None else high
+    words = "a whole number above 0" if low == 1 else f"a whole number of at least {low}"
+    return Kind(
+        words=words if high is None else f"a whole number from {low:,} to {high:,}",
+        allows=lambda value: (
+            isinstance(value, Integral)
+            and not isinstance(value, bool)
+            and low <= int(value) <= last
+        ),
+        read=int,
+        form="N",
+    )
+
+
+def one_of(*names: str | None) -> Kind:
+    """Return the kind of values that are one of a few names."""
+    return Kind(
+        words=f"one of {', '.join(map(str, names))}",
+        allows=lambda value: isinstance(value, str | None) and value in names,
+        form="NAME",
+        choices=tuple(name for name in names if name is not None),
+    )
+
+
+def either(kind: Kind, name: str | None) -> Kind:
+    """Return a kind that allows one word, or None, beside its own values."""
+    text = kind.text or kind.words
+    return Kind(
+        words=f"{kind.words}, or {name!r}",
+        allows=lambda value: (
+            (isinstance(value, str | None) and value == name) or kind.allows(value)
+        ),
+        read=lambda given: given if given == name else kind.read(given),
+        text=text if name is None else f"{text}, or {name}",
+        form=kind.form if name is None else f"{kind.form}|{name}",
+    )
+
+
+def _are_widths(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(WIDTH.allows(width) for width in value)
+    )
+
+
+def _are_weights(value: object) -> bool:
+    return isinstance(value, Mapping) and all(_real(weight) >= 0 for weight in value.values())
+
+
+def _are_candidates(value: object) -> bool:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return len(value) > 0 and all(PENALTY.allows(C) and math.isfinite(C) for C in value)
+    return whole(1).allows(value)
+
+
+def _is_scaling(value: object) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and math.isfinite(_real(value[0]))
+        and POSITIVE.allows(value[1])
+    )
+
+
+def _is_image_size(value: object) -> bool:
+    both = isinstance(value, tuple | list)
+    sides: Sequence[Any] = value if isinstance(value, tuple | list) else (value,)
+    side = whole(1, LARGEST_SIDE)
+    return (
+        len(sides) == 1 + both
+        and all(side.allows(each) for each in sides)
+        and 3 * math.prod(sides if both else (*sides, *sides)) <= MOST_NUMBERS
+    )
+
+
+def _read_image_size(text: str) -> int | tuple[int, ...]:
+    sides = tuple(int(side) for side in text.lower().split("x"))
+    return sides[0] if len(sides) == 1 else sides
+
+
+def _read_scaling(text: str) -> str | tuple[float, ...]:
+    return tuple(float(part) for part in text.split(",")) if "," in text else text
+
+
+POSITIVE = number(above=0)
+# C; infinite for none. The least have an inverse that no float can hold.
+PENALTY = Kind(
+    words="a number above 0",
+    allows=lambda value: (real := _real(value)) > 0 and 1 / real < math.inf,
+    read=float,
+    form="NUMBER",
+)
+# More are a slip of the finger.
+WIDTH = whole(1, 1 << 24)
+SHARE = number(at_least=0, below=1)
+ANYTHING = Kind(words="anything", allows=lambda _: True)
+# NumPy's own bool has the same name.
+FLAG = Kind(words="True or False", allows=lambda value: type(value).__name__ == "bool")
+WIDTHS = Kind(
+    words="a sequence of whole numbers above 0, up to 16,777,216, such as (256, 128)",
+    allows=_are_widths,
+    read=lambda text: tuple(int(width) for width in text.split(",")),
+    text="whole numbers above 0, up to 16,777,216, such as 256 or 512,256",
+    form="N,...",
+)
+CANDIDATES = Kind(
+    words="a count above 0 or a sequence of numbers above 0",
+    allows=_are_candidates,
+    read=lambda text: tuple(float(C) for C in text.split(",")),
+    text="numbers above 0, such as 0.1,1,10",
+    form="NUMBER,...",
+)
+CLASS_WEIGHT = either(
+    Kind(
+        words="'balanced', a dict of weights of at least 0 by class",
+        allows=lambda value: (
+            (isinstance(value, str) and value == "balanced") or _are_weights(value)
+        ),
+        read=lambda text: text if text == "balanced" else json.loads(text),
+        text='balanced or JSON of weights of at least 0 by class, such as {"yes": 2, "no": 1}',
+        form="balanced|JSON",
+    ),
+    None,
+)
+SCALING = Kind(
+    words="'standard', 'none' or a pair (mean, standard deviation above 0)",
+    allows=lambda value: (
+        (isinstance(value, str) and value in ("standard", "none")) or _is_scaling(value)
+    ),
+    read=_read_scaling,
+    text="standard, none or MEAN,DEVIATION with a deviation above 0",
+    form="HOW",
+)
+# What an image may have at most: pixels a side, and numbers in all.
+LARGEST_SIDE = 2**14
+MOST_NUMBERS = 2**26
+IMAGE_SIZE = either(
+    Kind(
+        words="the longer side in pixels or (height, width), at most "
+        f"{MOST_NUMBERS // 3:,} pixels in all",
+        allows=_is_image_size,
+        read=_read_image_size,
+        text="pixels, such as 96, or HEIGHTxWIDTH, such as 48x96, at most "
+        f"{MOST_NUMBERS // 3:,} in all",
+        form="N|HxW",
+    ),
+    None,
+)
+# Which of them there are here is PyTorch's to say; on "meta" tensors hold no numbers.
+DEVICE = Kind(
+    words="the name of a PyTorch device that computes, such as auto, cpu, cuda or cuda:1",
+    allows=lambda value: (
+        isinstance(value, str) and re.fullmatch(r"(?!meta\b)[a-z]+(:\d{1,3})?", value) is not None
+    ),
+    form="auto|cpu|cuda|...",
+)
+
+# -------------------------------------------------------------------------------------------------
+# Options, in the order and under the headings of the help
+# -------------------------------------------------------------------------------------------------
+
+DATA = "Data"
+COLUMNS = "Columns and images"
+EVERY_MODEL = "Models"
+OF_LINEAR = "Softmax regression (--model linear)"
+OF_NETWORKS = "Networks (--model mlp or cnn)"
+OF_TRAINING = "Training of networks"
+
+_COMMON = {
+    "class_weight": Option(CLASS_WEIGHT, "Weights of the classes.", EVERY_MODEL),
+    "device": Option(
+        DEVICE,
+        "Where to compute; auto takes the GPU, if any.  [default: auto]",
+        EVERY_MODEL,
+    ),
+    "verbose": Option(ANYTHING),
+}
+
+# scikit-learn's generators take no larger seed.
+LARGEST_SEED = 2**32 - 1
+
+# Of a whole training, whatever the models: fields of a `Request`.
+RUN = {
+    "validation_size": Option(SHARE, "Share of the rows to choose by.  [default: 0.1]", DATA),
+    "test_size": Option(SHARE, "Share of the rows to score on at the end.  [default: 0.2]", DATA),
+    "drop_rare": Option(whole(0), "Leave out classes with fewer than N rows.  [default: 0]", DATA),
+    "normalise": Option(
+        SCALING,
+        "standard, none or MEAN,DEVIATION: how numbers are scaled.  [default: standard]",
+        COLUMNS,
+    ),
+    "image_size": Option(
+        IMAGE_SIZE,
+        "Of a folder of images: the longer side, or both.  [default: at most 64]",
+        COLUMNS,
+    ),
+    "model": Option(
+        one_of("auto", "linear", "mlp", "cnn"),
+        "auto trains all that suit the data and keeps the best.  [default: auto]",
+        EVERY_MODEL,
+    ),
+    "seed": Option(whole(0, LARGEST_SEED), "Of everything random.  [default: 0]", EVERY_MODEL),
+    "report_every": Option(
+        either(whole(1), None), "Also print the loss every N batches.", OF_TRAINING
+    ),
+}
+
+LINEAR = {
+    "C": Option(PENALTY, "1/C weighs the penalty.  [default: 1]", OF_LINEAR),
+    "Cs": Option(
+        either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
+    ),
+    "penalty": Option(one_of("l2", None)),
+    "fit_intercept": Option(FLAG),
+    "tol": Option(number(at_least=0, or_infinite=True)),
+    "max_iter": Option(whole(0)),
+    "solver": Option(one_of("auto", "lbfgs", "newton-cg")),
+    "link": Option(one_of("softmax", "ovr")),
+    "cv": Option(ANYTHING),
+    "scoring": Option(ANYTHING),
+    "refit": Option(FLAG),
+    "precision": Option(one_of("auto", "float32", "float64")),
+    **_COMMON,
+}
+
+NETWORK = {
+    "hidden": Option(WIDTHS, "Widths of the hidden layers, of mlp.  [default: 512]", OF_NETWORKS),
+    "activation": Option(
+        one_of("sigmoid", "tanh", "relu", "relu6", "leaky_relu", "elu", "silu", "mish", "gelu"),
+        "[default: relu]",
+        OF_NETWORKS,
+    ),
+    "dropout": Option(
+        SHARE, "Share of units dropped in training.  [default: 0.3 for mlp, 0 for cnn]", OF_NETWORKS
+    ),
+    "loss": Option(
+        one_of("cross_entropy", "hinge", "squared_error"),
+        "What is minimised.  [default: cross_entropy]",
+        OF_TRAINING,
+    ),
+    "label_smoothing": Option(
+        SHARE, "Share of each target spread over all classes.  [default: 0]", OF_TRAINING
+    ),
+    "optimizer": Option(one_of("sgd", "adam", "adamw"), "[default: adamw]", OF_TRAINING),
+    "learning_rate": Option(
+        POSITIVE, "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn]", OF_TRAINING
+    ),
+    "momentum": Option(number(at_least=0), "Of sgd.  [default: 0.9]", OF_TRAINING),
+    "l2": Option(
+        number(at_least=0),
+        "L2 regularisation of the weights.  [default: 0.01 for mlp, 0.05 for cnn]",
+        OF_TRAINING,
+    ),
+    "schedule": Option(
+        one_of("constant", "exponential", "cosine", "one_cycle"),
+        "How the rate changes.  [default: one_cycle]",
+        OF_TRAINING,
+    ),
+    "decay": Option(
+        POSITIVE, "Factor on the rate per epoch, of exponential.  [default: 0.95]", OF_TRAINING
+    ),
+    "batch_size": Option(
+        whole(1), "Rows per step.  [default: 256 for mlp, 128 for cnn]", OF_TRAINING
+    ),
+    "epochs": Option(
+        either(whole(1), "auto"), "Passes over the training rows.  [default: auto]", OF_TRAINING
+    ),
+    "patience": Option(
+        either(whole(1), None),
+        "Stop after N epochs without a better validation log-loss.",
+        OF_TRAINING,
+    ),
+    "clip_norm": Option(either(POSITIVE, None), "The largest gradient norm.", OF_TRAINING),
+    "precision": Option(
+        one_of("float32", "float64", "mixed"),
+        "Of the arithmetic; mixed is for networks.  [default: auto for linear, else float32]",
+        EVERY_MODEL,
+    ),
+    "validation_fraction": Option(number(above=0, below=1)),
+    "seed": Option(RUN["seed"].kind),
+    **_COMMON,
+}
+
+# The options of each model's estimator.
+MODELS: dict[str, dict[str, Option]] = {
+    "linear": LINEAR,
+    "mlp": NETWORK,
+    "cnn": {name: option for name, option in NETWORK.items() if name != "hidden"},
+}
+
+# Of `luce predict`.
+PREDICT = {
+    "top": Option(whole(1), "Only the K most probable classes."),
+    "sets": Option(
+        number(above=0, below=1),
+        "Add the classes that cannot be ruled out, | between; 0.95 for 95%.",
+    ),
+}

@@ -1,0 +1,139 @@
+"""What can be said of a training before any data are read: options first, then source, then folder.
+
+Nothing heavy is imported here, so that a slip of the finger is answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luce.data.kinds import NAMES, brings_test_rows, check_source, existing
+from luce.errors import ArgumentError, RunError
+from luce.folders import check_free, mended, resumable
+from luce.manifest import read_config
+from luce.options import check_sizes
+from luce.request import Request
+
+__all__ = ["Plan", "check_use", "make_plan", "no_source"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that nothing is known to speak against.
+
+    Attributes
+    ----------
+    request : Request
+        What is asked for.
+    source : object
+        What to learn from: a name, a path, or what is in memory.
+    path : Path
+        The run folder.
+    given : dict
+        The arguments by name, the source among them if it is a name or a path.
+    """
+
+    request: Request
+    source: Any
+    path: Path
+    given: dict[str, Any]
+
+
+def make_plan(
+    source: Any,
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    name: str | None = None,
+    out: str | Path = "runs",
+    resume: bool = False,
+    overwrite: bool = False,
+    arguments: Mapping[str, Any],
+) -> Plan:
+    """Check what `luce.train` was given, as it takes it, and return what is to be done.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, or the run folder is taken.
+    DataError
+        If the source is not there, or of a kind that nothing can be learnt from.
+    RunError
+        If there is no run to resume, or the run folder cannot be made.
+    """
+    given = dict(arguments)
+    if isinstance(source, str | Path):
+        given["source"] = str(source)
+    request = Request.make(given, preset=preset, config=config)
+    request.check()
+    if source is None:
+        source = request.source
+    if source is None and not (resume and name):
+        raise no_source()
+    if not resume:  # else the run knows the target
+        _check_sources(source, request)
+    path = run_folder(out, _name_of(source) if name is None else name)
+    if resume:
+        read_config(resumable(mended(path)))
+    elif not overwrite and (path / "config.json").exists():
+        check_free(path, overwrite=False)
+    return Plan(request, source, path, given)
+
+
+def _check_sources(source: Any, request: Request) -> None:
+    if isinstance(source, str | Path):
+        check_source(source, target=request.target, features=request.features)
+        if request.test is None and not brings_test_rows(source):
+            check_sizes(request.validation_size, request.test_size)
+    if request.test is not None:
+        check_source(request.test, target=request.target, features=request.features)
+
+
+def run_folder(out: str | Path, name: str) -> Path:
+    """Return where a run of this name lives: directly in `out`, never above or beside it."""
+    path = Path(out) / name
+    if out == "":
+        raise ArgumentError(
+            "out must be a folder, got ''. Leave it out for runs, or give . for here."
+        )
+    if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+        raise ArgumentError(
+            f"name must be that of one folder, got {name!r}. Choose where it lies with --out."
+        )
+    try:
+        path.exists()
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be a folder: {error.strerror or error}.") from error
+    for above in path.parents:
+        if above.exists() and not above.is_dir():
+            raise RunError(
+                f"cannot make {path}: {above} is a file. Choose another folder with --out."
+            )
+    return path
+
+
+def no_source() -> ArgumentError:
+    """Return the error of a training that nobody said what to learn from."""
+    return ArgumentError(
+        "train needs a source: a name such as digits, a file or a folder. "
+        "`luce train --help` has an example of each."
+    )
+
+
+def _name_of(source: Any) -> str:
+    """Return a run's name from its source: a file's without its ending."""
+    if not isinstance(source, str | Path):
+        return "array"
+    # Resolved: "." and ".." are named as the folder that they are.
+    name = Path(source).resolve().name.removesuffix(".gz")
+    return Path(name).stem or "run"
+
+
+def check_use(run: Path, source: str | None = None) -> None:
+    """Raise RunError for what is no run folder, DataError for a source that is not there."""
+    read_config(mended(run))
+    if source is not None and source not in NAMES:
+        existing(source)
