@@ -139,7 +139,7 @@ def test_the_price_of_imbalance_is_that_of_a_feasible_dual_point(problem):
     """The gap is the formula of docs/regression.md, and bounds F minus the dual value it is for."""
     X, y = problem(N=200, D=5, K=4)
     o = Objective(
-        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_rows=4,
+        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_logits=4,
         link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     theta = minimize(o, o.start(), tol=1e-6).theta
@@ -169,7 +169,7 @@ def test_coefficients_of_constant_columns_count(problem):
     X, y = problem()
     X[:, 2] = 1.5
     o = Objective(
-        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_rows=4,
+        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_logits=4,
         link="softmax", C=10.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     best = minimize(o, o.start(), tol=1e-12)
@@ -184,7 +184,7 @@ def test_value_and_gradient_are_known_for_another_penalty(problem):
     """Only λ/2 ‖W‖² and λ W change with C, so the next fit of a path starts without a pass."""
     X, y = problem(D=90)
     o = Objective(
-        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_rows=4,
+        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_logits=4,
         link="softmax", C=0.1, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     before, proof = o.penalty, minimize(o, o.start(), tol=1e-3).certificate

@@ -21,13 +21,13 @@ from luce.linear.sample import evenly
 
 
 def make(X, y, K, *, link="softmax", C=2.0, fit_intercept=True, dtype=torch.float64, weight=None):
-    n_rows = 1 if link == "binary" else K
+    n_logits = 1 if link == "binary" else K
     weight = np.ones(len(y)) if weight is None else weight
     return Objective(
         as_rows(X),
         torch.from_numpy(y),
         torch.from_numpy(weight),
-        n_rows=n_rows,
+        n_logits=n_logits,
         link="softmax" if link == "softmax" else "sigmoid",
         C=C,
         fit_intercept=fit_intercept,
@@ -42,8 +42,8 @@ def formula(o, X, theta):
     if o.link == "softmax":
         loss = torch.nn.functional.cross_entropy(Z, o.target, reduction="none")
     else:
-        Y = torch.nn.functional.one_hot(o.target, max(2, o.n_rows)).double()
-        Y = Y[:, 1:] if o.n_rows == 1 else Y
+        Y = torch.nn.functional.one_hot(o.target, max(2, o.n_logits)).double()
+        Y = Y[:, 1:] if o.n_logits == 1 else Y
         loss = torch.nn.functional.binary_cross_entropy_with_logits(Z, Y, reduction="none").sum(1)
     return loss @ o.weight / o.total + o.penalty / 2 * theta[:, :-1].square().sum()
 
@@ -69,8 +69,8 @@ def test_derivatives_are_those_of_the_formula(seed, N, D, K, link, intercept):
     K = 2 if link == "binary" else K
     X, y, rng = draw(seed, N, D, K)
     o = make(X, y, K, link=link, fit_intercept=intercept, weight=rng.uniform(0.5, 2, N))
-    theta = torch.from_numpy(rng.normal(size=(o.n_rows, D + 1)))
-    V = torch.from_numpy(rng.normal(size=(o.n_rows, D + 1)))
+    theta = torch.from_numpy(rng.normal(size=(o.n_logits, D + 1)))
+    V = torch.from_numpy(rng.normal(size=(o.n_logits, D + 1)))
     if not intercept:
         theta[:, -1] = V[:, -1] = 0
     free = theta.clone().requires_grad_()
@@ -398,7 +398,7 @@ def test_a_line_over_a_sample_is_that_of_its_rows(link):
     weight = rng.uniform(0.5, 2, 1000)
     weight[::3] = 0
     o = make(X, y, 2, link=link, weight=weight)
-    theta, V = (torch.from_numpy(rng.normal(size=(o.n_rows, 7))) for _ in range(2))
+    theta, V = (torch.from_numpy(rng.normal(size=(o.n_logits, 7))) for _ in range(2))
     index = evenly(o, 100)
     assert 100 <= len(index) < 200
     part = make(X[index], y[index], 2, link=link, weight=weight[index])

@@ -21,7 +21,7 @@ def drawn(N=200, D=6, K=3, *, link="softmax", C=0.5, intercept=True):
     weight = rng.uniform(1, 1.5, N) * (rng.uniform(size=N) < 0.9)
     return Objective(
         as_rows(X), torch.from_numpy(rng.integers(0, max(K, 2), N)), torch.from_numpy(weight),
-        n_rows=K, link=link, C=C, fit_intercept=intercept, dtype=torch.float64,
+        n_logits=K, link=link, C=C, fit_intercept=intercept, dtype=torch.float64,
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_sherman_morrison_inverts_its_matrix():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(50, 4)), np.arange(50) % 6
     o = Objective(
-        as_rows(X), torch.from_numpy(y), torch.ones(50, dtype=torch.float64), n_rows=6,
+        as_rows(X), torch.from_numpy(y), torch.ones(50, dtype=torch.float64), n_logits=6,
         link="softmax", C=0.5, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     P = precondition.Kronecker(o, o.start())
@@ -231,7 +231,7 @@ def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):
     SoftmaxRegression(0.01).fit(X, y)
     o = Objective(
         as_rows(X), torch.from_numpy(y), torch.ones(1025).double(),
-        n_rows=4, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+        n_logits=4, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     P = precondition.Blocks(o, o.start())
     monkeypatch.setattr(precondition, "BLOCK", 25_600)  # 1,024 rows and one

@@ -97,7 +97,7 @@ def test_binary_is_the_two_row_softmax_at_half_the_c(problem):
     X, y = problem(K=2)
     one = SoftmaxRegression(3.0, tol=1e-13, max_iter=500).fit(X, y)
     o = Objective(
-        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_rows=2,
+        as_rows(X), torch.from_numpy(y), torch.ones(len(y), dtype=torch.float64), n_logits=2,
         link="softmax", C=1.5, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     two = minimize(o, o.start(), tol=1e-13, max_iter=500)

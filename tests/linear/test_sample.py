@@ -17,7 +17,7 @@ def drawn(N, D, y=None):
     y = rng.integers(0, 3, N) if y is None else y
     return Objective(
         as_rows(X), torch.from_numpy(y), torch.from_numpy(weight),
-        n_rows=3, link="softmax", C=0.5, fit_intercept=True, dtype=torch.float64,
+        n_logits=3, link="softmax", C=0.5, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def test_features_whose_squares_are_beyond_float32():
     """Rows are drawn by their distance, in float64 where it takes that."""
     o = drawn(9000, 6)
     far = Objective(
-        as_rows(o.rows.X * 1e20), o.target, o.weight, n_rows=3, link="softmax", C=1e-40,
+        as_rows(o.rows.X * 1e20), o.target, o.weight, n_logits=3, link="softmax", C=1e-40,
         fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     torch.testing.assert_close(far.distances / 1e40, o.distances, rtol=1e-5, atol=1e-5)
@@ -38,7 +38,7 @@ def test_rare_classes_have_rows_too():
     y = rng.choice(12, 20_000, p=f / f.sum())
     o = Objective(
         as_rows(rng.normal(size=(20_000, 8))), torch.from_numpy(y), torch.ones(20_000).double(),
-        n_rows=12, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+        n_logits=12, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     theta = o.start()
     theta[-1, 0] = 3
@@ -75,7 +75,7 @@ def test_labels_that_come_in_turn_are_all_seen(zeros):
         weight[: 90_000 // 10] = 0
     o = Objective(
         as_rows(np.ones((90_000, 1))), y, weight,
-        n_rows=9, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+        n_logits=9, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     index = sample.evenly(o, 10_000)
     assert len(np.unique(index)) == len(index) == pytest.approx(10_000, rel=0.15)
@@ -95,7 +95,7 @@ def test_rows_far_out_are_in_the_sample_even_where_they_are_few():
     X[::500] = rng.normal(size=(100, 8))
     o = Objective(
         as_rows(X), torch.from_numpy(rng.integers(0, 3, len(X))), torch.ones(len(X)).double(),
-        n_rows=3, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+        n_logits=3, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     index, _ = sample.by_uncertainty(o, o.start(), 500)
     assert (index % 500 == 0).sum() > 60

@@ -24,7 +24,7 @@ def make(N=40, D=5, K=3, link="softmax", C=0.7, intercept=True, sparse=False, se
     weight = rng.uniform(0.1, 3, N)
     problem = small._Problem(
         rows, codes, weight, small.column_moments(rows, weight, fit_intercept=intercept),
-        n_rows=K, link=link, C=C, fit_intercept=intercept,
+        n_logits=K, link=link, C=C, fit_intercept=intercept,
     )  # fmt: skip
     theta = rng.normal(size=(K, D + 1))
     if link == "softmax":

@@ -24,7 +24,7 @@ def clusters(N, D=32, K=16):
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     return Objective(
         as_rows(X.astype(np.float32)), torch.from_numpy(y), torch.ones(N, dtype=torch.float64),
-        n_rows=K, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+        n_logits=K, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_what_a_share_learns_of_its_rows_alone_is_not_a_start():
     rng = np.random.default_rng(0)
     o = Objective(
         as_rows(rng.normal(size=(40_000, 300))), torch.from_numpy(rng.integers(0, 12, 40_000)),
-        torch.ones(40_000).double(), n_rows=12, link="softmax", C=100.0, fit_intercept=True,
+        torch.ones(40_000).double(), n_logits=12, link="softmax", C=100.0, fit_intercept=True,
         dtype=torch.float64,
     )  # fmt: skip
     P = choose(o, o.start())
@@ -225,7 +225,7 @@ def test_float32_at_its_rounding_goes_on_in_float64():
     X, y = load_digits(return_X_y=True)
     o = Objective(
         as_rows(X.astype(np.float32)), torch.from_numpy(y), torch.ones(len(y)).double(),
-        n_rows=10, link="softmax", C=100.0, fit_intercept=True, dtype=torch.float32,
+        n_logits=10, link="softmax", C=100.0, fit_intercept=True, dtype=torch.float32,
     )  # fmt: skip
     solution = minimize(o, o.start(), tol=1e-11, max_iter=300)
     assert o.dtype is torch.float64
@@ -320,7 +320,7 @@ def in_float64(o):
 
 
 def with_few_classes(o):
-    o.n_rows = 20
+    o.n_logits = 20
 
 
 @pytest.mark.parametrize("change", [far_from_zero, in_float64, with_few_classes])

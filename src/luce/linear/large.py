@@ -81,7 +81,7 @@ def make_objective(
         rows,
         torch.from_numpy(codes).to(rows.device),
         torch.from_numpy(weight).to(rows.device),
-        n_rows=1 if K == 2 else K,
+        n_logits=1 if K == 2 else K,
         link="sigmoid" if K == 2 or model.link == "ovr" else "softmax",
         C=C,
         fit_intercept=model.fit_intercept,
@@ -111,14 +111,14 @@ def _affordable(model: SoftmaxModel, objective: Objective) -> Literal["auto", "l
     free = free_memory()
     if objective.device.type != "cpu" or free is None:
         return model.solver
-    vector = 8 * objective.n_rows * (objective.n_features + 1)
+    vector = 8 * objective.n_logits * (objective.n_features + 1)
     need = {"lbfgs": 28 * vector, "newton-cg": 12 * vector}
     if model.solver == "auto" and need["lbfgs"] > free > need["newton-cg"]:
         return "newton-cg"
     asked = need["newton-cg" if model.solver == "newton-cg" else "lbfgs"]
     if asked > free:
         raise DataError(
-            f"{type(model).__name__}: {objective.n_rows:,} × {objective.n_features:,} "
+            f"{type(model).__name__}: {objective.n_logits:,} × {objective.n_features:,} "
             f"coefficients need about {asked / 1e9:.1f} GB, of which {free / 1e9:.1f} GB are "
             f"free: set solver='newton-cg' ({need['newton-cg'] / 1e9:.1f} GB), or use fewer "
             "features."
@@ -158,7 +158,7 @@ def find_bad(X: Any) -> tuple[int, int] | None:
 def _suits_float32(objective: Objective, tol: float) -> bool:
     """Say whether products in float32 save time and lose nothing that ``tol`` asks for."""
     N, D = objective.rows.shape
-    if N * D * objective.n_rows < 5_000_000 or tol < 1e-8 or objective.penalty == 0:
+    if N * D * objective.n_logits < 5_000_000 or tol < 1e-8 or objective.penalty == 0:
         return False
     # What varies so little that the penalty holds its coefficients is not what takes digits.
     matters = objective.variance > objective.penalty

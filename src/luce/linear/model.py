@@ -282,10 +282,10 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         In NumPy where the problem is small and nothing else is asked for. ``count`` fits of this
         kind will be made in all.
         """
-        n_rows = 1 if len(self.classes_) == 2 else len(self.classes_)
+        n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
         rows = as_array(X)
         numpy_will_do = self.solver == "auto" and self.precision != "float32"
-        if rows is None or not (numpy_will_do and small.suits(rows, n_rows)):
+        if rows is None or not (numpy_will_do and small.suits(rows, n_logits)):
             from luce.linear import large
 
             yield from large.fits(self, X, codes, weight, Cs, start, progress, count=count)
@@ -303,8 +303,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 codes,
                 weight,
                 moments,
-                n_rows=n_rows,
-                link="sigmoid" if n_rows == 1 or self.link == "ovr" else "softmax",
+                n_logits=n_logits,
+                link="sigmoid" if n_logits == 1 or self.link == "ovr" else "softmax",
                 C=C,
                 fit_intercept=self.fit_intercept,
                 tol=self.tol,

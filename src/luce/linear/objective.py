@@ -52,8 +52,8 @@ class Objective:
         Class codes from 0; for one sigmoid row (the binary case) 0 and 1.
     weight : Tensor, shape (N,), float64
         Weights, at least one above 0.
-    n_rows : int
-        K, the rows of W: the classes, or 1 for the binary case.
+    n_logits : int
+        K, the logits of a row: one for each class, or 1 for the binary case.
     link : {"softmax", "sigmoid"}
         "sigmoid" is K independent two-class problems (one-vs-rest; the binary case for K = 1).
     C : float
@@ -77,7 +77,7 @@ class Objective:
         target: Tensor,
         weight: Tensor,
         *,
-        n_rows: int,
+        n_logits: int,
         link: Link,
         C: float,
         fit_intercept: bool,
@@ -86,7 +86,12 @@ class Objective:
     ) -> None:
         self.fits, self.coarse = float(fits), False
         self.rows, self.target, self.weight = rows, target, weight
-        self.n_rows, self.link, self.fit_intercept, self.dtype = n_rows, link, fit_intercept, dtype
+        self.n_logits, self.link, self.fit_intercept, self.dtype = (
+            n_logits,
+            link,
+            fit_intercept,
+            dtype,
+        )
         self.device = rows.device
         self.total = float(weight.sum())
         self.penalty = 0.0
@@ -107,8 +112,8 @@ class Objective:
             self.mean = torch.zeros_like(first)
             self.variance = spread + 2 * first * shift + first**2  # the second moment
             self.constant = torch.zeros_like(first, dtype=torch.bool)
-        counts = torch.bincount(target, weight, minlength=max(2, n_rows)) / self.total
-        self.frequency = counts[1:] if n_rows == 1 else counts[:n_rows]
+        counts = torch.bincount(target, weight, minlength=max(2, n_logits)) / self.total
+        self.frequency = counts[1:] if n_logits == 1 else counts[:n_logits]
 
     @property
     def n_features(self) -> int:
@@ -138,7 +143,7 @@ class Objective:
     def start(self) -> Tensor:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
         theta = torch.zeros(
-            self.n_rows, self.n_features + 1, dtype=torch.float64, device=self.device
+            self.n_logits, self.n_features + 1, dtype=torch.float64, device=self.device
         )
         if self.fit_intercept:
             p = self.frequency.clamp(1e-12, 1 - 1e-12)
@@ -188,7 +193,7 @@ class Objective:
                     yield at, Z, U
             else:
                 for at, ZU in together:
-                    yield at, ZU[:, : self.n_rows], ZU[:, self.n_rows :]
+                    yield at, ZU[:, : self.n_logits], ZU[:, self.n_logits :]
 
         def phi(t: float) -> tuple[float, float]:
             loss = slope = 0.0
@@ -235,7 +240,7 @@ class Objective:
             for at, Z in self.logit_blocks(theta, self.dtype, sums=probabilities):
                 yield at, self.probabilities(Z) if probabilities else Z
 
-        if self.rows.shape[0] * self.n_rows * self.dtype.itemsize > KEEP_BYTES:
+        if self.rows.shape[0] * self.n_logits * self.dtype.itemsize > KEEP_BYTES:
             return compute
         kept = list(compute())
         return lambda: kept
@@ -256,7 +261,7 @@ class Objective:
         bias = self.bias(theta).to(kept)
         if index is None:
             W = self.rows.prepare(theta[:, :-1], dtype)
-            for i, j in self.rows.blocks(self.n_rows, dtype, sums=sums):
+            for i, j in self.rows.blocks(self.n_logits, dtype, sums=sums):
                 yield slice(i, j), self.rows.project(i, j, W).to(kept).add_(bias)
             self.rows.release()
             return
@@ -277,8 +282,8 @@ class Objective:
         from luce.linear.fused import dense_probabilities
 
         W, bias = theta[:, :-1].to(dtype).numpy(), self.bias(theta).to(dtype).numpy()
-        few = min(_ROWS_AT_ONCE, 4 * _AT_ONCE // self.n_rows)
-        for i, j in rows.steps(max(_AT_ONCE // self.n_rows, few)):
+        few = min(_ROWS_AT_ONCE, 4 * _AT_ONCE // self.n_logits)
+        for i, j in rows.steps(max(_AT_ONCE // self.n_logits, few)):
             P = dense_probabilities(np.asarray(rows.X[i:j]), W, bias, self.link)
             yield slice(i, j), torch.from_numpy(P)
 
@@ -305,7 +310,7 @@ class Objective:
                 mass += p
             return torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p)
         index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
-        K = self.n_rows
+        K = self.n_logits
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         total = self.total if index is None else float(self.weight[self.at(index)].sum())
         for at, P in self.probability_blocks(theta, dtype or self.dtype, index):
@@ -325,7 +330,7 @@ class Objective:
 
     def _roughly(self, P: Tensor) -> Tensor:
         """Return P in bfloat16 where products of many classes take half the time in it."""
-        rough = P.dtype is torch.float32 and self.n_rows > _COARSE_CLASSES and has_bfloat16()
+        rough = P.dtype is torch.float32 and self.n_logits > _COARSE_CLASSES and has_bfloat16()
         return P.bfloat16() if rough and P.device.type == "cpu" else P
 
     def separates(self, theta: Tensor) -> bool:
@@ -335,7 +340,7 @@ class Objective:
             if self.link == "softmax":
                 chosen = Z.gather(1, y)
                 margin = chosen - Z.scatter(1, y, -torch.inf).amax(1, keepdim=True)
-            elif self.n_rows == 1:
+            elif self.n_logits == 1:
                 margin = Z * (2 * y - 1)
             else:
                 margin = -Z.scatter(1, y, -Z.gather(1, y))
@@ -366,7 +371,7 @@ class Objective:
         return out
 
     def _empty_gradient(self) -> tuple[Tensor, Tensor]:
-        K, D = self.n_rows, self.n_features
+        K, D = self.n_logits, self.n_features
         if isinstance(self.rows, SparseRows):  # its products add to columns
             G = torch.zeros(D, K, dtype=torch.float64).T
         else:
@@ -384,7 +389,7 @@ class Objective:
         W = self.rows.prepare(theta[:, :-1], dtype)
         bias = self.bias(theta).to(self.dtype)
         loss = 0.0
-        for i, j in self.rows.blocks(self.n_rows, self.dtype, sums=True):
+        for i, j in self.rows.blocks(self.n_logits, self.dtype, sums=True):
             Z = self.rows.project(i, j, W).to(self.dtype).add_(bias)
             if logs is not None:
                 self._add_logs(Z, self.target[i:j], self.weight[i:j], logs)
@@ -414,7 +419,7 @@ class Objective:
 
     def _fused_rows(self) -> DenseRows | None:
         """Return the rows if the fused kernel takes them."""
-        if not self.compiles or self.n_rows * self.n_features > _FUSED:
+        if not self.compiles or self.n_logits * self.n_features > _FUSED:
             return None
         return cast("DenseRows", self.rows)
 
@@ -423,8 +428,8 @@ class Objective:
 
         And lose no more than bfloat16's own digits: features far from zero would.
         """
-        large = self.n_rows * self.n_features >= _COARSE_COEFFICIENTS
-        large &= self.n_rows > _COARSE_CLASSES or self._fused_rows() is None
+        large = self.n_logits * self.n_features >= _COARSE_COEFFICIENTS
+        large &= self.n_logits > _COARSE_CLASSES or self._fused_rows() is None
         dense = isinstance(self.rows, DenseRows) and self.device.type == "cpu"
         if self.dtype is not torch.float32 or not (large and dense and has_bfloat16()):
             return False

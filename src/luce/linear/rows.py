@@ -78,12 +78,12 @@ class DenseRows:
         self._map = None if isinstance(X, torch.Tensor) else _memory_map(X)
         self._last: tuple[tuple[int, int, torch.dtype], torch.Tensor] | None = None
 
-    def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
-        """Return how many rows a block has when each carries ``n_rows`` logits."""
+    def block_rows(self, n_logits: int, dtype: torch.dtype) -> int:
+        """Return how many rows a block has when each has ``n_logits`` logits."""
         D = self.shape[1]
         # A gradient that is not in the cache either is added to less often.
-        room = _BLOCK_BYTES if 8 * n_rows * D < _BLOCK_BYTES else 2 * _BLOCK_BYTES
-        return max(64, min(8192, room // (max(D, n_rows) * dtype.itemsize)))
+        room = _BLOCK_BYTES if 8 * n_logits * D < _BLOCK_BYTES else 2 * _BLOCK_BYTES
+        return max(64, min(8192, room // (max(D, n_logits) * dtype.itemsize)))
 
     def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
         """Return rows i to j as a tensor of ``dtype``; a view where that needs no cast."""
@@ -209,13 +209,13 @@ class DenseRows:
 
     def blocks(
         self,
-        n_rows: int,
+        n_logits: int,
         dtype: torch.dtype,
         *,
         sums: bool = False,  # noqa: ARG002 - all blocks are small
     ) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order."""
-        return _ranges(self.shape[0], self.block_rows(n_rows, dtype))
+        return _ranges(self.shape[0], self.block_rows(n_logits, dtype))
 
     def _scan(self, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
         width = self.shape[1] * dtype.itemsize
@@ -286,24 +286,24 @@ class SparseRows:
         """How many values there are: those that are not zero."""
         return len(self._data)
 
-    def block_rows(self, n_rows: int, dtype: torch.dtype) -> int:
-        """Return how many rows a block has when each carries ``n_rows`` logits."""
-        return max(256, (16 << 20) // (n_rows * dtype.itemsize))
+    def block_rows(self, n_logits: int, dtype: torch.dtype) -> int:
+        """Return how many rows a block has when each has ``n_logits`` logits."""
+        return max(256, (16 << 20) // (n_logits * dtype.itemsize))
 
-    def _gathers(self, n_rows: int) -> bool:
+    def _gathers(self, n_logits: int) -> bool:
         """Say whether there is room to hold X by column too, and what all rows' residuals take.
 
         The gradient is then gathered from the residuals; added up row by row it would be read and
         written all over, and it is mostly the larger of the two.
         """
-        return 16 * self.stored + 32 * self.shape[0] * n_rows <= _GATHER_BYTES
+        return 16 * self.stored + 32 * self.shape[0] * n_logits <= _GATHER_BYTES
 
     def blocks(
-        self, n_rows: int, dtype: torch.dtype, *, sums: bool = False
+        self, n_logits: int, dtype: torch.dtype, *, sums: bool = False
     ) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows, in order; ``sums`` says that they are for ``accumulate``."""
-        whole = sums and self._gathers(n_rows)
-        return _ranges(self.shape[0], self.shape[0] if whole else self.block_rows(n_rows, dtype))
+        whole = sums and self._gathers(n_logits)
+        return _ranges(self.shape[0], self.shape[0] if whole else self.block_rows(n_logits, dtype))
 
     def release(self) -> None:
         """Nothing is held."""

@@ -79,7 +79,9 @@ def two_shares(objective: Objective, n: int) -> tuple[Objective, Objective] | No
     """
     index = evenly(objective, n + n // 4)
     first = np.delete(index, np.s_[4::5])
-    seen = torch.bincount(objective.target[objective.at(first)], minlength=max(2, objective.n_rows))
+    seen = torch.bincount(
+        objective.target[objective.at(first)], minlength=max(2, objective.n_logits)
+    )
     if int(seen.min()) < _FEWEST:
         return None
     return objective.over(first), objective.over(index[4::5])

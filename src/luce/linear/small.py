@@ -43,12 +43,12 @@ _RIDGE: Final = 1e-10  # of a block's diagonal, so that collinear columns have a
 _PATIENCE: Final = 5  # steps without progress after which rounding hides any further descent
 
 
-def suits(X: Any, n_rows: int) -> bool:
-    """Say whether rows X, an array or sparse matrix, with K rows of coefficients are small."""
+def suits(X: Any, n_logits: int) -> bool:
+    """Say whether rows X, an array or sparse matrix, that have K logits each are small."""
     N, D = X.shape
     stored = X.nnz if hasattr(X, "nnz") else N * D
     return bool(
-        stored * n_rows <= _PRODUCTS and N * n_rows <= _LOGITS and D * n_rows <= _COEFFICIENTS
+        stored * n_logits <= _PRODUCTS and N * n_logits <= _LOGITS and D * n_logits <= _COEFFICIENTS
     )
 
 
@@ -91,22 +91,22 @@ class _Problem:
         weight: np.ndarray,
         moments: tuple[np.ndarray, np.ndarray, np.ndarray],
         *,
-        n_rows: int,
+        n_logits: int,
         link: Link,
         C: float,
         fit_intercept: bool,
     ) -> None:
         self.X, self.codes, self.link, self.fit_intercept = X, codes, link, fit_intercept
-        self.K, self.D = n_rows, X.shape[1]
+        self.K, self.D = n_logits, X.shape[1]
         self.total = float(weight.sum())
         self.weight = weight / self.total
         self.penalty = 1.0 / (C * self.total)
         self.mean, self.variance, self.constant = moments
-        counts = np.bincount(codes, self.weight, minlength=max(2, n_rows))
-        self.frequency = counts[1:] if n_rows == 1 else counts
+        counts = np.bincount(codes, self.weight, minlength=max(2, n_logits))
+        self.frequency = counts[1:] if n_logits == 1 else counts
         self._own = (codes, np.arange(len(codes)))
         if link == "sigmoid":
-            classes = np.arange(1, 2) if n_rows == 1 else np.arange(n_rows)
+            classes = np.arange(1, 2) if n_logits == 1 else np.arange(n_logits)
             self._sign = np.where(codes == classes[:, None], 1.0, -1.0)
 
     def start(self) -> np.ndarray:
@@ -308,7 +308,7 @@ def minimize(
     weight: np.ndarray,
     moments: tuple[np.ndarray, np.ndarray, np.ndarray],
     *,
-    n_rows: int,
+    n_logits: int,
     link: Link,
     C: float,
     fit_intercept: bool,
@@ -329,7 +329,7 @@ def minimize(
     weight : ndarray, shape (N,), float64
     moments : tuple
         What `column_moments` returned; finite.
-    n_rows, link, C, fit_intercept
+    n_logits, link, C, fit_intercept
         As in `luce.linear.objective.Objective`.
     tol, max_iter : float, int
         As in `luce.SoftmaxRegression`.
@@ -351,7 +351,7 @@ def minimize(
                 codes,
                 weight,
                 moments,
-                n_rows=n_rows,
+                n_logits=n_logits,
                 link=link,
                 C=C,
                 fit_intercept=fit_intercept,
@@ -378,7 +378,7 @@ def _minimize(
     if announce is not None:
         announce(
             f"newton-cg, in NumPy: {len(problem.codes):,} rows × {problem.D:,} features, "
-            f"{problem.K:,} rows of coefficients"
+            f"{problem.K:,} logits"
         )
     theta = problem.start() if start is None else _from(problem, *start)
     at = problem.at(theta, problem.logits(theta))

@@ -319,7 +319,7 @@ def _describe(objective: Objective, precondition: Preconditioner, method: str) -
     return (
         f"{method}, {type(precondition).__name__.lower()} preconditioner, "
         f"{'bfloat16, then ' * objective.coarse}{dtype}: {N:,} rows × {D:,} features, "
-        f"{objective.n_rows:,} rows of coefficients"
+        f"{objective.n_logits:,} logits"
     )
 
 
