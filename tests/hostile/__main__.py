@@ -8,12 +8,7 @@ import tempfile
 
 import torch
 
-from tests.hostile import runs
-
-try:
-    from tests.hostile import files
-except ImportError:
-    files = None
+from tests.hostile import files, runs
 
 RUNS, FILES = 3_000, 2_000
 
@@ -37,7 +32,5 @@ def kills() -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    failed = runs.main(RUNS, seed) + kills()
-    if files is not None:
-        failed += files.main(FILES, seed)
+    failed = runs.main(RUNS, seed) + kills() + files.main(FILES, seed)
     sys.exit(min(failed, 1))
