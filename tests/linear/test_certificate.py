@@ -188,7 +188,7 @@ def test_value_and_gradient_are_known_for_another_penalty(problem):
         link="softmax", C=0.1, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     before, proof = o.penalty, minimize(o, o.start(), tol=1e-3).certificate
-    o.set_C(10.0)
+    o = o.with_C(10.0)
     known = proof.with_penalty(before, o.penalty)
     value, gradient = o.value_gradient(proof.theta)
     assert known.value == pytest.approx(value, rel=1e-14)

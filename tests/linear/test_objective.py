@@ -146,7 +146,7 @@ def test_a_hessian_product_over_many_rows_does_not_saturate():
     o = make(X, np.arange(3_000_000) % 2, 2, link="binary", fit_intercept=False)
     V = torch.tensor([[1.0, 0.0]]).double()
     wanted = o.hessian_product(o.start())(V)
-    o.dtype = torch.float32
+    o = o.with_precision(torch.float32)
     found = o.hessian_product(o.start())(V.float())
     torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=0)
 
@@ -158,7 +158,7 @@ def test_a_hessian_product_has_the_precision_of_what_is_multiplied(source):
     o = make(SOURCES[source](X), y, 5)
     theta, V = torch.from_numpy(rng.normal(size=(2, 5, 8)))
     wanted = o.hessian_product(theta)(V)
-    o.dtype = torch.float32
+    o = o.with_precision(torch.float32)
     rough = o.hessian_product(theta)(V.float())
     assert rough.dtype is torch.float32
     torch.testing.assert_close(rough.double(), wanted, rtol=1e-5, atol=1e-5 * float(wanted.max()))

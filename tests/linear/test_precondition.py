@@ -58,7 +58,7 @@ def test_a_gradient_in_float32_gives_a_step_in_float32(form, link, monkeypatch):
     if form == "rank one":
         monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
     o = drawn(K=4, link=link)
-    o.dtype = torch.float32
+    o = o.with_precision(torch.float32)
     P = getattr(precondition, "Kronecker" if form == "rank one" else form)(o, o.start())
     G = torch.from_numpy(np.random.default_rng(2).normal(size=(4, 7)))
     step = P(G.float())

@@ -220,24 +220,38 @@ def test_bfloat16_has_done_what_it_can(length, gap, enough):
     assert solve._at_rounding(coarse, [{"gap": gap, "objective": 1.0}] * length) == enough
 
 
-def test_float32_at_its_rounding_goes_on_in_float64():
+def watched(monkeypatch, see):
+    """Let ``see`` look at each evaluation: at the objective, then at what it is asked."""
+    measure = Objective.value_gradient
+
+    def value_gradient(self, *arguments):
+        see(self, *arguments)
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(Objective, "value_gradient", value_gradient)
+
+
+def test_float32_at_its_rounding_goes_on_in_float64(monkeypatch):
     """Far from what float32 can prove, a fit does not use up its iterations there."""
     X, y = load_digits(return_X_y=True)
     o = Objective(
         as_rows(X.astype(np.float32)), torch.from_numpy(y), torch.ones(len(y)).double(),
         n_logits=10, link="softmax", C=100.0, fit_intercept=True, dtype=torch.float32,
     )  # fmt: skip
+    seen = []
+    watched(monkeypatch, lambda o, *_: seen.append(o.dtype))
     solution = minimize(o, o.start(), tol=1e-11, max_iter=300)
-    assert o.dtype is torch.float64
+    wide = seen.index(torch.float64)
+    assert set(seen[:wide]) == {torch.float32}
+    assert len(seen) - wide > 3, "more than certificates"
     assert solution.measure <= 1e-11
 
 
 def many_classes(C, K=200, D=200, N=4000):
     """Return the objective of 40,000 coefficients, in float32."""
     o = clusters(N, D, K)
-    o.dtype = torch.float32
-    o.set_C(C)
-    return o
+    o = o.with_precision(torch.float32)
+    return o.with_C(C)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -249,7 +263,7 @@ def test_coarse_gradients_are_right_to_a_hundredth(compiled, monkeypatch):
     assert o.may_be_coarse()
     theta = torch.randn(200, 201, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     value, gradient = o.value_gradient(theta)
-    o.coarse = True
+    o = o.with_precision(torch.float32, coarse=True)
     near, rough = o.value_gradient(theta)
     assert near != value
     assert near == pytest.approx(value, rel=3e-3)
@@ -264,7 +278,7 @@ def test_a_sample_in_bfloat16_tells_how_far_to_go(compiled, monkeypatch):
     rng = torch.Generator().manual_seed(0)
     theta, d = (torch.randn(200, 201, dtype=torch.float64, generator=rng) for _ in range(2))
     wanted = [o.along(theta, d, 500)(t) for t in (0.0, 0.5, 1.0)]
-    o.coarse = True
+    o = o.with_precision(torch.float32, coarse=True)
     rough = [o.along(theta, d, 500)(t) for t in (0.0, 0.5, 1.0)]
     assert rough != wanted
     np.testing.assert_allclose(rough, wanted, rtol=1e-2)
@@ -295,14 +309,12 @@ def test_the_step_out_of_bfloat16_is_not_too_long():
 @pytest.mark.parametrize("C", [0.1, 100.0])
 def test_a_fit_that_begins_in_bfloat16_ends_at_the_same_proof(C, monkeypatch):
     """The first iterations are in bfloat16 and the last are not; the answer is float64's."""
-    wide = many_classes(C)
-    wide.dtype = torch.float64
+    wide = many_classes(C).with_precision(torch.float64)
     wanted = minimize(wide, wide.start(), tol=1e-9)
     monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     o = many_classes(C)
     seen = []
-    measure = o.value_gradient
-    monkeypatch.setattr(o, "value_gradient", lambda *a: seen.append(o.coarse) or measure(*a))
+    watched(monkeypatch, lambda o, *_: seen.append(o.coarse))
     solution = minimize(o, o.start())
     assert solution.converged
     assert seen[0]
@@ -345,8 +357,7 @@ def test_fits_that_bfloat16_does_not_serve_have_none_of_it(options, warm, monkey
     start = o.start()
     start[:, :-1] += 1e-3 * warm
     seen = []
-    measure = o.value_gradient
-    monkeypatch.setattr(o, "value_gradient", lambda *a: seen.append(o.coarse) or measure(*a))
+    watched(monkeypatch, lambda o, *_: seen.append(o.coarse))
     minimize(o, start, tol=1e-2, **options)
     assert seen
     assert not any(seen)
@@ -357,10 +368,7 @@ def test_the_end_of_bfloat16_costs_no_pass(monkeypatch):
     monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
     o = many_classes(1.0)
     points = {True: [], False: []}
-    measure = o.value_gradient
-    monkeypatch.setattr(
-        o, "value_gradient", lambda at, *a: points[o.coarse].append(at) or measure(at, *a)
-    )
+    watched(monkeypatch, lambda o, at, *_: points[o.coarse].append(at))
     minimize(o, o.start())
     assert points[True]
     assert points[False]
@@ -418,7 +426,6 @@ def test_each_iteration_is_reported_once(monkeypatch):
     o = many_classes(100.0)
     reported = []
     solution = minimize(o, o.start(), report=reported.append)
-    assert not o.coarse
     assert len(reported) == len(solution.history) == solution.n_iter + 1
 
 

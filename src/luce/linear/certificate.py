@@ -68,14 +68,11 @@ def certify(
 
     With the curvature S over the classes, where ``balance`` knows it.
     """
-    working, objective.dtype = objective.dtype, torch.float64
-    try:
-        if objective.penalty == 0:
-            value, gradient = objective.value_gradient(theta)
-            return Certificate(theta, value, gradient, float("inf"))
-        return _certify(objective, theta, tol, S, working)
-    finally:
-        objective.dtype = working
+    exact = objective.with_precision(torch.float64)
+    if objective.penalty == 0:
+        value, gradient = exact.value_gradient(theta)
+        return Certificate(theta, value, gradient, float("inf"))
+    return _certify(exact, theta, tol, S, objective.dtype)
 
 
 def balance(

@@ -44,15 +44,14 @@ def fits(
     """
     objective = make_objective(model, X, codes, weight, Cs[0], fits=count)
     theta = objective.start() if start is None else _started(objective, start)
-    basis, known, dtype = None, None, objective.dtype
+    basis, known = None, None
     if len(Cs) > 1:
         preconditioner = choose(objective, theta)
         basis = preconditioner.basis if isinstance(preconditioner, Blocks | Kronecker) else None
     method = _affordable(model, objective)
     for C in Cs:
         before = objective.penalty
-        objective.set_C(C)
-        objective.dtype = dtype  # one of them may have gone on in float64
+        objective = objective.with_C(C)
         if known is not None:
             known = known.with_penalty(before, objective.penalty)
         solution = minimize(
@@ -91,7 +90,7 @@ def make_objective(
     if not bool(torch.isfinite(objective.variance.sum())):
         raise not_finite(type(model).__name__, X, rows.find_bad())
     if model.precision == "auto" and not _suits_float32(objective, model.tol):
-        objective.dtype = torch.float64
+        return objective.with_precision(torch.float64)
     return objective
 
 

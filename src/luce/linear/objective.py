@@ -12,7 +12,6 @@ is added up in float64.
 from __future__ import annotations
 
 from copy import copy
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import numpy as np
@@ -44,6 +43,8 @@ _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormal
 
 class Objective:
     """F, its gradient and its Hessian, for solvers that never see a row.
+
+    It does not change: `with_C`, `with_precision` and `over` return others, which share the rows.
 
     Parameters
     ----------
@@ -94,8 +95,8 @@ class Objective:
         )
         self.device = rows.device
         self.total = float(weight.sum())
-        self.penalty = 0.0
-        self.set_C(C)
+        self.penalty = 1.0 / (C * self.total)
+        self._found: dict[str, Tensor] = {}
         first, one, two = rows.column_sums(weight)
         if not bool(torch.isfinite(two).all()):  # perhaps only the squares in float32
             first, one, two = rows.column_sums(weight, wide=True)
@@ -120,15 +121,17 @@ class Objective:
         """D."""
         return self.rows.shape[1]
 
-    @cached_property
+    @property
     def distances(self) -> Tensor:
-        """The squared distance of each row to the mean, (N,)."""
-        return self.rows.distances(self.mean)
+        """The squared distance of each row to the mean, (N,): found once, for all copies."""
+        if "distances" not in self._found:
+            self._found["distances"] = self.rows.distances(self.mean)
+        return self._found["distances"]
 
     def over(self, index: np.ndarray) -> Objective:
         """Return the objective over some of the rows, with the same λ and μ."""
         few = copy(self)
-        vars(few).pop("distances", None)
+        few._found = {}  # noqa: SLF001 - it is of this class
         at = self.at(index)
         few.rows, few.target, few.weight = self.rows.over(index), self.target[at], self.weight[at]
         few.total = float(few.weight.sum())
@@ -136,9 +139,17 @@ class Objective:
         few.fits = self.fits * len(self.weight) / len(index) if self.compiles else 0.0
         return few
 
-    def set_C(self, C: float) -> None:  # noqa: N802 - C is the field's name
-        """Change the strength of the penalty."""
-        self.penalty = 1.0 / (C * self.total)
+    def with_C(self, C: float) -> Objective:  # noqa: N802 - C is the field's name
+        """Return the same with another strength of the penalty; a cheap copy."""
+        other = copy(self)
+        other.penalty = 1.0 / (C * self.total)
+        return other
+
+    def with_precision(self, dtype: torch.dtype, *, coarse: bool = False) -> Objective:
+        """Return the same with products in another precision; a cheap copy."""
+        other = copy(self)
+        other.dtype, other.coarse = dtype, coarse
+        return other
 
     def start(self) -> Tensor:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""

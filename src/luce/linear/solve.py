@@ -86,12 +86,10 @@ class Solution:
         """Return what an estimator keeps of it, in plain arrays."""
         proof = self.certificate
 
+        exact = objective.with_precision(torch.float64)
+
         def evaluate(theta: np.ndarray) -> float:
-            working, objective.dtype = objective.dtype, torch.float64
-            try:
-                return objective.value_gradient(torch.from_numpy(theta).to(objective.device))[0]
-            finally:
-                objective.dtype = working
+            return exact.value_gradient(torch.from_numpy(theta).to(exact.device))[0]
 
         coef, intercept, value, gap = keep(
             proof.theta.cpu().numpy(),
@@ -171,7 +169,8 @@ def minimize(
     warm = bool(theta[:, :-1].any())  # and perhaps too close for rough products or a sample
     # Newton's steps are mostly products with the Hessian, which are never in bfloat16.
     newton = method == "newton-cg"
-    objective.coarse = may_widen and not newton and not warm and objective.may_be_coarse()
+    coarse = may_widen and not newton and not warm and objective.may_be_coarse()
+    objective = objective.with_precision(objective.dtype, coarse=coarse)
     if announce is not None:
         announce(_describe(objective, precondition, method))
     at = _begin(objective, theta, precondition, known, max_iter, ahead=not (warm or newton))
@@ -197,7 +196,7 @@ def minimize(
                 precondition.refresh(at[0], n_iter)
             found = _advance(objective, precondition, step, at, (measure, tol))
         while found is None and may_widen and objective.dtype is torch.float32:
-            precondition, step, at = _widened(objective, at, precondition, step, n_iter)
+            objective, precondition, step, at = _widened(objective, at, precondition, step, n_iter)
             goal, since = tol, len(history)
             found = _advance(objective, precondition, step, at, (measure, tol))
         if found is None:
@@ -205,7 +204,6 @@ def minimize(
         n_iter += 1
         _remember(step, at, found)
         at = found
-    objective.coarse = False
     if proof is None:
         proof = certify(objective, at[0], tol)
         history[-1] |= _reached(objective, proof)
@@ -281,18 +279,18 @@ def _from_fewer(
 
 def _widened(
     objective: Objective, at: Point, precondition: Preconditioner, step: Step, n_iter: int
-) -> tuple[Preconditioner, Step, Point]:
+) -> tuple[Objective, Preconditioner, Step, Point]:
     """Go on with products of twice the digits."""
     theta = at[0]
     if objective.coarse:
-        objective.coarse = False
+        objective = objective.with_precision(objective.dtype)
         # The gradient will do for one more step; the value must not be compared with exact ones.
-        return precondition, step, (theta, math.inf, at[2])
-    objective.dtype = torch.float64
+        return objective, precondition, step, (theta, math.inf, at[2])
+    objective = objective.with_precision(torch.float64)
     precondition = choose(objective, theta)
     precondition.refresh(theta, n_iter)  # blocks are not made at once
     step = _step(objective, precondition, newton=isinstance(step, NewtonCG), trusted=True)
-    return precondition, step, (theta, *objective.value_gradient(theta))
+    return objective, precondition, step, (theta, *objective.value_gradient(theta))
 
 
 def _at_rounding(objective: Objective, history: list[dict[str, float]]) -> bool:
