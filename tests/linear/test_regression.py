@@ -486,6 +486,9 @@ def test_bad_data_is_named(problem, monkeypatch):
         model.fit(X, y, spoiled(np.ones(len(y)), 5, -2))
     with pytest.raises(DataError, match="all weights of class 2 are zero"):
         model.fit(X, y, (y != 2).astype(float))
+    for weight in (1e307, 1e-320):
+        with pytest.raises(DataError, match=r"add up to .*: scale sample_weight and class_weight"):
+            model.fit(X, y, np.full(len(y), weight))
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         model.fit(X, X[:, 0])
     with pytest.warns(UserWarning, match="y has 200 classes in 200 rows. If it is a quantity"):

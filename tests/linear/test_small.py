@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
 
-from luce import SoftmaxRegression
+from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.linear import small
 
 
@@ -88,7 +90,7 @@ def test_blocks_of_sigmoids_are_the_whole_hessian(K, intercept):
 @given(
     seed=st.integers(0, 2**31),
     N=st.integers(6, 80),
-    D=st.sampled_from([1, 3, 12, 300]),
+    D=st.sampled_from([1, 3, 12, 200]),
     K=st.integers(2, 5),
     C=st.sampled_from([1e-3, 1.0, 1e3]),
     link=st.sampled_from(["softmax", "ovr"]),
@@ -136,6 +138,75 @@ def test_one_thread_is_enough():
     with small.one_thread():
         assert set(threads()) == {1}
     assert threads() == before
+
+
+def test_fits_in_threads_leave_the_threads_as_they_were():
+    """Of fits at the same time, the last to end puts the BLAS library's threads back."""
+    from threadpoolctl import threadpool_info
+
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 5)), rng.integers(0, 3, 200)
+    before = [each["num_threads"] for each in threadpool_info()]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: SoftmaxRegression().fit(X, y), range(60)))
+    assert [each["num_threads"] for each in threadpool_info()] == before
+
+
+def test_a_problem_that_takes_too_many_products_is_handed_over(monkeypatch):
+    """The other methods go on from where Newton's has got to, and prove the rest."""
+    monkeypatch.setattr(small, "_MOST_PRODUCTS", 3)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 6)), rng.integers(0, 4, 300)
+    model = SoftmaxRegression().fit(X, y)
+    assert model.converged_
+    assert model.solver_ == "lbfgs"
+    path = SoftmaxRegressionCV([0.1, 1.0], cv=3).fit(X, y)
+    assert path.converged_
+
+
+def test_columns_beyond_a_block_are_not_for_it():
+    """Badly scaled columns without blocks to precondition with would take very many products."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3)) @ rng.normal(size=(3, 300)) + 1e-4 * rng.normal(size=(300, 300))
+    X *= 10 ** rng.uniform(-3, 3, 300)
+    assert not small.suits(X, 3)
+    model = SoftmaxRegression().fit(X, rng.integers(0, 3, 300))
+    assert model.converged_
+
+
+@pytest.mark.parametrize("C", [np.float16(3), np.float16(1e-3), np.float32(0.1), np.int8(2)])
+def test_a_numpy_scalar_is_a_number(C):
+    """The precision of C is not that of the objective: the fit is that of the same Python float."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30_000, 3))
+    y = X[:, 0] + rng.normal(size=30_000) > 0
+    ours, wanted = SoftmaxRegression(C).fit(X, y), SoftmaxRegression(float(C)).fit(X, y)
+    np.testing.assert_array_equal(ours.coef_, wanted.coef_)
+    assert 0 < ours.duality_gap_ == wanted.duality_gap_ <= 1e-6
+    assert type(ours.converged_) is bool
+    assert type(ours.objective_) is float
+
+
+def test_no_gap_at_all_ends_at_rounding():
+    """tol=0 can not be reached: the fit ends when nothing falls, and does not advise iterations."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 4)), rng.integers(0, 3, 100)
+    with pytest.warns(ConvergenceWarning, match="raise tol: rounding hides any further descent"):
+        model = SoftmaxRegression(tol=0).fit(X, y)
+    assert model.n_iter_[0] < 50
+    assert model.duality_gap_ < 1e-12
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_a_start_that_is_no_start_is_dropped(bad):
+    """Coefficients that are not finite, or whose objective is not, are not started from."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 4)), rng.integers(0, 3, 100)
+    model = SoftmaxRegression(warm_start=True).fit(X, y)
+    wanted = model.objective_
+    model.coef_ = bad * np.arange(1.0, 13.0).reshape(3, 4) ** 2
+    assert model.fit(X, y).objective_ == pytest.approx(wanted, rel=1e-6)
+    assert model.converged_
 
 
 def test_a_first_fit_loads_no_pytorch():

@@ -36,7 +36,7 @@ class Fitted:
     method : str
         The solver that ran.
     reason : str
-        "converged", "max_iter" or "stalled".
+        "converged", "max_iter", "stalled", or "products": the method does not suit the problem.
     separable : bool
         Whether there was no penalty and the classes can be told apart: there is no optimum then.
     history : list of dict

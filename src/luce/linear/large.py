@@ -58,7 +58,7 @@ def fits(
             objective,
             theta,
             method=method,
-            tol=model.tol,
+            tol=float(model.tol),
             max_iter=model.max_iter,
             may_widen=model.precision == "auto",
             basis=basis,

@@ -258,6 +258,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 self.class_weight, classes=self.classes_, y=y, sample_weight=weight
             )
             weight *= each[codes]
+        with np.errstate(all="ignore"):
+            total = float(weight.sum())
+        if not (math.isfinite(total) and (total == 0 or math.isfinite(1 / total))):
+            raise DataError(
+                f"{name}: the weights of the rows add up to {total:g}, which the objective cannot "
+                "be divided by: scale sample_weight and class_weight to numbers near 1."
+            )
         weights = np.bincount(codes, weight, minlength=len(self.classes_))
         if not np.all(weights > 0):
             empty = self.classes_.tolist()[int(np.argmin(weights))]
@@ -282,13 +289,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         In NumPy where the problem is small and nothing else is asked for. ``count`` fits of this
         kind will be made in all.
         """
+        # Python's own numbers: the precision of a NumPy scalar would become the objective's.
+        Cs = [float(C) for C in Cs]
         n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
         rows = as_array(X)
         numpy_will_do = self.solver == "auto" and self.precision != "float32"
         if rows is None or not (numpy_will_do and small.suits(rows, n_logits)):
-            from luce.linear import large
-
-            yield from large.fits(self, X, codes, weight, Cs, start, progress, count=count)
+            yield from self._large_fits(X, codes, weight, Cs, start, progress, count)
             return
         single = rows.dtype == np.float32
         rows = rows.astype(np.float64, copy=False)
@@ -297,7 +304,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             finite = math.isfinite(moments[1].sum())
         if not finite:
             raise not_finite(type(self).__name__, rows, find_bad(rows))
-        for C in Cs:
+        for c, C in enumerate(Cs):
             fitted = small.minimize(
                 rows,
                 codes,
@@ -307,7 +314,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 link="sigmoid" if n_logits == 1 or self.link == "ovr" else "softmax",
                 C=C,
                 fit_intercept=self.fit_intercept,
-                tol=self.tol,
+                tol=float(self.tol),
                 max_iter=self.max_iter,
                 start=start,
                 single=single,
@@ -315,7 +322,24 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 announce=progress.say if self.verbose and count == 1 else None,
             )
             start = fitted.coef, fitted.intercept
+            if fitted.reason == "products":  # the other methods go on from there
+                yield from self._large_fits(X, codes, weight, Cs[c:], start, progress, count)
+                return
             yield fitted
+
+    def _large_fits(
+        self,
+        X: Any,
+        codes: np.ndarray,
+        weight: np.ndarray,
+        Cs: Sequence[float],
+        start: Start | None,
+        progress: Progress,
+        count: int,
+    ) -> Iterator[Fitted]:
+        from luce.linear import large
+
+        return large.fits(self, X, codes, weight, Cs, start, progress, count=count)
 
     def _keep(self, fitted: Fitted) -> None:
         self.coef_, self.intercept_ = fitted.coef, fitted.intercept
@@ -339,11 +363,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             )
         elif not fitted.converged:
             what = "relative duality gap" if math.isfinite(fitted.gap) else "scaled gradient"
-            cure = (
-                "raise max_iter, or scale the features (sklearn.preprocessing.StandardScaler)"
-                if fitted.reason == "max_iter"
-                else "set precision='float64', or raise tol: rounding hides any further descent"
-            )
+            if fitted.reason == "max_iter":
+                cure = (
+                    "raise max_iter, or scale the features (sklearn.preprocessing.StandardScaler)"
+                )
+            else:
+                finer = "set precision='float64', or " if self.precision == "float32" else ""
+                cure = f"{finer}raise tol: rounding hides any further descent"
             warnings.warn(
                 f"{name} stopped after {fitted.n_iter} iterations with a {what} of "
                 f"{fitted.measure:.2g}, above tol={self.tol:g}: {cure}.",

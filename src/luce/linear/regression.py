@@ -166,4 +166,6 @@ class SoftmaxRegression(SoftmaxModel):
         K = len(self.classes_)
         if not self.warm_start or coef is None or coef.shape != (K if K > 2 else 1, X.shape[1]):
             return None
+        if not (np.isfinite(coef).all() and np.isfinite(self.intercept_).all()):
+            return None
         return coef.astype(np.float64), self.intercept_.astype(np.float64)

@@ -11,8 +11,9 @@ The notation is that of ``objective``.
 from __future__ import annotations
 
 import math
+import threading
 import time
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +26,7 @@ from luce.linear.fitted import Fitted
 from luce.linear.rounding import keep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from luce.linear.fitted import Link, Start
 
@@ -34,10 +35,10 @@ __all__ = ["column_moments", "minimize", "one_thread", "suits"]
 _PRODUCTS: Final = 1 << 22  # multiplications of one pass over the rows, at most
 _LOGITS: Final = 1 << 20
 _COEFFICIENTS: Final = 1 << 17
-_BLOCK_FEATURES: Final = 256  # up to which a class has a block to precondition with, not a diagonal
+_FEATURES: Final = 256  # of an array: up to so many, a class has a block to precondition with
 _BLOCK_VALUES: Final = 1 << 17  # of X that are weighed at once
 _STALE: Final = 3  # products in a step, or an eighth of the features, after which blocks are remade
-_MOST_PRODUCTS: Final = 500  # in a step
+_MOST_PRODUCTS: Final = 1000  # in all steps: a problem that takes more is not for this method
 _NOISE: Final = 1e-13  # of the objective: differences below are rounding
 _RIDGE: Final = 1e-10  # of a block's diagonal, so that collinear columns have an inverse
 _PATIENCE: Final = 5  # steps without progress after which rounding hides any further descent
@@ -46,10 +47,10 @@ _PATIENCE: Final = 5  # steps without progress after which rounding hides any fu
 def suits(X: Any, n_logits: int) -> bool:
     """Say whether rows X, an array or sparse matrix, that have K logits each are small."""
     N, D = X.shape
-    stored = X.nnz if hasattr(X, "nnz") else N * D
-    return bool(
-        stored * n_logits <= _PRODUCTS and N * n_logits <= _LOGITS and D * n_logits <= _COEFFICIENTS
-    )
+    sparse = hasattr(X, "nnz")
+    stored = X.nnz if sparse else N * D
+    few = stored * n_logits <= _PRODUCTS and N * n_logits <= _LOGITS
+    return bool(few and D * n_logits <= _COEFFICIENTS and (sparse or D <= _FEATURES))
 
 
 @cache
@@ -59,10 +60,30 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """Keep NumPy's matrix products on one thread: waking others costs small ones more."""
-    limit: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
-    return limit
+_lock = threading.Lock()
+_holders = 0
+_limit: Any = None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep NumPy's matrix products on one thread: waking others costs small ones more.
+
+    The library has one number of threads for the whole process. Of several fits at the same time,
+    the first to begin sets it and the last to end puts it back.
+    """
+    global _holders, _limit  # noqa: PLW0603
+    with _lock:
+        if _holders == 0:
+            _limit = _controller().limit(limits=1, user_api="blas")
+        _holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+            if _holders == 0:
+                _limit.restore_original_limits()
 
 
 @dataclass(frozen=True)
@@ -199,7 +220,7 @@ class _Problem:
     def inverse(self, P: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Return an approximation of G ↦ (∇²F)⁻¹ G: of each class's block, or its diagonal."""
         curvature = P * (1 - P) * self.weight
-        if self.D > _BLOCK_FEATURES or hasattr(self.X, "nnz"):
+        if hasattr(self.X, "nnz"):
             return self._inverse_diagonal(curvature)
         B = np.zeros((self.K, self.D + 1, self.D + 1))
         step = max(64, _BLOCK_VALUES // (self.D + 1))
@@ -220,7 +241,7 @@ class _Problem:
         return lambda G: self._balanced((inverses @ G[:, :, None])[:, :, 0])
 
     def _inverse_diagonal(self, curvature: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        squares = self.X.power(2) if hasattr(self.X, "nnz") else np.square(self.X)
+        squares = self.X.power(2)
         diagonal = np.empty((self.K, self.D + 1))
         mass = curvature.sum(1)[:, None]
         one, two = curvature @ self.X, curvature @ squares
@@ -252,10 +273,14 @@ class _Problem:
         """Estimate what ``tol`` is compared with, at no cost."""
         if self.penalty == 0:
             return self.scaled_gradient(at.gradient)
-        squares = np.square(at.gradient)
+        return self.slopes(at.gradient) / max(at.value, 1e-300)
+
+    def slopes(self, gradient: np.ndarray) -> float:
+        """Return about what a gradient proves: ‖∇_W F‖²/(2λ), the intercepts' part estimated."""
+        squares = np.square(gradient)
         # Solving for the intercepts will move the coefficients' gradient by about as much.
         square = squares[:, :-1].sum() + squares[:, -1].sum() * self.variance.sum()
-        return float(square) / (2 * self.penalty) / max(at.value, 1e-300)
+        return float(square) / (2 * self.penalty)
 
     def gap(self, at: _Point) -> float:
         """Return what is proven: F(Θ) - F* is at most this; ``inf`` without a penalty."""
@@ -382,8 +407,11 @@ def _minimize(
         )
     theta = problem.start() if start is None else _from(problem, *start)
     at = problem.at(theta, problem.logits(theta))
+    if not math.isfinite(at.value):  # a start beyond what the objective can be computed for
+        theta = problem.start()
+        at = problem.at(theta, problem.logits(theta))
     history: list[dict[str, float]] = []
-    goal, n_iter, idle, products = tol, 0, 0, math.inf
+    goal, n_iter, idle, least, products, spent = tol, 0, 0, math.inf, 0, 0
     inverse: Callable[[np.ndarray], np.ndarray] | None = None
     while True:
         measure = problem.measure(at)
@@ -397,23 +425,27 @@ def _minimize(
         history[-1]["seconds"] = time.perf_counter() - started
         if report is not None:
             report(history[-1])
-        if proven or n_iter == max_iter or idle == _PATIENCE:
+        if proven or n_iter == max_iter or idle == _PATIENCE or spent >= _MOST_PRODUCTS:
             break
         if inverse is None or products > max(_STALE, problem.D / 8):
             inverse = problem.inverse(at.P)
-        d, products = _direction(problem, at, inverse, tol)
+        d, products = _direction(problem, at, inverse, tol, _MOST_PRODUCTS - spent)
+        spent += products
         new = _search(problem, at, d)
         if new is None:
             break
         # The value is at its rounding long before the gradient is.
-        progress = at.value - new.value > _NOISE * abs(at.value) or problem.measure(new) < measure
-        idle = 0 if progress else idle + 1
+        least = min(least, measure)
+        flatter = problem.measure(new) < 0.5 * least
+        idle = 0 if flatter or at.value - new.value > _NOISE * abs(at.value) else idle + 1
         n_iter += 1
         at = new
     if not proven:
         at, measure = _certified(problem, at, tol)
         history[-1] |= {"objective": at.value * problem.total, "gap": measure}
-    converged = measure <= tol
+    reason = "products" if spent >= _MOST_PRODUCTS else "stalled"
+    if n_iter == max_iter or measure <= tol:
+        reason = "converged" if measure <= tol else "max_iter"
     coef, intercept, value, gap = keep(
         at.theta,
         at.value,
@@ -433,10 +465,10 @@ def _minimize(
         gap=gap / max(value, 1e-300),
         gradient_norm=problem.scaled_gradient(at.gradient),
         measure=measure,
-        converged=converged,
+        converged=reason == "converged",
         n_iter=n_iter,
         method="newton-cg",
-        reason="converged" if converged else "max_iter" if n_iter == max_iter else "stalled",
+        reason=reason,
         separable=problem.penalty == 0 and problem.separates(at),
         history=history,
     )
@@ -476,7 +508,11 @@ def _certified(problem: _Problem, at: _Point, tol: float) -> tuple[_Point, float
 
 
 def _direction(
-    problem: _Problem, at: _Point, inverse: Callable[[np.ndarray], np.ndarray], tol: float
+    problem: _Problem,
+    at: _Point,
+    inverse: Callable[[np.ndarray], np.ndarray],
+    tol: float,
+    most: int,
 ) -> tuple[np.ndarray, int]:
     """Return Newton's direction by conjugate gradients, and the Hessian products that it took.
 
@@ -487,7 +523,7 @@ def _direction(
     z = inverse(r)
     q, rz = z, float(np.vdot(r, z))
     enough = min(0.01, problem.measure(at)) * rz
-    for products in range(1, _MOST_PRODUCTS + 1):
+    for products in range(1, most + 1):
         Hq = problem.hessian_product(at.P, q)
         curvature = float(np.vdot(q, Hq))
         if not curvature > 0:  # rounding
@@ -495,7 +531,7 @@ def _direction(
         d = d + (rz / curvature) * q
         r = r - (rz / curvature) * Hq
         # What is left would prove a tenth of tol: more would be for nothing.
-        if problem.penalty and _slopes(problem, r) <= 0.1 * tol * at.value:
+        if problem.penalty and problem.slopes(r) <= 0.1 * tol * at.value:
             break
         z = inverse(r)
         before, rz = rz, float(np.vdot(r, z))
@@ -503,12 +539,6 @@ def _direction(
             break
         q = z + (rz / before) * q
     return d, products
-
-
-def _slopes(problem: _Problem, r: np.ndarray) -> float:
-    squares = np.square(r)
-    square = squares[:, :-1].sum() + squares[:, -1].sum() * problem.variance.sum()
-    return float(square) / (2 * problem.penalty)
 
 
 def _search(problem: _Problem, at: _Point, d: np.ndarray) -> _Point | None:

@@ -219,7 +219,8 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with a share `p` of its numbers 0, and the others over 1 - p."""
-        if not self.training or not 0 < self.p < 1 or input.device.type != "cpu":
+        ours = input.device.type == "cpu" and input.is_floating_point() and not self.inplace
+        if not (ours and self.training and 0 < self.p < 1):
             return super().forward(input)
         # In float32 for any dtype: bfloat16's uniform numbers are multiples of 1/256.
         kept = torch.rand(input.shape).ge_(self.p).mul_(1 / (1 - self.p))

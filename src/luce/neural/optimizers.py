@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def sgd(
         parameters,
         gradients,
         buffers,
-        has_sparse_grad=any(g.is_sparse for g in gradients),
+        has_sparse_grad=False,
         lr=rate,
         weight_decay=weight_decay,
         momentum=momentum,
@@ -71,25 +72,43 @@ def adam(
     slots: list[Slots],
     rate: float,
     weight_decay: float,
-    momentum: float,  # noqa: ARG001
+    momentum: float,  # noqa: ARG001 - it has its own
+    *,
+    decoupled: bool,
 ) -> None:
-    """Adam (Kingma and Ba, 2015); `l2` is part of the gradient."""
-    _adam(parameters, gradients, slots, rate, weight_decay, decoupled=False)
+    """Adam (Kingma and Ba, 2015), where `l2` is part of the gradient.
+
+    Or, with decoupled weight decay `l2`, AdamW (Loshchilov and Hutter, 2019).
+    """
+    for parameter, slot in zip(parameters, slots, strict=True):
+        if not slot:
+            slot["step"] = _count(parameter)
+            slot["exp_avg"] = torch.zeros_like(parameter)
+            slot["exp_avg_sq"] = torch.zeros_like(parameter)
+    torch_adam(
+        parameters,
+        gradients,
+        [slot["exp_avg"] for slot in slots],
+        [slot["exp_avg_sq"] for slot in slots],
+        [],
+        [slot["step"] for slot in slots],
+        amsgrad=False,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        lr=rate,
+        weight_decay=weight_decay,
+        eps=EPSILON,
+        maximize=False,
+        fused=True,
+        decoupled_weight_decay=decoupled,
+    )
 
 
-def adamw(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    slots: list[Slots],
-    rate: float,
-    weight_decay: float,
-    momentum: float,  # noqa: ARG001
-) -> None:
-    """Adam with decoupled weight decay `l2` (Loshchilov and Hutter, 2019)."""
-    _adam(parameters, gradients, slots, rate, weight_decay, decoupled=True)
-
-
-OPTIMIZERS: dict[str, Step] = {"sgd": sgd, "adam": adam, "adamw": adamw}
+OPTIMIZERS: dict[str, Step] = {
+    "sgd": sgd,
+    "adam": partial(adam, decoupled=False),
+    "adamw": partial(adam, decoupled=True),
+}
 
 # What each remembers of a parameter: numbers of its shape, and a count of steps.
 SLOTS = {
@@ -178,36 +197,3 @@ class Optimizer:
 def _count(parameter: Tensor) -> Tensor:
     """Return a count of steps: a float32, whatever the parameter is."""
     return torch.zeros((), dtype=torch.float32, device=parameter.device)
-
-
-def _adam(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    slots: list[Slots],
-    rate: float,
-    weight_decay: float,
-    *,
-    decoupled: bool,
-) -> None:
-    for parameter, slot in zip(parameters, slots, strict=True):
-        if not slot:
-            slot["step"] = _count(parameter)
-            slot["exp_avg"] = torch.zeros_like(parameter)
-            slot["exp_avg_sq"] = torch.zeros_like(parameter)
-    torch_adam(
-        parameters,
-        gradients,
-        [slot["exp_avg"] for slot in slots],
-        [slot["exp_avg_sq"] for slot in slots],
-        [],
-        [slot["step"] for slot in slots],
-        amsgrad=False,
-        beta1=BETAS[0],
-        beta2=BETAS[1],
-        lr=rate,
-        weight_decay=weight_decay,
-        eps=EPSILON,
-        maximize=False,
-        fused=True,
-        decoupled_weight_decay=decoupled,
-    )
