@@ -64,6 +64,11 @@ def make_plan(
     RunError
         If there is no run to resume, or the run folder cannot be made.
     """
+    if resume and overwrite:
+        raise ArgumentError(
+            "resume and overwrite exclude each other: --resume goes on with a run, --overwrite "
+            "replaces it. Give one of them."
+        )
     given = dict(arguments)
     if isinstance(source, str | Path):
         given["source"] = str(source)

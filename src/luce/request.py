@@ -88,7 +88,7 @@ class Request:
                 ) from error
             except (ValueError, RecursionError) as error:
                 raise ArgumentError(
-                    f"{name} must be finite: config.json has to hold it. Got {received(value)}."
+                    f"{name} must be of finite numbers, got {received(value)}."
                 ) from error
 
     def check(self) -> None:
@@ -201,7 +201,7 @@ class Request:
                 raise ArgumentError(
                     "--resume goes on with what the run was asked for: "
                     f"{name} was {self._value(name)!r}, got {value!r}. "
-                    "Leave it out, or train anew with --overwrite."
+                    "Leave it out, or train anew with --overwrite instead of --resume."
                 )
 
 

@@ -240,9 +240,10 @@ def as_classes(labels: np.ndarray, classes: list[Label], *, name: str = "y") -> 
         else:
             converted.append(found)
     if unknown:
+        are = "is" if len(unknown) == 1 else "are"
         raise DataError(
-            f"{name}: {listed(list(unknown))} is not among the run's classes: "
-            f"{listed(list(classes), 10)}."
+            f"{name}: {listed(list(unknown))} {are} not among the run's classes: "
+            f"{listed(list(classes), 10)}. Give data with the labels that the run was trained on."
         )
     return np.array(converted, dtype={bool: np.bool_, int: np.int64}.get(kind, object))
 

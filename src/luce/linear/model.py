@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from luce.linear.fitted import Fitted, Start
     from luce.linear.progress import Progress
 
-__all__ = ["SoftmaxModel", "is_number"]
+__all__ = ["SoftmaxModel"]
 
 # The parameters that are checked here: `_move` sees to the device, scikit-learn to cv and scoring.
 _CHECKED = (
@@ -376,12 +375,6 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-
-
-def is_number(value: Any) -> bool:
-    """Say whether a value is a real number, and not NaN."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return real and not math.isnan(value)
 
 
 def _classes_and_codes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -10,14 +11,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
-from luce.errors import ArgumentError, DataError
+from luce.errors import DataError
 from luce.linear.arrays import is_tensor, numpy_of
-from luce.linear.model import SoftmaxModel, is_number
+from luce.linear.model import SoftmaxModel
 from luce.linear.progress import Progress
 from luce.linear.regression import SoftmaxRegression
+from luce.options import CANDIDATES, check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 __all__ = ["SoftmaxRegressionCV"]
 
@@ -168,16 +170,11 @@ class SoftmaxRegressionCV(SoftmaxModel):
         return self
 
     def _candidates(self) -> np.ndarray:
-        Cs = self.Cs
-        if isinstance(Cs, (int, np.integer)) and not isinstance(Cs, bool) and Cs > 0:
-            return np.logspace(-4, 4, int(Cs))
-        values = list(Cs) if np.iterable(Cs) and not isinstance(Cs, str) else []
-        if not values or not all(is_number(C) and 0 < C < np.inf for C in values):
-            raise ArgumentError(
-                "SoftmaxRegressionCV: Cs must be a count above 0 or a sequence of numbers above 0, "
-                f"got {self.Cs!r}."
-            )
-        return np.sort(np.asarray(values, dtype=np.float64))
+        Cs = self.Cs.tolist() if isinstance(self.Cs, np.ndarray) else self.Cs
+        check("SoftmaxRegressionCV: Cs", Cs, CANDIDATES)
+        if isinstance(Cs, Sequence):
+            return np.sort(np.asarray(Cs, dtype=np.float64))
+        return np.logspace(-4, 4, int(Cs))
 
     def _check_fold(self, fold: int, codes: np.ndarray, weight: np.ndarray) -> None:
         weights = np.bincount(codes, weight, minlength=len(self.classes_))
