@@ -323,7 +323,7 @@ class _Training:
         """Train every candidate; return them, best first."""
         board: list[_Trained] = []
         for candidate in self.candidates:
-            model = MODELS[candidate.model]
+            model, since = MODELS[candidate.model], time.monotonic()
             try:
                 estimator = self._fit(candidate)
             except DivergenceError as error:
@@ -332,7 +332,7 @@ class _Training:
                 self.display.stop()
                 self.display.say(f"note: {candidate.label} is out: {error}")
                 continue
-            records = model.history(estimator)
+            taken, records = time.monotonic() - since, model.history(estimator)
             self.history += [{"model": candidate.label, **record} for record in records]
             classifier = Classifier(model=model, estimator=estimator, schema=self.schema)
             classifier = self._calibrate(classifier)
@@ -340,7 +340,8 @@ class _Training:
                 "label": candidate.label,
                 "model": candidate.model,
                 "parameters": model.parameters(estimator),
-                "seconds": records[-1]["seconds"],
+                # Also of what was trained before an interruption, where that is known.
+                "seconds": records[-1]["seconds"] if records else taken,
             }
             scored = self._score(classifier, "validation")
             if scored:

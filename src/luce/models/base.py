@@ -29,6 +29,9 @@ class Estimator(Protocol):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return its parameters by name."""
 
+    def fit(self, X: Any, y: Any) -> Any:
+        """Learn from rows and labels."""
+
     def predict_proba(self, X: Any) -> Any:
         """Return the probabilities, (rows, classes)."""
 
@@ -81,7 +84,8 @@ class Model(ABC, Generic[E]):
     """A kind of model: how its estimators are made, fitted, described, saved and restored.
 
     An object holds nothing of a training: all methods take the estimator. Rows come encoded, as
-    the schema gives them, (rows, ...).
+    the schema gives them, (rows, ...). Of a scikit-learn classifier that is fitted at once, `make`,
+    `tensors`, `restore` and `layers` are all there is to write.
 
     Attributes
     ----------
@@ -90,12 +94,15 @@ class Model(ABC, Generic[E]):
         a person looks on.
     defaults : mapping of str to value
         What differs from the estimator's own defaults.
+    takes_images : bool
+        Whether images come as (rows, channels, height, width); else as rows of numbers.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
     """
 
     options: Mapping[str, Option] = {}
     defaults: Mapping[str, Any] = {}
+    takes_images: bool = False
     in_steps: bool = False
 
     def suits(self, input_shape: Sequence[int]) -> bool:  # noqa: ARG002
@@ -115,19 +122,18 @@ class Model(ABC, Generic[E]):
         It is asked of all candidates before the first is trained, which may take hours.
         """
 
-    @abstractmethod
     def fit(
         self,
         estimator: E,
         rows: NDArray[Any],
         labels: NDArray[Any],
         *,
-        validation: tuple[NDArray[Any], NDArray[Any]] | None = None,
-        resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,
+        validation: tuple[NDArray[Any], NDArray[Any]] | None = None,  # noqa: ARG002
+        resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,  # noqa: ARG002
     ) -> Iterator[Progress]:
         """Train the estimator; whoever iterates may save a checkpoint or stop after any step.
 
-        A kind that is not fitted in steps returns ``iter(())`` when it is done.
+        There are no steps where it is fitted at once.
 
         Parameters
         ----------
@@ -140,6 +146,8 @@ class Model(ABC, Generic[E]):
         resume : pair, optional
             Tensors and note of a checkpoint.
         """
+        estimator.fit(self._shaped(rows), labels)
+        return iter(())
 
     def checkpoint(self, estimator: E) -> Checkpoint:
         """Return where the training of an estimator stands, while `fit` is iterated."""
@@ -147,17 +155,17 @@ class Model(ABC, Generic[E]):
 
     def log_probabilities(self, estimator: E, rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Return the log-probabilities of encoded rows, exact where probabilities underflow."""
-        found: NDArray[np.floating[Any]] = estimator.predict_log_proba(rows)
+        found: NDArray[np.floating[Any]] = estimator.predict_log_proba(self._shaped(rows))
         return found
 
     def probabilities(self, estimator: E, rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Return the probabilities of encoded rows, (rows, classes)."""
-        found: NDArray[np.floating[Any]] = estimator.predict_proba(rows)
+        found: NDArray[np.floating[Any]] = estimator.predict_proba(self._shaped(rows))
         return found
 
-    @abstractmethod
-    def history(self, estimator: E) -> list[dict[str, Any]]:
-        """Return a record for each epoch or iteration; each has ``epoch`` and ``seconds``."""
+    def history(self, estimator: E) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Return a record for each epoch or iteration, with ``epoch`` and ``seconds``, if any."""
+        return []
 
     def outcome(self, estimator: E) -> dict[str, Any]:  # noqa: ARG002
         """Return how the training ended, as plain data."""
@@ -215,3 +223,6 @@ class Model(ABC, Generic[E]):
     def explain(self, estimator: E) -> Weights | None:  # noqa: ARG002
         """Return weights of a fitted estimator that a person can look at, if it has any."""
         return None
+
+    def _shaped(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return rows if self.takes_images or rows.ndim == 2 else rows.reshape(len(rows), -1)

@@ -40,6 +40,7 @@ class Network(Model["NeuralClassifier"]):
         Whether it suits nothing but images.
     """
 
+    takes_images = True
     in_steps = True
 
     def __init__(

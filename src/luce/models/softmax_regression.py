@@ -6,7 +6,7 @@ PyTorch is not loaded where the fit does not need it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from luce.errors import ArgumentError
@@ -14,11 +14,9 @@ from luce.models.base import Layer, Model, Weights
 from luce.options import LINEAR
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from luce.linear.model import SoftmaxModel
-    from luce.neural.training import Progress
 
 __all__ = ["Linear"]
 
@@ -46,31 +44,6 @@ class Linear(Model["SoftmaxModel"]):
         return SoftmaxRegressionCV(
             **{name: value for name, value in options.items() if not (automatic and name == "Cs")}
         )
-
-    def fit(
-        self,
-        estimator: SoftmaxModel,
-        rows: NDArray[Any],
-        labels: NDArray[Any],
-        *,
-        validation: tuple[NDArray[Any], NDArray[Any]] | None = None,  # noqa: ARG002
-        resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,  # noqa: ARG002
-    ) -> Iterator[Progress]:
-        """Fit at once."""
-        estimator.fit(_flat(rows), labels)
-        return iter(())
-
-    def log_probabilities(
-        self, estimator: SoftmaxModel, rows: NDArray[Any]
-    ) -> NDArray[np.floating[Any]]:
-        """Return the log-probabilities of encoded rows."""
-        return super().log_probabilities(estimator, _flat(rows))
-
-    def probabilities(
-        self, estimator: SoftmaxModel, rows: NDArray[Any]
-    ) -> NDArray[np.floating[Any]]:
-        """Return the probabilities of encoded rows."""
-        return super().probabilities(estimator, _flat(rows))
 
     def history(self, estimator: SoftmaxModel) -> list[dict[str, Any]]:
         """Return a record for the start and each iteration of the solver."""
@@ -146,8 +119,3 @@ class Linear(Model["SoftmaxModel"]):
         if len(coefficients) == 1:  # two classes: the weights of the second against the first
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         return Weights("classes", coefficients - coefficients.mean(axis=0))
-
-
-def _flat(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return images as rows of pixels."""
-    return rows.reshape(len(rows), -1) if rows.ndim > 2 else rows
