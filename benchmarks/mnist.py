@@ -48,8 +48,8 @@ OPTIONS = set(luce.NeuralClassifier().get_params())
 RECIPES: dict[str, dict[str, Any]] = {
     "tutorial": {"module": "mlp"}
     | {name: value for name, value in PRESETS["tutorial"].items() if name in OPTIONS},
-    "mlp": {"module": "mlp", **MODELS["mlp"]},
-    "cnn": {"module": "cnn", **MODELS["cnn"]},
+    "mlp": {"module": "mlp", **MODELS["mlp"].defaults},
+    "cnn": {"module": "cnn", **MODELS["cnn"].defaults},
 }
 HELD_OUT = 6_000
 

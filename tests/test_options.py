@@ -44,7 +44,9 @@ def test_every_parameter_is_described_and_no_other():
     """The description of each model has its estimator's parameters, neither more nor fewer."""
     assert options.LINEAR.keys() == LINEAR.keys() - {"warm_start"}
     assert options.NETWORK.keys() == NETWORK.keys() - {"module"}
-    assert options.MODELS.keys() == models.MODELS.keys()
+    assert models.MODELS["linear"].options.keys() == options.LINEAR.keys()
+    assert models.MODELS["mlp"].options.keys() == options.NETWORK.keys()
+    assert models.MODELS["cnn"].options.keys() == options.NETWORK.keys() - {"hidden"}
 
 
 @pytest.mark.parametrize(
@@ -72,8 +74,8 @@ def test_every_default_is_allowed():
     for described, own in ((options.LINEAR, LINEAR), (options.NETWORK, NETWORK)):
         for name, option in described.items():
             assert option.kind.allows(own[name]), name
-    for model, changed in models.MODELS.items():
-        options.check_all(changed, [model])
+    for name, model in models.MODELS.items():
+        models.check_options(model.defaults, [name])
 
 
 @pytest.mark.parametrize("name", sorted(options.LINEAR.keys() | options.NETWORK.keys()))
@@ -83,11 +85,11 @@ def test_help_names_the_true_defaults(name):
         found = re.search(r"\[default: (.*)\]", option.help)
         if not found or name in options.RUN:
             continue
-        for model in options.MODELS:
-            if name not in options.MODELS[model]:
+        for model, kind in models.MODELS.items():
+            if name not in kind.options:
                 continue
             own = LINEAR if model == "linear" else NETWORK
-            true = models.MODELS[model].get(name, own[name])
+            true = kind.defaults.get(name, own[name])
             text = str(
                 true[0]
                 if isinstance(true, tuple)
@@ -201,9 +203,9 @@ def test_text_stands_for_a_value(name, text, value):
 def test_options_are_checked_against_the_models(given, names, words):
     """An option of another model, a value of another model, or two at odds are refused."""
     with pytest.raises(ArgumentError, match=re.escape(words)):
-        options.check_all(given, names)
+        models.check_options(given, names)
 
 
 def test_of_several_models_each_takes_its_own():
     """What one of the models has may be given where all are trained."""
-    options.check_all({"hidden": (8,), "C": 2.0, "epochs": 3}, list(options.MODELS))
+    models.check_options({"hidden": (8,), "C": 2.0, "epochs": 3}, ["auto"])

@@ -13,8 +13,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luce import __version__, models
-from luce.calibrating import Calibration, score
 from luce.data import Dataset, check_labels, load_dataset, rare_classes, three_way
 from luce.data.labels import as_classes
 from luce.errors import (
@@ -35,11 +34,11 @@ from luce.errors import (
     RunError,
     TrainingStoppedError,
 )
-from luce.evaluation.inputs import encode_labels
 from luce.folders import begin, check_free, exchange, locked, remove, resumable
 from luce.manifest import CALIBRATION, RECORDS, TRUSTED, read_config
+from luce.models import MODELS, Candidate
+from luce.models.classifier import Classifier
 from luce.plan import make_plan, no_source
-from luce.printing import softmax_fit
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run, load_run
@@ -55,12 +54,12 @@ from luce.storage import (
 
 if TYPE_CHECKING:
     from luce.data.schema import Normalise
-    from luce.neural.classifier import NeuralClassifier
 
 __all__ = ["environment", "train"]
 
-# The columns of history.csv. An epoch of softmax regression is an iteration of its solver; the
-# objective and the duality gap are its alone, the rates and the losses by epoch the networks'.
+# The columns of history.csv; "model" is the candidate's label. An epoch of softmax regression is an
+# iteration of its solver; the objective and the duality gap are its alone, the rates and the losses
+# by epoch the networks'.
 HISTORY = (
     "model",
     "epoch",
@@ -177,6 +176,15 @@ def train(
     return run
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """A candidate that was trained: its classifier, and its line of the leaderboard."""
+
+    candidate: Candidate
+    classifier: Classifier
+    entry: dict[str, Any]
+
+
 class _Training:
     """One training run from loaded data to the saved folder."""
 
@@ -269,13 +277,15 @@ class _Training:
             for part, data in parts.items()
             if len(data)
         }
-        self.candidates = models.candidates(request.model, self.schema.input_shape)
-        for model in self.candidates:
-            models.check(self._estimator(model), self.schema.input_shape, len(dataset.classes))
+        shape = self.schema.input_shape
+        self.candidates = models.candidates(request.model, request.options, shape)
+        for candidate in self.candidates:
+            estimator = self._estimator(candidate)
+            MODELS[candidate.model].check_rows(estimator, shape, len(dataset.classes))
         if len(self.candidates) > 1 and not len(validation):
             raise ArgumentError(
                 "model='auto' compares candidates on validation rows: give a validation_size above "
-                f"0, or name one model: {', '.join(self.candidates)}."
+                f"0, or name one model: {', '.join(each.label for each in self.candidates)}."
             )
         self.config: dict[str, Any] = {
             "luce": __version__,
@@ -309,96 +319,82 @@ class _Training:
                 "Restore them, or train again with --overwrite."
             )
 
-    def _fit_candidates(self) -> list[dict[str, Any]]:
-        """Train every candidate; return the leaderboard, best first."""
-        board: list[dict[str, Any]] = []
-        for model in self.candidates:
+    def _fit_candidates(self) -> list[_Trained]:
+        """Train every candidate; return them, best first."""
+        board: list[_Trained] = []
+        for candidate in self.candidates:
+            model, since = MODELS[candidate.model], time.monotonic()
             try:
-                estimator = self._fit(model)
+                estimator = self._fit(candidate)
             except DivergenceError as error:
                 if len(self.candidates) == 1:
                     raise
-                self.display.say(f"note: {model} is out: {error}")
+                self.display.stop()
+                self.display.say(f"note: {candidate.label} is out: {error}")
                 continue
-            records = models.history(estimator)
-            self.history += [{"model": model, **record} for record in records]
+            taken, records = time.monotonic() - since, model.history(estimator)
+            self.history += [{"model": candidate.label, **record} for record in records]
+            classifier = Classifier(model=model, estimator=estimator, schema=self.schema)
+            classifier = self._calibrate(classifier)
             entry = {
-                "model": model,
-                "parameters": models.describe(estimator, self.schema.input_shape)["parameters"],
-                "seconds": records[-1]["seconds"],
-                "estimator": estimator,
-                "calibration": self._calibrate(estimator),
+                "label": candidate.label,
+                "model": candidate.model,
+                "parameters": model.parameters(estimator),
+                # Also of what was trained before an interruption, where that is known.
+                "seconds": records[-1]["seconds"] if records else taken,
             }
-            scored = self._score(estimator, "validation", entry["calibration"])
+            scored = self._score(classifier, "validation")
             if scored:
                 entry |= {k: scored[k] for k in ("accuracy", "log_loss")}
-            board.append(entry)
+            board.append(_Trained(candidate, classifier, entry))
         if not board:
             raise DivergenceError("no candidate could be trained. Lower learning_rate.")
-        return sorted(board, key=lambda entry: entry.get("log_loss", 0.0))
+        return sorted(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
 
-    def _estimator(self, model: str) -> models.Estimator:
-        """Return the unfitted candidate; of several, each takes the options that it has."""
-        options = self.request.options
-        if len(self.candidates) > 1:
-            known: set[str] = set()
-            for candidate in self.candidates:
-                known |= models.own_options(candidate, options).keys()
-            for name in options.keys() - known:
-                raise ArgumentError(f"none of {', '.join(self.candidates)} has an option {name!r}.")
-            options = models.own_options(model, options)
+    def _estimator(self, candidate: Candidate) -> models.Estimator:
+        """Return the unfitted estimator of a candidate."""
+        model, options = MODELS[candidate.model], dict(candidate.options)
         weights = options.get("class_weight")
         if isinstance(weights, Mapping):
             # JSON and the command line have text for keys, whatever the classes are.
             names = np.array(list(weights), dtype=object)
             keys = as_classes(names, self.schema.classes or [], name="class_weight").tolist()
-            options = {**options, "class_weight": dict(zip(keys, weights.values(), strict=True))}
-        estimator = models.make(model, options)
-        if models.is_network(estimator):
-            estimator.seed = self.request.seed
-        else:
-            estimator.verbose = int(self.display.live)
-        return estimator
+            options["class_weight"] = dict(zip(keys, weights.values(), strict=True))
+        if "seed" in model.options:
+            options["seed"] = self.request.seed
+        if "verbose" in model.options and not model.in_steps:  # steps are shown by the display
+            options["verbose"] = int(self.display.live)
+        made: models.Estimator = model.make(options)
+        return made
 
-    def _fit(self, model: str) -> models.Estimator:
-        """Train one candidate."""
-        estimator = self._estimator(model)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            if models.is_network(estimator):
-                self._fit_network(model, estimator)
-            else:
-                features, labels = self.examples["train"]
-                estimator.fit(models.shaped(estimator, features), labels)
-                seconds = estimator.history_[-1]["seconds"]
-                self.display.say(f"\n{model}: {softmax_fit(models.outcome(estimator), seconds)}")
-                self._open()
-        self.display.say_all(f"note: {warning.message}" for warning in caught)
-        return estimator
-
-    def _fit_network(self, model: str, estimator: NeuralClassifier) -> None:
-        """Train a network, saving where it stands after every epoch."""
-        steps = estimator.fit_steps(
-            *self.examples["train"],
-            validation=self.examples.get("validation"),
-            resume=self._checkpoint(model) if self.resume else None,
-        )
+    def _fit(self, candidate: Candidate) -> models.Estimator:
+        """Train one candidate; after every step that ends an epoch, save where it stands."""
+        model, estimator = MODELS[candidate.model], self._estimator(candidate)
         announced, synced = False, -math.inf
-        with _interruptible() as stop:
-            for progress in steps:
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            _interruptible() if model.in_steps else nullcontext(threading.Event()) as stop,
+        ):
+            warnings.simplefilter("always", UserWarning)
+            for progress in model.fit(
+                estimator,
+                *self.examples["train"],
+                validation=self.examples.get("validation"),
+                resume=self._last_checkpoint(candidate) if self.resume else None,
+            ):
                 if not announced:
                     self._open()
-                    self.display.start(model, _size(estimator), self._columns())
+                    self.display.start(
+                        candidate.label, model.parameters(estimator), self._columns()
+                    )
                     announced = True
                 if progress.record or stop.is_set():
-                    state = estimator.state_
                     # Waiting for the disk takes longer than an epoch on small data. A kill loses
                     # nothing without; only a power cut may cost that second.
-                    sync = time.monotonic() - synced >= SYNC_EVERY or state.finished
+                    checkpoint = model.checkpoint(estimator)
+                    sync = time.monotonic() - synced >= SYNC_EVERY or checkpoint.last
                     synced = time.monotonic() if sync else synced
-                    checkpoint = self._made / "checkpoints" / f"{model}.safetensors"
-                    write_tensors(checkpoint, state.tensors(), state.scalars(), sync=sync)
-                    self._write_history(({"model": model, **r} for r in state.history), sync=sync)
+                    self._save_checkpoint(candidate, checkpoint, sync=sync)
                 # Shown only now: an epoch that was seen to end is safe from any kill.
                 self.display.batch(progress)
                 if stop.is_set():
@@ -407,11 +403,31 @@ class _Training:
                         f"Go on with: {self.request.resume_command(self.path)}"
                     )
         self.display.stop()
+        remark = model.remark(estimator)
+        if remark is not None:
+            self.display.say(f"\n{candidate.label}: {remark}")
+        self._open()
+        self.display.say_all(f"note: {warning.message}" for warning in caught)
+        return estimator
 
-    def _checkpoint(self, model: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        """Return where training stood, if anything was saved of this candidate."""
-        file = self._made / "checkpoints" / f"{model}.safetensors"
+    def _save_checkpoint(
+        self, candidate: Candidate, checkpoint: models.Checkpoint, *, sync: bool
+    ) -> None:
+        """Write where the training of a candidate stands, and the history until there."""
+        file = self._checkpoint(candidate)
+        write_tensors(file, checkpoint.tensors, checkpoint.note, sync=sync)
+        records = ({"model": candidate.label, **record} for record in checkpoint.history)
+        self._write_history(records, sync=sync)
+
+    def _last_checkpoint(
+        self, candidate: Candidate
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Return where the training of a candidate stood, if anything was saved of it."""
+        file = self._checkpoint(candidate)
         return read_tensors(file) if os.path.lexists(file) else None
+
+    def _checkpoint(self, candidate: Candidate) -> Path:
+        return self._made / "checkpoints" / f"{candidate.label}.safetensors"
 
     def _open(self) -> None:
         """Make the run folder: only now is it known that data and options can be trained on."""
@@ -419,22 +435,16 @@ class _Training:
             config = sealed(self.config)
             self.folder = begin(self.path, config, environment(), overwrite=self.overwrite)
 
-    def _save(self, board: list[dict[str, Any]]) -> None:
+    def _save(self, board: list[_Trained]) -> None:
         """Score the best candidate and write the run; config.json last, which makes it whole."""
-        best = board[0]
-        estimator, model = best["estimator"], best["model"]
-        calibration = best["calibration"]
-        scores = {
-            part: self._score(estimator, part, calibration)
-            for part in ("train", "validation", "test")
-        }
-        leaderboard = [
-            {k: v for k, v in record.items() if k not in ("estimator", "calibration")}
-            for record in board
-        ]
+        candidate, classifier = board[0].candidate, board[0].classifier
+        model, estimator = classifier.model, classifier.estimator
+        calibration = classifier.calibration
+        scores = {part: self._score(classifier, part) for part in ("train", "validation", "test")}
+        leaderboard = [trained.entry for trained in board]
         folder = self._made
         write_json(folder / "schema.json", self.schema.to_json())
-        write_tensors(folder / "model.safetensors", models.tensors(estimator))
+        write_tensors(folder / "model.safetensors", model.tensors(estimator))
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
         write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})
@@ -443,31 +453,26 @@ class _Training:
             write_json(folder / "environment.json", environment())
         names = (*TRUSTED, *((CALIBRATION,) if calibration is not None else ()), *RECORDS)
         digests = {name: digest_of(folder / name) for name in names}
-        kept = models.own_options(model, estimator.get_params(deep=False))
+        kept = model.resolved(estimator)
         finished = {
             **self.config,
-            "model": model,
+            "label": candidate.label,
+            "model": candidate.model,
             "options": {k: v if _is_json(v) else repr(v) for k, v in kept.items()},
-            "outcome": models.outcome(estimator),
+            "outcome": model.outcome(estimator),
             "files": {name: digest.sha256 for name, digest in digests.items()},
             "bytes": {name: digest.size for name, digest in digests.items()},
         }
         write_json(folder / "config.json", sealed(finished))
 
-    def _calibrate(self, estimator: models.Estimator) -> Calibration | None:
+    def _calibrate(self, classifier: Classifier) -> Classifier:
         """Fit the temperature on the validation rows, if there are any."""
         if "validation" not in self.examples:
             self.display.say("note: no validation rows, so the probabilities are not calibrated.")
-            return None
-        features, labels = self.examples["validation"]
-        classes = self.schema.classes or []
-        codes = encode_labels("train", labels, classes, len(classes))
-        seed = self.request.seed
-        return Calibration.fit(models.log_probabilities(estimator, features), codes, seed=seed)
+            return classifier
+        return classifier.calibrated(*self.examples["validation"], seed=self.request.seed)
 
-    def _score(
-        self, estimator: models.Estimator, part: str, calibration: Calibration | None
-    ) -> dict[str, Any] | None:
+    def _score(self, classifier: Classifier, part: str) -> dict[str, Any] | None:
         """Return the figures of one part of the data; of a sample of the training rows."""
         if part not in self.examples:
             return None
@@ -476,8 +481,7 @@ class _Training:
             rows = np.random.default_rng(self.request.seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
             features, labels = features[rows], labels[rows]
-        log_probabilities = models.log_probabilities(estimator, features)
-        return score(labels, log_probabilities, self.schema.classes or [], calibration)
+        return classifier.score(features, labels)
 
     def report(self, run: Run) -> None:
         """Write report.html into the run folder; the run is whole and stays so without it."""
@@ -497,10 +501,13 @@ class _Training:
         self, under_way: Iterable[Mapping[str, Any]] = (), *, sync: bool = True
     ) -> None:
         """Write history.csv: of the candidates that are done, and of the one under way."""
+        records = [*self.history, *under_way]
+        # A kind of model may have figures of its own.
+        columns = dict.fromkeys((*HISTORY, *(name for record in records for name in record)))
         file = io.StringIO()
-        writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*self.history, *under_way])
+        writer.writerows(records)
         write_whole(self._made / "history.csv", file.getvalue().encode(), sync=sync)
 
     def _clean_up(self, error: LuceError) -> None:
@@ -574,10 +581,6 @@ def _labels(data: Dataset) -> NDArray[Any]:
     if data.labels is None:
         raise DataError(f"{data.name} has no labels to score against. Give target, or no test.")
     return data.labels
-
-
-def _size(estimator: NeuralClassifier) -> int:
-    return sum(p.numel() for p in estimator.network_.parameters())
 
 
 def _is_json(value: object) -> bool:

@@ -19,16 +19,15 @@ from luce.errors import ArgumentError
 
 __all__ = [
     "LINEAR",
-    "MODELS",
     "NETWORK",
     "RUN",
     "SCALING",
     "Kind",
     "Option",
     "check",
-    "check_all",
     "check_sizes",
     "named",
+    "one_of",
     "read",
     "received",
 ]
@@ -86,32 +85,6 @@ def check(called: str, value: object, kind: Kind) -> None:
         raise ArgumentError(f"{called} must be {kind.words}, got {received(value)}.")
 
 
-def check_all(options: Mapping[str, Any], models: Sequence[str]) -> None:
-    """Raise ArgumentError unless each option is one of the models', and its value allowed.
-
-    Parameters
-    ----------
-    options : mapping of str to value
-        By name, those of the estimators.
-    models : sequence of str
-        What is to be trained. Of several, each takes the options that it has.
-    """
-    for name, value in options.items():
-        kinds = {model: MODELS[model][name].kind for model in models if name in MODELS[model]}
-        if not kinds:
-            raise _unknown(name, models)
-        for model, kind in kinds.items():
-            called = name if len(set(kinds.values())) == 1 else f"{name} of {model}"
-            check(called, value, kind)
-    if "C" in options and "Cs" in options:
-        raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
-    if options.get("label_smoothing") and options.get("loss", "cross_entropy") != "cross_entropy":
-        raise ArgumentError(
-            f"label_smoothing={options['label_smoothing']} needs loss='cross_entropy', "
-            f"got loss={options['loss']!r}."
-        )
-
-
 def check_sizes(validation_size: float, test_size: float) -> None:
     """Raise ArgumentError unless shares for validation and test leave rows to train on."""
     check("validation_size", validation_size, SHARE)
@@ -149,18 +122,6 @@ def read(name: str, text: str, *, called: str) -> Any:
         kinds = [one_of(*dict.fromkeys(name for kind in kinds for name in kind.choices))]
     words = " or ".join(kind.text or kind.words for kind in kinds)
     raise ArgumentError(f"{called} must be {words}, got {received(text)}.")
-
-
-def _unknown(name: str, models: Sequence[str]) -> ArgumentError:
-    owners = [model for model, options in MODELS.items() if name in options]
-    if len(models) > 1:
-        return ArgumentError(f"none of {', '.join(models)} has an option {name!r}.")
-    if owners:
-        return ArgumentError(
-            f"{models[0]} has no option {name!r}: it is one of {' and '.join(owners)}."
-        )
-    known = ", ".join(sorted(MODELS[models[0]]))
-    return ArgumentError(f"{models[0]} has no option {name!r}. Its options are: {known}.")
 
 
 def received(value: object) -> str:
@@ -493,13 +454,6 @@ NETWORK = {
     "validation_fraction": Option(number(above=0, below=1)),
     "seed": Option(RUN["seed"].kind),
     **_COMMON,
-}
-
-# The options of each model's estimator.
-MODELS: dict[str, dict[str, Option]] = {
-    "linear": LINEAR,
-    "mlp": NETWORK,
-    "cnn": {name: option for name, option in NETWORK.items() if name != "hidden"},
 }
 
 # Of `luce predict`.

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from luce import functional as F
+from luce import models
 from luce.errors import ArgumentError
 from luce.evaluation import metrics
-from luce.report import attention, figures
+from luce.report import figures
 from luce.report.curves import curves
 from luce.report.text import diverging
 
@@ -314,7 +315,7 @@ class CurvesDisplay:
         """Draw the history of a fitted estimator (``history_``) or of a run."""
         run = hasattr(estimator, "history")
         history = estimator.history if run else getattr(estimator, "history_", [])
-        return cls.from_history(history, model=estimator.config["model"] if run else None)
+        return cls.from_history(history, model=estimator.config["label"] if run else None)
 
     @classmethod
     def from_history(
@@ -390,18 +391,15 @@ class WeightsDisplay:
         """
         model = getattr(estimator, "estimator", estimator)
         shape: tuple[int, ...] = tuple(image_shape or getattr(model, "input_shape_", None) or ())
-        weights = attention.class_weights(model)
-        names: list[Any]
-        if weights is not None:
-            names = list(model.classes_)
-        else:
-            weights = attention.first_layer(model)
-            if weights is None:
-                raise ArgumentError(
-                    "WeightsDisplay: the estimator is not linear, and its first layer is not one "
-                    "of Luce's; give a fitted SoftmaxRegression or NeuralClassifier."
-                )
-            names = [f"unit {i}" for i in range(len(weights))]
+        found = models.explain(model)
+        if found is None:
+            raise ArgumentError(
+                "WeightsDisplay: the estimator is not linear, and its first layer is not one "
+                "of Luce's; give a fitted SoftmaxRegression or NeuralClassifier."
+            )
+        weights = found.array
+        of_classes = found.of == "classes"
+        names = list(model.classes_) if of_classes else [f"unit {i}" for i in range(len(weights))]
         if weights.ndim == 2:
             if len(shape) != 3:
                 raise ArgumentError(

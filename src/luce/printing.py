@@ -15,7 +15,6 @@ __all__ = [
     "information",
     "kernels",
     "leaderboard",
-    "softmax_fit",
     "table",
 ]
 
@@ -59,21 +58,12 @@ def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
     return [f"{head.ljust(wide)}  {text}" for head, text in lines]
 
 
-def softmax_fit(outcome: Mapping[str, Any], seconds: float) -> str:
-    """Return how a fit of softmax regression ended, from what `models.outcome` says of it."""
-    count = outcome["iterations"]
-    line = f"{count:,} iteration{'s' * (count != 1)} of {outcome['solver']} in {seconds:.1f} s"
-    if outcome["duality_gap"] is not None:
-        line += f", proven to be within {outcome['duality_gap']:.1e} of the optimum"
-    return f"{line}; C = {outcome['C']:g} by cross-validation" if "C" in outcome else line
-
-
 def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the candidates, best first."""
     head = ["model", "val. accuracy", "val. log-loss", "seconds", "parameters"]
     rows = [
         [
-            str(record["model"]),
+            str(record.get("label", record["model"])),
             f"{record['accuracy']:.2%}" if "accuracy" in record else "–",
             f"{record['log_loss']:.4f}" if "log_loss" in record else "–",
             f"{record['seconds']:.1f}",

@@ -13,7 +13,8 @@ from typing import Any
 
 from luce.data.kinds import NAMES, is_idx
 from luce.errors import ArgumentError, DataError, RunError
-from luce.options import MODELS, RUN, check, check_all, received
+from luce.models import check_options
+from luce.options import RUN, check, received
 from luce.storage import read_json
 
 __all__ = ["PRESETS", "Request"]
@@ -92,15 +93,14 @@ class Request:
                 ) from error
 
     def check(self) -> None:
-        """Refuse options that no model has, and values that none of theirs can be.
+        """Refuse an unknown model, options that it does not have, and values they cannot be.
 
         Raises
         ------
         ArgumentError
             Naming the option, what was received and what is allowed.
         """
-        check("model", self.model, RUN["model"].kind)
-        check_all(self.options, list(MODELS) if self.model == "auto" else [self.model])
+        check_options(self.options, [self.model])
 
     @classmethod
     def from_json(cls, content: object) -> Request:

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luce import models
-from luce.calibrating import Calibration, score
+from luce.calibrating import Calibration
 from luce.data import Dataset, Schema, check_labels, load_dataset, three_way
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import CALIBRATION, TRUSTED, check_metrics, expected, field, read_config
+from luce.models.classifier import Classifier
 from luce.request import Request
 from luce.storage import read_bytes, read_json, read_tensors, size_of
 
@@ -40,14 +41,10 @@ class Run:
         The run folder.
     config : dict
         What was asked for, and every option as it was resolved.
-    schema : Schema
-        How raw features become numbers, and the classes.
-    estimator : estimator
-        The fitted model, on encoded features.
+    classifier : Classifier
+        What was learnt: schema, estimator and calibration.
     metrics : dict
         What it scored: on the test, validation and training rows; the leaderboard.
-    calibration : Calibration or None
-        The temperature and what prediction sets need; None if there were no validation rows.
 
     Examples
     --------
@@ -61,10 +58,8 @@ class Run:
 
     path: Path
     config: dict[str, Any]
-    schema: Schema
-    estimator: models.Estimator
+    classifier: Classifier
     metrics: dict[str, Any]
-    calibration: Calibration | None = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {self.config['model']} on {self.config['data']['name']})"
@@ -97,7 +92,22 @@ class Run:
     @property
     def classes(self) -> list[Any]:
         """The labels, in the order of the probabilities' columns."""
-        return list(self.schema.classes or [])
+        return self.classifier.classes
+
+    @property
+    def schema(self) -> Schema:
+        """How raw features become numbers, and the classes."""
+        return self.classifier.schema
+
+    @property
+    def estimator(self) -> models.Estimator:
+        """The fitted model, on encoded features."""
+        return self.classifier.estimator
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The temperature and what prediction sets need; None if there were no validation rows."""
+        return self.classifier.calibration
 
     def predict_proba(self, features: Any, *, calibrated: bool = True) -> NDArray[np.floating[Any]]:
         """Return the probabilities of raw features.
@@ -134,10 +144,7 @@ class Run:
     ) -> tuple[NDArray[np.floating[Any]], dict[str, int]]:
         """Return the probabilities, and counts of what had to be handled in the features."""
         encoded, handled = self.schema.encode(features)
-        if self.calibration is None or not calibrated:
-            return self.estimator.predict_proba(models.shaped(self.estimator, encoded)), handled
-        log_probabilities = models.log_probabilities(self.estimator, encoded)
-        return self.calibration.probabilities(log_probabilities), handled
+        return self.classifier.probabilities(encoded, calibrated=calibrated), handled
 
     def evaluate(
         self, source: Any, *, target: str | None = None, features: str | None = None
@@ -180,10 +187,9 @@ class Run:
                 f"{dataset.name} has no labels to score against. Use `luce predict` for it."
             )
         encoded, handled = self.schema.encode(dataset.features)
-        log_probabilities = models.log_probabilities(self.estimator, encoded)
         return {
             "scored_on": scored_on,
-            **score(dataset.labels, log_probabilities, self.classes, self.calibration),
+            **self.classifier.score(encoded, dataset.labels),
             "handled": handled,
         }
 
@@ -298,9 +304,7 @@ class Run:
                 words=words,
                 role="test" if own_test else role,
                 positions=positions,
-                schema=self.schema,
-                estimator=self.estimator,
-                calibration=self.calibration,
+                classifier=self.classifier,
             )
         environment = self.path / "environment.json"
         recorded = expected(self.config, environment.name)
@@ -311,9 +315,7 @@ class Run:
             environment=read_json(environment, recorded) if os.path.lexists(environment) else {},
             info=self.info(),
             history=self.history,
-            schema=self.schema,
-            estimator=self.estimator,
-            calibration=self.calibration,
+            classifier=self.classifier,
             scored=scored,
         )
         return Report(summarise(subject))
@@ -338,7 +340,7 @@ class Run:
             "luce": self.config["luce"],
             "model": self.config["model"],
             "data": self.config["data"],
-            **models.describe(self.estimator, self.schema.input_shape),
+            **self.classifier.describe(),
             "file_bytes": size_of(self.path / "model.safetensors"),
             "options": self.config["options"],
             "temperature": None if self.calibration is None else self.calibration.temperature,
@@ -404,8 +406,12 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
         raise RunError(f"{path / 'schema.json'} names no classes.")
     model = path / "model.safetensors"
     weights, _ = read_tensors(model, expected(config, model.name))
+    name = field(config, "model", str)
+    # Runs of earlier versions had one candidate of each model.
+    config = {"label": name, **config}
+    field(config, "label", str)
     estimator = models.restore(
-        field(config, "model", str),
+        name,
         field(config, "options", dict),
         schema.classes,
         schema.input_shape,
@@ -419,4 +425,7 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
     calibration = None
     if CALIBRATION in config["files"]:
         calibration = Calibration.from_json(read(CALIBRATION), schema.classes)
-    return Run(path, config, schema, estimator, metrics, calibration)
+    classifier = Classifier(
+        model=models.MODELS[name], estimator=estimator, schema=schema, calibration=calibration
+    )
+    return Run(path, config, classifier, metrics)

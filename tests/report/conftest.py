@@ -8,6 +8,8 @@ from scipy.special import log_softmax, softmax
 import luce
 from luce.calibrating import Calibration
 from luce.data import load_dataset
+from luce.models import MODELS
+from luce.models.classifier import Classifier
 from luce.report import Report, Subject, score_rows, summarise
 
 # What breaks pages: markup, quotes, an entity, another script, another direction, two code points.
@@ -55,6 +57,9 @@ def make_summary():
             held_X, held_codes = calibration_rows
             log_p = estimator.predict_log_proba(held_X)
             calibration = Calibration.fit(log_p, held_codes, seed=0)
+        classifier = Classifier(
+            model=MODELS["linear"], estimator=estimator, schema=schema, calibration=calibration
+        )
         scored = None
         if rows:
             scored = score_rows(
@@ -62,15 +67,14 @@ def make_summary():
                 words="the rows",
                 role=role,
                 positions=None,
-                schema=schema,
-                estimator=estimator,
-                calibration=calibration,
+                classifier=classifier,
             )
         return summarise(
             Subject(
                 path="runs/it",
                 config={
                     "luce": luce.__version__,
+                    "label": "linear",
                     "model": "linear",
                     "options": {"C": 1.0},
                     "request": {"source": "it.csv", "model": "linear", "seed": 0},
@@ -80,9 +84,7 @@ def make_summary():
                 environment={"python": "3.13", "packages": {"torch": "2.13"}},
                 info={"layers": [], "parameters": int(np.size(coef))},
                 history=list(history),
-                schema=schema,
-                estimator=estimator,
-                calibration=calibration,
+                classifier=classifier,
                 scored=scored,
             )
         )

@@ -249,12 +249,12 @@ def test_weights_are_centred_and_ordered(make_summary):
 
 def test_binary_weights_are_split_between_the_classes(make_summary):
     """scikit-learn's single row of weights is half for the second class, half against the first."""
-    from luce.report.attention import class_weights
+    from luce import models
 
     class Binary:
         coef_ = np.array([[2.0, -4.0]])
 
-    assert class_weights(Binary()).tolist() == [[-1.0, 2.0], [1.0, -2.0]]
+    assert models.explain(Binary()).array.tolist() == [[-1.0, 2.0], [1.0, -2.0]]
 
 
 @pytest.mark.parametrize("classes", [31, 100, 1_500])

@@ -19,7 +19,7 @@ from luce import functional as F
 from luce.errors import ArgumentError
 from luce.options import NETWORK, check
 
-__all__ = ["LOSSES", "BatchLoss", "Loss", "choose_loss"]
+__all__ = ["LOSSES", "BatchLoss", "Loss", "choose_loss", "weighted"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -89,10 +89,15 @@ def _reduced(
     return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
 
+def weighted(loss: Loss) -> BatchLoss:
+    """Return the batch's loss for a loss of one value per example: their weighted mean."""
+    return partial(_reduced, loss)
+
+
 LOSSES: dict[str, BatchLoss] = {
     "cross_entropy": partial(_cross_entropy, label_smoothing=0.0),
-    "hinge": partial(_reduced, hinge),
-    "squared_error": partial(_reduced, squared_error),
+    "hinge": weighted(hinge),
+    "squared_error": weighted(squared_error),
 }
 
 
@@ -111,7 +116,7 @@ def choose_loss(loss: str | Loss, label_smoothing: float) -> BatchLoss:
             f"got loss={loss!r}."
         )
     if callable(loss):
-        return partial(_reduced, loss)
+        return weighted(loss)
     if loss not in LOSSES:
         raise ArgumentError(
             f"NeuralClassifier: loss must be one of {', '.join(LOSSES)}, or a callable of "

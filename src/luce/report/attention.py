@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.data import Schema
+    from luce.models.classifier import Classifier
     from luce.report.subject import Scored
 
-__all__ = ["class_weights", "first_layer", "importance", "weights"]
+__all__ = ["importance", "weights"]
 
 # More classes, features or filters than these help nobody.
 SHOWN_CLASSES, SHOWN_FEATURES, SHOWN_FILTERS, SHOWN_COLUMNS = 30, 8, 64, 30
@@ -27,64 +28,27 @@ PREDICTED_ROWS, PREDICTED_CELLS = 1_000_000, 30_000_000
 ROWS, ENOUGH, REPEATS = 2_000, 100, 5
 
 
-def class_weights(estimator: Any) -> NDArray[np.floating[Any]] | None:
-    """Return a linear model's weights, (classes, features), centred over the classes, or None.
-
-    Softmax does not change when the same is added to every class's weights, so only differences
-    between classes say anything: the mean over the classes is taken away.
-    """
-    if hasattr(estimator, "coef_"):
-        coefficients = np.asarray(estimator.coef_, dtype=np.float64)
-        if len(coefficients) == 1:  # two classes: the weights of the second against the first
-            coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-    else:
-        tensors = _tensors(estimator)
-        if set(tensors) != {"output.weight", "output.bias"}:
-            return None
-        coefficients = tensors["output.weight"].astype(np.float64)
-    centred: NDArray[np.floating[Any]] = coefficients - coefficients.mean(axis=0)
-    return centred
-
-
-def first_layer(estimator: Any) -> NDArray[np.floating[Any]] | None:
-    """Return the weights of a network's first layer, one entry for each unit or filter, or None."""
-    tensors = _tensors(estimator)
-    for key in ("hidden1.weight", "conv1.weight"):
-        if key in tensors:
-            return tensors[key].astype(np.float64)
-    return None
-
-
-def _tensors(estimator: Any) -> dict[str, NDArray[Any]]:
-    network = getattr(estimator, "network_", None)
-    if network is None:
-        return {}
-    return {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
-
-
-def weights(
-    estimator: Any, schema: Schema, classes: list[Any], support: NDArray[Any]
-) -> dict[str, Any]:
+def weights(classifier: Classifier, classes: list[Any], support: NDArray[Any]) -> dict[str, Any]:
     """Describe the weights: pictures per class or per filter, or the top features of each class.
 
     Parameters
     ----------
-    estimator : estimator
-        The fitted model.
-    schema : Schema
-        Of its features.
+    classifier : Classifier
+        What was learnt.
     classes : list
         The class of each column.
     support : ndarray of int, shape (classes,)
         Rows of each class: the commonest classes are shown where there are too many.
     """
-    shape = schema.input_shape
-    linear = class_weights(estimator)
-    if linear is not None:
+    schema, found = classifier.schema, classifier.explain()
+    if found is None:
+        return {"kind": "none"}
+    shape, array = schema.input_shape, found.array
+    if found.of == "classes":
         chosen = np.sort(np.argsort(-support, kind="stable")[:SHOWN_CLASSES])
         common = {"classes": len(classes), "shown": len(chosen)}
         if schema.kind == "image":
-            images = linear[chosen].reshape(-1, *shape).mean(axis=1)
+            images = array[chosen].reshape(-1, *shape).mean(axis=1)
             names = [name(classes[k]) for k in chosen]
             return {"kind": "weights", **common, **_pictures(images, names)}
         features = schema.feature_names
@@ -95,26 +59,24 @@ def weights(
                 {
                     "class": name(classes[k]),
                     "features": [
-                        {"name": name(features[j]), "weight": float(linear[k, j])}
-                        for j in np.argsort(-np.abs(linear[k]), kind="stable")[:SHOWN_FEATURES]
+                        {"name": name(features[j]), "weight": float(array[k, j])}
+                        for j in np.argsort(-np.abs(array[k]), kind="stable")[:SHOWN_FEATURES]
                     ],
                 }
                 for k in chosen
             ],
         }
-    layer = first_layer(estimator)
-    if layer is None or schema.kind != "image":
+    if schema.kind != "image":
         return {"kind": "none"}
-    flat = layer.reshape(len(layer), -1)
+    flat = array.reshape(len(array), -1)
     largest = np.argsort(-np.linalg.norm(flat, axis=1), kind="stable")[:SHOWN_FILTERS]
-    images = layer[largest]
+    images = array[largest]
     images = (images.reshape(-1, *shape) if images.ndim == 2 else images).mean(axis=1)
-    kind = "units" if layer.ndim == 2 else "filters"
-    names = [f"{kind[:-1]} {unit}" for unit in largest]
+    names = [f"{found.of[:-1]} {unit}" for unit in largest]
     return {
-        "kind": kind,
+        "kind": found.of,
         "classes": len(classes),
-        "total": len(layer),
+        "total": len(array),
         "shown": len(largest),
         **_pictures(images, names),
     }
@@ -132,7 +94,7 @@ def _pictures(images: NDArray[np.floating[Any]], names: list[str]) -> dict[str, 
     }
 
 
-def importance(estimator: Any, schema: Schema, scored: Scored) -> dict[str, Any]:
+def importance(classifier: Classifier, scored: Scored) -> dict[str, Any]:
     """Measure what the log-loss loses when one column's values are shuffled among the rows.
 
     Breiman (2001), "Random forests", on rows that the model has not learnt from. A table's column
@@ -145,6 +107,7 @@ def importance(estimator: Any, schema: Schema, scored: Scored) -> dict[str, Any]
         ``deviation`` (over the repeats) and ``accuracy`` (mean decrease), the largest first; or
         ``absent``, why there is none.
     """
+    schema = classifier.schema
     if schema.kind == "image":
         return {"absent": "The columns of images are pixels; the pictures above show more."}
     if scored.codes is None:
@@ -161,7 +124,7 @@ def importance(estimator: Any, schema: Schema, scored: Scored) -> dict[str, Any]
     rows = np.sort(generator.permutation(len(scored))[: min(ROWS, share)])
     repeats = max(1, min(REPEATS, share // len(rows)))
     encoded, codes = scored.encoded[rows], scored.codes[rows]
-    before = estimator.predict_proba(encoded)
+    before = classifier.probabilities(encoded, calibrated=False)
     base_loss, base_accuracy = metrics.log_loss(codes, before), metrics.accuracy(codes, before)
     shuffled = encoded.copy()
     columns: list[dict[str, Any]] = []
@@ -169,7 +132,7 @@ def importance(estimator: Any, schema: Schema, scored: Scored) -> dict[str, Any]
         losses, accuracies = [], []
         for _ in range(repeats):
             shuffled[:, part] = encoded[generator.permutation(len(rows)), part]
-            after = estimator.predict_proba(shuffled)
+            after = classifier.probabilities(shuffled, calibrated=False)
             losses.append(metrics.log_loss(codes, after) - base_loss)
             accuracies.append(base_accuracy - metrics.accuracy(codes, after))
         shuffled[:, part] = encoded[:, part]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from luce.calibrating import Calibration
     from luce.data import Dataset, Schema
+    from luce.models.classifier import Classifier
 
 __all__ = ["Role", "Scored", "Subject", "known_rows", "score_rows"]
 
@@ -83,10 +84,8 @@ class Subject:
         As in the run folder, and what `luce info` says.
     history : list of dict
         The lines of history.csv; values are strings.
-    schema : Schema
-    estimator : estimator
-        With ``coef_``, or with ``network_``.
-    calibration : Calibration or None
+    classifier : Classifier
+        What was learnt.
     scored : Scored or None
         None where there are no rows.
     """
@@ -97,15 +96,23 @@ class Subject:
     environment: Mapping[str, Any]
     info: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
-    schema: Schema
-    estimator: Any
-    calibration: Calibration | None
+    classifier: Classifier
     scored: Scored | None
 
     @property
     def classes(self) -> list[Any]:
         """The labels, in the order of the probabilities' columns."""
-        return list(self.schema.classes or [])
+        return self.classifier.classes
+
+    @property
+    def schema(self) -> Schema:
+        """How raw features become numbers."""
+        return self.classifier.schema
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The temperature and what prediction sets need."""
+        return self.classifier.calibration
 
 
 def score_rows(
@@ -114,9 +121,7 @@ def score_rows(
     words: str,
     role: Role,
     positions: NDArray[np.intp] | None,
-    schema: Schema,
-    estimator: Any,
-    calibration: Calibration | None,
+    classifier: Classifier,
 ) -> Scored:
     """Predict rows, and look up their labels among the run's classes.
 
@@ -128,26 +133,23 @@ def score_rows(
         Which rows they are; see `Scored`.
     positions : ndarray of int, or None
         Their numbers in the source; None if they are all of it.
-    schema, estimator, calibration
+    classifier : Classifier
         The run's.
     """
-    rows, codes, new, missing = known_rows(dataset, list(schema.classes or []))
+    rows, codes, new, missing = known_rows(dataset, classifier.classes)
     whole = len(rows) == len(dataset)
     features = dataset.features if whole else dataset.features[rows]
-    encoded, handled = schema.encode(features)
-    if not hasattr(estimator, "network_"):  # softmax regression takes images as rows
-        encoded = encoded.reshape(len(encoded), -1)
-    probabilities, uncalibrated = estimator.predict_proba(encoded), None
-    if calibration is not None:
-        uncalibrated = probabilities
-        probabilities = calibration.probabilities(estimator.predict_log_proba(encoded))
+    encoded, handled = classifier.schema.encode(features)
+    uncalibrated = None
+    if classifier.calibration is not None:
+        uncalibrated = classifier.probabilities(encoded, calibrated=False)
     return Scored(
         words=words,
         role=role,
         features=features,
         encoded=encoded,
         codes=codes,
-        probabilities=probabilities,
+        probabilities=classifier.probabilities(encoded),
         uncalibrated=uncalibrated,
         positions=rows if positions is None else positions[rows],
         new_classes=new,

@@ -79,7 +79,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "title": name(subject.config["data"]["name"]),
         "about": _about(subject, names),
         "scored": _scored(scored),
-        "curves": curves(subject.history, str(subject.config["model"])),
+        "curves": curves(subject.history, str(subject.config["label"])),
         "architecture": _architecture(subject.info),
         "environment": _environment(subject.environment),
     }
@@ -98,11 +98,11 @@ def summarise(subject: Subject) -> dict[str, Any]:
                 "classes": _classes(names, figures),
                 "thresholds": thresholds(names, scored, figures),
                 "calibration": certainty.calibration(subject, scored),
-                "importance": attention.importance(subject.estimator, subject.schema, scored),
+                "importance": attention.importance(subject.classifier, scored),
             }
         columns = _columns(subject, content["importance"])
         content |= examples(subject.schema, names, scored, columns)
-    content["weights"] = attention.weights(subject.estimator, subject.schema, names, support)
+    content["weights"] = attention.weights(subject.classifier, names, support)
     content["figures"] = _figures(subject, names, figures)
     content["findings"] = findings(content)
     return content
@@ -131,8 +131,11 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
         else shlex.join(["luce", "train", "--config", f"{subject.path}/config.json"]),
         "leaderboard": [
             {
-                key: record.get(key)
-                for key in ("model", "accuracy", "log_loss", "seconds", "parameters")
+                "label": record.get("label", record["model"]),
+                **{
+                    key: record.get(key)
+                    for key in ("accuracy", "log_loss", "seconds", "parameters")
+                },
             }
             for record in subject.metrics.get("leaderboard", [])
         ],

@@ -1,0 +1,152 @@
+"""The kinds of model by name, and what a training asks of them: candidates, options, estimators.
+
+A new kind is one more object in `MODELS`. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from luce.errors import ArgumentError, RunError
+from luce.models.base import Checkpoint, Estimator, Layer, Model, Weights
+from luce.models.candidates import Candidate, labelled
+from luce.models.network import Network
+from luce.models.softmax_regression import Linear
+from luce.options import check
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "MODELS",
+    "Candidate",
+    "Checkpoint",
+    "Estimator",
+    "Layer",
+    "Model",
+    "Weights",
+    "candidates",
+    "check_options",
+    "explain",
+    "labelled",
+    "restore",
+]
+
+# The defaults are what differs from the estimators'; docs/log.md has the experiments behind them.
+MODELS: dict[str, Model[Any]] = {
+    "linear": Linear(),
+    "mlp": Network(
+        "mlp",
+        {"hidden": (512,), "dropout": 0.3, "learning_rate": 5e-3, "l2": 0.01, "batch_size": 256},
+    ),
+    "cnn": Network(
+        "cnn", {"learning_rate": 0.01, "l2": 0.05}, without=["hidden"], images_only=True
+    ),
+}
+
+
+def candidates(
+    model: str, options: Mapping[str, Any], input_shape: Sequence[int]
+) -> list[Candidate]:
+    """Return what is to be trained for `model`: it alone, or for "auto" all that suit the data.
+
+    Of several, each takes the options that it has.
+
+    Raises
+    ------
+    ArgumentError
+        If the model is unknown, or an option is none of the candidates'.
+    """
+    names = [model]
+    if model == "auto":
+        names = [name for name, each in MODELS.items() if each.suits(input_shape)]
+    check_options(options, names)
+    return labelled((name, _own(MODELS[name], options)) for name in names)
+
+
+def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise ArgumentError unless each option is one of the models', and its value allowed.
+
+    Parameters
+    ----------
+    options : mapping of str to value
+        By name, those of the estimators.
+    names : sequence of str
+        The models to be trained, or "auto" alone. Of several, each takes the options that it has.
+    """
+    for model in names:
+        if model not in (*MODELS, "auto"):
+            raise ArgumentError(f"model must be one of auto, {', '.join(MODELS)}, got {model!r}.")
+    models = {name: each for name, each in MODELS.items() if name in names or "auto" in names}
+    described = {name: each.options for name, each in models.items()}
+    for name, value in options.items():
+        kinds = {model: own[name].kind for model, own in described.items() if name in own}
+        if not kinds:
+            raise _unknown(name, list(models))
+        alike = len({kind.words for kind in kinds.values()}) == 1
+        for model, kind in kinds.items():
+            check(name if alike else f"{name} of {model}", value, kind)
+    for each in models.values():
+        each.check_together(_own(each, options))
+
+
+def restore(
+    name: str,
+    options: Mapping[str, Any],
+    classes: Sequence[Any],
+    input_shape: Sequence[int],
+    tensors: Mapping[str, NDArray[Any]],
+) -> Estimator:
+    """Return the fitted estimator of a model, from its options and tensors as a run holds them.
+
+    Raises
+    ------
+    RunError
+        If they do not belong together.
+    """
+    try:
+        check_options({}, [name])
+        model = MODELS[name]
+        for each in options:
+            if not any(each in other.options for other in MODELS.values()):
+                raise _unknown(each, [name])
+        # Runs of earlier versions had options that a model has no use for.
+        own = _own(model, options)
+        if "device" in own:
+            own["device"] = "auto"  # trained on a GPU, it is used wherever it is loaded
+        estimator = model.make(own)
+        restored: Estimator = model.restore(estimator, classes, input_shape, tensors)
+    except (ArgumentError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"config.json and model.safetensors do not fit together: {error}") from error
+    return restored
+
+
+def explain(estimator: Any) -> Weights | None:
+    """Return weights to look at of a fitted estimator that no run holds; None if it has none.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A `NeuralClassifier`, or any linear one with scikit-learn's ``coef_``.
+    """
+    if hasattr(estimator, "coef_"):
+        return MODELS["linear"].explain(estimator)
+    return MODELS["mlp"].explain(estimator) if hasattr(estimator, "network_") else None
+
+
+def _own(model: Model[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the options that the model has."""
+    return {name: value for name, value in options.items() if name in model.options}
+
+
+def _unknown(name: str, models: Sequence[str]) -> ArgumentError:
+    owners = [model for model, each in MODELS.items() if name in each.options]
+    if len(models) > 1:
+        return ArgumentError(f"none of {', '.join(models)} has an option {name!r}.")
+    if owners:
+        return ArgumentError(
+            f"{models[0]} has no option {name!r}: it is one of {' and '.join(owners)}."
+        )
+    known = ", ".join(sorted(MODELS[models[0]].options))
+    return ArgumentError(f"{models[0]} has no option {name!r}. Its options are: {known}.")

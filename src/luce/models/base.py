@@ -1,0 +1,228 @@
+"""What a kind of model is to the rest of Luce: the one class that every kind is a subclass of.
+
+Nobody else asks which kind it is. Nothing heavy is imported here: each kind loads what it computes
+with when it first makes an estimator.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from luce.neural.training import Progress
+    from luce.options import Option
+
+__all__ = ["Checkpoint", "Estimator", "Layer", "Model", "Weights"]
+
+
+class Estimator(Protocol):
+    """What is asked of an estimator: what scikit-learn's classifiers have."""
+
+    classes_: Any
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return its parameters by name."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        """Learn from rows and labels."""
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probabilities, (rows, classes)."""
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return their logarithms, exact where the probabilities underflow."""
+
+
+E = TypeVar("E", bound=Estimator)
+
+
+class Checkpoint(NamedTuple):
+    """Where a training stands: its tensors and a note of plain data go on from there.
+
+    `history` has a record for each epoch until now; `last` says that nothing is left to train.
+    """
+
+    tensors: Mapping[str, Any]
+    note: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    last: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer: its name, what it is in a line, the shape that it gives, and what it costs.
+
+    A multiplication and an addition count as two FLOPs; only matrix products and convolutions are
+    counted (as `torch.utils.flop_counter` does).
+    """
+
+    name: str
+    layer: str
+    output: Sequence[int]
+    parameters: int
+    flops: int
+
+
+class Weights(NamedTuple):
+    """Weights that a person can look at, the first axis over what they are of.
+
+    Those of classes are (classes, features) and centred over the classes: softmax does not change
+    when the same is added to every class's, so only differences between classes say anything.
+    """
+
+    of: Literal["classes", "units", "filters"]
+    array: NDArray[np.floating[Any]]
+
+
+class Model(ABC, Generic[E]):
+    """A kind of model: how its estimators are made, fitted, described, saved and restored.
+
+    An object holds nothing of a training: all methods take the estimator. Rows come encoded, as
+    the schema gives them, (rows, ...). Of a scikit-learn classifier that is fitted at once, `make`,
+    `tensors`, `restore` and `layers` are all there is to write.
+
+    Attributes
+    ----------
+    options : mapping of str to Option
+        What can be set, by name. The option "seed" is given the training's, "verbose" whether
+        a person looks on.
+    defaults : mapping of str to value
+        What differs from the estimator's own defaults.
+    takes_images : bool
+        Whether images come as (rows, channels, height, width); else as rows of numbers.
+    in_steps : bool
+        Whether `fit` gives control back after every batch, with checkpoints to go on from.
+    """
+
+    options: Mapping[str, Option] = {}
+    defaults: Mapping[str, Any] = {}
+    takes_images: bool = False
+    in_steps: bool = False
+
+    def suits(self, input_shape: Sequence[int]) -> bool:  # noqa: ARG002
+        """Say whether "auto" is to try it on rows of this shape."""
+        return True
+
+    def check_together(self, options: Mapping[str, Any]) -> None:
+        """Raise ArgumentError for options that are allowed one by one but not together."""
+
+    @abstractmethod
+    def make(self, options: Mapping[str, Any]) -> E:
+        """Return an unfitted estimator with these options; what is left out is its default."""
+
+    def check_rows(self, estimator: E, input_shape: Sequence[int], n_classes: int) -> None:
+        """Raise ArgumentError if it cannot be trained on such rows. This costs next to nothing.
+
+        It is asked of all candidates before the first is trained, which may take hours.
+        """
+
+    def fit(
+        self,
+        estimator: E,
+        rows: NDArray[Any],
+        labels: NDArray[Any],
+        *,
+        validation: tuple[NDArray[Any], NDArray[Any]] | None = None,  # noqa: ARG002
+        resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,  # noqa: ARG002
+    ) -> Iterator[Progress]:
+        """Train the estimator; whoever iterates may save a checkpoint or stop after any step.
+
+        There are no steps where it is fitted at once.
+
+        Parameters
+        ----------
+        estimator : estimator
+            As `make` returned it; fitted once the iterator is exhausted.
+        rows, labels : ndarray
+            What to learn from.
+        validation : pair of ndarray, optional
+            Rows and labels to judge epochs by.
+        resume : pair, optional
+            Tensors and note of a checkpoint.
+        """
+        estimator.fit(self._shaped(rows), labels)
+        return iter(())
+
+    def checkpoint(self, estimator: E) -> Checkpoint:
+        """Return where the training of an estimator stands, while `fit` is iterated."""
+        raise NotImplementedError
+
+    def log_probabilities(self, estimator: E, rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """Return the log-probabilities of encoded rows, exact where probabilities underflow."""
+        found: NDArray[np.floating[Any]] = estimator.predict_log_proba(self._shaped(rows))
+        return found
+
+    def probabilities(self, estimator: E, rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """Return the probabilities of encoded rows, (rows, classes)."""
+        found: NDArray[np.floating[Any]] = estimator.predict_proba(self._shaped(rows))
+        return found
+
+    def history(self, estimator: E) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Return a record for each epoch or iteration, with ``epoch`` and ``seconds``, if any."""
+        return []
+
+    def outcome(self, estimator: E) -> dict[str, Any]:  # noqa: ARG002
+        """Return how the training ended, as plain data."""
+        return {}
+
+    def remark(self, estimator: E) -> str | None:  # noqa: ARG002
+        """Return how the training ended in a line for people, where its steps did not say it."""
+        return None
+
+    def resolved(self, estimator: E) -> dict[str, Any]:
+        """Return the value of each option of the estimator; `make` makes the same from them."""
+        parameters = estimator.get_params(deep=False)
+        return {name: value for name, value in parameters.items() if name in self.options}
+
+    @abstractmethod
+    def tensors(self, estimator: E) -> dict[str, NDArray[Any]]:
+        """Return the weights of a fitted estimator, by name."""
+
+    @abstractmethod
+    def restore(
+        self,
+        estimator: E,
+        classes: Sequence[Any],
+        input_shape: Sequence[int],
+        tensors: Mapping[str, NDArray[Any]],
+    ) -> E:
+        """Return the unfitted estimator as the fitted one that `tensors` was taken from.
+
+        Raises
+        ------
+        ArgumentError, LookupError, TypeError, ValueError or RuntimeError
+            If the tensors do not fit its options, the classes and the shape of a row.
+        """
+
+    @abstractmethod
+    def layers(self, estimator: E, input_shape: Sequence[int]) -> list[Layer]:
+        """Return the layers of a fitted estimator."""
+
+    def parameters(self, estimator: E) -> int:
+        """Return how many numbers are learnt; networks know it while they are trained."""
+        return sum(tensor.size for tensor in self.tensors(estimator).values())
+
+    def describe(self, estimator: E, input_shape: Sequence[int]) -> dict[str, Any]:
+        """Return layers (with shapes), parameters, bytes and FLOPs per example, as plain data."""
+        layers = self.layers(estimator, input_shape)
+        return {
+            "layers": [asdict(layer) for layer in layers],
+            "parameters": self.parameters(estimator),
+            "bytes": sum(tensor.nbytes for tensor in self.tensors(estimator).values()),
+            "flops_per_example": sum(layer.flops for layer in layers),
+            "input_shape": list(input_shape),
+            "classes": len(estimator.classes_),
+        }
+
+    def explain(self, estimator: E) -> Weights | None:  # noqa: ARG002
+        """Return weights of a fitted estimator that a person can look at, if it has any."""
+        return None
+
+    def _shaped(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return rows if self.takes_images or rows.ndim == 2 else rows.reshape(len(rows), -1)

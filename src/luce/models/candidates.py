@@ -1,0 +1,62 @@
+"""Candidate: what is trained and compared, a kind of model with options of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from luce.errors import ArgumentError
+
+__all__ = ["Candidate", "labelled"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kind of model with options, under a name that no other candidate of the training has.
+
+    Attributes
+    ----------
+    label : str
+        The name: on the leaderboard, in history.csv, and of the checkpoint's file.
+    model : str
+        The kind, a key of `luce.models.MODELS`.
+    options : mapping of str to value
+        What differs from the kind's defaults.
+
+    Raises
+    ------
+    ArgumentError
+        If the label cannot be a file's name.
+    """
+
+    label: str
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.label):
+            raise ArgumentError(
+                "the name of a model must be of letters, digits, _ and -, for files are named "
+                f"after it; got {self.label!r}."
+            )
+
+
+def labelled(wanted: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Candidate]:
+    """Return a candidate for each model and its options, labelled by the model's name.
+
+    Examples
+    --------
+    >>> from luce.models.candidates import labelled
+    >>> [each.label for each in labelled([("mlp", {}), ("mlp", {"hidden": (64,)})])]
+    ['mlp', 'mlp-2']
+    """
+    found: list[Candidate] = []
+    for model, options in wanted:
+        label, number = model, 1
+        while label in {each.label for each in found}:
+            number += 1
+            label = f"{model}-{number}"
+        found.append(Candidate(label, model, options))
+    return found

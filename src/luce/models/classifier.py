@@ -1,0 +1,75 @@
+"""Classifier: a fitted model with its schema and its calibration. Here rows are scored, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luce.calibrating import Calibration, score
+from luce.evaluation.inputs import encode_labels
+
+if TYPE_CHECKING:
+    from luce.data.schema import Schema
+    from luce.models.base import Estimator, Model, Weights
+
+__all__ = ["Classifier"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """What training, evaluation and report ask for probabilities and figures.
+
+    Attributes
+    ----------
+    model : Model
+        The kind.
+    estimator : estimator
+        Fitted, one of that kind.
+    schema : Schema
+        How raw features become numbers, and the classes.
+    calibration : Calibration or None
+        The temperature and what prediction sets need; None without.
+    """
+
+    model: Model[Any]
+    estimator: Estimator
+    schema: Schema
+    calibration: Calibration | None = None
+
+    @property
+    def classes(self) -> list[Any]:
+        """The labels, in the order of the probabilities' columns."""
+        return list(self.schema.classes or [])
+
+    def probabilities(
+        self, encoded: NDArray[Any], *, calibrated: bool = True
+    ) -> NDArray[np.floating[Any]]:
+        """Return the probabilities of encoded rows, calibrated if there is a calibration."""
+        if self.calibration is None or not calibrated:
+            return self.model.probabilities(self.estimator, encoded)
+        return self.calibration.probabilities(self._log_probabilities(encoded))
+
+    def score(self, encoded: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        """Return the figures of encoded rows, as `luce.calibrating.score` does."""
+        return score(labels, self._log_probabilities(encoded), self.classes, self.calibration)
+
+    def calibrated(self, encoded: NDArray[Any], labels: NDArray[Any], *, seed: int) -> Self:
+        """Return the classifier with a calibration fitted on rows that its weights were not."""
+        classes = self.classes
+        codes = encode_labels("train", labels, classes, len(classes))
+        fitted = Calibration.fit(self._log_probabilities(encoded), codes, seed=seed)
+        return replace(self, calibration=fitted)
+
+    def describe(self) -> dict[str, Any]:
+        """Return layers (with shapes), parameters, bytes and FLOPs per example, as plain data."""
+        return self.model.describe(self.estimator, self.schema.input_shape)
+
+    def explain(self) -> Weights | None:
+        """Return weights that a person can look at, if the model has any."""
+        return self.model.explain(self.estimator)
+
+    def _log_probabilities(self, encoded: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        return self.model.log_probabilities(self.estimator, encoded)

@@ -1,0 +1,200 @@
+"""Networks as models: `NeuralClassifier` over one of the networks of `luce.neural.networks`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, final
+
+from luce.errors import ArgumentError
+from luce.models.base import Checkpoint, Layer, Model, Weights
+from luce.options import NETWORK, Option, one_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from luce.neural.classifier import NeuralClassifier
+    from luce.neural.training import Progress
+
+__all__ = ["Network"]
+
+# Below this many pixels a side there is nothing for convolutions to find.
+SMALLEST_IMAGE = 6
+
+
+@final
+class Network(Model["NeuralClassifier"]):
+    """A network by its name in `luce.neural.networks`.
+
+    Parameters
+    ----------
+    module : str
+        The network.
+    defaults : mapping
+        What differs from the defaults of `NeuralClassifier`.
+    without : collection of str
+        The options that this network does not have.
+    images_only : bool
+        Whether it suits nothing but images.
+    """
+
+    takes_images = True
+    in_steps = True
+
+    def __init__(
+        self,
+        module: str,
+        defaults: Mapping[str, Any],
+        *,
+        without: Collection[str] = (),
+        images_only: bool = False,
+    ) -> None:
+        self.module = module
+        self.defaults = defaults
+        self.images_only = images_only
+        self._options = {name: each for name, each in NETWORK.items() if name not in without}
+
+    @property
+    def options(self) -> Mapping[str, Option]:  # type: ignore[override]
+        """What can be set; the losses are those of the dict, once somebody has loaded that."""
+        losses = sys.modules.get("luce.neural.losses")
+        if losses is None:
+            return self._options
+        loss = replace(self._options["loss"], kind=one_of(*losses.LOSSES))
+        return {**self._options, "loss": loss}
+
+    def suits(self, input_shape: Sequence[int]) -> bool:
+        """Say whether "auto" is to try it on rows of this shape."""
+        image = len(input_shape) == 3 and min(input_shape[1:]) >= SMALLEST_IMAGE
+        return image or not self.images_only
+
+    def check_together(self, options: Mapping[str, Any]) -> None:
+        """Refuse smoothing of the labels for a loss that has none."""
+        smoothing, loss = options.get("label_smoothing"), options.get("loss", "cross_entropy")
+        if smoothing and loss != "cross_entropy":
+            raise ArgumentError(
+                f"label_smoothing={smoothing} needs loss='cross_entropy', got loss={loss!r}."
+            )
+
+    def make(self, options: Mapping[str, Any]) -> NeuralClassifier:
+        """Return the estimator."""
+        from luce.neural.classifier import NeuralClassifier
+
+        return NeuralClassifier(self.module, **{**self.defaults, **options})
+
+    def check_rows(
+        self, estimator: NeuralClassifier, input_shape: Sequence[int], n_classes: int
+    ) -> None:
+        """Raise ArgumentError if there is no such network."""
+        estimator.outline(input_shape, n_classes)
+
+    def fit(
+        self,
+        estimator: NeuralClassifier,
+        rows: NDArray[Any],
+        labels: NDArray[Any],
+        *,
+        validation: tuple[NDArray[Any], NDArray[Any]] | None = None,
+        resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,
+    ) -> Iterator[Progress]:
+        """Train batch by batch."""
+        return estimator.fit_steps(rows, labels, validation=validation, resume=resume)
+
+    def checkpoint(self, estimator: NeuralClassifier) -> Checkpoint:
+        """Return where the training stands."""
+        state = estimator.state_
+        return Checkpoint(state.tensors(), state.scalars(), state.history, state.finished)
+
+    def history(self, estimator: NeuralClassifier) -> list[dict[str, Any]]:
+        """Return a record for each epoch."""
+        return estimator.history_
+
+    def outcome(self, estimator: NeuralClassifier) -> dict[str, Any]:
+        """Return how many epochs were trained, and which was the best."""
+        return {"epochs": estimator.n_iter_, "best_epoch": estimator.best_epoch_}
+
+    def tensors(self, estimator: NeuralClassifier) -> dict[str, NDArray[Any]]:
+        """Return the network's ``state_dict``."""
+        return {k: v.cpu().numpy() for k, v in estimator.network_.state_dict().items()}
+
+    def restore(
+        self,
+        estimator: NeuralClassifier,
+        classes: Sequence[Any],
+        input_shape: Sequence[int],
+        tensors: Mapping[str, NDArray[Any]],
+    ) -> NeuralClassifier:
+        """Return the estimator with a network of these weights."""
+        import torch
+
+        own = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        return estimator.restore(classes, input_shape, own)
+
+    def parameters(self, estimator: NeuralClassifier) -> int:
+        """Return how many numbers are learnt: not what batch normalisation only counts."""
+        return sum(p.numel() for p in estimator.network_.parameters())
+
+    def layers(self, estimator: NeuralClassifier, input_shape: Sequence[int]) -> list[Layer]:
+        """Return the layers, found by sending one example through the network."""
+        import torch
+
+        network = estimator.network_
+        first = next(network.parameters())
+        example = torch.zeros(1, *input_shape, dtype=first.dtype, device=first.device)
+        leaves = {
+            name or "network": layer
+            for name, layer in network.named_modules()
+            if not list(layer.children())
+        }
+        outputs: dict[str, Tensor] = {}
+        hooks = [
+            layer.register_forward_hook(
+                lambda _layer, _input, output, name=name: outputs.update({name: output})
+            )
+            for name, layer in leaves.items()
+        ]
+        try:
+            with torch.no_grad():
+                network(example)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [
+            Layer(
+                name=name,
+                layer=str(layer),
+                output=list(outputs[name].shape[1:]),
+                parameters=sum(p.numel() for p in layer.parameters()),
+                flops=_flops(layer, outputs[name]),
+            )
+            for name, layer in leaves.items()
+        ]
+
+    def explain(self, estimator: NeuralClassifier) -> Weights | None:
+        """Return the weights of each class, where that is all; else of the first layer of ours."""
+        import numpy as np
+
+        tensors = self.tensors(estimator)
+        if tensors.keys() == {"output.weight", "output.bias"}:
+            weights = tensors["output.weight"].astype(np.float64)
+            return Weights("classes", weights - weights.mean(axis=0))
+        if "hidden1.weight" in tensors:
+            return Weights("units", tensors["hidden1.weight"].astype(np.float64))
+        if "conv1.weight" in tensors:
+            return Weights("filters", tensors["conv1.weight"].astype(np.float64))
+        return None
+
+
+def _flops(layer: nn.Module, output: Tensor) -> int:
+    """Return the FLOPs of a layer for one example.
+
+    PyTorch's own counter would load its compiler, for a second.
+    """
+    from torch import nn
+
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
+        return 0
+    # Each number that such a layer gives is a product with one slice of its weight.
+    return 2 * output.numel() * layer.weight[0].numel()

@@ -1,0 +1,121 @@
+"""Softmax regression as a model: `SoftmaxRegression`, or `SoftmaxRegressionCV` where C is chosen.
+
+PyTorch is not loaded where the fit does not need it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+from luce.errors import ArgumentError
+from luce.models.base import Layer, Model, Weights
+from luce.options import LINEAR
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from luce.linear.model import SoftmaxModel
+
+__all__ = ["Linear"]
+
+
+@final
+class Linear(Model["SoftmaxModel"]):
+    """Softmax regression, solved to a proven gap."""
+
+    options = LINEAR
+
+    def check_together(self, options: Mapping[str, Any]) -> None:
+        """Refuse C beside Cs."""
+        if "C" in options and "Cs" in options:
+            raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
+
+    def make(self, options: Mapping[str, Any]) -> SoftmaxModel:
+        """Return the estimator: with Cs the one that chooses C by cross-validation."""
+        if "Cs" not in options:
+            from luce.linear.regression import SoftmaxRegression
+
+            return SoftmaxRegression(**options)
+        from luce.linear.path import SoftmaxRegressionCV
+
+        automatic = options["Cs"] == "auto"
+        return SoftmaxRegressionCV(
+            **{name: value for name, value in options.items() if not (automatic and name == "Cs")}
+        )
+
+    def history(self, estimator: SoftmaxModel) -> list[dict[str, Any]]:
+        """Return a record for the start and each iteration of the solver."""
+        return [{"epoch": number, **record} for number, record in enumerate(estimator.history_)]
+
+    def outcome(self, estimator: SoftmaxModel) -> dict[str, Any]:
+        """Return the solver, its iterations, and what is proven of the coefficients."""
+        gap = float(estimator.duality_gap_)
+        ended = {
+            "solver": estimator.solver_,
+            "iterations": int(estimator.n_iter_.max()),
+            "converged": bool(estimator.converged_),
+            # Without a penalty there is no certificate, and JSON has no infinity.
+            "duality_gap": gap if math.isfinite(gap) else None,
+            "gradient_norm": float(estimator.gradient_norm_),
+        }
+        if hasattr(estimator, "C_"):
+            ended["C"] = float(estimator.C_)
+        return ended
+
+    def remark(self, estimator: SoftmaxModel) -> str:
+        """Return iterations, seconds and the proven gap."""
+        ended, seconds = self.outcome(estimator), estimator.history_[-1]["seconds"]
+        count = ended["iterations"]
+        line = f"{count:,} iteration{'s' * (count != 1)} of {ended['solver']} in {seconds:.1f} s"
+        if ended["duality_gap"] is not None:
+            line += f", proven to be within {ended['duality_gap']:.1e} of the optimum"
+        return f"{line}; C = {ended['C']:g} by cross-validation" if "C" in ended else line
+
+    def tensors(self, estimator: SoftmaxModel) -> dict[str, NDArray[Any]]:
+        """Return coefficients and intercepts."""
+        return {"coef": estimator.coef_, "intercept": estimator.intercept_}
+
+    def restore(
+        self,
+        estimator: SoftmaxModel,
+        classes: Sequence[Any],
+        input_shape: Sequence[int],
+        tensors: Mapping[str, NDArray[Any]],
+    ) -> SoftmaxModel:
+        """Return the estimator with these coefficients."""
+        import numpy as np
+
+        features, rows = math.prod(input_shape), len(classes) if len(classes) > 2 else 1
+        expected = {"coef": (rows, features), "intercept": (rows,)}
+        received = {name: tensor.shape for name, tensor in tensors.items()}
+        if received != expected or not all(t.dtype.kind == "f" for t in tensors.values()):
+            raise ArgumentError(f"the tensors must be of shape {expected}, got {received}.")
+        estimator.coef_ = tensors["coef"]
+        estimator.intercept_ = tensors["intercept"]
+        estimator.classes_ = np.array(classes)
+        estimator.n_features_in_ = features
+        return estimator
+
+    def layers(self, estimator: SoftmaxModel, input_shape: Sequence[int]) -> list[Layer]:  # noqa: ARG002
+        """Return the one layer that there is."""
+        rows, features = estimator.coef_.shape
+        return [
+            Layer(
+                name="linear",
+                layer=f"{type(estimator).__name__}(features={features}, rows={rows})",
+                output=[rows],
+                parameters=rows * features + rows,
+                flops=2 * rows * features,
+            )
+        ]
+
+    def explain(self, estimator: SoftmaxModel) -> Weights:
+        """Return the weights of each class."""
+        import numpy as np
+
+        coefficients = np.asarray(estimator.coef_, dtype=np.float64)
+        if len(coefficients) == 1:  # two classes: the weights of the second against the first
+            coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+        return Weights("classes", coefficients - coefficients.mean(axis=0))
