@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luce.data.kinds import NAMES, brings_test_rows, check_source, existing
+from luce.data.checking import check_source
+from luce.data.kinds import NAMES, brings_test_rows, existing
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.manifest import read_config

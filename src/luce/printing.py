@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from luce.data.schema import listed, shown
+from luce.data.wording import listed, shown
 
 __all__ = [
     "columns_by_kind",
@@ -39,17 +39,16 @@ def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
     What a user may want to change is named: the columns left out and why, and those with values
     that could not be read.
     """
-    plural = {"number": "numbers", "category": "categories", "boolean": "booleans", "date": "dates"}
     lines = [] if target is None else [("target", shown(target))]
-    kinds = dict.fromkeys(column.kind for column in columns)
-    for kind in sorted(kinds, key=lambda kind: kind == "left out"):
-        own = [column for column in columns if column.kind == kind]
-        if kind == "left out":
+    kinds = dict.fromkeys(type(column) for column in columns)
+    for kind in sorted(kinds, key=lambda kind: not kind.used):
+        own = [column for column in columns if type(column) is kind]
+        if not kind.used:
             few = [f"{shown(column.name)} ({column.note})" for column in own[:5]]
             names = "; ".join(few) + (f"; and {len(own) - 5:,} more" if len(own) > 5 else "")
         else:
             names = listed([column.name for column in own])
-        lines.append((plural.get(kind, kind), f"{len(own):,}: {names}"))
+        lines.append((kind.plural, f"{len(own):,}: {names}"))
     unread = [f"{shown(c.name)} ({c.note})" for c in columns if c.note.endswith("unreadable")]
     if unread:
         more = f"; and {len(unread) - 5:,} more" if len(unread) > 5 else ""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from luce import models
 from luce.calibrating import Calibration
-from luce.data import Dataset, Schema, check_labels, load_dataset, three_way
+from luce.data import Dataset, Schema, check_labels, load_dataset, read_schema, three_way
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import CALIBRATION, TRUSTED, check_metrics, expected, field, read_config
@@ -401,7 +401,7 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
     def read(name: str) -> dict[str, Any]:
         return read_json(path / name, expected(config, name))
 
-    schema = Schema.from_json(read("schema.json"))
+    schema = read_schema(read("schema.json"))
     if not schema.classes:
         raise RunError(f"{path / 'schema.json'} names no classes.")
     model = path / "model.safetensors"

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from luce.data import Schema, catalogue, load_dataset, read_blocks
+from luce.data import catalogue, load_dataset, read_blocks, read_schema
 from luce.data.images import ImageSchema, as_images
 from luce.errors import ArgumentError, DataError, RunError
 
@@ -250,7 +250,7 @@ def test_image_statistics_are_those_of_float64(small):
     np.testing.assert_array_equal(encoded, expected.astype(np.float32))
     assert encoded.flags.c_contiguous
     assert handled == {}
-    assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
+    assert read_schema(json.loads(json.dumps(schema.to_json()))) == schema
     tutorial = ImageSchema(channels=1, height=6, width=5).fit(small[0], normalise=(0.1307, 0.3081))
     expected = (small[0] / 255 - 0.1307) / 0.3081
     np.testing.assert_array_equal(tutorial.encode(small[0])[0][:, 0], expected.astype(np.float32))
@@ -271,7 +271,7 @@ def test_hostile_image_schemas_are_refused(key, value):
     """Sizes that would exhaust the memory, and statistics that do not fit, are refused."""
     body = ImageSchema(channels=1, height=2, width=2).fit(np.zeros((1, 2, 2), np.uint8)).to_json()
     with pytest.raises(RunError, match=r"schema\.json cannot be used: "):
-        Schema.from_json({**body, key: value})
+        read_schema({**body, key: value})
 
 
 def test_another_size_is_refused(small):

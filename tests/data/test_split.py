@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luce.data import Schema, check_labels, load_dataset, rare_classes, split_rows
+from luce.data import check_labels, load_dataset, rare_classes, read_schema, split_rows
 from luce.errors import ArgumentError, DataError, RunError
 
 
@@ -89,7 +89,7 @@ def test_rare_classes_are_left_out_everywhere():
     assert kept.notices == ("3 rows of rare classes left out: 'c', 'd'.",)
     assert len(kept.test) == 9
     schema = kept.schema.fit(kept.features).with_classes(kept.classes)
-    again = Schema.from_json(json.loads(json.dumps(schema.to_json())))
+    again = read_schema(json.loads(json.dumps(schema.to_json())))
     assert again == schema
     read = load_dataset((X, y), schema=again)
     assert read.fingerprint() == kept.fingerprint()
@@ -118,6 +118,6 @@ def test_hostile_dropped_classes_are_refused(dropped):
     """What a stored schema leaves out is checked as its classes are; older ones have none."""
     body = load_dataset((np.eye(2), [0, 1])).schema.fit(np.eye(2)).to_json()
     with pytest.raises(RunError, match=r"schema\.json cannot be used: dropped"):
-        Schema.from_json({**body, "dropped": dropped})
+        read_schema({**body, "dropped": dropped})
     del body["dropped"]
-    assert Schema.from_json(body).dropped == []
+    assert read_schema(body).dropped == []

@@ -16,6 +16,7 @@ _HOME = {
     "load_dataset": "sources",
     "rare_classes": "split",
     "read_blocks": "sources",
+    "read_schema": "schemas",
     "split_rows": "split",
     "three_way": "split",
 }
@@ -28,6 +29,7 @@ __all__ = [
     "load_dataset",
     "rare_classes",
     "read_blocks",
+    "read_schema",
     "split_rows",
     "three_way",
 ]
@@ -35,6 +37,7 @@ __all__ = [
 if TYPE_CHECKING:
     from luce.data.dataset import Dataset
     from luce.data.schema import Schema
+    from luce.data.schemas import read_schema
     from luce.data.sources import Block, load_dataset, read_blocks
     from luce.data.split import check_labels, rare_classes, split_rows, three_way
 

@@ -6,24 +6,15 @@ import zipfile
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+import msgspec
 import numpy as np
 
 from luce.data.opening import MOST_DEFLATED, reading
-from luce.data.schema import (
-    FLOAT32_MAX,
-    Normalise,
-    Schema,
-    check_normalise,
-    json_keys,
-    json_numbers,
-    json_whole,
-    listed,
-    refuse,
-    scaling,
-    shown,
-)
+from luce.data.plain import FLOAT32_MAX, Finite, Positive
+from luce.data.schema import Normalise, Schema, check_normalise, check_pairs, scaling
+from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
@@ -70,9 +61,12 @@ class ArraySchema(Schema):
     """
 
     kind: ClassVar[Literal["array"]] = "array"
-    columns: int
-    mean: tuple[float, ...] | None = None
-    scale: tuple[float, ...] | None = None
+    columns: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    mean: tuple[Finite, ...] | None = None
+    scale: tuple[Positive, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_pairs(self.mean, self.scale, self.columns)
 
     def fit(self, features: Any, *, normalise: Normalise = "standard") -> Self:
         """Return the schema with each column's mean and deviation; see `Schema.fit`."""
@@ -120,27 +114,6 @@ class ArraySchema(Schema):
     def describe(self) -> list[str]:
         """Return the one line there is to say."""
         return [f"array  {self.columns:,} columns of numbers"]
-
-    def body(self) -> dict[str, Any]:
-        """Return what is particular to the kind; see `Schema.body`."""
-        return {
-            "columns": self.columns,
-            "mean": None if self.mean is None else list(self.mean),
-            "scale": None if self.scale is None else list(self.scale),
-        }
-
-    @classmethod
-    def from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
-        """Return the schema of a checked `body`; see `Schema.from_body`."""
-        json_keys(body, {"columns", "mean", "scale"}, "an array schema")
-        columns = json_whole(body["columns"], "columns", 1, 2**31)
-        if body["mean"] is None and body["scale"] is None:
-            return cls(columns=columns, **common)
-        mean = json_numbers(body["mean"], "mean")
-        scale = json_numbers(body["scale"], "scale", positive=True)
-        if not len(mean) == len(scale) == columns:
-            refuse(f"mean and scale must have {columns} numbers, got {len(mean)}, {len(scale)}")
-        return cls(columns=columns, mean=tuple(mean), scale=tuple(scale), **common)
 
 
 def check_array(values: Any, *, name: str = "X", columns: int | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ import polars as pl
 from luce.data.arrays import row_slices
 from luce.data.labels import are_among
 from luce.data.opening import reading
-from luce.data.schema import counted, listed, shown
+from luce.data.wording import counted, listed, shown
 
 if TYPE_CHECKING:
     from luce.data.schema import Label, Schema

@@ -20,7 +20,7 @@ import polars as pl
 
 from luce.data.kinds import PARQUET_ENDINGS, TEXT_ENDINGS, ending
 from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
-from luce.data.schema import listed
+from luce.data.wording import listed
 from luce.errors import DataError
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_high
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self
 
+import msgspec
 import numpy as np
 
 # The two plug-ins by name: Pillow would load all that it has to find one that is missing.
@@ -17,18 +18,16 @@ from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedIm
 
 from luce.data.arrays import row_slices
 from luce.data.opening import reading, reason
+from luce.data.plain import Finite, Positive, refuse
 from luce.data.schema import (
     ImageSize,
     Normalise,
     Schema,
     check_normalise,
-    counted,
-    json_keys,
-    json_numbers,
-    json_whole,
-    refuse,
+    check_pairs,
     scaling,
 )
+from luce.data.wording import counted
 from luce.errors import ArgumentError, DataError
 from luce.options import LARGEST_SIDE, MOST_NUMBERS
 
@@ -53,6 +52,8 @@ LONGEST_SIDE = 64
 """Images of a folder are scaled down to it unless `image_size` says otherwise: a network learns
 to tell classes from so many pixels, and as photographs they would fill the memory."""
 
+Side = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_SIDE)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSchema(Schema):
@@ -74,11 +75,14 @@ class ImageSchema(Schema):
     """
 
     kind: ClassVar[Literal["image"]] = "image"
-    channels: int
-    height: int
-    width: int
-    mean: tuple[float, ...] | None = None
-    scale: tuple[float, ...] | None = None
+    channels: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    height: Side
+    width: Side
+    mean: tuple[Finite, ...] | None = None
+    scale: tuple[Positive, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_pairs(self.mean, self.scale, self.channels)
 
     def fit(self, features: Any, *, normalise: Normalise = "standard") -> Self:
         """Return the schema with each channel's mean and deviation; see `Schema.fit`."""
@@ -142,35 +146,13 @@ class ImageSchema(Schema):
         """Return the one line there is to say."""
         return [f"images  {_size(self.input_shape)} (channels × height × width)"]
 
-    def body(self) -> dict[str, Any]:
-        """Return what is particular to the kind; see `Schema.body`."""
-        return {
-            "channels": self.channels,
-            "height": self.height,
-            "width": self.width,
-            "mean": None if self.mean is None else list(self.mean),
-            "scale": None if self.scale is None else list(self.scale),
-        }
-
     @classmethod
-    def from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
-        """Return the schema of a checked `body`; see `Schema.from_body`."""
-        json_keys(body, {"channels", "height", "width", "mean", "scale"}, "an image schema")
-        empty = cls(
-            channels=json_whole(body["channels"], "channels", 1, 64),
-            height=json_whole(body["height"], "height", 1, LARGEST_SIDE),
-            width=json_whole(body["width"], "width", 1, LARGEST_SIDE),
-            **common,
-        )
-        if math.prod(empty.input_shape) > MOST_NUMBERS:
+    def from_json(cls, body: dict[str, Any]) -> Self:
+        """Return the schema of what `to_json` gave; see `Schema.from_json`."""
+        schema = super().from_json(body)
+        if math.prod(schema.input_shape) > MOST_NUMBERS:
             refuse(f"an image may have at most {MOST_NUMBERS:,} numbers")
-        if body["mean"] is None and body["scale"] is None:
-            return empty
-        mean = json_numbers(body["mean"], "mean")
-        scale = json_numbers(body["scale"], "scale", positive=True)
-        if not len(mean) == len(scale) == empty.channels:
-            refuse("mean and scale must have one number per channel")
-        return replace(empty, mean=tuple(mean), scale=tuple(scale))
+        return schema
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,7 +1,4 @@
-"""What kind of source a name or a path is, told from its name: light, so that a slip costs no time.
-
-`check_source` says what is wrong with a source before any of its rows is read.
-"""
+"""What kind of source a name or a path is, told from its name. Light: a slip costs no time."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import re
 from pathlib import Path
 
 from luce.data.opening import found
-from luce.data.schema import listed, shown
+from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 __all__ = [
@@ -20,7 +17,6 @@ __all__ = [
     "PARQUET_ENDINGS",
     "TEXT_ENDINGS",
     "brings_test_rows",
-    "check_source",
     "closest",
     "ending",
     "existing",
@@ -49,57 +45,6 @@ def ending(path: Path) -> str:
 def is_idx(path: Path) -> bool:
     """Return whether the name is one of the usual names of IDX files."""
     return re.search(r"[-.]idx\d?(-ubyte)?(\.gz)?$", path.name.lower()) is not None
-
-
-def check_source(
-    source: str | Path, *, target: str | Path | None = None, features: str | None = None
-) -> None:
-    """Refuse a source that cannot be trained on, as far as that is seen without reading its rows.
-
-    Of a table the header is read, nothing else of any source.
-
-    Parameters
-    ----------
-    source, target, features
-        As for `load_dataset`.
-
-    Raises
-    ------
-    luce.errors.DataError
-        If it is not there or of an unknown kind, or has no such column.
-    luce.errors.ArgumentError
-        If an option does not belong to the kind of source, or a needed one is not there.
-    """
-    path = None if source in NAMES else existing(source)
-    kind = "" if path is None or path.is_dir() else ending(path)
-    if features is not None and kind != ".npz":
-        raise ArgumentError(
-            f"features names an array of an NPZ file; {shown(str(source))} is none."
-        )
-    if path is None or path.is_dir():
-        if target is not None:
-            where = "a data set with a name" if path is None else "a folder"
-            raise ArgumentError(
-                f"target: {shown(str(source))} is {where}, which brings its own labels. "
-                "Leave target out."
-            )
-    elif is_idx(path) or kind == ".npy":
-        if target is not None:
-            existing(target)
-    elif kind in ENDINGS:
-        _check_target(path, target)
-    elif kind != ".npz":
-        raise unknown_ending(path)
-
-
-def _check_target(path: Path, target: str | Path | None) -> None:
-    from luce.data.frames import read_columns
-
-    columns = read_columns(path)
-    if target is None:
-        raise no_target(columns)
-    if str(target) not in columns:
-        raise no_column(path.name.split(".")[0] or path.name, str(target), columns)
 
 
 def brings_test_rows(source: str | Path) -> bool:

@@ -1,44 +1,40 @@
-"""What every schema promises, and how the plain JSON of one is checked before it is believed.
+"""What every schema promises.
 
 A schema is the preprocessing as data: which columns there are, of what kind, how they become
 numbers. It is inferred when a source is loaded, `fit` on the training rows alone, stored with the
-run as JSON, and read back by `Schema.from_json`, which believes nothing it has not checked.
+run as JSON, and read back by `read_schema`, which believes nothing it has not checked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from luce import options
-from luce.errors import RunError
+from luce.data.plain import from_plain, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     import polars as pl
+    import scipy.sparse
+
+    Encoded: TypeAlias = np.ndarray | scipy.sparse.csr_array
 
 __all__ = [
-    "FLOAT32_MAX",
     "ImageSize",
     "Label",
     "Normalise",
     "Schema",
     "check_image_size",
     "check_normalise",
-    "shown",
 ]
 
-type_of_label = (bool, int, str)
 Label = bool | int | str
 Normalise = Literal["standard", "none"] | tuple[float, float]
 ImageSize = int | tuple[int, int]
-
-FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
-"""Numbers beyond this cannot be encoded: the feature matrix is float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,14 +75,14 @@ class Schema(ABC):
         """
 
     @abstractmethod
-    def encode(self, features: np.ndarray | pl.DataFrame) -> tuple[np.ndarray, dict[str, int]]:
+    def encode(self, features: np.ndarray | pl.DataFrame) -> tuple[Encoded, dict[str, int]]:
         """Return the features as float32 numbers, and counts of what had to be handled.
 
         Returns
         -------
-        encoded : ndarray, float32, C-contiguous
+        encoded : ndarray, float32, C-contiguous, or csr_array, float32
             (rows, columns) for tables and arrays, (rows, channels, height, width) for images;
-            every number is finite.
+            every number is finite. Sparse for tables with a column that is encoded so.
         handled : dict of str to int
             For instance ``{"missing value in 'age', imputed": 3}``; empty when nothing was.
         """
@@ -105,60 +101,18 @@ class Schema(ABC):
     def describe(self) -> list[str]:
         """Return what was inferred, as aligned lines for printing."""
 
-    @abstractmethod
-    def body(self) -> dict[str, Any]:
-        """Return what is particular to the kind, as plain JSON."""
-
-    @classmethod
-    @abstractmethod
-    def from_body(cls, body: dict[str, Any], common: dict[str, Any]) -> Self:
-        """Check `body` and build the schema, or raise RunError."""
-
     def with_classes(self, classes: list[Any]) -> Self:
         """Return the schema with the sorted classes filled in."""
         return dataclasses.replace(self, classes=list(classes))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the schema as plain JSON, for `from_json`."""
-        return {
-            "kind": self.kind,
-            "target": self.target,
-            "classes": self.classes,
-            "dropped": self.dropped,
-            **self.body(),
-        }
+        """Return the schema as plain JSON, for `read_schema`."""
+        return {"kind": self.kind, **to_plain(self)}
 
-    @staticmethod
-    def from_json(data: object) -> Schema:
-        """Return the schema that `to_json` wrote, after checking every part of it.
-
-        Raises
-        ------
-        luce.errors.RunError
-            If anything is missing, unknown, of the wrong type, not finite or out of bounds.
-        """
-        from luce.data.arrays import ArraySchema
-        from luce.data.images import ImageSchema
-        from luce.data.tables import TableSchema
-
-        kinds: dict[str, type[Schema]] = {
-            "table": TableSchema,
-            "array": ArraySchema,
-            "image": ImageSchema,
-        }
-        if type(data) is not dict or not all(type(key) is str for key in data):
-            refuse(f"it must be an object, got {type(data).__name__}")
-        body = dict(data)
-        kind = body.pop("kind", None)
-        if type(kind) is not str or kind not in kinds:
-            refuse(f"kind must be one of {', '.join(kinds)}, got {shown(kind)}")
-        target = body.pop("target", None)
-        common = {
-            "target": None if target is None else json_text(target, "target"),
-            "classes": json_classes(body.pop("classes", None)),
-            "dropped": json_labels(body.pop("dropped", []), "dropped"),
-        }
-        return kinds[kind].from_body(body, common)
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> Self:
+        """Return the schema of what `to_json` gave, without the kind, or raise RunError."""
+        return from_plain(cls, body, f"the schema of kind {cls.kind}")
 
 
 def check_normalise(normalise: object) -> None:
@@ -169,6 +123,14 @@ def check_normalise(normalise: object) -> None:
 def check_image_size(image_size: object) -> None:
     """Raise ArgumentError unless it is None, the longer side or (height, width), in pixels."""
     options.check("image_size", image_size, options.IMAGE_SIZE)
+
+
+def check_pairs(mean: Sequence[float] | None, scale: Sequence[float] | None, count: int) -> None:
+    """Raise ValueError unless there is one mean and one scale for each of `count`, or neither."""
+    if (mean is None) != (scale is None):
+        raise ValueError("mean and scale belong together")
+    if mean is not None and scale is not None and not len(mean) == len(scale) == count:
+        raise ValueError(f"mean and scale must have {count} numbers, got {len(mean)}, {len(scale)}")
 
 
 def scaling(
@@ -184,115 +146,3 @@ def scaling(
     # A constant column's deviation is rounding, not information.
     constant = deviation <= 1e-13 * np.abs(mean)
     return mean.tolist(), np.where(constant, 1.0, deviation).tolist()
-
-
-def shown(value: object, limit: int = 40) -> str:
-    """Return `value` in quotes, cut to `limit` and safe to print on a terminal."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    quoted = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f"'{quoted}'" if isinstance(value, str) else quoted
-
-
-def counted(count: int, noun: str) -> str:
-    """Return the count and the noun, in the plural where it is one.
-
-    Examples
-    --------
-    >>> counted(1, "row"), counted(1200, "row")
-    ('1 row', '1,200 rows')
-    """
-    return f"{count:,} {noun}" + "s" * (count != 1)
-
-
-def listed(values: Sequence[Any], limit: int = 5, width: int = 40, total: int | None = None) -> str:
-    """Return the first few values in a row, and how many more there are of `total`."""
-    hidden = (len(values) if total is None else total) - min(limit, len(values))
-    more = f" and {hidden:,} more" if hidden else ""
-    return ", ".join(shown(value, width) for value in values[:limit]) + more
-
-
-# What follows reads a schema.json that anybody may have written.
-
-
-def refuse(reason: str) -> NoReturn:
-    """Raise the error of a schema that cannot be trusted."""
-    raise RunError(f"schema.json cannot be used: {reason}. Train the run again.")
-
-
-def json_keys(body: dict[str, Any], expected: set[str], what: str) -> None:
-    """Refuse missing and unknown keys."""
-    if type(body) is not dict:
-        refuse(f"{what} must be an object")
-    if set(body) != expected:
-        missing, unknown = sorted(expected - set(body)), sorted(map(str, set(body) - expected))
-        refuse(f"{what}: missing {listed(missing) or 'none'}; unknown {listed(unknown) or 'none'}")
-
-
-def json_text(value: object, what: str) -> str:
-    """Return a string that can be stored and printed."""
-    if type(value) is not str:
-        refuse(f"{what} must be a string, got {shown(value)}")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        refuse(f"{what} is not valid text")
-    return value
-
-
-def json_flag(value: object, what: str) -> bool:
-    """Return a boolean."""
-    if type(value) is not bool:
-        refuse(f"{what} must be true or false, got {shown(value)}")
-    return value
-
-
-def json_whole(value: object, what: str, low: int, high: int) -> int:
-    """Return a whole number between `low` and `high`."""
-    if type(value) is not int or not low <= value <= high:
-        refuse(f"{what} must be a whole number from {low} to {high}")
-    return value
-
-
-def json_number(value: object, what: str, *, positive: bool = False) -> float:
-    """Return a finite number of float64's range."""
-    if type(value) not in (int, float) or not -1.7e308 < value < 1.7e308:  # type: ignore[operator]
-        refuse(f"{what} must be a finite number")
-    number = float(value)  # type: ignore[arg-type]
-    if positive and not number > 0:
-        refuse(f"{what} must be above 0")
-    return number
-
-
-def json_numbers(value: object, what: str, *, positive: bool = False) -> list[float]:
-    """Return a list of finite numbers."""
-    if type(value) is not list:
-        refuse(f"{what} must be a list of numbers")
-    return [json_number(each, what, positive=positive) for each in value]
-
-
-def json_classes(value: object) -> list[Any] | None:
-    """Return the classes: at least two, of one type, sorted, none twice."""
-    if value is None:
-        return None
-    labels = json_labels(value, "classes")
-    if len(labels) < 2:
-        refuse("classes must be a list of at least two")
-    return labels
-
-
-def json_labels(value: object, what: str) -> list[Any]:
-    """Return labels: of one type, sorted, none twice."""
-    if type(value) is not list:
-        refuse(f"{what} must be a list")
-    kind = type(value[0]) if value else str
-    if kind not in type_of_label or not all(type(each) is kind for each in value):
-        refuse(f"{what} must be all strings, all whole numbers or all booleans")
-    for each in value:
-        if type(each) is str:
-            json_text(each, what)
-        elif not -(2**63) <= each < 2**63:
-            refuse(f"{what} must fit 64 bits")
-    if any(a >= b for a, b in itertools.pairwise(value)):
-        refuse(f"{what} must be sorted and distinct")
-    return value

@@ -35,9 +35,10 @@ from luce.data.kinds import (
     unknown_ending,
 )
 from luce.data.labels import as_classes, labels_from_array, labels_from_series
-from luce.data.schema import ImageSize, Schema, check_image_size, counted, listed, shown
+from luce.data.schema import ImageSize, Schema, check_image_size
 from luce.data.split import split_rows
 from luce.data.tables import TableSchema
+from luce.data.wording import counted, listed, shown
 from luce.errors import ArgumentError, DataError, DtypeError
 
 if TYPE_CHECKING:

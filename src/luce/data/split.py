@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from luce.data.schema import Label, listed, shown
+from luce.data.schema import Label
+from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 from luce.options import check_sizes
 

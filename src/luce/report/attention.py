@@ -126,16 +126,14 @@ def importance(classifier: Classifier, scored: Scored) -> dict[str, Any]:
     encoded, codes = scored.encoded[rows], scored.codes[rows]
     before = classifier.probabilities(encoded, calibrated=False)
     base_loss, base_accuracy = metrics.log_loss(codes, before), metrics.accuracy(codes, before)
-    shuffled = encoded.copy()
     columns: list[dict[str, Any]] = []
     for label, part in groups:
         losses, accuracies = [], []
         for _ in range(repeats):
-            shuffled[:, part] = encoded[generator.permutation(len(rows)), part]
-            after = classifier.probabilities(shuffled, calibrated=False)
+            order = generator.permutation(len(rows))
+            after = classifier.probabilities(_shuffled(encoded, part, order), calibrated=False)
             losses.append(metrics.log_loss(codes, after) - base_loss)
             accuracies.append(base_accuracy - metrics.accuracy(codes, after))
-        shuffled[:, part] = encoded[:, part]
         columns.append(
             {
                 "name": name(label),
@@ -154,13 +152,25 @@ def importance(classifier: Classifier, scored: Scored) -> dict[str, Any]:
     }
 
 
+def _shuffled(encoded: Any, part: slice, order: NDArray[np.intp]) -> Any:
+    """Return the rows, dense or sparse, with some of their columns in another order of rows."""
+    if isinstance(encoded, np.ndarray):
+        shuffled = encoded.copy()
+        shuffled[:, part] = encoded[order, part]
+        return shuffled
+    import scipy.sparse
+
+    sides = [encoded[:, : part.start], encoded[order][:, part], encoded[:, part.stop :]]
+    return scipy.sparse.csr_array(scipy.sparse.hstack(sides, format="csr"))
+
+
 def _column_groups(schema: Schema) -> list[tuple[str, slice]]:
     """Return each raw column and where its encoded columns are."""
     if not isinstance(schema, TableSchema):
         return [(label, slice(i, i + 1)) for i, label in enumerate(schema.feature_names)]
     groups, start = [], 0
     for column in schema.used:
-        stop = start + len(column.names)
+        stop = start + column.width
         groups.append((column.name, slice(start, stop)))
         start = stop
     return groups

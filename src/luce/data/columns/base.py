@@ -1,0 +1,127 @@
+"""What every kind of column promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from luce.data.plain import to_plain
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    import polars as pl
+    import scipy.sparse
+    from numpy.typing import NDArray
+
+    from luce.data.columns.seen import Seen
+    from luce.data.schema import Normalise
+
+__all__ = ["Column"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column(ABC):
+    """One column of a table: what it is, and what the training rows said about it.
+
+    A kind of column is a final class of these, and nothing outside asks which it is. Its fields
+    are what is stored in schema.json; their types say what is believed of a stored one, and
+    ``__post_init__`` raises ValueError for what contradicts itself.
+
+    Neighbours of one kind are fitted and encoded together: a call of Polars costs up to a
+    millisecond however few the rows are, and a table may have hundreds of thousands of columns.
+
+    Attributes
+    ----------
+    kind : str
+        The kind's name in `luce.data.columns.KINDS` and in schema.json.
+    plural : str
+        What several columns of the kind are called.
+    used : bool
+        Whether the kind is encoded.
+    name : str
+        The column's name.
+    note : str
+        What the inference saw, for people.
+    """
+
+    kind: ClassVar[str]
+    plural: ClassVar[str]
+    used: ClassVar[bool] = True
+    name: str
+    note: str = ""
+
+    @classmethod
+    @abstractmethod
+    def infer(cls, seen: Seen) -> Self | None:
+        """Return the column if its values are of this kind, None if another may have it."""
+
+    @classmethod
+    @abstractmethod
+    def fit(
+        cls, columns: Sequence[Self], values: pl.Series, normalise: Normalise
+    ) -> Iterable[Self]:
+        """Return the columns with what the training rows say.
+
+        Parameters
+        ----------
+        columns : sequence of columns
+            Neighbours that are read alike; see `reading`.
+        values : Series
+            Their values end to end, all of one length, with what is missing as null.
+        normalise : {"standard", "none"} or (float, float)
+            As for `Schema.fit`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def encode(
+        cls,
+        columns: Sequence[Self],
+        values: pl.Series,
+        out: Sequence[NDArray[np.float32]] | None,
+        handled: Counter[str],
+    ) -> Sequence[scipy.sparse.csr_array]:
+        """Write the columns' numbers to `out`, or return their sparse rows; all are finite.
+
+        Parameters
+        ----------
+        columns, values
+            As for `fit`, of any rows.
+        out : sequence of ndarray, or None
+            For each column zeros of shape (rows, width); None where the columns are `sparse`.
+        handled : Counter
+            Counts what had to be handled, by what is said of it.
+
+        Returns
+        -------
+        sequence of csr_array, shape (rows, width)
+            One for each column if they are `sparse`; otherwise nothing.
+        """
+
+    @property
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The names of the encoded columns."""
+
+    @property
+    def width(self) -> int:
+        """How many encoded columns there are."""
+        return len(self.names)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the column is encoded as sparse rows: then those of the table are sparse."""
+        return False
+
+    @property
+    def reading(self) -> object:
+        """What neighbours of the kind must have in common to be read together."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the column as plain JSON, for `luce.data.columns.read_column`."""
+        return {"kind": self.kind, **to_plain(self)}

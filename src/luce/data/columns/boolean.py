@@ -1,0 +1,68 @@
+"""Columns that are true or false."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self, final
+
+import polars as pl
+
+from luce.data.columns.numeric import Numeric
+from luce.data.columns.seen import Seen, commonest
+from luce.data.spelling import FALSE_WORDS, TRUE_WORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from luce.data.schema import Normalise
+
+__all__ = ["Boolean"]
+
+WORDS = dict.fromkeys(TRUE_WORDS, 1.0) | dict.fromkeys(FALSE_WORDS, 0.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Boolean(Numeric):
+    """1 or 0; a missing value becomes the commoner one. Yes and no, t and f, 1 and 0 count."""
+
+    kind: ClassVar[str] = "boolean"
+    plural: ClassVar[str] = "booleans"
+    noun: ClassVar[str] = "true or false"
+
+    @classmethod
+    def infer(cls, seen: Seen) -> Self | None:
+        """Return the column if every value is true or false, typed or as a word."""
+        if seen.dtype not in (pl.String, pl.Boolean):
+            return None
+        # However many rows there are, so few words can be written in so few ways.
+        texts = commonest(seen.values, 100)[0] if seen.distinct <= 100 else ["not few"]
+        if not {str(text).lower() for text in texts} <= WORDS.keys():
+            return None
+        numbers = cls.read([], seen.values)
+        return cls(
+            name=seen.name, note=f"{float(numbers.sum()) / len(numbers):.0%} true{seen.gone}"
+        )
+
+    @classmethod
+    def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:  # noqa: ARG003
+        """Return 1.0 and 0.0, null for anything else; see `Numeric.read`."""
+        if values.dtype == pl.Boolean:
+            return values.cast(pl.Float64)
+        if values.dtype == pl.String:
+            return values.str.to_lowercase().replace_strict(
+                WORDS, default=None, return_dtype=pl.Float64
+            )
+        numbers = values.cast(pl.Float64, strict=False)
+        return pl.select(pl.when(numbers.is_in([0.0, 1.0])).then(numbers)).to_series()
+
+    @classmethod
+    def fit(
+        cls,
+        columns: Sequence[Self],
+        values: pl.Series,
+        normalise: Normalise,  # noqa: ARG003 - 0 and 1 stay what they are
+    ) -> Iterable[Self]:
+        """Return the columns with the commoner value; see `Column.fit`."""
+        for column in super().fit(columns, values, "none"):  # type: ignore[arg-type] # mypy's Self
+            yield replace(column, fill=float(column.fill >= 0.5))

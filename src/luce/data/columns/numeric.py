@@ -1,0 +1,129 @@
+"""What the kinds of column have in common that are one number a row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+
+from luce.data.columns.base import Column
+from luce.data.columns.stacks import matrix
+from luce.data.plain import FLOAT32_MAX, Finite, Float32, Positive
+from luce.data.schema import scaling
+from luce.data.wording import shown
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from luce.data.schema import Normalise
+
+__all__ = ["Numeric"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numeric(Column, ABC):
+    """A column that is one number a row, and perhaps others that follow from it.
+
+    ``(x - mean) / scale``; a missing value becomes `fill`, the median of the training rows. One
+    more column is 1 where the value is missing, if training had missing values.
+
+    Attributes
+    ----------
+    noun : str
+        What one value is, with its article.
+    fill : float
+        What a missing value becomes.
+    indicator : bool
+        Whether a column says where a value is missing.
+    mean, scale : float
+        Subtracted and divided by.
+    """
+
+    noun: ClassVar[str]
+    fill: Float32 = 0.0
+    indicator: bool = False
+    mean: Finite = 0.0
+    scale: Positive = 1.0
+
+    @classmethod
+    @abstractmethod
+    def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:
+        """Return stacked values as numbers within float32's range, null where one is none."""
+
+    @property
+    def derived(self) -> list[str]:
+        """The names of the columns that follow from the number."""
+        return []
+
+    def derive(self, numbers: NDArray[np.float64]) -> Sequence[NDArray[np.float64]]:  # noqa: ARG002
+        """Return the columns that follow from the number, missing ones filled in."""
+        return ()
+
+    @property
+    def names(self) -> list[str]:
+        """The name, those derived, and that of the indicator."""
+        return [self.name, *self.derived] + [f"{self.name} missing"] * self.indicator
+
+    @classmethod
+    def fit(
+        cls, columns: Sequence[Self], values: pl.Series, normalise: Normalise
+    ) -> Iterable[Self]:
+        """Return the columns with median, mean and deviation; see `Column.fit`."""
+        numbers = cls._matrix(columns, values)
+        missing = np.isnan(numbers)
+        # The median of nothing is 0; NumPy would warn.
+        known = (row[~gone] for row, gone in zip(numbers, missing, strict=True))
+        fills = np.array([np.median(row) if len(row) else 0.0 for row in known])
+        full = np.where(missing, fills[:, None], numbers)
+        deviation = full.std(axis=1) if full.size else np.ones(len(columns))
+        mean = full.mean(axis=1) if full.size else np.zeros(len(columns))
+        means, scales = scaling(mean, deviation, normalise)
+        indicators = (missing.sum(axis=1) > 0).tolist()
+        for i, (column, fill) in enumerate(zip(columns, fills.tolist(), strict=True)):
+            yield replace(
+                column, fill=fill, indicator=indicators[i], mean=means[i], scale=scales[i]
+            )
+
+    @classmethod
+    def encode(
+        cls,
+        columns: Sequence[Self],
+        values: pl.Series,
+        out: Sequence[NDArray[np.float32]] | None,
+        handled: Counter[str],
+    ) -> Sequence[Any]:
+        """Write the scaled numbers, those derived and the indicator; see `Column.encode`."""
+        numbers = cls._matrix(columns, values)
+        missing = np.isnan(numbers)
+        gone = values.is_null().to_numpy().reshape(numbers.shape).sum(axis=1)
+        fill, mean, scale = (
+            np.array([getattr(column, name) for column in columns])[:, None]
+            for name in ("fill", "mean", "scale")
+        )
+        full = np.where(missing, fill, numbers)
+        with np.errstate(over="ignore"):
+            scaled = np.clip((full - mean) / scale, -FLOAT32_MAX, FLOAT32_MAX)
+        unread = missing.sum(axis=1) - gone
+        for i, (column, place) in enumerate(zip(columns, out or (), strict=True)):
+            name = shown(column.name)
+            handled[f"missing value in {name}, imputed"] += int(gone[i])
+            handled[f"not {cls.noun} in {name}, treated as missing"] += int(unread[i])
+            place[:, 0] = scaled[i]
+            for j, more in enumerate(column.derive(full[i]), 1):
+                place[:, j] = more
+            if column.indicator:
+                place[:, -1] = missing[i]
+        return ()
+
+    @classmethod
+    def _matrix(cls, columns: Sequence[Self], values: pl.Series) -> NDArray[np.float64]:
+        """Return stacked columns as float64 (columns, rows), NaN where missing or unreadable."""
+        if values.dtype in (pl.Categorical, pl.Enum):
+            values = values.cast(pl.String)
+        return matrix(cls.read(columns, values), len(columns))

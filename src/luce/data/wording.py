@@ -1,0 +1,36 @@
+"""How values and counts are written in messages: quoted, cut, safe to print. Light."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["counted", "listed", "shown"]
+
+
+def shown(value: object, limit: int = 40) -> str:
+    """Return `value` in quotes, cut to `limit` and safe to print on a terminal."""
+    text = value if isinstance(value, str) else repr(value)
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    quoted = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"'{quoted}'" if isinstance(value, str) else quoted
+
+
+def counted(count: int, noun: str) -> str:
+    """Return the count and the noun, in the plural where it is one.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
+def listed(values: Sequence[Any], limit: int = 5, width: int = 40, total: int | None = None) -> str:
+    """Return the first few values in a row, and how many more there are of `total`."""
+    hidden = (len(values) if total is None else total) - min(limit, len(values))
+    more = f" and {hidden:,} more" if hidden else ""
+    return ", ".join(shown(value, width) for value in values[:limit]) + more

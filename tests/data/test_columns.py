@@ -1,0 +1,167 @@
+"""Kinds of columns: what is stored of them, which claims a column, dense and sparse rows."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.sparse
+
+import luce
+from luce.data import columns, read_schema
+from luce.data.columns import KINDS, Column, infer, read_column
+from luce.data.tables import TableSchema
+from luce.errors import RunError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words(Column):
+    """Which words a text has, as sparse rows; those of the training rows have a column each."""
+
+    kind, plural, sparse = "words", "texts", True
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def infer(cls, seen):
+        return cls(name=seen.name) if seen.texts.str.contains(" ").any() else None
+
+    @classmethod
+    def fit(cls, columns, values, _normalise):
+        rows = len(values) // len(columns)
+        for i, column in enumerate(columns):
+            words = " ".join(values[i * rows : (i + 1) * rows].drop_nulls()).split()
+            yield replace(column, words=tuple(sorted(set(words))))
+
+    @classmethod
+    def encode(cls, columns, values, _out, _handled):
+        texts = np.array(values.fill_null("").to_list(), object).reshape(len(columns), -1)
+        rows = []
+        for column, own in zip(columns, texts, strict=True):
+            has = [[float(word in text.split()) for word in column.words] for text in own]
+            rows.append(scipy.sparse.csr_array(np.reshape(has, (len(own), column.width))))
+        return rows
+
+    @property
+    def names(self):
+        return [f"{self.name}: {word}" for word in self.words]
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """Let inference ask for words before anything else."""
+    monkeypatch.setattr(columns, "KINDS", {"words": Words, **KINDS})
+
+
+def talk(rows):
+    """Return texts beside numbers and categories, and labels that follow from a word."""
+    rng = np.random.default_rng(0)
+    said = rng.choice(["good", "bad", "so so"], rows)
+    return pl.DataFrame(
+        {
+            "x": rng.normal(size=rows),
+            "said": [f"it was {word}, {i % 7} times" for i, word in enumerate(said)],
+            "c": rng.choice(["u", "v"], rows),
+            "heard": rng.choice(["of a thing", "of none", ""], rows),
+            "y": np.where(said == "good", "yes", "no"),
+        }
+    )
+
+
+def test_the_first_kind_that_claims_a_column_has_it(words):
+    """Kinds are asked in the order of the dict, and what none claims is left out."""
+    frame = talk(40).with_columns(free=pl.Series([f"remark{i}" for i in range(40)]))
+    kinds = [column.kind for column in infer(frame.get_columns())]
+    assert kinds == ["number", "words", "category", "words", "boolean", "left out"]
+
+
+def test_a_table_with_a_sparse_column_is_encoded_to_sparse_rows(words):
+    """The rows are those that the columns give one by one, side by side in their order."""
+    frame = talk(40).drop("y")
+    schema = TableSchema.infer(frame).fit(frame)
+    encoded, _ = schema.encode(frame)
+    assert scipy.sparse.issparse(encoded)
+    assert encoded.dtype == np.float32
+    assert encoded.shape == (40, len(schema.feature_names))
+    alone = []
+    for name in frame.columns:
+        own = frame.select(name)
+        part, _ = TableSchema.infer(own).fit(own).encode(own)
+        alone.append(part.toarray() if scipy.sparse.issparse(part) else part)
+    np.testing.assert_array_equal(encoded.toarray(), np.hstack(alone))
+    none, _ = schema.encode(frame.head(0))
+    assert scipy.sparse.issparse(none)
+    assert none.shape == (0, encoded.shape[1])
+
+
+def test_softmax_regression_learns_from_sparse_columns(words, tmp_path):
+    """Trained, reported on, stored and loaded, the rows stay sparse and predict the same."""
+    table = talk(400)
+    run = luce.train(table, target="y", model="linear", out=tmp_path)
+    again = luce.load_run(run.path)
+    assert again.schema == run.schema
+    assert run.metrics["test"]["accuracy"] > 0.99
+    np.testing.assert_array_equal(again.predict_proba(table), run.predict_proba(table))
+    importance = again.report(talk(400).reverse()).summary["importance"]
+    assert importance["columns"][0]["name"] == "said"
+
+
+def test_schemas_of_the_first_runs_encode_to_the_same_bits():
+    """A schema that was stored before kinds had classes gives the very numbers that it gave."""
+    stored = json.loads(Path(__file__).with_name("first_schema.json").read_text())
+    schema = read_schema(stored["schema"])
+    assert {column.kind for column in schema.columns} == set(KINDS)
+    expected = [[float.fromhex(value) for value in row] for row in stored["encoded"]]
+    encoded, handled = schema.encode(pl.DataFrame(stored["rows"]))
+    np.testing.assert_array_equal(encoded, np.array(expected, np.float32))
+    assert handled == stored["handled"]
+    assert read_schema(json.loads(json.dumps(schema.to_json()))) == schema
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "os.system"}, "a column's kind must be one of left out, number, .*'os.system'"),
+        ({"fill": "3"}, r"column 'x': Expected `float`, got `str` - at `\$\.fill`"),
+        ({"fill": 1e39}, r"column 'x': Expected `float` <= .* - at `\$\.fill`"),
+        ({"mean": float("nan")}, r"column 'x': Expected `float` >= .* - at `\$\.mean`"),
+        ({"scale": 0.0}, r"column 'x': Expected `float` > 0\.0 - at `\$\.scale`"),
+        ({"indicator": 1}, r"column 'x': Expected `bool`, got `int`"),
+        ({"categories": ["u"]}, "column 'x': missing none; unknown 'categories'"),
+        ({"kind": "category"}, "column 'x': missing 'categories', 'other'; unknown 'fill'"),
+        ({"kind": "date", "format": "%s", "time": False}, "column 'x': a date's format is unknown"),
+    ],
+)
+def test_a_stored_column_is_refused_by_name_and_field(change, message):
+    """The message says which column, which of its fields, and what was expected of it."""
+    (column,) = infer([pl.Series("x", [1.5, 2.5, 4.0])])
+    with pytest.raises(RunError, match=rf"schema\.json cannot be used: {message}"):
+        read_column({**column.to_json(), "fill": 2.0, **change})
+
+
+def test_a_category_is_stored_once():
+    """What contradicts itself is refused, whichever its kind."""
+    body = {"kind": "category", "name": "c", "note": "", "other": False, "indicator": False}
+    assert read_column({**body, "categories": ["u", "v"]}).names == ["c=u", "c=v"]
+    with pytest.raises(RunError, match="column 'c': a category is there twice"):
+        read_column({**body, "categories": ["u", "u"]})
+    with pytest.raises(RunError, match=r"column 'c': Expected `array` of length <= 100"):
+        read_column({**body, "categories": [str(i) for i in range(101)]})
+
+
+def test_nobody_outside_asks_for_a_kind_of_column():
+    """No file but those of `data/columns` imports a kind's class or compares with its name."""
+    source = Path(luce.__file__).parent
+    files = "|".join(kind.__module__.rpartition(".")[2] for kind in KINDS.values())
+    asks = rf"luce\.data\.columns\.({files})\b|kind\b\W*(==|!=|in\b)\W*\"({'|'.join(KINDS)})\""
+    outside = [p for p in source.rglob("*.py") if p.parent != source / "data" / "columns"]
+    assert [p for p in outside if re.search(asks, p.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_every_kind_is_final(kind):
+    """A kind is a final class, under the name that it is stored by."""
+    assert kind.__final__
+    assert KINDS[kind.kind] is kind
