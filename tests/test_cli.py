@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_iris
 
 import luce
+from luce.kernels import SETS, KernelSet
 from luce.request import Request
 from luce.storage import FORMAT
 
@@ -121,7 +122,11 @@ def test_info_without_a_run_says_which_backends_there_are(luce_command, monkeypa
     assert re.search(r"^backend cpu +available$", done.out, re.MULTILINE)
     assert re.search(r"^backend reference +available$", done.out, re.MULTILINE)
     reason = "Numba cannot be imported (as planned)"
-    monkeypatch.setattr("luce.kernels._cpu", lambda: (None, reason))
+
+    def fail():
+        raise ImportError(reason)
+
+    monkeypatch.setitem(SETS, "cpu", KernelSet(fail, "cpu"))
     out = luce_command("info").out
     assert "not available: Numba cannot be imported (as planned)" in out
     backends = json.loads(luce_command("info", "--json").out)["backends"]

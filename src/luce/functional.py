@@ -16,9 +16,16 @@ import torch
 from torch import Tensor
 
 from luce.errors import ArgumentError, ShapeError
-from luce.kernels import checks, choose, small
+from luce.kernels import checks, operators
+from luce.kernels.arguments import (
+    CrossEntropy,
+    Distillation,
+    LinearCrossEntropy,
+    LinearDistillation,
+    LinearTopK,
+)
 from luce.kernels.arrays import Given, back, tensor
-from luce.kernels.options import DistillationOptions, LossOptions
+from luce.kernels.options import DistillationOptions, LossOptions, SoftmaxOptions
 
 __all__ = [
     "cross_entropy",
@@ -167,10 +174,10 @@ def _along(
     dim = checks.dimension(name, dim, x.ndim)
     if out is not None:
         checks.place(name, out, x.shape, x)
-    kernels = choose(backend, name, x, out, elements=x.numel())
     flat = x.reshape(1) if x.ndim == 0 else x
     place = out.view(1) if out is not None and x.ndim == 0 else out
-    result: Tensor = getattr(kernels, name)(flat, dim, temperature, place)
+    operator = operators.log_softmax if name == "log_softmax" else operators.softmax
+    result = operator(backend, flat, SoftmaxOptions(dim, temperature), place)
     return out if out is not None else back(input)(result.view(()) if x.ndim == 0 else result)
 
 
@@ -225,14 +232,13 @@ def logsumexp(
     if out is not None:
         kept = [(1 if keepdim else None) if d in dims else n for d, n in enumerate(x.shape)]
         checks.place(name, out, tuple(n for n in kept if n is not None), x)
-    kernels = choose(backend, name, x, out, elements=x.numel())
+    merged, along = x, dims[0] if dims else 0
     if x.ndim == 0:
-        result = kernels.logsumexp(x.view(1), 0, temperature)
-    elif len(dims) == 1:
-        result = kernels.logsumexp(x, dims[0], temperature)
-    else:
+        merged = x.view(1)
+    elif len(dims) != 1:
         merged = x.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
-        result = kernels.logsumexp(merged, merged.ndim - 1, temperature)
+        along = merged.ndim - 1
+    result = operators.logsumexp(backend, merged, SoftmaxOptions(along, temperature))
     if keepdim:
         for d in dims if x.ndim else ():
             result = result.unsqueeze(d)
@@ -327,8 +333,8 @@ def cross_entropy(
         y, s = checks.as_examples(name, x.shape, y, w, s)
         if y.is_floating_point() and ignore_index >= 0:
             raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
-    kernels = choose(backend, name, x, y, w, s, elements=x.numel())
-    loss, lse = kernels.cross_entropy(x, y, w, s, options, want_lse=return_lse)
+    given = CrossEntropy(x, y, w, s, options)
+    loss, lse = operators.cross_entropy(backend, given, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)
 
 
@@ -380,8 +386,8 @@ def nll_loss(
     x, y, s = _batched(name, "input", x, y, s)
     y, s = checks.as_examples(name, x.shape, y, w, s, soft=False)
     ignored = checks.whole(name, "ignore_index", ignore_index)
-    kernels = choose(backend, name, x, y, w, s, elements=x.numel())
-    loss = kernels.nll_loss(x, y, w, s, LossOptions(reduction, ignored))
+    given = CrossEntropy(x, y, w, s, LossOptions(reduction, ignored))
+    loss = operators.nll_loss(backend, given)
     return _losses(input, x, loss, None, single=single)
 
 
@@ -482,10 +488,8 @@ def linear_cross_entropy(
     y, s = checks.as_examples(name, shape, y, w, s)
     ignored = -100 if ignore_index is None else ignore_index
     o = checks.loss_options(name, reduction, ignored, label_smoothing, temperature, z_loss, softcap)
-    kernels = choose(backend, name, x, head, bias, y, w, s)
-    loss, lse = small.linear_cross_entropy(
-        kernels, x, head, bias, y, w, s, o, memory_budget=budget, want_lse=return_lse
-    )
+    given = LinearCrossEntropy(x, head, bias, y, w, s, o, budget)
+    loss, lse = operators.linear_cross_entropy(backend, given, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)
 
 
@@ -547,12 +551,10 @@ def linear_top_k(
         )
     temperature = checks.above_zero(name, "temperature", temperature)
     budget = checks.bytes_allowed(name, memory_budget)
-    kernels = choose(backend, name, x, head, bias)
     with torch.no_grad():
         batch = x.unsqueeze(0) if x.ndim == 1 else x
-        found = kernels.linear_top_k(
-            batch, head, bias, k, temperature=temperature, memory_budget=budget
-        )
+        given = LinearTopK(batch, head, bias, k, temperature, budget)
+        found = operators.linear_top_k(backend, given)
     give = back(input)
     return tuple(give(t.squeeze(0) if x.ndim == 1 else t) for t in found)
 
@@ -631,8 +633,7 @@ def distillation_loss(
     if teacher_probabilities:
         checks.none_negative(name, "teacher", t)
         t = t.log() * o.temperature
-    kernels = choose(backend, name, x, t, y)
-    loss = kernels.distillation_loss(x, t.to(x.dtype), y, o)
+    loss = operators.distillation_loss(backend, Distillation(x, t.to(x.dtype), y, o))
     return _losses(student, x, loss, None, single=single)
 
 
@@ -716,8 +717,8 @@ def linear_distillation_loss(
     budget = checks.bytes_allowed(name, memory_budget)
     if y is not None:
         y, _ = checks.as_examples(name, (len(x), len(w)), y, None, None, soft=False)
-    kernels = choose(backend, name, x, w, b, t, tw, tb, y)
-    loss = kernels.linear_distillation_loss(x, w, b, t, tw, tb, y, o, memory_budget=budget)
+    given = LinearDistillation(x, w, b, t, tw, tb, y, o, budget)
+    loss = operators.linear_distillation_loss(backend, given)
     return _losses(student, x, loss, None, single=False)
 
 

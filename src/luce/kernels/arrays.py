@@ -52,7 +52,6 @@ def has_tangent(x: torch.Tensor) -> bool:
 
     While torch.compile traces, tensors hold nothing: then any may.
     """
-    if torch.compiler.is_compiling():
-        level: int = forward_ad._current_level  # noqa: SLF001
-        return level >= 0
-    return forward_ad.unpack_dual(x).tangent is not None
+    if forward_ad._current_level < 0:  # noqa: SLF001
+        return False
+    return torch.compiler.is_compiling() or forward_ad.unpack_dual(x).tangent is not None

@@ -1,10 +1,25 @@
-"""What a loss can be asked for, as one value that every kernel set takes."""
+"""What an operator can be asked for, as one value that every kernel set takes."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["DistillationOptions", "LossOptions"]
+__all__ = ["DistillationOptions", "LossOptions", "SoftmaxOptions"]
+
+
+class SoftmaxOptions(NamedTuple):
+    """The options of softmax, log-softmax and log-sum-exp, already checked.
+
+    Attributes
+    ----------
+    dim
+        The class dimension, counted from the front.
+    temperature
+        T: logits are divided by it.
+    """
+
+    dim: int
+    temperature: float
 
 
 class LossOptions(NamedTuple):

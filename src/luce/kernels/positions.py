@@ -10,64 +10,37 @@ from torch import Tensor
 from luce.kernels.reference import reduce, shares, wide
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from collections.abc import Callable
 
-    from luce.kernels.options import LossOptions
+    from luce.kernels.arguments import LinearCrossEntropy
 
-__all__ = ["linear_cross_entropy"]
+__all__ = ["at_each"]
 
 
-def linear_cross_entropy(
-    kernels: ModuleType,
-    input: Tensor,
-    linear_weight: Tensor,
-    linear_bias: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    options: LossOptions,
-    *,
-    memory_budget: int,
-    want_lse: bool,
+def at_each(
+    of_head: Callable[[LinearCrossEntropy], tuple[Tensor, Tensor | None]],
+    given: LinearCrossEntropy,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the loss over all positions, each computed by the kernel set on its own head."""
-    if linear_weight.ndim == 2:
-        result: tuple[Tensor, Tensor | None] = kernels.linear_cross_entropy(
-            input,
-            linear_weight,
-            linear_bias,
-            target,
-            weight,
-            sample_weight,
-            options,
-            memory_budget=memory_budget,
-            want_lse=want_lse,
-        )
-        return result
-    N, (K, *inner, D) = len(input), linear_weight.shape
+    """Return the loss over all positions and the log-sum-exps, from those of each head."""
+    if given.linear_weight.ndim == 2:
+        return of_head(given)
+    N, (K, *inner, D) = len(given.input), given.linear_weight.shape
     # The positions' gradients add up in float32.
-    features, linear_weight = wide(input), wide(linear_weight)
-    linear_bias = None if linear_bias is None else wide(linear_bias)
-    heads = linear_weight.reshape(K, -1, D).unbind(1)
-    biases = [None] * len(heads) if linear_bias is None else linear_bias.reshape(K, -1).unbind(1)
-    soft = target.is_floating_point()
-    targets = target.reshape((N, K, -1) if soft else (N, -1)).unbind(-1)
-    each = options._replace(reduction="none")
+    heads = wide(given.linear_weight).reshape(K, -1, D).unbind(1)
+    bias, target = given.linear_bias, given.target
+    biases = [None] * len(heads) if bias is None else wide(bias).reshape(K, -1).unbind(1)
+    targets = target.reshape((N, K, -1) if target.is_floating_point() else (N, -1)).unbind(-1)
+    each = given._replace(
+        input=wide(given.input),
+        sample_weight=None,
+        options=given.options._replace(reduction="none"),
+    )
     parts = [
-        kernels.linear_cross_entropy(
-            features,
-            head,
-            bias,
-            y,
-            weight,
-            None,
-            each,
-            memory_budget=memory_budget,
-            want_lse=want_lse,
-        )
-        for head, bias, y in zip(heads, biases, targets, strict=True)
+        of_head(each._replace(linear_weight=head, linear_bias=b, target=y))
+        for head, b, y in zip(heads, biases, targets, strict=True)
     ]
     loss = torch.stack([part[0] for part in parts], 1).view(N, *inner)
-    lse = torch.stack([part[1] for part in parts], 1).view(N, *inner) if want_lse else None
-    share = shares(target, weight, options.ignore_index, loss)
-    return reduce(loss, share, sample_weight, options.reduction), lse
+    lses = [part[1] for part in parts if part[1] is not None]
+    lse = torch.stack(lses, 1).view(N, *inner) if lses else None
+    share = shares(target, given.weight, given.options.ignore_index, loss)
+    return reduce(loss, share, given.sample_weight, given.options.reduction), lse

@@ -1,34 +1,55 @@
 """The specification: each operator in plain PyTorch, on any device, differentiable twice.
 
-Half precision is computed in float32 and rounded at the end. The other kernel sets are tested
-against this one, and it gives their second derivatives.
+Half precision is computed in float32 and rounded at the end. The other kernel sets have functions
+of these names and signatures, and are tested against this one, which gives their second
+derivatives.
+
+Every loss returns its value, log-sum-exps of the logits if ``want_lse``, and gradients: one for
+each of the first tensors that it is computed of, where ``wants`` says so, else None. ``wants`` may
+be shorter than there are tensors, or empty. Value and log-sum-exps are float32 for half precision.
+Its "_backward" returns the gradients of grad_loss · loss + grad_lse · log-sum-exp, where None is
+for zeros.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from luce.errors import missing_class
+from luce.kernels.arguments import CrossEntropy, Distillation
 from luce.kernels.arrays import has_tangent
+from luce.kernels.differentiate import through
 
 if TYPE_CHECKING:
-    from luce.kernels.options import DistillationOptions, LossOptions
+    from collections.abc import Callable, Sequence
+
+    from luce.kernels.arguments import LinearCrossEntropy, LinearDistillation, LinearTopK
+    from luce.kernels.options import SoftmaxOptions
 
 __all__ = [
     "cross_entropy",
+    "cross_entropy_backward",
     "distillation_loss",
+    "distillation_loss_backward",
     "linear_cross_entropy",
+    "linear_cross_entropy_backward",
     "linear_distillation_loss",
+    "linear_distillation_loss_backward",
     "linear_top_k",
     "log_softmax",
+    "log_softmax_backward",
     "logsumexp",
     "nll_loss",
+    "nll_loss_backward",
     "softmax",
+    "softmax_backward",
 ]
+
+Gradients = tuple[Tensor | None, ...]
 
 _FULL = (torch.float32, torch.float64)
 
@@ -45,43 +66,77 @@ def _tempered(x: Tensor, temperature: float) -> Tensor:
     return wide(x) if temperature == 1 else wide(x) / temperature
 
 
-def softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
-    """Return exp(x / T) / Σ exp(x / T) along ``dim``."""
-    result = F.softmax(_tempered(input, temperature), dim).to(input.dtype)
+def softmax(input: Tensor, options: SoftmaxOptions, out: Tensor | None = None) -> Tensor:
+    """Return exp(x / T) / Σ exp(x / T) along a dimension."""
+    result = F.softmax(_tempered(input, options.temperature), options.dim).to(input.dtype)
     return result if out is None else out.copy_(result)
 
 
-def log_softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
-    """Return x / T − log Σ exp(x / T) along ``dim``."""
-    result = F.log_softmax(_tempered(input, temperature), dim).to(input.dtype)
+def softmax_backward(output: Tensor, grad: Tensor, options: SoftmaxOptions) -> Tensor:
+    """Return the gradient of softmax's input, from its result and the gradient there."""
+    dim, temperature = options
+    return (grad - (grad * output).sum(dim, keepdim=True)) * output / temperature
+
+
+def log_softmax(input: Tensor, options: SoftmaxOptions, out: Tensor | None = None) -> Tensor:
+    """Return x / T − log Σ exp(x / T) along a dimension."""
+    result = F.log_softmax(_tempered(input, options.temperature), options.dim).to(input.dtype)
     return result if out is None else out.copy_(result)
 
 
-def logsumexp(input: Tensor, dim: int, temperature: float) -> Tensor:
-    """Return log Σ exp(x / T) along ``dim``, without that dimension."""
-    return torch.logsumexp(_tempered(input, temperature), dim).to(input.dtype)
+def log_softmax_backward(output: Tensor, grad: Tensor, options: SoftmaxOptions) -> Tensor:
+    """Return the gradient of log_softmax's input, from its result and the gradient there."""
+    dim, temperature = options
+    return (grad - output.exp() * grad.sum(dim, keepdim=True)) / temperature
 
 
-def cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    options: LossOptions,
-    *,
-    want_lse: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+def logsumexp(input: Tensor, options: SoftmaxOptions) -> Tensor:
+    """Return log Σ exp(x / T) along a dimension, without it."""
+    return torch.logsumexp(_tempered(input, options.temperature), options.dim).to(input.dtype)
+
+
+def _loss(
+    function: Callable[[Any, bool], tuple[Tensor, Tensor | None]],
+) -> tuple[
+    Callable[[Any, bool, Sequence[bool]], tuple[Tensor, Tensor | None, Gradients]],
+    Callable[[Any, Sequence[bool], Tensor | None, Tensor | None], Gradients],
+]:
+    """Return a loss and its backward function, by autograd, from its value and log-sum-exps."""
+
+    def forward(
+        given: Any, want_lse: bool, wants: Sequence[bool]
+    ) -> tuple[Tensor, Tensor | None, Gradients]:
+        loss, lse = function(given, want_lse)
+        if any(wants):
+            return loss, lse, backward(given, wants, torch.ones_like(loss), None)
+        return loss, lse, (None,) * len(wants)
+
+    def backward(
+        given: Any, wants: Sequence[bool], grad_loss: Tensor | None, grad_lse: Tensor | None
+    ) -> Gradients:
+        n, group = len(wants), type(given)
+
+        def of_first(*tensors: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            return function(group(*tensors, *given[n:]), grad_lse is not None)
+
+        return tuple(through(of_first, given[:n], wants, (grad_loss, grad_lse)))
+
+    return forward, backward
+
+
+def _cross_entropy(given: CrossEntropy, want_lse: bool) -> tuple[Tensor, Tensor | None]:
     """Return the loss of logits (N, K, ...) and, if wanted, their log-sum-exps (N, ...)."""
-    if not want_lse and sample_weight is None and _is_pytorchs(input, target, weight, options):
-        return _pytorchs(input, target, weight, options, of_logits=True), None
-    z = wide(input)
+    if not want_lse and _is_pytorchs(given):
+        return _pytorchs(given, of_logits=True), None
+    x, target, weight, sample_weight, options = given
+    z = wide(x)
     if options.softcap:
         z = options.softcap * torch.tanh(z / options.softcap)
     z = z / options.temperature
     log_p = F.log_softmax(z, 1)
     lse = torch.logsumexp(z, 1) if want_lse or options.z_loss else None
-    smoothing, K = options.label_smoothing, input.shape[1]
-    columns = (-1, *[1] * (input.ndim - 2))
+    smoothing, K = options.label_smoothing, x.shape[1]
+    columns = (-1, *[1] * (x.ndim - 2))
     if target.is_floating_point():
         mixed = wide(target) * (1 - smoothing) + smoothing / K
         if weight is not None:
@@ -105,13 +160,14 @@ def cross_entropy(
     return loss, lse if want_lse else None
 
 
-def _is_pytorchs(
-    input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions
-) -> bool:
+def _is_pytorchs(given: CrossEntropy) -> bool:
     """Say whether PyTorch's operator has all that is asked for, in full precision."""
+    x, target, weight, sample_weight, options = given
+    if sample_weight is not None:
+        return False
     if options.softcap or options.z_loss or options.temperature != 1:
         return False
-    dtype = input.dtype
+    dtype = x.dtype
     if dtype not in _FULL or target.dtype not in (torch.int64, dtype):
         return False
     if weight is None:
@@ -120,32 +176,26 @@ def _is_pytorchs(
     return weight.dtype == dtype and not (weight.requires_grad or has_tangent(weight))
 
 
-def _pytorchs(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    options: LossOptions,
-    *,
-    of_logits: bool,
-) -> Tensor:
+def _pytorchs(given: CrossEntropy, *, of_logits: bool) -> Tensor:
+    x, target, weight, _, options = given
     ignored, reduction = options.ignore_index, options.reduction
-    if input.requires_grad and target.dtype == torch.int64:
+    if x.requires_grad and target.dtype == torch.int64:
         # Its backward pass trusts class indices without a look, even if they changed meanwhile.
         target = target.clone()
     try:
         if of_logits:
             smoothing = options.label_smoothing
             return F.cross_entropy(
-                input,
+                x,
                 target,
                 weight,
                 ignore_index=ignored,
                 reduction=reduction,
                 label_smoothing=smoothing,
             )
-        return F.nll_loss(input, target, weight, ignore_index=ignored, reduction=reduction)
+        return F.nll_loss(x, target, weight, ignore_index=ignored, reduction=reduction)
     except IndexError:
-        _check_classes(target, target != ignored, input.shape[1])
+        _check_classes(target, target != ignored, x.shape[1])
         raise
 
 
@@ -183,23 +233,18 @@ def reduce(loss: Tensor, share: Tensor, sample_weight: Tensor | None, reduction:
     return loss.sum() / share.sum() if reduction == "mean" else loss.sum()
 
 
-def nll_loss(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    options: LossOptions,
-) -> Tensor:
+def _nll_loss(given: CrossEntropy, _want_lse: bool) -> tuple[Tensor, None]:
     """Return the loss of log-probabilities (N, K, ...)."""
-    if sample_weight is None and _is_pytorchs(input, target, weight, options):
-        return _pytorchs(input, target, weight, options, of_logits=False)
+    if _is_pytorchs(given):
+        return _pytorchs(given, of_logits=False), None
+    x, target, weight, sample_weight, options = given
     counts = target != options.ignore_index
-    _check_classes(target, counts, input.shape[1])
-    log_p = wide(input)
+    _check_classes(target, counts, x.shape[1])
+    log_p = wide(x)
     share = shares(target, weight, options.ignore_index, log_p)
     loss = -log_p.gather(1, target.where(counts, 0).unsqueeze(1)).squeeze(1)
     loss = (loss * share).where(counts, 0)
-    return reduce(loss, share, sample_weight, options.reduction)
+    return reduce(loss, share, sample_weight, options.reduction), None
 
 
 def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
@@ -207,44 +252,27 @@ def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) ->
     return F.linear(wide(input), wide(linear_weight), bias)
 
 
-def linear_cross_entropy(
-    input: Tensor,
-    linear_weight: Tensor,
-    linear_bias: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    options: LossOptions,
-    *,
-    memory_budget: int,  # noqa: ARG001 - the reference holds all the logits
-    want_lse: bool = False,
+def _linear_cross_entropy(
+    given: LinearCrossEntropy, want_lse: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the loss of a linear head (K, D) on features (N, D), and the log-sum-exps (N,)."""
-    z = _logits(input, linear_weight, linear_bias)
-    return cross_entropy(z, target, weight, sample_weight, options, want_lse=want_lse)
+    """Return the loss of a linear head, and the log-sum-exps; all the logits are held."""
+    x, head, bias, target, weight, sample_weight, options, _ = given
+    z = _logits(x, head, bias)
+    return _cross_entropy(CrossEntropy(z, target, weight, sample_weight, options), want_lse)
 
 
-def linear_top_k(
-    input: Tensor,
-    linear_weight: Tensor,
-    linear_bias: Tensor | None,
-    k: int,
-    *,
-    temperature: float,
-    memory_budget: int,  # noqa: ARG001 - the reference holds all the logits
-) -> tuple[Tensor, Tensor, Tensor]:
+def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
     """Return probabilities (N, k), log-sum-exps (N,) and class indices (N, k), best first."""
-    z = _logits(input, linear_weight, linear_bias) / temperature
+    x, head, bias, k, temperature, _ = given
+    z = _logits(x, head, bias) / temperature
     lse = torch.logsumexp(z, 1)
     best, indices = z.topk(k, dim=1)
-    return (best - lse.unsqueeze(1)).exp().to(input.dtype), lse, indices
+    return (best - lse.unsqueeze(1)).exp().to(x.dtype), lse, indices
 
 
-def distillation_loss(
-    student: Tensor, teacher: Tensor, target: Tensor | None, options: DistillationOptions
-) -> Tensor:
-    """Return α T² KL(teacher ‖ student) + (1 − α) cross-entropy, for logits (N, K, ...)."""
-    o = options
+def _distillation_loss(given: Distillation, _want_lse: bool) -> tuple[Tensor, None]:
+    """Return α T² KL(teacher ‖ student) + (1 − α) cross-entropy, for logits (N, K)."""
+    student, teacher, target, o = given
     z = wide(student)
     log_p = F.log_softmax(z / o.temperature, 1)
     log_q = F.log_softmax(wide(teacher) / o.temperature, 1)
@@ -258,22 +286,18 @@ def distillation_loss(
         _check_classes(target, counts, z.shape[1])
         safe = target.where(counts, 0).unsqueeze(1)
         loss = loss - (1 - o.alpha) * F.log_softmax(z, 1).gather(1, safe).squeeze(1)
-    return reduce(loss.where(counts, 0), counts.to(loss.dtype), None, o.reduction)
+    return reduce(loss.where(counts, 0), counts.to(loss.dtype), None, o.reduction), None
 
 
-def linear_distillation_loss(
-    student: Tensor,
-    student_weight: Tensor,
-    student_bias: Tensor | None,
-    teacher: Tensor,
-    teacher_weight: Tensor,
-    teacher_bias: Tensor | None,
-    target: Tensor | None,
-    options: DistillationOptions,
-    *,
-    memory_budget: int,  # noqa: ARG001 - the reference holds all the logits
-) -> Tensor:
-    """Return the distillation loss of two linear heads on their features."""
-    z = _logits(student, student_weight, student_bias)
-    t = _logits(teacher, teacher_weight, teacher_bias)
-    return distillation_loss(z, t, target, options)
+def _linear_distillation_loss(given: LinearDistillation, want_lse: bool) -> tuple[Tensor, None]:
+    """Return the distillation loss of two linear heads; all the logits are held."""
+    z = _logits(given.student, given.student_weight, given.student_bias)
+    t = _logits(given.teacher, given.teacher_weight, given.teacher_bias)
+    return _distillation_loss(Distillation(z, t, given.target, given.options), want_lse)
+
+
+cross_entropy, cross_entropy_backward = _loss(_cross_entropy)
+nll_loss, nll_loss_backward = _loss(_nll_loss)
+linear_cross_entropy, linear_cross_entropy_backward = _loss(_linear_cross_entropy)
+distillation_loss, distillation_loss_backward = _loss(_distillation_loss)
+linear_distillation_loss, linear_distillation_loss_backward = _loss(_linear_distillation_loss)

@@ -12,42 +12,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from luce.kernels import positions
-
 if TYPE_CHECKING:
-    from types import ModuleType
+    from collections.abc import Callable
 
-    from luce.kernels.options import LossOptions
+    from luce.kernels.arguments import LinearCrossEntropy
 
-__all__ = ["linear_cross_entropy"]
+__all__ = ["exactly"]
 
 # Features, head and logits together, in elements: up to here calls cost more than arithmetic.
 _SMALL = 16_384
 
 
-def linear_cross_entropy(
-    kernels: ModuleType,
-    input: Tensor,
-    linear_weight: Tensor,
-    linear_bias: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    options: LossOptions,
-    *,
-    memory_budget: int,
-    want_lse: bool,
+def exactly(
+    compute: Callable[[LinearCrossEntropy], tuple[Tensor, Tensor | None]],
+    given: LinearCrossEntropy,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the loss and log-sum-exps by the kernel set, computed in float64 if all is small."""
-    given: tuple[Any, ...] = (input, linear_weight, linear_bias, target, weight, sample_weight)
-    logits = len(input) * (linear_weight.numel() // max(1, linear_weight.shape[-1]))
-    elements = input.numel() + linear_weight.numel() + logits
-    exact = elements <= _SMALL and 16 * elements <= memory_budget
-    if exact:
-        given = tuple(t.double() if t is not None and t.is_floating_point() else t for t in given)
-    x, head, bias, y, w, s = given
-    loss, lse = positions.linear_cross_entropy(
-        kernels, x, head, bias, y, w, s, options, memory_budget=memory_budget, want_lse=want_lse
-    )
-    wide = torch.promote_types(input.dtype, torch.float32)
+    """Return what is computed of these, in float64 if all is small."""
+    x, head = given.input, given.linear_weight
+    logits = len(x) * (head.numel() // max(1, head.shape[-1]))
+    elements = x.numel() + head.numel() + logits
+    if elements <= _SMALL and 16 * elements <= given.memory_budget:
+        doubled: dict[str, Any] = {
+            name: t.double()
+            for name, t in given._asdict().items()
+            if isinstance(t, Tensor) and t.is_floating_point()
+        }
+        given = given._replace(**doubled)
+    loss, lse = compute(given)
+    wide = torch.promote_types(x.dtype, torch.float32)
     return loss.to(wide), None if lse is None else lse.to(wide)

@@ -6,27 +6,29 @@ cache.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from luce.kernels import reference
 from luce.kernels.cpu.arithmetic import as_working, log, scratch, zero
 from luce.kernels.cpu.compile import kernel, sums
-from luce.kernels.cpu.cross_entropy import reduced, samples_of
-from luce.kernels.cpu.differentiate import differentiated_again, handed_out, through
+from luce.kernels.cpu.cross_entropy import reduced, samples_of, scale_of
 from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import BLOCK, exp_sum_into, maximum, shifted
 from luce.kernels.cpu.targets import expect, survey
 from luce.kernels.cpu.threads import share
-from luce.kernels.options import DistillationOptions
 
-__all__ = ["count", "distillation_loss", "gap", "run", "scales"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from luce.kernels.arguments import Distillation
+    from luce.kernels.options import DistillationOptions
+
+__all__ = ["count", "distillation_loss", "distillation_loss_backward", "gap", "run", "scales"]
 
 
 @sums
@@ -133,97 +135,39 @@ def count(N: int, K: int, target: Tensor | None, o: DistillationOptions) -> floa
 
 def scales(N: int, counted: float, grad_loss: Tensor | None, reduction: str) -> Tensor:
     """Return what the gradient of each row's loss is multiplied by."""
-    scale = (1 / counted if counted else 0.0) if reduction == "mean" else 1.0
-    rows = torch.full((N,), scale, dtype=torch.float64)
+    rows = torch.full((N,), scale_of(counted, reduction), dtype=torch.float64)
     return rows if grad_loss is None else rows * grad_loss.double().reshape(-1)
 
 
 def distillation_loss(
-    student: Tensor, teacher: Tensor, target: Tensor | None, options: DistillationOptions
-) -> Tensor:
-    """Return α T² KL(teacher ‖ student) + (1 − α) cross-entropy, for logits (N, K, ...)."""
-    o = options
-    examples = student.shape[:1] + student.shape[2:]
-    z = student.movedim(1, -1).flatten(0, -2)
-    t = teacher.movedim(1, -1).flatten(0, -2)
-    goal = None if target is None else target.flatten()
-    want_grad = torch.is_grad_enabled() and student.requires_grad and o.reduction != "none"
-    loss: Tensor = _distillation(
-        z, t, goal, None, o.temperature, o.alpha, o.reduction, o.ignore_index, want_grad
-    )[0]
-    return loss.view(examples) if o.reduction == "none" else loss
+    given: Distillation, want_lse: bool, wants: Sequence[bool]
+) -> tuple[Tensor, Tensor | None, tuple[Tensor | None, ...]]:
+    """Return the loss of logits (N, K), and the gradient of the student's."""
+    del want_lse  # there are two
+    loss, grad = _distillation(given, None, want_grad=any(wants))
+    return loss, None, (grad,)
 
 
-@operator("distillation_loss")
-def _distillation(
-    student: Tensor,
-    teacher: Tensor,
-    target: Tensor | None,
+def distillation_loss_backward(
+    given: Distillation,
+    wants: Sequence[bool],  # noqa: ARG001 - it is called for the student's gradient
     grad_loss: Tensor | None,
-    temperature: float,
-    alpha: float,
-    reduction: str,
-    ignore_index: int,
-    want_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    o = DistillationOptions(temperature, alpha, reduction, ignore_index)
+    grad_lse: Tensor | None,  # noqa: ARG001 - there is none
+) -> tuple[Tensor | None, ...]:
+    """Return the gradient of the student's logits."""
+    return (_distillation(given, grad_loss, want_grad=True)[1],)
+
+
+def _distillation(
+    given: Distillation, grad_loss: Tensor | None, *, want_grad: bool
+) -> tuple[Tensor, Tensor | None]:
+    student, teacher, target, options = given
     N, K = student.shape
     expect("teacher", teacher, student.shape)
     loss = torch.zeros(N, dtype=torch.promote_types(student.dtype, torch.float32))
     grad = empty(student.shape, student.dtype) if want_grad else None
-    counted = count(N, K, target, o)
+    counted = count(N, K, target, options)
     if student.numel():
-        scale = scales(N, counted, grad_loss, reduction)
-        z, t = student.contiguous(), teacher.contiguous()
-        run(z, t, target, scale, loss, grad, o)
-    return reduced(loss, counted, reduction), student.new_empty(0) if grad is None else grad
-
-
-@_distillation.register_fake
-def _(
-    student: Tensor,
-    _teacher: Tensor,
-    _target: Tensor | None,
-    _grad_loss: Tensor | None,
-    _temperature: float,
-    _alpha: float,
-    reduction: str,
-    _ignore_index: int,
-    want_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    wide = torch.promote_types(student.dtype, torch.float32)
-    loss = student.new_empty(len(student) if reduction == "none" else (), dtype=wide)
-    return loss, student.new_empty(student.shape if want_grad else 0)
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    student, teacher, target, _, *numbers, want_grad = inputs
-    ctx.options = DistillationOptions(*numbers)
-    ctx.mark_non_differentiable(output[1])
-    ctx.gradients = [output[1].detach()] if want_grad else None
-    ctx.save_for_backward(student, teacher, target)
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(ctx: Any, grad_loss: Tensor | None, _grad: Any) -> tuple[Tensor | None, ...]:
-    o: DistillationOptions = ctx.options
-    found: list[Tensor | None] = [None, None, None]
-    needed = ctx.needs_input_grad[:3]
-    if grad_loss is None:
-        pass
-    elif differentiated_again(grad_loss) or needed[1]:
-
-        def function(*tensors: Any) -> tuple[Tensor]:
-            student, teacher, target = tensors
-            return (reference.distillation_loss(student, teacher, target, o),)
-
-        found = through(function, ctx.saved_tensors, needed, (grad_loss,))
-    elif ctx.gradients is not None:
-        found[:1] = handed_out(ctx, grad_loss)
-    elif needed[0]:
-        numbers = (o.temperature, o.alpha, o.reduction, o.ignore_index)
-        found[0] = _distillation(*ctx.saved_tensors, grad_loss, *numbers, True)[1]
-    return *found, *[None] * 6
-
-
-_distillation.register_autograd(_gradients, setup_context=_remember)
+        scale = scales(N, counted, grad_loss, options.reduction)
+        run(student.contiguous(), teacher.contiguous(), target, scale, loss, grad, options)
+    return reduced(loss, counted, options.reduction), grad

@@ -195,7 +195,7 @@ class Gradients:
         at_once = K if outer.get("weight") else C
         self.weight = _Sum(head.weight.matrix, wide, at_once) if wants[1] else None
         self.bias = torch.zeros(K, dtype=torch.float64) if wants[2] else None
-        self._like = (x, head.bias)
+        self._bias = head.bias
 
     def add(
         self, g: Tensor, x: Tensor, head: Head, rows: slice, classes: slice, wants: Wants
@@ -216,25 +216,13 @@ class Gradients:
             units = -(-C // _COLUMNS)
             share(lambda a, b: _add_columns(*before, a, b), units, len(g) * _COLUMNS * g.itemsize)
 
-    def results(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients in the dtypes of what they belong to; empty where not wanted."""
-        x, bias = self._like
+    def results(self) -> tuple[Tensor | None, ...]:
+        """Return the gradients in the dtypes of what they belong to; None where not wanted."""
         return (
-            x.new_empty(0) if self.x is None else self.x.result,
-            x.new_empty(0) if self.weight is None else self.weight.result,
-            x.new_empty(0) if self.bias is None or bias is None else self.bias.to(bias.dtype),
+            None if self.x is None else self.x.result,
+            None if self.weight is None else self.weight.result,
+            None if self.bias is None or self._bias is None else self.bias.to(self._bias.dtype),
         )
-
-    @staticmethod
-    def fakes(
-        like: tuple[Tensor, Tensor, Tensor | None], wants: Sequence[bool]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what ``results`` does, for shapes alone."""
-        x, weight, bias = (
-            t.new_empty(t.shape) if want and t is not None else like[0].new_empty(0)
-            for t, want in zip(like, wants, strict=True)
-        )
-        return x, weight, bias
 
 
 def _names(wants: Wants) -> list[str]:

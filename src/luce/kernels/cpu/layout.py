@@ -10,6 +10,7 @@ import torch
 
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.threads import share
+from luce.kernels.layout import class_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,21 +34,18 @@ class Layout:
     x
         The tensor; other tensors of its shape are brought to the same layout.
     dim
-        Its class dimension.
+        Its class dimension, counted from the front.
 
     Notes
     -----
-    Channels-last images and transposed matrices are taken as they are: moving the class dimension
-    last or first makes them contiguous. Anything else is copied first.
+    See ``class_position``. What is not contiguous with the class dimension there is copied first.
     """
 
     def __init__(self, x: torch.Tensor, dim: int) -> None:
-        self.dim = dim % x.ndim
-        places = (self.dim, x.ndim - 1, 0)
-        contiguous = (p for p in places if x.movedim(self.dim, p).is_contiguous())
-        self.position = next(contiguous, self.dim)
+        self.dim = dim
+        self.position = class_position(x, dim)
         self.dtype = x.dtype
-        shape = x.movedim(self.dim, self.position).shape
+        shape = self._moved(x).shape
         self.outer = math.prod(shape[: self.position])
         self.classes = shape[self.position]
         self.span = math.prod(shape[self.position + 1 :])
@@ -55,15 +53,19 @@ class Layout:
 
     def flat(self, x: torch.Tensor) -> NDArray[Any]:
         """Return the memory of a tensor in this layout; a copy only if it has to be."""
-        return array(x.movedim(self.dim, self.position).contiguous())
+        return array(self._moved(x).contiguous())
 
     def empty(self) -> torch.Tensor:
         """Return an uninitialised tensor in this layout."""
-        return empty(self.shape, self.dtype).movedim(self.position, self.dim)
+        result = empty(self.shape, self.dtype)
+        return result if self.position == self.dim else result.movedim(self.position, self.dim)
 
-    def fake(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what ``empty`` does, for shapes alone."""
-        return x.new_empty(self.shape).movedim(self.position, self.dim)
+    def fits(self, x: torch.Tensor) -> bool:
+        """Whether a tensor of this shape lies in this layout, so that it can be written to."""
+        return self._moved(x).is_contiguous() and not x.is_neg()
+
+    def _moved(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.position == self.dim else x.movedim(self.dim, self.position)
 
     def run(
         self, rows: Callable[..., Any], tiles: Callable[..., Any], head: tuple[Any, ...], *tail: Any
@@ -89,12 +91,14 @@ def array(x: torch.Tensor | None) -> NDArray[Any]:
     """
     if x is None:
         return _NONE
-    x = x.detach().resolve_neg().reshape(-1)
+    x = x.detach()
+    if x.is_neg():
+        x = x.resolve_neg()
     if x.dtype == torch.bfloat16:
-        return x.view(torch.int16).numpy().view(np.uint16)
+        return x.view(torch.int16).numpy().reshape(-1).view(np.uint16)
     if x.dtype == torch.float16:
-        return x.view(torch.int16).numpy()
-    return x.numpy()
+        return x.view(torch.int16).numpy().reshape(-1)
+    return x.numpy().reshape(-1)
 
 
 def working_scalar(value: float, dtype: torch.dtype) -> np.floating[Any]:

@@ -20,28 +20,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luce.kernels import reference
 from luce.kernels.cpu.arithmetic import as_working, exp, scratch, zero
 from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.cross_entropy import reduced
-from luce.kernels.cpu.differentiate import differentiated_again, handed_out, through
 from luce.kernels.cpu.distillation import count, gap, run, scales
 from luce.kernels.cpu.head import Gradients, Head, Rows, logits, plan
 from luce.kernels.cpu.layout import array, working_scalar
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import exp_sum, exp_sum_into, maximum, shifted
 from luce.kernels.cpu.sweep import over_tiles
 from luce.kernels.cpu.targets import expect
 from luce.kernels.cpu.threads import share
-from luce.kernels.options import DistillationOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["linear_distillation_loss"]
+    from luce.kernels.arguments import LinearDistillation
+    from luce.kernels.options import DistillationOptions
+
+__all__ = ["linear_distillation_loss", "linear_distillation_loss_backward"]
 
 
 @kernel
@@ -240,109 +239,39 @@ class _Distillation:
 
 
 def linear_distillation_loss(
-    student: Tensor,
-    student_weight: Tensor,
-    student_bias: Tensor | None,
-    teacher: Tensor,
-    teacher_weight: Tensor,
-    teacher_bias: Tensor | None,
-    target: Tensor | None,
-    options: DistillationOptions,
-    *,
-    memory_budget: int,
-) -> Tensor:
-    """Return the distillation loss of two linear heads on their features."""
-    o = options
-    tracked = torch.is_grad_enabled() and o.reduction != "none"
-    trained = (student, student_weight, student_bias)
-    wants = [tracked and t is not None and t.requires_grad for t in trained]
-    numbers = (o.temperature, o.alpha, o.reduction, o.ignore_index, memory_budget)
-    given = (*trained, teacher, teacher_weight, teacher_bias, target, None)
-    loss: Tensor = _linear_distillation(*given, *numbers, wants)[0]
-    return loss
+    given: LinearDistillation, want_lse: bool, wants: Sequence[bool]
+) -> tuple[Tensor, Tensor | None, tuple[Tensor | None, ...]]:
+    """Return the loss of two linear heads, and the gradients of the student's."""
+    del want_lse  # there are two
+    loss, gradients = _linear_distillation(given, wants, None)
+    return loss, None, gradients
 
 
-@operator("linear_distillation_loss")
-def _linear_distillation(
-    student: Tensor,
-    student_weight: Tensor,
-    student_bias: Tensor | None,
-    teacher: Tensor,
-    teacher_weight: Tensor,
-    teacher_bias: Tensor | None,
-    target: Tensor | None,
+def linear_distillation_loss_backward(
+    given: LinearDistillation,
+    wants: Sequence[bool],
     grad_loss: Tensor | None,
-    temperature: float,
-    alpha: float,
-    reduction: str,
-    ignore_index: int,
-    budget: int,
-    wants: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    o = DistillationOptions(temperature, alpha, reduction, ignore_index)
-    N, K = len(student), len(student_weight)
+    grad_lse: Tensor | None,  # noqa: ARG001 - there is none
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the student's features, weight and bias that are wanted."""
+    return _linear_distillation(given, wants, grad_loss)[1]
+
+
+def _linear_distillation(
+    given: LinearDistillation, wants: Sequence[bool], grad_loss: Tensor | None
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    student, head, bias, teacher, teacher_head, teacher_bias, target, options, budget = given
+    N, K = len(student), len(head)
     expect("teacher", teacher, (N, teacher.shape[1]))
-    expect("teacher_weight", teacher_weight, (K, teacher.shape[1]))
-    counted = count(N, K, target, o)
+    expect("teacher_weight", teacher_head, (K, teacher.shape[1]))
+    counted = count(N, K, target, options)
     loss = _Distillation(
-        Head(student_weight, student_bias),
+        Head(head, bias),
         teacher,
-        Head(teacher_weight, teacher_bias),
+        Head(teacher_head, teacher_bias),
         target,
-        scales(N, counted, grad_loss, reduction),
-        o,
+        scales(N, counted, grad_loss, options.reduction),
+        options,
     )
     gradients = loss.over_tiles(student, wants, budget)
-    return reduced(loss.loss, counted, reduction), *gradients.results()
-
-
-@_linear_distillation.register_fake
-def _(
-    student: Tensor,
-    student_weight: Tensor,
-    student_bias: Tensor | None,
-    *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    reduction, wants = rest[-4], rest[-1]
-    wide = torch.promote_types(student.dtype, torch.float32)
-    loss = student.new_empty(len(student) if reduction == "none" else (), dtype=wide)
-    return loss, *Gradients.fakes((student, student_weight, student_bias), wants)
-
-
-def _remember_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *numbers, ctx.budget, wants = inputs[8:]
-    ctx.options = DistillationOptions(*numbers)
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.gradients = [g.detach() for g in output[1:]] if any(wants) else None
-    ctx.save_for_backward(*inputs[:7])
-    ctx.set_materialize_grads(False)
-
-
-def _linear_gradients(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
-    o: DistillationOptions = ctx.options
-    needed = ctx.needs_input_grad[:7]
-    found: list[Tensor | None] = [None] * 7
-    if grad_loss is None:
-        pass
-    elif differentiated_again(grad_loss) or any(needed[3:]):
-
-        def function(*tensors: Any) -> tuple[Tensor]:
-            x, w, b, t, tw, tb, y = tensors
-            loss = reference.linear_distillation_loss(
-                x, w, b, t, tw, tb, y, o, memory_budget=ctx.budget
-            )
-            return (loss,)
-
-        found = through(function, ctx.saved_tensors, needed, (grad_loss,))
-    elif ctx.gradients is not None:
-        found[:3] = handed_out(ctx, grad_loss)
-    elif any(needed[:3]):
-        numbers = (o.temperature, o.alpha, o.reduction, o.ignore_index, ctx.budget)
-        found[:3] = _linear_distillation(*ctx.saved_tensors, grad_loss, *numbers, list(needed[:3]))[
-            1:
-        ]
-    found[:3] = [g if need else None for g, need in zip(found[:3], needed[:3], strict=True)]
-    return *found, *[None] * 7
-
-
-_linear_distillation.register_autograd(_linear_gradients, setup_context=_remember_linear)
+    return reduced(loss.loss, counted, options.reduction), gradients.results()

@@ -1,79 +1,45 @@
-"""Softmax, log-softmax and log-sum-exp: PyTorch operators over the kernels."""
+"""Softmax, log-softmax and log-sum-exp along a dimension, and the gradients of the first two."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from luce.kernels.cpu.differentiate import differentiated_again
 from luce.kernels.cpu.layout import Layout, array, working_scalar
-from luce.kernels.cpu.operator import operator
 from luce.kernels.cpu.rows import LOG, LSE, softmax_backward_rows, softmax_rows
 from luce.kernels.cpu.tiles import softmax_backward_tiles, softmax_tiles
 
-__all__ = ["log_softmax", "logsumexp", "softmax"]
+if TYPE_CHECKING:
+    from luce.kernels.options import SoftmaxOptions
+
+__all__ = ["log_softmax", "log_softmax_backward", "logsumexp", "softmax", "softmax_backward"]
 
 
-def softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
-    """Return exp(x / T) / Σ exp(x / T) along ``dim``."""
-    return _choose(input, dim, temperature, log=False, out=out)
+def softmax(input: Tensor, options: SoftmaxOptions, out: Tensor | None = None) -> Tensor:
+    """Return exp(x / T) / Σ exp(x / T) along a dimension."""
+    return _softmax(input, options, 0, out)
 
 
-def log_softmax(input: Tensor, dim: int, temperature: float, out: Tensor | None = None) -> Tensor:
-    """Return x / T − log Σ exp(x / T) along ``dim``."""
-    return _choose(input, dim, temperature, log=True, out=out)
+def softmax_backward(output: Tensor, grad: Tensor, options: SoftmaxOptions) -> Tensor:
+    """Return the gradient of softmax's input, from its result and the gradient there."""
+    return _softmax_backward(output, grad, options, 0)
 
 
-def logsumexp(input: Tensor, dim: int, temperature: float) -> Tensor:
-    """Return log Σ exp(x / T) along ``dim``, without that dimension."""
-    result: Tensor = _logsumexp(input, dim, temperature)
-    return result
+def log_softmax(input: Tensor, options: SoftmaxOptions, out: Tensor | None = None) -> Tensor:
+    """Return x / T − log Σ exp(x / T) along a dimension."""
+    return _softmax(input, options, LOG, out)
 
 
-def _choose(x: Tensor, dim: int, temperature: float, *, log: bool, out: Tensor | None) -> Tensor:
-    if out is None:
-        result: Tensor = _softmax(x, dim, temperature, log)
-        return result
-    layout = Layout(x, dim)
-    moved = out.movedim(layout.dim, layout.position)
-    if moved.is_contiguous() and not out.is_neg():
-        _write(x, out, layout, temperature, log=log)
-    else:
-        out.copy_(_softmax(x, dim, temperature, log))
-    return out
+def log_softmax_backward(output: Tensor, grad: Tensor, options: SoftmaxOptions) -> Tensor:
+    """Return the gradient of log_softmax's input, from its result and the gradient there."""
+    return _softmax_backward(output, grad, options, LOG)
 
 
-def _write(x: Tensor, out: Tensor, layout: Layout, temperature: float, *, log: bool) -> None:
-    if x.numel():
-        head = (layout.flat(x), layout.flat(out), array(None))
-        inverse = working_scalar(1 / temperature, x.dtype)
-        layout.run(softmax_rows, softmax_tiles, head, inverse, LOG if log else 0)
-
-
-@operator("softmax")
-def _softmax(x: Tensor, dim: int, temperature: float, log: bool) -> Tensor:
-    layout = Layout(x, dim)
-    out = layout.empty()
-    _write(x, out, layout, temperature, log=log)
-    return out
-
-
-@operator("softmax_backward")
-def _softmax_backward(y: Tensor, grad: Tensor, dim: int, temperature: float, log: bool) -> Tensor:
-    layout = Layout(y, dim)
-    out = layout.empty()
-    if y.numel():
-        head = (layout.flat(y), layout.flat(grad), layout.flat(out))
-        inverse = working_scalar(1 / temperature, y.dtype)
-        mode = LOG if log else 0
-        layout.run(softmax_backward_rows, softmax_backward_tiles, head, inverse, mode)
-    return out
-
-
-@operator("logsumexp")
-def _logsumexp(x: Tensor, dim: int, temperature: float) -> Tensor:
+def logsumexp(input: Tensor, options: SoftmaxOptions) -> Tensor:
+    """Return log Σ exp(x / T) along a dimension, without it."""
+    x, (dim, temperature) = input, options
     layout = Layout(x, dim)
     if not x.numel():
         return x.logsumexp(dim)
@@ -86,48 +52,21 @@ def _logsumexp(x: Tensor, dim: int, temperature: float) -> Tensor:
     return lse.to(x.dtype)
 
 
-@_softmax.register_fake
-def _(x: Tensor, dim: int, _temperature: float, _log: bool) -> Tensor:
-    return Layout(x, dim).fake(x)
+def _softmax(x: Tensor, options: SoftmaxOptions, mode: int, out: Tensor | None) -> Tensor:
+    layout = Layout(x, options.dim)
+    result = layout.empty() if out is None or not layout.fits(out) else out
+    if x.numel():
+        head = (layout.flat(x), layout.flat(result), array(None))
+        inverse = working_scalar(1 / options.temperature, x.dtype)
+        layout.run(softmax_rows, softmax_tiles, head, inverse, mode)
+    return result if out is None or out is result else out.copy_(result)
 
 
-@_softmax_backward.register_fake
-def _(y: Tensor, _grad: Tensor, dim: int, _temperature: float, _log: bool) -> Tensor:
-    return Layout(y, dim).fake(y)
-
-
-@_logsumexp.register_fake
-def _(x: Tensor, dim: int, _temperature: float) -> Tensor:
-    return x.new_empty(x.movedim(dim, -1).shape[:-1])
-
-
-def _keep_result(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _x, ctx.dim, ctx.temperature, ctx.log = inputs
-    ctx.save_for_backward(output)
-
-
-def _softmax_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-    (y,) = ctx.saved_tensors
-    if differentiated_again(grad):
-        if ctx.log:
-            dx = grad - y.exp() * grad.sum(ctx.dim, keepdim=True)
-        else:
-            dx = (grad - (grad * y).sum(ctx.dim, keepdim=True)) * y
-        return dx / ctx.temperature, None, None, None
-    return _softmax_backward(y, grad, ctx.dim, ctx.temperature, ctx.log), None, None, None
-
-
-def _keep_both(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, ctx.dim, ctx.temperature = inputs
-    ctx.save_for_backward(x, output)
-
-
-def _logsumexp_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    x, lse = ctx.saved_tensors
-    finite = lse.masked_fill(lse == -torch.inf, 0).unsqueeze(ctx.dim)
-    p = (x / ctx.temperature - finite).exp()
-    return grad.unsqueeze(ctx.dim) * p / ctx.temperature, None, None
-
-
-_softmax.register_autograd(_softmax_gradient, setup_context=_keep_result)
-_logsumexp.register_autograd(_logsumexp_gradient, setup_context=_keep_both)
+def _softmax_backward(y: Tensor, grad: Tensor, options: SoftmaxOptions, mode: int) -> Tensor:
+    layout = Layout(y, options.dim)
+    out = layout.empty()
+    if y.numel():
+        head = (layout.flat(y), layout.flat(grad), layout.flat(out))
+        inverse = working_scalar(1 / options.temperature, y.dtype)
+        layout.run(softmax_backward_rows, softmax_backward_tiles, head, inverse, mode)
+    return out

@@ -1,0 +1,77 @@
+"""Kernel sets: the same names and signatures, whoever computes."""
+
+import inspect
+
+import pytest
+import torch
+
+import luce
+from luce.kernels import SETS, reference
+from luce.kernels.arguments import (
+    CrossEntropy,
+    Distillation,
+    LinearCrossEntropy,
+    LinearDistillation,
+)
+from luce.kernels.options import DistillationOptions, LossOptions
+from luce.kernels.sets import functions
+
+LOSSES = [name for name in reference.__all__ if f"{name}_backward" in reference.__all__][:5]
+
+
+def parameters(function):
+    """Return what callers see of a signature: names, kinds and defaults."""
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_kernel_sets_have_the_references_names_and_signatures(name):
+    """Each function of a kernel set is one of the reference's, with the same parameters."""
+    luce.softmax(torch.zeros(1), 0, backend="reference")
+    kernels = functions(name)
+    assert set(kernels.__all__) == set(reference.__all__)
+    for function in kernels.__all__:
+        ours, specified = (parameters(getattr(s, function)) for s in (kernels, reference))
+        assert ours == specified, function
+
+
+def normal(*shape):
+    """Return float64 numbers."""
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def examples():
+    """Yield each loss's name and what it is computed of, with every reduction."""
+    Y, w, s = torch.tensor([2, -100, 0, 3]), torch.rand(5).double(), torch.rand(4).double()
+    for reduction in ("none", "sum", "mean"):
+        o = LossOptions(reduction, -100, 0.1, 2.0, 0.05)
+        yield "cross_entropy", CrossEntropy(normal(4, 5), Y, w, s, o)
+        yield "nll_loss", CrossEntropy(normal(4, 5).log_softmax(1), Y, w, s, o)
+        head = (normal(4, 3), normal(5, 3), normal(5))
+        for budget in (100, 1 << 20):
+            yield "linear_cross_entropy", LinearCrossEntropy(*head, Y, w, s, o, budget)
+            d = DistillationOptions(2.0, 0.3, reduction, -100)
+            teacher = (normal(4, 2), normal(5, 2), None)
+            given = LinearDistillation(*head, *teacher, Y, d, budget)
+            yield "linear_distillation_loss", given
+        yield "distillation_loss", Distillation(normal(4, 5), normal(4, 5), Y, d)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_forward_and_backward_functions_agree_with_the_references(name):
+    """Called directly, a set's losses, log-sum-exps and gradients are the reference's."""
+    kernels = functions(name)
+    for loss, given in examples():
+        wants = (True,) * (3 if loss.startswith("linear") else 1)
+        reduced = given.options.reduction != "none"
+        with_lse = "cross_entropy" in loss
+        found, expected = (
+            getattr(s, loss)(given, with_lse, wants if reduced else (False,) * len(wants))
+            for s in (kernels, reference)
+        )
+        torch.testing.assert_close(found, expected)
+        grads = torch.rand_like(found[0]), normal(4) if with_lse else None
+        found, expected = (
+            getattr(s, f"{loss}_backward")(given, wants, *grads) for s in (kernels, reference)
+        )
+        torch.testing.assert_close(found, expected)
