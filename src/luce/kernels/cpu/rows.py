@@ -7,6 +7,16 @@ half precision) over blocks of 256 elements, and in float64 over the blocks.
 
 Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` elements to a row. An
 option that is absent is an empty array.
+
+The losses' symbols, here, in ``tiles`` and in ``sweep``, for the coefficients a of docs/operators.md
+(loss = Σ a (lse − z / T) + z_loss · lse²) and the probabilities p of a row:
+
+- ``top`` is the row's largest logit, ``exps`` the sum of its exponentials exp((z − top) / T).
+- ``goal`` are target probabilities, ``mixed`` the coefficients a that are made of them.
+- ``mass`` is Σ a, and ``below`` is Σ a (top − z) / T: the loss is below + mass · log(exps).
+- ``push`` is what p is multiplied by in the gradient: Σ a + 2 z_loss · lse.
+- ``pull`` is the part of a that the target class alone has: (1 − ε) w. It is taken off there.
+- ``spread`` is the part that every class has, times its weight: ε / K. ``level`` is its gradient.
 """
 
 # ruff: noqa: C901, PLR0915
