@@ -1,6 +1,7 @@
 """Kernel sets: the same names and signatures, whoever computes."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from luce.kernels.arguments import (
     LinearCrossEntropy,
     LinearDistillation,
 )
+from luce.kernels.differentiate import handed_out
 from luce.kernels.options import DistillationOptions, LossOptions
 from luce.kernels.sets import functions
 
@@ -75,3 +77,12 @@ def test_forward_and_backward_functions_agree_with_the_references(name):
             getattr(s, f"{loss}_backward")(given, wants, *grads) for s in (kernels, reference)
         )
         torch.testing.assert_close(found, expected)
+
+
+def test_an_incoming_gradient_stays_on_its_device():
+    """Gradients of the forward pass are handed out without a look at numbers of other devices."""
+    g = torch.ones(3, device="meta", dtype=torch.bfloat16)
+    ctx = SimpleNamespace(gradients=[g])
+    (found,) = handed_out(ctx, torch.ones((), device="meta"))
+    assert found is g
+    assert ctx.gradients is None

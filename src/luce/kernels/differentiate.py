@@ -75,5 +75,7 @@ def handed_out(ctx: Any, grad_loss: Tensor) -> list[Tensor]:
     if any(type(g) is not Tensor for g in gradients):  # torch.compile traces: there are no values
         return [g * grad_loss.to(g.dtype) for g in gradients]
     ctx.gradients = None
+    if grad_loss.device.type != "cpu":  # a look at the number would wait for the device
+        return [g.mul_(grad_loss) for g in gradients]
     factor = float(grad_loss)
     return gradients if factor == 1 else [g.mul_(factor) for g in gradients]

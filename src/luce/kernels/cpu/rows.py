@@ -8,8 +8,8 @@ half precision) over blocks of 256 elements, and in float64 over the blocks.
 Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` elements to a row. An
 option that is absent is an empty array.
 
-The losses' symbols, here, in ``tiles`` and in ``sweep``, for the coefficients a of docs/operators.md
-(loss = Σ a (lse − z / T) + z_loss · lse²) and the probabilities p of a row:
+The losses' symbols, here, in ``tiles`` and in ``sweep``, for the probabilities p of a row and the
+coefficients a of docs/operators.md, where the loss is Σ a (lse − z / T) + z_loss · lse²:
 
 - ``top`` is the row's largest logit, ``exps`` the sum of its exponentials exp((z − top) / T).
 - ``goal`` are target probabilities, ``mixed`` the coefficients a that are made of them.
