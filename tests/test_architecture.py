@@ -18,6 +18,7 @@ SOURCE = Path(luce.__file__).parent
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {
+        "importing",
         "compiling",
         "data",
         "fitting",
@@ -60,7 +61,8 @@ MAY_IMPORT = {
     },
     "manifest": {"options", "request", "storage"},
     "folders": {"storage"},
-    "models": {"calibrating", "data", "evaluation", "linear", "neural", "options"},
+    "importing": set(),
+    "models": {"calibrating", "data", "evaluation", "importing", "linear", "neural", "options"},
     "plots": {"report", "models", "evaluation", "neural", "functional"},
     "report": {"calibrating", "evaluation", "data", "models", "storage"},
     "calibrating": {"evaluation"},

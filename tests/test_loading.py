@@ -3,10 +3,13 @@
 Each claim is about one process, asked at its end (or when the result is there) what it has loaded.
 """
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from luce.importing import quickly
 
 HEAVY = ("torch", "torch._dynamo", "numba", "sklearn", "scipy", "polars", "matplotlib")
 
@@ -61,3 +64,21 @@ def test_a_run_of_softmax_regression_is_used_without_pytorch(tmp_path):
         "run.predict_proba(luce.load_dataset('digits').features)"
     )
     assert not loaded_by(code, tmp_path) & {"torch", "numba"}
+
+
+def test_the_collector_is_as_it_was_after_an_import():
+    """Paused while libraries are imported, it is on again after it, also after an error."""
+    assert gc.isenabled()
+    with quickly():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), quickly():
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with quickly():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

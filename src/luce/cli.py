@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from luce import options
 from luce.errors import LuceError
+from luce.importing import quickly
 from luce.plan import check_use, make_plan
 
 
@@ -211,8 +212,9 @@ def train(
     }
     # Before anything heavy is imported; `fitting.train` looks again.
     make_plan(source, **asked, arguments=arguments)
-    from luce import fitting
-    from luce.progress import Display
+    with quickly():
+        from luce import fitting
+        from luce.progress import Display
 
     display = Display(sys.stderr, show_columns=show_columns)
     run = fitting.train(

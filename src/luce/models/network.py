@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 from luce.errors import ArgumentError
+from luce.importing import quickly
 from luce.models.base import Checkpoint, Layer, Model, Weights
 from luce.options import NETWORK, Option, one_of
 
@@ -80,7 +81,8 @@ class Network(Model["NeuralClassifier"]):
 
     def make(self, options: Mapping[str, Any]) -> NeuralClassifier:
         """Return the estimator."""
-        from luce.neural.classifier import NeuralClassifier
+        with quickly():
+            from luce.neural.classifier import NeuralClassifier
 
         return NeuralClassifier(self.module, **{**self.defaults, **options})
 
