@@ -81,6 +81,7 @@ def flag(name: str) -> Any:
 
 
 def _flag(name: str) -> str:
+    name = {"types": "type"}.get(name, name)
     return f"--{name.replace('_', '-')}"
 
 
@@ -142,6 +143,12 @@ def train(
     validation_size: Annotated[Text, flag("validation_size")] = None,
     test_size: Annotated[Text, flag("test_size")] = None,
     drop_rare: Annotated[Text, flag("drop_rare")] = None,
+    encoding: Annotated[Text, flag("encoding")] = None,
+    separator: Annotated[Text, flag("separator")] = None,
+    decimal: Annotated[Text, flag("decimal")] = None,
+    drop: Annotated[Text, flag("drop")] = None,
+    keep: Annotated[Text, flag("keep")] = None,
+    types: Annotated[Text, flag("types")] = None,
     normalise: Annotated[Text, flag("normalise")] = None,
     image_size: Annotated[Text, flag("image_size")] = None,
     show_columns: Annotated[

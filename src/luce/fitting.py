@@ -118,8 +118,10 @@ def train(
         Called with the run as soon as it is saved and can predict. Its ``report.html`` follows.
     **arguments
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
-        are); ``image_size`` (folders of images are resized to it); ``drop_rare`` (0: classes
-        with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
+        are); ``encoding``, ``separator``, ``decimal``, ``drop``, ``keep`` and ``types`` (tables:
+        how they are written, which columns count, of what kind they are); ``image_size`` (folders
+        of images are resized to it); ``drop_rare`` (0: classes with fewer rows are left out);
+        ``model`` ("auto", "linear", "mlp", "cnn");
         ``validation_size`` (0.1) and ``test_size`` (0.2), shares of the rows held out, in the
         classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
         ``seed`` (0); ``report_every`` (batches); and every option of
@@ -241,6 +243,7 @@ class _Training:
             target=request.target,
             features=request.features,
             image_size=request.image_size,
+            **request.directions,
         )
         if request.drop_rare and dataset.labels is not None:
             dataset = dataset.without(rare_classes(dataset.labels, request.drop_rare))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from luce.data.checking import check_source
-from luce.data.kinds import NAMES, brings_test_rows, existing
+from luce.data.directions import Directions
+from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.manifest import read_config
@@ -91,7 +92,8 @@ def make_plan(
 
 def _check_sources(source: Any, request: Request) -> None:
     if isinstance(source, str | Path):
-        check_source(source, target=request.target, features=request.features)
+        told = Directions(**request.directions)
+        check_source(source, target=request.target, features=request.features, told=told)
         if request.test is None and not brings_test_rows(source):
             check_sizes(request.validation_size, request.test_size)
     if request.test is not None:
@@ -133,8 +135,11 @@ def _name_of(source: Any) -> str:
     """Return a run's name from its source: a file's without its ending."""
     if not isinstance(source, str | Path):
         return "array"
+    path = Path(source)
+    if is_pattern(path):
+        path = path.parent
     # Resolved: "." and ".." are named as the folder that they are.
-    name = Path(source).resolve().name.removesuffix(".gz")
+    name = path.resolve().name.removesuffix(".gz").removesuffix(".zst")
     return Path(name).stem or "run"
 
 

@@ -21,6 +21,16 @@ __all__ = ["PRESETS", "Request"]
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
+# What may be said of a table, and what it is where nothing is.
+_DIRECTIONS: dict[str, Any] = {
+    "encoding": None,
+    "separator": None,
+    "decimal": None,
+    "drop": (),
+    "keep": (),
+    "types": {},
+}
+
 # The arguments that are paths, if they are no names of data sets.
 FILES = ("source", "test")
 
@@ -59,6 +69,12 @@ class Request:
     test: str | None = None
     image_size: int | tuple[int, int] | None = None
     drop_rare: int = 0
+    encoding: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    types: dict[str, str] = field(default_factory=dict)
     model: str = "auto"
     validation_size: float = 0.1
     test_size: float = 0.2
@@ -92,6 +108,11 @@ class Request:
                     f"{name} must be of finite numbers, got {received(value)}."
                 ) from error
 
+    @property
+    def directions(self) -> dict[str, Any]:
+        """What is said of a table, as `luce.load_dataset` takes it."""
+        return {name: getattr(self, name) for name in _DIRECTIONS}
+
     def check(self) -> None:
         """Refuse an unknown model, options that it does not have, and values they cannot be.
 
@@ -114,7 +135,7 @@ class Request:
         names = {f.name for f in fields(cls)}
         if isinstance(content, dict):
             # Earlier versions had no such arguments.
-            content = {"image_size": None, "drop_rare": 0, **content}
+            content = {"image_size": None, "drop_rare": 0, **_DIRECTIONS, **content}
         if not isinstance(content, dict) or content.keys() != names:
             raise RunError(f"config.json is damaged: its request must have {sorted(names)}.")
         # JSON has lists where Python has tuples.

@@ -101,6 +101,11 @@ class Schema(ABC):
     def describe(self) -> list[str]:
         """Return what was inferred, as aligned lines for printing."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should look at before they believe what is learnt, a sentence each."""
+        return []
+
     def with_classes(self, classes: list[Any]) -> Self:
         """Return the schema with the sorted classes filled in."""
         return dataclasses.replace(self, classes=list(classes))

@@ -121,6 +121,7 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
         "shape": " × ".join(f"{size:,}" for size in schema.input_shape),
         "columns": len(schema.used) if isinstance(schema, TableSchema) else None,
         "target": name(schema.target) if table and schema.target is not None else None,
+        "warnings": list(schema.warnings),
         "classes": len(names),
         "class_names": names[:10],
         "rows": {part: int(rows.get(part, 0)) for part in ("train", "validation", "test")},

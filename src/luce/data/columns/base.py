@@ -42,6 +42,8 @@ class Column(ABC):
         What several columns of the kind are called.
     used : bool
         Whether the kind is encoded.
+    added : frozenset of str
+        The fields that runs of earlier versions did not store: they had the defaults.
     name : str
         The column's name.
     note : str
@@ -51,13 +53,17 @@ class Column(ABC):
     kind: ClassVar[str]
     plural: ClassVar[str]
     used: ClassVar[bool] = True
+    added: ClassVar[frozenset[str]] = frozenset()
     name: str
     note: str = ""
 
     @classmethod
     @abstractmethod
     def infer(cls, seen: Seen) -> Self | None:
-        """Return the column if its values are of this kind, None if another may have it."""
+        """Return the column if its values are of this kind, None if another may have it.
+
+        Where the user says that it is (`Seen.asked`), return it if it can be read so at all.
+        """
 
     @classmethod
     @abstractmethod
@@ -116,6 +122,11 @@ class Column(ABC):
     def sparse(self) -> bool:
         """Whether the column is encoded as sparse rows: then those of the table are sparse."""
         return False
+
+    @property
+    def assumed(self) -> Sequence[str]:
+        """What was assumed of how the values are written, for people."""
+        return ()
 
     @property
     def reading(self) -> object:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from luce.data.columns.base import Column
-from luce.data.columns.seen import Seen, commonest
+from luce.data.columns.seen import Seen, commonest, is_opaque
 from luce.data.wording import listed, shown
 
 if TYPE_CHECKING:
@@ -63,9 +63,12 @@ class Category(Column):
     def infer(cls, seen: Seen) -> Self | None:
         """Return the column unless most values are different (and more than ten), or long."""
         distinct, rows = seen.distinct, len(seen.values)
-        if distinct > 10 and distinct > rows / 2:
+        if is_opaque(seen.dtype) or not rows:
             return None
-        if sum(map(len, seen.texts.to_list())) > LONGEST * rows:
+        if not seen.asked and distinct > 10 and distinct > rows / 2:
+            return None
+        some = seen.texts.head(10_000).to_list()
+        if not seen.asked and sum(map(len, some)) > LONGEST * len(some):
             return None
         few = listed(commonest(seen.texts, 4)[0], total=distinct)
         note = f"{distinct:,} values: {few}{seen.gone}"
