@@ -91,7 +91,7 @@ def guess(texts: Iterable[str]) -> tuple[Numerals, bool] | None:
     Examples
     --------
     >>> guess(["0,13", "12,5"])
-    (Numerals(decimal=',', thousands=False, unit=''), True)
+    (Numerals(decimal=',', thousands=True, unit=''), True)
     >>> guess(["1,234 kg", "2,500 kg"])
     (Numerals(decimal='.', thousands=True, unit='kg'), False)
     >>> guess(["zone 3", "zone 4"])
@@ -127,7 +127,8 @@ def guess(texts: Iterable[str]) -> tuple[Numerals, bool] | None:
         return None
     decimal = "," if commas > points else "."
     unsure = not commas and not points and bool(votes["?,"] or votes["?."])
-    thousands = grouped or bool(votes["?," if decimal == "." else "?."])
+    # Where a comma comes before the fraction, nothing else than thousands is before a point.
+    thousands = grouped or decimal == "," or bool(votes["?,"])
     return Numerals(decimal, thousands, unit), not unsure
 
 

@@ -39,7 +39,7 @@ KINDS: dict[str, type[Column]] = {
 """Each kind by its name, in the order in which inference asks them."""
 
 SAMPLE = 200
-"""Values of a column that say how its numbers are written."""
+"""Values of a column that say how its numbers are written, from all parts of it."""
 
 # What the first runs wrote for every column, of whichever kind.
 _ONCE_WRITTEN: dict[str, Any] = {
@@ -125,7 +125,9 @@ def _guesses(values: pl.Series, columns: int) -> list[tuple[Numerals, bool] | No
     where, texts = where[digits], texts.filter(pl.Series(digits))
     cuts = np.searchsorted(where, np.arange(columns + 1) * rows).tolist()
     return [
-        guess(texts[start : min(stop, start + SAMPLE)].to_list()) if stop > start else None
+        guess(texts[start:stop][:: 1 + (stop - start) // SAMPLE].to_list())
+        if stop > start
+        else None
         for start, stop in itertools.pairwise(cuts)
     ]
 
