@@ -53,7 +53,7 @@ from luce.storage import (
 )
 
 if TYPE_CHECKING:
-    from luce.data.schema import Normalise
+    from luce.data.schema import Normalise, Schema
 
 __all__ = ["environment", "train"]
 
@@ -201,6 +201,8 @@ class _Training:
         # Where the files are written: beside `path` while there is a run in it to be replaced.
         self.folder: Path | None = resumable(path) if resume else None
         self.history: list[dict[str, Any]] = []
+        # Encoded rows and labels of each part, dense and perhaps sparse.
+        self.views: dict[bool, dict[str, tuple[NDArray[Any], NDArray[Any]]]] = {}
         self.display.report_every = request.report_every
 
     def run(self, source: Any) -> Run:
@@ -275,15 +277,11 @@ class _Training:
         normalise = cast("Normalise", request.normalise)
         fitted = dataset.schema.fit(parts["train"].features, normalise=normalise)
         self.schema = fitted.with_classes(dataset.classes)
-        self.examples = {
-            part: (self.schema.encode(data.features)[0], _labels(data))
-            for part, data in parts.items()
-            if len(data)
-        }
-        shape = self.schema.input_shape
-        self.candidates = models.candidates(request.model, request.options, shape)
+        self.parts = {part: data for part, data in parts.items() if len(data)}
+        self.candidates = models.candidates(request.model, request.options, self.schema.input_shape)
         for candidate in self.candidates:
             estimator = self._estimator(candidate)
+            shape = self._view(MODELS[candidate.model])[0].input_shape
             MODELS[candidate.model].check_rows(estimator, shape, len(dataset.classes))
         if len(self.candidates) > 1 and not len(validation):
             raise ArgumentError(
@@ -307,6 +305,18 @@ class _Training:
         }
         if self.resume:
             self._check_data(dataset.name)
+
+    def _view(
+        self, model: models.Model[Any]
+    ) -> tuple[Schema, dict[str, tuple[NDArray[Any], NDArray[Any]]]]:
+        """Return the schema that suits a model, and all parts as it encodes them, once for each."""
+        schema = self.schema if model.takes_sparse else self.schema.dense()
+        if schema.sparse not in self.views:
+            self.views[schema.sparse] = {
+                part: (schema.encode(data.features)[0], _labels(data))
+                for part, data in self.parts.items()
+            }
+        return schema, self.views[schema.sparse]
 
     def _check_data(self, name: str) -> None:
         """Raise RunError if the data are not those that the training to resume had."""
@@ -337,7 +347,7 @@ class _Training:
                 continue
             taken, records = time.monotonic() - since, model.history(estimator)
             self.history += [{"model": candidate.label, **record} for record in records]
-            classifier = Classifier(model=model, estimator=estimator, schema=self.schema)
+            classifier = Classifier(model=model, estimator=estimator, schema=self._view(model)[0])
             classifier = self._calibrate(classifier)
             entry = {
                 "label": candidate.label,
@@ -374,6 +384,7 @@ class _Training:
         """Train one candidate; after every step that ends an epoch, save where it stands."""
         model, estimator = MODELS[candidate.model], self._estimator(candidate)
         announced, synced = False, -math.inf
+        examples = self._view(model)[1]
         with (
             warnings.catch_warnings(record=True) as caught,
             _interruptible() if model.in_steps else nullcontext(threading.Event()) as stop,
@@ -381,8 +392,8 @@ class _Training:
             warnings.simplefilter("always", UserWarning)
             for progress in model.fit(
                 estimator,
-                *self.examples["train"],
-                validation=self.examples.get("validation"),
+                *examples["train"],
+                validation=examples.get("validation"),
                 resume=self._last_checkpoint(candidate) if self.resume else None,
             ):
                 if not announced:
@@ -446,7 +457,7 @@ class _Training:
         scores = {part: self._score(classifier, part) for part in ("train", "validation", "test")}
         leaderboard = [trained.entry for trained in board]
         folder = self._made
-        write_json(folder / "schema.json", self.schema.to_json())
+        write_json(folder / "schema.json", classifier.schema.to_json())
         write_tensors(folder / "model.safetensors", model.tensors(estimator))
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
@@ -457,6 +468,8 @@ class _Training:
         names = (*TRUSTED, *((CALIBRATION,) if calibration is not None else ()), *RECORDS)
         digests = {name: digest_of(folder / name) for name in names}
         kept = model.resolved(estimator)
+        # Of a model that takes no sparse rows, categories may have been pooled.
+        self.config["data"]["input_shape"] = list(classifier.schema.input_shape)
         finished = {
             **self.config,
             "label": candidate.label,
@@ -470,16 +483,17 @@ class _Training:
 
     def _calibrate(self, classifier: Classifier) -> Classifier:
         """Fit the temperature on the validation rows, if there are any."""
-        if "validation" not in self.examples:
+        if "validation" not in self.parts:
             self.display.say("note: no validation rows, so the probabilities are not calibrated.")
             return classifier
-        return classifier.calibrated(*self.examples["validation"], seed=self.request.seed)
+        _, examples = self._view(classifier.model)
+        return classifier.calibrated(*examples["validation"], seed=self.request.seed)
 
     def _score(self, classifier: Classifier, part: str) -> dict[str, Any] | None:
         """Return the figures of one part of the data; of a sample of the training rows."""
-        if part not in self.examples:
+        if part not in self.parts:
             return None
-        features, labels = self.examples[part]
+        features, labels = self._view(classifier.model)[1][part]
         if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
             rows = np.random.default_rng(self.request.seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
@@ -496,7 +510,7 @@ class _Training:
     def _columns(self) -> set[str]:
         """Return the figures that the history will have."""
         columns = {"loss", "accuracy", "learning_rate", "seconds"}
-        if "validation" in self.examples:
+        if "validation" in self.parts:
             columns |= {"validation_loss", "validation_accuracy"}
         return columns
 

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import sys
+from collections import Counter
 from contextlib import nullcontext
 
 import numpy as np
@@ -169,11 +170,35 @@ def test_mostly_absent_columns_are_refused():
         schema.encode(train.select("x"))
 
 
+def test_thousands_of_categories_are_sparse_rows():
+    """Each value of two rows or more has a column, all others one; the dense rows are its sum."""
+    rng = np.random.default_rng(0)
+    values = [f"v{i}" for i in rng.zipf(1.3, 5000) if i < 10**6] + [""] * 10
+    frame = pl.DataFrame({"c": values, "x": range(len(values))})
+    schema = TableSchema.infer(frame).fit(frame)
+    encoded, handled = schema.encode(frame)
+    counts = Counter(values)
+    common = {value for value, count in counts.items() if count > 1 and value}
+    assert handled == {"missing value in 'c', treated as none": 10}
+    assert encoded.shape == (len(values), len(common) + 2 + 1)
+    columns = dict(zip(schema.feature_names, encoded.toarray().T, strict=True))
+    for value in list(common)[:50]:
+        assert columns[f"c={value}"].tolist() == [each == value for each in values]
+    single = [bool(each) and each not in common for each in values]
+    assert columns["c: other"].tolist() == single
+    assert columns["c missing"].tolist() == [not each for each in values]
+    dense, _ = schema.dense().encode(frame)
+    assert dense.shape == (len(values), 103)
+    assert (dense[:, :102].sum(axis=1) == 1).all()
+    again = read_schema(json.loads(json.dumps(schema.to_json())))
+    np.testing.assert_array_equal(again.encode(frame)[0].toarray(), encoded.toarray())
+
+
 def test_rare_categories_go_together():
-    """The hundred commonest categories get a column each, all others one together."""
+    """For models without sparse rows the hundred commonest get a column each, all others one."""
     values = [f"v{i:03}" for i in range(120) for _ in range(3)] + ["v119"] * 5
     train = pl.DataFrame({"c": values})
-    schema = TableSchema.infer(train).fit(train)
+    schema = TableSchema.infer(train).fit(train).dense()
     assert schema.input_shape == (101,)
     assert schema.feature_names[-1] == "c: other"
     assert "the 100 commonest" in schema.describe()[0]

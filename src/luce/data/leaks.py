@@ -10,8 +10,6 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from luce.data.schema import Encoded
-
 __all__ = ["copies", "skills"]
 
 SAMPLE = 4_000
@@ -29,7 +27,7 @@ def sample(rows: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(rows)[:SAMPLE]
 
 
-def skills(encoded: Encoded, widths: Sequence[int], labels: np.ndarray) -> list[float]:
+def skills(encoded: np.ndarray, widths: Sequence[int], labels: np.ndarray) -> list[float]:
     """Return for each column the share of mistakes that it alone avoids.
 
     Of the values, or of ranges of them, the class that is commonest in one half of the rows is
@@ -38,7 +36,7 @@ def skills(encoded: Encoded, widths: Sequence[int], labels: np.ndarray) -> list[
 
     Parameters
     ----------
-    encoded : ndarray or csr_array, shape (rows, sum of widths)
+    encoded : ndarray of shape (rows, sum of widths)
         Rows in any order that is random.
     widths : sequence of int
         How many encoded numbers each column has.
@@ -60,8 +58,7 @@ def skills(encoded: Encoded, widths: Sequence[int], labels: np.ndarray) -> list[
     found, stop = [], 0
     for width in widths:
         start, stop = stop, stop + width
-        own = encoded[:, start:stop]
-        groups = _groups(own if isinstance(own, np.ndarray) else own.toarray())
+        groups = _groups(encoded[:, start:stop])
         table = np.zeros((groups.max() + 1, codes.max() + 1), np.int64)
         np.add.at(table, (groups[:half], learn), 1)
         # Of values that only the judged rows have, nothing is known: they count as mistakes.

@@ -102,6 +102,15 @@ class Schema(ABC):
         """Return what was inferred, as aligned lines for printing."""
 
     @property
+    def sparse(self) -> bool:
+        """Whether encoded rows are sparse."""
+        return False
+
+    def dense(self) -> Self:
+        """Return the schema for models that take no sparse rows; mostly it is the same."""
+        return self
+
+    @property
     def warnings(self) -> list[str]:
         """What a person should look at before they believe what is learnt, a sentence each."""
         return []

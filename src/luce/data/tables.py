@@ -121,8 +121,12 @@ class TableSchema(Schema):
             return self
         rows = leaks.sample(frame.height)
         some = frame.select(column.name for column in used)[rows]
-        part = replace(self, columns=tuple(used)).fit(some)
-        encoded, _ = part.encode(some)
+        part = replace(self, columns=tuple(used)).fit(some).dense()
+        used = [column for column in part.columns if not column.sparse]
+        if not used:
+            return self
+        part = replace(part, columns=tuple(used))
+        encoded, _ = part.encode(some.select(column.name for column in used))
         skill = leaks.skills(encoded, [column.width for column in part.columns], labels[rows])
         suspects = [c.name for c, each in zip(used, skill, strict=True) if each >= SUSPICIOUS]
         same = [
@@ -135,6 +139,17 @@ class TableSchema(Schema):
         columns = tuple(copied(c.name) if c.name in same else c for c in self.columns)
         suspects = [name for name in suspects if name not in same]
         return replace(self, columns=columns, suspects=tuple(suspects))
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a column is."""
+        return any(column.sparse for column in self.columns)
+
+    def dense(self) -> Self:
+        """Return the schema with columns that are not sparse; see `Schema.dense`."""
+        if not self.sparse:
+            return self
+        return replace(self, columns=tuple(column.dense() for column in self.columns))
 
     @property
     def warnings(self) -> list[str]:
@@ -292,7 +307,7 @@ def _encoded(
                 parts += kind.encode(own, values, None, handled)
         else:
             parts.append(_dense(columns[part], series[part], rows, handled))
-    if not any(column.sparse for column in columns):
+    if len(parts) == 1 and isinstance(parts[0], np.ndarray):
         return parts[0]
     import scipy.sparse
 

@@ -26,6 +26,7 @@ class Linear(Model["SoftmaxModel"]):
     """Softmax regression, solved to a proven gap."""
 
     options = LINEAR
+    takes_sparse = True
 
     def check_together(self, options: Mapping[str, Any]) -> None:
         """Refuse C beside Cs."""

@@ -123,6 +123,10 @@ class Column(ABC):
         """Whether the column is encoded as sparse rows: then those of the table are sparse."""
         return False
 
+    def dense(self) -> Self:
+        """Return the column for models that take no sparse rows, coarser where it is sparse."""
+        return self
+
     @property
     def assumed(self) -> Sequence[str]:
         """What was assumed of how the values are written, for people."""

@@ -33,11 +33,15 @@ def unreadable(count: int) -> str:
     return f", {count:,} unreadable" if count else ""
 
 
-def commonest(texts: pl.Series, most: int) -> tuple[list[str], int]:
-    """Return the commonest texts, first those first in the alphabet, and how many there are."""
+def commonest(texts: pl.Series, most: int, *, fewest: int = 1) -> tuple[list[str], int]:
+    """Return the commonest texts, first those first in the alphabet, and how many there are.
+
+    Those that are there less often than `fewest` times are not returned, but counted.
+    """
     counts = texts.alias("text").value_counts(name="count")
     pairs = zip(counts["text"].to_list(), counts["count"].to_list(), strict=True)
-    best = heapq.nsmallest(most, pairs, key=lambda pair: (-pair[1], pair[0]))
+    enough = (pair for pair in pairs if pair[1] >= fewest)
+    best = heapq.nsmallest(most, enough, key=lambda pair: (-pair[1], pair[0]))
     return [text for text, _ in best], len(counts)
 
 
