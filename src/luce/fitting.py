@@ -277,6 +277,8 @@ class _Training:
         normalise = cast("Normalise", request.normalise)
         fitted = dataset.schema.fit(parts["train"].features, normalise=normalise)
         self.schema = fitted.with_classes(dataset.classes)
+        told = [line for line in fitted.assumed if line not in dataset.schema.assumed]
+        self.display.say_all(f"note: {line}" for line in told)
         self.parts = {part: data for part, data in parts.items() if len(data)}
         self.candidates = models.candidates(request.model, request.options, self.schema.input_shape)
         for candidate in self.candidates:

@@ -9,6 +9,7 @@ import pytest
 
 import luce
 from luce.data import load_dataset, read_blocks
+from luce.data.tables import TableSchema
 from luce.errors import DataError
 
 ROWS = 600
@@ -300,3 +301,44 @@ def test_a_column_that_predicts_alone_is_suspected(tmp_path):
     found = run.report(frame.with_columns(paid=pl.Series(late))).summary["findings"]
     assert any("'paid' alone predicts the target" in each["text"] for each in found)
     assert load_dataset(frame, target="bought").schema.suspects == ()
+
+
+def test_skewed_numbers_are_bent(tmp_path):
+    """Log-normal numbers are read by rank: a linear fit does as well as on their logarithms."""
+    rng = np.random.default_rng(4)
+    logs = rng.normal(size=(3000, 5))
+    y = np.where(logs @ [1, -1, 1, -1, 0.5] + rng.logistic(size=3000) * 0.5 > 0, "a", "b")
+    names = [f"x{i}" for i in range(5)]
+    accuracy = {}
+    for name, numbers in (("raw", np.exp(2 * logs)), ("logarithms", logs)):
+        frame = pl.DataFrame(numbers, schema=names).with_columns(y=pl.Series(y))
+        run = luce.train(frame, target="y", model="linear", out=tmp_path, name=name)
+        accuracy[name] = run.metrics["test"]["accuracy"]
+        again = luce.load_run(run.path)
+        assert again.schema == run.schema
+        bent = [f"numbers read by their ranks, as they are skewed: {', '.join(map(repr, names))}."]
+        assert again.schema.assumed == (bent if name == "raw" else [])
+    assert accuracy["raw"] > accuracy["logarithms"] - 0.01
+    far = pl.DataFrame({name: [1e30, -1e30] for name in names})
+    assert np.isfinite(luce.load_run(tmp_path / "raw").schema.encode(far)[0]).all()
+
+
+def test_bending_keeps_the_order():
+    """Bent numbers rise with the numbers, whatever these are, and repeat where these repeat."""
+    rng = np.random.default_rng(5)
+    for values in (
+        rng.standard_cauchy(999),
+        rng.poisson(3, 999) ** 4.0,
+        np.exp(rng.normal(size=999)),
+    ):
+        frame = pl.DataFrame({"x": values})
+        schema = TableSchema.infer(frame).fit(frame)
+        assert schema.columns[0].knots
+        encoded = schema.encode(frame)[0][:, 0]
+        assert (np.diff(encoded[np.argsort(values)]) >= 0).all()
+        assert abs(encoded.mean()) < 1e-4
+        assert abs(encoded.std() - 1) < 1e-3
+    few = pl.DataFrame({"x": np.exp(2 * rng.normal(size=40))})
+    assert TableSchema.infer(few).fit(few).columns[0].knots == ()
+    zeros = pl.DataFrame({"x": np.where(rng.random(999) < 0.8, 0, values)})
+    assert TableSchema.infer(zeros).fit(zeros).columns[0].knots == ()

@@ -111,6 +111,11 @@ class Schema(ABC):
         return self
 
     @property
+    def assumed(self) -> list[str]:
+        """What was found out about how the data are to be read, a sentence each."""
+        return []
+
+    @property
     def warnings(self) -> list[str]:
         """What a person should look at before they believe what is learnt, a sentence each."""
         return []

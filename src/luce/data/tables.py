@@ -167,7 +167,7 @@ class TableSchema(Schema):
         for column in self.columns:
             for way in column.assumed:
                 ways.setdefault(way, []).append(column.name)
-        return [f"numbers read with {way}: {listed(names)}." for way, names in ways.items()]
+        return [f"numbers read {way}: {listed(names)}." for way, names in ways.items()]
 
     @property
     def used(self) -> list[Column]:

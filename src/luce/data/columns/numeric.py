@@ -56,6 +56,29 @@ class Numeric(Column, ABC):
     def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:
         """Return stacked values as numbers, infinite beyond float32's range, null for no number."""
 
+    @classmethod
+    def shape(
+        cls, columns: Sequence[Self], numbers: NDArray[np.float64]
+    ) -> tuple[Sequence[Self], NDArray[np.float64]]:
+        """Return columns that are to be bent before they are scaled, and the bent numbers.
+
+        Parameters
+        ----------
+        columns : sequence of columns
+        numbers : ndarray of shape (columns, rows)
+            Of training rows, missing ones filled in.
+        """
+        return columns, numbers
+
+    @classmethod
+    def shaped(
+        cls,
+        columns: Sequence[Self],  # noqa: ARG003
+        numbers: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return numbers bent as `shape` said."""
+        return numbers
+
     @property
     def derived(self) -> list[str]:
         """The names of the columns that follow from the number."""
@@ -81,6 +104,8 @@ class Numeric(Column, ABC):
         known = (row[~gone] for row, gone in zip(numbers, missing, strict=True))
         fills = np.array([np.median(row) if len(row) else 0.0 for row in known])
         full = np.where(missing, fills[:, None], numbers)
+        if normalise == "standard":
+            columns, full = cls.shape(columns, full)
         deviation = full.std(axis=1) if full.size else np.ones(len(columns))
         mean = full.mean(axis=1) if full.size else np.zeros(len(columns))
         means, scales = scaling(mean, deviation, normalise)
@@ -108,7 +133,8 @@ class Numeric(Column, ABC):
         )
         full = np.where(missing, fill, numbers)
         with np.errstate(over="ignore"):
-            scaled = np.clip((full - mean) / scale, -FLOAT32_MAX, FLOAT32_MAX)
+            scaled = (cls.shaped(columns, full) - mean) / scale
+            scaled = np.clip(scaled, -FLOAT32_MAX, FLOAT32_MAX)
         unread = missing.sum(axis=1) - gone - infinite
         for i, (column, place) in enumerate(zip(columns, out or (), strict=True)):
             name = shown(column.name)
