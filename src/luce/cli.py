@@ -59,7 +59,7 @@ app = typer.Typer(
 EXAMPLES = """\
 Examples, one for each kind of source:
   luce train digits                                by name; also mnist, fashion-mnist
-  luce train table.csv --target species            CSV, TSV, Parquet, Arrow
+  luce train table.csv --target species            CSV, TSV, JSON Lines, Parquet, ...
   luce train data.npz --features X --target y      two arrays of an NPZ file
   luce train rows.npy --target labels.npy          two NPY files
   luce train train-images-idx3-ubyte.gz            IDX, with its labels beside it
@@ -109,8 +109,9 @@ def _presets(incomplete: str) -> list[str]:
 Text = str | None
 A_SOURCE = typer.Argument(
     metavar="SOURCE",
-    help="digits, mnist or fashion-mnist; a CSV, TSV, Parquet or Arrow file; NPZ, NPY or IDX; "
-    "or a folder of images with one sub-folder per class.",
+    help="digits, mnist or fashion-mnist; a CSV, TSV, JSON Lines, Parquet, Arrow or Excel file, or "
+    "a folder or pattern of them; NPZ, NPY or IDX; or a folder of images with one sub-folder per "
+    "class.",
     autocompletion=_sources,
 )
 Source = Annotated[str, A_SOURCE]
@@ -143,6 +144,9 @@ def train(
     validation_size: Annotated[Text, flag("validation_size")] = None,
     test_size: Annotated[Text, flag("test_size")] = None,
     drop_rare: Annotated[Text, flag("drop_rare")] = None,
+    download: Annotated[
+        bool, _of_data("--download", help="Fetch a SOURCE that is an address, once.")
+    ] = False,
     encoding: Annotated[Text, flag("encoding")] = None,
     separator: Annotated[Text, flag("separator")] = None,
     decimal: Annotated[Text, flag("decimal")] = None,
@@ -216,6 +220,7 @@ def train(
         "out": out,
         "resume": resume,
         "overwrite": overwrite,
+        "download": download,
     }
     # Before anything heavy is imported; `fitting.train` looks again.
     make_plan(source, **asked, arguments=arguments)

@@ -89,6 +89,7 @@ def train(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -112,6 +113,9 @@ def train(
         Go on with an interrupted run of this name, to the same bits as without interruption.
     overwrite : bool, default=False
         Replace a run of this name; it stays as it is until the new one is finished and saved.
+    download : bool, default=False
+        Whether a source that is an address may be downloaded. It is kept, and found again by its
+        address.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
@@ -153,6 +157,7 @@ def train(
         out=out,
         resume=resume,
         overwrite=overwrite,
+        download=download,
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from luce.data import downloads
 from luce.data.checking import check_source
 from luce.data.directions import Directions
+from luce.data.downloads import is_address, kept
 from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
@@ -53,6 +55,7 @@ def make_plan(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     arguments: Mapping[str, Any],
 ) -> Plan:
     """Check what `luce.train` was given, as it takes it, and return what is to be done.
@@ -80,6 +83,9 @@ def make_plan(
         source = request.source
     if source is None and not (resume and name):
         raise no_source()
+    for address in (source, request.test):
+        if download and is_address(address):
+            downloads.download(address)
     if not resume:  # else the run knows the target
         _check_sources(source, request)
     path = run_folder(out, _name_of(source) if name is None else name)
@@ -135,7 +141,7 @@ def _name_of(source: Any) -> str:
     """Return a run's name from its source: a file's without its ending."""
     if not isinstance(source, str | Path):
         return "array"
-    path = Path(source)
+    path = kept(source) if is_address(source) else Path(source)
     if is_pattern(path):
         path = path.parent
     # Resolved: "." and ".." are named as the folder that they are.

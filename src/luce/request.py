@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from luce.data.downloads import is_address
 from luce.data.kinds import NAMES, is_idx
 from luce.errors import ArgumentError, DataError, RunError
 from luce.models import check_options
@@ -228,7 +229,7 @@ class Request:
 
 def _found(name: str, path: str | None, directory: str) -> str | None:
     """Return a relative path as it is found: in the directory, else where we are."""
-    if path is None or path in NAMES or Path(path).is_absolute():
+    if path is None or path in NAMES or is_address(path) or Path(path).is_absolute():
         return path
     there = str(Path(directory, path))
     if os.path.lexists(there):

@@ -2,11 +2,15 @@
 
 import gzip
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import polars as pl
 import pytest
 
+import luce
 from luce.data import load_dataset, read_blocks
 from luce.errors import ArgumentError, DataError
 
@@ -236,3 +240,37 @@ def test_when_all_columns_are_left_out():
     with pytest.raises(DataError, match=message):
         load_dataset(frame, target="y")
     assert len(load_dataset(frame, target="y", keep=["id"]).schema.used) == 1
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serve a folder on this machine; what is downloaded is kept in another."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    table().write_csv(folder / "sales 1.csv")
+    monkeypatch.setattr("pooch.os_cache", lambda _: tmp_path / "cache")
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        thread = Thread(target=http.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+def test_an_address_is_downloaded_only_where_asked_for(server, tmp_path):
+    """Without download it is refused; with it, it is fetched, and found again by its address."""
+    address = f"{server}/sales%201.csv?year=2024"
+    with pytest.raises(DataError, match=r"not downloaded yet\. Ask for it with --download"):
+        luce.train(address, target="y", model="linear", out=tmp_path)
+    run = luce.train(address, target="y", model="linear", out=tmp_path, download=True)
+    assert run.path.name == "sales_1"
+    (tmp_path / "served" / "sales 1.csv").unlink()
+    assert luce.load_run(run.path).evaluate(address)["scored_on"].startswith("the 8 rows")
+    with pytest.raises(
+        DataError, match=r"/gone\.csv: cannot be read \(404.*whether there is a net"
+    ):
+        luce.train(f"{server}/gone.csv", target="y", out=tmp_path, download=True)
+    with pytest.raises(ArgumentError, match="addresses that begin with https://"):
+        luce.train("http://example.com/t.csv", target="y", out=tmp_path, download=True)

@@ -6,6 +6,7 @@ import difflib
 import re
 from pathlib import Path
 
+from luce.data.downloads import is_address, kept
 from luce.data.opening import found
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
@@ -112,6 +113,14 @@ def existing(source: str | Path) -> Path:
     """Return the path if there is something; raise DataError otherwise."""
     if source == "":
         raise DataError("The source is an empty text. Give a name such as digits, or a path.")
+    if is_address(source):
+        path = kept(str(source))
+        if not path.exists():
+            raise DataError(
+                f"{source}: is an address, and not downloaded yet. Ask for it with --download "
+                f"(download=True in Python)."
+            )
+        return path
     path = Path(source)
     if found(sheet_of(path)[0]) is None and not (is_pattern(path) and tables_in(path)):
         if source == "-":
