@@ -15,8 +15,8 @@ __all__ = ["copies", "skills"]
 SAMPLE = 4_000
 """Rows that are looked at; half of them to learn from, half to judge by."""
 
-BINS = 64
-"""Ranges that numbers are cut into."""
+BINS = 256
+"""Ranges that numbers are cut into, if each then has eight rows or more."""
 
 FEWEST = 10
 """Of rows to judge by, so many at least must not be of the commonest class."""
@@ -44,9 +44,9 @@ def skills(encoded: np.ndarray, widths: Sequence[int], labels: np.ndarray) -> li
 
     Examples
     --------
-    >>> x = np.arange(200.0)
-    >>> shuffled = np.random.default_rng(0).permutation(200)
-    >>> skills(x[shuffled, None], [1], (x > 90)[shuffled])
+    >>> x = np.arange(3000.0)
+    >>> shuffled = np.random.default_rng(0).permutation(3000)
+    >>> [round(skill, 2) for skill in skills(x[shuffled, None], [1], (x > 900)[shuffled])]
     [1.0]
     """
     codes = np.unique(labels, return_inverse=True)[1]
@@ -73,10 +73,10 @@ def _groups(numbers: np.ndarray) -> np.ndarray:
     # Different rows are different numbers, but for chance.
     mixed = numbers.astype(np.float64) @ np.random.default_rng(0).normal(size=numbers.shape[1])
     values, groups = np.unique(mixed, return_inverse=True)
-    if len(values) <= 4 * BINS:
+    if len(values) <= min(BINS, len(numbers) // 4):
         return groups
-    first = numbers[:, 0]
-    edges = np.unique(np.quantile(first, np.linspace(0, 1, BINS + 1)[1:-1]))
+    first, bins = numbers[:, 0], min(BINS, 1 + len(numbers) // 8)
+    edges = np.unique(np.quantile(first, np.linspace(0, 1, bins + 1)[1:-1]))
     return np.searchsorted(edges, first)
 
 

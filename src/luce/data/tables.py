@@ -32,7 +32,7 @@ __all__ = ["TableSchema"]
 MOST_COMPARED = 2_000
 """Columns that are compared with the target, one by one."""
 
-SUSPICIOUS = 0.99
+SUSPICIOUS = 0.97
 """A column is suspected that alone avoids this share of the mistakes."""
 
 
