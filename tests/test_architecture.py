@@ -14,14 +14,14 @@ import luce
 SOURCE = Path(luce.__file__).parent
 
 # Each room may import the rooms named after it, itself, and errors. The order is the design's:
-# cli → fitting → run → report → evaluation → estimators → functional → kernels.
+# cli → training → run → report → evaluation → estimators → functional → kernels.
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {
         "importing",
         "compiling",
         "data",
-        "fitting",
+        "training",
         "kernels",
         "options",
         "plan",
@@ -32,7 +32,7 @@ MAY_IMPORT = {
         "run",
     },
     "compiling": {"functional", "kernels", "linear"},
-    "fitting": {
+    "training": {
         "plan",
         "models",
         "neural",

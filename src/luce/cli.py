@@ -210,14 +210,14 @@ def train(
         "resume": resume,
         "overwrite": overwrite,
     }
-    # Before anything heavy is imported; `fitting.train` looks again.
+    # Before anything heavy is imported; `train` looks again.
     make_plan(source, **asked, arguments=arguments)
     with quickly():
-        from luce import fitting
         from luce.progress import Display
+        from luce.training import train as training
 
     display = Display(sys.stderr, show_columns=show_columns)
-    run = fitting.train(
+    run = training.train(
         source,
         **asked,
         display=display,
@@ -343,8 +343,8 @@ def info(
 
     if run is None:
         from luce.compiling import compiled
-        from luce.fitting import environment
         from luce.kernels import available
+        from luce.training.train import environment
 
         kernels = compiled()
         content = {**environment(), "backends": available(), "compiled": asdict(kernels)}
