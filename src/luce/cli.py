@@ -344,7 +344,7 @@ def info(
     if run is None:
         from luce.compiling import compiled
         from luce.kernels import available
-        from luce.training.train import environment
+        from luce.training.environment import environment
 
         kernels = compiled()
         content = {**environment(), "backends": available(), "compiled": asdict(kernels)}
