@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "manifest",
     },
     "predicting": {"data", "evaluation", "run", "storage"},
-    "printing": {"data"},
+    "printing": {"data", "texttable"},
     "progress": {"data", "neural", "printing"},
     "plan": {"data", "folders", "manifest", "options", "request"},
     "request": {"data", "models", "options", "storage"},
@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "report": {"calibrating", "evaluation", "data", "models", "storage"},
     "calibrating": {"evaluation"},
     "evaluation": set(),
-    "linear": {"kernels", "options", "processor"},
+    "linear": {"kernels", "options", "processor", "texttable"},
     "neural": {"functional", "options", "processor"},
     "nn": {"functional"},
     "functional": {"kernels"},
@@ -76,6 +76,7 @@ MAY_IMPORT = {
     "data": {"options"},
     "options": set(),
     "storage": set(),
+    "texttable": set(),
     "errors": set(),
 }
 
