@@ -433,7 +433,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         free = free_memory()
         network = self.outline(self.input_shape_, len(self.classes_))
         need = 2 * sum(p.nbytes for p in network.parameters())
-        if free is not None and need > free:
+        if need > free:
             raise ArgumentError(
                 f"NeuralClassifier: the parameters and their gradients alone need {need / 1e9:.1f} "
                 f"GB, of which {free / 1e9:.1f} GB are free: use fewer or narrower layers."
