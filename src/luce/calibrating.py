@@ -38,10 +38,10 @@ CHANGED: dict[str, Callable[..., float]] = {
 }
 
 # A temperature is one parameter: by chance alone, twice the log-likelihood that it gains is above
-# this once in twenty (the 95% point of χ² with one degree of freedom; Wilks, 1938).
+# this number once in twenty times (the 95% point of χ² with one degree of freedom; Wilks, 1938).
 SIGNIFICANT = 3.841
 
-# Sets of any coverage follow from so many sorted scores to within a hundredth of a percent.
+# With this many sorted scores the coverage is right to a hundredth of a percent.
 MOST_SCORES = 10_000
 
 # As calibration.json holds them; below 0 by no more than the rounding of a probability.

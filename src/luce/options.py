@@ -86,9 +86,9 @@ def check(called: str, value: object, kind: Kind) -> None:
 
 
 def check_sizes(validation_size: float, test_size: float) -> None:
-    """Raise ArgumentError unless shares for validation and test leave rows to train on."""
-    check("validation_size", validation_size, SHARE)
-    check("test_size", test_size, SHARE)
+    """Raise ArgumentError unless the fractions for validation and test leave rows to train on."""
+    check("validation_size", validation_size, FRACTION)
+    check("test_size", test_size, FRACTION)
     if validation_size + test_size >= 1:
         raise ArgumentError(
             f"validation_size and test_size together must be below 1, got {validation_size} and "
@@ -258,18 +258,18 @@ def _read_scaling(text: str) -> str | tuple[float, ...]:
 
 
 POSITIVE = number(above=0)
-# C; infinite for none. The least have an inverse that no float can hold.
+# C is infinite for no penalty. Of the smallest numbers, 1 / C is more than a float can hold.
 PENALTY = Kind(
     words="a number above 0",
     allows=lambda value: (real := _real(value)) > 0 and 1 / real < math.inf,
     read=float,
     form="NUMBER",
 )
-# More are a slip of the finger.
+# A wider layer is a typing error.
 WIDTH = whole(1, 1 << 24)
-SHARE = number(at_least=0, below=1)
+FRACTION = number(at_least=0, below=1)
 ANYTHING = Kind(words="anything", allows=lambda _: True)
-# NumPy's own bool has the same name.
+# Compared by name, so that NumPy's bool passes too, and NumPy is not imported.
 FLAG = Kind(words="True or False", allows=lambda value: type(value).__name__ == "bool")
 WIDTHS = Kind(
     words="a sequence of whole numbers above 0, up to 16,777,216, such as (256, 128)",
@@ -306,7 +306,7 @@ SCALING = Kind(
     text="standard, none or MEAN,DEVIATION with a deviation above 0",
     form="HOW",
 )
-# What an image may have at most: pixels a side, and numbers in all.
+# The most pixels that a side of an image may have, and the most numbers that an image may have.
 LARGEST_SIDE = 2**14
 MOST_NUMBERS = 2**26
 IMAGE_SIZE = either(
@@ -321,7 +321,7 @@ IMAGE_SIZE = either(
     ),
     None,
 )
-# Which of them there are here is PyTorch's to say; on "meta" tensors hold no numbers.
+# PyTorch says later whether the device exists. Tensors on "meta" hold no numbers.
 DEVICE = Kind(
     words="the name of a PyTorch device that computes, such as auto, cpu, cuda or cuda:1",
     allows=lambda value: (
@@ -351,13 +351,13 @@ _COMMON = {
     "verbose": Option(ANYTHING),
 }
 
-# scikit-learn's generators take no larger seed.
+# scikit-learn's random generators accept no larger seed.
 LARGEST_SEED = 2**32 - 1
 
-# Of a whole training, whatever the models: fields of a `Request`.
+# Options of a whole training, which every model has. They are fields of a `Request`.
 RUN = {
-    "validation_size": Option(SHARE, "Share of the rows to choose by.  [default: 0.1]", DATA),
-    "test_size": Option(SHARE, "Share of the rows to score on at the end.  [default: 0.2]", DATA),
+    "validation_size": Option(FRACTION, "Fraction of rows to validate on.  [default: 0.1]", DATA),
+    "test_size": Option(FRACTION, "Fraction of rows to score on at the end.  [default: 0.2]", DATA),
     "drop_rare": Option(whole(0), "Leave out classes with fewer than N rows.  [default: 0]", DATA),
     "normalise": Option(
         SCALING,
@@ -366,7 +366,7 @@ RUN = {
     ),
     "image_size": Option(
         IMAGE_SIZE,
-        "Of a folder of images: the longer side, or both.  [default: at most 64]",
+        "Resize images to this longer side, or to both.  [default: at most 64]",
         COLUMNS,
     ),
     "model": Option(
@@ -374,14 +374,16 @@ RUN = {
         "auto trains all that suit the data and keeps the best.  [default: auto]",
         EVERY_MODEL,
     ),
-    "seed": Option(whole(0, LARGEST_SEED), "Of everything random.  [default: 0]", EVERY_MODEL),
+    "seed": Option(
+        whole(0, LARGEST_SEED), "Seed of all random numbers.  [default: 0]", EVERY_MODEL
+    ),
     "report_every": Option(
         either(whole(1), None), "Also print the loss every N batches.", OF_TRAINING
     ),
 }
 
 LINEAR = {
-    "C": Option(PENALTY, "1/C weighs the penalty.  [default: 1]", OF_LINEAR),
+    "C": Option(PENALTY, "Inverse strength of the L2 penalty.  [default: 1]", OF_LINEAR),
     "Cs": Option(
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),
@@ -399,14 +401,16 @@ LINEAR = {
 }
 
 NETWORK = {
-    "hidden": Option(WIDTHS, "Widths of the hidden layers, of mlp.  [default: 512]", OF_NETWORKS),
+    "hidden": Option(WIDTHS, "Widths of the hidden layers of mlp.  [default: 512]", OF_NETWORKS),
     "activation": Option(
         one_of("sigmoid", "tanh", "relu", "relu6", "leaky_relu", "elu", "silu", "mish", "gelu"),
         "[default: relu]",
         OF_NETWORKS,
     ),
     "dropout": Option(
-        SHARE, "Share of units dropped in training.  [default: 0.3 for mlp, 0 for cnn]", OF_NETWORKS
+        FRACTION,
+        "Fraction of units dropped in training.  [default: 0.3 for mlp, 0 for cnn]",
+        OF_NETWORKS,
     ),
     "loss": Option(
         one_of("cross_entropy", "hinge", "squared_error"),
@@ -414,13 +418,13 @@ NETWORK = {
         OF_TRAINING,
     ),
     "label_smoothing": Option(
-        SHARE, "Share of each target spread over all classes.  [default: 0]", OF_TRAINING
+        FRACTION, "Fraction of each target spread over all classes.  [default: 0]", OF_TRAINING
     ),
     "optimizer": Option(one_of("sgd", "adam", "adamw"), "[default: adamw]", OF_TRAINING),
     "learning_rate": Option(
         POSITIVE, "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn]", OF_TRAINING
     ),
-    "momentum": Option(number(at_least=0), "Of sgd.  [default: 0.9]", OF_TRAINING),
+    "momentum": Option(number(at_least=0), "Momentum of sgd.  [default: 0.9]", OF_TRAINING),
     "l2": Option(
         number(at_least=0),
         "L2 regularisation of the weights.  [default: 0.01 for mlp, 0.05 for cnn]",
@@ -432,7 +436,7 @@ NETWORK = {
         OF_TRAINING,
     ),
     "decay": Option(
-        POSITIVE, "Factor on the rate per epoch, of exponential.  [default: 0.95]", OF_TRAINING
+        POSITIVE, "Factor on the rate per epoch, for exponential.  [default: 0.95]", OF_TRAINING
     ),
     "batch_size": Option(
         whole(1), "Rows per step.  [default: 256 for mlp, 128 for cnn]", OF_TRAINING
@@ -448,7 +452,7 @@ NETWORK = {
     "clip_norm": Option(either(POSITIVE, None), "The largest gradient norm.", OF_TRAINING),
     "precision": Option(
         one_of("float32", "float64", "mixed"),
-        "Of the arithmetic; mixed is for networks.  [default: auto for linear, else float32]",
+        "Number format; mixed is for networks.  [default: auto for linear, else float32]",
         EVERY_MODEL,
     ),
     "validation_fraction": Option(number(above=0, below=1)),
@@ -456,11 +460,11 @@ NETWORK = {
     **_COMMON,
 }
 
-# Of `luce predict`.
+# Options of `luce predict`.
 PREDICT = {
     "top": Option(whole(1), "Only the K most probable classes."),
     "sets": Option(
         number(above=0, below=1),
-        "Add the classes that cannot be ruled out, | between; 0.95 for 95%.",
+        "Add the set of classes that holds the true one this often, such as 0.95.",
     ),
 }

@@ -56,9 +56,9 @@ METHODS = ("lac", "aps", "raps")
 # As JSON holds them: null where it is infinite.
 Thresholds = Annotated[list[Number | None], Meta(min_length=1)]
 
-# The strengths that the RAPS paper tries, and the share of rows it (and MAPIE) tries them on.
+# The strengths that the RAPS paper tries, and the fraction of the rows to try them on (as MAPIE).
 STRENGTHS = (0.001, 0.01, 0.1, 0.2, 0.5)
-TUNING_SHARE = 0.2
+TUNING_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def calibrate(
         k_reg, lam = 0, 0.0
     elif k_reg is None or lam is None:
         order = np.random.default_rng([seed, 2]).permutation(len(codes))
-        tuning, rest = np.split(order, [int(TUNING_SHARE * len(codes))])
+        tuning, rest = np.split(order, [int(TUNING_FRACTION * len(codes))])
         k_reg, lam = _tune(matrix[tuning], codes[tuning], coverage, k_reg, lam)
         matrix, codes = matrix[rest], codes[rest]
 
@@ -293,8 +293,8 @@ def set_figures(
         raise DataError(f"set_figures: {len(codes):,} labels but {len(matrix):,} sets.")
     held, sizes = matrix[np.arange(len(codes)), codes], matrix.sum(axis=1)
     support = np.bincount(codes, minlength=columns)
-    share = np.bincount(codes, weights=held, minlength=columns) / np.maximum(support, 1)
-    worst = int(np.where(support > 0, share, inf).argmin())
+    covered = np.bincount(codes, weights=held, minlength=columns) / np.maximum(support, 1)
+    worst = int(np.where(support > 0, covered, inf).argmin())
     return {
         "rows": len(codes),
         "coverage": float(held.mean()),
@@ -304,7 +304,7 @@ def set_figures(
         "single": float((sizes == 1).mean()),
         "worst_class": {
             "class": names[worst],
-            "coverage": float(share[worst]),
+            "coverage": float(covered[worst]),
             "rows": int(support[worst]),
         },
     }

@@ -49,7 +49,7 @@ MODELS: dict[str, Model[Any]] = {
 def candidates(
     model: str, options: Mapping[str, Any], input_shape: Sequence[int]
 ) -> list[Candidate]:
-    """Return what is to be trained for `model`: it alone, or for "auto" all that suit the data.
+    """Return what is to be trained for `model`; for "auto" all models that suit the data.
 
     Of several, each takes the options that it has.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["confusion"]
 
-# Up to so many classes the whole matrix is a table; beyond, a picture to zoom into.
+# Up to TABLE_CLASSES the matrix is a table; up to PICTURE_CLASSES, a picture to zoom into.
 TABLE_CLASSES, PICTURE_CLASSES = 30, 1_000
 
 # Cells of the picture that have their count, and pairs that are listed.

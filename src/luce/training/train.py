@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-# The training rows are scored beside the held-out ones on at most so many.
+# Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
 
 
@@ -76,7 +76,7 @@ def train(
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
         are); ``image_size`` (folders of images are resized to it); ``drop_rare`` (0: classes
         with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
-        ``validation_size`` (0.1) and ``test_size`` (0.2), shares of the rows held out, in the
+        ``validation_size`` (0.1) and ``test_size`` (0.2), fractions of the rows held out, in the
         classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
         ``seed`` (0); ``report_every`` (batches); and every option of
         :class:`luce.NeuralClassifier`.
