@@ -200,7 +200,7 @@ def test_runs_of_earlier_versions_are_read(tmp_path, model):
     assert old.report().summary["curves"]["total"] == run.report().summary["curves"]["total"]
     assert leaderboard(old.metrics["leaderboard"])[1].startswith(model)
     storage.write_json(run.path / "config.json", storage.sealed({**config, "label": 5}))
-    with pytest.raises(RunError, match="'label' is missing or not a str"):
+    with pytest.raises(RunError, match=r"Expected `str`, got `int` - at `\$\.label`"):
         luce.load_run(run.path)
 
 

@@ -45,6 +45,7 @@ def test_a_candidate_is_scored_on_the_rows_that_it_is_given(rows, model, options
     assert trained.entry["label"] == "one"
     assert trained.entry["accuracy"] == np.mean(probabilities.argmax(axis=1) == validation[1])
     assert trained.entry["log_loss"] == pytest.approx(-np.log(own).mean(), rel=1e-6)
+    assert trained.scored == trained.classifier.score(*validation)
     assert [step.record["epoch"] for step in steps if step.record] == [1, 2] * (model == "mlp")
 
 

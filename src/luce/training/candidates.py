@@ -46,6 +46,8 @@ class Trained:
     entry : dict
         Its line of the leaderboard: label, model, parameters, seconds, and, if there were
         validation rows, accuracy and log-loss of these.
+    scored : dict or None
+        All figures of the validation rows, as `luce.calibrating.score` gives them.
     warnings : list of str
         What its training warned of.
     """
@@ -54,6 +56,7 @@ class Trained:
     classifier: Classifier
     history: list[dict[str, Any]]
     entry: dict[str, Any]
+    scored: dict[str, Any] | None
     warnings: list[str]
 
 
@@ -133,9 +136,10 @@ def fit(
         # Also of what was trained before an interruption, where that is known.
         "seconds": history[-1]["seconds"] if history else taken,
     }
+    scored = None
     if validation is not None:
         classifier = classifier.calibrated(*validation, seed=seed)
         scored = classifier.score(*validation)
         entry |= {name: scored[name] for name in ("accuracy", "log_loss")}
     messages = [str(warning.message) for warning in caught]
-    return Trained(candidate, classifier, history, entry, messages)
+    return Trained(candidate, classifier, history, entry, scored, messages)

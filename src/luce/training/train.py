@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luce import __version__
+from luce import __version__, models
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
-from luce.models import MODELS, Candidate, Estimator, Model, candidates
-from luce.models.classifier import Classifier
+from luce.models import MODELS, Candidate, Estimator, Model
 from luce.plan import make_plan, no_source
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
 from luce.storage import FORMAT
-from luce.training.candidates import Examples, Trained, fit, unfitted
+from luce.training.candidates import Trained, fit, unfitted
 from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import Prepared, prepare
@@ -154,7 +153,7 @@ def train(
 def _candidates(request: Request, data: Prepared) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
     shape = data.schema.input_shape
-    found = candidates(request.model, request.options, shape)
+    found = models.candidates(request.model, request.options, shape)
     for candidate in found:
         estimator = unfitted(candidate, data.schema, seed=request.seed)
         MODELS[candidate.model].check_rows(estimator, shape, len(data.dataset.classes))
@@ -178,9 +177,16 @@ def _train(
     try:
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
+        features, labels = data.examples["train"]
+        if len(labels) > SCORED_TRAINING_ROWS:
+            rows = np.random.default_rng(request.seed).permutation(len(labels))
+            rows = np.sort(rows[:SCORED_TRAINING_ROWS])
+            features, labels = features[rows], labels[rows]
+        test = data.examples.get("test")
         scores = {
-            part: _score(best.classifier, data.examples.get(part), part, request.seed)
-            for part in ("train", "validation", "test")
+            "train": best.classifier.score(features, labels),
+            "validation": best.scored,
+            "test": None if test is None else best.classifier.score(*test),
         }
         folder.finish(best, scores, [trained.entry for trained in board])
     except TrainingStoppedError:
@@ -271,17 +277,3 @@ def _fit(
     if classifier.calibration is None:
         display.say("note: no validation rows, so the probabilities are not calibrated.")
     return trained
-
-
-def _score(
-    classifier: Classifier, examples: Examples | None, part: str, seed: int
-) -> dict[str, Any] | None:
-    """Return the figures of one part of the data; of a sample of the training rows."""
-    if examples is None:
-        return None
-    features, labels = examples
-    if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
-        rows = np.random.default_rng(seed).permutation(len(labels))
-        rows = np.sort(rows[:SCORED_TRAINING_ROWS])
-        features, labels = features[rows], labels[rows]
-    return classifier.score(features, labels)
