@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score
@@ -105,7 +106,7 @@ VERSIONS = {"clean": lambda X, y, _: (X, y), "wrong labels": _wrong, "rare": _ra
 
 def draw(path: Path) -> None:
     """Draw the losses of two classes over the margin, what they pull, and the contrastive part."""
-    margin = torch.linspace(-5, 5, 401, dtype=torch.float64)
+    margin = torch.linspace(-5, 5, 201, dtype=torch.float64)
     logits = torch.stack([margin, torch.zeros_like(margin)], dim=1)
     target = torch.zeros(len(margin), dtype=torch.int64)
     shares = torch.tensor([RARE, 1 - RARE], dtype=torch.float64)
@@ -122,7 +123,7 @@ def draw(path: Path) -> None:
         middle.plot(margin, -z.grad[:, 0], **style)
     left.set(title="loss", ylim=(0, 5), xlabel="margin $z_y - z_{other}$")
     middle.set(title="how hard it pulls $z_y$ up", xlabel="margin $z_y - z_{other}$")
-    similarity = torch.linspace(-1, 1, 201, dtype=torch.float64)
+    similarity = torch.linspace(-1, 1, 81, dtype=torch.float64)
     for i, temperature in enumerate((1.0, 0.5, 0.1)):
         right.plot(
             similarity,
@@ -140,7 +141,8 @@ def draw(path: Path) -> None:
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
     )
-    figure.savefig(path, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "luce"}):
+        figure.savefig(path, metadata={"Date": None})
     print(f"Drawn in {path}")
 
 

@@ -215,3 +215,13 @@ def test_labels_may_be_missing_only_with_a_teacher():
     """Without one, y is required, as it was."""
     with pytest.raises(ValueError, match="requires y to be passed"):
         luce.NeuralClassifier(**QUICK).fit(X)
+
+
+def test_a_slip_is_found_before_the_teacher_works():
+    """An option that is not allowed is refused before the teacher, who may be slow, is asked."""
+    teacher = soft()
+    with pytest.raises(ArgumentError, match="loss must be one of"):
+        luce.NeuralClassifier(loss="foo").fit(X, Y, teacher=teacher)
+    with pytest.raises(DataError, match="does not know 'z'"):
+        luce.NeuralClassifier().fit(X, np.where(Y == "a", "z", Y), teacher=teacher)
+    assert teacher.asked == []

@@ -318,6 +318,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             self.classes_ = np.unique(labels)
         else:
             features = self._validated(X, ensure_min_samples=2)
+            resolve(self.get_params(deep=False), rows=1)  # before the teacher works, maybe for long
             lessons = prepare(teacher, X, y, temperature, alpha, self._dtype())
             labels, beside, self.classes_ = lessons.labels, lessons.beside, lessons.classes
         codes = np.searchsorted(self.classes_, labels)
