@@ -22,7 +22,11 @@ from luce.neural.training import SCHEDULES
 TABLES = {"run": options.RUN, "linear": options.LINEAR, "network": options.NETWORK}
 DESCRIBED = [
     pytest.param(name, option, id=f"{table}-{name}")
-    for table, described in [*TABLES.items(), ("predict", options.PREDICT)]
+    for table, described in [
+        *TABLES.items(),
+        ("predict", options.PREDICT),
+        ("distil", options.DISTIL),
+    ]
     for name, option in described.items()
 ]
 
@@ -198,6 +202,7 @@ def test_text_stands_for_a_value(name, text, value):
         ({"precision": "mixed"}, ["linear", "mlp"], "precision of linear must be one of auto"),
         ({"C": 1.0, "Cs": (1.0,)}, ["linear"], "not both"),
         ({"label_smoothing": 0.1, "loss": "hinge"}, ["mlp"], "needs loss='cross_entropy'"),
+        ({"focal_gamma": 1.0}, ["mlp"], "focal_gamma=1.0 needs loss='focal', got loss='cross_en"),
     ],
 )
 def test_options_are_checked_against_the_models(given, names, words):

@@ -18,6 +18,7 @@ from typing import Any
 from luce.errors import ArgumentError
 
 __all__ = [
+    "DISTIL",
     "LINEAR",
     "NETWORK",
     "RUN",
@@ -65,12 +66,14 @@ class Kind:
 class Option:
     """An option: the kind of its values, what it does, and the heading that help has it under.
 
-    One without words is Python's alone. The words name the default where there is one.
+    One without words is Python's alone. The words name the default where there is one. What only
+    one loss has an option for names that, and is refused beside another.
     """
 
     kind: Kind
     does: str = ""
     group: str = ""
+    loss: str = ""
 
     @property
     def help(self) -> str:
@@ -98,7 +101,7 @@ def check_sizes(validation_size: float, test_size: float) -> None:
 
 def named(name: str) -> list[Option]:
     """Return the options of that name, of the networks first."""
-    everywhere = (RUN, PREDICT, NETWORK, LINEAR)
+    everywhere = (RUN, PREDICT, DISTIL, NETWORK, LINEAR)
     return [options[name] for options in everywhere if name in options]
 
 
@@ -340,6 +343,7 @@ EVERY_MODEL = "Models"
 OF_LINEAR = "Softmax regression (--model linear)"
 OF_NETWORKS = "Networks (--model mlp or cnn)"
 OF_TRAINING = "Training of networks"
+OF_TEACHING = "Teacher"
 
 _COMMON = {
     "class_weight": Option(CLASS_WEIGHT, "Weights of the classes.", EVERY_MODEL),
@@ -413,12 +417,65 @@ NETWORK = {
         OF_NETWORKS,
     ),
     "loss": Option(
-        one_of("cross_entropy", "hinge", "squared_error"),
+        one_of(
+            "cross_entropy",
+            "hinge",
+            "squared_error",
+            "huber",
+            "focal",
+            "generalised_cross_entropy",
+            "logit_adjusted",
+            "contrastive",
+        ),
         "What is minimised.  [default: cross_entropy]",
         OF_TRAINING,
     ),
     "label_smoothing": Option(
-        FRACTION, "Fraction of each target spread over all classes.  [default: 0]", OF_TRAINING
+        FRACTION,
+        "Fraction of each target spread over all classes, of cross_entropy.  [default: 0]",
+        OF_TRAINING,
+        loss="cross_entropy",
+    ),
+    "huber_delta": Option(
+        POSITIVE,
+        "Errors beyond it count by their size, not its square.  [default: 0.5]",
+        OF_TRAINING,
+        loss="huber",
+    ),
+    "focal_gamma": Option(
+        number(at_least=0),
+        "How much less what is right already counts.  [default: 2]",
+        OF_TRAINING,
+        loss="focal",
+    ),
+    "generalised_q": Option(
+        Kind(
+            words="a number above 0 and at most 1",
+            allows=lambda value: 0 < _real(value) <= 1,
+            read=float,
+            form="NUMBER",
+        ),
+        "Near 0 as cross-entropy; at 1 wrong labels count least.  [default: 0.7]",
+        OF_TRAINING,
+        loss="generalised_cross_entropy",
+    ),
+    "adjusted_tau": Option(
+        number(at_least=0),
+        "How far rare classes are helped; at 1 all count as equally common.  [default: 1]",
+        OF_TRAINING,
+        loss="logit_adjusted",
+    ),
+    "contrastive_temperature": Option(
+        POSITIVE,
+        "The lower, the more the nearest of another class count.  [default: 0.1]",
+        OF_TRAINING,
+        loss="contrastive",
+    ),
+    "contrastive_weight": Option(
+        number(at_least=0),
+        "Of the contrastive part beside cross-entropy.  [default: 1]",
+        OF_TRAINING,
+        loss="contrastive",
     ),
     "optimizer": Option(one_of("sgd", "adam", "adamw"), "[default: adamw]", OF_TRAINING),
     "learning_rate": Option(
@@ -458,6 +515,23 @@ NETWORK = {
     "validation_fraction": Option(number(above=0, below=1)),
     "seed": Option(RUN["seed"].kind),
     **_COMMON,
+}
+
+# Options of learning from a teacher: arguments of `NeuralClassifier.fit`.
+DISTIL = {
+    "temperature": Option(
+        POSITIVE, "How far both softmaxes are softened.  [default: 2]", OF_TEACHING
+    ),
+    "alpha": Option(
+        Kind(
+            words="a number from 0 to 1",
+            allows=lambda value: 0 <= _real(value) <= 1,
+            read=float,
+            form="FRACTION",
+        ),
+        "How much the teacher counts in what is learnt; the labels have the rest.  [default: 0.9]",
+        OF_TEACHING,
+    ),
 }
 
 # Options of `luce predict`.

@@ -72,12 +72,12 @@ class Network(Model["NeuralClassifier"]):
         return image or not self.images_only
 
     def check_together(self, options: Mapping[str, Any]) -> None:
-        """Refuse smoothing of the labels for a loss that has none."""
-        smoothing, loss = options.get("label_smoothing"), options.get("loss", "cross_entropy")
-        if smoothing and loss != "cross_entropy":
-            raise ArgumentError(
-                f"label_smoothing={smoothing} needs loss='cross_entropy', got loss={loss!r}."
-            )
+        """Refuse an option of a loss that is not the one asked for."""
+        chosen = options.get("loss", "cross_entropy")
+        for name, value in options.items():
+            loss = self._options[name].loss
+            if value and loss not in ("", chosen):
+                raise ArgumentError(f"{name}={value} needs loss={loss!r}, got loss={chosen!r}.")
 
     def make(self, options: Mapping[str, Any]) -> NeuralClassifier:
         """Return the estimator."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 from luce import functional as F
 from luce.errors import ArgumentError, DataError, not_finite_at
 from luce.neural import networks
-from luce.neural.losses import BatchLoss, Loss
+from luce.neural.losses import BatchLoss, Distilled
 from luce.neural.options import PRECISIONS, choose_device, resolve
+from luce.neural.teaching import prepare
 from luce.neural.training import (
     EVALUATION_ROWS,
     Examples,
     Progress,
     State,
+    forward,
     make_optimizer,
     train,
 )
@@ -53,12 +56,26 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Of "mlp" and "cnn": one of ``luce.neural.networks.ACTIVATIONS``.
     dropout : float, default=0.0
         Share of hidden units of "mlp" and "cnn" dropped while training.
-    loss : {"cross_entropy", "hinge", "squared_error"} or callable, default="cross_entropy"
-        What is minimised. "hinge" is the multiclass hinge of Weston and Watkins, "squared_error"
-        that of the probabilities (Brier); a callable takes (logits, target) and returns one value
-        per example.
+    loss : str or callable, default="cross_entropy"
+        What is minimised: "cross_entropy", "hinge", "squared_error", "huber", "focal",
+        "generalised_cross_entropy" (labels may be wrong), "logit_adjusted" (rare classes count as
+        much as others) or "contrastive" (cross-entropy and the supervised contrastive loss of the
+        last hidden layer), as ``luce.neural.losses`` has them; a callable takes (logits, target)
+        and returns one value per example. Probabilities of other losses than the first may need a
+        temperature: see ``luce.evaluation.calibration``.
     label_smoothing : float, default=0.0
-        Share of every target spread over all classes (Szegedy et al., 2016), in [0, 1).
+        Of "cross_entropy": share of every target spread over all classes (Szegedy et al., 2016),
+        in [0, 1).
+    huber_delta : float, default=0.5
+        Of "huber": errors beyond it count by their size, not its square.
+    focal_gamma : float, default=2.0
+        Of "focal": how much less what is right already counts.
+    generalised_q : float, default=0.7
+        Of "generalised_cross_entropy", in (0, 1]: at 1, wrong labels count least.
+    adjusted_tau : float, default=1.0
+        Of "logit_adjusted": how far rare classes are helped.
+    contrastive_temperature, contrastive_weight : float, default=0.1 and 1.0
+        Of "contrastive": what similarities are divided by, and the weight beside cross-entropy.
     optimizer : {"sgd", "adam", "adamw"}, default="adamw"
         The optimizer.
     learning_rate : float, default=3e-3
@@ -137,8 +154,14 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         hidden: Sequence[int] = (256,),
         activation: str = "relu",
         dropout: float = 0.0,
-        loss: str | Loss = "cross_entropy",
+        loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
         label_smoothing: float = 0.0,
+        huber_delta: float = 0.5,
+        focal_gamma: float = 2.0,
+        generalised_q: float = 0.7,
+        adjusted_tau: float = 1.0,
+        contrastive_temperature: float = 0.1,
+        contrastive_weight: float = 1.0,
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
         momentum: float = 0.9,
@@ -162,6 +185,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.dropout = dropout
         self.loss = loss
         self.label_smoothing = label_smoothing
+        self.huber_delta = huber_delta
+        self.focal_gamma = focal_gamma
+        self.generalised_q = generalised_q
+        self.adjusted_tau = adjusted_tau
+        self.contrastive_temperature = contrastive_temperature
+        self.contrastive_weight = contrastive_weight
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.momentum = momentum
@@ -182,23 +211,36 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def fit(
         self,
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
+        teacher: Any = None,
+        temperature: float = 2.0,
+        alpha: float = 0.9,
     ) -> Self:
-        """Train.
+        """Train, on labels or from a teacher.
 
         Parameters
         ----------
         X : array-like of shape (rows, features) or (rows, channels, height, width)
             Examples.
         y : array-like of shape (rows,)
-            Labels: integers, strings or booleans.
+            Labels: integers, strings or booleans. With a teacher they may be left out, all of them
+            (None) or some (None or NaN): such a row is learnt from the teacher alone, and where a
+            label is needed (weights of classes, accuracy) has the teacher's most probable class.
         sample_weight : array-like of shape (rows,), optional
             Weights of the rows, ≥ 0.
         validation : tuple of (X, y), optional
             Held-out data: recorded after every epoch, and what early stopping looks at.
+        teacher : object, optional
+            A classifier to learn from: anything with ``predict_proba`` and ``classes_``. It is
+            asked once about X, as it is given here. Its classes become this estimator's.
+        temperature : float, default=2.0
+            Of learning from a teacher: how far both softmaxes are softened.
+        alpha : float, default=0.9
+            Of learning from a teacher: its share in what is learnt, from 0 to 1. The loss of the
+            labels has the rest.
 
         Returns
         -------
@@ -209,10 +251,37 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         ------
         ArgumentError
             If an option has a value that is not allowed.
+        DataError
+            If the data cannot be used, or the teacher does not know the classes of y.
         DivergenceError
             If the loss becomes infinite or NaN.
+
+        References
+        ----------
+        Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
+
+        Examples
+        --------
+        >>> import luce
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.ensemble import RandomForestClassifier
+        >>> X, y = load_digits(return_X_y=True)
+        >>> forest = RandomForestClassifier(random_state=0).fit(X[:600], y[:600])
+        >>> small = luce.NeuralClassifier(hidden=(16,), epochs=40)
+        >>> small = small.fit(X[:1200], teacher=forest)  # no labels
+        >>> bool(small.score(X[1200:], y[1200:]) > 0.8)
+        True
         """
-        for progress in self.fit_steps(X, y, sample_weight, validation=validation):
+        steps = self.fit_steps(
+            X,
+            y,
+            sample_weight,
+            validation=validation,
+            teacher=teacher,
+            temperature=temperature,
+            alpha=alpha,
+        )
+        for progress in steps:
             if self.verbose and progress.record:
                 figures = "  ".join(f"{k} {v:.4g}" for k, v in progress.record.items())
                 print(figures)  # noqa: T201
@@ -221,10 +290,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def fit_steps(
         self,
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
+        teacher: Any = None,
+        temperature: float = 2.0,
+        alpha: float = 0.9,
         resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,
     ) -> Iterator[Progress]:
         """Train as :meth:`fit` does, giving control back after every batch.
@@ -239,9 +311,17 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Epoch, batch, running loss and accuracy, rate, and the epoch's record at its end.
         """
         device = choose_device(self.device, self.precision)
-        features, labels = self._validated(X, y, ensure_min_samples=2)
-        check_classification_targets(labels)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
+        beside: Mapping[str, NDArray[Any]] = {}
+        if teacher is None:
+            features, labels = self._validated(X, y, ensure_min_samples=2)
+            check_classification_targets(labels)
+            self.classes_ = np.unique(labels)
+        else:
+            features = self._validated(X, ensure_min_samples=2)
+            resolve(self.get_params(deep=False), rows=1)  # before the teacher works, maybe for long
+            lessons = prepare(teacher, X, y, temperature, alpha, self._dtype())
+            labels, beside, self.classes_ = lessons.labels, lessons.beside, lessons.classes
+        codes = np.searchsorted(self.classes_, labels)
         if len(self.classes_) < 2:
             raise DataError(
                 "NeuralClassifier: y must have at least two classes, got 1 class: "
@@ -256,9 +336,17 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             kept, held = self._hold_out(codes)
             held_out = _examples(features[held], codes[held], _rows(weight, held), device)
             features, codes, weight = features[kept], codes[kept], _rows(weight, kept)
-        recipe = resolve(self.get_params(deep=False), rows=len(features))
+            beside = {name: array[kept] for name, array in beside.items()}
+        shares = np.bincount(codes, weight, minlength=len(self.classes_))
+        recipe = resolve(
+            self.get_params(deep=False),
+            rows=len(features),
+            shares=torch.from_numpy(shares / max(shares.sum(), 1e-300)).to(device),
+        )
+        if teacher is not None:
+            recipe = replace(recipe, loss=Distilled(hard=recipe.loss, temperature=temperature))
         self.network_ = self._build(device)
-        examples = _examples(features, codes, weight, device)
+        examples = _examples(features, codes, weight, device, beside)
         self._check_outputs(examples, recipe.loss)
         self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
         if resume is not None:
@@ -403,7 +491,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def _dtype(self) -> type[np.floating[Any]]:
         return np.float64 if self.precision == "float64" else np.float32
 
-    def _validated(self, *data: ArrayLike, **options: Any) -> Any:
+    def _validated(self, *data: ArrayLike | None, **options: Any) -> Any:
         """Validate as scikit-learn does, but say where NaN or infinity is."""
         options = {"dtype": self._dtype(), "allow_nd": True, "ensure_all_finite": False} | options
         with np.errstate(invalid="ignore", over="ignore"):  # an error says it better
@@ -525,7 +613,18 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 "NeuralClassifier: module must return logits of shape (rows, classes) = "
                 f"{expected}, got {received}."
             )
-        losses = loss(logits, examples.target[:16], reduction="none")
+        beside = {name: tensor[:16] for name, tensor in examples.beside.items()}
+        if loss.needs_features:
+            with torch.enable_grad():
+                _, hidden = forward(self.network_, few, hidden=True)
+            assert hidden is not None  # noqa: S101 - for mypy: it was asked for
+            if not hidden.requires_grad:
+                raise ArgumentError(
+                    "NeuralClassifier: this loss needs a hidden layer, and the module has none "
+                    "that is learnt. Use module='mlp' with at least one width in hidden, or 'cnn'."
+                )
+            beside["features"] = hidden
+        losses = loss(logits, examples.target[:16], reduction="none", **beside)
         if losses.shape != (len(few),):
             raise ArgumentError(
                 "NeuralClassifier: loss must return one value per example, shape "
@@ -558,13 +657,18 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _examples(
-    X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any] | None, device: torch.device
+    X: NDArray[Any],
+    codes: NDArray[Any],
+    weight: NDArray[Any] | None,
+    device: torch.device,
+    beside: Mapping[str, NDArray[Any]] | None = None,
 ) -> Examples:
     """Return rows as tensors on the device; no copy on the CPU."""
     return Examples(
         _tensor(X).to(device),
         torch.from_numpy(codes.astype(np.int64)).to(device),
         None if weight is None else torch.from_numpy(weight).to(device),
+        {name: torch.from_numpy(array).to(device) for name, array in (beside or {}).items()},
     )
 
 

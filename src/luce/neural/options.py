@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from luce.errors import ArgumentError
 from luce.neural.losses import choose_loss
@@ -40,8 +41,17 @@ RESOLVED = (
 AUTO_BATCHES, AUTO_EPOCHS = 250, (10, 60)
 
 
-def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
+def resolve(options: Mapping[str, Any], rows: int, shares: Tensor | None = None) -> Recipe:
     """Return the recipe for training on `rows` examples.
+
+    Parameters
+    ----------
+    options : mapping
+        The estimator's parameters by name.
+    rows : int
+        How many examples there are.
+    shares : Tensor of shape (classes,), optional
+        The classes' shares of them. Without them, the options are only checked.
 
     Raises
     ------
@@ -55,7 +65,7 @@ def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
         steps = math.ceil(rows / options["batch_size"])
         epochs = min(max(AUTO_BATCHES // max(steps, 1), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
     return Recipe(
-        loss=choose_loss(options["loss"], options["label_smoothing"]),
+        loss=choose_loss(options["loss"], options, shares),
         optimizer=options["optimizer"],
         learning_rate=options["learning_rate"],
         momentum=options["momentum"],

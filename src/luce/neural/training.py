@@ -16,12 +16,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from luce.errors import DivergenceError, RunError
+from luce.errors import ArgumentError, DivergenceError, RunError
 from luce.functional import cross_entropy
 from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group, Optimizer
 
-__all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "train"]
+__all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "forward", "train"]
 
 # Rows at a time where no gradient is needed: large enough to be fast, small enough for any memory.
 EVALUATION_ROWS = 2_048
@@ -51,12 +51,13 @@ class Examples:
     """Rows to learn from or to check on, each one tensor on the training device.
 
     `features` is (rows, ...), `target` holds class positions (rows,) int64, and `weight` is
-    (rows,) or None for all ones.
+    (rows,) or None for all ones. `beside` has what else the loss is given of each row.
     """
 
     features: Tensor
     target: Tensor
     weight: Tensor | None = None
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -342,16 +343,45 @@ def _epoch(
         )
 
 
+def forward(network: nn.Module, rows: Tensor, *, hidden: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the logits and, where it is asked for, what goes into the layer named ``output``.
+
+    That is the last hidden layer of every network of ours, and of any whose last layer has the
+    name.
+
+    Raises
+    ------
+    ArgumentError
+        If it is asked for, and no layer has the name.
+    """
+    if not hidden:
+        return network(rows), None
+    try:
+        output = network.get_submodule("output")
+    except AttributeError:
+        raise ArgumentError(
+            "NeuralClassifier: this loss needs the last hidden layer, which is what goes into the "
+            "module's layer named 'output'. The module has none of that name: rename its last."
+        ) from None
+    seen: list[Tensor] = []
+    with output.register_forward_pre_hook(lambda _layer, given: seen.append(given[0])):
+        logits = network(rows)
+    return logits, seen[0].flatten(1)
+
+
 def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: Recipe) -> float:
     """Take one batch: forward, backward, update, running sums; return its mean loss."""
     features, target = examples.features[rows], examples.target[rows]
     with torch.autocast(features.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
-        logits = state.network(features)
+        logits, hidden = forward(state.network, features, hidden=recipe.loss.needs_features)
     logits = logits.float() if recipe.mixed_precision else logits
     hits = logits.detach().argmax(dim=1) == target
     weight = None if examples.weight is None else examples.weight[rows]
+    beside = {name: tensor[rows] for name, tensor in examples.beside.items()}
+    if hidden is not None:
+        beside["features"] = hidden.to(logits.dtype)
     # A batch whose weights are all zero teaches nothing: its loss is 0.
-    loss = recipe.loss(logits, target, weight)
+    loss = recipe.loss(logits, target, weight, "mean", **beside)
     if weight is None:
         total, hit = float(len(rows)), float(hits.sum())
     else:
