@@ -405,6 +405,16 @@ NETWORK = {
         "[default: relu]",
         OF_NETWORKS,
     ),
+    "members": Option(
+        whole(1, 1024),
+        "Networks in one, whose probabilities are averaged, of mlp.  [default: MEMBERS for tables]",
+        OF_NETWORKS,
+    ),
+    "bins": Option(
+        whole(0, 1024),
+        "Bins for each number of a table, 0 for none, of mlp.  [default: BINS]",
+        OF_NETWORKS,
+    ),
     "dropout": Option(
         SHARE, "Share of units dropped in training.  [default: 0.3 for mlp, 0 for cnn]", OF_NETWORKS
     ),
@@ -442,7 +452,15 @@ NETWORK = {
     ),
     "patience": Option(
         either(whole(1), None),
-        "Stop after N epochs without a better validation log-loss.",
+        "Stop after N epochs without a better validation log-loss.  [default: PATIENCE for tables]",
+        OF_TRAINING,
+    ),
+    "minutes": Option(
+        either(POSITIVE, None), "Stop a network's training after so long.", OF_TRAINING
+    ),
+    "averaging": Option(
+        number(at_least=0),
+        "Use weights averaged over about so many epochs, 0 for none.  [default: 1 for tables]",
         OF_TRAINING,
     ),
     "clip_norm": Option(either(POSITIVE, None), "The largest gradient norm.", OF_TRAINING),

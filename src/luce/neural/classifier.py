@@ -22,6 +22,7 @@ from luce.errors import ArgumentError, DataError, not_finite_at
 from luce.neural import networks
 from luce.neural.losses import BatchLoss, Loss
 from luce.neural.options import PRECISIONS, choose_device, resolve
+from luce.neural.tabular import Encoding, tabular
 from luce.neural.training import (
     EVALUATION_ROWS,
     Examples,
@@ -49,6 +50,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         probabilities: a module that seems to end in a softmax is warned about.
     hidden : sequence of int, default=(256,)
         Widths of the hidden layers of "mlp".
+    members : int, default=1
+        Of "mlp": how many networks are trained in one, on the mean of their losses; probabilities
+        are the mean of theirs (TabM: Gorishniy et al., 2024). For rows of numbers only.
+    bins : int, default=0
+        Of "mlp": into how many bins of equal shares of the rows each number is cut, for a
+        piecewise-linear encoding (Gorishniy et al., 2022); 0 for none. For rows of numbers only.
     activation : str, default="relu"
         Of "mlp" and "cnn": one of ``luce.neural.networks.ACTIVATIONS``.
     dropout : float, default=0.0
@@ -75,10 +82,16 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     batch_size : int, default=128
         Rows per step.
     epochs : int or "auto", default="auto"
-        Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs.
+        Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs, or, with
+        `patience` at a constant rate, as many as early stopping wants.
     patience : int or None, default=None
         Early stopping: end when the validation log-loss has not improved for so many epochs, and
         keep the best epoch's weights.
+    minutes : float or None, default=None
+        End the training after so long, with the best epoch's weights where there is a `patience`.
+    averaging : float, default=0.0
+        Use the mean of the weights over about so many epochs, which lets a constant rate end as
+        one that falls; 0 for the last weights.
     validation_fraction : float, default=0.1
         Share of rows held out (stratified) for early stopping when `fit` is given no validation
         data.
@@ -135,6 +148,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         module: str | nn.Module | Callable[[tuple[int, ...], int], nn.Module] = "mlp",
         *,
         hidden: Sequence[int] = (256,),
+        members: int = 1,
+        bins: int = 0,
         activation: str = "relu",
         dropout: float = 0.0,
         loss: str | Loss = "cross_entropy",
@@ -148,6 +163,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int = 128,
         epochs: int | str = "auto",
         patience: int | None = None,
+        minutes: float | None = None,
+        averaging: float = 0.0,
         validation_fraction: float = 0.1,
         class_weight: dict[Any, float] | str | None = None,
         clip_norm: float | None = None,
@@ -158,6 +175,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.module = module
         self.hidden = hidden
+        self.members = members
+        self.bins = bins
         self.activation = activation
         self.dropout = dropout
         self.loss = loss
@@ -171,6 +190,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.minutes = minutes
+        self.averaging = averaging
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
         self.clip_norm = clip_norm
@@ -257,7 +278,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             held_out = _examples(features[held], codes[held], _rows(weight, held), device)
             features, codes, weight = features[kept], codes[kept], _rows(weight, kept)
         recipe = resolve(self.get_params(deep=False), rows=len(features))
-        self.network_ = self._build(device)
+        encoding = None
+        if self._is_tabular() and features.ndim == 2:
+            encoding = Encoding.of(features, self.bins)
+        self.network_ = self._build(device, encoding)
         examples = _examples(features, codes, weight, device)
         self._check_outputs(examples, recipe.loss)
         self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
@@ -361,7 +385,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = np.array(classes)
         self.input_shape_ = tuple(input_shape)
         self.n_features_in_ = self.input_shape_[0]
-        network = self.outline(self.input_shape_, len(self.classes_))
+        encoding = None
+        if self._is_tabular():
+            encoding = Encoding.like(tensors, self.n_features_in_)
+        network = self.outline(self.input_shape_, len(self.classes_), encoding)
         expected = {k: _described(v) for k, v in network.state_dict().items()}
         received = {k: _described(v) for k, v in tensors.items()}
         for name in sorted(expected.keys() | received.keys()):
@@ -374,7 +401,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.network_ = network.to(choose_device(self.device, self.precision)).eval()
         return self
 
-    def outline(self, input_shape: Sequence[int], n_classes: int) -> nn.Module:
+    def outline(
+        self, input_shape: Sequence[int], n_classes: int, encoding: Encoding | None = None
+    ) -> nn.Module:
         """Return the network that these options describe, without memory for its weights.
 
         Parameters
@@ -383,6 +412,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Shape of one example.
         n_classes : int
             Number of classes.
+        encoding : Encoding, optional
+            Of the rows, where `members` or `bins` ask for one; by default the largest.
 
         Returns
         -------
@@ -396,7 +427,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         """
         resolve(self.get_params(deep=False), rows=1)
         with torch.device("meta"):
-            return self._new_network(tuple(input_shape), n_classes).to(PRECISIONS[self.precision])
+            network = self._new_network(tuple(input_shape), n_classes, encoding)
+            return network.to("meta", PRECISIONS[self.precision])
 
     # ---------------------------------------------------------------------------------------------
 
@@ -418,12 +450,16 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 raise not_finite_at(float(features[tuple(at)]), at, too_large)
         return found
 
-    def _build(self, device: torch.device) -> nn.Module:
+    def _is_tabular(self) -> bool:
+        """Say whether the network is that of `luce.neural.tabular`."""
+        return self.module == "mlp" and (self.members > 1 or self.bins > 0)
+
+    def _build(self, device: torch.device, encoding: Encoding | None = None) -> nn.Module:
         """Return a new network with the seed's initial weights; the caller's is never touched."""
         self._check_memory(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            network = self._new_network(tuple(self.input_shape_), len(self.classes_))
+            network = self._new_network(self.input_shape_, len(self.classes_), encoding)
         return network.to(device, PRECISIONS[self.precision])
 
     def _check_memory(self, device: torch.device) -> None:
@@ -439,7 +475,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 f"GB, of which {free / 1e9:.1f} GB are free: use fewer or narrower layers."
             )
 
-    def _new_network(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def _new_network(
+        self, shape: tuple[int, ...], classes: int, encoding: Encoding | None = None
+    ) -> nn.Module:
         if isinstance(self.module, nn.Module):
             return copy.deepcopy(self.module)
         if callable(self.module):
@@ -447,6 +485,15 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         if self.module == "linear":
             return networks.linear(shape, classes)
         options: dict[str, Any] = {"activation": self.activation, "dropout": self.dropout}
+        if self._is_tabular():
+            if len(shape) != 1:
+                raise ArgumentError(
+                    f"NeuralClassifier: members={self.members} and bins={self.bins} are for rows "
+                    f"of numbers, got examples of shape {shape}. Use members=1 and bins=0."
+                )
+            encoding = encoding or Encoding.expected(shape[0], self.bins)
+            options |= {"hidden": self.hidden, "members": self.members}
+            return tabular(encoding, classes, **options)
         if self.module == "mlp":
             return networks.mlp(shape, classes, hidden=self.hidden, **options)
         if self.module == "cnn":

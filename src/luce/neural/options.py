@@ -21,6 +21,8 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "mixed": torch
 # What the recipe is made from. The loss may be a callable, the device depends on the machine, and
 # the network's own options are the network's to check.
 RESOLVED = (
+    "members",
+    "bins",
     "optimizer",
     "learning_rate",
     "momentum",
@@ -30,14 +32,17 @@ RESOLVED = (
     "batch_size",
     "epochs",
     "patience",
+    "minutes",
+    "averaging",
     "class_weight",
     "clip_norm",
     "precision",
     "seed",
 )
 
-# `epochs="auto"` trains for about so many batches, within these numbers of epochs.
-AUTO_BATCHES, AUTO_EPOCHS = 250, (10, 60)
+# `epochs="auto"` trains for about so many batches, within these numbers of epochs. Early stopping
+# at a constant rate ends by itself: then it is only what no training should come to.
+AUTO_BATCHES, AUTO_EPOCHS, ENDLESS = 250, (10, 60), 1_000
 
 
 def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
@@ -51,6 +56,8 @@ def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
     for name in RESOLVED:
         check(f"NeuralClassifier: {name}", options[name], NETWORK[name].kind)
     epochs = options["epochs"]
+    if epochs == "auto" and options["patience"] and options["schedule"] == "constant":
+        epochs = ENDLESS
     if epochs == "auto":
         steps = math.ceil(rows / options["batch_size"])
         epochs = min(max(AUTO_BATCHES // max(steps, 1), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
@@ -65,6 +72,8 @@ def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
         batch_size=options["batch_size"],
         epochs=epochs,
         patience=options["patience"],
+        minutes=options["minutes"],
+        averaging=options["averaging"],
         clip_norm=options["clip_norm"],
         mixed_precision=options["precision"] == "mixed",
         seed=options["seed"],
