@@ -399,7 +399,11 @@ LINEAR = {
 }
 
 NETWORK = {
-    "hidden": Option(WIDTHS, "Widths of the hidden layers, of mlp.  [default: 512]", OF_NETWORKS),
+    "hidden": Option(
+        WIDTHS,
+        "Widths of the hidden layers, of mlp.  [default: 512; 128,128 for tables]",
+        OF_NETWORKS,
+    ),
     "activation": Option(
         one_of("sigmoid", "tanh", "relu", "relu6", "leaky_relu", "elu", "silu", "mish", "gelu"),
         "[default: relu]",
@@ -407,16 +411,18 @@ NETWORK = {
     ),
     "members": Option(
         whole(1, 1024),
-        "Networks in one, whose probabilities are averaged, of mlp.  [default: MEMBERS for tables]",
+        "Networks in one, whose probabilities are averaged, of mlp.  [default: 8 for tables]",
         OF_NETWORKS,
     ),
     "bins": Option(
         whole(0, 1024),
-        "Bins for each number of a table, 0 for none, of mlp.  [default: BINS]",
+        "Bins for each number of a table, 0 for none, of mlp.  [default: 16]",
         OF_NETWORKS,
     ),
     "dropout": Option(
-        SHARE, "Share of units dropped in training.  [default: 0.3 for mlp, 0 for cnn]", OF_NETWORKS
+        SHARE,
+        "Share of units dropped in training.  [default: 0.3 for mlp, 0.1 for tables]",
+        OF_NETWORKS,
     ),
     "loss": Option(
         one_of("cross_entropy", "hinge", "squared_error"),
@@ -445,14 +451,16 @@ NETWORK = {
         POSITIVE, "Factor on the rate per epoch, of exponential.  [default: 0.95]", OF_TRAINING
     ),
     "batch_size": Option(
-        whole(1), "Rows per step.  [default: 256 for mlp, 128 for cnn]", OF_TRAINING
+        either(whole(1), "auto"),
+        "Rows per step.  [default: 256 for mlp, 128 for cnn, auto for tables]",
+        OF_TRAINING,
     ),
     "epochs": Option(
         either(whole(1), "auto"), "Passes over the training rows.  [default: auto]", OF_TRAINING
     ),
     "patience": Option(
         either(whole(1), None),
-        "Stop after N epochs without a better validation log-loss.  [default: PATIENCE for tables]",
+        "Stop after N epochs without a better validation log-loss.  [default: 5 for tables]",
         OF_TRAINING,
     ),
     "minutes": Option(

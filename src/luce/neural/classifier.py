@@ -79,8 +79,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         How the rate changes over the training.
     decay : float, default=0.95
         Factor on the rate after each epoch of the "exponential" schedule.
-    batch_size : int, default=128
-        Rows per step.
+    batch_size : int or "auto", default=128
+        Rows per step; "auto" gives about 30 steps an epoch, of 32 to 256 rows.
     epochs : int or "auto", default="auto"
         Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs, or, with
         `patience` at a constant rate, as many as early stopping wants.
@@ -160,7 +160,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         l2: float = 1e-4,
         schedule: str = "one_cycle",
         decay: float = 0.95,
-        batch_size: int = 128,
+        batch_size: int | str = 128,
         epochs: int | str = "auto",
         patience: int | None = None,
         minutes: float | None = None,

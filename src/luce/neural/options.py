@@ -45,6 +45,11 @@ RESOLVED = (
 AUTO_BATCHES, AUTO_EPOCHS, ENDLESS = 250, (10, 60), 1_000
 
 
+# `batch_size="auto"` is the power of two that is nearest to a thirtieth of the rows, within these:
+# fewer steps an epoch are too few to learn from, more are slower than they are better.
+AUTO_STEPS, AUTO_BATCH = 30, (32, 256)
+
+
 def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
     """Return the recipe for training on `rows` examples.
 
@@ -55,11 +60,15 @@ def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
     """
     for name in RESOLVED:
         check(f"NeuralClassifier: {name}", options[name], NETWORK[name].kind)
+    size = options["batch_size"]
+    if size == "auto":
+        nearest = 2 ** round(math.log2(max(rows / AUTO_STEPS, 1)))
+        size = min(max(nearest, AUTO_BATCH[0]), AUTO_BATCH[1])
     epochs = options["epochs"]
     if epochs == "auto" and options["patience"] and options["schedule"] == "constant":
         epochs = ENDLESS
     if epochs == "auto":
-        steps = math.ceil(rows / options["batch_size"])
+        steps = math.ceil(rows / size)
         epochs = min(max(AUTO_BATCHES // max(steps, 1), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
     return Recipe(
         loss=choose_loss(options["loss"], options["label_smoothing"]),
@@ -69,7 +78,7 @@ def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
         l2=options["l2"],
         schedule=options["schedule"],
         decay=options["decay"],
-        batch_size=options["batch_size"],
+        batch_size=size,
         epochs=epochs,
         patience=options["patience"],
         minutes=options["minutes"],

@@ -5,10 +5,11 @@ for Numerical Features in Tabular Deep Learning, 2022), and beside it as they ar
 and clipped smoothly (RealMLP: Holzmüller, Grinsztajn and Steinwart, 2024). Columns of two values,
 such as those of categories, go as they are: the first layer's weights for them are embeddings.
 
-Members share the hidden layers: each sees the row with signs and scales of its own, and has an
-output of its own. They are trained in one batch on the mean of their losses, and the probabilities
+Members share the hidden layers: each sees the row with signs of its own, drawn at random, and has
+an output of its own. They are trained in one batch on the mean of their losses, and probabilities
 are the mean of theirs (TabM-mini: Gorishniy, Kotelnikov and Babenko, 2024; docs/log.md compares it
-with members that share more or nothing).
+with members that share more or nothing). There the signs are learnt on, as factors; leaving them
+spares a third of the first layer's products, and lost nothing that we could measure.
 
 What the encoding knows of the training rows is held in buffers, so that it is stored with the
 weights.
@@ -168,25 +169,25 @@ class Encoding(nn.Module):
         return "numbers={}, others={}, bins={}".format(*sizes)
 
 
-class Scales(nn.Module):
-    """Each member's view of a row: (rows, width) → (rows, members, width), times learnt factors.
+class Views(nn.Module):
+    """Each member's view of a row: (rows, width) → (rows, members, width), with signs of its own.
 
-    The factors are -1 or 1 at first, drawn at random.
+    The signs are -1 or 1, drawn at random.
     """
+
+    signs: Tensor
 
     def __init__(self, members: int, width: int) -> None:
         super().__init__()
-        # One axis, so that they are not decayed.
-        self.factors = nn.Parameter(torch.randint(0, 2, (members * width,)) * 2.0 - 1)
-        self.members = members
+        self.register_buffer("signs", torch.randint(0, 2, (members, width)) * 2.0 - 1)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the row as each member sees it."""
-        return rows[:, None] * self.factors.view(self.members, -1)
+        return rows[:, None] * self.signs
 
     def extra_repr(self) -> str:
         """Return how many members there are, for ``print(network)``."""
-        return f"members={self.members}"
+        return f"members={len(self.signs)}"
 
 
 class Members(nn.Module):
@@ -280,7 +281,7 @@ def tabular(
     width = encoding.size
     parts: list[tuple[str, nn.Module]] = [
         ("encoding", encoding),
-        ("scales", Scales(members, width)),
+        ("views", Views(members, width)),
     ]
     for i, units in enumerate(hidden, start=1):
         parts.append((f"hidden{i}", nn.Linear(width, units)))
