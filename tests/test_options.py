@@ -46,7 +46,11 @@ def test_every_parameter_is_described_and_no_other():
     assert options.NETWORK.keys() == NETWORK.keys() - {"module"}
     assert models.MODELS["linear"].options.keys() == options.LINEAR.keys()
     assert models.MODELS["mlp"].options.keys() == options.NETWORK.keys()
-    assert models.MODELS["cnn"].options.keys() == options.NETWORK.keys() - {"hidden"}
+    assert models.MODELS["cnn"].options.keys() == options.NETWORK.keys() - {
+        "hidden",
+        "members",
+        "bins",
+    }
 
 
 @pytest.mark.parametrize(
