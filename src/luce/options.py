@@ -401,7 +401,7 @@ LINEAR = {
 NETWORK = {
     "hidden": Option(
         WIDTHS,
-        "Widths of the hidden layers, of mlp.  [default: 512; 128,128 for tables]",
+        "Widths of the hidden layers, of mlp.  [default: 128,128 for tables, else 512]",
         OF_NETWORKS,
     ),
     "activation": Option(
@@ -411,17 +411,17 @@ NETWORK = {
     ),
     "members": Option(
         whole(1, 1024),
-        "Networks in one, whose probabilities are averaged, of mlp.  [default: 8 for tables]",
+        "Networks in one, their probabilities averaged, of mlp.  [default: 8 for tables, else 1]",
         OF_NETWORKS,
     ),
     "bins": Option(
         whole(0, 1024),
-        "Bins for each number of a table, 0 for none, of mlp.  [default: 16]",
+        "Bins for each number, 0 for none, of mlp.  [default: 16 for tables, else 0]",
         OF_NETWORKS,
     ),
     "dropout": Option(
         SHARE,
-        "Share of units dropped in training.  [default: 0.3 for mlp, 0.1 for tables]",
+        "Share of units dropped in training.  [default: 0.3 for mlp, 0.1 for tables, else 0]",
         OF_NETWORKS,
     ),
     "loss": Option(
@@ -439,12 +439,12 @@ NETWORK = {
     "momentum": Option(number(at_least=0), "Of sgd.  [default: 0.9]", OF_TRAINING),
     "l2": Option(
         number(at_least=0),
-        "L2 regularisation of the weights.  [default: 0.01 for mlp, 0.05 for cnn]",
+        "L2 penalty of the weights.  [default: 0.01 for mlp, 0.05 for cnn, 0.001 for tables]",
         OF_TRAINING,
     ),
     "schedule": Option(
         one_of("constant", "exponential", "cosine", "one_cycle"),
-        "How the rate changes.  [default: one_cycle]",
+        "How the rate changes.  [default: constant for tables, else one_cycle]",
         OF_TRAINING,
     ),
     "decay": Option(
@@ -460,7 +460,7 @@ NETWORK = {
     ),
     "patience": Option(
         either(whole(1), None),
-        "Stop after N epochs without a better validation log-loss.  [default: 5 for tables]",
+        "Stop N epochs after the best validation log-loss.  [default: 5 for tables, else None]",
         OF_TRAINING,
     ),
     "minutes": Option(
@@ -468,7 +468,7 @@ NETWORK = {
     ),
     "averaging": Option(
         number(at_least=0),
-        "Use weights averaged over about so many epochs, 0 for none.  [default: 1 for tables]",
+        "Average the weights over about N epochs.  [default: 1 for tables, else 0]",
         OF_TRAINING,
     ),
     "clip_norm": Option(either(POSITIVE, None), "The largest gradient norm.", OF_TRAINING),

@@ -56,6 +56,17 @@ def test_a_number_of_few_values_has_a_bin_between_each(rows):
     assert edges_of(Encoding.of(rows, bins=8), 1).tolist() == [0, 1, 2, 3]
 
 
+def test_a_commonest_value_leaves_bins_to_the_others():
+    """Where nine rows in ten have one value, it is an edge, and the tenth still has bins."""
+    rng = np.random.default_rng(0)
+    gain = np.where(rng.random(2_000) < 0.9, 0, rng.lognormal(5, 2, 2_000)).astype(np.float32)
+    edges = edges_of(Encoding.of(gain[:, None], bins=16), 0)
+    assert edges[0] == 0
+    assert len(edges) == 17
+    counts, _ = np.histogram(gain[gain > 0], edges[1:])
+    assert counts.min() >= 0.9 * (gain > 0).sum() / 15
+
+
 def test_columns_of_two_values_go_as_they_are(rows):
     """What says whether a row is of a category is not cut into bins, nor is a constant."""
     encoding = Encoding.of(rows, bins=8)

@@ -304,11 +304,20 @@ def _robust(some: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _edges(column: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
-    """Return the edges of a sorted column's bins, of equal shares; with few values, these."""
+    """Return the edges of a sorted column's bins, of equal shares; with few values, these.
+
+    A value that alone has the share of a bin is an edge, and the other edges are quantiles of the
+    other rows: most people have no capital gain, and what counts is how much the others have.
+    """
     if not bins:
         return column[:1]
-    values = np.unique(column)
-    edges = values if len(values) <= bins + 1 else np.quantile(column, np.linspace(0, 1, bins + 1))
+    values, counts = np.unique(column, return_counts=True)
+    edges = values
+    if len(values) > bins + 1:
+        often = counts * bins >= len(column)
+        others = np.repeat(values[~often], counts[~often])
+        quantiles = np.quantile(others, np.linspace(0, 1, bins + 1 - int(often.sum())))
+        edges = np.union1d(values[often], quantiles)
     # Bins that are no wider than rounding would divide by nothing.
     least = max(1e-6 * (column[-1] - column[0]), float(np.finfo(np.float32).tiny))
     kept = [edges[0]]
