@@ -434,12 +434,14 @@ NETWORK = {
     ),
     "optimizer": Option(one_of("sgd", "adam", "adamw"), "[default: adamw]", OF_TRAINING),
     "learning_rate": Option(
-        POSITIVE, "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn]", OF_TRAINING
+        POSITIVE,
+        "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn, 0.002 for tables]",
+        OF_TRAINING,
     ),
     "momentum": Option(number(at_least=0), "Of sgd.  [default: 0.9]", OF_TRAINING),
     "l2": Option(
         number(at_least=0),
-        "L2 penalty of the weights.  [default: 0.01 for mlp, 0.05 for cnn, 0.001 for tables]",
+        "L2 penalty of the weights.  [default: 0.01 for mlp, 0.05 for cnn, 0.0003 for tables]",
         OF_TRAINING,
     ),
     "schedule": Option(

@@ -80,7 +80,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     decay : float, default=0.95
         Factor on the rate after each epoch of the "exponential" schedule.
     batch_size : int or "auto", default=128
-        Rows per step; "auto" gives about 30 steps an epoch, of 32 to 256 rows.
+        Rows per step; "auto" gives about 30 steps an epoch, of 32 to 128 rows.
     epochs : int or "auto", default="auto"
         Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs, or, with
         `patience` at a constant rate, as many as early stopping wants.

@@ -47,7 +47,7 @@ AUTO_BATCHES, AUTO_EPOCHS, ENDLESS = 250, (10, 60), 1_000
 
 # `batch_size="auto"` is the power of two that is nearest to a thirtieth of the rows, within these:
 # fewer steps an epoch are too few to learn from, more are slower than they are better.
-AUTO_STEPS, AUTO_BATCH = 30, (32, 256)
+AUTO_STEPS, AUTO_BATCH = 30, (32, 128)
 
 
 def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
