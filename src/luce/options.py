@@ -435,7 +435,7 @@ NETWORK = {
     "optimizer": Option(one_of("sgd", "adam", "adamw"), "[default: adamw]", OF_TRAINING),
     "learning_rate": Option(
         POSITIVE,
-        "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn, 0.002 for tables]",
+        "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn]",
         OF_TRAINING,
     ),
     "momentum": Option(number(at_least=0), "Of sgd.  [default: 0.9]", OF_TRAINING),

@@ -44,7 +44,6 @@ MODELS: dict[str, Model[Any]] = {
             "bins": 16,
             "hidden": (128, 128),
             "dropout": 0.1,
-            "learning_rate": 2e-3,
             "l2": 3e-4,
             "schedule": "constant",
             "batch_size": "auto",
