@@ -405,15 +405,29 @@ LINEAR = {
 }
 
 NETWORK = {
-    "hidden": Option(WIDTHS, "Widths of the hidden layers of mlp.  [default: 512]", OF_NETWORKS),
+    "hidden": Option(
+        WIDTHS,
+        "Widths of the hidden layers of mlp.  [default: 128,128 for tables, else 512]",
+        OF_NETWORKS,
+    ),
     "activation": Option(
         one_of("sigmoid", "tanh", "relu", "relu6", "leaky_relu", "elu", "silu", "mish", "gelu"),
         "[default: relu]",
         OF_NETWORKS,
     ),
+    "members": Option(
+        whole(1, 1024),
+        "Networks in one, their probabilities averaged, of mlp.  [default: 8 for tables, else 1]",
+        OF_NETWORKS,
+    ),
+    "bins": Option(
+        whole(0, 1024),
+        "Bins for each number, 0 for none, of mlp.  [default: 16 for tables, else 0]",
+        OF_NETWORKS,
+    ),
     "dropout": Option(
         FRACTION,
-        "Fraction of units dropped in training.  [default: 0.3 for mlp, 0 for cnn]",
+        "Fraction of units dropped in training.  [default: 0.3 for mlp, 0.1 for tables, else 0]",
         OF_NETWORKS,
     ),
     "loss": Option(
@@ -479,31 +493,43 @@ NETWORK = {
     ),
     "optimizer": Option(one_of("sgd", "adam", "adamw"), "[default: adamw]", OF_TRAINING),
     "learning_rate": Option(
-        POSITIVE, "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn]", OF_TRAINING
+        POSITIVE,
+        "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn]",
+        OF_TRAINING,
     ),
     "momentum": Option(number(at_least=0), "Momentum of sgd.  [default: 0.9]", OF_TRAINING),
     "l2": Option(
         number(at_least=0),
-        "L2 regularisation of the weights.  [default: 0.01 for mlp, 0.05 for cnn]",
+        "L2 penalty of the weights.  [default: 0.01 for mlp, 0.05 for cnn, 0.0003 for tables]",
         OF_TRAINING,
     ),
     "schedule": Option(
         one_of("constant", "exponential", "cosine", "one_cycle"),
-        "How the rate changes.  [default: one_cycle]",
+        "How the rate changes.  [default: constant for tables, else one_cycle]",
         OF_TRAINING,
     ),
     "decay": Option(
         POSITIVE, "Factor on the rate per epoch, for exponential.  [default: 0.95]", OF_TRAINING
     ),
     "batch_size": Option(
-        whole(1), "Rows per step.  [default: 256 for mlp, 128 for cnn]", OF_TRAINING
+        either(whole(1), "auto"),
+        "Rows per step.  [default: 256 for mlp, 128 for cnn, auto for tables]",
+        OF_TRAINING,
     ),
     "epochs": Option(
         either(whole(1), "auto"), "Passes over the training rows.  [default: auto]", OF_TRAINING
     ),
     "patience": Option(
         either(whole(1), None),
-        "Stop after N epochs without a better validation log-loss.",
+        "Stop N epochs after the best validation log-loss.  [default: 5 for tables, else None]",
+        OF_TRAINING,
+    ),
+    "minutes": Option(
+        either(POSITIVE, None), "Stop a network's training after so long.", OF_TRAINING
+    ),
+    "averaging": Option(
+        number(at_least=0),
+        "Average the weights over about N epochs.  [default: 1 for tables, else 0]",
         OF_TRAINING,
     ),
     "clip_norm": Option(either(POSITIVE, None), "The largest gradient norm.", OF_TRAINING),

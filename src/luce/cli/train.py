@@ -78,6 +78,8 @@ def train(
     C: Annotated[Text, flag("C")] = None,
     Cs: Annotated[Text, flag("Cs")] = None,
     hidden: Annotated[Text, flag("hidden")] = None,
+    members: Annotated[Text, flag("members")] = None,
+    bins: Annotated[Text, flag("bins")] = None,
     activation: Annotated[Text, flag("activation")] = None,
     dropout: Annotated[Text, flag("dropout")] = None,
     loss: Annotated[Text, flag("loss")] = None,
@@ -97,6 +99,8 @@ def train(
     batch_size: Annotated[Text, flag("batch_size")] = None,
     epochs: Annotated[Text, flag("epochs")] = None,
     patience: Annotated[Text, flag("patience")] = None,
+    minutes: Annotated[Text, flag("minutes")] = None,
+    averaging: Annotated[Text, flag("averaging")] = None,
     clip_norm: Annotated[Text, flag("clip_norm")] = None,
     report_every: Annotated[Text, flag("report_every")] = None,
     # Where it is kept.

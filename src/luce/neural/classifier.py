@@ -23,6 +23,7 @@ from luce.errors import ArgumentError, DataError, not_finite_at
 from luce.neural import networks
 from luce.neural.losses import BatchLoss, Distilled
 from luce.neural.options import PRECISIONS, choose_device, resolve
+from luce.neural.tabular import Encoding, tabular
 from luce.neural.teaching import prepare
 from luce.neural.training import (
     EVALUATION_ROWS,
@@ -52,6 +53,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         probabilities: a module that seems to end in a softmax is warned about.
     hidden : sequence of int, default=(256,)
         Widths of the hidden layers of "mlp".
+    members : int, default=1
+        Of "mlp": how many networks are trained in one, on the mean of their losses; probabilities
+        are the mean of theirs (TabM: Gorishniy et al., 2024). For rows of numbers only.
+    bins : int, default=0
+        Of "mlp": into how many bins of equal shares of the rows each number is cut, for a
+        piecewise-linear encoding (Gorishniy et al., 2022); 0 for none. For rows of numbers only.
     activation : str, default="relu"
         Of "mlp" and "cnn": one of ``luce.neural.networks.ACTIVATIONS``.
     dropout : float, default=0.0
@@ -89,13 +96,19 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         How the rate changes over the training.
     decay : float, default=0.95
         Factor on the rate after each epoch of the "exponential" schedule.
-    batch_size : int, default=128
-        Rows per step.
+    batch_size : int or "auto", default=128
+        Rows per step; "auto" gives about 30 steps an epoch, of 32 to 128 rows.
     epochs : int or "auto", default="auto"
-        Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs.
+        Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs, or, with
+        `patience` at a constant rate, as many as early stopping wants.
     patience : int or None, default=None
         Early stopping: end when the validation log-loss has not improved for so many epochs, and
         keep the best epoch's weights.
+    minutes : float or None, default=None
+        End the training after so long, with the best epoch's weights where there is a `patience`.
+    averaging : float, default=0.0
+        Use the mean of the weights over about so many epochs, which lets a constant rate end as
+        one that falls; 0 for the last weights.
     validation_fraction : float, default=0.1
         Share of rows held out (stratified) for early stopping when `fit` is given no validation
         data.
@@ -152,6 +165,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         module: str | nn.Module | Callable[[tuple[int, ...], int], nn.Module] = "mlp",
         *,
         hidden: Sequence[int] = (256,),
+        members: int = 1,
+        bins: int = 0,
         activation: str = "relu",
         dropout: float = 0.0,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
@@ -168,9 +183,11 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         l2: float = 1e-4,
         schedule: str = "one_cycle",
         decay: float = 0.95,
-        batch_size: int = 128,
+        batch_size: int | str = 128,
         epochs: int | str = "auto",
         patience: int | None = None,
+        minutes: float | None = None,
+        averaging: float = 0.0,
         validation_fraction: float = 0.1,
         class_weight: dict[Any, float] | str | None = None,
         clip_norm: float | None = None,
@@ -181,6 +198,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.module = module
         self.hidden = hidden
+        self.members = members
+        self.bins = bins
         self.activation = activation
         self.dropout = dropout
         self.loss = loss
@@ -200,6 +219,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.minutes = minutes
+        self.averaging = averaging
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
         self.clip_norm = clip_norm
@@ -345,7 +366,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         )
         if teacher is not None:
             recipe = replace(recipe, loss=Distilled(hard=recipe.loss, temperature=temperature))
-        self.network_ = self._build(device)
+        encoding = None
+        if self._is_tabular() and features.ndim == 2:
+            encoding = Encoding.of(features, self.bins)
+        self.network_ = self._build(device, encoding)
         examples = _examples(features, codes, weight, device, beside)
         self._check_outputs(examples, recipe.loss)
         self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
@@ -449,7 +473,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = np.array(classes)
         self.input_shape_ = tuple(input_shape)
         self.n_features_in_ = self.input_shape_[0]
-        network = self.outline(self.input_shape_, len(self.classes_))
+        encoding = None
+        if self._is_tabular():
+            encoding = Encoding.like(tensors, self.n_features_in_)
+        network = self.outline(self.input_shape_, len(self.classes_), encoding)
         expected = {k: _described(v) for k, v in network.state_dict().items()}
         received = {k: _described(v) for k, v in tensors.items()}
         for name in sorted(expected.keys() | received.keys()):
@@ -462,7 +489,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.network_ = network.to(choose_device(self.device, self.precision)).eval()
         return self
 
-    def outline(self, input_shape: Sequence[int], n_classes: int) -> nn.Module:
+    def outline(
+        self, input_shape: Sequence[int], n_classes: int, encoding: Encoding | None = None
+    ) -> nn.Module:
         """Return the network that these options describe, without memory for its weights.
 
         Parameters
@@ -471,6 +500,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Shape of one example.
         n_classes : int
             Number of classes.
+        encoding : Encoding, optional
+            Of the rows, where `members` or `bins` ask for one; by default the largest.
 
         Returns
         -------
@@ -484,7 +515,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         """
         resolve(self.get_params(deep=False), rows=1)
         with torch.device("meta"):
-            return self._new_network(tuple(input_shape), n_classes).to(PRECISIONS[self.precision])
+            network = self._new_network(tuple(input_shape), n_classes, encoding)
+            return network.to("meta", PRECISIONS[self.precision])
 
     # ---------------------------------------------------------------------------------------------
 
@@ -506,12 +538,16 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 raise not_finite_at(float(features[tuple(at)]), at, too_large)
         return found
 
-    def _build(self, device: torch.device) -> nn.Module:
+    def _is_tabular(self) -> bool:
+        """Say whether the network is that of `luce.neural.tabular`."""
+        return self.module == "mlp" and (self.members > 1 or self.bins > 0)
+
+    def _build(self, device: torch.device, encoding: Encoding | None = None) -> nn.Module:
         """Return a new network with the seed's initial weights; the caller's is never touched."""
         self._check_memory(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            network = self._new_network(tuple(self.input_shape_), len(self.classes_))
+            network = self._new_network(self.input_shape_, len(self.classes_), encoding)
         return network.to(device, PRECISIONS[self.precision])
 
     def _check_memory(self, device: torch.device) -> None:
@@ -527,7 +563,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 f"GB, of which {free / 1e9:.1f} GB are free: use fewer or narrower layers."
             )
 
-    def _new_network(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def _new_network(
+        self, shape: tuple[int, ...], classes: int, encoding: Encoding | None = None
+    ) -> nn.Module:
         if isinstance(self.module, nn.Module):
             return copy.deepcopy(self.module)
         if callable(self.module):
@@ -535,6 +573,15 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         if self.module == "linear":
             return networks.linear(shape, classes)
         options: dict[str, Any] = {"activation": self.activation, "dropout": self.dropout}
+        if self._is_tabular():
+            if len(shape) != 1:
+                raise ArgumentError(
+                    f"NeuralClassifier: members={self.members} and bins={self.bins} are for rows "
+                    f"of numbers, got examples of shape {shape}. Use members=1 and bins=0."
+                )
+            encoding = encoding or Encoding.expected(shape[0], self.bins)
+            options |= {"hidden": self.hidden, "members": self.members}
+            return tabular(encoding, classes, **options)
         if self.module == "mlp":
             return networks.mlp(shape, classes, hidden=self.hidden, **options)
         if self.module == "cnn":
