@@ -352,7 +352,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         weight = self._weights(features, labels, sample_weight)
         held_out = None
         if validation is not None:
-            held_out = self._check_validation(validation, device)
+            held_out = self._check_validation(validation, codes, device)
         elif self.patience is not None:
             kept, held = self._hold_out(codes)
             held_out = _examples(features[held], codes[held], _rows(weight, held), device)
@@ -635,9 +635,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         return np.sort(kept), np.sort(held)
 
     def _check_validation(
-        self, validation: tuple[ArrayLike, ArrayLike], device: torch.device
+        self,
+        validation: tuple[ArrayLike, ArrayLike],
+        training: NDArray[np.intp],
+        device: torch.device,
     ) -> Examples:
-        """Return the caller's held-out data as examples."""
+        """Return the caller's held-out data as examples, with the training rows' class weights."""
         features, labels = self._validated(*validation, reset=False)
         codes = np.searchsorted(self.classes_, labels)
         unknown = self.classes_[np.minimum(codes, len(self.classes_) - 1)] != labels
@@ -646,7 +649,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 f"NeuralClassifier: validation holds the label {labels[unknown].tolist()[0]!r}, "
                 "which the training labels do not."
             )
-        return _examples(features, codes, None, device)
+        weight = None
+        if self.class_weight is not None:
+            # Or the best epoch would be one that has not learnt yet which classes count.
+            of_class = np.ones(len(self.classes_), self._dtype())
+            of_class[training] = compute_sample_weight(self.class_weight, self.classes_[training])
+            weight = of_class[codes] if of_class[codes].any() else None
+        return _examples(features, codes, weight, device)
 
     @torch.no_grad()
     def _check_outputs(self, examples: Examples, loss: BatchLoss) -> None:
