@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test format clean
+.PHONY: demo test docs format clean
 
 demo: .venv/installed
 	$(BIN)/luce train digits --overwrite
@@ -15,12 +15,15 @@ test: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto
 
+docs: .venv/installed-docs
+	$(BIN)/zensical build --strict --clean
+
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,4 +32,8 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(PIP) --editable '.[test]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable '.[docs]'
 	touch $@

@@ -7,7 +7,7 @@ import os
 import sys
 
 # Each name is a module of this package with a `main(arguments)`.
-NAMES = ("evaluation", "mnist", "operators", "regression")
+NAMES = ("distillation", "evaluation", "losses", "mnist", "operators", "regression", "tables")
 
 
 def main() -> None:

@@ -538,7 +538,7 @@ def main(arguments: list[str]) -> None:
         show(rows[name])
         if name == "scaling":
             RESULTS.mkdir(exist_ok=True)
-            plot(rows[name]["sizes"], RESULTS / "regression-scaling.svg")
+            plot(rows[name]["sizes"], RESULTS.parents[1] / "docs" / "regression-scaling.svg")
         kept = [rows[n] for n in [*CASES, *other] if n in rows]
         compared = [r for r in kept if "ratio" in r]
         means = {

@@ -14,14 +14,14 @@ import luce
 SOURCE = Path(luce.__file__).parent
 
 # Each room may import the rooms named after it, itself, and errors. The order is the design's:
-# cli → fitting → run → report → evaluation → estimators → functional → kernels.
+# cli → training → run → report → evaluation → estimators → functional → kernels.
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {
         "importing",
         "compiling",
         "data",
-        "fitting",
+        "training",
         "kernels",
         "options",
         "plan",
@@ -32,7 +32,7 @@ MAY_IMPORT = {
         "run",
     },
     "compiling": {"functional", "kernels", "linear"},
-    "fitting": {
+    "training": {
         "plan",
         "models",
         "neural",
@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "manifest",
     },
     "predicting": {"data", "evaluation", "run", "storage"},
-    "printing": {"data"},
+    "printing": {"data", "texttable"},
     "progress": {"data", "neural", "printing"},
     "plan": {"data", "folders", "manifest", "options", "request"},
     "request": {"data", "models", "options", "storage"},
@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "report": {"calibrating", "evaluation", "data", "models", "storage"},
     "calibrating": {"evaluation"},
     "evaluation": set(),
-    "linear": {"kernels", "options", "processor"},
+    "linear": {"kernels", "options", "processor", "texttable"},
     "neural": {"functional", "options", "processor"},
     "nn": {"functional"},
     "functional": {"kernels"},
@@ -76,6 +76,7 @@ MAY_IMPORT = {
     "data": {"options"},
     "options": set(),
     "storage": set(),
+    "texttable": set(),
     "errors": set(),
 }
 

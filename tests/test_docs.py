@@ -64,7 +64,7 @@ class Checker(doctest.OutputChecker):
 def terminal(command):
     """Run a command line and print what it writes to standard output."""
     luce_here = f'luce() {{ "{sys.executable}" -m luce "$@"; }}\n'
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "COLUMNS": "80"}
     done = subprocess.run(
         ["bash", "-c", luce_here + command], env=environment, stdout=subprocess.PIPE, check=False
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import luce
-from luce import fitting, folders, storage
+from luce import folders, storage
 from luce.errors import ArgumentError, DataError, DivergenceError, RunError, TrainingStoppedError
 from luce.folders import locked
 from luce.progress import Display
@@ -87,7 +87,7 @@ def test_overwriting_on_a_full_disk_leaves_the_run_as_it_was(train, monkeypatch,
         real(target, content, **options)
 
     monkeypatch.setattr(storage, "write_whole", full)
-    monkeypatch.setattr(fitting, "write_whole", full)
+    monkeypatch.setattr("luce.training.history.write_whole", full)
     with pytest.raises(RunError, match="No space left"):
         train(hidden=(5,), overwrite=True)
     assert contents(path) == before

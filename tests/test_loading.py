@@ -32,7 +32,7 @@ def test_an_operator_on_a_tensor_loads_pytorch_alone(operator, tmp_path):
 
 TRAIN = """
 import luce
-from luce.fitting import train
+from luce.training.train import train
 early = []
 def announce(run):
     import sys

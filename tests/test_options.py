@@ -22,7 +22,11 @@ from luce.neural.training import SCHEDULES
 TABLES = {"run": options.RUN, "linear": options.LINEAR, "network": options.NETWORK}
 DESCRIBED = [
     pytest.param(name, option, id=f"{table}-{name}")
-    for table, described in [*TABLES.items(), ("predict", options.PREDICT)]
+    for table, described in [
+        *TABLES.items(),
+        ("predict", options.PREDICT),
+        ("distil", options.DISTIL),
+    ]
     for name, option in described.items()
 ]
 
@@ -46,7 +50,11 @@ def test_every_parameter_is_described_and_no_other():
     assert options.NETWORK.keys() == NETWORK.keys() - {"module"}
     assert models.MODELS["linear"].options.keys() == options.LINEAR.keys()
     assert models.MODELS["mlp"].options.keys() == options.NETWORK.keys()
-    assert models.MODELS["cnn"].options.keys() == options.NETWORK.keys() - {"hidden"}
+    assert models.MODELS["cnn"].options.keys() == options.NETWORK.keys() - {
+        "hidden",
+        "members",
+        "bins",
+    }
 
 
 @pytest.mark.parametrize(
@@ -78,6 +86,13 @@ def test_every_default_is_allowed():
         models.check_options(model.defaults, [name])
 
 
+def written(value):
+    """Return a value as the command line takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 @pytest.mark.parametrize("name", sorted(options.LINEAR.keys() | options.NETWORK.keys()))
 def test_help_names_the_true_defaults(name):
     """A default in the help is the one that training takes, for each model."""
@@ -90,17 +105,12 @@ def test_help_names_the_true_defaults(name):
                 continue
             own = LINEAR if model == "linear" else NETWORK
             true = kind.defaults.get(name, own[name])
-            text = str(
-                true[0]
-                if isinstance(true, tuple)
-                else f"{true:g}"
-                if isinstance(true, float)
-                else true
-            )
-            parts = dict(re.findall(r"([^\s,]+) for (\w+)", found[1]))
-            said = {who: what for what, who in parts.items()}
-            rest = found[1].rsplit("else ", 1)[-1]
-            assert text == said.get(model, rest), (name, model)
+            said = {who: what for what, who in re.findall(r"(\S+) for (\w+)", found[1])}
+            rest = said.get(model, found[1].rsplit("else ", 1)[-1])
+            assert written(true) == rest, (name, model)
+            preset = kind.preset({}, (5,))
+            if preset:
+                assert written(preset.get(name, true)) == said.get("tables", rest), name
 
 
 ANY = [
@@ -198,6 +208,7 @@ def test_text_stands_for_a_value(name, text, value):
         ({"precision": "mixed"}, ["linear", "mlp"], "precision of linear must be one of auto"),
         ({"C": 1.0, "Cs": (1.0,)}, ["linear"], "not both"),
         ({"label_smoothing": 0.1, "loss": "hinge"}, ["mlp"], "needs loss='cross_entropy'"),
+        ({"focal_gamma": 1.0}, ["mlp"], "focal_gamma=1.0 needs loss='focal', got loss='cross_en"),
     ],
 )
 def test_options_are_checked_against_the_models(given, names, words):

@@ -61,3 +61,64 @@ def test_one_class_alone_has_no_area():
     text = "\n".join(printing.evaluation(metrics.summary([0, 0], [[0.9, 0.1], [0.6, 0.4]])))
     assert "ROC AUC" not in text
     assert "threshold" not in text
+
+
+def test_a_leaderboard_shows_what_is_known():
+    """The best comes first, under its label; a figure that was not taken is a dash."""
+    board = [
+        {
+            "label": "mlp-2",
+            "model": "mlp",
+            "accuracy": 0.5,
+            "log_loss": 1.0,
+            "seconds": 2,
+            "parameters": 1234,
+        },
+        {"model": "linear", "seconds": 0.25, "parameters": 9},
+    ]
+    assert printing.leaderboard(board) == [
+        "model   val. accuracy  val. log-loss  seconds  parameters",
+        "mlp-2          50.00%         1.0000      2.0       1,234",
+        "linear              –              –      0.2           9",
+    ]
+
+
+def test_information_is_as_the_run_has_it():
+    """`luce info RUN` names data, model, size and figures; one row is one row."""
+    lines = printing.information(
+        {
+            "path": "runs/x",
+            "luce": "0.1.0",
+            "data": {"name": "x.csv", "rows": {"train": 1000, "validation": 1, "test": 0}},
+            "input_shape": [2, 3],
+            "model": "linear",
+            "classes": 3,
+            "parameters": 1234,
+            "flops_per_example": 5678,
+            "file_bytes": 9012,
+            "temperature": None,
+            "layers": [{"name": "linear", "layer": "6 → 3"}, {"name": "b", "layer": "x"}],
+            "metrics": {
+                "test": None,
+                "validation": {"rows": 1, "accuracy": 1.0, "log_loss": 0.5, "ece": 0.25},
+                "train": {"rows": 1000, "accuracy": 0.75, "log_loss": 0.5, "ece": 0.0},
+            },
+        }
+    )
+    assert lines[1] == "data        x.csv: 1,000 train, 1 validation, 0 test rows"
+    assert lines[2] == "model       linear: 2 × 3 → 3 classes"
+    assert lines[6] == "calibrated  no: no validation rows"
+    assert lines[8:10] == ["linear  6 → 3", "b       x"]
+    assert lines[11:] == [
+        "validation  accuracy 100.00%, log-loss 0.5000, ECE 0.2500 (1 row)",
+        "train       accuracy 75.00%, log-loss 0.5000, ECE 0.0000 (1,000 rows)",
+    ]
+
+
+def test_what_is_compiled_is_counted():
+    """The kernels on disk are counted; with some missing the command that makes them is named."""
+    some = {"kernels": {"a": 2, "b": 0}, "folder": "cache"}
+    assert printing.kernels(some)[0] == "1 of 2 kernels are compiled, for 2 kinds of input."
+    assert "luce warm-up" in printing.kernels(some)[-1]
+    assert "luce warm-up" not in printing.kernels({"kernels": {"a": 2}, "folder": "cache"})[-1]
+    assert "NUMBA_CACHE_DIR" in printing.kernels({"kernels": {}, "folder": None})[0]

@@ -37,7 +37,7 @@ _HOME = {
     "plots": "plots",
     "softmax": "functional",
     "softmin": "functional",
-    "train": "fitting",
+    "train": "training.train",
 }
 
 __all__ = [
@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from luce.data import Dataset, load_dataset
     from luce.errors import LuceError
     from luce.evaluation.calibration import TemperatureScaling
-    from luce.fitting import train
     from luce.functional import (
         cross_entropy,
         distillation_loss,
@@ -90,6 +89,7 @@ if TYPE_CHECKING:
     from luce.linear.regression import SoftmaxRegression
     from luce.neural.classifier import NeuralClassifier
     from luce.run import Run, load_run
+    from luce.training.train import train
 
 
 def __getattr__(name: str) -> object:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, inf
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
+from msgspec import Meta
 
 from luce.errors import ArgumentError, RunError
 from luce.evaluation import metrics
 from luce.evaluation.calibration import TemperatureScaling
-from luce.evaluation.conformal import PredictionSets
+from luce.evaluation.conformal import PredictionSets, threshold
 from luce.evaluation.inputs import check_inputs
-from luce.evaluation.records import is_number, take
+from luce.evaluation.records import take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,11 +38,14 @@ CHANGED: dict[str, Callable[..., float]] = {
 }
 
 # A temperature is one parameter: by chance alone, twice the log-likelihood that it gains is above
-# this once in twenty (the 95% point of χ² with one degree of freedom; Wilks, 1938).
+# this number once in twenty times (the 95% point of χ² with one degree of freedom; Wilks, 1938).
 SIGNIFICANT = 3.841
 
-# Sets of any coverage follow from so many sorted scores to within a hundredth of a percent.
+# With this many sorted scores the coverage is right to a hundredth of a percent.
 MOST_SCORES = 10_000
+
+# As calibration.json holds them; below 0 by no more than the rounding of a probability.
+Scores = Annotated[list[Annotated[float, Meta(ge=-1e-6, le=1)]], Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,6 @@ class Calibration:
                 "sets: coverage must lie between 0 and 1, both excluded, "
                 f"got {coverage:g}; for 95% give 0.95."
             )
-        # The ⌈(n + 1) · coverage⌉-th smallest; rounded first, so that 0.9 · 10 is 9.
-        rank = ceil(round((len(self.scores) + 1) * coverage, 9))
-        threshold = inf if rank > len(self.scores) else float(self.scores[rank - 1])
         return PredictionSets(
             method="lac",
             coverage=float(coverage),
@@ -146,7 +146,7 @@ class Calibration:
             lam=0.0,
             seed=0,
             rows=len(self.scores),
-            thresholds=(threshold,) * len(self.scaling.classes_),
+            thresholds=(threshold(self.scores, coverage),) * len(self.scaling.classes_),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -163,17 +163,19 @@ class Calibration:
             If anything in the record is missing, of the wrong kind, or out of range.
         """
         scaling = TemperatureScaling.from_json(
-            take("calibration.json", record, "temperature", lambda v: isinstance(v, dict), "a dict")
+            take("calibration.json", record, "temperature", dict[str, Any], "an object")
         )
         if scaling.takes_ != "logits" or len(scaling.classes_) != len(classes):
             raise RunError(
                 f"calibration.json is damaged: it must be of the logits of {len(classes)} classes, "
                 f"got the {scaling.takes_} of {len(scaling.classes_)}."
             )
-        scores = take(
-            "calibration.json", record, "scores", _are_scores, "sorted numbers from 0 to 1"
-        )
-        return cls(scaling, np.array(scores, dtype=np.float64))
+        wanted = "sorted numbers from 0 to 1"
+        stored = take("calibration.json", record, "scores", Scores, wanted)
+        scores = np.array(stored, dtype=np.float64)
+        if (np.diff(scores) < 0).any():
+            raise RunError(f"calibration.json: scores must be {wanted}, and they are not sorted.")
+        return cls(scaling, scores)
 
 
 def score(
@@ -206,8 +208,3 @@ def score(
     after = metrics.summary(labels, calibration.probabilities(log_probabilities), classes)
     codes, before, _ = check_inputs("score", labels, before, classes)
     return {**after, "uncalibrated": {key: f(codes, before) for key, f in CHANGED.items()}}
-
-
-def _are_scores(value: Any) -> bool:
-    plain = isinstance(value, list) and len(value) > 0 and all(is_number(v) for v in value)
-    return plain and value == sorted(value) and value[0] >= -1e-6 and value[-1] <= 1

@@ -1,4 +1,4 @@
-"""Compiled kernels: what of them is on disk, and all that is usually needed compiled at once.
+"""Compiled kernels: which are on disk, and how to compile those that are usually needed.
 
 Numba compiles a kernel at its first call for the dtypes that it meets, and keeps the machine code
 in a folder. ``warm_up`` makes those first calls, a process for each group of kernels: Numba's

@@ -6,15 +6,27 @@ what a run of an earlier version has no digest of is checked field by field.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from luce.errors import RunError
 from luce.options import LARGEST_SEED
 from luce.request import Request
 from luce.storage import FORMAT, Digest, read_json, unsealed
 
-__all__ = ["CALIBRATION", "RECORDS", "TRUSTED", "check_metrics", "expected", "field", "read_config"]
+__all__ = [
+    "CALIBRATION",
+    "RECORDS",
+    "TRUSTED",
+    "check_finished",
+    "check_metrics",
+    "expected",
+    "read_config",
+]
 
 # The files that config.json holds the SHA-256 of. A prediction depends on the first two, and on the
 # calibration, which a run that was trained without validation rows does not have. Runs of earlier
@@ -23,12 +35,107 @@ TRUSTED = ("schema.json", "model.safetensors")
 CALIBRATION = "calibration.json"
 RECORDS = ("metrics.json", "history.csv", "environment.json")
 
-# The figures of a part of the data in metrics.json, and those of them that are always there.
-ALWAYS = ("accuracy", "log_loss", "ece")
-FIGURES = (*ALWAYS, "brier_score", "macro_f1", "top_5_accuracy")
+Finite: TypeAlias = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+
+
+# -------------------------------------------------------------------------------------------------
+# What the files must hold. More is allowed unless `forbid_unknown_fields` says otherwise; what is
+# UNSET here may be missing: runs of earlier versions do not have it.
+# -------------------------------------------------------------------------------------------------
+
+
+class _Data(msgspec.Struct):
+    fingerprint: str
+    name: str
+
 
 # How the rows were divided, as `three_way` takes it.
-SPLIT = {"validation_size": float, "test_size": float, "seed": int}
+class _Split(msgspec.Struct, forbid_unknown_fields=True):
+    validation_size: float
+    test_size: float
+    seed: Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
+
+
+# config.json of a training that began, and what it has besides when that is finished.
+class _Started(msgspec.Struct):
+    luce: str
+    request: dict[str, Any]
+    data: _Data
+    split: _Split
+
+
+class _Rows(msgspec.Struct):
+    train: Count
+    validation: Count
+    test: Count
+
+
+class _Counted(msgspec.Struct):
+    rows: _Rows
+
+
+class _Finished(msgspec.Struct):
+    files: dict[str, str]
+    model: str
+    options: dict[str, Any]
+    outcome: dict[str, Any]
+    data: _Counted
+    label: str | UnsetType = UNSET
+    bytes: dict[str, Count] | UnsetType = UNSET
+
+
+class _Interval(msgspec.Struct):
+    low: Finite
+    high: Finite
+    method: str
+
+
+# What the most frequent class alone would score.
+class _Baseline(msgspec.Struct):
+    accuracy: Finite
+    name: Any = msgspec.field(name="class")
+
+
+class _Uncalibrated(msgspec.Struct):
+    log_loss: Finite
+    brier_score: Finite
+    ece: Finite
+
+
+# What the model scored on a part of the data.
+class _Figures(msgspec.Struct):
+    rows: Count
+    accuracy: Finite
+    log_loss: Finite
+    ece: Finite
+    brier_score: Finite | UnsetType = UNSET
+    macro_f1: Finite | UnsetType = UNSET
+    top_5_accuracy: Finite | UnsetType = UNSET
+    accuracy_interval: _Interval | UnsetType | None = UNSET
+    log_loss_interval: _Interval | UnsetType | None = UNSET
+    ece_interval: _Interval | UnsetType | None = UNSET
+    brier_score_interval: _Interval | UnsetType | None = UNSET
+    macro_f1_interval: _Interval | UnsetType | None = UNSET
+    top_5_accuracy_interval: _Interval | UnsetType | None = UNSET
+    baseline: _Baseline | UnsetType = UNSET
+    uncalibrated: _Uncalibrated | UnsetType | None = UNSET
+
+
+# A line of the leaderboard.
+class _Entry(msgspec.Struct):
+    model: str
+    parameters: Count
+    seconds: Finite
+    accuracy: Finite | UnsetType = UNSET
+    log_loss: Finite | UnsetType = UNSET
+
+
+class _Metrics(msgspec.Struct):
+    train: _Figures | None = None
+    validation: _Figures | None = None
+    test: _Figures | None = None
+    leaderboard: list[_Entry] | UnsetType = UNSET
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -50,67 +157,33 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{FORMAT}. Train again, or install luce {config.get('luce', 'of that time')}."
         )
     config = unsealed(config, file)
-    field(config, "luce", str)
-    Request.from_json(field(config, "request", dict))
-    data = field(config, "data", dict)
-    for name in ("fingerprint", "name"):
-        field(data, name, str)
-    split = field(config, "split", dict)
-    for name, kind in SPLIT.items():
-        field(split, name, kind)
-    if split.keys() != SPLIT.keys() or not 0 <= split["seed"] <= LARGEST_SEED:
-        raise RunError(f"config.json is damaged: split must have {', '.join(SPLIT)} alone.")
+    _check(config, _Started, file.name)
+    Request.from_json(config["request"])
     return config
 
 
-def expected(config: dict[str, Any], name: str) -> Digest | None:
-    """Return what a file of the run must be; None where an earlier version did not record it."""
-    if name not in config["files"]:
-        return None
-    sizes = field(config, "bytes", dict) if "bytes" in config else {}
-    size = field(sizes, name, int) if name in sizes else None
-    return Digest(field(config["files"], name, str), size)
+def check_finished(config: dict[str, Any]) -> None:
+    """Refuse a config.json that does not say what that of a finished run must."""
+    _check(config, _Finished, "config.json")
+    for name in TRUSTED:
+        if name not in config["files"]:
+            raise RunError(f"config.json is damaged: its files lack {name}.")
 
 
 def check_metrics(metrics: dict[str, Any]) -> None:
     """Refuse scores that could not be printed."""
-    for part in ("train", "validation", "test"):
-        if metrics.get(part) is not None:
-            _check_figures(_metric(metrics, part, dict))
-    for record in _metric(metrics, "leaderboard", list) if "leaderboard" in metrics else ():
-        _metric(record, "model", str)
-        _metric(record, "parameters", int)
-        for figure in ("seconds", "accuracy", "log_loss"):
-            if figure == "seconds" or figure in record:
-                _metric(record, figure, float)
+    _check(metrics, _Metrics, "metrics.json")
 
 
-def _check_figures(scored: dict[str, Any]) -> None:
-    _metric(scored, "rows", int)
-    for figure in FIGURES:
-        if figure in ALWAYS or figure in scored:
-            _metric(scored, figure, float)
-    for name, value in scored.items():
-        if name.endswith("_interval") and value is not None:
-            for end in ("low", "high"):
-                _metric(_metric(scored, name, dict), end, float)
-            _metric(value, "method", str)
-    if "baseline" in scored:
-        _metric(_metric(scored, "baseline", dict), "accuracy", float)
-        if "class" not in scored["baseline"]:
-            raise RunError("metrics.json is damaged: its baseline has no class.")
-    if scored.get("uncalibrated") is not None:
-        for figure in ("log_loss", "brier_score", "ece"):
-            _metric(_metric(scored, "uncalibrated", dict), figure, float)
+def expected(config: dict[str, Any], name: str) -> Digest | None:
+    """Return what a file of a finished run must be; None where it was not recorded."""
+    if name not in config["files"]:
+        return None
+    return Digest(config["files"][name], config.get("bytes", {}).get(name))
 
 
-def _metric(content: Any, name: str, kind: type) -> Any:
-    return field(content, name, kind, "metrics.json")
-
-
-def field(content: Any, name: str, kind: type, file: str = "config.json") -> Any:
-    """Return a field of the kind that it must be of, or raise RunError."""
-    value = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        raise RunError(f"{file} is damaged: {name!r} is missing or not a {kind.__name__}.")
-    return value
+def _check(content: dict[str, Any], kind: type[msgspec.Struct], file: str) -> None:
+    try:
+        msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{file} is damaged: {error}.") from error

@@ -19,6 +19,7 @@ from typing import Any
 from luce.errors import ArgumentError
 
 __all__ = [
+    "DISTIL",
     "LINEAR",
     "NETWORK",
     "RUN",
@@ -66,12 +67,14 @@ class Kind:
 class Option:
     """An option: the kind of its values, what it does, and the heading that help has it under.
 
-    One without words is Python's alone. The words name the default where there is one.
+    One without words is Python's alone. The words name the default where there is one. What only
+    one loss has an option for names that, and is refused beside another.
     """
 
     kind: Kind
     does: str = ""
     group: str = ""
+    loss: str = ""
 
     @property
     def help(self) -> str:
@@ -87,9 +90,9 @@ def check(called: str, value: object, kind: Kind) -> None:
 
 
 def check_sizes(validation_size: float, test_size: float) -> None:
-    """Raise ArgumentError unless shares for validation and test leave rows to train on."""
-    check("validation_size", validation_size, SHARE)
-    check("test_size", test_size, SHARE)
+    """Raise ArgumentError unless the fractions for validation and test leave rows to train on."""
+    check("validation_size", validation_size, FRACTION)
+    check("test_size", test_size, FRACTION)
     if validation_size + test_size >= 1:
         raise ArgumentError(
             f"validation_size and test_size together must be below 1, got {validation_size} and "
@@ -99,7 +102,7 @@ def check_sizes(validation_size: float, test_size: float) -> None:
 
 def named(name: str) -> list[Option]:
     """Return the options of that name, of the networks first."""
-    everywhere = (RUN, PREDICT, NETWORK, LINEAR)
+    everywhere = (RUN, PREDICT, DISTIL, NETWORK, LINEAR)
     return [options[name] for options in everywhere if name in options]
 
 
@@ -323,18 +326,18 @@ TYPES = Kind(
     text="kinds by column, such as age=number,zip=category",
     form="COLUMN=KIND,...",
 )
-# C; infinite for none. The least have an inverse that no float can hold.
+# C is infinite for no penalty. Of the smallest numbers, 1 / C is more than a float can hold.
 PENALTY = Kind(
     words="a number above 0",
     allows=lambda value: (real := _real(value)) > 0 and 1 / real < math.inf,
     read=float,
     form="NUMBER",
 )
-# More are a slip of the finger.
+# A wider layer is a typing error.
 WIDTH = whole(1, 1 << 24)
-SHARE = number(at_least=0, below=1)
+FRACTION = number(at_least=0, below=1)
 ANYTHING = Kind(words="anything", allows=lambda _: True)
-# NumPy's own bool has the same name.
+# Compared by name, so that NumPy's bool passes too, and NumPy is not imported.
 FLAG = Kind(words="True or False", allows=lambda value: type(value).__name__ == "bool")
 WIDTHS = Kind(
     words="a sequence of whole numbers above 0, up to 16,777,216, such as (256, 128)",
@@ -371,7 +374,7 @@ SCALING = Kind(
     text="standard, none or MEAN,DEVIATION with a deviation above 0",
     form="HOW",
 )
-# What an image may have at most: pixels a side, and numbers in all.
+# The most pixels that a side of an image may have, and the most numbers that an image may have.
 LARGEST_SIDE = 2**14
 MOST_NUMBERS = 2**26
 IMAGE_SIZE = either(
@@ -386,7 +389,7 @@ IMAGE_SIZE = either(
     ),
     None,
 )
-# Which of them there are here is PyTorch's to say; on "meta" tensors hold no numbers.
+# PyTorch says later whether the device exists. Tensors on "meta" hold no numbers.
 DEVICE = Kind(
     words="the name of a PyTorch device that computes, such as auto, cpu, cuda or cuda:1",
     allows=lambda value: (
@@ -405,6 +408,7 @@ EVERY_MODEL = "Models"
 OF_LINEAR = "Softmax regression (--model linear)"
 OF_NETWORKS = "Networks (--model mlp or cnn)"
 OF_TRAINING = "Training of networks"
+OF_TEACHING = "Teacher"
 
 _COMMON = {
     "class_weight": Option(CLASS_WEIGHT, "Weights of the classes.", EVERY_MODEL),
@@ -416,13 +420,13 @@ _COMMON = {
     "verbose": Option(ANYTHING),
 }
 
-# scikit-learn's generators take no larger seed.
+# scikit-learn's random generators accept no larger seed.
 LARGEST_SEED = 2**32 - 1
 
-# Of a whole training, whatever the models: fields of a `Request`.
+# Options of a whole training, which every model has. They are fields of a `Request`.
 RUN = {
-    "validation_size": Option(SHARE, "Share of the rows to choose by.  [default: 0.1]", DATA),
-    "test_size": Option(SHARE, "Share of the rows to score on at the end.  [default: 0.2]", DATA),
+    "validation_size": Option(FRACTION, "Fraction of rows to validate on.  [default: 0.1]", DATA),
+    "test_size": Option(FRACTION, "Fraction of rows to score on at the end.  [default: 0.2]", DATA),
     "drop_rare": Option(whole(0), "Leave out classes with fewer than N rows.  [default: 0]", DATA),
     "encoding": Option(
         ENCODING, "Of a CSV, where it is not UTF-8: latin-1, cp1252, utf-16, ...", DATA
@@ -443,7 +447,7 @@ RUN = {
     ),
     "image_size": Option(
         IMAGE_SIZE,
-        "Of a folder of images: the longer side, or both.  [default: at most 64]",
+        "Resize images to this longer side, or to both.  [default: at most 64]",
         COLUMNS,
     ),
     "model": Option(
@@ -451,14 +455,16 @@ RUN = {
         "auto trains all that suit the data and keeps the best.  [default: auto]",
         EVERY_MODEL,
     ),
-    "seed": Option(whole(0, LARGEST_SEED), "Of everything random.  [default: 0]", EVERY_MODEL),
+    "seed": Option(
+        whole(0, LARGEST_SEED), "Seed of all random numbers.  [default: 0]", EVERY_MODEL
+    ),
     "report_every": Option(
         either(whole(1), None), "Also print the loss every N batches.", OF_TRAINING
     ),
 }
 
 LINEAR = {
-    "C": Option(PENALTY, "1/C weighs the penalty.  [default: 1]", OF_LINEAR),
+    "C": Option(PENALTY, "Inverse strength of the L2 penalty.  [default: 1]", OF_LINEAR),
     "Cs": Option(
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),
@@ -476,56 +482,137 @@ LINEAR = {
 }
 
 NETWORK = {
-    "hidden": Option(WIDTHS, "Widths of the hidden layers, of mlp.  [default: 512]", OF_NETWORKS),
+    "hidden": Option(
+        WIDTHS,
+        "Widths of the hidden layers of mlp.  [default: 128,128 for tables, else 512]",
+        OF_NETWORKS,
+    ),
     "activation": Option(
         one_of("sigmoid", "tanh", "relu", "relu6", "leaky_relu", "elu", "silu", "mish", "gelu"),
         "[default: relu]",
         OF_NETWORKS,
     ),
+    "members": Option(
+        whole(1, 1024),
+        "Networks in one, their probabilities averaged, of mlp.  [default: 8 for tables, else 1]",
+        OF_NETWORKS,
+    ),
+    "bins": Option(
+        whole(0, 1024),
+        "Bins for each number, 0 for none, of mlp.  [default: 16 for tables, else 0]",
+        OF_NETWORKS,
+    ),
     "dropout": Option(
-        SHARE, "Share of units dropped in training.  [default: 0.3 for mlp, 0 for cnn]", OF_NETWORKS
+        FRACTION,
+        "Fraction of units dropped in training.  [default: 0.3 for mlp, 0.1 for tables, else 0]",
+        OF_NETWORKS,
     ),
     "loss": Option(
-        one_of("cross_entropy", "hinge", "squared_error"),
+        one_of(
+            "cross_entropy",
+            "hinge",
+            "squared_error",
+            "huber",
+            "focal",
+            "generalised_cross_entropy",
+            "logit_adjusted",
+            "contrastive",
+        ),
         "What is minimised.  [default: cross_entropy]",
         OF_TRAINING,
     ),
     "label_smoothing": Option(
-        SHARE, "Share of each target spread over all classes.  [default: 0]", OF_TRAINING
+        FRACTION,
+        "Fraction of each target spread over all classes, of cross_entropy.  [default: 0]",
+        OF_TRAINING,
+        loss="cross_entropy",
+    ),
+    "huber_delta": Option(
+        POSITIVE,
+        "Errors beyond it count by their size, not its square.  [default: 0.5]",
+        OF_TRAINING,
+        loss="huber",
+    ),
+    "focal_gamma": Option(
+        number(at_least=0),
+        "How much less what is right already counts.  [default: 2]",
+        OF_TRAINING,
+        loss="focal",
+    ),
+    "generalised_q": Option(
+        Kind(
+            words="a number above 0 and at most 1",
+            allows=lambda value: 0 < _real(value) <= 1,
+            read=float,
+            form="NUMBER",
+        ),
+        "Near 0 as cross-entropy; at 1 wrong labels count least.  [default: 0.7]",
+        OF_TRAINING,
+        loss="generalised_cross_entropy",
+    ),
+    "adjusted_tau": Option(
+        number(at_least=0),
+        "How far rare classes are helped; at 1 all count as equally common.  [default: 1]",
+        OF_TRAINING,
+        loss="logit_adjusted",
+    ),
+    "contrastive_temperature": Option(
+        POSITIVE,
+        "The lower, the more the nearest of another class count.  [default: 0.1]",
+        OF_TRAINING,
+        loss="contrastive",
+    ),
+    "contrastive_weight": Option(
+        number(at_least=0),
+        "Of the contrastive part beside cross-entropy.  [default: 1]",
+        OF_TRAINING,
+        loss="contrastive",
     ),
     "optimizer": Option(one_of("sgd", "adam", "adamw"), "[default: adamw]", OF_TRAINING),
     "learning_rate": Option(
-        POSITIVE, "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn]", OF_TRAINING
+        POSITIVE,
+        "The highest rate.  [default: 0.005 for mlp, 0.01 for cnn]",
+        OF_TRAINING,
     ),
-    "momentum": Option(number(at_least=0), "Of sgd.  [default: 0.9]", OF_TRAINING),
+    "momentum": Option(number(at_least=0), "Momentum of sgd.  [default: 0.9]", OF_TRAINING),
     "l2": Option(
         number(at_least=0),
-        "L2 regularisation of the weights.  [default: 0.01 for mlp, 0.05 for cnn]",
+        "L2 penalty of the weights.  [default: 0.01 for mlp, 0.05 for cnn, 0.0003 for tables]",
         OF_TRAINING,
     ),
     "schedule": Option(
         one_of("constant", "exponential", "cosine", "one_cycle"),
-        "How the rate changes.  [default: one_cycle]",
+        "How the rate changes.  [default: constant for tables, else one_cycle]",
         OF_TRAINING,
     ),
     "decay": Option(
-        POSITIVE, "Factor on the rate per epoch, of exponential.  [default: 0.95]", OF_TRAINING
+        POSITIVE, "Factor on the rate per epoch, for exponential.  [default: 0.95]", OF_TRAINING
     ),
     "batch_size": Option(
-        whole(1), "Rows per step.  [default: 256 for mlp, 128 for cnn]", OF_TRAINING
+        either(whole(1), "auto"),
+        "Rows per step.  [default: 256 for mlp, 128 for cnn, auto for tables]",
+        OF_TRAINING,
     ),
     "epochs": Option(
         either(whole(1), "auto"), "Passes over the training rows.  [default: auto]", OF_TRAINING
     ),
     "patience": Option(
         either(whole(1), None),
-        "Stop after N epochs without a better validation log-loss.",
+        "Stop N epochs after the best validation log-loss.  [default: 5 for tables, else None]",
+        OF_TRAINING,
+    ),
+    "minutes": Option(
+        either(POSITIVE, None), "Stop a network's training after so long.", OF_TRAINING
+    ),
+    "averaging": Option(
+        number(at_least=0),
+        "Average the weights over about N epochs.  [default: 1 for tables, else 0]",
         OF_TRAINING,
     ),
     "clip_norm": Option(either(POSITIVE, None), "The largest gradient norm.", OF_TRAINING),
     "precision": Option(
         one_of("float32", "float64", "mixed"),
-        "Of the arithmetic; mixed is for networks.  [default: auto for linear, else float32]",
+        "Number format; mixed is for networks.  [default: auto for linear, else float32]",
         EVERY_MODEL,
     ),
     "validation_fraction": Option(number(above=0, below=1)),
@@ -533,11 +620,28 @@ NETWORK = {
     **_COMMON,
 }
 
-# Of `luce predict`.
+# Options of learning from a teacher: arguments of `NeuralClassifier.fit`.
+DISTIL = {
+    "temperature": Option(
+        POSITIVE, "How far both softmaxes are softened.  [default: 2]", OF_TEACHING
+    ),
+    "alpha": Option(
+        Kind(
+            words="a number from 0 to 1",
+            allows=lambda value: 0 <= _real(value) <= 1,
+            read=float,
+            form="FRACTION",
+        ),
+        "How much the teacher counts in what is learnt; the labels have the rest.  [default: 0.9]",
+        OF_TEACHING,
+    ),
+}
+
+# Options of `luce predict`.
 PREDICT = {
     "top": Option(whole(1), "Only the K most probable classes."),
     "sets": Option(
         number(above=0, below=1),
-        "Add the classes that cannot be ruled out, | between; 0.95 for 95%.",
+        "Add the set of classes that holds the true one this often, such as 0.95.",
     ),
 }

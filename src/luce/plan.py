@@ -1,6 +1,6 @@
 """What can be said of a training before any data are read: options first, then source, then folder.
 
-Nothing heavy is imported here, so that a slip of the finger is answered at once.
+Nothing heavy is imported here, so that a typing error is answered at once.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def _name_of(source: Any) -> str:
     return Path(name).stem or "run"
 
 
-def check_use(run: Path, source: str | None = None) -> None:
+def check_use(path: Path, source: str | None = None) -> None:
     """Raise RunError for what is no run folder, DataError for a source that is not there."""
-    read_config(mended(run))
+    read_config(mended(path))
     if source is not None and source not in NAMES:
         existing(source)

@@ -32,11 +32,11 @@ __all__ = [
     "WeightsDisplay",
 ]
 
-# Beyond so many classes a matrix has no room for numbers.
+# A matrix of more classes than this has no room for numbers.
 NUMBERED_CLASSES = 30
 
-# The probabilities of a class with less of the rows are mostly near 0.
-RARE_SHARE = 0.1
+# Of a class with a smaller fraction of the rows, most probabilities are near 0.
+RARE_FRACTION = 0.1
 
 
 class ReliabilityDisplay:
@@ -213,7 +213,7 @@ class ThresholdDisplay:
         self.axes_ = list(axes)
         figures.draw_roc(axes[0], self.curve, label=self.name)
         figures.draw_precision_recall(axes[1], self.curve, self.share, label=self.name)
-        figures.draw_thresholds(axes[2], self.curve, log=self.share < RARE_SHARE)
+        figures.draw_thresholds(axes[2], self.curve, log=self.share < RARE_FRACTION)
         return self
 
 

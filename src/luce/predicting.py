@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SEPARATOR", "Written", "write_predictions"]
 
-# Between the labels of a set. Where a label holds it, or a backslash, a backslash stands before.
+# Stands between the labels of a set. Within a label, a backslash stands before it.
 SEPARATOR = "|"
 
 

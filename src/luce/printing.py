@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luce.data.wording import listed, shown
+from luce.texttable import table
 
 __all__ = [
     "columns_by_kind",
@@ -15,22 +16,10 @@ __all__ = [
     "information",
     "kernels",
     "leaderboard",
-    "table",
 ]
 
 # Above this many classes a table of all of them helps nobody: the worst are shown.
 SHOWN_CLASSES = 30
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return aligned lines: the first column to the left, all others to the right."""
-    cells = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
-    lines = []
-    for first, *others in cells:
-        right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *right]).rstrip())
-    return lines
 
 
 def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
@@ -53,8 +42,7 @@ def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
     if unread:
         more = f"; and {len(unread) - 5:,} more" if len(unread) > 5 else ""
         lines.append(("look at", "; ".join(unread[:5]) + more))
-    wide = max((len(head) for head, _ in lines), default=0)
-    return [f"{head.ljust(wide)}  {text}" for head, text in lines]
+    return table(lines, left=2)
 
 
 def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -70,7 +58,7 @@ def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         for record in board
     ]
-    return table(head, rows)
+    return table([head, *rows])
 
 
 def headline(figures: Mapping[str, Any]) -> list[str]:
@@ -144,7 +132,7 @@ def evaluation(figures: Mapping[str, Any]) -> list[str]:
         ]
         for r in shown
     ]
-    lines += ["", *table(["class", "precision", "recall", "F1", "rows"], rows)]
+    lines += ["", *table([["class", "precision", "recall", "F1", "rows"], *rows])]
     if figures["watched"] is not None:
         lines += ["", *_thresholds(figures["watched"])]
     if figures["most_confused"]:
@@ -152,7 +140,7 @@ def evaluation(figures: Mapping[str, Any]) -> list[str]:
             [f"{r['true']} taken for {r['predicted']}", f"{r['count']:,}", f"{r['share']:.2%}"]
             for r in figures["most_confused"][:5]
         ]
-        lines += ["", *table(["most confused", "rows", "of class"], pairs)]
+        lines += ["", *table([["most confused", "rows", "of class"], *pairs])]
     return lines
 
 
@@ -173,7 +161,7 @@ def _thresholds(watched: Mapping[str, Any]) -> list[str]:
     )
     return [
         title,
-        *table(["threshold", "flagged", "precision", "recall", "F1", "cost", ""], rows),
+        *table([["threshold", "flagged", "precision", "recall", "F1", "cost", ""], *rows]),
     ]
 
 
@@ -191,8 +179,8 @@ def information(info: Mapping[str, Any]) -> list[str]:
         f"size        {info['file_bytes']:,} bytes",
         f"calibrated  {_temperature(info['temperature'])}",
     ]
-    width = max(len(layer["name"]) for layer in info["layers"])
-    lines += ["", *(f"{r['name'].ljust(width)}  {r['layer']}" for r in info["layers"]), ""]
+    layers = [[layer["name"], layer["layer"]] for layer in info["layers"]]
+    lines += ["", *table(layers, left=2), ""]
     for part in ("test", "validation", "train"):
         scored = info["metrics"].get(part)
         if scored:
@@ -218,7 +206,7 @@ def environment(content: Mapping[str, Any]) -> list[str]:
     flat |= content["packages"]
     for name, reason in content["backends"].items():
         flat[f"backend {name}"] = "available" if reason is None else f"not available: {reason}"
-    lines = table(["", ""], [[name, str(value)] for name, value in flat.items()])[1:]
+    lines = table([[name, str(value)] for name, value in flat.items()])
     return lines + kernels(content["compiled"])
 
 

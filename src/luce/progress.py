@@ -38,7 +38,7 @@ class Display:
     Attributes
     ----------
     report_every : int or None
-        Also print the mean loss of the last so many batches, each time so many have passed.
+        After every this many batches, also print their mean loss.
     """
 
     def __init__(self, stream: TextIO | None = None, *, show_columns: bool = False) -> None:

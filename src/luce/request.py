@@ -44,6 +44,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "validation_size": 0.0,
         "report_every": 300,
         "hidden": (512, 256, 128, 64),
+        "members": 1,
+        "bins": 0,
         "activation": "relu",
         "optimizer": "sgd",
         "learning_rate": 0.01,

@@ -19,7 +19,7 @@ from luce.calibrating import Calibration
 from luce.data import Dataset, Schema, check_labels, load_dataset, read_schema, three_way
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
-from luce.manifest import CALIBRATION, TRUSTED, check_metrics, expected, field, read_config
+from luce.manifest import CALIBRATION, check_finished, check_metrics, expected, read_config
 from luce.models.classifier import Classifier
 from luce.request import Request
 from luce.storage import read_bytes, read_json, read_tensors, size_of
@@ -395,8 +395,7 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
         raise RunError(
             f"{path} has not finished training. Go on with: {request.resume_command(path)}"
         )
-    for name in TRUSTED:
-        field(field(config, "files", dict), name, str)
+    check_finished(config)
 
     def read(name: str) -> dict[str, Any]:
         return read_json(path / name, expected(config, name))
@@ -406,20 +405,16 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
         raise RunError(f"{path / 'schema.json'} names no classes.")
     model = path / "model.safetensors"
     weights, _ = read_tensors(model, expected(config, model.name))
-    name = field(config, "model", str)
+    name = config["model"]
     # Runs of earlier versions had one candidate of each model.
     config = {"label": name, **config}
-    field(config, "label", str)
     estimator = models.restore(
         name,
-        field(config, "options", dict),
+        config["options"],
         schema.classes,
         schema.input_shape,
         weights,
     )
-    field(config, "outcome", dict)
-    for part in ("train", "validation", "test"):
-        field(field(config["data"], "rows", dict), part, int)
     metrics = read("metrics.json")
     check_metrics(metrics)
     calibration = None

@@ -68,11 +68,18 @@ def test_untrainable_labels_are_refused(labels, message):
         check_labels(labels)
 
 
-def test_good_labels_pass():
-    """Two examples for each of two classes are enough, of any type."""
-    for labels in ([0, 0, 1, 1], [True, True, False, False]):
-        check_labels(np.array(labels))
-    check_labels(np.array(["a", "a", "b", "b"], dtype=object))
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([0, 0, 1, 1]),
+        np.array([True, True, False, False]),
+        np.array(["a", "a", "b", "b"], dtype=object),
+    ],
+    ids=["integers", "booleans", "texts"],
+)
+def test_good_labels_pass(labels):
+    """Two examples for each of two classes are enough; the labels come back as they are."""
+    np.testing.assert_array_equal(check_labels(labels), labels, strict=True)
 
 
 def test_rare_classes_are_left_out_everywhere():

@@ -7,10 +7,12 @@ neural networks".
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
+from msgspec import Meta
 from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -18,12 +20,12 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from luce.errors import DataError, DtypeError
+from luce.errors import DataError, DtypeError, RunError
 from luce.evaluation.inputs import check_classes, check_probabilities, encode_labels
-from luce.evaluation.records import is_count, is_number, take
+from luce.evaluation.records import Count, Number, take
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -35,6 +37,9 @@ Floats: TypeAlias = "NDArray[np.floating]"
 LOG_BOUND = 10.0
 # Added to a probability before it becomes a logit, as in scikit-learn: zeros stay finite.
 FLOOR = 1e-12
+
+# As JSON holds them.
+Classes = Annotated[list[str | int | bool], Meta(min_length=1)]
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -197,17 +202,20 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):
         RunError
             If anything in the record is missing, of the wrong kind, or out of range.
         """
-        _take(record, "format", lambda v: v == 1, "1")
-        _take(record, "method", lambda v: v == cls._method, repr(cls._method))
-        classes = _take(record, "classes", _are_classes, "a list of different strings or integers")
+        _take(record, "format", Literal[1], "1")
+        _take(record, "method", Literal[cls._method], repr(cls._method))
+        wanted = "a list of different strings or integers"
+        classes = _take(record, "classes", Classes, wanted)
+        if len(set(classes)) < len(classes):
+            raise RunError(f"calibration: classes must be {wanted}, got {classes[:10]!r}.")
         scaling = cls(classes=classes)
         scaling.classes_ = _as_array(classes)
         scaling.n_features_in_ = len(classes)
-        kinds = ("logits", "probabilities")
-        scaling.takes_ = _take(record, "takes", lambda v: v in kinds, "'logits' or 'probabilities'")
-        scaling.rows_ = _take(record, "rows", is_count, "a whole number, 0 or more")
-        scaling.log_loss_before_ = _take(record, "log_loss_before", is_number, "a finite number")
-        scaling.log_loss_after_ = _take(record, "log_loss_after", is_number, "a finite number")
+        kinds = Literal["logits", "probabilities"]
+        scaling.takes_ = _take(record, "takes", kinds, "'logits' or 'probabilities'")
+        scaling.rows_ = _take(record, "rows", Count, "a whole number, 0 or more")
+        scaling.log_loss_before_ = _take(record, "log_loss_before", Number, "a finite number")
+        scaling.log_loss_after_ = _take(record, "log_loss_after", Number, "a finite number")
         scaling._load(record)
         return scaling
 
@@ -338,9 +346,8 @@ class TemperatureScaling(_Scaling):
         return shifted / shifted.dtype.type(self.temperature_)
 
     def _load(self, record: dict[str, Any]) -> None:
-        good = "a number above 0"
-        value = _take(record, "temperature", lambda v: is_number(v) and v > 0, good)
-        self.temperature_ = float(value)
+        above = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+        self.temperature_ = _take(record, "temperature", above, "a number above 0")
 
 
 class VectorScaling(_Scaling):
@@ -408,12 +415,9 @@ class VectorScaling(_Scaling):
 
     def _load(self, record: dict[str, Any]) -> None:
         size = len(self.classes_)
-
-        def good(value: Any) -> bool:
-            return isinstance(value, list) and len(value) == size and all(map(is_number, value))
-
+        kind = Annotated[list[Number], Meta(min_length=size, max_length=size)]
         for name in self._parameters:
-            value = _take(record, name, good, f"a list of {size} finite numbers")
+            value = _take(record, name, kind, f"a list of {size} finite numbers")
             setattr(self, f"{name}_", np.asarray(value, dtype=np.float64))
 
 
@@ -447,14 +451,8 @@ def _own_classes(
     return labels, found if len(found) == columns else None
 
 
-def _take(record: Any, name: str, good: Callable[[Any], bool], wanted: str) -> Any:
-    return take("calibration", record, name, good, wanted)
-
-
-def _are_classes(value: Any) -> bool:
-    if not isinstance(value, list) or not all(isinstance(v, str | int) for v in value):
-        return False
-    return 0 < len(value) == len(set(value))
+def _take(record: Any, name: str, kind: Any, wanted: str) -> Any:
+    return take("calibration", record, name, kind, wanted)
 
 
 def _as_array(classes: list[Any]) -> NDArray[Any]:

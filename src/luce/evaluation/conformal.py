@@ -30,19 +30,21 @@ no threshold and is in every set: nothing is known that could rule it out.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from math import ceil, inf, isfinite
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
+from msgspec import Meta
 
 from luce.errors import ArgumentError, DataError
 from luce.evaluation.inputs import check_classes, check_inputs, check_probabilities, encode_labels
 from luce.evaluation.intervals import wilson_interval
-from luce.evaluation.records import is_count, is_number, take
+from luce.evaluation.records import Count, Number, take
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -51,9 +53,12 @@ __all__ = ["PredictionSets", "calibrate", "set_figures"]
 Method: TypeAlias = Literal["lac", "aps", "raps"]
 METHODS = ("lac", "aps", "raps")
 
-# The strengths that the RAPS paper tries, and the share of rows it (and MAPIE) tries them on.
+# As JSON holds them: null where it is infinite.
+Thresholds = Annotated[list[Number | None], Meta(min_length=1)]
+
+# The strengths that the RAPS paper tries, and the fraction of the rows to try them on (as MAPIE).
 STRENGTHS = (0.001, 0.01, 0.1, 0.2, 0.5)
-TUNING_SHARE = 0.2
+TUNING_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
@@ -132,22 +137,24 @@ class PredictionSets:
             If anything in the record is missing, of the wrong kind, or out of range.
         """
 
-        def field(name: str, good: Callable[[Any], bool], wanted: str) -> Any:
-            return take("conformal sets", record, name, good, wanted)
+        def field(name: str, kind: Any, wanted: str) -> Any:
+            return take("conformal sets", record, name, kind, wanted)
 
-        field("format", lambda v: v == 1, "1")
+        field("format", Literal[1], "1")
         wanted = "a list of finite numbers or null, one for each class"
-        thresholds = field("thresholds", _are_thresholds, wanted)
+        thresholds = field("thresholds", Thresholds, wanted)
+        between = Annotated[float, Meta(gt=0, lt=1)]
+        not_negative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
         return cls(
-            method=field("method", lambda v: v in METHODS, "'lac', 'aps' or 'raps'"),
-            coverage=field("coverage", lambda v: is_number(v) and 0 < v < 1, "between 0 and 1"),
-            per_class=field("per_class", lambda v: isinstance(v, bool), "true or false"),
-            randomized=field("randomized", lambda v: isinstance(v, bool), "true or false"),
-            k_reg=field("k_reg", is_count, "a whole number, 0 or more"),
-            lam=float(field("lam", lambda v: is_number(v) and v >= 0, "a number, 0 or more")),
-            seed=field("seed", is_count, "a whole number, 0 or more"),
-            rows=field("rows", is_count, "a whole number, 0 or more"),
-            thresholds=tuple(inf if value is None else float(value) for value in thresholds),
+            method=field("method", Method, "'lac', 'aps' or 'raps'"),
+            coverage=field("coverage", between, "between 0 and 1"),
+            per_class=field("per_class", bool, "true or false"),
+            randomized=field("randomized", bool, "true or false"),
+            k_reg=field("k_reg", Count, "a whole number, 0 or more"),
+            lam=field("lam", not_negative, "a number, 0 or more"),
+            seed=field("seed", Count, "a whole number, 0 or more"),
+            rows=field("rows", Count, "a whole number, 0 or more"),
+            thresholds=tuple(inf if value is None else value for value in thresholds),
         )
 
 
@@ -221,7 +228,7 @@ def calibrate(
         k_reg, lam = 0, 0.0
     elif k_reg is None or lam is None:
         order = np.random.default_rng([seed, 2]).permutation(len(codes))
-        tuning, rest = np.split(order, [int(TUNING_SHARE * len(codes))])
+        tuning, rest = np.split(order, [int(TUNING_FRACTION * len(codes))])
         k_reg, lam = _tune(matrix[tuning], codes[tuning], coverage, k_reg, lam)
         matrix, codes = matrix[rest], codes[rest]
 
@@ -229,9 +236,9 @@ def calibrate(
     scores = _scores(matrix, method, u, k_reg, lam)[np.arange(len(codes)), codes]
     columns = matrix.shape[1]
     if per_class:
-        thresholds = tuple(_threshold(scores[codes == k], coverage) for k in range(columns))
+        thresholds = tuple(threshold(scores[codes == k], coverage) for k in range(columns))
     else:
-        thresholds = (_threshold(scores, coverage),) * columns
+        thresholds = (threshold(scores, coverage),) * columns
     return PredictionSets(
         method=method,
         coverage=float(coverage),
@@ -286,8 +293,8 @@ def set_figures(
         raise DataError(f"set_figures: {len(codes):,} labels but {len(matrix):,} sets.")
     held, sizes = matrix[np.arange(len(codes)), codes], matrix.sum(axis=1)
     support = np.bincount(codes, minlength=columns)
-    share = np.bincount(codes, weights=held, minlength=columns) / np.maximum(support, 1)
-    worst = int(np.where(support > 0, share, inf).argmin())
+    covered = np.bincount(codes, weights=held, minlength=columns) / np.maximum(support, 1)
+    worst = int(np.where(support > 0, covered, inf).argmin())
     return {
         "rows": len(codes),
         "coverage": float(held.mean()),
@@ -297,7 +304,7 @@ def set_figures(
         "single": float((sizes == 1).mean()),
         "worst_class": {
             "class": names[worst],
-            "coverage": float(share[worst]),
+            "coverage": float(covered[worst]),
             "rows": int(support[worst]),
         },
     }
@@ -324,7 +331,7 @@ def _draws(seed: list[int], rows: int, *, randomized: bool) -> NDArray[np.float6
     return np.random.default_rng(seed).random(rows) if randomized else np.ones(rows)
 
 
-def _threshold(scores: NDArray[np.float64], coverage: float) -> float:
+def threshold(scores: NDArray[np.float64], coverage: float) -> float:
     """Return the ⌈(n + 1) · coverage⌉-th smallest score, or infinity if there are fewer."""
     # Rounded first: 0.9 · 10 must give 9 whatever its last bit.
     rank = ceil(round((len(scores) + 1) * coverage, 9))
@@ -344,14 +351,14 @@ def _tune(
     ranks = np.empty(matrix.shape)
     np.put_along_axis(ranks, order, np.arange(1.0, columns + 1)[None, :], axis=1)
     if k_reg is None:
-        k_reg = int(min(_threshold(ranks[rows, codes], coverage), columns))
+        k_reg = int(min(threshold(ranks[rows, codes], coverage), columns))
     if lam is not None:
         return k_reg, lam
     unpenalised = _scores(matrix, "aps", np.ones(len(codes)), 0, 0.0)
     sizes = {}
     for strength in STRENGTHS:
         scores = unpenalised + strength * np.maximum(0, ranks - k_reg)
-        sizes[strength] = (scores <= _threshold(scores[rows, codes], coverage)).sum()
+        sizes[strength] = (scores <= threshold(scores[rows, codes], coverage)).sum()
     return k_reg, min(sizes, key=lambda strength: sizes[strength])
 
 
@@ -381,9 +388,3 @@ def _check_options(
         raise ArgumentError(f"calibrate: lam must be 0 or more, got {lam}.")
     if seed < 0:
         raise ArgumentError(f"calibrate: seed must be 0 or more, got {seed}.")
-
-
-def _are_thresholds(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) > 0 and all(v is None or is_number(v) for v in value)
-    )

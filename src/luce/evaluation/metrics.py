@@ -69,7 +69,7 @@ __all__ = [
 
 Average: TypeAlias = Literal["macro", "micro", "weighted"]
 
-# The bootstrap draws rows × resamples numbers; beyond this many rows the mean is normal anyway.
+# The bootstrap draws rows × resamples numbers. Of more rows than this, the mean is normal anyway.
 BOOTSTRAP_ROWS = 20_000
 RESAMPLES = 1_000
 

@@ -13,11 +13,11 @@ from luce.errors import ArgumentError, DataError
 from luce.evaluation.inputs import check_classes, check_inputs, check_probabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["label_issues", "least_certain", "most_confused", "most_wrong"]
+__all__ = ["confused_pairs", "label_issues", "least_certain", "most_confused", "most_wrong"]
 
 
 def most_confused(
@@ -60,7 +60,21 @@ def most_confused(
     """
     codes, matrix, names = check_inputs("most_confused", labels, probabilities, classes)
     _check_limit("most_confused", limit)
-    predicted = matrix.argmax(axis=1)
+    return confused_pairs(codes, matrix.argmax(axis=1), names, limit=limit)
+
+
+def confused_pairs(
+    codes: NDArray[np.intp], predicted: NDArray[np.intp], names: Sequence[Any], *, limit: int
+) -> list[dict[str, Any]]:
+    """Return `most_confused` of true and predicted columns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from luce.evaluation.mistakes import confused_pairs
+    >>> confused_pairs(np.array([0, 0, 1]), np.array([1, 0, 1]), ["a", "b"], limit=1)
+    [{'true': 'a', 'predicted': 'b', 'count': 1, 'share': 0.5}]
+    """
     wrong = predicted != codes
     # Pairs as one number each: a matrix of classes × classes may be far larger than the mistakes.
     pairs, counts = np.unique(codes[wrong] * len(names) + predicted[wrong], return_counts=True)

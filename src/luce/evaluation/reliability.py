@@ -67,8 +67,8 @@ def reliability_bins(
     top = matrix.argmax(axis=1)
     confidence = matrix[np.arange(len(top)), top]
     edges = _edges("reliability_bins", confidence, binning, bins)
-    counts, mean, share = _bin(confidence, top == codes, edges)
-    right = (share * counts).round().astype(np.int64)
+    counts, mean, frequency = _bin(confidence, top == codes, edges)
+    right = (frequency * counts).round().astype(np.int64)
     ends = [
         wilson_interval(int(hits), int(n)) if n else (None, None)
         for hits, n in zip(right, counts, strict=True)
@@ -77,7 +77,7 @@ def reliability_bins(
         "edges": edges.tolist(),
         "counts": counts.tolist(),
         "confidence": [float(m) if n else None for m, n in zip(mean, counts, strict=True)],
-        "accuracy": [float(s) if n else None for s, n in zip(share, counts, strict=True)],
+        "accuracy": [float(s) if n else None for s, n in zip(frequency, counts, strict=True)],
         "low": [low for low, _ in ends],
         "high": [high for _, high in ends],
     }
@@ -206,8 +206,8 @@ def _calibration_error(
     bins: int,
 ) -> float:
     edges = _edges(who, probability, binning, bins)
-    counts, mean, share = _bin(probability, outcome, edges)
-    return float(counts @ np.abs(share - mean)) / len(outcome)
+    counts, mean, frequency = _bin(probability, outcome, edges)
+    return float(counts @ np.abs(frequency - mean)) / len(outcome)
 
 
 def _edges(
@@ -237,5 +237,5 @@ def _bin(
     counts = np.bincount(index, minlength=size)
     filled = np.maximum(counts, 1)
     mean = np.bincount(index, weights=probability, minlength=size) / filled
-    share = np.bincount(index, weights=outcome, minlength=size) / filled
-    return counts, mean, share
+    frequency = np.bincount(index, weights=outcome, minlength=size) / filled
+    return counts, mean, frequency

@@ -26,12 +26,12 @@ __all__ = [
     "watched_class",
 ]
 
-# A class is rare if it has less than this part of an equal share of the rows: of two classes, one
-# with less than a tenth of the rows. Always saying a class that has more than nine tenths of the
+# A class is rare if it has less than this fraction of rows / classes: of two classes, less than a
+# tenth of the rows. Always saying a class that has more than nine tenths of the
 # rows leaves a rare one, however many classes there are.
 RARE = 1 / 5
 
-# A table of thresholds shows the highest that finds so much of the class, and 0.5.
+# A table of thresholds shows, for each of these recalls, the highest threshold that reaches it.
 RECALLS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from luce.errors import ArgumentError, DataError
 from luce.linear.large import make_objective
 from luce.linear.precondition import hessian
+from luce.texttable import table
 
 if TYPE_CHECKING:
     from luce.linear.model import SoftmaxModel
@@ -42,18 +43,10 @@ class Summary:
 
     def __str__(self) -> str:
         names = ("class", "feature", "coefficient", "error", "z", "p")
-        cells = [names] + [
-            tuple(v if isinstance(v, str) else f"{v:.4g}" for v in row.values())
-            for row in self.rows
-        ]
-        widths = [max(len(c[i]) for c in cells) for i in range(len(names))]
-        lines = [
-            "  ".join(
-                c.ljust(w) if i < 2 else c.rjust(w)
-                for i, (c, w) in enumerate(zip(cell, widths, strict=True))
-            ).rstrip()
-            for cell in cells
-        ]
+        cells = (
+            [v if isinstance(v, str) else f"{v:.4g}" for v in row.values()] for row in self.rows
+        )
+        lines = table([names, *cells], left=2)
         return "\n".join([*lines, *([self.caveat] if self.caveat else [])])
 
 

@@ -107,9 +107,9 @@ def _started(objective: Objective, start: Start) -> Tensor:
 
 def _affordable(model: SoftmaxModel, objective: Objective) -> Literal["auto", "lbfgs", "newton-cg"]:
     """Return the solver, or say how much memory would be needed."""
-    free = free_memory()
-    if objective.device.type != "cpu" or free is None:
+    if objective.device.type != "cpu":
         return model.solver
+    free = free_memory()
     vector = 8 * objective.n_logits * (objective.n_features + 1)
     need = {"lbfgs": 28 * vector, "newton-cg": 12 * vector}
     if model.solver == "auto" and need["lbfgs"] > free > need["newton-cg"]:

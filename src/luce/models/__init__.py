@@ -39,9 +39,23 @@ MODELS: dict[str, Model[Any]] = {
     "mlp": Network(
         "mlp",
         {"hidden": (512,), "dropout": 0.3, "learning_rate": 5e-3, "l2": 0.01, "batch_size": 256},
+        for_tables={
+            "members": 8,
+            "bins": 16,
+            "hidden": (128, 128),
+            "dropout": 0.1,
+            "l2": 3e-4,
+            "schedule": "constant",
+            "batch_size": "auto",
+            "patience": 5,
+            "averaging": 1.0,
+        },
     ),
     "cnn": Network(
-        "cnn", {"learning_rate": 0.01, "l2": 0.05}, without=["hidden"], images_only=True
+        "cnn",
+        {"learning_rate": 0.01, "l2": 0.05},
+        without=["hidden", "members", "bins"],
+        images_only=True,
     ),
 }
 
@@ -49,7 +63,7 @@ MODELS: dict[str, Model[Any]] = {
 def candidates(
     model: str, options: Mapping[str, Any], input_shape: Sequence[int]
 ) -> list[Candidate]:
-    """Return what is to be trained for `model`: it alone, or for "auto" all that suit the data.
+    """Return what is to be trained for `model`; for "auto" all models that suit the data.
 
     Of several, each takes the options that it has.
 
@@ -62,7 +76,10 @@ def candidates(
     if model == "auto":
         names = [name for name, each in MODELS.items() if each.suits(input_shape)]
     check_options(options, names)
-    return labelled((name, _own(MODELS[name], options)) for name in names)
+    own = {name: _own(MODELS[name], options) for name in names}
+    return labelled(
+        (name, {**MODELS[name].preset(asked, input_shape), **asked}) for name, asked in own.items()
+    )
 
 
 def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -108,6 +108,18 @@ class Model(ABC, Generic[E]):
     takes_sparse: bool = False
     in_steps: bool = False
 
+    def preset(
+        self,
+        options: Mapping[str, Any],  # noqa: ARG002
+        input_shape: Sequence[int],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Return what else differs from the defaults where rows are of this shape.
+
+        Of options that were asked for nothing is changed; what others are best may follow from
+        them.
+        """
+        return {}
+
     def suits(self, input_shape: Sequence[int]) -> bool:  # noqa: ARG002
         """Say whether "auto" is to try it on rows of this shape."""
         return True

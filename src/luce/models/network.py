@@ -35,6 +35,8 @@ class Network(Model["NeuralClassifier"]):
         The network.
     defaults : mapping
         What differs from the defaults of `NeuralClassifier`.
+    for_tables : mapping, optional
+        What differs for rows of numbers, which have no neighbours as pixels do.
     without : collection of str
         The options that this network does not have.
     images_only : bool
@@ -49,11 +51,13 @@ class Network(Model["NeuralClassifier"]):
         module: str,
         defaults: Mapping[str, Any],
         *,
+        for_tables: Mapping[str, Any] | None = None,
         without: Collection[str] = (),
         images_only: bool = False,
     ) -> None:
         self.module = module
         self.defaults = defaults
+        self.for_tables = for_tables or {}
         self.images_only = images_only
         self._options = {name: each for name, each in NETWORK.items() if name not in without}
 
@@ -71,13 +75,23 @@ class Network(Model["NeuralClassifier"]):
         image = len(input_shape) == 3 and min(input_shape[1:]) >= SMALLEST_IMAGE
         return image or not self.images_only
 
+    def preset(self, options: Mapping[str, Any], input_shape: Sequence[int]) -> dict[str, Any]:
+        """Return the defaults for rows of numbers, if they are such."""
+        if len(input_shape) != 1 or not self.for_tables:
+            return {}
+        preset = dict(self.for_tables)
+        if isinstance(options.get("epochs"), int):
+            # So many are wanted: all are trained, and the best is kept.
+            preset["patience"] = options["epochs"]
+        return preset
+
     def check_together(self, options: Mapping[str, Any]) -> None:
-        """Refuse smoothing of the labels for a loss that has none."""
-        smoothing, loss = options.get("label_smoothing"), options.get("loss", "cross_entropy")
-        if smoothing and loss != "cross_entropy":
-            raise ArgumentError(
-                f"label_smoothing={smoothing} needs loss='cross_entropy', got loss={loss!r}."
-            )
+        """Refuse an option of a loss that is not the one asked for."""
+        chosen = options.get("loss", "cross_entropy")
+        for name, value in options.items():
+            loss = self._options[name].loss
+            if value and loss not in ("", chosen):
+                raise ArgumentError(f"{name}={value} needs loss={loss!r}, got loss={chosen!r}.")
 
     def make(self, options: Mapping[str, Any]) -> NeuralClassifier:
         """Return the estimator."""
@@ -182,6 +196,8 @@ class Network(Model["NeuralClassifier"]):
         if tensors.keys() == {"output.weight", "output.bias"}:
             weights = tensors["output.weight"].astype(np.float64)
             return Weights("classes", weights - weights.mean(axis=0))
+        if "encoding.numbers" in tensors:
+            return None  # what the first layer reads are no columns of the table
         if "hidden1.weight" in tensors:
             return Weights("units", tensors["hidden1.weight"].astype(np.float64))
         if "conv1.weight" in tensors:
@@ -196,6 +212,10 @@ def _flops(layer: nn.Module, output: Tensor) -> int:
     """
     from torch import nn
 
+    from luce.neural.tabular import Members
+
+    if isinstance(layer, Members):
+        return 2 * output.numel() * layer.weight.shape[1]
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         return 0
     # Each number that such a layer gives is a product with one slice of its weight.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,13 +21,16 @@ from torch import Tensor, nn
 from luce import functional as F
 from luce.errors import ArgumentError, DataError, not_finite_at
 from luce.neural import networks
-from luce.neural.losses import BatchLoss, Loss
+from luce.neural.losses import BatchLoss, Distilled
 from luce.neural.options import PRECISIONS, choose_device, resolve
+from luce.neural.tabular import Encoding, tabular
+from luce.neural.teaching import prepare
 from luce.neural.training import (
     EVALUATION_ROWS,
     Examples,
     Progress,
     State,
+    forward,
     make_optimizer,
     train,
 )
@@ -49,16 +53,36 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         probabilities: a module that seems to end in a softmax is warned about.
     hidden : sequence of int, default=(256,)
         Widths of the hidden layers of "mlp".
+    members : int, default=1
+        Of "mlp": how many networks are trained in one, on the mean of their losses; probabilities
+        are the mean of theirs (TabM: Gorishniy et al., 2024). For rows of numbers only.
+    bins : int, default=0
+        Of "mlp": into how many bins of equal shares of the rows each number is cut, for a
+        piecewise-linear encoding (Gorishniy et al., 2022); 0 for none. For rows of numbers only.
     activation : str, default="relu"
         Of "mlp" and "cnn": one of ``luce.neural.networks.ACTIVATIONS``.
     dropout : float, default=0.0
         Share of hidden units of "mlp" and "cnn" dropped while training.
-    loss : {"cross_entropy", "hinge", "squared_error"} or callable, default="cross_entropy"
-        What is minimised. "hinge" is the multiclass hinge of Weston and Watkins, "squared_error"
-        that of the probabilities (Brier); a callable takes (logits, target) and returns one value
-        per example.
+    loss : str or callable, default="cross_entropy"
+        What is minimised: "cross_entropy", "hinge", "squared_error", "huber", "focal",
+        "generalised_cross_entropy" (labels may be wrong), "logit_adjusted" (rare classes count as
+        much as others) or "contrastive" (cross-entropy and the supervised contrastive loss of the
+        last hidden layer), as ``luce.neural.losses`` has them; a callable takes (logits, target)
+        and returns one value per example. Probabilities of other losses than the first may need a
+        temperature: see ``luce.evaluation.calibration``.
     label_smoothing : float, default=0.0
-        Share of every target spread over all classes (Szegedy et al., 2016), in [0, 1).
+        Of "cross_entropy": share of every target spread over all classes (Szegedy et al., 2016),
+        in [0, 1).
+    huber_delta : float, default=0.5
+        Of "huber": errors beyond it count by their size, not its square.
+    focal_gamma : float, default=2.0
+        Of "focal": how much less what is right already counts.
+    generalised_q : float, default=0.7
+        Of "generalised_cross_entropy", in (0, 1]: at 1, wrong labels count least.
+    adjusted_tau : float, default=1.0
+        Of "logit_adjusted": how far rare classes are helped.
+    contrastive_temperature, contrastive_weight : float, default=0.1 and 1.0
+        Of "contrastive": what similarities are divided by, and the weight beside cross-entropy.
     optimizer : {"sgd", "adam", "adamw"}, default="adamw"
         The optimizer.
     learning_rate : float, default=3e-3
@@ -72,13 +96,19 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         How the rate changes over the training.
     decay : float, default=0.95
         Factor on the rate after each epoch of the "exponential" schedule.
-    batch_size : int, default=128
-        Rows per step.
+    batch_size : int or "auto", default=128
+        Rows per step; "auto" gives about 30 steps an epoch, of 32 to 128 rows.
     epochs : int or "auto", default="auto"
-        Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs.
+        Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs, or, with
+        `patience` at a constant rate, as many as early stopping wants.
     patience : int or None, default=None
         Early stopping: end when the validation log-loss has not improved for so many epochs, and
         keep the best epoch's weights.
+    minutes : float or None, default=None
+        End the training after so long, with the best epoch's weights where there is a `patience`.
+    averaging : float, default=0.0
+        Use the mean of the weights over about so many epochs, which lets a constant rate end as
+        one that falls; 0 for the last weights.
     validation_fraction : float, default=0.1
         Share of rows held out (stratified) for early stopping when `fit` is given no validation
         data.
@@ -135,19 +165,29 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         module: str | nn.Module | Callable[[tuple[int, ...], int], nn.Module] = "mlp",
         *,
         hidden: Sequence[int] = (256,),
+        members: int = 1,
+        bins: int = 0,
         activation: str = "relu",
         dropout: float = 0.0,
-        loss: str | Loss = "cross_entropy",
+        loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
         label_smoothing: float = 0.0,
+        huber_delta: float = 0.5,
+        focal_gamma: float = 2.0,
+        generalised_q: float = 0.7,
+        adjusted_tau: float = 1.0,
+        contrastive_temperature: float = 0.1,
+        contrastive_weight: float = 1.0,
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
         momentum: float = 0.9,
         l2: float = 1e-4,
         schedule: str = "one_cycle",
         decay: float = 0.95,
-        batch_size: int = 128,
+        batch_size: int | str = 128,
         epochs: int | str = "auto",
         patience: int | None = None,
+        minutes: float | None = None,
+        averaging: float = 0.0,
         validation_fraction: float = 0.1,
         class_weight: dict[Any, float] | str | None = None,
         clip_norm: float | None = None,
@@ -158,10 +198,18 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.module = module
         self.hidden = hidden
+        self.members = members
+        self.bins = bins
         self.activation = activation
         self.dropout = dropout
         self.loss = loss
         self.label_smoothing = label_smoothing
+        self.huber_delta = huber_delta
+        self.focal_gamma = focal_gamma
+        self.generalised_q = generalised_q
+        self.adjusted_tau = adjusted_tau
+        self.contrastive_temperature = contrastive_temperature
+        self.contrastive_weight = contrastive_weight
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.momentum = momentum
@@ -171,6 +219,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.minutes = minutes
+        self.averaging = averaging
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
         self.clip_norm = clip_norm
@@ -182,23 +232,36 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def fit(
         self,
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
+        teacher: Any = None,
+        temperature: float = 2.0,
+        alpha: float = 0.9,
     ) -> Self:
-        """Train.
+        """Train, on labels or from a teacher.
 
         Parameters
         ----------
         X : array-like of shape (rows, features) or (rows, channels, height, width)
             Examples.
         y : array-like of shape (rows,)
-            Labels: integers, strings or booleans.
+            Labels: integers, strings or booleans. With a teacher they may be left out, all of them
+            (None) or some (None or NaN): such a row is learnt from the teacher alone, and where a
+            label is needed (weights of classes, accuracy) has the teacher's most probable class.
         sample_weight : array-like of shape (rows,), optional
             Weights of the rows, ≥ 0.
         validation : tuple of (X, y), optional
             Held-out data: recorded after every epoch, and what early stopping looks at.
+        teacher : object, optional
+            A classifier to learn from: anything with ``predict_proba`` and ``classes_``. It is
+            asked once about X, as it is given here. Its classes become this estimator's.
+        temperature : float, default=2.0
+            Of learning from a teacher: how far both softmaxes are softened.
+        alpha : float, default=0.9
+            Of learning from a teacher: its share in what is learnt, from 0 to 1. The loss of the
+            labels has the rest.
 
         Returns
         -------
@@ -209,10 +272,37 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         ------
         ArgumentError
             If an option has a value that is not allowed.
+        DataError
+            If the data cannot be used, or the teacher does not know the classes of y.
         DivergenceError
             If the loss becomes infinite or NaN.
+
+        References
+        ----------
+        Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
+
+        Examples
+        --------
+        >>> import luce
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.ensemble import RandomForestClassifier
+        >>> X, y = load_digits(return_X_y=True)
+        >>> forest = RandomForestClassifier(random_state=0).fit(X[:600], y[:600])
+        >>> small = luce.NeuralClassifier(hidden=(16,), epochs=40)
+        >>> small = small.fit(X[:1200], teacher=forest)  # no labels
+        >>> bool(small.score(X[1200:], y[1200:]) > 0.8)
+        True
         """
-        for progress in self.fit_steps(X, y, sample_weight, validation=validation):
+        steps = self.fit_steps(
+            X,
+            y,
+            sample_weight,
+            validation=validation,
+            teacher=teacher,
+            temperature=temperature,
+            alpha=alpha,
+        )
+        for progress in steps:
             if self.verbose and progress.record:
                 figures = "  ".join(f"{k} {v:.4g}" for k, v in progress.record.items())
                 print(figures)  # noqa: T201
@@ -221,10 +311,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def fit_steps(
         self,
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
+        teacher: Any = None,
+        temperature: float = 2.0,
+        alpha: float = 0.9,
         resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,
     ) -> Iterator[Progress]:
         """Train as :meth:`fit` does, giving control back after every batch.
@@ -239,9 +332,17 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Epoch, batch, running loss and accuracy, rate, and the epoch's record at its end.
         """
         device = choose_device(self.device, self.precision)
-        features, labels = self._validated(X, y, ensure_min_samples=2)
-        check_classification_targets(labels)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
+        beside: Mapping[str, NDArray[Any]] = {}
+        if teacher is None:
+            features, labels = self._validated(X, y, ensure_min_samples=2)
+            check_classification_targets(labels)
+            self.classes_ = np.unique(labels)
+        else:
+            features = self._validated(X, ensure_min_samples=2)
+            resolve(self.get_params(deep=False), rows=1)  # before the teacher works, maybe for long
+            lessons = prepare(teacher, X, y, temperature, alpha, self._dtype())
+            labels, beside, self.classes_ = lessons.labels, lessons.beside, lessons.classes
+        codes = np.searchsorted(self.classes_, labels)
         if len(self.classes_) < 2:
             raise DataError(
                 "NeuralClassifier: y must have at least two classes, got 1 class: "
@@ -251,14 +352,25 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         weight = self._weights(features, labels, sample_weight)
         held_out = None
         if validation is not None:
-            held_out = self._check_validation(validation, device)
+            held_out = self._check_validation(validation, codes, device)
         elif self.patience is not None:
             kept, held = self._hold_out(codes)
             held_out = _examples(features[held], codes[held], _rows(weight, held), device)
             features, codes, weight = features[kept], codes[kept], _rows(weight, kept)
-        recipe = resolve(self.get_params(deep=False), rows=len(features))
-        self.network_ = self._build(device)
-        examples = _examples(features, codes, weight, device)
+            beside = {name: array[kept] for name, array in beside.items()}
+        shares = np.bincount(codes, weight, minlength=len(self.classes_))
+        recipe = resolve(
+            self.get_params(deep=False),
+            rows=len(features),
+            shares=torch.from_numpy(shares / max(shares.sum(), 1e-300)).to(device),
+        )
+        if teacher is not None:
+            recipe = replace(recipe, loss=Distilled(hard=recipe.loss, temperature=temperature))
+        encoding = None
+        if self._is_tabular() and features.ndim == 2:
+            encoding = Encoding.of(features, self.bins)
+        self.network_ = self._build(device, encoding)
+        examples = _examples(features, codes, weight, device, beside)
         self._check_outputs(examples, recipe.loss)
         self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
         if resume is not None:
@@ -361,7 +473,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = np.array(classes)
         self.input_shape_ = tuple(input_shape)
         self.n_features_in_ = self.input_shape_[0]
-        network = self.outline(self.input_shape_, len(self.classes_))
+        encoding = None
+        if self._is_tabular():
+            encoding = Encoding.like(tensors, self.n_features_in_)
+        network = self.outline(self.input_shape_, len(self.classes_), encoding)
         expected = {k: _described(v) for k, v in network.state_dict().items()}
         received = {k: _described(v) for k, v in tensors.items()}
         for name in sorted(expected.keys() | received.keys()):
@@ -374,7 +489,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.network_ = network.to(choose_device(self.device, self.precision)).eval()
         return self
 
-    def outline(self, input_shape: Sequence[int], n_classes: int) -> nn.Module:
+    def outline(
+        self, input_shape: Sequence[int], n_classes: int, encoding: Encoding | None = None
+    ) -> nn.Module:
         """Return the network that these options describe, without memory for its weights.
 
         Parameters
@@ -383,6 +500,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Shape of one example.
         n_classes : int
             Number of classes.
+        encoding : Encoding, optional
+            Of the rows, where `members` or `bins` ask for one; by default the largest.
 
         Returns
         -------
@@ -396,14 +515,15 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         """
         resolve(self.get_params(deep=False), rows=1)
         with torch.device("meta"):
-            return self._new_network(tuple(input_shape), n_classes).to(PRECISIONS[self.precision])
+            network = self._new_network(tuple(input_shape), n_classes, encoding)
+            return network.to("meta", PRECISIONS[self.precision])
 
     # ---------------------------------------------------------------------------------------------
 
     def _dtype(self) -> type[np.floating[Any]]:
         return np.float64 if self.precision == "float64" else np.float32
 
-    def _validated(self, *data: ArrayLike, **options: Any) -> Any:
+    def _validated(self, *data: ArrayLike | None, **options: Any) -> Any:
         """Validate as scikit-learn does, but say where NaN or infinity is."""
         options = {"dtype": self._dtype(), "allow_nd": True, "ensure_all_finite": False} | options
         with np.errstate(invalid="ignore", over="ignore"):  # an error says it better
@@ -418,12 +538,16 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 raise not_finite_at(float(features[tuple(at)]), at, too_large)
         return found
 
-    def _build(self, device: torch.device) -> nn.Module:
+    def _is_tabular(self) -> bool:
+        """Say whether the network is that of `luce.neural.tabular`."""
+        return self.module == "mlp" and (self.members > 1 or self.bins > 0)
+
+    def _build(self, device: torch.device, encoding: Encoding | None = None) -> nn.Module:
         """Return a new network with the seed's initial weights; the caller's is never touched."""
         self._check_memory(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            network = self._new_network(tuple(self.input_shape_), len(self.classes_))
+            network = self._new_network(self.input_shape_, len(self.classes_), encoding)
         return network.to(device, PRECISIONS[self.precision])
 
     def _check_memory(self, device: torch.device) -> None:
@@ -433,13 +557,15 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         free = free_memory()
         network = self.outline(self.input_shape_, len(self.classes_))
         need = 2 * sum(p.nbytes for p in network.parameters())
-        if free is not None and need > free:
+        if need > free:
             raise ArgumentError(
                 f"NeuralClassifier: the parameters and their gradients alone need {need / 1e9:.1f} "
                 f"GB, of which {free / 1e9:.1f} GB are free: use fewer or narrower layers."
             )
 
-    def _new_network(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def _new_network(
+        self, shape: tuple[int, ...], classes: int, encoding: Encoding | None = None
+    ) -> nn.Module:
         if isinstance(self.module, nn.Module):
             return copy.deepcopy(self.module)
         if callable(self.module):
@@ -447,6 +573,15 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         if self.module == "linear":
             return networks.linear(shape, classes)
         options: dict[str, Any] = {"activation": self.activation, "dropout": self.dropout}
+        if self._is_tabular():
+            if len(shape) != 1:
+                raise ArgumentError(
+                    f"NeuralClassifier: members={self.members} and bins={self.bins} are for rows "
+                    f"of numbers, got examples of shape {shape}. Use members=1 and bins=0."
+                )
+            encoding = encoding or Encoding.expected(shape[0], self.bins)
+            options |= {"hidden": self.hidden, "members": self.members}
+            return tabular(encoding, classes, **options)
         if self.module == "mlp":
             return networks.mlp(shape, classes, hidden=self.hidden, **options)
         if self.module == "cnn":
@@ -500,9 +635,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         return np.sort(kept), np.sort(held)
 
     def _check_validation(
-        self, validation: tuple[ArrayLike, ArrayLike], device: torch.device
+        self,
+        validation: tuple[ArrayLike, ArrayLike],
+        training: NDArray[np.intp],
+        device: torch.device,
     ) -> Examples:
-        """Return the caller's held-out data as examples."""
+        """Return the caller's held-out data as examples, with the training rows' class weights."""
         features, labels = self._validated(*validation, reset=False)
         codes = np.searchsorted(self.classes_, labels)
         unknown = self.classes_[np.minimum(codes, len(self.classes_) - 1)] != labels
@@ -511,7 +649,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 f"NeuralClassifier: validation holds the label {labels[unknown].tolist()[0]!r}, "
                 "which the training labels do not."
             )
-        return _examples(features, codes, None, device)
+        weight = None
+        if self.class_weight is not None:
+            # Or the best epoch would be one that has not learnt yet which classes count.
+            of_class = np.ones(len(self.classes_), self._dtype())
+            of_class[training] = compute_sample_weight(self.class_weight, self.classes_[training])
+            weight = of_class[codes] if of_class[codes].any() else None
+        return _examples(features, codes, weight, device)
 
     @torch.no_grad()
     def _check_outputs(self, examples: Examples, loss: BatchLoss) -> None:
@@ -525,7 +669,18 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 "NeuralClassifier: module must return logits of shape (rows, classes) = "
                 f"{expected}, got {received}."
             )
-        losses = loss(logits, examples.target[:16], reduction="none")
+        beside = {name: tensor[:16] for name, tensor in examples.beside.items()}
+        if loss.needs_features:
+            with torch.enable_grad():
+                _, hidden = forward(self.network_, few, hidden=True)
+            assert hidden is not None  # noqa: S101 - for mypy: it was asked for
+            if not hidden.requires_grad:
+                raise ArgumentError(
+                    "NeuralClassifier: this loss needs a hidden layer, and the module has none "
+                    "that is learnt. Use module='mlp' with at least one width in hidden, or 'cnn'."
+                )
+            beside["features"] = hidden
+        losses = loss(logits, examples.target[:16], reduction="none", **beside)
         if losses.shape != (len(few),):
             raise ArgumentError(
                 "NeuralClassifier: loss must return one value per example, shape "
@@ -558,13 +713,18 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _examples(
-    X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any] | None, device: torch.device
+    X: NDArray[Any],
+    codes: NDArray[Any],
+    weight: NDArray[Any] | None,
+    device: torch.device,
+    beside: Mapping[str, NDArray[Any]] | None = None,
 ) -> Examples:
     """Return rows as tensors on the device; no copy on the CPU."""
     return Examples(
         _tensor(X).to(device),
         torch.from_numpy(codes.astype(np.int64)).to(device),
         None if weight is None else torch.from_numpy(weight).to(device),
+        {name: torch.from_numpy(array).to(device) for name, array in (beside or {}).items()},
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from luce.errors import ArgumentError
 from luce.neural.losses import choose_loss
@@ -21,6 +22,8 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "mixed": torch
 # What the recipe is made from. The loss may be a callable, the device depends on the machine, and
 # the network's own options are the network's to check.
 RESOLVED = (
+    "members",
+    "bins",
     "optimizer",
     "learning_rate",
     "momentum",
@@ -30,18 +33,35 @@ RESOLVED = (
     "batch_size",
     "epochs",
     "patience",
+    "minutes",
+    "averaging",
     "class_weight",
     "clip_norm",
     "precision",
     "seed",
 )
 
-# `epochs="auto"` trains for about so many batches, within these numbers of epochs.
-AUTO_BATCHES, AUTO_EPOCHS = 250, (10, 60)
+# `epochs="auto"` trains for about so many batches, within these numbers of epochs. Early stopping
+# at a constant rate ends by itself: then it is only what no training should come to.
+AUTO_BATCHES, AUTO_EPOCHS, ENDLESS = 250, (10, 60), 1_000
 
 
-def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
+# `batch_size="auto"` is the power of two that is nearest to a thirtieth of the rows, within these:
+# fewer steps an epoch are too few to learn from, more are slower than they are better.
+AUTO_STEPS, AUTO_BATCH = 30, (32, 128)
+
+
+def resolve(options: Mapping[str, Any], rows: int, shares: Tensor | None = None) -> Recipe:
     """Return the recipe for training on `rows` examples.
+
+    Parameters
+    ----------
+    options : mapping
+        The estimator's parameters by name.
+    rows : int
+        How many examples there are.
+    shares : Tensor of shape (classes,), optional
+        The classes' shares of them. Without them, the options are only checked.
 
     Raises
     ------
@@ -50,21 +70,29 @@ def resolve(options: Mapping[str, Any], rows: int) -> Recipe:
     """
     for name in RESOLVED:
         check(f"NeuralClassifier: {name}", options[name], NETWORK[name].kind)
+    size = options["batch_size"]
+    if size == "auto":
+        nearest = 2 ** round(math.log2(max(rows / AUTO_STEPS, 1)))
+        size = min(max(nearest, AUTO_BATCH[0]), AUTO_BATCH[1])
     epochs = options["epochs"]
+    if epochs == "auto" and options["patience"] and options["schedule"] == "constant":
+        epochs = ENDLESS
     if epochs == "auto":
-        steps = math.ceil(rows / options["batch_size"])
+        steps = math.ceil(rows / size)
         epochs = min(max(AUTO_BATCHES // max(steps, 1), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
     return Recipe(
-        loss=choose_loss(options["loss"], options["label_smoothing"]),
+        loss=choose_loss(options["loss"], options, shares),
         optimizer=options["optimizer"],
         learning_rate=options["learning_rate"],
         momentum=options["momentum"],
         l2=options["l2"],
         schedule=options["schedule"],
         decay=options["decay"],
-        batch_size=options["batch_size"],
+        batch_size=size,
         epochs=epochs,
         patience=options["patience"],
+        minutes=options["minutes"],
+        averaging=options["averaging"],
         clip_norm=options["clip_norm"],
         mixed_precision=options["precision"] == "mixed",
         seed=options["seed"],

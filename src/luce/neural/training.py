@@ -10,21 +10,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from luce.errors import DivergenceError, RunError
+from luce.errors import ArgumentError, DivergenceError, RunError
 from luce.functional import cross_entropy
 from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group, Optimizer
 
-__all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "train"]
+__all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "forward", "train"]
 
 # Rows at a time where no gradient is needed: large enough to be fast, small enough for any memory.
 EVALUATION_ROWS = 2_048
+
+# After n steps the running mean of the weights looks back n to this power, until it may.
+YOUTH = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Recipe:
     batch_size: int
     epochs: int
     patience: int | None
+    minutes: float | None
+    averaging: float
     clip_norm: float | None
     mixed_precision: bool
     seed: int
@@ -51,12 +57,13 @@ class Examples:
     """Rows to learn from or to check on, each one tensor on the training device.
 
     `features` is (rows, ...), `target` holds class positions (rows,) int64, and `weight` is
-    (rows,) or None for all ones.
+    (rows,) or None for all ones. `beside` has what else the loss is given of each row.
     """
 
     features: Tensor
     target: Tensor
     weight: Tensor | None = None
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -128,8 +135,9 @@ class State:
     """All that training is made of between two batches: save it, load it, go on to the same bits.
 
     `epoch` and `batch` count what is finished; `sums` are the weighted loss, hits and weight of the
-    epoch under way; `best` is the best epoch's weights when early stopping is on. While
-    :func:`train` is being iterated, PyTorch's global random state belongs to the state as well.
+    epoch under way; `best` is the best epoch's weights when early stopping is on, `average` the
+    parameters' running mean when that is asked for. While :func:`train` is being iterated,
+    PyTorch's global random state belongs to the state as well.
     """
 
     network: nn.Module
@@ -141,6 +149,7 @@ class State:
     best_epoch: int = 0
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     random: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
@@ -160,6 +169,7 @@ class State:
         """Return every tensor of the state under a flat name, on the CPU."""
         flat = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         flat |= {f"best.{k}": v for k, v in self.best.items()}
+        flat |= {f"average.{k}": v for k, v in self.average.items()}
         flat["random.cpu"] = torch.get_rng_state()
         device = next(self.network.parameters()).device
         if device.type == "cuda":
@@ -180,16 +190,22 @@ class State:
             If they belong to another network or optimizer.
         """
         parts: dict[str, dict[str, Tensor]] = {
-            name: {} for name in ("network", "best", "random", "optimizer")
+            name: {} for name in ("network", "best", "average", "random", "optimizer")
         }
         try:
             for name, tensor in tensors.items():
                 part, key = name.split(".", 1)
                 parts[part][key] = torch.as_tensor(tensor)
             _check_scalars(scalars)
-            if parts["best"]:
-                self.network.load_state_dict(parts["best"])
-            self.network.load_state_dict(parts["network"])
+            for name in ("best", "average", "network"):
+                if parts[name]:
+                    self.network.load_state_dict({**parts["network"], **parts[name]})
+            average = {
+                # In the parameters' order: a file has the tensors in another.
+                name: parts["average"][name].to(p.device, p.dtype, copy=True)
+                for name, p in self.network.named_parameters()
+                if parts["average"]
+            }
             self.optimizer.load(parts["optimizer"])
             for name in self._SCALARS:
                 setattr(self, name, scalars[name])
@@ -199,6 +215,29 @@ class State:
                 "Train again without --resume."
             ) from error
         self.best, self.random = parts["best"], parts["random"]
+        self.average = average
+
+    def add_to_average(self, steps: float) -> None:
+        """Take the weights into their running mean, which looks back about so many steps."""
+        parameters = dict(self.network.named_parameters())
+        if not self.average:
+            self.average = {name: p.detach().clone() for name, p in parameters.items()}
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), list(parameters.values()), 1 / steps)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the running mean in the network's place, if there is one."""
+        own = [p for name, p in self.network.named_parameters() if name in self.average]
+        kept = [p.detach().clone() for p in own]
+        with torch.no_grad():
+            for parameter, mean in zip(own, self.average.values(), strict=True):
+                parameter.copy_(mean)
+            try:
+                yield
+            finally:
+                for parameter, before in zip(own, kept, strict=True):
+                    parameter.copy_(before)
 
     def running(self) -> tuple[float, float]:
         """Return the mean loss and the accuracy of the epoch under way so far."""
@@ -306,6 +345,8 @@ def train(
             yield from _epoch(state, examples, recipe, validation)
         if state.best:
             state.network.load_state_dict(state.best)
+        elif state.average:
+            state.network.load_state_dict(state.average, strict=False)
     state.network.eval()
 
 
@@ -331,29 +372,73 @@ def _epoch(
         rate = recipe.learning_rate * SCHEDULES[recipe.schedule](share, state.epoch, recipe.decay)
         rows = order[bounds[batch] : bounds[batch + 1]]
         batch_loss = _step(state, examples, rows, rate, recipe)
+        if recipe.averaging:
+            # Young, the mean forgets faster: the first weights are far from where they end.
+            done = state.epoch * batches + state.batch
+            state.add_to_average(max(min(recipe.averaging * batches, done**YOUTH), 1.0))
         epoch = state.epoch + 1
         loss, accuracy = state.running()
         state.seconds += time.perf_counter() - since
         record = None
+        if recipe.minutes is not None and state.seconds >= 60 * recipe.minutes:
+            state.batch, state.finished = batches, True
         if state.batch == batches:
             record = _end_epoch(state, recipe, validation, loss, accuracy, rate)
         yield Progress(
             epoch, recipe.epochs, batch + 1, batches, batch_loss, loss, accuracy, rate, record
         )
+        if state.finished:
+            return
+
+
+def forward(network: nn.Module, rows: Tensor, *, hidden: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the logits and, where it is asked for, what goes into the layer named ``output``.
+
+    That is the last hidden layer of every network of ours, and of any whose last layer has the
+    name.
+
+    Raises
+    ------
+    ArgumentError
+        If it is asked for, and no layer has the name.
+    """
+    if not hidden:
+        return network(rows), None
+    try:
+        output = network.get_submodule("output")
+    except AttributeError:
+        raise ArgumentError(
+            "NeuralClassifier: this loss needs the last hidden layer, which is what goes into the "
+            "module's layer named 'output'. The module has none of that name: rename its last."
+        ) from None
+    seen: list[Tensor] = []
+    with output.register_forward_pre_hook(lambda _layer, given: seen.append(given[0])):
+        logits = network(rows)
+    return logits, seen[0]
 
 
 def _step(state: State, examples: Examples, rows: Tensor, rate: float, recipe: Recipe) -> float:
     """Take one batch: forward, backward, update, running sums; return its mean loss."""
     features, target = examples.features[rows], examples.target[rows]
     with torch.autocast(features.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
-        logits = state.network(features)
+        logits, hidden = forward(state.network, features, hidden=recipe.loss.needs_features)
     logits = logits.float() if recipe.mixed_precision else logits
-    hits = logits.detach().argmax(dim=1) == target
     weight = None if examples.weight is None else examples.weight[rows]
+    beside = {name: tensor[rows] for name, tensor in examples.beside.items()}
+    if logits.ndim == 3:
+        # Each member's logits (luce.neural.tabular): the mean of their losses is what is minimised.
+        members = logits.shape[1]
+        logits, target = logits.flatten(0, 1), target.repeat_interleave(members)
+        weight = None if weight is None else weight.repeat_interleave(members)
+        beside = {name: each.repeat_interleave(members, 0) for name, each in beside.items()}
+        hidden = None if hidden is None else hidden.flatten(0, 1)
+    if hidden is not None:
+        beside["features"] = hidden.flatten(1).to(logits.dtype)
+    hits = logits.detach().argmax(dim=1) == target
     # A batch whose weights are all zero teaches nothing: its loss is 0.
-    loss = recipe.loss(logits, target, weight)
+    loss = recipe.loss(logits, target, weight, "mean", **beside)
     if weight is None:
-        total, hit = float(len(rows)), float(hits.sum())
+        total, hit = float(len(target)), float(hits.sum())
     else:
         total, hit = float(weight.sum()), float((weight * hits).sum())
     value = loss.item()
@@ -390,14 +475,15 @@ def _end_epoch(
         "accuracy": accuracy,
         "learning_rate": rate,
     }
-    state.finished = state.epoch >= recipe.epochs
+    state.finished |= state.epoch >= recipe.epochs
     if validation is not None:
-        checked, record["validation_accuracy"] = evaluate(state.network, validation)
-        record["validation_loss"] = checked
-        if recipe.patience is not None:
-            if checked < state.best_loss:
+        with state.averaged():
+            checked, record["validation_accuracy"] = evaluate(state.network, validation)
+            record["validation_loss"] = checked
+            if recipe.patience is not None and checked < state.best_loss:
                 state.best_loss, state.best_epoch = checked, state.epoch
                 state.best = {k: v.clone() for k, v in state.network.state_dict().items()}
+        if recipe.patience is not None:
             state.finished |= state.epoch - state.best_epoch >= recipe.patience
     state.seconds += time.perf_counter() - since
     record["seconds"] = state.seconds

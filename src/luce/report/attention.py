@@ -22,8 +22,8 @@ __all__ = ["importance", "weights"]
 # More classes, features or filters than these help nobody.
 SHOWN_CLASSES, SHOWN_FEATURES, SHOWN_FILTERS, SHOWN_COLUMNS = 30, 8, 64, 30
 
-# Permutation importance costs a prediction for each column and shuffle: so many rows and so many
-# probabilities in all, at most. Each shuffle is of up to ROWS rows, and of no fewer than ENOUGH.
+# Permutation importance predicts for each column and each shuffle: at most PREDICTED_ROWS rows and
+# PREDICTED_CELLS probabilities in all. A shuffle is of at most ROWS rows, and of at least ENOUGH.
 PREDICTED_ROWS, PREDICTED_CELLS = 1_000_000, 30_000_000
 ROWS, ENOUGH, REPEATS = 2_000, 100, 5
 
@@ -114,15 +114,15 @@ def importance(classifier: Classifier, scored: Scored) -> dict[str, Any]:
         return {"absent": "Without labels nobody knows what shuffling a column makes worse."}
     groups = _column_groups(schema)
     classes = scored.probabilities.shape[1]
-    share = min(PREDICTED_ROWS, PREDICTED_CELLS // classes) // len(groups)
-    if share < ENOUGH:
+    per_column = min(PREDICTED_ROWS, PREDICTED_CELLS // classes) // len(groups)
+    if per_column < ENOUGH:
         return {
             "absent": f"{len(groups):,} columns and {classes:,} classes are too many to shuffle "
             "one column after the other."
         }
     generator = np.random.default_rng(0)
-    rows = np.sort(generator.permutation(len(scored))[: min(ROWS, share)])
-    repeats = max(1, min(REPEATS, share // len(rows)))
+    rows = np.sort(generator.permutation(len(scored))[: min(ROWS, per_column)])
+    repeats = max(1, min(REPEATS, per_column // len(rows)))
     encoded, codes = scored.encoded[rows], scored.codes[rows]
     before = classifier.probabilities(encoded, calibrated=False)
     base_loss, base_accuracy = metrics.log_loss(codes, before), metrics.accuracy(codes, before)

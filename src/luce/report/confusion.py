@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luce.evaluation.mistakes import confused_pairs
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["confusion"]
 
-# Up to so many classes the whole matrix is a table; beyond, a picture to zoom into.
+# Up to TABLE_CLASSES the matrix is a table; up to PICTURE_CLASSES, a picture to zoom into.
 TABLE_CLASSES, PICTURE_CLASSES = 30, 1_000
 
 # Cells of the picture that have their count, and pairs that are listed.
@@ -41,40 +43,18 @@ def confusion(
     # A matrix of classes × classes may be far larger than the rows: only cells that are not empty.
     cells, counts = np.unique(codes * classes + predicted, return_counts=True)
     true, taken_for = np.divmod(cells, classes)
-    support = np.bincount(codes, minlength=classes)
     never = np.flatnonzero(np.bincount(predicted, minlength=classes) == 0)
     content = {
         "names": names,
         "never_predicted": [names[k] for k in never[:SHOWN_PAIRS]],
         "never_predicted_total": len(never),
-        "pairs": _pairs(names, true, taken_for, counts, support),
+        "pairs": confused_pairs(codes, predicted, names, limit=SHOWN_PAIRS),
     }
     if classes <= TABLE_CLASSES:
         matrix = np.zeros((classes, classes), np.int64)
         matrix[true, taken_for] = counts
         return content | {"kind": "table", "matrix": matrix.tolist()}
     return content | {"kind": "picture", **_picture(names, true, taken_for, counts)}
-
-
-def _pairs(
-    names: list[str],
-    true: NDArray[np.intp],
-    taken_for: NDArray[np.intp],
-    counts: NDArray[np.intp],
-    support: NDArray[np.intp],
-) -> list[dict[str, Any]]:
-    wrong = np.flatnonzero(true != taken_for)
-    shares = counts[wrong] / support[true[wrong]]
-    order = np.lexsort((-shares, -counts[wrong]))[:SHOWN_PAIRS]
-    return [
-        {
-            "true": names[true[wrong[i]]],
-            "predicted": names[taken_for[wrong[i]]],
-            "count": int(counts[wrong[i]]),
-            "share": float(shares[i]),
-        }
-        for i in order
-    ]
 
 
 def _picture(

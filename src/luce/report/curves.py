@@ -10,12 +10,12 @@ import numpy as np
 
 __all__ = ["curves"]
 
-# Points of a curve that are kept.
+# A curve keeps at most this many points.
 SHOWN_POINTS = 200
 
 
 def curves(history: Sequence[Mapping[str, Any]], model: str | None) -> dict[str, Any]:
-    """Thin the history to so many points for each curve, keeping the ends and the best."""
+    """Thin the history to at most SHOWN_POINTS for each curve, keeping the ends and the best."""
     records = [each for each in history if model in (None, each.get("model", model))]
     if not records:
         return {"absent": "history.csv is missing or empty: how training went is not known."}

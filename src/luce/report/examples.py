@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["examples"]
 
-# A grid of pictures, and a screenful of rows; columns of a table beyond these are left out.
+# The most pictures, rows and columns that are shown.
 SHOWN_PICTURES, SHOWN_ROWS, SHOWN_COLUMNS = 24, 12, 8
 
 # A number with more characters than this is rounded to six digits.

@@ -171,9 +171,9 @@ def draw_confusion(ax: Any, matrix: NDArray[Any], classes: Sequence[Any], *, num
     numbers : bool
         Whether to write the counts, and the names at every line.
     """
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     # Right answers and mistakes have different colours: the sign chooses.
-    signed = np.where(np.eye(len(matrix), dtype=bool), shares, -shares)
+    signed = np.where(np.eye(len(matrix), dtype=bool), fractions, -fractions)
     ax.imshow(diverging(signed, 1.0), interpolation="nearest")
     ax.set(xlabel="predicted", ylabel="true")
     if not numbers:
@@ -182,7 +182,7 @@ def draw_confusion(ax: Any, matrix: NDArray[Any], classes: Sequence[Any], *, num
     ax.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
     ax.set_yticks(range(len(names)), names, parse_math=False)
     for i, j in zip(*np.nonzero(matrix), strict=True):
-        colour = "white" if shares[i, j] > 0.6 else "black"
+        colour = "white" if fractions[i, j] > 0.6 else "black"
         ax.text(j, i, f"{matrix[i, j]:,}", ha="center", va="center", color=colour, size="small")
 
 

@@ -12,7 +12,7 @@ __all__ = ["findings"]
 # Below this many rows, intervals are too wide to tell good from bad.
 FEW_ROWS = 100
 
-# What a few rows of a rare class say is mostly chance.
+# Figures of a class with fewer rows are mostly chance.
 FEW_MEMBERS = 20
 
 # A temperature fitted on fewer rows is mostly chance.
@@ -108,16 +108,16 @@ def _accuracy(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     low, base = accuracy["interval"]["low"], figures["baseline"]["accuracy"]
     # Near 100% the first decimals are all the same.
     digits = 1 if base < 0.99 else 2
-    share, low_share = f"{accuracy['value']:.{digits}%}", f"{low:.{digits}%}"
+    value, end = f"{accuracy['value']:.{digits}%}", f"{low:.{digits}%}"
     always = f"always saying “{figures['baseline']['class']}” ({base:.{digits}%})"
     if low > base:
-        return [_good(f"Its accuracy beats {always}: {share}, at least {low_share}.")]
+        return [_good(f"Its accuracy beats {always}: {value}, at least {end}.")]
     if accuracy["value"] <= base:
-        return [_bad(f"Its accuracy is no better than {always}: {share}.")]
+        return [_bad(f"Its accuracy is no better than {always}: {value}.")]
     return [
         _look(
-            f"Its accuracy may be no better than {always}: {share}, but the interval begins at "
-            f"{low_share}."
+            f"Its accuracy may be no better than {always}: {value}, but the interval begins at "
+            f"{end}."
         )
     ]
 
@@ -127,12 +127,12 @@ def _rare(content: Mapping[str, Any]) -> list[dict[str, str]]:
     thresholds = content["thresholds"]
     if not thresholds.get("rare"):
         return []
-    members, share = thresholds["rows"], thresholds["share"]
+    members, prevalence = thresholds["rows"], thresholds["share"]
     label, precision = thresholds["class"], thresholds["average_precision"]
     found = [
         _look(
             f"Accuracy is not the figure to look at: “{label}” has {counted(members, 'row')} of "
-            f"{content['scored']['rows']:,} ({share:.2%}), and it hardly sees them."
+            f"{content['scored']['rows']:,} ({prevalence:.2%}), and it hardly sees them."
         )
     ]
     if members < FEW_MEMBERS:
@@ -140,8 +140,8 @@ def _rare(content: Mapping[str, Any]) -> list[dict[str, str]]:
         found.append(
             _look(f"What is said of “{label}” rests on {few} of it, and is mostly chance.")
         )
-    words = f"average precision {precision:.1%}, where chance gives {share:.2%}"
-    if precision < 2 * share:
+    words = f"average precision {precision:.1%}, where chance gives {prevalence:.2%}"
+    if precision < 2 * prevalence:
         return [*found, _bad(f"It hardly ranks “{label}” above the rest: {words}.")]
     return [*found, _good(f"It ranks “{label}” above the rest: {words}.")]
 
@@ -178,9 +178,9 @@ def _classes(content: Mapping[str, Any]) -> list[dict[str, str]]:
     accuracy = content["figures"]["headline"]["figures"]["accuracy"]["value"]
     worst = min(rows, key=lambda row: row["recall"])
     if worst["recall"] < accuracy - 0.1:
-        share = f"only {worst['recall']:.0%}" if worst["recall"] else "none"
+        found_of = f"only {worst['recall']:.0%}" if worst["recall"] else "none"
         of = "the only row" if worst["support"] == 1 else f"the {worst['support']:,} rows"
-        found.append(_look(f"Of {of} of “{worst['class']}” it found {share}."))
+        found.append(_look(f"Of {of} of “{worst['class']}” it found {found_of}."))
     return found
 
 

@@ -95,7 +95,7 @@ def _page(summary: Mapping[str, Any]) -> str:
         "figure": _figure,
         "count": lambda value: f"{value:,}",
         "counted": counted,
-        "share": _share,
+        "share": _whole_percent,
         "shade": _shade,
     }
     text = files("luce.report").joinpath("page.html").read_text(encoding="utf-8")
@@ -211,17 +211,17 @@ def _figure(value: float | None, key: str = "") -> str:
     """Return a figure as the page writes it: shares in percent, losses with four digits."""
     if value is None:
         return "–"
-    share = key in ("accuracy", "balanced_accuracy", "ece", "macro_f1", "top_5_accuracy")
-    return f"{value:.2%}" if share else f"{value:.4f}"
+    percent = key in ("accuracy", "balanced_accuracy", "ece", "macro_f1", "top_5_accuracy")
+    return f"{value:.2%}" if percent else f"{value:.4f}"
 
 
-def _share(share: float) -> str:
-    """Return a share in whole percent, with more digits where it would look like none or all."""
-    return f"{share:.{2 if 0 < share < 0.005 or 0.995 <= share < 1 else 0}%}"
+def _whole_percent(fraction: float) -> str:
+    """Return a fraction in whole percent, with more digits where it would look like none or all."""
+    return f"{fraction:.{2 if 0 < fraction < 0.005 or 0.995 <= fraction < 1 else 0}%}"
 
 
-def _shade(share: float) -> int:
-    """Return which of five shades a cell with this share of its row has; 0 is none."""
-    if share <= 0:
+def _shade(fraction: float) -> int:
+    """Return which of five shades a cell with this fraction of its row has; 0 is none."""
+    if fraction <= 0:
         return 0
-    return 1 + sum(share >= step for step in (0.05, 0.2, 0.5, 0.8))
+    return 1 + sum(fraction >= step for step in (0.05, 0.2, 0.5, 0.8))

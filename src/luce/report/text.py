@@ -72,9 +72,9 @@ def diverging(values: NDArray[Any], limit: float) -> NDArray[np.uint8]:
     -------
     ndarray of uint8, shape values.shape + (3,)
     """
-    share = np.clip(np.asarray(values, dtype=np.float64) / limit, -1, 1)[..., None]
-    end = np.where(share < 0, np.array(NEGATIVE), np.array(POSITIVE))
-    colours = np.array(MIDDLE) + np.abs(share) * (end - np.array(MIDDLE))
+    signed = np.clip(np.asarray(values, dtype=np.float64) / limit, -1, 1)[..., None]
+    end = np.where(signed < 0, np.array(NEGATIVE), np.array(POSITIVE))
+    colours = np.array(MIDDLE) + np.abs(signed) * (end - np.array(MIDDLE))
     rounded: NDArray[np.uint8] = colours.round().astype(np.uint8)
     return rounded
 

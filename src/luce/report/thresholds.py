@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["thresholds"]
 
-# Points of the curves that are kept.
+# A curve keeps at most this many points.
 SHOWN_POINTS = 300
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import luce
-from luce import fitting, storage
+from luce import storage
 from luce.errors import ArgumentError, DataError, DivergenceError, RunError
 from luce.request import Request
 
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_no_half_made_run(tmp_path, monkeypatch, file):
         real(path, content, **options)
 
     monkeypatch.setattr(storage, "write_whole", full)
-    monkeypatch.setattr(fitting, "write_whole", full)
+    monkeypatch.setattr("luce.training.history.write_whole", full)
     with pytest.raises(RunError, match="No space left"):
         luce.train("digits", model="mlp", hidden=(8,), epochs=2, out=tmp_path)
     run = tmp_path / "digits"
@@ -266,14 +266,14 @@ def test_overwrite_replaces_runs_and_nothing_else(tmp_path):
 
 def test_a_run_that_another_training_made_meanwhile_is_left_alone(tmp_path, monkeypatch):
     """Of two trainings of one name at once the later one ends; it does not delete the first's."""
-    real = fitting.load_dataset
+    real = luce.load_dataset
 
     def slow(*arguments, **options):
         (tmp_path / "digits").mkdir()
         (tmp_path / "digits" / "config.json").write_text("the other's")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(fitting, "load_dataset", slow)
+    monkeypatch.setattr("luce.training.prepare.load_dataset", slow)
     with pytest.raises(ArgumentError, match="exists already"):
         luce.train("digits", model="mlp", hidden=(8,), epochs=1, out=tmp_path)
     assert (tmp_path / "digits" / "config.json").read_text() == "the other's"

@@ -1,0 +1,47 @@
+"""luce predict: a run's predictions of every row, as CSV."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luce.cli.arguments import Debug, RunFolder, Text, flag, sources, values
+from luce.cli.output import next_step, report_handled
+from luce.plan import check_use
+
+__all__ = ["predict"]
+
+
+def predict(
+    context: typer.Context,
+    run: RunFolder,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="As for train; - is a CSV on standard input.",
+            autocompletion=sources,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write there instead of to standard output."),
+    ] = None,
+    top: Annotated[Text, flag("top")] = None,
+    sets: Annotated[Text, flag("sets")] = None,
+    no_calibration: Annotated[
+        bool, typer.Option("--no-calibration", help="The probabilities as they were learnt.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Predict every row of SOURCE, with probabilities, as CSV."""
+    asked = values(context)
+    check_use(run, None if source == "-" else source)
+    from luce.predicting import write_predictions
+    from luce.run import load_run
+
+    written = write_predictions(
+        load_run(run), source, out=out, calibrated=not no_calibration, **asked
+    )
+    report_handled(written.handled, written.notices)
+    next_step(f"{written.rows:,} rows predicted.", "info", run)

@@ -1,0 +1,1 @@
+"""Training runs: a source → split → candidates → leaderboard → a saved run."""

@@ -1,0 +1,145 @@
+"""One candidate: fitted on some rows, calibrated and scored on others.
+
+This is all that training, and whatever else compares models, has to call for each of them.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luce.data.labels import as_classes
+from luce.models import MODELS, Candidate, Estimator, Model
+from luce.models.classifier import Classifier
+
+if TYPE_CHECKING:
+    from luce.data.schema import Schema
+    from luce.neural.training import Progress
+
+__all__ = ["Examples", "OnStep", "Trained", "fit", "unfitted"]
+
+Examples = tuple[NDArray[Any], NDArray[Any]]
+"""Encoded rows, and their labels."""
+
+OnStep = Callable[[Model[Any], Estimator, "Progress"], None]
+"""Called after each step of a model that is fitted in steps; what it raises stops the training."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A candidate that was trained.
+
+    Attributes
+    ----------
+    candidate : Candidate
+        What was trained.
+    classifier : Classifier
+        Fitted, and calibrated if there were validation rows.
+    history : list of dict
+        A record for each epoch or iteration.
+    entry : dict
+        Its line of the leaderboard: label, model, parameters, seconds, and, if there were
+        validation rows, accuracy and log-loss of these.
+    scored : dict or None
+        All figures of the validation rows, as `luce.calibrating.score` gives them.
+    warnings : list of str
+        What its training warned of.
+    """
+
+    candidate: Candidate
+    classifier: Classifier
+    history: list[dict[str, Any]]
+    entry: dict[str, Any]
+    scored: dict[str, Any] | None
+    warnings: list[str]
+
+
+def unfitted(
+    candidate: Candidate, schema: Schema, *, seed: int, verbose: bool = False
+) -> Estimator:
+    """Return the unfitted estimator of a candidate.
+
+    Raises
+    ------
+    DataError
+        If class_weight names a class that the data do not have.
+    """
+    model, options = MODELS[candidate.model], dict(candidate.options)
+    weights = options.get("class_weight")
+    if isinstance(weights, Mapping):
+        # JSON and the command line have text for keys, whatever the classes are.
+        names = np.array(list(weights), dtype=object)
+        keys = as_classes(names, schema.classes or [], name="class_weight").tolist()
+        options["class_weight"] = dict(zip(keys, weights.values(), strict=True))
+    if "seed" in model.options:
+        options["seed"] = seed
+    if "verbose" in model.options and not model.in_steps:  # steps are shown by whoever watches them
+        options["verbose"] = int(verbose)
+    made: Estimator = model.make(options)
+    return made
+
+
+def fit(
+    candidate: Candidate,
+    schema: Schema,
+    train: Examples,
+    validation: Examples | None,
+    *,
+    seed: int,
+    resume: tuple[Mapping[str, NDArray[Any]], dict[str, Any]] | None = None,
+    on_step: OnStep | None = None,
+    verbose: bool = False,
+) -> Trained:
+    """Fit a candidate on the training rows; calibrate and score it on the validation rows.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        A kind of model and its options.
+    schema : Schema
+        How the rows were encoded, and the classes.
+    train, validation : pair of ndarray
+        Encoded rows and their labels. Without validation rows there is no calibration and no score.
+    seed : int
+        Of the weights, the batches and the calibration.
+    resume : pair, optional
+        Tensors and note of a checkpoint to go on from.
+    on_step : callable, optional
+        Called after each step. It may save a checkpoint, show progress, or raise to stop.
+    verbose : bool, default=False
+        Whether a model that has no steps shows its own progress.
+
+    Raises
+    ------
+    DivergenceError
+        If the loss became infinite or NaN.
+    """
+    since, model = time.monotonic(), MODELS[candidate.model]
+    estimator = unfitted(candidate, schema, seed=seed, verbose=verbose)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        for progress in model.fit(estimator, *train, validation=validation, resume=resume):
+            if on_step is not None:
+                on_step(model, estimator, progress)
+    taken, history = time.monotonic() - since, model.history(estimator)
+    classifier = Classifier(model=model, estimator=estimator, schema=schema)
+    entry: dict[str, Any] = {
+        "label": candidate.label,
+        "model": candidate.model,
+        "parameters": model.parameters(estimator),
+        # Also of what was trained before an interruption, where that is known.
+        "seconds": history[-1]["seconds"] if history else taken,
+    }
+    scored = None
+    if validation is not None:
+        classifier = classifier.calibrated(*validation, seed=seed)
+        scored = classifier.score(*validation)
+        entry |= {name: scored[name] for name in ("accuracy", "log_loss")}
+    messages = [str(warning.message) for warning in caught]
+    return Trained(candidate, classifier, history, entry, scored, messages)

@@ -1,0 +1,147 @@
+"""The run folder while it is being trained: checkpoints, history, and in the end the whole run."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from luce.errors import RunError
+from luce.folders import begin, exchange, remove, resumable
+from luce.manifest import CALIBRATION, RECORDS, TRUSTED, read_config
+from luce.models import Checkpoint
+from luce.run import Run, load_run
+from luce.storage import digest_of, read_tensors, sealed, write_json, write_tensors
+from luce.training.candidates import Trained
+from luce.training.environment import environment
+from luce.training.history import labelled, write_history
+
+__all__ = ["RunFolder"]
+
+# Seconds between two checkpoints that the disk is waited for.
+SYNC_EVERY = 1.0
+
+
+class RunFolder:
+    """What one training writes.
+
+    Parameters
+    ----------
+    path : Path
+        Where the finished run will be.
+    config : dict
+        The first config.json: what is asked for, of which data.
+    resume : bool
+        Whether the folder is there already.
+    overwrite : bool
+        Whether a run at `path` is to be replaced; it stays until the new one is finished.
+    """
+
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], *, resume: bool, overwrite: bool
+    ) -> None:
+        self.path = path
+        self.resume = resume
+        self._config = config
+        self._overwrite = overwrite
+        # Where the files are written: beside `path` while there is a run in it to be replaced.
+        self._folder: Path | None = resumable(path) if resume else None
+        self._lines: list[dict[str, Any]] = []
+        self._synced = -math.inf
+
+    @property
+    def files(self) -> Path:
+        """The folder that the files are written to, once it has been made."""
+        assert self._folder is not None  # noqa: S101
+        return self._folder
+
+    def open(self) -> None:
+        """Make the folder: only when it is known that data and options can be trained on."""
+        if self._folder is None:
+            config = sealed(self._config)
+            self._folder = begin(self.path, config, environment(), overwrite=self._overwrite)
+
+    def is_finished(self) -> bool:
+        """Say whether what is to be resumed has been saved already, whole."""
+        return self.resume and "files" in read_config(self.files)
+
+    def checkpoint(self, label: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Return where the training of a candidate stood, if it is resumed and was saved."""
+        if not self.resume:
+            return None
+        file = self._checkpoint(label)
+        return read_tensors(file) if os.path.lexists(file) else None
+
+    def save_checkpoint(self, label: str, checkpoint: Checkpoint) -> None:
+        """Write where the training of a candidate stands, and the history until there."""
+        # Waiting for the disk takes longer than an epoch on small data. A kill loses nothing
+        # without; only a power cut may cost that second.
+        sync = time.monotonic() - self._synced >= SYNC_EVERY or checkpoint.last
+        self._synced = time.monotonic() if sync else self._synced
+        write_tensors(self._checkpoint(label), checkpoint.tensors, checkpoint.note, sync=sync)
+        lines = [*self._lines, *labelled(label, checkpoint.history)]
+        write_history(self.files / "history.csv", lines, sync=sync)
+
+    def add(self, trained: Trained) -> None:
+        """Keep the history of a candidate that is trained."""
+        self._lines += labelled(trained.candidate.label, trained.history)
+
+    def finish(
+        self, best: Trained, scores: Mapping[str, Any], leaderboard: list[dict[str, Any]]
+    ) -> None:
+        """Write the run of the best candidate; config.json last, which makes it whole."""
+        classifier, folder = best.classifier, self.files
+        model, estimator = classifier.model, classifier.estimator
+        calibration = classifier.calibration
+        write_json(folder / "schema.json", classifier.schema.to_json())
+        write_tensors(folder / "model.safetensors", model.tensors(estimator))
+        if calibration is not None:
+            write_json(folder / CALIBRATION, calibration.to_json())
+        write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})
+        write_history(folder / "history.csv", self._lines)
+        if not os.path.lexists(folder / "environment.json"):
+            write_json(folder / "environment.json", environment())
+        names = (*TRUSTED, *((CALIBRATION,) if calibration is not None else ()), *RECORDS)
+        digests = {name: digest_of(folder / name) for name in names}
+        options = model.resolved(estimator)
+        # A model that takes no sparse rows may have read fewer columns.
+        data = {**self._config["data"], "input_shape": list(classifier.schema.input_shape)}
+        finished = {
+            **self._config,
+            "data": data,
+            "label": best.candidate.label,
+            "model": best.candidate.model,
+            "options": {k: v if _is_json(v) else repr(v) for k, v in options.items()},
+            "outcome": model.outcome(estimator),
+            "files": {name: digest.sha256 for name, digest in digests.items()},
+            "bytes": {name: digest.size for name, digest in digests.items()},
+        }
+        write_json(folder / "config.json", sealed(finished))
+
+    def load(self) -> Run:
+        """Return the finished run, and put it in its place."""
+        # Read first: what cannot be read must not replace what can.
+        run = load_run(self.files)
+        exchange(self.path, self.files)
+        return Run(self.path, run.config, run.classifier, run.metrics)
+
+    def abandon(self, error: Exception) -> bool:
+        """Leave no half-made folder behind after an error; say whether it can be resumed."""
+        if self.resume or self._folder is None:
+            return False
+        if isinstance(error, RunError) and any(self.files.glob("checkpoints/*.safetensors")):
+            return True
+        remove(self._folder)
+        return False
+
+    def _checkpoint(self, label: str) -> Path:
+        return self.files / "checkpoints" / f"{label}.safetensors"
+
+
+def _is_json(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | list | tuple | dict)

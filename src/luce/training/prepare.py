@@ -1,0 +1,130 @@
+"""A source → rows to train on, to validate on and to test on, encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from luce.data import Dataset, check_labels, load_dataset, rare_classes, three_way
+from luce.errors import DataError
+from luce.request import Request
+
+if TYPE_CHECKING:
+    from luce.data.schema import Normalise, Schema
+    from luce.models import Model
+    from luce.progress import Display
+    from luce.training.candidates import Examples
+
+__all__ = ["Prepared", "View", "prepare"]
+
+
+class View(NamedTuple):
+    """Data as models of one kind read them.
+
+    `examples` has the encoded rows and labels of "train", "validation" and "test"; parts without
+    rows are absent.
+    """
+
+    schema: Schema
+    examples: dict[str, Examples]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data that can be trained on.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        All of it, as it was read.
+    schema : Schema
+        Fitted on the training rows; it knows the classes.
+    parts : dict of Dataset
+        The rows of "train", "validation" and "test"; parts without rows are absent.
+    split : dict
+        How the rows were divided, as `luce.data.three_way` takes it.
+    """
+
+    dataset: Dataset
+    schema: Schema
+    parts: dict[str, Dataset]
+    split: dict[str, Any]
+    _views: dict[bool, View] = field(default_factory=dict, init=False, repr=False)
+
+    def view(self, model: Model[Any]) -> View:
+        """Return the schema that suits a model, and all parts as it encodes them, once for each."""
+        schema = self.schema if model.takes_sparse else self.schema.dense()
+        if schema.sparse not in self._views:
+            examples = {part: _encoded(data, schema) for part, data in self.parts.items()}
+            self._views[schema.sparse] = View(schema, examples)
+        return self._views[schema.sparse]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what config.json says of the data: name, fingerprints, counts."""
+        test = self.dataset.test
+        counts = {part: len(data) for part, data in self.parts.items()}
+        return {
+            "name": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint(),
+            "test_fingerprint": None if test is None else test.fingerprint(),
+            "rows": {part: counts.get(part, 0) for part in ("train", "validation", "test")},
+            "input_shape": list(self.schema.input_shape),
+            "classes": len(self.dataset.classes),
+        }
+
+
+def prepare(source: Any, request: Request, display: Display) -> Prepared:
+    """Load and split the data, and fit the schema on the training rows.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be used.
+    ArgumentError
+        If they cannot be split as asked.
+    """
+    dataset = load_dataset(
+        source,
+        target=request.target,
+        features=request.features,
+        image_size=request.image_size,
+        **request.directions,
+    )
+    if request.drop_rare and dataset.labels is not None:
+        dataset = dataset.without(rare_classes(dataset.labels, request.drop_rare))
+    display.describe(dataset.schema)
+    display.say_all(f"note: {notice}" for notice in dataset.notices)
+    labels = check_labels(dataset.labels)
+    if request.test is not None:
+        schema = dataset.schema.with_classes(dataset.classes)
+        test = load_dataset(
+            request.test, target=request.target, features=request.features, schema=schema
+        )
+        dataset = replace(dataset, test=test)
+    split: dict[str, Any] = {
+        "validation_size": float(request.validation_size),
+        "test_size": 0.0 if dataset.test is not None else float(request.test_size),
+        "seed": request.seed,
+    }
+    if dataset.test is not None and request.test_size != Request.test_size:
+        display.say(f"note: test_size is not used: the {len(dataset.test):,} test rows are given.")
+    training, validation, held_out = three_way(labels, **split)
+    parts = {
+        "train": dataset.take(training),
+        "validation": dataset.take(validation),
+        "test": dataset.test if dataset.test is not None else dataset.take(held_out),
+    }
+    normalise = cast("Normalise", request.normalise)
+    fitted = dataset.schema.fit(parts["train"].features, normalise=normalise)
+    schema = fitted.with_classes(dataset.classes)
+    told = [line for line in schema.assumed if line not in dataset.schema.assumed]
+    display.say_all(f"note: {line}" for line in told)
+    parts = {part: data for part, data in parts.items() if len(data)}
+    for data in parts.values():
+        if data.labels is None:
+            raise DataError(f"{data.name} has no labels to score against. Give target, or no test.")
+    return Prepared(dataset, schema, parts, split)
+
+
+def _encoded(data: Dataset, schema: Schema) -> Examples:
+    return schema.encode(data.features)[0], check_labels(data.labels)

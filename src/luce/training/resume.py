@@ -1,0 +1,63 @@
+"""Whether a training may go on: what was asked for and what the data were, then and now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from luce.errors import ArgumentError, RunError
+from luce.folders import resumable
+from luce.manifest import read_config
+from luce.request import Request
+
+__all__ = ["check_data", "resumed"]
+
+
+def resumed(path: Path, wanted: Mapping[str, Any], config: Request | None) -> Request:
+    """Return the request of the run to resume, if the arguments and --config agree with it.
+
+    Raises
+    ------
+    ArgumentError
+        If they ask for something else.
+    RunError
+        If there is no such run.
+    """
+    content = read_config(resumable(path))
+    request = Request.from_json(content["request"]).located(content.get("directory"))
+    request.agree(wanted)
+    if config is not None and not all(
+        request.agrees(f.name, getattr(config, f.name)) for f in fields(Request)
+    ):
+        raise ArgumentError(
+            f"--resume goes on with what {path} was asked for, and --config asks for something "
+            "else. Leave --config out, or train anew with --overwrite."
+        )
+    return request
+
+
+def check_data(path: Path, data: Mapping[str, Any], test: str | None) -> None:
+    """Raise RunError if `data` are not those that the training to resume had.
+
+    Parameters
+    ----------
+    path : Path
+        The run folder.
+    data : mapping
+        What config.json would say of the data now.
+    test : str or None
+        The separate test rows, if they were asked for.
+    """
+    before = read_config(resumable(path))["data"]
+    # What an earlier version did not record cannot be compared.
+    changed = {key for key, value in before.items() if data.get(key) != value}
+    name = data["name"]
+    if changed == {"test_fingerprint"}:
+        name = f"the test rows of {name if test is None else test}"
+    if changed:
+        raise RunError(
+            f"{path} was trained on other data than {name} holds now. "
+            "Restore them, or train again with --overwrite."
+        )

@@ -1,0 +1,291 @@
+"""train(): a source → prepared rows → every candidate fitted → the best, saved and scored."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luce import __version__, models
+from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
+from luce.folders import check_free, locked
+from luce.models import MODELS, Candidate, Estimator, Model
+from luce.plan import make_plan, no_source
+from luce.progress import Display
+from luce.request import PRESETS, Request
+from luce.run import Run
+from luce.storage import FORMAT
+from luce.training.candidates import Trained, fit, unfitted
+from luce.training.folder import RunFolder
+from luce.training.interrupt import interruptible
+from luce.training.prepare import Prepared, prepare
+from luce.training.resume import check_data, resumed
+
+if TYPE_CHECKING:
+    from luce.neural.training import Progress
+
+__all__ = ["train"]
+
+# Of the training rows, at most this many are scored.
+SCORED_TRAINING_ROWS = 10_000
+
+
+def train(
+    source: Any = None,
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    name: str | None = None,
+    out: str | Path = "runs",
+    resume: bool = False,
+    overwrite: bool = False,
+    download: bool = False,
+    display: Display | None = None,
+    announce: Callable[[Run], None] | None = None,
+    **arguments: Any,
+) -> Run:
+    """Train a classifier on labelled data, score it on rows it has not seen, and save it.
+
+    Parameters
+    ----------
+    source : str, Path, array, DataFrame or tuple
+        What to learn from, as for :func:`luce.load_dataset`.
+    preset : {"tutorial"}, optional
+        A whole recipe by name; single arguments override it.
+    config : path, optional
+        The ``config.json`` of an earlier run: do the same again, with `arguments` on top. Its
+        relative paths begin where that run was trained.
+    name : str, optional
+        The run's name; by default the source's.
+    out : path, default="runs"
+        The folder of the run folders.
+    resume : bool, default=False
+        Go on with an interrupted run of this name, to the same bits as without interruption.
+    overwrite : bool, default=False
+        Replace a run of this name; it stays as it is until the new one is finished and saved.
+    download : bool, default=False
+        Whether a source that is an address may be downloaded. It is kept, and found again by its
+        address.
+    display : Display, optional
+        Where to show progress; by default nowhere.
+    announce : callable, optional
+        Called with the run as soon as it is saved and can predict. Its ``report.html`` follows.
+    **arguments
+        ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
+        are); ``encoding``, ``separator``, ``decimal``, ``drop``, ``keep`` and ``types`` (tables:
+        how they are written, which columns count, of what kind they are); ``image_size`` (folders
+        of images are resized to it); ``drop_rare`` (0: classes with fewer rows are left out);
+        ``model`` ("auto", "linear", "mlp", "cnn");
+        ``validation_size`` (0.1) and ``test_size`` (0.2), fractions of the rows held out, in the
+        classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
+        ``seed`` (0); ``report_every`` (batches); and every option of
+        :class:`luce.NeuralClassifier`.
+
+    Returns
+    -------
+    Run
+        The trained run, as :func:`luce.load_run` gives it.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, or the run folder exists already.
+    DataError
+        If the data cannot be used; no run folder is made then.
+    RunError
+        If the folder cannot be written, does not fit what is to be resumed, or is being trained by
+        somebody else.
+    TrainingStoppedError
+        After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
+    """
+    display = display or Display()
+    plan = make_plan(
+        source,
+        preset=preset,
+        config=config,
+        name=name,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        download=download,
+        arguments=arguments,
+    )
+    request, source, path = plan.request, plan.source, plan.path
+    with locked(path):
+        if resume:
+            wanted = {**PRESETS.get(preset or "", {}), **plan.given}
+            request = resumed(path, wanted, request if config is not None else None)
+            source = request.source if source is None else source
+            if source is None:
+                raise no_source()
+        else:
+            check_free(path, overwrite=overwrite)
+        if request.options.get("device", "auto") not in ("auto", "cpu"):
+            from luce.neural.options import choose_device
+
+            # Not after hours of reading: PyTorch knows already.
+            choose_device(request.options["device"], "float32")
+        data = prepare(source, request, display)
+        first: dict[str, Any] = {
+            "luce": __version__,
+            "format": FORMAT,
+            "request": asdict(request),
+            "data": data.summary(),
+            "split": data.split,
+            "directory": str(Path.cwd()),
+        }
+        candidates = _candidates(request, data)
+        if resume:
+            check_data(path, first["data"], request.test)
+        folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
+        if folder.is_finished():
+            display.say("note: this training has finished already; nothing is left to do.")
+        else:
+            _train(candidates, data, folder, request, display)
+        run = folder.load()
+        if announce is not None:
+            announce(run)
+        try:
+            run.report_of(data.dataset).save(path / "report.html")
+        except LuceError as error:  # the run is whole without it
+            display.say(f"note: no report.html: {error}")
+    return run
+
+
+def _candidates(request: Request, data: Prepared) -> list[Candidate]:
+    """Return what is to be trained; refuse now what would fail after hours of training."""
+    shape = data.schema.input_shape
+    found = models.candidates(request.model, request.options, shape)
+    for candidate in found:
+        model, estimator = (
+            MODELS[candidate.model],
+            unfitted(candidate, data.schema, seed=request.seed),
+        )
+        seen = data.view(model).schema.input_shape
+        model.check_rows(estimator, seen, len(data.dataset.classes))
+    if len(found) > 1 and "validation" not in data.parts:
+        raise ArgumentError(
+            "model='auto' compares candidates on validation rows: give a validation_size above "
+            f"0, or name one model: {', '.join(each.label for each in found)}."
+        )
+    return found
+
+
+def _train(
+    found: Sequence[Candidate],
+    data: Prepared,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+) -> None:
+    """Train every candidate; score the best and write the run."""
+    display.report_every = request.report_every
+    try:
+        board = _leaderboard(found, data, folder, request, display)
+        best = board[0]
+        examples = data.view(best.classifier.model).examples
+        features, labels = examples["train"]
+        if len(labels) > SCORED_TRAINING_ROWS:
+            rows = np.random.default_rng(request.seed).permutation(len(labels))
+            rows = np.sort(rows[:SCORED_TRAINING_ROWS])
+            features, labels = features[rows], labels[rows]
+        test = examples.get("test")
+        scores = {
+            "train": best.classifier.score(features, labels),
+            "validation": best.scored,
+            "test": None if test is None else best.classifier.score(*test),
+        }
+        folder.finish(best, scores, [trained.entry for trained in board])
+    except TrainingStoppedError:
+        raise
+    except LuceError as error:
+        if folder.abandon(error):
+            again = request.resume_command(folder.path)
+            display.say(f"note: go on from the last saved epoch with: {again}")
+        raise
+    finally:
+        display.stop()
+
+
+def _leaderboard(
+    found: Sequence[Candidate],
+    data: Prepared,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+) -> list[Trained]:
+    """Train every candidate; return them, best first."""
+    board: list[Trained] = []
+    for candidate in found:
+        try:
+            trained = _fit(candidate, data, folder, request, display)
+        except DivergenceError as error:
+            if len(found) == 1:
+                raise
+            display.stop()
+            display.say(f"note: {candidate.label} is out: {error}")
+            continue
+        folder.add(trained)
+        board.append(trained)
+    if not board:
+        raise DivergenceError("no candidate could be trained. Lower learning_rate.")
+    return sorted(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
+
+
+def _fit(
+    candidate: Candidate, data: Prepared, folder: RunFolder, request: Request, display: Display
+) -> Trained:
+    """Train one candidate; after every step that ends an epoch, save where it stands."""
+    label, started = candidate.label, False
+    figures = {"loss", "accuracy", "learning_rate", "seconds"}
+    if "validation" in data.parts:
+        figures |= {"validation_loss", "validation_accuracy"}
+
+    def on_step(model: Model[Any], estimator: Estimator, progress: Progress) -> None:
+        nonlocal started
+        if not started:
+            folder.open()
+            display.start(label, model.parameters(estimator), figures)
+            started = True
+        if progress.record or stop.is_set():
+            folder.save_checkpoint(label, model.checkpoint(estimator))
+        # Shown only now: an epoch that was seen to end is safe from any kill.
+        display.batch(progress)
+        if stop.is_set():
+            raise TrainingStoppedError(
+                f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
+                f"Go on with: {request.resume_command(folder.path)}"
+            )
+
+    view, in_steps = data.view(MODELS[candidate.model]), MODELS[candidate.model].in_steps
+    with interruptible() if in_steps else nullcontext(threading.Event()) as stop:
+        trained = fit(
+            candidate,
+            view.schema,
+            view.examples["train"],
+            view.examples.get("validation"),
+            seed=request.seed,
+            resume=folder.checkpoint(label),
+            on_step=on_step,
+            verbose=display.live,
+        )
+    if stop.is_set():  # while it was calibrated, after its last step
+        raise TrainingStoppedError(
+            f"stopped after {label} was trained and saved. "
+            f"Go on with: {request.resume_command(folder.path)}"
+        )
+    display.stop()
+    classifier = trained.classifier
+    remark = classifier.model.remark(classifier.estimator)
+    if remark is not None:
+        display.say(f"\n{label}: {remark}")
+    folder.open()
+    display.say_all(f"note: {warning}" for warning in trained.warnings)
+    if classifier.calibration is None:
+        display.say("note: no validation rows, so the probabilities are not calibrated.")
+    return trained

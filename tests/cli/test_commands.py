@@ -1,0 +1,61 @@
+"""The options of commands beside the functions that these call: none missing, none invented."""
+
+import dataclasses
+import inspect
+
+import pytest
+import typer
+
+import luce
+import luce.cli
+from luce import options
+from luce.cli.app import app
+from luce.data.kinds import NAMES
+from luce.predicting import write_predictions
+from luce.request import PRESETS, Request
+from luce.run import Run
+
+COMMANDS = typer.main.get_command(app).commands
+
+# The command line's alone: how results are printed, and how much is said meanwhile.
+OWN = {"run", "as_json", "debug", "show_columns"}
+
+
+def parameters(function):
+    return set(inspect.signature(function).parameters)
+
+
+def test_every_option_of_training_can_be_given():
+    """What `options` describes in words is an option of `luce train`, and so is each argument."""
+    described = (options.RUN, options.NETWORK, options.LINEAR)
+    wanted = {name for each in described for name, option in each.items() if option.does}
+    arguments = {field.name for field in dataclasses.fields(Request)} - {"options"}
+    given = {parameter.name for parameter in COMMANDS["train"].params}
+    assert wanted | arguments <= given
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("train", luce.train),
+        ("evaluate", Run.evaluate),
+        ("predict", write_predictions),
+        ("report", Run.report),
+    ],
+)
+def test_every_option_is_known_to_the_library(command, function):
+    """No option of a command is one that the function behind it does not take."""
+    known = parameters(function) | OWN
+    known |= {"out"} if command == "report" else set()  # of Report.save
+    known |= {"no_calibration"} if command == "predict" else set()  # calibrated=False
+    if command == "train":
+        known |= {field.name for field in dataclasses.fields(Request)}
+    given = {parameter.name for parameter in COMMANDS[command].params}
+    assert {name for name in given - known if not options.named(name)} == set()
+
+
+def test_help_names_what_there_is():
+    """The data sets and the presets that help lists are all, and the ones that exist."""
+    helps = {parameter.name: parameter.help for parameter in COMMANDS["train"].params}
+    assert helps["source"].split(";")[0] == f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+    assert all(name in helps["preset"] for name in PRESETS)
