@@ -116,7 +116,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         With L2 they are the posterior's spread for a normal prior of variance C: the shrinkage's
         bias is not in them.
         """
-        from luce.linear.inference import standard_errors
+        from luce.linear.standard_errors import standard_errors
 
         return standard_errors(self, X, y, sample_weight)
 
@@ -125,7 +125,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
         Parameters are those of `standard_errors`.
         """
-        from luce.linear.inference import summary
+        from luce.linear.standard_errors import summary
 
         return summary(self, X, y, sample_weight)
 
