@@ -33,7 +33,7 @@ def test_a_step_too_long_or_too_short_ends_near_the_minimum(times):
     """Where the sample says so, the first step ends where all rows have little slope left."""
     o = clusters(20_000)
     theta = o.start()
-    d = -times * choose(o, theta)(o.value_gradient(theta)[1])
+    d = -times * choose(o, theta)(o.evaluate(theta)[1])
     phi = o.along(theta, d)
     first = abs(phi(0.0)[1])
     assert abs(phi(1.0)[1]) > 0.25 * first
@@ -47,7 +47,7 @@ def test_a_full_step_that_is_about_right_is_taken():
     """
     o = clusters(20_000)
     theta = minimize(o, o.start(), tol=1e-1).theta
-    gradient = o.value_gradient(theta)[1]
+    gradient = o.evaluate(theta)[1]
     d = NewtonCG(o, choose(o, theta), True).direction(theta, gradient, 1e-2, 1e-6)
     assert length(o, theta, d) == 1
     assert length(o, theta, d / 4) == pytest.approx(4, rel=0.2)
@@ -123,7 +123,7 @@ def test_few_rows_are_not_sampled():
     """With few rows a pass over all costs no more than the sample."""
     o = clusters(1000)
     theta = o.start()
-    assert length(o, theta, -100 * o.value_gradient(theta)[1]) == 1
+    assert length(o, theta, -100 * o.evaluate(theta)[1]) == 1
 
 
 def test_a_share_of_the_rows_leads_to_a_better_start(monkeypatch):
@@ -131,11 +131,11 @@ def test_a_share_of_the_rows_leads_to_a_better_start(monkeypatch):
     o = clusters(40_000)
     P = choose(o, o.start())
     _, value, gradient = ahead = solve._ahead(o, o.start(), P, 200)
-    assert value == pytest.approx(o.value_gradient(ahead[0])[0], rel=1e-12)
+    assert value == pytest.approx(o.evaluate(ahead[0])[0], rel=1e-12)
     best = minimize(o, o.start(), tol=1e-9).certificate.value
-    first = o.value_gradient(o.start())
+    first = o.evaluate(o.start())
     assert value - best < 0.02 * (first[0] - best)
-    torch.testing.assert_close(gradient, o.value_gradient(ahead[0])[1])
+    torch.testing.assert_close(gradient, o.evaluate(ahead[0])[1])
     iterations = minimize(o, o.start(), tol=1e-7).n_iter
     monkeypatch.setattr(solve, "_MANY", np.inf)
     assert iterations < 0.8 * minimize(o, o.start(), tol=1e-7).n_iter
@@ -150,9 +150,9 @@ def test_what_a_share_learns_of_its_rows_alone_is_not_a_start():
         dtype=torch.float64,
     )  # fmt: skip
     P = choose(o, o.start())
-    before = P(o.value_gradient(o.start())[1])
+    before = P(o.evaluate(o.start())[1])
     assert solve._from_fewer(o, o.start(), P, 200) is None
-    torch.testing.assert_close(P(o.value_gradient(o.start())[1]), before, rtol=0, atol=0)
+    torch.testing.assert_close(P(o.evaluate(o.start())[1]), before, rtol=0, atol=0)
 
 
 def test_a_preconditioner_of_a_better_start_is_not_made_again_at_once():
@@ -222,13 +222,13 @@ def test_bfloat16_has_done_what_it_can(length, gap, enough):
 
 def watched(monkeypatch, see):
     """Let ``see`` look at each evaluation: at the objective, then at what it is asked."""
-    measure = Objective.value_gradient
+    measure = Objective.evaluate
 
-    def value_gradient(self, *arguments):
+    def evaluate(self, *arguments, **options):
         see(self, *arguments)
-        return measure(self, *arguments)
+        return measure(self, *arguments, **options)
 
-    monkeypatch.setattr(Objective, "value_gradient", value_gradient)
+    monkeypatch.setattr(Objective, "evaluate", evaluate)
 
 
 def test_float32_at_its_rounding_goes_on_in_float64(monkeypatch):
@@ -262,9 +262,9 @@ def test_coarse_gradients_are_right_to_a_hundredth(compiled, monkeypatch):
     o = many_classes(1.0)
     assert o.may_be_coarse()
     theta = torch.randn(200, 201, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    value, gradient = o.value_gradient(theta)
+    value, gradient, _ = o.evaluate(theta)
     o = o.with_precision(torch.float32, coarse=True)
-    near, rough = o.value_gradient(theta)
+    near, rough, _ = o.evaluate(theta)
     assert near != value
     assert near == pytest.approx(value, rel=3e-3)
     assert float((rough - gradient).norm()) < 1e-2 * float(gradient.norm())
@@ -297,7 +297,7 @@ def test_the_step_out_of_bfloat16_is_not_too_long():
     """The value before it is not known in these digits, but its slope is."""
     o = clusters(5_000)
     theta = o.start()
-    value, gradient = o.value_gradient(theta)
+    value, gradient, _ = o.evaluate(theta)
     d = -choose(o, theta)(gradient)
     for times in (1.0, 1e3, 1e-3):
         found = search(o, (theta, np.inf, gradient), times * d)
@@ -379,7 +379,7 @@ def test_a_flattest_point_that_proves_nothing_is_left_alone(monkeypatch):
     """The fit goes on from where it was to the same goal, and the next must promise a third."""
     o = clusters(5_000)
     theta = o.start()
-    at = (theta, *o.value_gradient(theta))
+    at = (theta, *o.evaluate(theta)[:2])
     step = solve._step(o, choose(o, theta), newton=False, trusted=True)
     monkeypatch.setattr(step, "flattest", lambda at, _, enough: (at.clone(), enough / 2))
     measure = solve._measure(o, at[1], at[2])
@@ -395,7 +395,7 @@ def test_far_from_the_goal_no_flattest_point_is_looked_for(monkeypatch):
     """It could not be flat enough."""
     o = clusters(5_000)
     theta = o.start()
-    at = (theta, *o.value_gradient(theta))
+    at = (theta, *o.evaluate(theta)[:2])
     step = solve._step(o, choose(o, theta), newton=False, trusted=True)
     asked = []
     monkeypatch.setattr(step, "flattest", lambda *_: asked.append(1))

@@ -47,7 +47,7 @@ def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point 
     noise *= abs(value)
     for last in (False, True):
         new = theta + t * d
-        new_value, new_gradient = objective.value_gradient(new)
+        new_value, new_gradient, _ = objective.evaluate(new)
         end = dot(new_gradient, d)
         if math.isfinite(new_value) and _acceptable(value, t * slope, new_value, t * end, noise):
             return new, new_value, new_gradient
@@ -57,7 +57,7 @@ def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point 
     phi = objective.along(theta, d)
     t = _line_minimum(phi, slope, t, end)
     new = theta + t * d
-    new_value, new_gradient = objective.value_gradient(new)
+    new_value, new_gradient, _ = objective.evaluate(new)
     if new_value < value + noise and t > 0 and abs(dot(new_gradient, d)) < abs(slope):
         return new, new_value, new_gradient
     return None

@@ -89,7 +89,7 @@ class Solution:
         exact = objective.with_precision(torch.float64)
 
         def evaluate(theta: np.ndarray) -> float:
-            return exact.value_gradient(torch.from_numpy(theta).to(exact.device))[0]
+            return exact.evaluate(torch.from_numpy(theta).to(exact.device)).value
 
         coef, intercept, value, gap = keep(
             proof.theta.cpu().numpy(),
@@ -227,7 +227,7 @@ def _begin(
     if known is not None:
         return known.theta, known.value, known.gradient
     start = _ahead(objective, theta, precondition, max_iter) if ahead else None
-    return start or (theta, *objective.value_gradient(theta))
+    return start or (theta, *objective.evaluate(theta)[:2])
 
 
 def _ahead(
@@ -240,7 +240,7 @@ def _ahead(
     now, *later = precondition.refresh_at
     precondition.refresh(best, now)
     precondition.refresh_at = tuple(later)
-    return (best, *objective.value_gradient(best))
+    return (best, *objective.evaluate(best)[:2])
 
 
 def _from_fewer(
@@ -259,14 +259,14 @@ def _from_fewer(
         return None
     few, others = shares
     step = _step(few, precondition, newton=False, trusted=True)
-    at = (theta, *few.value_gradient(theta))
-    start = others.value_gradient(theta)[0]
+    at = (theta, *few.evaluate(theta)[:2])
+    start = others.evaluate(theta).value
     best, value, learnt = theta, start, -math.inf
     for _ in range(min(_FIRST, max_iter)):
         new = _advance(few, precondition, step, at, (1.0, 1.0))
         if new is None:
             break
-        gained = value - others.value_gradient(new[0])[0]
+        gained = value - others.evaluate(new[0]).value
         if not gained > 0:
             break
         best, value, learnt = new[0], value - gained, new[1]
@@ -290,7 +290,7 @@ def _widened(
     precondition = choose(objective, theta)
     precondition.refresh(theta, n_iter)  # blocks are not made at once
     step = _step(objective, precondition, newton=isinstance(step, NewtonCG), trusted=True)
-    return objective, precondition, step, (theta, *objective.value_gradient(theta))
+    return objective, precondition, step, (theta, *objective.evaluate(theta)[:2])
 
 
 def _at_rounding(objective: Objective, history: list[dict[str, float]]) -> bool:
@@ -390,7 +390,7 @@ def _attempt(
         return None, at, goal
     # The estimate was too kind: in float32, or with intercepts not yet balanced.
     theta = proof.theta
-    return None, (theta, *objective.value_gradient(theta)), min(goal, measure) * 0.3
+    return None, (theta, *objective.evaluate(theta)[:2]), min(goal, measure) * 0.3
 
 
 def _flatter(
