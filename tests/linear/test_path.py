@@ -53,7 +53,7 @@ def test_a_fit_of_the_path_starts_from_what_the_last_one_knew(problem, monkeypat
 
     def checked(objective, theta, *, known=None, **more):
         if known is not None:
-            value, gradient = objective.value_gradient(theta)
+            value, gradient, _ = objective.evaluate(theta)
             assert known.theta is theta
             assert known.value == pytest.approx(value, rel=1e-12)
             np.testing.assert_allclose(known.gradient, gradient, rtol=1e-9, atol=1e-12)

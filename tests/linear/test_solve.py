@@ -21,7 +21,7 @@ def test_a_step_too_long_or_too_short_ends_near_the_minimum(times, clusters):
     """Where the sample says so, the first step ends where all rows have little slope left."""
     o = clusters(20_000)
     theta = o.start()
-    d = -times * choose(o, theta)(o.value_gradient(theta)[1])
+    d = -times * choose(o, theta)(o.evaluate(theta).gradient)
     phi = o.along(theta, d)
     first = abs(phi(0.0)[1])
     assert abs(phi(1.0)[1]) > 0.25 * first
@@ -35,7 +35,7 @@ def test_a_full_step_that_is_about_right_is_taken(clusters):
     """
     o = clusters(20_000)
     theta = minimize(o, o.start(), tol=1e-1).theta
-    gradient = o.value_gradient(theta)[1]
+    gradient = o.evaluate(theta).gradient
     d = NewtonCG(o, choose(o, theta)).direction(theta, gradient, 1e-2, 1e-6)
     assert length(o, theta, d) == 1
     assert length(o, theta, d / 4) == pytest.approx(4, rel=0.2)
@@ -111,18 +111,18 @@ def test_few_rows_are_not_sampled(clusters):
     """With few rows a pass over all costs no more than the sample."""
     o = clusters(1000)
     theta = o.start()
-    assert length(o, theta, -100 * o.value_gradient(theta)[1]) == 1
+    assert length(o, theta, -100 * o.evaluate(theta).gradient) == 1
 
 
 def watched(monkeypatch, see):
     """Let ``see`` look at each evaluation: at the objective, then at what it is asked."""
-    measure = Objective.value_gradient
+    measure = Objective.evaluate
 
-    def value_gradient(self, *arguments):
+    def evaluate(self, *arguments, **options):
         see(self, *arguments)
-        return measure(self, *arguments)
+        return measure(self, *arguments, **options)
 
-    monkeypatch.setattr(Objective, "value_gradient", value_gradient)
+    monkeypatch.setattr(Objective, "evaluate", evaluate)
 
 
 def precisions(monkeypatch, o, **options):
@@ -241,9 +241,9 @@ def test_coarse_gradients_are_right_to_a_hundredth(compiled, monkeypatch, many_c
     o = many_classes(1.0)
     assert o.may_be_coarse()
     theta = torch.randn(200, 201, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    value, gradient = o.value_gradient(theta)
+    value, gradient, _ = o.evaluate(theta)
     o = o.with_precision(torch.float32, coarse=True)
-    near, rough = o.value_gradient(theta)
+    near, rough, _ = o.evaluate(theta)
     assert near != value
     assert near == pytest.approx(value, rel=3e-3)
     assert float((rough - gradient).norm()) < 1e-2 * float(gradient.norm())
@@ -278,7 +278,7 @@ def test_the_step_out_of_bfloat16_is_not_too_long(clusters):
     """The value before it is not known in these digits, but its slope is."""
     o = clusters(5_000)
     theta = o.start()
-    value, gradient = o.value_gradient(theta)
+    value, gradient, _ = o.evaluate(theta)
     d = -choose(o, theta)(gradient)
     for times in (1.0, 1e3, 1e-3):
         found = search(o, Point(theta, np.inf, gradient), times * d)

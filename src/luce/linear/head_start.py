@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from luce.linear.descent import Descent
 from luce.linear.precondition import Blocks, Exact
 from luce.linear.sample import two_shares
-from luce.linear.search import evaluate
+from luce.linear.search import point_at
 from luce.linear.steps import LBFGS, intercept_weight
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ def head_start(
         return None
     sample, held_out = drawn
     directions = LBFGS(precondition, theta, sample.dtype, intercept_weight(sample))
-    descent = Descent(sample, precondition, directions, evaluate(sample, theta), trusted=True)
-    start = held_out.value_gradient(theta)[0]
+    descent = Descent(sample, precondition, directions, point_at(sample, theta), trusted=True)
+    start = held_out.evaluate(theta).value
     best, value, fitted = theta, start, -math.inf
     for _ in range(min(_MOST_ITERATIONS, max_iter)):
         if not descent.advance(1.0, 1.0):
             break
-        gain = value - held_out.value_gradient(descent.at.theta)[0]
+        gain = value - held_out.evaluate(descent.at.theta).value
         if not gain > 0:
             break
         best, value, fitted = descent.at.theta, value - gain, descent.at.value

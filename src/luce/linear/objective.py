@@ -12,7 +12,7 @@ is added up in float64.
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from luce.linear.rows import Rows
 
-__all__ = ["KEEP_BYTES", "Link", "Objective", "residual"]
+__all__ = ["KEEP_BYTES", "Curvature", "Evaluation", "Link", "Objective", "residual"]
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -39,6 +39,21 @@ _COARSE_COEFFICIENTS: Final = 1 << 15  # of which products take most of a pass
 _COARSE_CLASSES: Final = 128  # up to which the fused pass in float32 is as fast as bfloat16
 _SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
+
+
+class Evaluation(NamedTuple):
+    """What one pass over the rows says about Θ."""
+
+    value: float  # F(Θ)
+    gradient: Tensor  # ∇F(Θ), (K, D + 1)
+    logs: Tensor | None = None  # the means of log p and, for sigmoids, of log(1 - p), (2, K)
+
+
+class Curvature(NamedTuple):
+    """How the classes' probabilities spread over the rows, and what they are on average."""
+
+    S: Tensor  # mean(diag p - p pᵀ), (K, K), or its diagonal (K,) for sigmoids
+    mean: Tensor  # the mean of p, (K,)
 
 
 class Objective:
@@ -167,20 +182,17 @@ class Objective:
         """Return b = c - Wμ, the intercept for features that are not centred."""
         return theta[:, -1] - theta[:, :-1] @ self.mean.to(theta.dtype)
 
-    def value_gradient(self, theta: Tensor, logs: Tensor | None = None) -> tuple[float, Tensor]:
-        """Return F(Θ) and ∇F(Θ), shape (K, D + 1).
-
-        To ``logs`` (2, K), if given, are added the weighted sums of log p and, for sigmoids, of
-        log(1 - p).
-        """
+    def evaluate(self, theta: Tensor, *, logs: bool = False) -> Evaluation:
+        """Return F(Θ) and ∇F(Θ), and if asked the means of log p."""
         W = theta[:, :-1]
         rows = self._fused_rows()
         if rows is None or self._working is torch.bfloat16:
-            loss, G, g = self._by_blocks(theta, logs)
+            loss, G, g, L = self._by_blocks(theta, logs)
         else:
-            loss, G, g = self._fused(rows, theta, logs)
+            loss, G, g, L = self._fused(rows, theta, logs)
         value = loss / self.total + 0.5 * self.penalty * float(W.square().sum())
-        return value, self._mean_gradient(G, g, theta)
+        gradient = self._mean_gradient(G, g, theta)
+        return Evaluation(value, gradient, L / self.total if logs else None)
 
     def along(
         self, theta: Tensor, d: Tensor, n: int | None = None
@@ -307,27 +319,20 @@ class Objective:
         theta: Tensor,
         n: int = SAMPLE_ROWS,
         dtype: torch.dtype | None = None,
-        mass: Tensor | None = None,
-    ) -> Tensor:
-        """Return S = mean(diag p - p pᵀ), shape (K, K), or its diagonal (K,) for sigmoids.
-
-        Over a sample of about n rows, or over all if there are no more. To ``mass`` (K,), if given,
-        is added the mean of their p.
-        """
+    ) -> Curvature:
+        """Return how p spreads over a sample of about n rows, or over all if there are no more."""
         matrix = self.link == "softmax"
         if not bool(theta[:, :-1].any()):
             p = self.probabilities(theta[None, :, -1])[0]  # of every row
-            if mass is not None:
-                mass += p
-            return torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p)
+            return Curvature(torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p), p)
         index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
         K = self.n_logits
         S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
+        mass = S.new_zeros(K)
         total = self.total if index is None else float(self.weight[self.at(index)].sum())
         for at, P in self.probability_blocks(theta, dtype or self.dtype, index):
             weighed = P * self.weight[at, None].to(P.dtype)
-            if mass is not None:
-                mass += weighed.sum(0).double() / total
+            mass += weighed.sum(0).double()
             if matrix:
                 S -= (self._roughly(weighed).T @ self._roughly(P)).double()
             else:
@@ -337,7 +342,7 @@ class Objective:
             # direction loses more of its curvature than the share that they do.
             S.add_(S.T.clone()).div_(2).fill_diagonal_(0)
             S.diagonal().sub_(S.sum(1))
-        return S.div_(total)
+        return Curvature(S.div_(total), mass.div_(total))
 
     def _roughly(self, P: Tensor) -> Tensor:
         """Return P in bfloat16 where products of many classes take half the time in it."""
@@ -394,24 +399,25 @@ class Objective:
         """What products are made in; a certificate in float64 may come at any time."""
         return torch.bfloat16 if self.coarse and self.dtype is torch.float32 else self.dtype
 
-    def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
+    def _by_blocks(self, theta: Tensor, logs: bool) -> tuple[float, Tensor, Tensor, Tensor]:
         G, g = self._empty_gradient()
+        L = g.new_zeros(2, len(g))
         dtype = self._working
         W = self.rows.prepare(theta[:, :-1], dtype)
         bias = self.bias(theta).to(self.dtype)
         loss = 0.0
         for i, j in self.rows.blocks(self.n_logits, self.dtype, sums=True):
             Z = self.rows.project(i, j, W).to(self.dtype).add_(bias)
-            if logs is not None:
-                self._add_logs(Z, self.target[i:j], self.weight[i:j], logs)
+            if logs:
+                self._add_logs(Z, self.target[i:j], self.weight[i:j], L)
             part = residual(Z, self.target[i:j], self.weight[i:j], self.link)
-            if logs is not None and self.link == "softmax":
-                logs[0] -= part
+            if logs and self.link == "softmax":
+                L[0] -= part
             loss += part
             self.rows.accumulate(i, j, Z.to(dtype), G)
             g += Z.sum(0).double()
         self.rows.release()
-        return loss, G, g
+        return loss, G, g, L
 
     def _add_logs(self, Z: Tensor, target: Tensor, weight: Tensor, logs: Tensor) -> None:
         """Add what becomes Σ w log p; for a softmax the loss, Σ w (log Σ exp z - z_y), is to go."""
@@ -447,24 +453,24 @@ class Objective:
         return float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
 
     def _fused(
-        self, rows: DenseRows, theta: Tensor, logs: Tensor | None
-    ) -> tuple[float, Tensor, Tensor]:
+        self, rows: DenseRows, theta: Tensor, logs: bool
+    ) -> tuple[float, Tensor, Tensor, Tensor]:
         from luce.linear.fused import dense_pass
 
         G, g = self._empty_gradient()
+        L = g.new_zeros(2 if logs else 0, len(g))
         W, bias = theta[:, :-1].to(self.dtype).numpy(), self.bias(theta).to(self.dtype).numpy()
         loss = 0.0
         for i, j in rows.steps():
             part, more_G, more_g, more_logs = dense_pass(
                 np.asarray(rows.X[i:j]), W, bias, self.target[i:j].numpy(),
-                self.weight[i:j].numpy(), self.link, logs=logs is not None,
+                self.weight[i:j].numpy(), self.link, logs=logs,
             )  # fmt: skip
             loss += part
             G += torch.from_numpy(more_G)
             g += torch.from_numpy(more_g)
-            if logs is not None:
-                logs += torch.from_numpy(more_logs)
-        return loss, G, g
+            L += torch.from_numpy(more_logs)
+        return loss, G, g, L
 
 
 def residual(Z: Tensor, target: Tensor, weight: Tensor, link: Link) -> float:

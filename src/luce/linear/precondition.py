@@ -127,11 +127,11 @@ class Kronecker:
     ) -> None:
         self.objective = objective
         self.basis = eigenbasis(objective) if basis is None else basis
-        self._take(objective.curvature(theta) if S is None else S)
+        self._take(objective.curvature(theta).S if S is None else S)
 
     def refresh(self, theta: Tensor, after: int = 0) -> None:  # noqa: ARG002
         """Take S from the probabilities at Θ."""
-        self._take(self.objective.curvature(theta))
+        self._take(self.objective.curvature(theta).S)
 
     def _take(self, S: Tensor) -> None:
         self._values = self.basis.variances(self.objective.penalty)
@@ -303,7 +303,7 @@ class Diagonal:
 
     def refresh(self, theta: Tensor, after: int = 0) -> None:  # noqa: ARG002
         """Take the class part from the probabilities at Θ."""
-        S = self.objective.curvature(theta)
+        S = self.objective.curvature(theta).S
         h = S if S.ndim == 1 else S.diagonal()
         h = h.clamp(min=1e-6 * float(h.max()))
         one = self.objective.variance.new_ones(1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = ["Point", "evaluate", "length", "search"]
+__all__ = ["Point", "length", "point_at", "search"]
 
 # So many rows tell how long the first steps should be.
 _SAMPLE: Final = 4096
@@ -31,9 +31,9 @@ class Point(NamedTuple):
     gradient: Tensor
 
 
-def evaluate(objective: Objective, theta: Tensor) -> Point:
+def point_at(objective: Objective, theta: Tensor) -> Point:
     """Return the point Θ, from one pass over the rows."""
-    return Point(theta, *objective.value_gradient(theta))
+    return Point(theta, *objective.evaluate(theta)[:2])
 
 
 def length(objective: Objective, theta: Tensor, d: Tensor) -> float:
@@ -59,7 +59,7 @@ def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point 
     noise = 1e-4 if objective.coarse else 1e-6 if objective.dtype is torch.float32 else 1e-14
     noise *= abs(value)
     for last in (False, True):
-        new = evaluate(objective, theta + t * d)
+        new = point_at(objective, theta + t * d)
         end = dot(new.gradient, d)
         if math.isfinite(new.value) and _acceptable(value, t * slope, new.value, t * end, noise):
             return new
@@ -68,7 +68,7 @@ def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point 
         t *= slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
     phi = objective.along(theta, d)
     t = _line_minimum(phi, slope, t, end)
-    new = evaluate(objective, theta + t * d)
+    new = point_at(objective, theta + t * d)
     if new.value < value + noise and t > 0 and abs(dot(new.gradient, d)) < abs(slope):
         return new
     return None

@@ -23,7 +23,7 @@ from luce.linear.fitted import Fitted
 from luce.linear.head_start import head_start
 from luce.linear.precondition import Diagonal, choose
 from luce.linear.rounding import keep
-from luce.linear.search import Point, evaluate
+from luce.linear.search import Point, point_at
 from luce.linear.steps import LBFGS, NewtonCG, intercept_weight
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Solution:
         exact = objective.with_precision(torch.float64)
 
         def evaluate(theta: np.ndarray) -> float:
-            return exact.value_gradient(torch.from_numpy(theta).to(exact.device))[0]
+            return exact.evaluate(torch.from_numpy(theta).to(exact.device)).value
 
         coef, intercept, value, gap = keep(
             proof.theta.cpu().numpy(),
@@ -184,7 +184,7 @@ def minimize(
         if ahead is not None:  # there the preconditioner has its first refresh
             precondition.refresh(ahead, due[0])
             due = due[1:]
-        at = evaluate(objective, theta if ahead is None else ahead)
+        at = point_at(objective, theta if ahead is None else ahead)
     directions = _directions(objective, precondition, newton=newton)
     trusted = warm or ahead is not None  # full steps are about right there
     descent = Descent(objective, precondition, directions, at, trusted=trusted)
@@ -310,7 +310,7 @@ class _Loop:
             self.proof = proof
         elif reached:
             # The estimate was too kind: in float32, or with intercepts not yet balanced.
-            self.descent.move(evaluate(objective, proof.theta))
+            self.descent.move(point_at(objective, proof.theta))
             self.goal = min(self.goal, measure) * 0.3
 
     def _flatter(self, measure: float) -> Tensor | None:
@@ -362,7 +362,7 @@ class _Loop:
             precondition = choose(objective, theta)
             precondition.refresh(theta, self.n_iter)  # blocks are not made at once
             directions = _directions(objective, precondition, newton=self.method == "newton-cg")
-            at = evaluate(objective, theta)
+            at = point_at(objective, theta)
             self.descent = Descent(objective, precondition, directions, at, trusted=True)
             self.due, self.hope = precondition.refresh_at, math.inf
         self.goal, self.since = self.tol, len(self.history)
