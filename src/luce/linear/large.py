@@ -19,9 +19,9 @@ from luce.processor import free_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
     from luce.linear.model import SoftmaxModel
-    from luce.linear.progress import Progress
 
 __all__ = ["find_bad", "fits", "log_probabilities", "logits", "make_objective"]
 
@@ -33,7 +33,7 @@ def fits(
     weight: np.ndarray,
     Cs: Sequence[float] | np.ndarray,
     start: Start | None,
-    progress: Progress,
+    display: GapDisplay,
     *,
     count: int,
 ) -> Iterator[Fitted]:
@@ -63,8 +63,8 @@ def fits(
             may_widen=model.precision == "auto",
             basis=basis,
             known=known,
-            report=progress.report if model.verbose else None,
-            announce=progress.say if model.verbose and count == 1 else None,
+            report=display.report if model.verbose else None,
+            announce=display.say if model.verbose and count == 1 else None,
         )
         theta, known = solution.theta, solution.certificate
         yield solution.fitted(objective, model.tol)
