@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luce.linear import fused
 from luce.linear import objective as module
 from luce.linear import rows as rows_module
 from luce.linear.objective import Objective
@@ -130,7 +129,8 @@ def test_rows_of_a_sample_cost_no_copy_of_all(source):
     index = np.arange(3, 50_000, 500)
     tracemalloc.start()
     try:
-        taken = rows.take(index, torch.float64)
+        ((_, few),) = rows.pick(index, len(index))
+        taken = few.block(0, len(index), torch.float64)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -230,18 +230,17 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
 
 def test_fewer_chunks_where_their_gradients_are_large(monkeypatch):
     """Eight of them add up to what sixteen do."""
+    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40_000, 3)), rng.integers(0, 3, 40_000)
-    args = X, rng.normal(size=(3, 3)), np.zeros(3), y, np.ones(40_000), "softmax"
-    many = fused.dense_pass(*args)
-    asked = []
-    gather = fused.gather
-    monkeypatch.setattr(fused, "gather", lambda f, n: asked.append(n) or gather(f, n))
-    monkeypatch.setattr(fused, "_PART_BYTES", 0)
-    few = fused.dense_pass(*args)
-    assert asked == [8]
-    assert few[0] == pytest.approx(many[0], rel=1e-12)
-    np.testing.assert_allclose(few[1], many[1], rtol=1e-9, atol=1e-9)
+    o, theta = make(X, y, 3), torch.from_numpy(rng.normal(size=(3, 4)))
+    assert len(o.rows.kernel_lanes(9)) == 16
+    many = o.evaluate(theta)
+    monkeypatch.setattr(rows_module, "_PART_BYTES", 0)
+    assert len(o.rows.kernel_lanes(9)) == 8
+    few = o.evaluate(theta)
+    assert few.value == pytest.approx(many.value, rel=1e-12)
+    torch.testing.assert_close(few.gradient, many.gradient, rtol=1e-9, atol=1e-9)
 
 
 def test_more_coefficients_than_a_cache_holds_are_multiplied_by_the_library(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -133,7 +134,7 @@ def logits(X: Any, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
     bias = torch.from_numpy(np.ascontiguousarray(intercept)).to(rows.device, dtype)
     W = rows.prepare(theta, dtype)
     Z = torch.empty(rows.shape[0], len(theta), dtype=dtype, device=rows.device)
-    for i, j in rows.blocks(len(theta), dtype):
+    for i, j in chain(*rows.lanes(len(theta), dtype)):
         Z[i:j] = rows.project(i, j, W) + bias
     rows.release()
     return Z
