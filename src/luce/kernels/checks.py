@@ -210,15 +210,16 @@ def usual(
         type(x) is type(target) is Tensor
         and type(ignore_index) is int
         and type(label_smoothing) is type(temperature) is type(z_loss) is float
-        and (ignore_index, label_smoothing, temperature, z_loss) == (-100, 0.0, 1.0, 0.0)
+        and ignore_index == -100
+        and label_smoothing == z_loss == 0.0
+        and temperature == 1.0
+        and x.ndim == 2
         and target.dtype == torch.int64
         and x.is_floating_point()
     ):
         return False
-    shape = x.shape
-    if len(shape) != 2 or not shape[1] or target.shape != (shape[0],):
-        return False
-    return target.is_contiguous() and x.device == target.device
+    N, K = x.shape
+    return bool(K and target.shape == (N,) and target.is_contiguous() and x.device == target.device)
 
 
 def loss_options(

@@ -51,12 +51,12 @@ __all__ = [
 
 Gradients = tuple[Tensor | None, ...]
 
-_FULL = (torch.float32, torch.float64)
+FULL = (torch.float32, torch.float64)
 
 
 def wide(x: Tensor) -> Tensor:
     """Return half precision as float32."""
-    if x.dtype in _FULL:
+    if x.dtype in FULL:
         return x
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -168,7 +168,7 @@ def _is_pytorchs(given: CrossEntropy) -> bool:
     if options.softcap or options.z_loss or options.temperature != 1:
         return False
     dtype = x.dtype
-    if dtype not in _FULL or target.dtype not in (torch.int64, dtype):
+    if dtype not in FULL or target.dtype not in (torch.int64, dtype):
         return False
     if weight is None:
         return True
@@ -177,26 +177,41 @@ def _is_pytorchs(given: CrossEntropy) -> bool:
 
 
 def _pytorchs(given: CrossEntropy, *, of_logits: bool) -> Tensor:
-    x, target, weight, _, options = given
-    ignored, reduction = options.ignore_index, options.reduction
-    if x.requires_grad and target.dtype == torch.int64:
-        # Its backward pass trusts class indices without a look, even if they changed meanwhile.
-        target = target.clone()
+    x, target, weight, _, o = given
+    if of_logits:
+        return pytorchs_cross_entropy(
+            x, target, weight, o.ignore_index, o.reduction, o.label_smoothing
+        )
+    target = _own(target, x)
     try:
-        if of_logits:
-            smoothing = options.label_smoothing
-            return F.cross_entropy(
-                x,
-                target,
-                weight,
-                ignore_index=ignored,
-                reduction=reduction,
-                label_smoothing=smoothing,
-            )
-        return F.nll_loss(x, target, weight, ignore_index=ignored, reduction=reduction)
+        return F.nll_loss(x, target, weight, ignore_index=o.ignore_index, reduction=o.reduction)
     except IndexError:
-        _check_classes(target, target != ignored, x.shape[1])
+        _check_classes(target, target != o.ignore_index, x.shape[1])
         raise
+
+
+def pytorchs_cross_entropy(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> Tensor:
+    """Return PyTorch's loss of logits (N, K, ...) in full precision."""
+    target = _own(target, x)
+    try:
+        return F.cross_entropy(
+            x, target, weight, None, ignore_index, None, reduction, label_smoothing
+        )
+    except IndexError:
+        _check_classes(target, target != ignore_index, x.shape[1])
+        raise
+
+
+def _own(target: Tensor, x: Tensor) -> Tensor:
+    """Return a copy of class indices that a backward pass will trust without a look."""
+    return target.clone() if x.requires_grad and target.dtype == torch.int64 else target
 
 
 def _check_classes(target: Tensor, counts: Tensor, K: int) -> None:
