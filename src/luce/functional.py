@@ -1,6 +1,6 @@
 """Softmax and its losses, like ``torch.nn.functional``: replace ``F.`` by ``luce.``.
 
-Names, argument order and meaning follow PyTorch 2.13; what is more stands after ``*``. A tensor
+Names, argument order and meaning follow PyTorch 2.13; what Luce adds comes after ``*``. A tensor
 gives a tensor, with autograd; a NumPy array or a list gives a NumPy array. Every operator takes
 ``backend``: "auto" (the default) takes the fastest kernels that can do it, "cpu" or "reference" is
 that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numerics are in
@@ -742,10 +742,10 @@ def _distillation_options(
     ignore_index: int,
     target: Tensor | None,
 ) -> DistillationOptions:
-    share = checks.share(name, "alpha", alpha)
+    alpha = checks.fraction(name, "alpha", alpha)
     return DistillationOptions(
         checks.above_zero(name, "temperature", temperature),
-        1.0 if target is None else share,
+        1.0 if target is None else alpha,
         checks.reduction_of(name, reduction),
         checks.whole(name, "ignore_index", ignore_index),
     )

@@ -141,12 +141,29 @@ def test_set_num_threads_is_obeyed():
     assert who == {threading.get_ident()}
 
 
-def test_idle_threads_do_not_spin(two_threads):
-    """After work, the process uses no processor time."""
-    threads.split(lambda a, b: time.sleep(0.001), 100, 1 << 20)
-    start = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - start < 0.1
+@pytest.mark.skipif(not TASKS.is_dir(), reason="looks at threads in /proc")
+def test_idle_threads_of_our_own_sleep(two_threads, monkeypatch):
+    """After work, the threads of the pool wait for more; none is running."""
+    monkeypatch.setattr(threads, "_run", threads._run_on_pool)
+    who = set()
+
+    def work(a, b):
+        who.add(threading.get_native_id())
+        time.sleep(0.002)
+
+    threads.split(work, 100, 1 << 20)
+    helpers = who - {threading.get_native_id()}
+    assert helpers
+    for helper in helpers:
+        until = time.monotonic() + 10
+        while state(helper) != "S" and time.monotonic() < until:
+            time.sleep(0.01)
+        assert state(helper) == "S"
+
+
+def state(task):
+    """Return the state of a thread of this process, "S" for asleep."""
+    return (TASKS / str(task) / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_errors_in_a_helper_thread_reach_the_caller(two_threads):

@@ -23,13 +23,13 @@ __all__ = [
     "companions",
     "dimension",
     "floating",
+    "fraction",
     "linear_head",
     "loss_options",
     "none_negative",
     "place",
     "reduction_of",
     "result_dtype",
-    "share",
     "some_class",
     "to_user",
     "usual",
@@ -115,7 +115,7 @@ def at_least_zero(operator: str, name: str, value: float) -> float:
     return given
 
 
-def share(operator: str, name: str, value: float) -> float:
+def fraction(operator: str, name: str, value: float) -> float:
     """Return a number from 0 to 1 as a float."""
     given = number(operator, name, value)
     if not 0 <= given <= 1:  # a ShapeError, because PyTorch's is a RuntimeError
@@ -235,7 +235,7 @@ def loss_options(
     return LossOptions(
         reduction,
         whole(operator, "ignore_index", ignore_index),
-        share(operator, "label_smoothing", label_smoothing),
+        fraction(operator, "label_smoothing", label_smoothing),
         above_zero(operator, "temperature", temperature),
         at_least_zero(operator, "z_loss", z_loss),
         at_least_zero(operator, "softcap", softcap),
