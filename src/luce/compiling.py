@@ -129,14 +129,16 @@ def _compile(group: str) -> tuple[str, float]:
 
 
 def _regression() -> None:
-    from luce.linear.fused import dense_pass
+    from luce.linear.fused import dense_pass, padded
 
     y, weight = np.arange(64) % 2, np.ones(64)
     for kind in (np.float32, np.float64):
         X = np.ones((64, 64), kind)
         for classes in (10, 4, 3, 2, 1):  # the blocks that logits are computed in
             W, bias = np.zeros((classes, 64), kind), np.zeros(classes, kind)
-            dense_pass(X, W, bias, y, weight, "softmax" if classes > 1 else "sigmoid")
+            link = "softmax" if classes > 1 else "sigmoid"
+            sums = np.zeros((classes, 64)), np.zeros(classes), np.zeros((0, classes))
+            dense_pass(X, padded(W), bias, y, weight, link, *sums)
 
 
 def _losses() -> None:
@@ -171,7 +173,7 @@ def _regression_starts() -> None:
         A = np.ones((64, 16), kind)
         dense_grams(A, np.ones((1, 64), kind), np.zeros((1, 16, 16), kind))
         for X in (A, A.astype(np.uint8)):
-            column_sums(X, A[0], weight)
+            column_sums(X, A[0], weight, np.zeros(16), np.zeros(16))
             distances(X, A[0], np.zeros(64))
 
 

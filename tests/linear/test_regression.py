@@ -28,9 +28,9 @@ from sklearn.preprocessing import StandardScaler
 from luce import SoftmaxRegression
 from luce.errors import ArgumentError, BackendError, DataError
 from luce.linear import large, precondition
+from luce.linear.display import GapDisplay
 from luce.linear.model import _classes_and_codes
 from luce.linear.objective import Objective
-from luce.linear.progress import Progress
 from luce.linear.rows import as_rows
 from luce.linear.solve import minimize
 
@@ -408,7 +408,7 @@ def test_bar_on_a_terminal(monkeypatch):
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", screen)
-    with Progress(1e-6, 100, shown=True) as bar:
+    with GapDisplay(1e-6, 100, shown=True) as bar:
         for gap in (1.0, 1e-3, 1e-6):
             bar.report({"objective": 1.0, "gap": gap, "seconds": 0.1})
             bar._bar.refresh()

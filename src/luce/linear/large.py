@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,9 +20,9 @@ from luce.processor import free_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
     from luce.linear.model import SoftmaxModel
-    from luce.linear.progress import Progress
 
 __all__ = ["find_bad", "fits", "log_probabilities", "logits", "make_objective"]
 
@@ -33,7 +34,7 @@ def fits(
     weight: np.ndarray,
     Cs: Sequence[float] | np.ndarray,
     start: Start | None,
-    progress: Progress,
+    display: GapDisplay,
     *,
     count: int,
 ) -> Iterator[Fitted]:
@@ -63,8 +64,8 @@ def fits(
             may_widen=model.precision == "auto",
             basis=basis,
             known=known,
-            report=progress.report if model.verbose else None,
-            announce=progress.say if model.verbose and count == 1 else None,
+            report=display.report if model.verbose else None,
+            announce=display.say if model.verbose and count == 1 else None,
         )
         theta, known = solution.theta, solution.certificate
         yield solution.fitted(objective, model.tol)
@@ -133,7 +134,7 @@ def logits(X: Any, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
     bias = torch.from_numpy(np.ascontiguousarray(intercept)).to(rows.device, dtype)
     W = rows.prepare(theta, dtype)
     Z = torch.empty(rows.shape[0], len(theta), dtype=dtype, device=rows.device)
-    for i, j in rows.blocks(len(theta), dtype):
+    for i, j in chain(*rows.lanes(len(theta), dtype)):
         Z[i:j] = rows.project(i, j, W) + bias
     rows.release()
     return Z

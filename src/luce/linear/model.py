@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
-    from luce.linear.progress import Progress
 
 __all__ = ["SoftmaxModel"]
 
@@ -116,7 +116,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         With L2 they are the posterior's spread for a normal prior of variance C: the shrinkage's
         bias is not in them.
         """
-        from luce.linear.inference import standard_errors
+        from luce.linear.standard_errors import standard_errors
 
         return standard_errors(self, X, y, sample_weight)
 
@@ -125,7 +125,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
         Parameters are those of `standard_errors`.
         """
-        from luce.linear.inference import summary
+        from luce.linear.standard_errors import summary
 
         return summary(self, X, y, sample_weight)
 
@@ -279,7 +279,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         weight: np.ndarray,
         Cs: Sequence[float] | np.ndarray,
         start: Start | None,
-        progress: Progress,
+        display: GapDisplay,
         *,
         count: int = 1,
     ) -> Iterator[Fitted]:
@@ -294,7 +294,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         rows = as_array(X)
         numpy_will_do = self.solver == "auto" and self.precision != "float32"
         if rows is None or not (numpy_will_do and small.suits(rows, n_logits)):
-            yield from self._large_fits(X, codes, weight, Cs, start, progress, count)
+            yield from self._large_fits(X, codes, weight, Cs, start, display, count)
             return
         single = rows.dtype == np.float32
         rows = rows.astype(np.float64, copy=False)
@@ -317,12 +317,12 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 max_iter=self.max_iter,
                 start=start,
                 single=single,
-                report=progress.report if self.verbose else None,
-                announce=progress.say if self.verbose and count == 1 else None,
+                report=display.report if self.verbose else None,
+                announce=display.say if self.verbose and count == 1 else None,
             )
             start = fitted.coef, fitted.intercept
             if fitted.reason == "products":  # the other methods go on from there
-                yield from self._large_fits(X, codes, weight, Cs[c:], start, progress, count)
+                yield from self._large_fits(X, codes, weight, Cs[c:], start, display, count)
                 return
             yield fitted
 
@@ -333,12 +333,12 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         weight: np.ndarray,
         Cs: Sequence[float],
         start: Start | None,
-        progress: Progress,
+        display: GapDisplay,
         count: int,
     ) -> Iterator[Fitted]:
         from luce.linear import large
 
-        return large.fits(self, X, codes, weight, Cs, start, progress, count=count)
+        return large.fits(self, X, codes, weight, Cs, start, display, count=count)
 
     def _keep(self, fitted: Fitted) -> None:
         self.coef_, self.intercept_ = fitted.coef, fitted.intercept

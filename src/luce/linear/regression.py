@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
-from luce.linear.progress import Progress
 
 __all__ = ["SoftmaxRegression"]
 
@@ -154,8 +154,8 @@ class SoftmaxRegression(SoftmaxModel):
         X, y = self._check_rows_and_labels(X, y)
         codes, weight = self._encode(X, y, sample_weight)
         C = math.inf if self.penalty is None else self.C
-        with Progress(self.tol, self.max_iter, shown=self.verbose > 0) as progress:
-            (fitted,) = self._fits(X, codes, weight, [C], self._start(X), progress)
+        with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
+            (fitted,) = self._fits(X, codes, weight, [C], self._start(X), display)
         self._keep(fitted)
         self._warn(fitted)
         return self

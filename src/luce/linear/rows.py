@@ -9,7 +9,7 @@ handed back as soon as their block is done.
 from __future__ import annotations
 
 import mmap
-from functools import cached_property
+from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,8 +17,13 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from luce.kernels.cpu.threads import chunk_rows
+from luce.linear.sums import add_up, deal, lane_count, on_threads
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from luce.linear.sums import Block, Lanes
 
 __all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
 
@@ -26,6 +31,8 @@ _SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
 _STEP_BYTES: Final = 64 << 20  # of a memory map between handing pages back
 _COMPILED_VALUES: Final = 2_000_000  # below, compiling a kernel would cost more than it saves
 _SCAN: Final = 0.1  # of a fit's passes: what one scan is worth
+_LANE_VALUES: Final = 128  # of a sparse X for each feature: a lane adds to all of them once more
+_PART_BYTES: Final = 64 << 20  # that the sums of kernels' lanes take, unless there are only eight
 _FEW: Final = 32  # classes up to which logits are laid out by column
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _GATHER_BYTES: Final = 512 << 20  # up to which a sparse X and its residuals are held by column too
@@ -88,8 +95,9 @@ class DenseRows:
     def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
         """Return rows i to j as a tensor of ``dtype``; a view where that needs no cast."""
         key = (i, j, dtype)
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]  # the two products of one pass ask for the same block in turn
+        last = self._last  # which another thread may replace at any time
+        if last is not None and last[0] == key:
+            return last[1]  # the two products of one pass ask for the same block in turn
         if isinstance(self.X, torch.Tensor):
             block = self.X[i:j].to(dtype)
         else:
@@ -104,11 +112,10 @@ class DenseRows:
 
     def release(self) -> None:
         """Forget the last block, and let the system take back the pages of a memory map."""
-        if self._last is None:
-            return
-        i, j, _ = self._last[0]
-        self._last = None
-        self.hand_back(i, j)
+        last, self._last = self._last, None
+        if last is not None:
+            i, j, _ = last[0]
+            self.hand_back(i, j)
 
     @property
     def stored(self) -> int:
@@ -127,6 +134,29 @@ class DenseRows:
         last = part.ctypes.data - start + part.nbytes
         self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
 
+    def lanes(
+        self,
+        n_logits: int,
+        dtype: torch.dtype,
+        *,
+        sums: bool = False,  # noqa: ARG002 - all blocks are small
+    ) -> Lanes:
+        """Return the blocks of rows for passes with so many logits, dealt into lanes."""
+        N, D = self.shape
+        return deal(N, self.block_rows(n_logits, dtype), lane_count(N, n_logits * D))
+
+    def kernel_lanes(self, n_sums: int) -> Lanes:
+        """Return the blocks of rows for kernels, of which each thread takes a lane at a time."""
+        N = self.shape[0]
+        size = chunk_rows(N, max(8, _PART_BYTES // (8 * n_sums)))
+        return deal(N, self.step(size), -(-N // size))
+
+    def step(self, most: int) -> int:
+        """Return how many rows to take at once: so many; of a map fewer, to hand pages back."""
+        if self._map is not None:
+            most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, self.shape[1])))
+        return max(64, most)
+
     def for_kernels(self, fits: float = 1) -> np.ndarray | None:
         """Return X if kernels take it, and it is worth compiling them for so many fits."""
         X = self.X
@@ -134,16 +164,6 @@ class DenseRows:
             return None
         takes = X.flags.c_contiguous and X.dtype in (np.float32, np.float64, np.uint8)
         return np.asarray(X) if takes else None
-
-    def steps(self, most: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield ranges of up to so many rows, or all; of a map fewer, handed back after each."""
-        N, D = self.shape
-        most = N if most is None else most
-        if self._map is not None:
-            most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, D)))
-        for i, j in _ranges(N, max(64, most)):
-            yield i, j
-            self.hand_back(i, j)
 
     def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return W (K, D) as ``project`` wants it."""
@@ -170,21 +190,32 @@ class DenseRows:
         dtype = torch.float64 if wide else torch.float32
         first = self.block(0, 1, dtype)[0].clone()
         self.release()
-        one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
-        two = one.clone()
+        D = self.shape[1]
         if (array := self.for_kernels(_SCAN)) is not None:
             from luce.linear.scans import column_sums
 
-            for i, j in self.steps():
-                more = column_sums(array[i:j], first.numpy(), weight[i:j].numpy())
-                one += torch.from_numpy(more[0])
-                two += torch.from_numpy(more[1])
-            return first.double(), one, two
-        for i, j in self._scan(dtype):
-            X = self.block(i, j, dtype) - first
-            w = weight[i:j].to(dtype)
+            start, w = first.numpy(), weight.numpy()
+
+            def scan(block: Block, one: np.ndarray, two: np.ndarray) -> None:
+                i, j = block
+                column_sums(array[i:j], start, w[i:j], one, two)
+                self.hand_back(i, j)
+
+            lanes = self.kernel_lanes(2 * D)
+            sums = add_up(lanes, lambda: (np.zeros(D), np.zeros(D)), scan, on_threads)
+            return first.double(), torch.from_numpy(sums[0]), torch.from_numpy(sums[1])
+
+        def zeros() -> tuple[torch.Tensor, torch.Tensor]:
+            one = torch.zeros(D, dtype=torch.float64, device=self.device)
+            return one, one.clone()
+
+        def add(block: Block, one: torch.Tensor, two: torch.Tensor) -> None:
+            X = self.block(*block, dtype) - first
+            w = weight[slice(*block)].to(dtype)
             one += w @ X
             two += w @ X.square_()
+
+        one, two = add_up(self._scan(dtype), zeros, add)
         self.release()
         return first.double(), one, two
 
@@ -197,40 +228,29 @@ class DenseRows:
             if (array := self.for_kernels(_SCAN)) is not None:
                 from luce.linear.scans import distances
 
-                for i, j in self.steps():
+                for i, j in _ranges(self.shape[0], self.step(self.shape[0])):
                     distances(array[i:j], middle.numpy(), out[i:j].numpy())
+                    self.hand_back(i, j)
             else:
-                for i, j in self._scan(dtype):
+                for i, j in chain(*self._scan(dtype)):
                     out[i:j] = (self.block(i, j, dtype) - middle).square_().sum(1)
                 self.release()
             if bool(torch.isfinite(out).all()):
                 break
         return out
 
-    def blocks(
-        self,
-        n_logits: int,
-        dtype: torch.dtype,
-        *,
-        sums: bool = False,  # noqa: ARG002 - all blocks are small
-    ) -> Iterator[tuple[int, int]]:
-        """Yield the ranges of rows, in order."""
-        return _ranges(self.shape[0], self.block_rows(n_logits, dtype))
+    def _scan(self, dtype: torch.dtype) -> Lanes:
+        N, D = self.shape
+        step = max(64, min(8192, _SCAN_BYTES // (D * dtype.itemsize)))
+        return deal(N, step, lane_count(N, 2 * D))
 
-    def _scan(self, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
-        width = self.shape[1] * dtype.itemsize
-        return _ranges(self.shape[0], max(64, min(8192, _SCAN_BYTES // width)))
+    def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, DenseRows]]:
+        """Yield copies of the rows of a sorted index, at most ``step`` at a time.
 
-    def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-        """Return the rows of ``index`` (a sample, in order) as a tensor of ``dtype``."""
-        X = self._at(index)
-        if isinstance(X, torch.Tensor):
-            return X.to(dtype)
-        return torch.from_numpy(X.astype(_NUMPY.get(dtype, np.float32), copy=False)).to(dtype)
-
-    def over(self, index: np.ndarray) -> DenseRows:
-        """Return a copy of the rows of ``index``, in order."""
-        return DenseRows(self._at(index))
+        Each with its place in the index. It goes through the rows once, and forwards.
+        """
+        for i, j in _ranges(len(index), step):
+            yield slice(i, j), DenseRows(self._at(index[i:j]))
 
     def _at(self, index: np.ndarray) -> Any:
         if isinstance(self.X, torch.Tensor):
@@ -251,13 +271,9 @@ class DenseRows:
             at = stop
         return X
 
-    def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
-        """Return X[index] Wᵀ for W (K, D) that is not prepared."""
-        return self.take(index, W.dtype) @ W.T
-
     def find_bad(self) -> tuple[int, int] | None:
         """Return the row and column of the first NaN or infinity, or None."""
-        for i, j in self._scan(torch.float64):
+        for i, j in chain(*self._scan(torch.float64)):
             bad = ~torch.isfinite(self.block(i, j, torch.float64))
             if bad.any():
                 row, column = torch.nonzero(bad)[0].tolist()
@@ -280,6 +296,7 @@ class SparseRows:
         self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
         data = X.data
         self._data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
+        self._by_column: dict[Block, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     @property
     def stored(self) -> int:
@@ -290,6 +307,10 @@ class SparseRows:
         """Return how many rows a block has when each has ``n_logits`` logits."""
         return max(256, (16 << 20) // (n_logits * dtype.itemsize))
 
+    def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return rows i to j as a dense tensor of ``dtype``."""
+        return torch.from_numpy(self.X[i:j].toarray().astype(_NUMPY[dtype]))
+
     def _gathers(self, n_logits: int) -> bool:
         """Say whether there is room to hold X by column too, and what all rows' residuals take.
 
@@ -298,12 +319,15 @@ class SparseRows:
         """
         return 16 * self.stored + 32 * self.shape[0] * n_logits <= _GATHER_BYTES
 
-    def blocks(
-        self, n_logits: int, dtype: torch.dtype, *, sums: bool = False
-    ) -> Iterator[tuple[int, int]]:
-        """Yield the ranges of rows, in order; ``sums`` says that they are for ``accumulate``."""
+    def lanes(self, n_logits: int, dtype: torch.dtype, *, sums: bool = False) -> Lanes:
+        """Return the blocks of rows, dealt into lanes; ``sums`` says they are for ``accumulate``.
+
+        Where a gradient is gathered, a lane is one block.
+        """
+        N, D = self.shape
+        lanes = min(lane_count(N, n_logits * D), max(1, self.stored // (_LANE_VALUES * D)))
         whole = sums and self._gathers(n_logits)
-        return _ranges(self.shape[0], self.shape[0] if whole else self.block_rows(n_logits, dtype))
+        return deal(N, -(-N // lanes) if whole else self.block_rows(n_logits, dtype), lanes)
 
     def release(self) -> None:
         """Nothing is held."""
@@ -326,8 +350,8 @@ class SparseRows:
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
         threads = torch.get_num_threads()
-        if j - i == self.shape[0] and self._gathers(R.shape[1]):
-            sparse_gather(self._csc, R.numpy(), columns.numpy(), threads)
+        if self._gathers(R.shape[1]):
+            sparse_gather(self._columns(i, j), R.numpy(), columns.numpy(), threads)
         else:
             sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), threads)
         if not G.T.is_contiguous():
@@ -340,11 +364,19 @@ class SparseRows:
         wide: bool = False,  # noqa: ARG002 - they always are
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return zeros, and the weighted column sums of X and of its square."""
-        D = self.shape[1]
-        w = np.repeat(weight.numpy(), np.diff(self.X.indptr))
-        one = np.bincount(self.X.indices, w * self._data, minlength=D)
-        w *= np.square(self._data, dtype=np.float64)
-        two = np.bincount(self.X.indices, w, minlength=D)
+        D, indptr = self.shape[1], self.X.indptr
+
+        def add(block: Block, one: np.ndarray, two: np.ndarray) -> None:
+            i, j = block
+            at = slice(indptr[i], indptr[j])
+            places, data = self.X.indices[at], self._data[at]
+            w = np.repeat(weight[i:j].numpy(), np.diff(indptr[i : j + 1]))
+            one += np.bincount(places, w * data, minlength=D)
+            w *= np.square(data, dtype=np.float64)
+            two += np.bincount(places, w, minlength=D)
+
+        lanes = self.lanes(1, torch.float64)
+        one, two = add_up(lanes, lambda: (np.zeros(D), np.zeros(D)), add)
         return torch.zeros(D, dtype=torch.float64), torch.from_numpy(one), torch.from_numpy(two)
 
     def distances(self, centre: torch.Tensor) -> torch.Tensor:
@@ -356,17 +388,10 @@ class SparseRows:
         out = np.bincount(row, squares, minlength=self.shape[0])
         return torch.from_numpy(out + middle @ middle).clamp_(min=0)
 
-    def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-        """Return the rows of ``index`` (a sample), dense, as a tensor of ``dtype``."""
-        return torch.from_numpy(self.X[index].toarray().astype(_NUMPY[dtype]))
-
-    def over(self, index: np.ndarray) -> SparseRows:
-        """Return a copy of the rows of ``index``."""
-        return SparseRows(self.X[index])
-
-    def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
-        """Return X[index] Wᵀ for W (K, D) that is not prepared."""
-        return self.over(index).project(0, len(index), self.prepare(W, W.dtype))
+    def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, SparseRows]]:
+        """Yield copies of the rows of a sorted index, at most ``step`` at a time."""
+        for i, j in _ranges(len(index), step):
+            yield slice(i, j), SparseRows(self.X[index[i:j]])
 
     def find_bad(self) -> tuple[int, int] | None:
         """Return the row and column of the first NaN or infinity, or None."""
@@ -376,11 +401,15 @@ class SparseRows:
         row = int(np.searchsorted(self.X.indptr, bad[0], side="right")) - 1
         return row, int(self.X.indices[bad[0]])
 
-    @cached_property
-    def _csc(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        columns = scipy.sparse.csr_array((self._data, self.X.indices, self.X.indptr), self.shape)
-        columns = columns.tocsc()
-        return columns.indptr, columns.indices, columns.data
+    def _columns(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows i to j by column, which are kept."""
+        if (i, j) not in self._by_column:
+            pointers = self.X.indptr[i : j + 1]
+            at, shape = slice(pointers[0], pointers[-1]), (j - i, self.shape[1])
+            part = (self._data[at], self.X.indices[at], pointers - pointers[0])
+            columns = scipy.sparse.csr_array(part, shape).tocsc()
+            self._by_column[i, j] = columns.indptr, columns.indices, columns.data
+        return self._by_column[i, j]
 
     def _csr(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.X.indptr, self.X.indices, self._data

@@ -60,7 +60,7 @@ def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndar
     """
     if 2 * n > len(objective.weight):
         return _all(objective)
-    S = objective.curvature(theta, _CURVATURE_ROWS)
+    S = objective.curvature(theta, _CURVATURE_ROWS).S
     h = S if S.ndim == 1 else S.diagonal()
     each = 1 / h.clamp(min=1e-3 * float(h.max()))  # a rare class needs rows too
     share = torch.empty_like(objective.weight)

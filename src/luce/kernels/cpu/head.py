@@ -13,7 +13,7 @@ from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.lanes import load
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.threads import share
+from luce.kernels.cpu.threads import split
 from luce.processor import has_bfloat16
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Gradients:
             C = g.shape[1]
             before = (array(g), C, self.bias[classes].numpy())
             units = -(-C // _COLUMNS)
-            share(lambda a, b: _add_columns(*before, a, b), units, len(g) * _COLUMNS * g.itemsize)
+            split(lambda a, b: _add_columns(*before, a, b), units, len(g) * _COLUMNS * g.itemsize)
 
     def results(self) -> tuple[Tensor | None, ...]:
         """Return the gradients in the dtypes of what they belong to; None where not wanted."""

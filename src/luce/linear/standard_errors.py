@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Summary", "standard_errors", "summary"]
 
-_MOST = 8000  # coefficients: their Hessian then takes half a gigabyte
+# The Hessian of so many coefficients takes half a gigabyte.
+_MOST_COEFFICIENTS: Final = 8000
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def standard_errors(
     check_is_fitted(model)
     name = type(model).__name__
     K, D = model.coef_.shape
-    if K * (D + 1) > _MOST:
+    if K * (D + 1) > _MOST_COEFFICIENTS:
         raise DataError(
             f"{name}: standard errors of {K} × {D + 1} coefficients need a matrix of "
-            f"{8 * (K * (D + 1)) ** 2 / 1e9:.1f} GB; they are given for at most {_MOST:,}: fit "
-            "fewer features."
+            f"{8 * (K * (D + 1)) ** 2 / 1e9:.1f} GB; they are given for at most "
+            f"{_MOST_COEFFICIENTS:,}: fit fewer features."
         )
     if model.class_weight is not None and y is None:
         raise ArgumentError(f"{name}: with class_weight, standard_errors needs y: pass it.")
