@@ -35,7 +35,7 @@ from luce.errors import (
     TrainingStoppedError,
 )
 from luce.folders import begin, check_free, exchange, locked, remove, resumable
-from luce.manifest import CALIBRATION, RECORDS, TRUSTED, read_config
+from luce.manifest import CALIBRATION, RECORDS, TENSORS, TRUSTED, read_config
 from luce.models import MODELS, Candidate
 from luce.models.classifier import Classifier
 from luce.plan import make_plan, no_source
@@ -445,13 +445,17 @@ class _Training:
         folder = self._made
         write_json(folder / "schema.json", self.schema.to_json())
         write_tensors(folder / "model.safetensors", model.tensors(estimator))
+        tensors = self.schema.tensors()
+        if tensors:
+            write_tensors(folder / TENSORS, tensors)
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
         write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})
         self._write_history()
         if not os.path.lexists(folder / "environment.json"):
             write_json(folder / "environment.json", environment())
-        names = (*TRUSTED, *((CALIBRATION,) if calibration is not None else ()), *RECORDS)
+        optional = {CALIBRATION: calibration is not None, TENSORS: bool(tensors)}
+        names = (*TRUSTED, *(name for name, there in optional.items() if there), *RECORDS)
         digests = {name: digest_of(folder / name) for name in names}
         kept = model.resolved(estimator)
         finished = {

@@ -14,13 +14,15 @@ from luce.options import LARGEST_SEED
 from luce.request import Request
 from luce.storage import FORMAT, Digest, read_json, unsealed
 
-__all__ = ["CALIBRATION", "RECORDS", "TRUSTED", "check_metrics", "expected", "field", "read_config"]
+__all__ = ["CALIBRATION", "RECORDS", "TENSORS", "TRUSTED", "check_metrics", "expected", "field", "read_config"]
 
 # The files that config.json holds the SHA-256 of. A prediction depends on the first two, and on the
 # calibration, which a run that was trained without validation rows does not have. Runs of earlier
 # versions hold the digests of these alone.
 TRUSTED = ("schema.json", "model.safetensors")
 CALIBRATION = "calibration.json"
+# What of the schema is too large for JSON: the terms of texts. Most runs have none.
+TENSORS = "schema.safetensors"
 RECORDS = ("metrics.json", "history.csv", "environment.json")
 
 # The figures of a part of the data in metrics.json, and those of them that are always there.

@@ -20,7 +20,7 @@ from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from luce.data.schema import Encoded
 
@@ -156,6 +156,31 @@ class TableSchema(Schema):
     def to_json(self) -> dict[str, Any]:
         """Return the schema as plain JSON; see `Schema.to_json`."""
         return {**super().to_json(), "columns": [column.to_json() for column in self.columns]}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return what columns store beside schema.json; see `Schema.tensors`."""
+        return {
+            f"{number}.{name}": tensor
+            for number, column in enumerate(self.columns)
+            for name, tensor in column.tensors().items()
+        }
+
+    def with_tensors(self, tensors: Mapping[str, np.ndarray]) -> Self:
+        """Return the schema with what columns stored beside schema.json."""
+        own: dict[str, dict[str, np.ndarray]] = {}
+        for name, tensor in tensors.items():
+            number, _, rest = name.partition(".")
+            own.setdefault(number, {})[rest] = tensor
+        file = "schema.safetensors"
+        if unknown := own.keys() - set(map(str, range(len(self.columns)))):
+            refuse(f"it holds tensors of columns {listed(sorted(unknown))}", file)
+        columns = []
+        for number, column in enumerate(self.columns):
+            try:
+                columns.append(column.with_tensors(own.get(str(number), {})))
+            except ValueError as error:
+                refuse(f"column {shown(column.name)}: {error}", file)
+        return replace(self, columns=tuple(columns))
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Self:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, final
 
 import numpy as np
 import polars as pl
@@ -30,7 +29,7 @@ BLOCK_BYTES = 2**25
 NONE = -1
 
 
-@dataclass(frozen=True, eq=False)
+@final
 class Vocabulary:
     """Words, and pairs of neighbouring words, and in how many texts each was.
 
@@ -59,12 +58,21 @@ class Vocabulary:
     [[0.0, 1.0], [0.51, 0.86], [1.0, 0.0]]
     """
 
-    texts: int = 0
-    words: str = ""
-    terms: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 2), np.int32))
-    counts: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    def __init__(
+        self,
+        texts: int = 0,
+        words: str = "",
+        terms: NDArray[np.int32] | None = None,
+        counts: NDArray[np.int32] | None = None,
+    ) -> None:
+        self.texts = texts
+        self.words = words
+        self.terms = np.empty((0, 2), np.int32) if terms is None else terms
+        self.counts = np.empty(0, np.int32) if counts is None else counts
+        self._check()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
+        """Raise ValueError for what contradicts itself."""
         words, first, second = self.words.split("\n"), *self.terms.T
         if len(self.words) and not all(words):
             raise ValueError("a word is empty")
@@ -84,6 +92,14 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.terms)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        mine, theirs = self.tensors(), other.tensors()
+        return all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+    __hash__ = None  # type: ignore[assignment]
 
     @classmethod
     def learn(cls, texts: pl.Series) -> Self:

@@ -6,7 +6,6 @@ new one is a class of `Column` (of `Numeric`, if it is one number a row) and an 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -20,7 +19,8 @@ from luce.data.columns.number import Number, as_numbers
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen
 from luce.data.columns.stacks import matrix, stacks
-from luce.data.plain import from_plain, named
+from luce.data.columns.text import Text
+from luce.data.plain import field_names, from_plain, named
 from luce.data.wording import shown
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Column", "Numeric", "Seen", "infer", "read_column"]
 
 KINDS: dict[str, type[Column]] = {
-    each.kind: each for each in (LeftOut, Number, Boolean, Date, Category)
+    each.kind: each for each in (LeftOut, Number, Boolean, Date, Category, Text)
 }
 """Each kind by its name, in the order in which inference asks them."""
 
@@ -49,7 +49,7 @@ _ONCE_WRITTEN: dict[str, Any] = {
 def infer(columns: Sequence[pl.Series]) -> list[Column]:
     """Return what each column is, judged by its values: of the first kind that claims it.
 
-    A column that no kind claims, such as free text, is left out.
+    A column that no kind claims, such as one of identifiers, is left out.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def read_column(body: Any) -> Column:
         If its kind is unknown, or a field is missing, unknown, of the wrong type or out of bounds.
     """
     kind, body = named(KINDS, body, "a column")
-    own = {field.name for field in dataclasses.fields(kind)}
+    own = set(field_names(kind))
     body = {
         name: value
         for name, value in body.items()

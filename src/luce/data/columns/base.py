@@ -10,7 +10,7 @@ from luce.data.plain import to_plain
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import polars as pl
@@ -121,6 +121,22 @@ class Column(ABC):
     def reading(self) -> object:
         """What neighbours of the kind must have in common to be read together."""
         return None
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return by name what is stored beside schema.json: the fields marked `plain.BESIDE`."""
+        return {}
+
+    def with_tensors(self, tensors: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the column with what `tensors` gave, after every part of it is checked.
+
+        Raises
+        ------
+        ValueError
+            If it is not what this kind of column stores.
+        """
+        if tensors:
+            raise ValueError(f"a column of kind {self.kind} has no tensors, got {sorted(tensors)}")
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """Return the column as plain JSON, for `luce.data.columns.read_column`."""
