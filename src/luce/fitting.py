@@ -278,7 +278,13 @@ class _Training:
             if len(data)
         }
         shape = self.schema.input_shape
-        self.candidates = models.candidates(request.model, request.options, shape)
+        # Where a column is a text.
+        sparse = any(not isinstance(rows, np.ndarray) for rows, _ in self.examples.values())
+        self.candidates = models.candidates(request.model, request.options, shape, sparse=sparse)
+        if sparse and request.model == "auto":
+            taken = models.suited(shape, sparse=True)
+            out = ", ".join(name for name in models.suited(shape) if name not in taken)
+            self.display.say(f"note: {out} is not tried: it cannot read columns of text.")
         for candidate in self.candidates:
             estimator = self._estimator(candidate)
             MODELS[candidate.model].check_rows(estimator, shape, len(dataset.classes))

@@ -381,7 +381,11 @@ RUN = {
 }
 
 LINEAR = {
-    "C": Option(PENALTY, "1/C weighs the penalty.  [default: 1]", OF_LINEAR),
+    "C": Option(
+        either(PENALTY, "auto"),
+        "1/C weighs the penalty.  [default: 1; with text, what suits held-out rows]",
+        OF_LINEAR,
+    ),
     "Cs": Option(
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),

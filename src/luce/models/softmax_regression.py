@@ -26,6 +26,7 @@ class Linear(Model["SoftmaxModel"]):
     """Softmax regression, solved to a proven gap."""
 
     options = LINEAR
+    takes_sparse = True
 
     def check_together(self, options: Mapping[str, Any]) -> None:
         """Refuse C beside Cs."""
@@ -37,7 +38,7 @@ class Linear(Model["SoftmaxModel"]):
         if "Cs" not in options:
             from luce.linear.regression import SoftmaxRegression
 
-            return SoftmaxRegression(**options)
+            return SoftmaxRegression(**{"C": "auto", **options})
         from luce.linear.path import SoftmaxRegressionCV
 
         automatic = options["Cs"] == "auto"
@@ -71,7 +72,10 @@ class Linear(Model["SoftmaxModel"]):
         line = f"{count:,} iteration{'s' * (count != 1)} of {ended['solver']} in {seconds:.1f} s"
         if ended["duality_gap"] is not None:
             line += f", proven to be within {ended['duality_gap']:.1e} of the optimum"
-        return f"{line}; C = {ended['C']:g} by cross-validation" if "C" in ended else line
+        if "C" in ended:
+            how = "by cross-validation" if hasattr(estimator, "Cs_") else "did best on held-out rows"
+            line += f"; C = {ended['C']:g} {how}"
+        return line
 
     def tensors(self, estimator: SoftmaxModel) -> dict[str, NDArray[Any]]:
         """Return coefficients and intercepts."""
