@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, final
@@ -25,6 +26,8 @@ MOST_TERMS = 2**20
 
 BLOCK_BYTES = 2**25
 """Texts are read in blocks of about so many bytes."""
+
+WORD = re.compile(r"\b\w\w+\b")
 
 NONE = -1
 
@@ -180,6 +183,26 @@ class Vocabulary:
             rows = weigh(found, stops, unigrams, pairs, idf)
             parts.append(scipy.sparse.csr_array(rows, shape=(len(ends), shape)))
         return parts[-1] if len(parts) == 2 else scipy.sparse.vstack(parts, format="csr")
+
+    def spans(self, text: str) -> list[tuple[int, int, int]]:
+        """Return where a text has which term: begin, end and column."""
+        small = text.lower()
+        if len(small) != len(text):  # as a letter becomes two
+            small = "".join(c if len(c.lower()) != 1 else c.lower() for c in text)
+        words = [(match.start(), match.end()) for match in WORD.finditer(small)]
+        pairs = zip(words, words[1:], strict=False)
+        ranges = [*words, *((first[0], second[1]) for first, second in pairs)]
+        spelled = [small[start:stop] for start, stop in words]
+        terms = [*spelled, *map(" ".join, zip(spelled, spelled[1:], strict=False))]
+        return [
+            (start, stop, self._columns[term])
+            for (start, stop), term in zip(ranges, terms, strict=True)
+            if term in self._columns
+        ]
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {term: column for column, term in enumerate(self.names)}
 
     @cached_property
     def _index(self) -> tuple[Words, NDArray[np.int32], Pairs]:

@@ -42,6 +42,8 @@ class Column(ABC):
         What several columns of the kind are called.
     used : bool
         Whether the kind is encoded.
+    in_parts : bool
+        Whether encoded columns stand for parts of a value, as words of a text; see `spans`.
     name : str
         The column's name.
     note : str
@@ -51,6 +53,7 @@ class Column(ABC):
     kind: ClassVar[str]
     plural: ClassVar[str]
     used: ClassVar[bool] = True
+    in_parts: ClassVar[bool] = False
     name: str
     note: str = ""
 
@@ -121,6 +124,10 @@ class Column(ABC):
     def reading(self) -> object:
         """What neighbours of the kind must have in common to be read together."""
         return None
+
+    def spans(self, value: str) -> list[tuple[int, int, int]]:  # noqa: ARG002
+        """Return where a value has what its encoded columns stand for: begin, end and column."""
+        return []
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return by name what is stored beside schema.json: the fields marked `plain.BESIDE`."""

@@ -51,6 +51,7 @@ class Text(Column):
 
     kind: ClassVar[str] = "text"
     plural: ClassVar[str] = "texts"
+    in_parts: ClassVar[bool] = True
     indicator: bool = False
     vocabulary: Vocabulary = field(default_factory=Vocabulary, metadata=BESIDE)
 
@@ -128,6 +129,10 @@ class Text(Column):
                 rows = scipy.sparse.csr_array(scipy.sparse.hstack([rows, more], format="csr"))
             parts.append(rows)
         return parts
+
+    def spans(self, value: str) -> list[tuple[int, int, int]]:
+        """Return where the text has which term; see `Column.spans`."""
+        return self.vocabulary.spans(value)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the vocabulary as arrays."""
