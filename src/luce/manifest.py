@@ -14,7 +14,16 @@ from luce.options import LARGEST_SEED
 from luce.request import Request
 from luce.storage import FORMAT, Digest, read_json, unsealed
 
-__all__ = ["CALIBRATION", "RECORDS", "TENSORS", "TRUSTED", "check_metrics", "expected", "field", "read_config"]
+__all__ = [
+    "CALIBRATION",
+    "RECORDS",
+    "TENSORS",
+    "TRUSTED",
+    "check_metrics",
+    "expected",
+    "field",
+    "read_config",
+]
 
 # The files that config.json holds the SHA-256 of. A prediction depends on the first two, and on the
 # calibration, which a run that was trained without validation rows does not have. Runs of earlier

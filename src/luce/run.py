@@ -401,7 +401,7 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
     def read(name: str) -> dict[str, Any]:
         return read_json(path / name, expected(config, name))
 
-    tensors = {}
+    tensors: dict[str, NDArray[Any]] = {}
     if TENSORS in config["files"]:
         tensors, _ = read_tensors(path / TENSORS, expected(config, TENSORS))
     schema = read_schema(read("schema.json"), tensors)

@@ -1,23 +1,24 @@
-"""Words and pairs of words of many texts: Numba kernels over UTF-8.
+r"""Words and pairs of words of many texts: Numba kernels over UTF-8.
 
-A word is what ``\\b\\w\\w+\\b`` finds in the text in small letters, as Python has both: two or more
+A word is what ``\b\w\w+\b`` finds in the text in small letters, as Python has both: two or more
 letters, digits or underscores. Each different word gets a number, in the order in which they come;
 a pair of neighbours is two numbers. No word is ever a Python object.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
 from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+import numba
 import numpy as np
 
-from luce.kernels.cpu.compile import kernel, part
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = ["Counts", "Pairs", "Words", "add_words", "count", "letters", "weigh", "words_of"]
@@ -30,6 +31,25 @@ A text with one of them has to come in small letters already.
 
 _NOT_ASCII = 0xFF
 _EMPTY, _FIRST, _FACTOR = -1, 0x4BF29CE484222325, 0x100000001B3  # of an FNV hash
+
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def kernel(function: F) -> F:
+    """Compile at first use; keep the machine code on disk where there is a place for it.
+
+    As `luce.kernels.cpu.compile` does, which would load PyTorch; nobody here needs that.
+    """
+    try:
+        return cast("F", numba.njit(nogil=True, error_model="numpy", cache=True)(function))
+    except RuntimeError:  # "cannot cache function: no locator available"
+        return part(function)
+
+
+def part(function: F) -> F:
+    """Compile a part of kernels."""
+    return cast("F", numba.njit(nogil=True, error_model="numpy")(function))
 
 
 @cache
@@ -106,7 +126,9 @@ def _mixed(code):
 
 
 @kernel
-def _words_of(text, ends, small, ascii, learn, pool, bounds, hashes, slots, known, first, found, stops):
+def _words_of(  # noqa: C901, PLR0912 - one loop over bytes, which calls would only hide
+    text, ends, small, plain, learn, pool, bounds, hashes, slots, known, first, found, stops
+):
     """Go on from text `first` as long as there is room; return the next text, and known words."""
     total = stops[first - 1] if first else 0
     start = ends[first - 1] if first else 0
@@ -119,7 +141,7 @@ def _words_of(text, ends, small, ascii, learn, pool, bounds, hashes, slots, know
             # A word is written behind those that there are, where it stays if it is new.
             at, code, length = begin, _FIRST, 0
             while i < end:
-                letter = np.int64(ascii[text[i]])
+                letter = np.int64(plain[text[i]])
                 more = 0
                 if letter == _NOT_ASCII:
                     letter = np.int64(text[i])
@@ -205,15 +227,15 @@ def words_of(
     """
     found = np.empty((len(text) + len(ends)) // 3 + 1, np.int32)
     stops = np.empty(len(ends), np.int64)
-    small, ascii = letters(), np.full(256, _NOT_ASCII, np.uint8)
-    ascii[:128] = small[:128]
+    small, plain = letters(), np.full(256, _NOT_ASCII, np.uint8)
+    plain[:128] = small[:128]
     # A small letter may take half as many bytes more.
     words, done = _with_room(words, 0, 2 * len(text) + 4), 0
     while done < len(ends):
         start = int(ends[done - 1]) if done else 0
         if learn:
             words = _with_room(words, int(ends[done] - start) // 3 + 1, 2 * len(text) + 4)
-        done, known = _words_of(text, ends, small, ascii, learn, *words, done, found, stops)
+        done, known = _words_of(text, ends, small, plain, learn, *words, done, found, stops)
         words = words._replace(known=known)
     return found[: stops[-1] if len(stops) else 0], stops, words
 
@@ -351,9 +373,7 @@ def _count(found, stops, texts, words, first, keys, values, known):
     return len(stops), known
 
 
-def count(
-    found: NDArray[np.int32], stops: NDArray[np.int64], known: int, counts: Counts
-) -> Counts:
+def count(found: NDArray[np.int32], stops: NDArray[np.int64], known: int, counts: Counts) -> Counts:
     """Return the counts with those of more texts, given as `words_of` returns them.
 
     Parameters
@@ -380,6 +400,14 @@ def count(
     return Counts(counts.texts + len(stops), words, pairs)
 
 
+@part
+def _column_of_pair(keys, values, before, word):
+    if before < 0 or word < 0:
+        return np.int64(-1)
+    at = _place(keys, before << 32 | word)
+    return values[at] if keys[at] >= 0 else np.int64(-1)
+
+
 @kernel
 def _weigh(found, stops, unigrams, keys, values, weights, often, indptr, indices, data):
     start, stored = 0, 0
@@ -388,15 +416,8 @@ def _weigh(found, stops, unigrams, keys, values, weights, often, indptr, indices
         before = np.int64(-1)
         for i in range(start, stops[d]):
             word = np.int64(found[i])
-            for pair in range(2):
-                column = np.int64(-1)
-                if pair == 0:
-                    if word >= 0:
-                        column = unigrams[word]
-                elif word >= 0 and before >= 0:
-                    at = _place(keys, before << 32 | word)
-                    if keys[at] >= 0:
-                        column = values[at]
+            single = np.int64(unigrams[word]) if word >= 0 else np.int64(-1)
+            for column in (single, _column_of_pair(keys, values, before, word)):
                 if column >= 0:
                     if often[column] == 0:
                         indices[stored] = column

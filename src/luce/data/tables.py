@@ -175,9 +175,9 @@ class TableSchema(Schema):
         if unknown := own.keys() - set(map(str, range(len(self.columns)))):
             refuse(f"it holds tensors of columns {listed(sorted(unknown))}", file)
         columns = []
-        for number, column in enumerate(self.columns):
+        for place, column in enumerate(self.columns):
             try:
-                columns.append(column.with_tensors(own.get(str(number), {})))
+                columns.append(column.with_tensors(own.get(str(place), {})))
             except ValueError as error:
                 refuse(f"column {shown(column.name)}: {error}", file)
         return replace(self, columns=tuple(columns))

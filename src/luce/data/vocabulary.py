@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self, final
 
 import numpy as np
@@ -84,10 +85,10 @@ class Vocabulary:
         if len(self.terms) > MOST_TERMS or len(self.counts) != len(self.terms):
             raise ValueError(f"there are {len(self.terms):,} terms, {len(self.counts):,} counts")
         if len(self.terms) and not (
-            0 <= first.min()
-            and NONE <= second.min()
+            first.min() >= 0
+            and second.min() >= NONE
             and max(first.max(), second.max()) < len(words)
-            and 1 <= self.counts.min()
+            and self.counts.min() >= 1
             and self.counts.max() <= self.texts
             and (np.diff(_keys(self.terms)) > 0).all()
         ):
@@ -190,10 +191,9 @@ class Vocabulary:
         if len(small) != len(text):  # as a letter becomes two
             small = "".join(c if len(c.lower()) != 1 else c.lower() for c in text)
         words = [(match.start(), match.end()) for match in WORD.finditer(small)]
-        pairs = zip(words, words[1:], strict=False)
-        ranges = [*words, *((first[0], second[1]) for first, second in pairs)]
+        ranges = [*words, *((first[0], second[1]) for first, second in pairwise(words))]
         spelled = [small[start:stop] for start, stop in words]
-        terms = [*spelled, *map(" ".join, zip(spelled, spelled[1:], strict=False))]
+        terms = [*spelled, *map(" ".join, pairwise(spelled))]
         return [
             (start, stop, self._columns[term])
             for (start, stop), term in zip(ranges, terms, strict=True)
@@ -252,7 +252,8 @@ class Vocabulary:
 def _keys(terms: NDArray[Any]) -> NDArray[np.int64]:
     """Return a number for each term; they are in the order of the terms."""
     first, second = terms.astype(np.int64).T
-    return first << 32 | (second + 1)
+    keys: NDArray[np.int64] = first << 32 | (second + 1)
+    return keys
 
 
 def _spelled(words: Words, chosen: NDArray[np.int64]) -> pl.Series:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse
+from sklearn.base import clone
 
 from luce.linear.arrays import numpy_of
 from luce.linear.model import SoftmaxModel
@@ -17,6 +18,7 @@ __all__ = ["SoftmaxRegression"]
 # Of C="auto": what is tried, the folds, and up to how many rows all of them are.
 CANDIDATES = [4.0**power for power in range(-1, 8)]
 FOLDS, FEW_ROWS = 5, 1_000
+SEARCH_TOL = 1e-3
 
 
 class SoftmaxRegression(SoftmaxModel):
@@ -172,24 +174,26 @@ class SoftmaxRegression(SoftmaxModel):
         self._warn(fitted)
         return self
 
-    def _strength(
-        self, X: Any, codes: np.ndarray, weight: np.ndarray, progress: Progress
-    ) -> float:
+    def _strength(self, X: Any, codes: np.ndarray, weight: np.ndarray, progress: Progress) -> float:
         """Return C as a number."""
-        if self.penalty is None or self.C != "auto":
-            return math.inf if self.penalty is None else self.C
+        if self.penalty is None or not isinstance(self.C, str):
+            return math.inf if self.penalty is None else float(self.C)  # type: ignore[arg-type]
         fewest = int(np.bincount(codes).min())
         if not scipy.sparse.issparse(X) or fewest < 2:
             return 1.0
         from sklearn.model_selection import StratifiedKFold
 
+        search = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
+        search.classes_ = self.classes_
         splitter = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
         splits = list(splitter.split(codes, codes))
         folds = []
         for train, test in splits if len(codes) <= FEW_ROWS else splits[:1]:
             part = np.zeros_like(weight)
             part[train] = weight[train]
-            path = self._fits(X, codes, part, CANDIDATES, None, progress, count=len(CANDIDATES))
+            path = search._fits(  # noqa: SLF001 - of our own class
+                X, codes, part, CANDIDATES, None, progress, count=len(CANDIDATES)
+            )
             folds.append((path, X[test], codes[test], weight[test]))
         self.C_, least = CANDIDATES[0], math.inf
         for C in CANDIDATES:

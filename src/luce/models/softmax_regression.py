@@ -73,7 +73,9 @@ class Linear(Model["SoftmaxModel"]):
         if ended["duality_gap"] is not None:
             line += f", proven to be within {ended['duality_gap']:.1e} of the optimum"
         if "C" in ended:
-            how = "by cross-validation" if hasattr(estimator, "Cs_") else "did best on held-out rows"
+            how = (
+                "by cross-validation" if hasattr(estimator, "Cs_") else "did best on held-out rows"
+            )
             line += f"; C = {ended['C']:g} {how}"
         return line
 

@@ -55,7 +55,9 @@ def weights(classifier: Classifier, classes: list[Any], support: NDArray[Any]) -
             names = [name(classes[k]) for k in chosen]
             return {"kind": "weights", **common, **_pictures(images, names)}
         features = schema.feature_names
-        texts = [part for column, part in parts_of(schema) if column is not None and column.in_parts]
+        texts = [
+            part for column, part in parts_of(schema) if column is not None and column.in_parts
+        ]
         whole = np.ones(array.shape[1], bool)
         for part in texts:
             whole[part] = False

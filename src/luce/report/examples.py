@@ -174,7 +174,7 @@ class _Words:
             for column, part in parts_of(classifier.schema)
             if column is not None and column.in_parts
         }
-        self._encoded = scored.encoded
+        self._encoded: Any = scored.encoded
         found = classifier.explain() if self._columns else None
         self._weights = found.array if found is not None and found.of == "classes" else None
 

@@ -53,8 +53,9 @@ def excerpt(text: str, scored: Sequence[tuple[int, int, float]]) -> list[dict[st
     def add(start: int, stop: int, *, marked: bool) -> None:
         if start < stop:
             # Cut in pieces no longer than a name may be.
-            for at in range(start, stop, 50):
-                pieces.append({"text": name(text[at : min(at + 50, stop)]), "marked": marked})
+            cuts = range(start, stop, 50)
+            parts = (name(text[at : min(at + 50, stop)]) for at in cuts)
+            pieces.extend({"text": part, "marked": marked} for part in parts)
 
     for number, (first, last) in enumerate(shown):
         if number or first:

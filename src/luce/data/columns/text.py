@@ -68,8 +68,8 @@ class Text(Column):
             return None
         texts = seen.texts
         some = texts.gather_every(max(1, len(texts) // SAMPLE))
-        words = some.str.count_matches(r"\S*\p{L}\S*").mean()
-        if not asked and float(words) < SEVERAL:  # type: ignore[arg-type]
+        words = float(some.str.count_matches(r"\S*\p{L}\S*").to_numpy().mean())
+        if not asked and words < SEVERAL:
             return None
         note = f"{seen.distinct:,} different texts of {words:.0f} words on average{seen.gone}"
         return cls(name=seen.name, note=note)
