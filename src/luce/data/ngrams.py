@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Pairs", "Words", "add_words", "count", "letters", "weigh", "words_of"]
 
-LOWER_IN_PYTHON = "\u0130\u03a3"
+LOWER_IN_PYTHON = ["\u0130", "\u03a3"]
 """The letters that a table of small letters cannot say: İ becomes two, and Σ depends on the place.
 
 A text with one of them has to come in small letters already.
@@ -158,7 +158,7 @@ def _words_of(  # noqa: C901, PLR0912 - one loop over bytes, which calls would o
                     at += 1
                 else:
                     more = 1 + (letter >= 0x800) + (letter >= 0x10000)
-                    pool[at] = (0xF00 >> more) & 0xFF | (letter >> (6 * more))
+                    pool[at] = (0xFF << (7 - more)) & 0xFF | (letter >> (6 * more))
                     for j in range(1, more + 1):
                         pool[at + j] = 0x80 | ((letter >> (6 * (more - j))) & 0x3F)
                     at += 1 + more

@@ -86,6 +86,11 @@ class TableSchema(Schema):
             for kind, part, values in _stacks(self.used, series)
             for column in kind.fit(part, values, normalise)
         }
+        if not any(column.width for column in fitted.values()):
+            raise DataError(
+                f"There is nothing to learn from in {listed(list(fitted), 10)}: no word is in two "
+                f"of the training rows."
+            )
         return replace(
             self, columns=tuple(fitted.get(c.name, c) for c in self.columns), fitted=True
         )

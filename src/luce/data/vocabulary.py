@@ -210,7 +210,7 @@ class Vocabulary:
         from luce.data.ngrams import Pairs, add_words
 
         spelled = pl.Series(self.words.split("\n") if self.words else [], dtype=pl.String)
-        words = add_words(*next(_blocks(spelled), (np.empty(0, np.uint8), np.empty(0, np.int64))))
+        words = add_words(*_utf8(spelled))
         columns = np.arange(len(self), dtype=np.int64)
         single = self.terms[:, 1] == NONE
         unigrams = np.full(len(spelled), NONE, np.int32)
@@ -268,16 +268,20 @@ def _blocks(texts: pl.Series) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.in
     """Yield texts end to end as UTF-8, with where each ends: as `luce.data.ngrams` takes them."""
     from luce.data.ngrams import LOWER_IN_PYTHON
 
-    ends = texts.str.len_bytes().cum_sum().to_numpy().astype(np.int64)
+    ends = texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
     start = 0
     while start < len(texts):
         before = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + BLOCK_BYTES)))
         block = texts[start:stop]
-        whole = block.str.join("").item()
-        own = ends[start:stop] - before
-        if not whole.isascii() and any(letter in whole for letter in LOWER_IN_PYTHON):
+        if block.str.contains_any(LOWER_IN_PYTHON).any():
             block = pl.Series([text.lower() for text in block.to_list()], dtype=pl.String)
-            whole, own = "".join(block.to_list()), block.str.len_bytes().cum_sum().to_numpy()
-        yield np.frombuffer(whole.encode(), np.uint8), own.astype(np.int64)
+        yield _utf8(block)
         start = stop
+
+
+def _utf8(texts: pl.Series) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return texts end to end, with where each ends."""
+    whole = (texts.str.join("").item() or "") if len(texts) else ""
+    ends = texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
+    return np.frombuffer(whole.encode(), np.uint8), ends.astype(np.int64)

@@ -177,7 +177,7 @@ class SoftmaxRegression(SoftmaxModel):
     def _strength(self, X: Any, codes: np.ndarray, weight: np.ndarray, progress: Progress) -> float:
         """Return C as a number."""
         if self.penalty is None or not isinstance(self.C, str):
-            return math.inf if self.penalty is None else float(self.C)  # type: ignore[arg-type]
+            return math.inf if self.penalty is None else float(self.C)
         fewest = int(np.bincount(codes).min())
         if not scipy.sparse.issparse(X) or fewest < 2:
             return 1.0
