@@ -383,7 +383,8 @@ RUN = {
 LINEAR = {
     "C": Option(
         either(PENALTY, "auto"),
-        "1/C weighs the penalty.  [default: 1; with text, what suits held-out rows]",
+        "1/C weighs the penalty; auto is 1, and of texts what suits rows held out.  "
+        "[default: auto]",
         OF_LINEAR,
     ),
     "Cs": Option(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from luce.errors import ArgumentError
@@ -26,6 +27,7 @@ class Linear(Model["SoftmaxModel"]):
     """Softmax regression, solved to a proven gap."""
 
     options = LINEAR
+    defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
     takes_sparse = True
 
     def check_together(self, options: Mapping[str, Any]) -> None:
@@ -38,7 +40,7 @@ class Linear(Model["SoftmaxModel"]):
         if "Cs" not in options:
             from luce.linear.regression import SoftmaxRegression
 
-            return SoftmaxRegression(**{"C": "auto", **options})
+            return SoftmaxRegression(**{**self.defaults, **options})
         from luce.linear.path import SoftmaxRegressionCV
 
         automatic = options["Cs"] == "auto"
