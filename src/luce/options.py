@@ -438,7 +438,7 @@ RUN = {
     "drop": Option(NAMES, "Columns to leave out.", COLUMNS),
     "keep": Option(NAMES, "Columns to use though they look like identifiers.", COLUMNS),
     "types": Option(
-        TYPES, "What columns are: number, category, boolean, date or left out.", COLUMNS
+        TYPES, "What columns are: number, category, boolean, date, text or left out.", COLUMNS
     ),
     "normalise": Option(
         SCALING,
@@ -464,7 +464,12 @@ RUN = {
 }
 
 LINEAR = {
-    "C": Option(PENALTY, "Inverse strength of the L2 penalty.  [default: 1]", OF_LINEAR),
+    "C": Option(
+        either(PENALTY, "auto"),
+        "Inverse strength of the L2 penalty. auto is 1, and for texts what does best on rows held "
+        "out.  [default: auto]",
+        OF_LINEAR,
+    ),
     "Cs": Option(
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),

@@ -112,7 +112,7 @@ def test_schemas_of_the_first_runs_encode_to_the_same_bits():
     """A schema that was stored before kinds had classes gives the very numbers that it gave."""
     stored = json.loads(Path(__file__).with_name("first_schema.json").read_text())
     schema = read_schema(stored["schema"])
-    assert {column.kind for column in schema.columns} == set(KINDS)
+    assert {column.kind for column in schema.columns} == set(KINDS) - {"text"}  # which came later
     expected = [[float.fromhex(value) for value in row] for row in stored["encoded"]]
     encoded, handled = schema.encode(pl.DataFrame(stored["rows"]))
     np.testing.assert_array_equal(encoded, np.array(expected, np.float32))

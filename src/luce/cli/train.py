@@ -68,6 +68,15 @@ def train(
     drop: Annotated[Text, flag("drop")] = None,
     keep: Annotated[Text, flag("keep")] = None,
     types: Annotated[Text, flag("types")] = None,
+    text: Annotated[
+        Text,
+        typer.Option(
+            "--text",
+            help="Columns of text: short for --type COLUMN=text.",
+            metavar=options.NAMES.form,
+            rich_help_panel=options.COLUMNS,
+        ),
+    ] = None,
     normalise: Annotated[Text, flag("normalise")] = None,
     image_size: Annotated[Text, flag("image_size")] = None,
     show_columns: Annotated[
@@ -137,6 +146,9 @@ def train(
     """Train a classifier on SOURCE and save it as a run folder."""
     arguments: dict[str, Any] = {"target": target, "features": features, "test": test}
     arguments |= values(context)
+    if text is not None:
+        named = dict.fromkeys(options.read("drop", text, called="--text"), "text")
+        arguments["types"] = named | arguments.get("types", {})
     arguments = {k: v for k, v in arguments.items() if v is not None}
     asked: dict[str, Any] = {
         "preset": preset,

@@ -23,7 +23,7 @@ from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from luce.data.schema import Encoded
 
@@ -116,17 +116,13 @@ class TableSchema(Schema):
 
     def _without_copies(self, frame: pl.DataFrame, labels: np.ndarray, asked: set[str]) -> Self:
         """Return the schema without the columns that are the target again, and with suspects."""
-        used = self.used[:MOST_COMPARED]
+        used = [column for column in self.used if not column.sparse][:MOST_COMPARED]
         if len(used) < 2 or len(labels) != frame.height:
             return self
         rows = leaks.sample(frame.height)
         some = frame.select(column.name for column in used)[rows]
         part = replace(self, columns=tuple(used)).fit(some).dense()
-        used = [column for column in part.columns if not column.sparse]
-        if not used:
-            return self
-        part = replace(part, columns=tuple(used))
-        encoded, _ = part.encode(some.select(column.name for column in used))
+        encoded, _ = part.encode(some)
         skill = leaks.skills(encoded, [column.width for column in part.columns], labels[rows])
         suspects = [c.name for c, each in zip(used, skill, strict=True) if each >= SUSPICIOUS]
         same = [
@@ -150,6 +146,11 @@ class TableSchema(Schema):
         if not self.sparse:
             return self
         return replace(self, columns=tuple(column.dense() for column in self.columns))
+
+    @property
+    def only_sparse(self) -> list[str]:
+        """The columns of text; see `Schema.only_sparse`."""
+        return [column.name for column in self.used if not column.dense().used]
 
     @property
     def warnings(self) -> list[str]:
@@ -183,6 +184,11 @@ class TableSchema(Schema):
             for kind, part, values in _stacks(self.used, series)
             for column in kind.fit(part, values, normalise)
         }
+        if not any(column.width for column in fitted.values()):
+            raise DataError(
+                f"There is nothing to learn from in {listed(list(fitted), 10)}: no word is in two "
+                f"of the training rows."
+            )
         return replace(
             self, columns=tuple(fitted.get(c.name, c) for c in self.columns), fitted=True
         )
@@ -253,6 +259,31 @@ class TableSchema(Schema):
     def to_json(self) -> dict[str, Any]:
         """Return the schema as plain JSON; see `Schema.to_json`."""
         return {**super().to_json(), "columns": [column.to_json() for column in self.columns]}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return what columns store beside schema.json; see `Schema.tensors`."""
+        return {
+            f"{number}.{name}": tensor
+            for number, column in enumerate(self.columns)
+            for name, tensor in column.tensors().items()
+        }
+
+    def with_tensors(self, tensors: Mapping[str, np.ndarray]) -> Self:
+        """Return the schema with what columns stored beside schema.json."""
+        own: dict[str, dict[str, np.ndarray]] = {}
+        for name, tensor in tensors.items():
+            number, _, rest = name.partition(".")
+            own.setdefault(number, {})[rest] = tensor
+        file = "schema.safetensors"
+        if unknown := own.keys() - set(map(str, range(len(self.columns)))):
+            refuse(f"it holds tensors of columns {listed(sorted(unknown))}", file)
+        columns = []
+        for place, column in enumerate(self.columns):
+            try:
+                columns.append(column.with_tensors(own.get(str(place), {})))
+            except ValueError as error:
+                refuse(f"column {shown(column.name)}: {error}", file)
+        return replace(self, columns=tuple(columns))
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Self:

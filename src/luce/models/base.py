@@ -97,7 +97,7 @@ class Model(ABC, Generic[E]):
     takes_images : bool
         Whether images come as (rows, channels, height, width); else as rows of numbers.
     takes_sparse : bool
-        Whether rows may be sparse, as those of tables with thousands of categories are.
+        Whether rows may be sparse, as those of tables with texts or thousands of categories are.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from luce.errors import ArgumentError
@@ -26,6 +27,7 @@ class Linear(Model["SoftmaxModel"]):
     """Softmax regression, solved to a proven gap."""
 
     options = LINEAR
+    defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
     takes_sparse = True
 
     def check_together(self, options: Mapping[str, Any]) -> None:
@@ -38,7 +40,7 @@ class Linear(Model["SoftmaxModel"]):
         if "Cs" not in options:
             from luce.linear.regression import SoftmaxRegression
 
-            return SoftmaxRegression(**options)
+            return SoftmaxRegression(**{**self.defaults, **options})
         from luce.linear.path import SoftmaxRegressionCV
 
         automatic = options["Cs"] == "auto"
@@ -72,7 +74,12 @@ class Linear(Model["SoftmaxModel"]):
         line = f"{count:,} iteration{'s' * (count != 1)} of {ended['solver']} in {seconds:.1f} s"
         if ended["duality_gap"] is not None:
             line += f", proven to be within {ended['duality_gap']:.1e} of the optimum"
-        return f"{line}; C = {ended['C']:g} by cross-validation" if "C" in ended else line
+        if "C" in ended:
+            how = (
+                "by cross-validation" if hasattr(estimator, "Cs_") else "did best on held-out rows"
+            )
+            line += f"; C = {ended['C']:g} {how}"
+        return line
 
     def tensors(self, estimator: SoftmaxModel) -> dict[str, NDArray[Any]]:
         """Return coefficients and intercepts."""

@@ -120,11 +120,10 @@ def prepare(source: Any, request: Request, display: Display) -> Prepared:
     told = [line for line in schema.assumed if line not in dataset.schema.assumed]
     display.say_all(f"note: {line}" for line in told)
     parts = {part: data for part, data in parts.items() if len(data)}
-    for data in parts.values():
-        if data.labels is None:
-            raise DataError(f"{data.name} has no labels to score against. Give target, or no test.")
     return Prepared(dataset, schema, parts, split)
 
 
 def _encoded(data: Dataset, schema: Schema) -> Examples:
-    return schema.encode(data.features)[0], check_labels(data.labels)
+    if data.labels is None:
+        raise DataError(f"{data.name} has no labels to score against. Give target, or no test.")
+    return schema.encode(data.features)[0], data.labels

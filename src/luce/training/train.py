@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luce import __version__, models
+from luce.data.wording import listed
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
 from luce.models import MODELS, Candidate, Estimator, Model
@@ -139,7 +140,7 @@ def train(
             "split": data.split,
             "directory": str(Path.cwd()),
         }
-        candidates = _candidates(request, data)
+        candidates = _candidates(request, data, display)
         if resume:
             check_data(path, first["data"], request.test)
         folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
@@ -157,10 +158,18 @@ def train(
     return run
 
 
-def _candidates(request: Request, data: Prepared) -> list[Candidate]:
+def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
     shape = data.schema.input_shape
-    found = models.candidates(request.model, request.options, shape)
+    unread, sparse = data.schema.only_sparse, 0 in data.schema.dense().input_shape
+    found = models.candidates(request.model, request.options, shape, sparse=sparse)
+    if sparse and request.model == "auto":
+        taken = [each.model for each in found]
+        out = ", ".join(name for name in models.suited(shape) if name not in taken)
+        display.say(f"note: {out} is not tried: it cannot read columns of text.")
+    elif unread:
+        for label in (each.label for each in found if not MODELS[each.model].takes_sparse):
+            display.say(f"note: {label} leaves out {listed(unread)}.")
     for candidate in found:
         model, estimator = (
             MODELS[candidate.model],

@@ -23,8 +23,9 @@ from luce.data.columns.number import Number, as_numbers
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen
 from luce.data.columns.stacks import matrix, stacks
+from luce.data.columns.text import Text
 from luce.data.numerals import PLAIN, Numerals, guess
-from luce.data.plain import from_plain, named
+from luce.data.plain import field_names, from_plain, named
 from luce.data.wording import listed, shown
 from luce.errors import DataError
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Column", "Numeric", "Seen", "copied", "dropped", "infer", "read_column"]
 
 KINDS: dict[str, type[Column]] = {
-    each.kind: each for each in (LeftOut, Number, Boolean, Date, Category)
+    each.kind: each for each in (LeftOut, Number, Boolean, Date, Category, Text)
 }
 """Each kind by its name, in the order in which inference asks them."""
 
@@ -64,7 +65,7 @@ def infer(
 ) -> list[Column]:
     """Return what each column is, judged by its values: of the first kind that claims it.
 
-    A column that no kind claims, such as free text, is left out.
+    A column that no kind claims, such as one of identifiers, is left out.
 
     Parameters
     ----------
@@ -201,7 +202,7 @@ def read_column(body: Any) -> Column:
         If its kind is unknown, or a field is missing, unknown, of the wrong type or out of bounds.
     """
     kind, body = named(KINDS, body, "a column")
-    own = {field.name for field in dataclasses.fields(kind)}
+    own = set(field_names(kind))
     defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.name in kind.added}
     body = defaults | {
         name: value
