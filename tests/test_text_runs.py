@@ -87,7 +87,7 @@ def test_auto_says_what_it_does_not_try(table, tmp_path, capsys):
 
     luce.train(table, target="y", out=tmp_path, display=Display(sys.stderr))
     assert "note: mlp is not tried: it cannot read columns of text." in capsys.readouterr().err
-    with pytest.raises(ArgumentError, match="mlp cannot read columns of text.*Choose linear"):
+    with pytest.raises(ArgumentError, match=r"mlp cannot read columns of text.*Choose linear"):
         luce.train(table, target="y", out=tmp_path, name="other", model="mlp")
 
 
