@@ -1,9 +1,10 @@
 """The algebra of cross-entropy, once: what an example's loss and gradient are made of.
 
 With the probabilities p of an example's logits z and the coefficients a of docs/operators.md, the
-loss is Σ a (lse − z / T) + z_loss · lse² and its gradient ((A + 2 z_loss · lse) p − a) / T. Symbols:
+loss is Σ a (lse − z / T) + z_loss · lse² and its gradient ((A + 2 z_loss · lse) p − a) / T.
+The symbols in ``rows``, ``tiles`` and ``online``:
 
-- ``top`` is the largest logit. ``exps`` is the sum of exp((z − top) / T); ``log_exps`` its logarithm.
+- ``top`` is the largest logit. ``exps`` is the sum of exp((z − top) / T), ``log_exps`` its log.
 - ``kept`` is 1 − ε and ``uniform`` is ε / K, for a label smoothing of ε and K classes.
 - ``w`` is the weight of a class. The coefficients are a = w (kept · probability + uniform).
 - ``coefficient_sum`` is A = Σ a. ``gap`` is Σ a (top − z) / T, so the loss is gap + A · log_exps
