@@ -28,7 +28,8 @@ class SoftmaxRegression(SoftmaxModel):
     ----------
     C : float, default=1.0
         Inverse strength of the penalty, above 0; ``inf`` is ``penalty=None``.
-    penalty : {"l2", None}, default="l2"
+    penalty : {"l2", None} or a name in ``luce.linear.penalties.PENALTIES``, default="l2"
+        The others hold each feature with a strength of its own; X is copied in float64 for them.
     fit_intercept : bool, default=True
     tol : float, default=1e-6
         The fit ends when the duality gap over the objective is proven to be at most ``tol``.
@@ -110,7 +111,7 @@ class SoftmaxRegression(SoftmaxModel):
         self,
         C: float = 1.0,
         *,
-        penalty: Literal["l2"] | None = "l2",
+        penalty: str | None = "l2",
         fit_intercept: bool = True,
         tol: float = 1e-6,
         max_iter: int = 200,
