@@ -33,8 +33,8 @@ def roots(penalty: str | None, X: Any, weight: np.ndarray) -> np.ndarray | None:
     """Return √s, shape (D,), or None where all are 1; without a penalty there is none to scale."""
     if penalty not in {None, "l2"} and is_source(X):
         raise ArgumentError(
-            f"SoftmaxRegression: penalty {penalty!r} needs the rows in memory, got a source of rows: "
-            "use penalty='l2', or give an array."
+            f"SoftmaxRegression: penalty {penalty!r} needs the rows in memory, got a source of "
+            "rows: use penalty='l2', or give an array."
         )
     given = None if penalty is None else PENALTIES[penalty](X, weight)
     if given is None:
