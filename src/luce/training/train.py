@@ -20,13 +20,16 @@ from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
 from luce.storage import FORMAT
-from luce.training.candidates import Trained, fit, unfitted
+from luce.training.averaging import average, in_words
+from luce.training.candidates import Examples, Trained, fit, unfitted
+from luce.training.crossvalidation import cross_validated
 from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
-from luce.training.prepare import Prepared, prepare
+from luce.training.prepare import FOLDS, Prepared, prepare
 from luce.training.resume import check_data, resumed
 
 if TYPE_CHECKING:
+    from luce.data.schema import Schema
     from luce.neural.training import Progress
 
 __all__ = ["train"]
@@ -130,6 +133,7 @@ def train(
             "request": asdict(request),
             "data": data.summary(),
             "split": data.split,
+            "folds": 0 if data.folds is None else FOLDS,
             "directory": str(Path.cwd()),
         }
         candidates = _candidates(request, data)
@@ -157,7 +161,7 @@ def _candidates(request: Request, data: Prepared) -> list[Candidate]:
     for candidate in found:
         estimator = unfitted(candidate, data.schema, seed=request.seed)
         MODELS[candidate.model].check_rows(estimator, shape, len(data.dataset.classes))
-    if len(found) > 1 and "validation" not in data.examples:
+    if len(found) > 1 and "validation" not in data.examples and data.folds is None:
         raise ArgumentError(
             "model='auto' compares candidates on validation rows: give a validation_size above "
             f"0, or name one model: {', '.join(each.label for each in found)}."
@@ -209,9 +213,31 @@ def _leaderboard(
 ) -> list[Trained]:
     """Train every candidate; return them, best first."""
     board: list[Trained] = []
+    validation = data.examples.get("validation")
+    if data.folds is not None:
+        display.say(
+            f"note: few rows, so the models are compared by cross-validation in {FOLDS} folds."
+        )
+
+    def fitted(candidate: Candidate, train: Examples, held: Examples | None) -> Trained:
+        in_folds = data.folds is not None
+        return _fit(candidate, data.schema, train, held, folder, request, display, brief=in_folds)
+
     for candidate in found:
         try:
-            trained = _fit(candidate, data, folder, request, display)
+            if data.folds is None:
+                trained = fitted(candidate, data.examples["train"], validation)
+                _say(trained, folder, display)
+            else:
+                folder.open()
+                trained = cross_validated(
+                    candidate, data.examples["train"], data.folds, fitted, seed=request.seed
+                )
+                entry = trained.entry
+                display.say(
+                    f"{candidate.label}: log-loss {entry['log_loss']:.4f} of rows that were not "
+                    f"learnt from, in {entry['seconds']:.1f} s"
+                )
         except DivergenceError as error:
             if len(found) == 1:
                 raise
@@ -222,28 +248,49 @@ def _leaderboard(
         board.append(trained)
     if not board:
         raise DivergenceError("no candidate could be trained. Lower learning_rate.")
+    if len(board) > 1:
+        together = average(board, seed=request.seed)
+        if together is None:
+            display.say("\nno average of them is better than the best.")
+        else:
+            board.append(together)
+            least = min(trained.entry["log_loss"] for trained in board[:-1])
+            display.say(
+                f"\naverage: {in_words(together.entry['weights'])} gains "
+                f"{least - together.entry['log_loss']:.4f} of log-loss"
+            )
     return sorted(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
 
 
 def _fit(
-    candidate: Candidate, data: Prepared, folder: RunFolder, request: Request, display: Display
+    candidate: Candidate,
+    schema: Schema,
+    train: Examples,
+    validation: Examples | None,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+    *,
+    brief: bool,
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
     label, started = candidate.label, False
     figures = {"loss", "accuracy", "learning_rate", "seconds"}
-    if "validation" in data.examples:
+    if validation is not None:
         figures |= {"validation_loss", "validation_accuracy"}
 
     def on_step(model: Model[Any], estimator: Estimator, progress: Progress) -> None:
         nonlocal started
         if not started:
             folder.open()
-            display.start(label, model.parameters(estimator), figures)
+            if not brief:
+                display.start(label, model.parameters(estimator), figures)
             started = True
         if progress.record or stop.is_set():
             folder.save_checkpoint(label, model.checkpoint(estimator))
         # Shown only now: an epoch that was seen to end is safe from any kill.
-        display.batch(progress)
+        if not brief:
+            display.batch(progress)
         if stop.is_set():
             raise TrainingStoppedError(
                 f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
@@ -254,13 +301,13 @@ def _fit(
     with interruptible() if in_steps else nullcontext(threading.Event()) as stop:
         trained = fit(
             candidate,
-            data.schema,
-            data.examples["train"],
-            data.examples.get("validation"),
+            schema,
+            train,
+            validation,
             seed=request.seed,
             resume=folder.checkpoint(label),
             on_step=on_step,
-            verbose=display.live,
+            verbose=display.live and not brief,
         )
     if stop.is_set():  # while it was calibrated, after its last step
         raise TrainingStoppedError(
@@ -268,12 +315,16 @@ def _fit(
             f"Go on with: {request.resume_command(folder.path)}"
         )
     display.stop()
+    return trained
+
+
+def _say(trained: Trained, folder: RunFolder, display: Display) -> None:
+    """Say how the training of a candidate ended."""
     classifier = trained.classifier
     remark = classifier.model.remark(classifier.estimator)
     if remark is not None:
-        display.say(f"\n{label}: {remark}")
+        display.say(f"\n{trained.candidate.label}: {remark}")
     folder.open()
     display.say_all(f"note: {warning}" for warning in trained.warnings)
     if classifier.calibration is None:
         display.say("note: no validation rows, so the probabilities are not calibrated.")
-    return trained
