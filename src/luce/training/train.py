@@ -278,7 +278,7 @@ def _leaderboard(
     if len(alike) > 1:
         together = average(alike, seed=request.seed)
         if together is None:
-            display.say("\nno average of them is better than the best.")
+            display.say("\nno average of them is clearly better than the best.")
         else:
             board.append(together)
             least = min(trained.entry["log_loss"] for trained in board[:-1])
