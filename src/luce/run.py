@@ -431,6 +431,6 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
     if CALIBRATION in config["files"]:
         calibration = Calibration.from_json(read(CALIBRATION), schema.classes)
     classifier = Classifier(
-        model=models.MODELS[name], estimator=estimator, schema=schema, calibration=calibration
+        model=models.kind_of(name), estimator=estimator, schema=schema, calibration=calibration
     )
     return Run(path, config, classifier, metrics)

@@ -1,6 +1,7 @@
 """The kinds of model by name, and what a training asks of them: candidates, options, estimators.
 
-A new kind is one more object in `MODELS`. Nothing heavy is imported here.
+A new kind is one more object in `MODELS`. An average of models is a kind too, which nobody asks for:
+`auto` makes it of what it has trained. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luce.errors import ArgumentError, RunError
+from luce.models.average import Average, Averaged, Member, Part
 from luce.models.base import Checkpoint, Estimator, Layer, Model, Weights
 from luce.models.candidates import Candidate, labelled
 from luce.models.network import Network
@@ -19,16 +21,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AVERAGE",
     "MODELS",
+    "Averaged",
     "Candidate",
     "Checkpoint",
     "Estimator",
     "Layer",
+    "Member",
     "Model",
+    "Part",
     "Weights",
     "candidates",
     "check_options",
     "explain",
+    "kind_of",
     "labelled",
     "restore",
     "suited",
@@ -59,6 +66,25 @@ MODELS: dict[str, Model[Any]] = {
         images_only=True,
     ),
 }
+
+
+# The name of the kind that an average is.
+AVERAGE = "average"
+_AVERAGE = Average(MODELS)
+
+
+def kind_of(name: str) -> Model[Any]:
+    """Return the kind of a run's model: one of `MODELS`, or an average of such.
+
+    Raises
+    ------
+    ArgumentError
+        If there is none of the name.
+    """
+    if name == AVERAGE:
+        return _AVERAGE
+    check_options({}, [name])
+    return MODELS[name]
 
 
 def candidates(
@@ -139,11 +165,10 @@ def restore(
         If they do not belong together.
     """
     try:
-        check_options({}, [name])
-        model = MODELS[name]
+        model = kind_of(name)
         for each in options:
-            if not any(each in other.options for other in MODELS.values()):
-                raise _unknown(each, [name])
+            if not any(each in other.options for other in (model, *MODELS.values())):
+                raise ArgumentError(f"{name} has no option {each!r}.")
         # Runs of earlier versions had options that a model has no use for.
         own = _own(model, options)
         if "device" in own:

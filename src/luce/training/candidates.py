@@ -1,6 +1,7 @@
 """One candidate: fitted on some rows, calibrated and scored on others.
 
-This is all that training, and whatever else compares models, has to call for each of them.
+This is all that training, and whatever else compares models, has to call for each of them. Where
+rows are few, training calls it for each fold.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from luce.calibrating import score
 from luce.data.labels import as_classes
 from luce.models import MODELS, Candidate, Estimator, Model
 from luce.models.classifier import Classifier
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from luce.data.schema import Schema
     from luce.neural.training import Progress
 
-__all__ = ["Examples", "OnStep", "Trained", "fit", "unfitted"]
+__all__ = ["Examples", "OnStep", "Trained", "fit", "judged", "unfitted"]
 
 Examples = tuple[NDArray[Any], NDArray[Any]]
 """Encoded rows, and their labels."""
@@ -50,6 +52,8 @@ class Trained:
         All figures of the validation rows, as `luce.calibrating.score` gives them.
     warnings : list of str
         What its training warned of.
+    judged_by : pair of ndarray, or None
+        The log-probabilities of the validation rows, before calibration, and their labels.
     """
 
     candidate: Candidate
@@ -58,6 +62,7 @@ class Trained:
     entry: dict[str, Any]
     scored: dict[str, Any] | None
     warnings: list[str]
+    judged_by: tuple[NDArray[Any], NDArray[Any]] | None = None
 
 
 def unfitted(
@@ -136,10 +141,36 @@ def fit(
         # Also of what was trained before an interruption, where that is known.
         "seconds": history[-1]["seconds"] if history else taken,
     }
-    scored = None
-    if validation is not None:
-        classifier = classifier.calibrated(*validation, seed=seed)
-        scored = classifier.score(*validation)
-        entry |= {name: scored[name] for name in ("accuracy", "log_loss")}
     messages = [str(warning.message) for warning in caught]
-    return Trained(candidate, classifier, history, entry, scored, messages)
+    trained = Trained(candidate, classifier, history, entry, None, messages)
+    if validation is None:
+        return trained
+    rows, labels = validation
+    return judged(trained, classifier.log_probabilities(rows), labels, seed=seed)
+
+
+def judged(
+    trained: Trained, log_probabilities: NDArray[Any], labels: NDArray[Any], *, seed: int
+) -> Trained:
+    """Calibrate and score a candidate by what was said of rows that were not learnt from.
+
+    Parameters
+    ----------
+    trained : Trained
+        The candidate.
+    log_probabilities : ndarray of shape (rows, classes)
+        Before calibration.
+    labels : ndarray of shape (rows,)
+        The rows' labels.
+    seed : int
+        Of the calibration.
+    """
+    classifier = trained.classifier.calibrated(log_probabilities, labels, seed=seed)
+    scored = score(labels, log_probabilities, classifier.classes, classifier.calibration)
+    return replace(
+        trained,
+        classifier=classifier,
+        entry=trained.entry | {name: scored[name] for name in ("accuracy", "log_loss")},
+        scored=scored,
+        judged_by=(log_probabilities, labels),
+    )

@@ -21,13 +21,16 @@ from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
 from luce.storage import FORMAT
-from luce.training.candidates import Trained, fit, unfitted
+from luce.training.averaging import average, in_words
+from luce.training.candidates import Examples, Trained, fit, unfitted
+from luce.training.crossvalidation import cross_validated
 from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
-from luce.training.prepare import Prepared, prepare
+from luce.training.prepare import FOLDS, Prepared, View, prepare
 from luce.training.resume import check_data, resumed
 
 if TYPE_CHECKING:
+    from luce.data.schema import Schema
     from luce.neural.training import Progress
 
 __all__ = ["train"]
@@ -138,6 +141,7 @@ def train(
             "request": asdict(request),
             "data": data.summary(),
             "split": data.split,
+            "folds": 0 if data.folds is None else FOLDS,
             "directory": str(Path.cwd()),
         }
         candidates = _candidates(request, data, display)
@@ -175,9 +179,9 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
             MODELS[candidate.model],
             unfitted(candidate, data.schema, seed=request.seed),
         )
-        seen = data.view(model).schema.input_shape
+        seen = data.view(sparse=model.takes_sparse).schema.input_shape
         model.check_rows(estimator, seen, len(data.dataset.classes))
-    if len(found) > 1 and "validation" not in data.parts:
+    if len(found) > 1 and "validation" not in data.parts and data.folds is None:
         raise ArgumentError(
             "model='auto' compares candidates on validation rows: give a validation_size above "
             f"0, or name one model: {', '.join(each.label for each in found)}."
@@ -197,7 +201,7 @@ def _train(
     try:
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
-        examples = data.view(best.classifier.model).examples
+        examples = data.view(sparse=best.classifier.schema.sparse).examples
         features, labels = examples["train"]
         if len(labels) > SCORED_TRAINING_ROWS:
             rows = np.random.default_rng(request.seed).permutation(len(labels))
@@ -230,9 +234,31 @@ def _leaderboard(
 ) -> list[Trained]:
     """Train every candidate; return them, best first."""
     board: list[Trained] = []
+    if data.folds is not None:
+        display.say(
+            f"note: few rows, so the models are compared by cross-validation in {FOLDS} folds."
+        )
+
+    def fitted(candidate: Candidate, train: Examples, held: Examples | None) -> Trained:
+        in_folds, schema = data.folds is not None, _view(candidate, data).schema
+        return _fit(candidate, schema, train, held, folder, request, display, brief=in_folds)
+
     for candidate in found:
+        examples = _view(candidate, data).examples
         try:
-            trained = _fit(candidate, data, folder, request, display)
+            if data.folds is None:
+                trained = fitted(candidate, examples["train"], examples.get("validation"))
+                _say(trained, folder, display)
+            else:
+                folder.open()
+                trained = cross_validated(
+                    candidate, examples["train"], data.folds, fitted, seed=request.seed
+                )
+                entry = trained.entry
+                display.say(
+                    f"{candidate.label}: log-loss {entry['log_loss']:.4f} of rows that were not "
+                    f"learnt from, in {entry['seconds']:.1f} s"
+                )
         except DivergenceError as error:
             if len(found) == 1:
                 raise
@@ -243,45 +269,71 @@ def _leaderboard(
         board.append(trained)
     if not board:
         raise DivergenceError("no candidate could be trained. Lower learning_rate.")
+    if len(board) > 1:
+        together = average(board, seed=request.seed)
+        if together is None:
+            display.say("\nno average of them is clearly better than the best.")
+        else:
+            board.append(together)
+            least = min(trained.entry["log_loss"] for trained in board[:-1])
+            display.say(
+                f"\naverage: {in_words(together.entry['weights'])} gains "
+                f"{least - together.entry['log_loss']:.4f} of log-loss"
+            )
     return sorted(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
 
 
+def _view(candidate: Candidate, data: Prepared) -> View:
+    """Return the data as a candidate reads them."""
+    return data.view(sparse=MODELS[candidate.model].takes_sparse)
+
+
 def _fit(
-    candidate: Candidate, data: Prepared, folder: RunFolder, request: Request, display: Display
+    candidate: Candidate,
+    schema: Schema,
+    train: Examples,
+    validation: Examples | None,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+    *,
+    brief: bool,
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
     label, started = candidate.label, False
     figures = {"loss", "accuracy", "learning_rate", "seconds"}
-    if "validation" in data.parts:
+    if validation is not None:
         figures |= {"validation_loss", "validation_accuracy"}
 
     def on_step(model: Model[Any], estimator: Estimator, progress: Progress) -> None:
         nonlocal started
         if not started:
             folder.open()
-            display.start(label, model.parameters(estimator), figures)
+            if not brief:
+                display.start(label, model.parameters(estimator), figures)
             started = True
         if progress.record or stop.is_set():
             folder.save_checkpoint(label, model.checkpoint(estimator))
         # Shown only now: an epoch that was seen to end is safe from any kill.
-        display.batch(progress)
+        if not brief:
+            display.batch(progress)
         if stop.is_set():
             raise TrainingStoppedError(
                 f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
                 f"Go on with: {request.resume_command(folder.path)}"
             )
 
-    view, in_steps = data.view(MODELS[candidate.model]), MODELS[candidate.model].in_steps
+    in_steps = MODELS[candidate.model].in_steps
     with interruptible() if in_steps else nullcontext(threading.Event()) as stop:
         trained = fit(
             candidate,
-            view.schema,
-            view.examples["train"],
-            view.examples.get("validation"),
+            schema,
+            train,
+            validation,
             seed=request.seed,
             resume=folder.checkpoint(label),
             on_step=on_step,
-            verbose=display.live,
+            verbose=display.live and not brief,
         )
     if stop.is_set():  # while it was calibrated, after its last step
         raise TrainingStoppedError(
@@ -289,12 +341,16 @@ def _fit(
             f"Go on with: {request.resume_command(folder.path)}"
         )
     display.stop()
+    return trained
+
+
+def _say(trained: Trained, folder: RunFolder, display: Display) -> None:
+    """Say how the training of a candidate ended."""
     classifier = trained.classifier
     remark = classifier.model.remark(classifier.estimator)
     if remark is not None:
-        display.say(f"\n{label}: {remark}")
+        display.say(f"\n{trained.candidate.label}: {remark}")
     folder.open()
     display.say_all(f"note: {warning}" for warning in trained.warnings)
     if classifier.calibration is None:
         display.say("note: no validation rows, so the probabilities are not calibrated.")
-    return trained
