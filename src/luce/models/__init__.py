@@ -1,7 +1,7 @@
 """The kinds of model by name, and what a training asks of them: candidates, options, estimators.
 
-A new kind is one more object in `MODELS`. An average of models is a kind too, which nobody asks for:
-`auto` makes it of what it has trained. Nothing heavy is imported here.
+A new kind is one more object in `MODELS`. An average of models is a kind too, which nobody asks
+for: `auto` makes it of what it has trained. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def restore(
         model = kind_of(name)
         for each in options:
             if not any(each in other.options for other in (model, *MODELS.values())):
-                raise ArgumentError(f"{name} has no option {each!r}.")
+                raise _unknown(each, [name])
         # Runs of earlier versions had options that a model has no use for.
         own = _own(model, options)
         if "device" in own:
@@ -206,5 +206,5 @@ def _unknown(name: str, models: Sequence[str]) -> ArgumentError:
         return ArgumentError(
             f"{models[0]} has no option {name!r}: it is one of {' and '.join(owners)}."
         )
-    known = ", ".join(sorted(MODELS[models[0]].options))
+    known = ", ".join(sorted(kind_of(models[0]).options))
     return ArgumentError(f"{models[0]} has no option {name!r}. Its options are: {known}.")

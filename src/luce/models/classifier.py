@@ -54,7 +54,15 @@ class Classifier:
 
     def score(self, encoded: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
         """Return the figures of encoded rows, as `luce.calibrating.score` does."""
-        return score(labels, self.log_probabilities(encoded), self.classes, self.calibration)
+        return self.score_said(self.log_probabilities(encoded), labels)
+
+    def score_said(self, log_probabilities: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        """Return the figures of what was said of rows, before calibration, as `score` does."""
+        return score(labels, log_probabilities, self.classes, self.calibration)
+
+    def codes(self, labels: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the column of each label."""
+        return encode_labels("train", labels, self.classes, len(self.classes))
 
     def calibrated(
         self, log_probabilities: NDArray[Any], labels: NDArray[Any], *, seed: int
@@ -70,9 +78,7 @@ class Classifier:
         seed : int
             As `Calibration.fit` takes it.
         """
-        classes = self.classes
-        codes = encode_labels("train", labels, classes, len(classes))
-        fitted = Calibration.fit(log_probabilities, codes, seed=seed)
+        fitted = Calibration.fit(log_probabilities, self.codes(labels), seed=seed)
         return replace(self, calibration=fitted)
 
     def describe(self) -> dict[str, Any]:

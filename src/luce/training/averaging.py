@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luce.evaluation.inputs import encode_labels
 from luce.models import AVERAGE, Averaged, Candidate, Member, Part, kind_of
 from luce.models.classifier import Classifier
 from luce.training.candidates import Trained, judged
@@ -32,7 +31,6 @@ def average(board: Sequence[Trained], *, seed: int) -> Trained | None:
     seed : int
         Of the calibration.
     """
-    classes = board[0].classifier.classes
     # Encoded rows are of one schema: what reads other columns than the best has no part in it.
     first = min(board, key=lambda trained: trained.entry["log_loss"])
     sparse = first.classifier.schema.sparse
@@ -40,12 +38,12 @@ def average(board: Sequence[Trained], *, seed: int) -> Trained | None:
     own = [_calibrated(trained) for trained in board]
     assert board[0].judged_by is not None  # noqa: S101 - for mypy: they were compared
     labels = board[0].judged_by[1]
-    codes = encode_labels("train", labels, classes, len(classes))
+    codes = board[0].classifier.codes(labels)
     weights = choose_weights(own, codes)
-    rows, best = np.arange(len(codes)), min(own, key=lambda p: _losses(p, codes).mean())
+    best = min(own, key=lambda probabilities: _losses(probabilities, codes).mean())
     mean = sum(weight * each for weight, each in zip(weights, own, strict=True))
     gains = _losses(best, codes) - _losses(np.asarray(mean), codes)
-    if (weights > 0).sum() < 2 or gains.mean() <= gains.std() / np.sqrt(len(rows)):
+    if (weights > 0).sum() < 2 or gains.mean() <= gains.std() / np.sqrt(len(codes)):
         return None
     chosen = [(each, float(w)) for each, w in zip(board, weights, strict=True) if w > 0]
     classifier = Classifier(
@@ -61,8 +59,8 @@ def average(board: Sequence[Trained], *, seed: int) -> Trained | None:
         "weights": {each.candidate.label: weight for each, weight in chosen},
     }
     made = Trained(Candidate(AVERAGE, AVERAGE), classifier, [], entry, None, [])
-    with np.errstate(divide="ignore"):
-        return judged(made, np.log(np.maximum(mean, np.finfo(np.float64).tiny)), labels, seed=seed)
+    said = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+    return judged(made, said, labels, seed=seed)
 
 
 def in_words(weights: Mapping[str, float]) -> str:
@@ -138,7 +136,7 @@ def _calibrated(trained: Trained) -> NDArray[np.float64]:
     """Return the calibrated probabilities of the rows that a candidate was judged by."""
     calibration, by = trained.classifier.calibration, trained.judged_by
     assert calibration is not None and by is not None  # noqa: S101, PT018 - for mypy
-    return calibration.probabilities(np.asarray(by[0], dtype=np.float64))
+    return calibration.probabilities(by[0]).astype(np.float64)
 
 
 def _losses(probabilities: NDArray[np.float64], codes: NDArray[np.intp]) -> NDArray[np.float64]:

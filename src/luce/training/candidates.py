@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luce.calibrating import score
 from luce.data.labels import as_classes
 from luce.models import MODELS, Candidate, Estimator, Model
 from luce.models.classifier import Classifier
@@ -166,7 +165,7 @@ def judged(
         Of the calibration.
     """
     classifier = trained.classifier.calibrated(log_probabilities, labels, seed=seed)
-    scored = score(labels, log_probabilities, classifier.classes, classifier.calibration)
+    scored = classifier.score_said(log_probabilities, labels)
     return replace(
         trained,
         classifier=classifier,

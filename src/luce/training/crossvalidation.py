@@ -81,9 +81,7 @@ def cross_validated(
     for part in parts:
         alike = replace(part, classifier=replace(part.classifier, calibration=single))
         members.append(member(alike, 1 / len(parts)))
-    classifier = Classifier(
-        model=kind_of(AVERAGE), estimator=Averaged.of(members), schema=schema
-    )
+    classifier = Classifier(model=kind_of(AVERAGE), estimator=Averaged.of(members), schema=schema)
     entry = {
         "label": candidate.label,
         "model": AVERAGE,
@@ -91,9 +89,7 @@ def cross_validated(
         "seconds": sum(part.entry["seconds"] for part in parts),
     }
     history = [
-        {"fold": number, **record}
-        for number, part in enumerate(parts, start=1)
-        for record in part.history
+        {"model": part.candidate.label, **record} for part in parts for record in part.history
     ]
     made = Trained(Candidate(candidate.label, AVERAGE), classifier, history, entry, None, warnings)
     calibrated = np.log(np.maximum(single.probabilities(out_of_fold), np.finfo(np.float64).tiny))
