@@ -21,7 +21,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 # Objects whose keys are names that the page does not list one by one.
-OPEN = re.compile(r"^(files|bytes)\..*")
+OPEN = re.compile(r"^(files|bytes|leaderboard\[\]\.weights)\..*")
 PART = re.compile(r"^(train|validation|test)(?=\.)")
 
 
@@ -86,7 +86,7 @@ def paths(content, at=""):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Train on images, on a table with a column of each kind and a rare class, and on an array."""
+    """Train on images, on a table with a column of each kind and a rare class, and on arrays."""
     folder = tmp_path_factory.mktemp("runs")
     draw, rows = np.random.default_rng(0), 400
     size = draw.normal(size=rows)
@@ -106,6 +106,9 @@ def runs(tmp_path_factory):
     table.write_csv(folder / "table.csv")
     array = (draw.normal(size=(300, 5)), draw.integers(3, size=300))
     weights = {"class_weight": {0: 1, 1: 2, 2: 1}}
+    # Half linear, so that an average is the best.
+    X = draw.normal(size=(300, 10)).astype(np.float32)
+    y = 0.8 * X[:, :8].sum(axis=1) + 1.5 * np.sin(3 * X[:, 8]) + draw.logistic(size=300) > 0
     return [
         luce.train("digits", epochs=1, out=folder).path,
         luce.train("digits", model="mlp", epochs=1, name="mlp", out=folder).path,
@@ -113,6 +116,7 @@ def runs(tmp_path_factory):
             folder / "table.csv", target="label", model="linear", Cs=(0.1, 1.0), out=folder
         ).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
+        luce.train((X, y.astype(int)), name="average", out=folder).path,
     ]
 
 
@@ -126,7 +130,7 @@ def test_run_folders_have_the_files_that_the_page_names(runs):
     """Each file of real runs stands in the first table of docs/run-folder.md, and no other."""
     page = (ROOT / "docs" / "run-folder.md").read_text(encoding="utf-8")
     found = {str(f.relative_to(run).as_posix()) for run in runs for f in run.rglob("*.*")}
-    found = {re.sub(r"(?<=checkpoints/)\w+", "LABEL", name) for name in found}
+    found = {re.sub(r"(?<=checkpoints/)[\w-]+", "LABEL", name) for name in found}
     assert found == set(ROW.findall(page.split("\n## ")[0]))
 
 
@@ -170,7 +174,8 @@ def test_tensors_have_the_names_that_the_page_has(runs):
                 names, metadata = list(tensors.keys()), tensors.metadata()
             if file.name == "model.safetensors":
                 text = section("model.safetensors")
-                names = [re.sub(r"\d+", "1", name) for name in names]
+                # The parts of an average are named by their labels.
+                names = [re.sub(r"\d+", "1", name.split("/")[-1]) for name in names]
             else:
                 text = section("checkpoints")
                 names = [f"{name.split('.')[0]}.…" for name in names]

@@ -85,6 +85,7 @@ class _Finished(msgspec.Struct):
     outcome: dict[str, Any]
     data: _Counted
     label: str | UnsetType = UNSET
+    folds: Count | UnsetType = UNSET
     bytes: dict[str, Count] | UnsetType = UNSET
 
 
@@ -132,6 +133,7 @@ class _Entry(msgspec.Struct):
     seconds: Finite
     accuracy: Finite | UnsetType = UNSET
     log_loss: Finite | UnsetType = UNSET
+    weights: dict[str, Finite] | UnsetType = UNSET
 
 
 class _Metrics(msgspec.Struct):

@@ -58,7 +58,12 @@ def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         for record in board
     ]
-    return table([head, *rows])
+    lines = table([head, *rows])
+    for record in board:
+        if "weights" in record:
+            parts = (f"{weight:.2f} {label}" for label, weight in record["weights"].items())
+            lines.append(f"{record['label']} = {' + '.join(parts)}")
+    return lines
 
 
 def headline(figures: Mapping[str, Any]) -> list[str]:
@@ -178,6 +183,10 @@ def information(info: Mapping[str, Any]) -> list[str]:
         f"FLOPs       {info['flops_per_example']:,} per example; multiply and add count as two",
         f"size        {info['file_bytes']:,} bytes",
         f"calibrated  {_temperature(info['temperature'])}",
+    ]
+    lines += [
+        f"{'part':<11} {part['label']}: {part['model']}, weight {part['weight']:.3f}"
+        for part in info["options"].get("parts", ())
     ]
     layers = [[layer["name"], layer["layer"]] for layer in info["layers"]]
     lines += ["", *table(layers, left=2), ""]

@@ -40,7 +40,7 @@ def test_the_average_is_better_than_its_candidates(averaged):
     assert board[0]["log_loss"] < min(each["log_loss"] for each in board[1:])
     assert board[0]["weights"].keys() == {"linear", "mlp"}
     assert sum(board[0]["weights"].values()) == pytest.approx(1)
-    X, y = waves(20_000, seed=1)
+    X, y = waves(5_000, seed=1)
     codes = y[:, None] == np.arange(2)
     loss = -np.log(averaged.predict_proba(X)[codes]).mean()
     for _, kind, estimator in averaged.estimator.members:

@@ -15,6 +15,7 @@ import numpy as np
 
 from luce.data.tables import TableSchema
 from luce.evaluation import metrics
+from luce.models import AVERAGE
 from luce.report import attention, certainty
 from luce.report.confusion import confusion
 from luce.report.curves import curves
@@ -114,7 +115,9 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
     table = isinstance(schema, TableSchema)
     return {
         "path": subject.path,
-        "model": str(config["model"]),
+        # Of a candidate that is its folds' average, what these are.
+        "model": str(config["label"] if config["model"] == AVERAGE else config["model"]),
+        "averaged": len(config["options"]["parts"]) if config["model"] == AVERAGE else 0,
         "asked": str(request["model"]),
         "data": name(config["data"]["name"]),
         "kind": schema.kind,
@@ -126,7 +129,11 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
         "class_names": names[:10],
         "rows": {part: int(rows.get(part, 0)) for part in ("train", "validation", "test")},
         "seed": request["seed"],
-        "options": {key: value for key, value in config["options"].items() if value is not None},
+        "options": {
+            key: value
+            for key, value in config["options"].items()
+            if value is not None and key != "parts"
+        },
         "command": None
         if request["source"] is None
         else shlex.join(["luce", "train", "--config", f"{subject.path}/config.json"]),
@@ -137,9 +144,11 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
                     key: record.get(key)
                     for key in ("accuracy", "log_loss", "seconds", "parameters")
                 },
+                "weights": record.get("weights", {}),
             }
             for record in subject.metrics.get("leaderboard", [])
         ],
+        "folds": int(config.get("folds", 0)),
     }
 
 
