@@ -151,10 +151,14 @@ def test_json_files_have_the_fields_that_the_page_names(runs, name):
 def test_options_of_the_models_are_those_that_the_page_names(runs):
     """config.json of each kind of model resolves the options that docs/run-folder.md lists."""
     text = section("config.json").split("### Options of the models")[1]
-    linear, networks = (set(re.findall(r"`(\w+)`", part)) for part in text.split("- Of ")[1:])
+    linear, networks, average = (
+        set(re.findall(r"`(\w+)`", part)) for part in text.split("- Of ")[1:]
+    )
     configs = [json.loads((run / "config.json").read_text()) for run in runs]
     of_linear = set().union(*(c["options"] for c in configs if c["model"] == "linear"))
     assert of_linear == linear - {"linear"}
+    (parts,) = (c["options"]["parts"] for c in configs if c["model"] == "average")
+    assert set().union({"parts"}, *parts) == average - {"average"}
     network = luce.models.MODELS["mlp"]
     assert set(network.resolved(network.make({}))) == networks - {"mlp", "cnn"}
 
