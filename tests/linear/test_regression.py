@@ -252,7 +252,7 @@ def test_pages_of_a_map_are_handed_back(tmp_path):
         pytest.skip("needs /proc")
     np.save(tmp_path / "X.npy", np.ones((200_000, 100)))
     rows = as_rows(np.asarray(np.load(tmp_path / "X.npy", mmap_mode="r")))
-    rows.column_sums(torch.ones(200_000, dtype=torch.float64))
+    rows.column_sums(torch.ones(200_000, dtype=torch.float64), np.arange(0))
     with open("/proc/self/smaps") as smaps:  # noqa: PTH123
         lines = smaps.read().split("X.npy")[1].splitlines()
     resident = next(int(line.split()[1]) for line in lines if line.startswith("Rss"))

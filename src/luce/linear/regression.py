@@ -106,8 +106,9 @@ class SoftmaxRegression(SoftmaxModel):
     Notes
     -----
     X may be an array of any real dtype, a memory-mapped one larger than memory, a pandas or polars
-    frame, a ``scipy.sparse`` matrix or a PyTorch tensor on any device; arrays are cast block by
-    block. A tensor gives probabilities as a tensor. ``docs/regression.md`` has the mathematics.
+    frame, a ``scipy.sparse`` matrix, a PyTorch tensor on any device, or a source of rows that are
+    read block by block (docs/extending.md). Arrays are cast block by block. A tensor gives
+    probabilities as a tensor. ``docs/regression.md`` has the mathematics.
 
     Examples
     --------
