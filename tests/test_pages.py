@@ -86,7 +86,7 @@ def paths(content, at=""):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Train on images, on a table with a column of each kind and a rare class, and on arrays."""
+    """Train on images, on tables with a column of each kind and a rare class, and on arrays."""
     folder = tmp_path_factory.mktemp("runs")
     draw, rows = np.random.default_rng(0), 400
     size = draw.normal(size=rows)
@@ -104,6 +104,9 @@ def runs(tmp_path_factory):
         }
     )
     table.write_csv(folder / "table.csv")
+    words = ["red", "dry", "sour", "thin", "full", "rich", "soft", "light"]
+    texts = [" ".join(draw.choice(words, 6)) for _ in range(rows)]
+    texts = pl.DataFrame({"remark": texts, "label": draw.choice(["a", "b"], rows)})
     array = (draw.normal(size=(300, 5)), draw.integers(3, size=300))
     weights = {"class_weight": {0: 1, 1: 2, 2: 1}}
     # Half linear, so that an average is the best.
@@ -115,6 +118,7 @@ def runs(tmp_path_factory):
         luce.train(
             folder / "table.csv", target="label", model="linear", Cs=(0.1, 1.0), out=folder
         ).path,
+        luce.train(texts, target="label", model="linear", name="texts", out=folder).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
         luce.train((X, y.astype(int)), name="average", out=folder).path,
     ]
@@ -180,6 +184,8 @@ def test_tensors_have_the_names_that_the_page_has(runs):
                 text = section("model.safetensors")
                 # The parts of an average are named by their labels.
                 names = [re.sub(r"\d+", "1", name.split("/")[-1]) for name in names]
+            elif file.name == "schema.safetensors":
+                text = section("schema.safetensors") + section("model.safetensors")
             else:
                 text = section("checkpoints")
                 names = [f"{name.split('.')[0]}.…" for name in names]

@@ -174,7 +174,7 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
         display.say(f"note: {out} is not tried: it cannot read columns of text.")
     elif unread:
         for label in (each.label for each in found if not MODELS[each.model].takes_sparse):
-            display.say(f"note: {label} leaves out {listed(unread)}.")
+            display.say(f"note: {label} leaves out {listed(unread)}: it cannot read text.")
     for candidate in found:
         model = MODELS[candidate.model]
         estimator = unfitted(candidate, data.schema, seed=request.seed)
