@@ -473,7 +473,7 @@ LINEAR = {
     "Cs": Option(
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),
-    "penalty": Option(one_of("l2", None)),
+    "penalty": Option(ANYTHING),
     "fit_intercept": Option(FLAG),
     "tol": Option(number(at_least=0, or_infinite=True)),
     "max_iter": Option(whole(0)),

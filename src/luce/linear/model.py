@@ -18,7 +18,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from luce.errors import BackendError, DataError
 from luce.linear import small
 from luce.linear.arrays import as_array, find_bad, is_source, is_tensor, not_finite, numpy_of
-from luce.options import LINEAR, check
+from luce.linear.penalties import PENALTIES, divided, roots
+from luce.options import LINEAR, check, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SoftmaxModel"]
 
-# The parameters that are checked here: `_move` sees to the device, scikit-learn to cv and scoring.
+# The parameters that are checked by their kind. `_move` sees to the device, scikit-learn to cv and
+# scoring; the names of penalties are those of `PENALTIES`.
 _CHECKED = (
     "C",
-    "penalty",
     "fit_intercept",
     "tol",
     "max_iter",
@@ -50,6 +51,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     coef_: np.ndarray
     intercept_: np.ndarray
     n_features_in_: int
+    penalty: str | None = "l2"
     fit_intercept: bool
     tol: float
     max_iter: int
@@ -170,6 +172,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         for name in _CHECKED:
             if name in parameters:
                 check(f"{type(self).__name__}: {name}", parameters[name], LINEAR[name].kind)
+        check(f"{type(self).__name__}: penalty", self.penalty, one_of(*PENALTIES, None))
 
     def _check_rows_and_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Validate as scikit-learn does, except for finiteness: the first pass sees that."""
@@ -290,8 +293,30 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     ) -> Iterator[Fitted]:
         """Yield the fit for each C, each from where the last ended.
 
-        In NumPy where the problem is small and nothing else is asked for. ``count`` fits of this
-        kind will be made in all.
+        ``count`` fits of this kind will be made in all.
+        """
+        by = roots(self.penalty, X, weight)
+        if by is None:
+            yield from self._l2_fits(X, codes, weight, Cs, start, display, count)
+            return
+        if start is not None:
+            start = start[0] * by, start[1]
+        fits = self._l2_fits(divided(X, by), codes, weight, Cs, start, display, count)
+        yield from (fitted.divided(by) for fitted in fits)
+
+    def _l2_fits(
+        self,
+        X: Any,
+        codes: np.ndarray,
+        weight: np.ndarray,
+        Cs: Sequence[float] | np.ndarray,
+        start: Start | None,
+        display: GapDisplay,
+        count: int,
+    ) -> Iterator[Fitted]:
+        """Yield the fits with the L2 penalty.
+
+        In NumPy where the problem is small and nothing else is asked for.
         """
         # Python's own numbers: the precision of a NumPy scalar would become the objective's.
         Cs = [float(C) for C in Cs]

@@ -39,7 +39,8 @@ class SoftmaxRegression(SoftmaxModel):
         rows. For sparse ones, such as texts, no number suits all: it is then what does best on a
         fifth of the rows held out (five times over where they are few), from 1/4 up by factors of
         4 until their log-loss rises.
-    penalty : {"l2", None}, default="l2"
+    penalty : {"l2", None} or a name in ``luce.linear.penalties.PENALTIES``, default="l2"
+        The others hold each feature with a strength of its own; X is copied in float64 for them.
     fit_intercept : bool, default=True
     tol : float, default=1e-6
         The fit ends when the duality gap over the objective is proven to be at most ``tol``.
@@ -124,7 +125,7 @@ class SoftmaxRegression(SoftmaxModel):
         self,
         C: float | Literal["auto"] = 1.0,
         *,
-        penalty: Literal["l2"] | None = "l2",
+        penalty: str | None = "l2",
         fit_intercept: bool = True,
         tol: float = 1e-6,
         max_iter: int = 200,

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from luce.errors import ArgumentError, DataError
 from luce.linear.large import make_objective
+from luce.linear.penalties import divided, roots
 from luce.linear.precondition import hessian
 from luce.texttable import table
 
@@ -85,11 +86,13 @@ def standard_errors(
             model.class_weight, classes=classes, y=labels, sample_weight=weight
         )
         weight = weight * each[codes]
-    C = getattr(model, "C_", None) or (
-        math.inf if getattr(model, "penalty", "l2") is None else model.C
-    )
-    objective = make_objective(model, X, codes, weight, C)
-    theta = torch.from_numpy(np.column_stack([model.coef_, model.intercept_]).astype(np.float64))
+    by = roots(model.penalty, X, weight)
+    if by is None:
+        by = np.ones(D)
+    else:
+        X = divided(X, by)
+    objective = make_objective(model, X, codes, weight, _strength(model))
+    theta = torch.from_numpy(np.column_stack([model.coef_ * by, model.intercept_]))
     theta = theta.to(objective.device)
     theta[:, -1] += theta[:, :-1] @ objective.mean
     H = hessian(objective, theta, torch.nonzero(objective.weight)[:, 0].cpu().numpy())
@@ -108,7 +111,7 @@ def standard_errors(
     intercept = T.diagonal().clamp(min=0).sqrt()
     if not model.fit_intercept:
         intercept = torch.zeros_like(intercept)
-    return coef.cpu().numpy(), intercept.cpu().numpy()
+    return coef.cpu().numpy() / by, intercept.cpu().numpy()
 
 
 def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = None) -> Summary:
@@ -137,12 +140,20 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
                     "p": float(2 * norm.sf(abs(z))),
                 }
             )
-    penalised = getattr(model, "penalty", "l2") is not None
     caveat = (
-        "With an L2 penalty the errors are those of a normal prior of variance C: they leave out "
+        "With a penalty the errors are those of a normal prior of variance C: they leave out "
         "the bias of shrinkage, and p is no test of a hypothesis. Fit penalty=None for one."
     )
-    return Summary(rows, caveat if penalised else "")
+    return Summary(rows, "" if model.penalty is None else caveat)
+
+
+def _strength(model: Any) -> float:
+    """Return the C that a model was fitted with."""
+    if hasattr(model, "C_"):
+        return float(model.C_)
+    if model.penalty is None:
+        return math.inf
+    return 1.0 if model.C == "auto" else float(model.C)  # "auto" without C_: the rows were dense
 
 
 def _generalised_inverse(H: torch.Tensor) -> torch.Tensor:

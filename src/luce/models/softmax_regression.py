@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from luce.errors import ArgumentError
 from luce.models.base import Layer, Model, Weights
-from luce.options import LINEAR
+from luce.options import LINEAR, check, one_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,11 @@ class Linear(Model["SoftmaxModel"]):
     takes_sparse = True
 
     def check_together(self, options: Mapping[str, Any]) -> None:
-        """Refuse C beside Cs."""
+        """Refuse C beside Cs, and a penalty that there is not."""
+        if "penalty" in options:
+            from luce.linear.penalties import PENALTIES
+
+            check("penalty", options["penalty"], one_of(*PENALTIES, None))
         if "C" in options and "Cs" in options:
             raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
 
