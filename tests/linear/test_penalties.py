@@ -34,6 +34,21 @@ def test_each_feature_has_its_strength(problem, graded, form, solver):
     np.testing.assert_allclose(model.coef_, other_units(X, y), rtol=1e-4, atol=1e-5)
 
 
+def test_rows_that_are_read_forwards_have_their_strengths(problem, graded):
+    """A source is divided block by block."""
+    X, y = problem()
+
+    class Blocks:
+        shape = X.shape
+
+        def blocks(self):
+            yield from np.split(X.astype(np.float32), 4)
+
+    model = SoftmaxRegression(penalty="graded", tol=1e-10).fit(Blocks(), y)
+    wanted = other_units(X.astype(np.float32).astype(float), y)
+    np.testing.assert_allclose(model.coef_, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_the_objective_has_the_strengths(problem, graded):
     """objective_ is the sum of losses and Σ s_j ‖w_j‖² / (2C) of the coefficients as they are."""
     X, y = problem()

@@ -15,7 +15,7 @@ from luce.errors import ArgumentError
 from luce.linear.arrays import find_bad, is_source, is_tensor, not_finite, numpy_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["PENALTIES", "divided", "roots"]
 
@@ -24,18 +24,13 @@ def l2(X: Any, weight: np.ndarray) -> None:
     """Return None: every feature has strength 1."""
 
 
-# Name → function of the rows X (N, D), an array, CSR matrix or tensor, and their weights (N,). It
-# returns the strengths, (D,), above 0; or None where all are 1.
+# Name → function of the rows X (N, D), an array, CSR matrix, tensor or source, and of their weights
+# (N,). It returns the strengths, (D,), above 0; or None where all are 1.
 PENALTIES: dict[str, Callable[[Any, np.ndarray], Any]] = {"l2": l2}
 
 
 def roots(penalty: str | None, X: Any, weight: np.ndarray) -> np.ndarray | None:
     """Return √s, shape (D,), or None where all are 1; without a penalty there is none to scale."""
-    if penalty not in {None, "l2"} and is_source(X):
-        raise ArgumentError(
-            f"SoftmaxRegression: penalty {penalty!r} needs the rows in memory, got a source of "
-            "rows: use penalty='l2', or give an array."
-        )
     given = None if penalty is None else PENALTIES[penalty](X, weight)
     if given is None:
         return None
@@ -43,8 +38,8 @@ def roots(penalty: str | None, X: Any, weight: np.ndarray) -> np.ndarray | None:
     if strengths.shape == X.shape[1:] and np.all(np.isfinite(strengths) & (strengths > 0)):
         found: np.ndarray = np.sqrt(strengths)
         return found
-    if not is_tensor(X) and (at := find_bad(X)) is not None:
-        raise not_finite("SoftmaxRegression", at)
+    if not (is_tensor(X) or is_source(X)) and (bad := find_bad(X)) is not None:
+        raise not_finite("SoftmaxRegression", bad)
     raise ArgumentError(
         f"penalty {penalty!r} must give {X.shape[1]:,} strengths, finite and above 0, got "
         f"{np.array2string(strengths, threshold=6)}: give a feature that is not to be penalised a "
@@ -53,10 +48,12 @@ def roots(penalty: str | None, X: Any, weight: np.ndarray) -> np.ndarray | None:
 
 
 def divided(X: Any, by: np.ndarray) -> Any:
-    """Return a copy of rows in float64, each feature divided by its own number.
+    """Return rows in float64, each feature divided by its own number: a copy, or a source again.
 
     In float32 the certificate would be that of other rows.
     """
+    if is_source(X):
+        return _Divided(X, by)
     if is_tensor(X):
         import torch
 
@@ -66,3 +63,15 @@ def divided(X: Any, by: np.ndarray) -> Any:
     X = X.astype(np.float64)
     X.data /= by[X.indices]
     return X
+
+
+class _Divided:
+    """A source of rows whose features are divided as they are read."""
+
+    def __init__(self, source: Any, by: np.ndarray) -> None:
+        self.source, self.by, self.shape = source, by, source.shape
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield the rows in order, in float64."""
+        for block in self.source.blocks():
+            yield block / self.by

@@ -86,13 +86,12 @@ def standard_errors(
             model.class_weight, classes=classes, y=labels, sample_weight=weight
         )
         weight = weight * each[codes]
-    C = getattr(model, "C_", None) or (math.inf if model.penalty is None else model.C)
     by = roots(model.penalty, X, weight)
     if by is None:
         by = np.ones(D)
     else:
         X = divided(X, by)
-    objective = make_objective(model, X, codes, weight, C)
+    objective = make_objective(model, X, codes, weight, _strength(model))
     theta = torch.from_numpy(np.column_stack([model.coef_ * by, model.intercept_]))
     theta = theta.to(objective.device)
     theta[:, -1] += theta[:, :-1] @ objective.mean
@@ -146,6 +145,15 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
         "the bias of shrinkage, and p is no test of a hypothesis. Fit penalty=None for one."
     )
     return Summary(rows, "" if model.penalty is None else caveat)
+
+
+def _strength(model: Any) -> float:
+    """Return the C that a model was fitted with."""
+    if hasattr(model, "C_"):
+        return float(model.C_)
+    if model.penalty is None:
+        return math.inf
+    return 1.0 if model.C == "auto" else float(model.C)  # "auto" without C_: the rows were dense
 
 
 def _generalised_inverse(H: torch.Tensor) -> torch.Tensor:
