@@ -33,6 +33,7 @@ MAY_IMPORT = {
     },
     "compiling": {"functional", "kernels", "linear"},
     "training": {
+        "evaluation",
         "plan",
         "models",
         "neural",

@@ -81,7 +81,10 @@ def make_plan(
         raise no_source()
     if not resume:  # else the run knows the target
         _check_sources(source, request)
-    path = run_folder(out, _name_of(source) if name is None else name)
+    if name is None:
+        # A student is not named as its teacher, which is often of the same data.
+        name = _name_of(source) + ("-student" if request.teacher is not None else "")
+    path = run_folder(out, name)
     if resume:
         read_config(resumable(mended(path)))
     elif not overwrite and (path / "config.json").exists():
@@ -90,8 +93,13 @@ def make_plan(
 
 
 def _check_sources(source: Any, request: Request) -> None:
+    if request.teacher is not None:
+        check_use(Path(request.teacher))
     if isinstance(source, str | Path):
-        check_source(source, target=request.target, features=request.features)
+        if request.teacher is None:
+            check_source(source, target=request.target, features=request.features)
+        elif source not in NAMES:  # a target is not needed: the teacher has one, or no row a label
+            existing(source)
         if request.test is None and not brings_test_rows(source):
             check_sizes(request.validation_size, request.test_size)
     if request.test is not None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from luce.data.kinds import NAMES, is_idx
 from luce.errors import ArgumentError, DataError, RunError
-from luce.models import check_options
-from luce.options import RUN, check, received
+from luce.models import check_options, models_taught
+from luce.options import DISTIL, RUN, check, received
 from luce.storage import read_json
 
 __all__ = ["PRESETS", "Request"]
@@ -22,7 +22,10 @@ __all__ = ["PRESETS", "Request"]
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 # The arguments that are paths, if they are no names of data sets.
-FILES = ("source", "test")
+FILES = ("source", "test", "teacher")
+
+# Of these, those that the command line takes without a name.
+ARGUMENTS = ("source", "teacher")
 
 # Whole recipes by name: the arguments of `luce.train` that they stand for.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -52,7 +55,8 @@ class Request:
     """What a training run is asked for: enough to repeat it.
 
     `options` are those of the estimator that differ from the model's defaults. `source` is None
-    for data that were handed over in memory.
+    for data that were handed over in memory. With a `teacher`, a run folder, it is asked of
+    `luce.distil`.
     """
 
     source: str | None = None
@@ -67,18 +71,21 @@ class Request:
     normalise: str | tuple[float, float] = "standard"
     seed: int = 0
     report_every: int | None = None
+    teacher: str | None = None
+    temperature: float = 2.0
+    alpha: float = 0.9
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what config.json could not say again, before anything is loaded or trained."""
-        for name in ("source", "target", "features", "test", "model"):
+        for name in ("source", "target", "features", "test", "model", "teacher"):
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name == "model"):
                 raise ArgumentError(f"{name} must be a name or a path, got {received(value)}.")
             # Bytes of the command line that are no UTF-8 come as half of a character each.
             if value is not None and not value.isascii() and _SURROGATES.search(value):
                 raise ArgumentError(f"{name} must be text in UTF-8, got {value!r}. Rename it.")
-        for name, option in RUN.items():
+        for name, option in {**RUN, **DISTIL}.items():
             if name != "model":
                 check(name, getattr(self, name), option.kind)
         for name, value in self.options.items():
@@ -103,6 +110,11 @@ class Request:
             Naming the option, what was received and what is allowed.
         """
         check_options(self.options, [self.model])
+        if self.teacher is not None and self.model not in (taught := models_taught()):
+            raise ArgumentError(
+                f"distil: model must be {' or '.join(taught)} to learn from a teacher, "
+                f"got {self.model!r}."
+            )
 
     @classmethod
     def from_json(cls, content: object) -> Request:
@@ -117,6 +129,7 @@ class Request:
         if isinstance(content, dict):
             # Earlier versions had no such arguments.
             content = {"image_size": None, "drop_rare": 0, **content}
+            content = {"teacher": None, "temperature": 2.0, "alpha": 0.9, **content}
         if not isinstance(content, dict) or content.keys() != names:
             raise RunError(f"config.json is damaged: its request must have {sorted(names)}.")
         # JSON has lists where Python has tuples.
@@ -175,7 +188,8 @@ class Request:
 
     def resume_command(self, path: Path) -> str:
         """Return the command that goes on with the run in this folder."""
-        words = ["luce", "train", self.source or "SOURCE", "--name", path.name]
+        command = ["train"] if self.teacher is None else ["distil", self.teacher]
+        words = ["luce", *command, self.source or "SOURCE", "--name", path.name]
         if path.parent != Path("runs"):
             words += ["--out", str(path.parent)]
         return shlex.join([*words, "--resume"])
@@ -209,7 +223,7 @@ class Request:
 
 def _found(name: str, path: str | None, directory: str) -> str | None:
     """Return a relative path as it is found: in the directory, else where we are."""
-    if path is None or path in NAMES or Path(path).is_absolute():
+    if path is None or Path(path).is_absolute() or (path in NAMES and name != "teacher"):
         return path
     there = str(Path(directory, path))
     if os.path.lexists(there):
@@ -217,7 +231,7 @@ def _found(name: str, path: str | None, directory: str) -> str | None:
     if not os.path.lexists(path):
         raise DataError(
             f"{name}: there is no {path} in {directory}, where the run was trained, nor here. "
-            f"Say where it is now, with {'SOURCE' if name == 'source' else '--' + name}."
+            f"Say where it is now, with {name.upper() if name in ARGUMENTS else '--' + name}."
         )
     return path
 

@@ -30,6 +30,7 @@ __all__ = [
     "check_options",
     "explain",
     "labelled",
+    "models_taught",
     "restore",
 ]
 
@@ -106,6 +107,11 @@ def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
             check(name if alike else f"{name} of {model}", value, kind)
     for each in models.values():
         each.check_together(_own(each, options))
+
+
+def models_taught() -> list[str]:
+    """Return the names of the models that can learn from a teacher."""
+    return [name for name, model in MODELS.items() if model.taught]
 
 
 def restore(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
     from luce.options import Option
 
@@ -98,12 +99,15 @@ class Model(ABC, Generic[E]):
         Whether images come as (rows, channels, height, width); else as rows of numbers.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
+    taught : bool
+        Whether `fit` can learn from what a teacher said of the rows.
     """
 
     options: Mapping[str, Option] = {}
     defaults: Mapping[str, Any] = {}
     takes_images: bool = False
     in_steps: bool = False
+    taught: bool = False
 
     def preset(
         self,
@@ -142,6 +146,7 @@ class Model(ABC, Generic[E]):
         *,
         validation: tuple[NDArray[Any], NDArray[Any]] | None = None,  # noqa: ARG002
         resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,  # noqa: ARG002
+        lessons: Lessons | None = None,  # noqa: ARG002
     ) -> Iterator[Progress]:
         """Train the estimator; whoever iterates may save a checkpoint or stop after any step.
 
@@ -157,6 +162,8 @@ class Model(ABC, Generic[E]):
             Rows and labels to judge epochs by.
         resume : pair, optional
             Tensors and note of a checkpoint.
+        lessons : Lessons, optional
+            What a teacher said of the rows; only a model that is `taught` is given any.
         """
         estimator.fit(self._shaped(rows), labels)
         return iter(())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from luce.neural.classifier import NeuralClassifier
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
 __all__ = ["Network"]
@@ -45,6 +46,7 @@ class Network(Model["NeuralClassifier"]):
 
     takes_images = True
     in_steps = True
+    taught = True
 
     def __init__(
         self,
@@ -114,9 +116,12 @@ class Network(Model["NeuralClassifier"]):
         *,
         validation: tuple[NDArray[Any], NDArray[Any]] | None = None,
         resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,
+        lessons: Lessons | None = None,
     ) -> Iterator[Progress]:
         """Train batch by batch."""
-        return estimator.fit_steps(rows, labels, validation=validation, resume=resume)
+        return estimator.fit_steps(
+            rows, labels, validation=validation, teacher=lessons, resume=resume
+        )
 
     def checkpoint(self, estimator: NeuralClassifier) -> Checkpoint:
         """Return where the training stands."""

@@ -27,9 +27,10 @@ from luce.training.prepare import Prepared, prepare
 from luce.training.resume import check_data, resumed
 
 if TYPE_CHECKING:
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
-__all__ = ["train"]
+__all__ = ["fit_and_save", "train"]
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -109,10 +110,12 @@ def train(
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path
+    _check_no_teacher(request)
     with locked(path):
         if resume:
             wanted = {**PRESETS.get(preset or "", {}), **plan.given}
             request = resumed(path, wanted, request if config is not None else None)
+            _check_no_teacher(request)
             source = request.source if source is None else source
             if source is None:
                 raise no_source()
@@ -148,6 +151,14 @@ def train(
         except LuceError as error:  # the run is whole without it
             display.say(f"note: no report.html: {error}")
     return run
+
+
+def _check_no_teacher(request: Request) -> None:
+    if request.teacher is not None:
+        raise ArgumentError(
+            f"train: this is to learn from the teacher {request.teacher}. "
+            "Use luce distil, or luce.distil in Python, with the same options."
+        )
 
 
 def _candidates(request: Request, data: Prepared) -> list[Candidate]:
@@ -211,7 +222,7 @@ def _leaderboard(
     board: list[Trained] = []
     for candidate in found:
         try:
-            trained = _fit(candidate, data, folder, request, display)
+            trained = fit_and_save(candidate, data, folder, request, display)
         except DivergenceError as error:
             if len(found) == 1:
                 raise
@@ -225,8 +236,14 @@ def _leaderboard(
     return sorted(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
 
 
-def _fit(
-    candidate: Candidate, data: Prepared, folder: RunFolder, request: Request, display: Display
+def fit_and_save(
+    candidate: Candidate,
+    data: Prepared,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+    *,
+    lessons: Lessons | None = None,
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
     label, started = candidate.label, False
@@ -260,6 +277,7 @@ def _fit(
             seed=request.seed,
             resume=folder.checkpoint(label),
             on_step=on_step,
+            lessons=lessons,
             verbose=display.live,
         )
     if stop.is_set():  # while it was calibrated, after its last step
