@@ -15,10 +15,14 @@ from luce.data.kinds import NAMES, brings_test_rows, existing
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.manifest import read_config
+from luce.models import check_taught
 from luce.options import check_sizes
 from luce.request import Request
 
-__all__ = ["Plan", "check_use", "make_plan", "no_source"]
+__all__ = ["Plan", "check_use", "make_plan", "no_source", "student_arguments"]
+
+# The kind of model that is taught where none is named.
+STUDENT = "mlp"
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,35 @@ def no_source() -> ArgumentError:
         "train needs a source: a name such as digits, a file or a folder. "
         "`luce train --help` has an example of each."
     )
+
+
+def student_arguments(
+    teacher: str | Path | None, arguments: Mapping[str, Any], *, anew: bool
+) -> dict[str, Any]:
+    """Return what `luce.distil` was given as arguments of a request.
+
+    Parameters
+    ----------
+    teacher : str or Path, optional
+        The teacher's run folder.
+    arguments : mapping
+        All other arguments by name.
+    anew : bool
+        Whether there is no request yet, to repeat or to go on with, that names teacher and model.
+    """
+    found = dict(arguments)
+    for option in ("image_size", "drop_rare"):
+        if option in found:
+            raise ArgumentError(f"distil has no option {option!r}: it is the teacher's.")
+    if teacher is not None:
+        found["teacher"] = str(teacher)
+    elif anew:
+        raise ArgumentError(
+            "distil needs a teacher, a run folder such as runs/digits, and a source: "
+            "luce distil TEACHER SOURCE."
+        )
+    check_taught(found.get("model", STUDENT))
+    return {"model": STUDENT, **found} if anew else found
 
 
 def _name_of(source: Any) -> str:

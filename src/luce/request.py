@@ -13,7 +13,7 @@ from typing import Any
 
 from luce.data.kinds import NAMES, is_idx
 from luce.errors import ArgumentError, DataError, RunError
-from luce.models import check_options, models_taught
+from luce.models import check_options
 from luce.options import DISTIL, RUN, check, received
 from luce.storage import read_json
 
@@ -110,11 +110,6 @@ class Request:
             Naming the option, what was received and what is allowed.
         """
         check_options(self.options, [self.model])
-        if self.teacher is not None and self.model not in (taught := models_taught()):
-            raise ArgumentError(
-                f"distil: model must be {' or '.join(taught)} to learn from a teacher, "
-                f"got {self.model!r}."
-            )
 
     @classmethod
     def from_json(cls, content: object) -> Request:

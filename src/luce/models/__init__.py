@@ -28,9 +28,9 @@ __all__ = [
     "Weights",
     "candidates",
     "check_options",
+    "check_taught",
     "explain",
     "labelled",
-    "models_taught",
     "restore",
 ]
 
@@ -109,9 +109,13 @@ def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
         each.check_together(_own(each, options))
 
 
-def models_taught() -> list[str]:
-    """Return the names of the models that can learn from a teacher."""
-    return [name for name, model in MODELS.items() if model.taught]
+def check_taught(name: str) -> None:
+    """Raise ArgumentError unless there is a model of that name that can learn from a teacher."""
+    taught = [each for each, model in MODELS.items() if model.taught]
+    if name not in taught:
+        raise ArgumentError(
+            f"distil: model must be {' or '.join(taught)} to learn from a teacher, got {name!r}."
+        )
 
 
 def restore(

@@ -16,7 +16,7 @@ from luce.folders import check_free, locked, resumable
 from luce.manifest import read_config
 from luce.models import MODELS, Candidate
 from luce.neural.teaching import Lessons, prepare
-from luce.plan import make_plan, no_source
+from luce.plan import make_plan, no_source, student_arguments
 from luce.progress import Display
 from luce.run import Run, load_run
 from luce.storage import FORMAT, digest_of
@@ -106,7 +106,8 @@ def distil(
     ['teacher', 'student', 'alone']
     """
     display = display or Display()
-    arguments = wanted(teacher, arguments, anew=config is None and not resume)
+    given = None if teacher is None else teacher.path if isinstance(teacher, Run) else teacher
+    arguments = student_arguments(given, arguments, anew=config is None and not resume)
     plan = make_plan(
         source,
         config=config,
@@ -157,24 +158,6 @@ def distil(
     return student
 
 
-def wanted(
-    teacher: Run | str | Path | None, arguments: Mapping[str, Any], *, anew: bool
-) -> dict[str, Any]:
-    """Return the arguments of `distil` as those of a request; `anew` if there is none yet."""
-    found = dict(arguments)
-    for option in ("image_size", "drop_rare"):
-        if option in found:
-            raise ArgumentError(f"distil has no option {option!r}: it is the teacher's.")
-    if teacher is not None:
-        found["teacher"] = str(teacher.path if isinstance(teacher, Run) else teacher)
-    elif anew:
-        raise ArgumentError(
-            "distil needs a teacher, a run folder such as runs/digits, and a source: "
-            "luce distil TEACHER SOURCE."
-        )
-    return {"model": "mlp", **found} if anew else found
-
-
 def _teacher(request: Request, path: Path) -> Run:
     """Return the run that the student at `path` is to learn from."""
     if request.teacher is None:
@@ -215,6 +198,7 @@ class _Answering:
 
 def _candidate(request: Request, schema: Schema) -> Candidate:
     """Return the student that is asked for; refuse now what would fail once it is trained."""
+    models.check_taught(request.model)
     options, shape = dict(request.options), schema.input_shape
     if request.model == "mlp":
         options = {**SMALL, **(SMALL_FOR_IMAGES if len(shape) == 3 else {}), **options}
@@ -250,9 +234,10 @@ def _teach(
             folder.add(alone)
             sides["alone"] = (candidate.model, alone.classifier)
         else:
+            why = "not every class has rows" if len(labels) else "no row is there"
             display.say(
                 "note: the student is not compared with one that has no teacher: "
-                "not every class has rows with a label."
+                f"{why} with a label to learn from."
             )
         if len(labels) > SCORED_TRAINING_ROWS:
             rows = np.random.default_rng(request.seed).permutation(len(labels))

@@ -82,6 +82,7 @@ class Material(Prepared):
         found["rows"]["train"] = rows
         return {
             **found,
+            "classes": len(self.schema.classes or []),
             "unlabelled_rows": without,
             "unlabelled_fingerprint": None if more is None else more.fingerprint(),
         }
@@ -219,6 +220,12 @@ def _in_classes(dataset: Dataset, teacher: Run) -> Dataset:
 def _check_columns(dataset: Dataset, teacher: Run) -> None:
     """Raise DataError if the rows are not what the teacher reads."""
     schema = teacher.schema
+    is_table = isinstance(dataset.features, pl.DataFrame)
+    if isinstance(schema, TableSchema) != is_table:
+        raise DataError(
+            f"{dataset.name} is {'a table' if is_table else 'no table'}, and the teacher "
+            f"{teacher.path} reads data of kind {schema.kind}. Give data as it was trained on."
+        )
     if isinstance(schema, TableSchema) and isinstance(dataset.features, pl.DataFrame):
         there = dataset.features.columns
         absent = [column.name for column in schema.used if column.name not in set(there)]
