@@ -113,6 +113,7 @@ def runs(tmp_path_factory):
             folder / "table.csv", target="label", model="linear", Cs=(0.1, 1.0), out=folder
         ).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
+        luce.distil(folder / "mlp", "digits", epochs=1, name="student", out=folder).path,
     ]
 
 
@@ -126,7 +127,7 @@ def test_run_folders_have_the_files_that_the_page_names(runs):
     """Each file of real runs stands in the first table of docs/run-folder.md, and no other."""
     page = (ROOT / "docs" / "run-folder.md").read_text(encoding="utf-8")
     found = {str(f.relative_to(run).as_posix()) for run in runs for f in run.rglob("*.*")}
-    found = {re.sub(r"(?<=checkpoints/)\w+", "LABEL", name) for name in found}
+    found = {re.sub(r"(?<=checkpoints/)[\w-]+", "LABEL", name) for name in found}
     assert found == set(ROW.findall(page.split("\n## ")[0]))
 
 
