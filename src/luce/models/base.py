@@ -121,6 +121,10 @@ class Model(ABC, Generic[E]):
         """
         return {}
 
+    def as_student(self, input_shape: Sequence[int]) -> dict[str, Any]:  # noqa: ARG002
+        """Return what differs from the defaults where a teacher is to teach a small model."""
+        return {}
+
     def suits(self, input_shape: Sequence[int]) -> bool:  # noqa: ARG002
         """Say whether "auto" is to try it on rows of this shape."""
         return True

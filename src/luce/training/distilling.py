@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["distil"]
 
-# What a small mlp wants where nothing else is asked for. On images it is too small to learn the
-# training rows by heart, and taught it goes on to gain for long (Beyer et al., 2022).
-SMALL: dict[str, Any] = {"hidden": (32,)}
-SMALL_FOR_IMAGES: dict[str, Any] = {"dropout": 0.0, "l2": 1e-4, "epochs": 40}
-
 
 def distil(
     teacher: Run | str | Path | None = None,
@@ -199,9 +194,8 @@ class _Answering:
 def _candidate(request: Request, schema: Schema) -> Candidate:
     """Return the student that is asked for; refuse now what would fail once it is trained."""
     models.check_taught(request.model)
-    options, shape = dict(request.options), schema.input_shape
-    if request.model == "mlp":
-        options = {**SMALL, **(SMALL_FOR_IMAGES if len(shape) == 3 else {}), **options}
+    shape = schema.input_shape
+    options = {**MODELS[request.model].as_student(shape), **request.options}
     candidate = models.candidates(request.model, options, shape)[0]
     estimator = unfitted(candidate, schema, seed=request.seed)
     MODELS[candidate.model].check_rows(estimator, shape, len(schema.classes or []))
