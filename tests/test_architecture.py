@@ -31,7 +31,7 @@ MAY_IMPORT = {
         "request",
         "run",
     },
-    "compiling": {"functional", "kernels", "linear"},
+    "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
         "evaluation",
         "plan",

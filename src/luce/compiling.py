@@ -74,7 +74,7 @@ def _kernels() -> Iterator[tuple[str, Any]]:
         return
     path = importlib.import_module("luce.kernels.cpu").__path__
     homes = [f"luce.kernels.cpu.{module.name}" for module in pkgutil.iter_modules(path)]
-    for home in [*homes, *(f"luce.linear.{name}" for name in _OF_LINEAR)]:
+    for home in [*homes, *(f"luce.linear.{name}" for name in _OF_LINEAR), "luce.data.ngrams"]:
         for name, value in vars(importlib.import_module(home)).items():
             of_here = getattr(getattr(value, "py_func", None), "__module__", None) == home
             if of_here and hasattr(value._cache, "_cache_file"):  # noqa: SLF001
@@ -190,10 +190,20 @@ def _sparse() -> None:
         sparse_gather(X, R, Gt, 1)
 
 
+def _texts() -> None:
+    import polars as pl
+
+    from luce.data.vocabulary import Vocabulary
+
+    texts = pl.Series(["good film", "a good film"])
+    Vocabulary.learn(texts).encode(texts)
+
+
 _GROUPS: dict[str, Callable[[], None]] = {
     "softmax regression": _regression,
     "losses": _losses,
     "softmax": _softmaxes,
     "means and covariances": _regression_starts,
     "sparse rows": _sparse,
+    "texts": _texts,
 }

@@ -21,6 +21,7 @@ from luce.storage import FORMAT, Digest, read_json, unsealed
 __all__ = [
     "CALIBRATION",
     "RECORDS",
+    "TENSORS",
     "TRUSTED",
     "check_finished",
     "check_metrics",
@@ -33,6 +34,8 @@ __all__ = [
 # versions hold the digests of these alone.
 TRUSTED = ("schema.json", "model.safetensors")
 CALIBRATION = "calibration.json"
+# What of the schema is too large for JSON: the terms of texts. Most runs have none.
+TENSORS = "schema.safetensors"
 RECORDS = ("metrics.json", "history.csv", "environment.json")
 
 Finite: TypeAlias = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]

@@ -10,19 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from luce.data import downloads
 from luce.data.checking import check_source
-from luce.data.kinds import NAMES, brings_test_rows, existing
+from luce.data.directions import Directions
+from luce.data.downloads import is_address, kept
+from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.manifest import read_config
 from luce.models import check_taught
 from luce.options import check_sizes
-from luce.request import Request
+from luce.request import DIRECTIONS, Request
 
-__all__ = ["Plan", "check_use", "make_plan", "no_source", "student_arguments"]
+__all__ = ["INHERITED", "Plan", "check_use", "make_plan", "no_source", "student_arguments"]
 
 # The kind of model that is taught where none is named.
 STUDENT = "mlp"
+
+# How a student reads its data is how its teacher does.
+INHERITED = ("image_size", "drop_rare", *DIRECTIONS)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ def make_plan(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     arguments: Mapping[str, Any],
 ) -> Plan:
     """Check what `luce.train` was given, as it takes it, and return what is to be done.
@@ -83,6 +90,9 @@ def make_plan(
         source = request.source
     if source is None and not (resume and name):
         raise no_source()
+    for address in (source, request.test):
+        if download and is_address(address):
+            downloads.download(address)
     if not resume:  # else the run knows the target
         _check_sources(source, request)
     if name is None:
@@ -101,7 +111,8 @@ def _check_sources(source: Any, request: Request) -> None:
         check_use(Path(request.teacher))
     if isinstance(source, str | Path):
         if request.teacher is None:
-            check_source(source, target=request.target, features=request.features)
+            told = Directions(**request.directions)
+            check_source(source, target=request.target, features=request.features, told=told)
         elif source not in NAMES:  # a target is not needed: the teacher has one, or no row a label
             existing(source)
         if request.test is None and not brings_test_rows(source):
@@ -156,7 +167,7 @@ def student_arguments(
         Whether there is no request yet, to repeat or to go on with, that names teacher and model.
     """
     found = dict(arguments)
-    for option in ("image_size", "drop_rare"):
+    for option in INHERITED:
         if option in found:
             raise ArgumentError(f"distil has no option {option!r}: it is the teacher's.")
     if teacher is not None:
@@ -174,8 +185,11 @@ def _name_of(source: Any) -> str:
     """Return a run's name from its source: a file's without its ending."""
     if not isinstance(source, str | Path):
         return "array"
+    path = kept(source) if is_address(source) else Path(source)
+    if is_pattern(path):
+        path = path.parent
     # Resolved: "." and ".." are named as the folder that they are.
-    name = Path(source).resolve().name.removesuffix(".gz")
+    name = path.resolve().name.removesuffix(".gz").removesuffix(".zst")
     return Path(name).stem or "run"
 
 

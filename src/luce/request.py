@@ -11,15 +11,26 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from luce.data.downloads import is_address
 from luce.data.kinds import NAMES, is_idx
 from luce.errors import ArgumentError, DataError, RunError
 from luce.models import check_options
 from luce.options import DISTIL, RUN, check, received
 from luce.storage import read_json
 
-__all__ = ["PRESETS", "Request"]
+__all__ = ["DIRECTIONS", "PRESETS", "Request"]
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+# What may be said of a table, and what it is where nothing is.
+DIRECTIONS: dict[str, Any] = {
+    "encoding": None,
+    "separator": None,
+    "decimal": None,
+    "drop": (),
+    "keep": (),
+    "types": {},
+}
 
 # The arguments that are paths, if they are no names of data sets.
 FILES = ("source", "test", "teacher")
@@ -65,6 +76,12 @@ class Request:
     test: str | None = None
     image_size: int | tuple[int, int] | None = None
     drop_rare: int = 0
+    encoding: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    types: dict[str, str] = field(default_factory=dict)
     model: str = "auto"
     validation_size: float = 0.1
     test_size: float = 0.2
@@ -101,6 +118,11 @@ class Request:
                     f"{name} must be of finite numbers, got {received(value)}."
                 ) from error
 
+    @property
+    def directions(self) -> dict[str, Any]:
+        """What is said of a table, as `luce.load_dataset` takes it."""
+        return {name: getattr(self, name) for name in DIRECTIONS}
+
     def check(self) -> None:
         """Refuse an unknown model, options that it does not have, and values they cannot be.
 
@@ -123,7 +145,7 @@ class Request:
         names = {f.name for f in fields(cls)}
         if isinstance(content, dict):
             # Earlier versions had no such arguments.
-            content = {"image_size": None, "drop_rare": 0, **content}
+            content = {"image_size": None, "drop_rare": 0, **DIRECTIONS, **content}
             content = {"teacher": None, "temperature": 2.0, "alpha": 0.9, **content}
         if not isinstance(content, dict) or content.keys() != names:
             raise RunError(f"config.json is damaged: its request must have {sorted(names)}.")
@@ -218,7 +240,8 @@ class Request:
 
 def _found(name: str, path: str | None, directory: str) -> str | None:
     """Return a relative path as it is found: in the directory, else where we are."""
-    if path is None or Path(path).is_absolute() or (path in NAMES and name != "teacher"):
+    named = name != "teacher" and path in NAMES
+    if path is None or named or is_address(path) or Path(path).is_absolute():
         return path
     there = str(Path(directory, path))
     if os.path.lexists(there):

@@ -19,7 +19,14 @@ from luce.calibrating import Calibration
 from luce.data import Dataset, Schema, load_dataset, read_schema, three_way
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
-from luce.manifest import CALIBRATION, check_finished, check_metrics, expected, read_config
+from luce.manifest import (
+    CALIBRATION,
+    TENSORS,
+    check_finished,
+    check_metrics,
+    expected,
+    read_config,
+)
 from luce.models.classifier import Classifier
 from luce.request import Request
 from luce.storage import read_bytes, read_json, read_tensors, size_of
@@ -402,7 +409,10 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
     def read(name: str) -> dict[str, Any]:
         return read_json(path / name, expected(config, name))
 
-    schema = read_schema(read("schema.json"))
+    tensors: dict[str, NDArray[Any]] = {}
+    if TENSORS in config["files"]:
+        tensors, _ = read_tensors(path / TENSORS, expected(config, TENSORS))
+    schema = read_schema(read("schema.json"), tensors)
     if not schema.classes:
         raise RunError(f"{path / 'schema.json'} names no classes.")
     model = path / "model.safetensors"

@@ -11,6 +11,7 @@ import luce.cli
 from luce import options
 from luce.cli.app import app
 from luce.data.kinds import NAMES
+from luce.plan import INHERITED
 from luce.predicting import write_predictions
 from luce.request import PRESETS, Request
 from luce.run import Run
@@ -33,10 +34,9 @@ def test_every_option_of_training_can_be_given():
     arguments = {field.name for field in dataclasses.fields(Request)} - {"options"}
     given = {parameter.name for parameter in COMMANDS["train"].params}
     assert wanted | (arguments - taught) <= given
-    inherited = {"image_size", "drop_rare"}
     of_student = {name for name in wanted if name in options.RUN or name in options.NETWORK}
     given = {parameter.name for parameter in COMMANDS["distil"].params}
-    assert (of_student | arguments) - inherited <= given
+    assert (of_student | arguments) - set(INHERITED) <= given
 
 
 @pytest.mark.parametrize(

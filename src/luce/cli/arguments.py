@@ -42,6 +42,7 @@ def flag(name: str, *, help: str | None = None) -> Any:
 
 
 def _flag(name: str) -> str:
+    name = {"types": "type"}.get(name, name)
     return f"--{name.replace('_', '-')}"
 
 
@@ -65,8 +66,9 @@ def sources(incomplete: str) -> list[str]:
 Text = str | None
 A_SOURCE = typer.Argument(
     metavar="SOURCE",
-    help="digits, mnist or fashion-mnist; a CSV, TSV, Parquet or Arrow file; NPZ, NPY or IDX; "
-    "or a folder of images with one sub-folder per class.",
+    help="digits, mnist or fashion-mnist; a CSV, TSV, JSON Lines, Parquet, Arrow or Excel file, or "
+    "a folder or pattern of them; NPZ, NPY or IDX; or a folder of images with one sub-folder per "
+    "class.",
     autocompletion=sources,
 )
 Source = Annotated[str, A_SOURCE]

@@ -22,7 +22,7 @@ from luce.cli.arguments import (
 )
 from luce.cli.output import next_step, print_json, print_lines
 from luce.importing import quickly
-from luce.plan import make_plan, student_arguments
+from luce.plan import INHERITED, make_plan, student_arguments
 
 if TYPE_CHECKING:
     from luce.run import Run
@@ -44,9 +44,6 @@ OWN_HELP = {
     "precision": "float32, float64 or mixed. Number format.  [default: float32]",
     "epochs": "Passes over the training rows.  [default: 40 for mlp on images, else auto]",
 }
-
-# What the student has from its teacher.
-INHERITED = ("image_size", "drop_rare")
 
 
 def _with_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -89,7 +89,7 @@ def make_objective(
         fits=fits,
     )
     if not bool(torch.isfinite(objective.variance.sum())):
-        raise not_finite(type(model).__name__, X, rows.find_bad())
+        raise not_finite(type(model).__name__, rows.find_bad())
     if model.precision == "auto" and not _suits_float32(objective, model.tol):
         return objective.with_precision(torch.float64)
     return objective
@@ -150,8 +150,8 @@ def log_probabilities(Z: Tensor, link: str) -> Tensor:
     return torch.log_softmax(Z, 1)
 
 
-def find_bad(X: Any) -> tuple[int, int] | None:
-    """Return the row and column of the first NaN or infinity, or None."""
+def find_bad(X: Any) -> tuple[int, int, float] | None:
+    """Return the row, the column and the value of the first NaN or infinity, or None."""
     return as_rows(X).find_bad()
 
 
@@ -167,5 +167,5 @@ def _suits_float32(objective: Objective, tol: float) -> bool:
         return False
     offset = objective.mean[matters].abs() / deviation
     low, high = float(deviation.min()), float(deviation.max())
-    tame = high < 1e4 * low if not hasattr(objective.rows.X, "indptr") else high < 1e4
+    tame = high < 1e4 if objective.rows.is_sparse else high < 1e4 * low
     return bool(tame and high < 1e12 and float(offset.max()) < 100)

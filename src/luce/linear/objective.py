@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luce.linear.rows import DenseRows, SparseRows
+from luce.linear.rows import DenseRows
 from luce.linear.sample import SAMPLE_ROWS, evenly
 from luce.linear.sums import add_up, deal, lane_count, on_threads
 from luce.processor import has_bfloat16
@@ -66,7 +66,7 @@ class Objective:
 
     Parameters
     ----------
-    rows : DenseRows or SparseRows, shape (N, D)
+    rows : Rows, shape (N, D)
     target : Tensor, shape (N,), int64
         Class codes from 0; for one sigmoid row (the binary case) 0 and 1.
     weight : Tensor, shape (N,), float64
@@ -115,16 +115,17 @@ class Objective:
         self.total = float(weight.sum())
         self.penalty = 1.0 / (C * self.total)
         self._found: dict[str, Tensor] = {}
-        first, one, two = rows.column_sums(weight)
+        sample = evenly(self)
+        first, one, two = rows.column_sums(weight, sample)
         if not bool(torch.isfinite(two).all()):  # perhaps only the squares in float32
-            first, one, two = rows.column_sums(weight, wide=True)
+            first, one, two = rows.column_sums(weight, sample, wide=True)
         shift = one / self.total
         spread = two / self.total
         if fit_intercept:
             self.mean = first + shift
             self.variance = (spread - shift**2).clamp_(min=0)
             self.constant = two == 0
-            if isinstance(rows, SparseRows):
+            if rows.is_sparse:
                 self.constant = self.variance == 0
             self.variance[self.constant] = 0
         else:
@@ -437,7 +438,7 @@ class Objective:
 
     def _empty_gradient(self) -> tuple[Tensor, Tensor]:
         K, D = self.n_logits, self.n_features
-        if isinstance(self.rows, SparseRows):  # its products add to columns
+        if self.rows.is_sparse:  # its products add to columns
             G = torch.zeros(D, K, dtype=torch.float64).T
         else:
             G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
@@ -502,7 +503,7 @@ class Objective:
         """
         large = self.n_logits * self.n_features >= _COARSE_COEFFICIENTS
         large &= self.n_logits > _COARSE_CLASSES or self._fused_rows() is None
-        dense = isinstance(self.rows, DenseRows) and self.device.type == "cpu"
+        dense = not self.rows.is_sparse and self.device.type == "cpu"
         if self.dtype is not torch.float32 or not (large and dense and has_bfloat16()):
             return False
         return float(self.mean.square().sum()) <= 9 * float(self.variance.sum())

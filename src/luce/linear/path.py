@@ -12,7 +12,7 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
 from luce.errors import DataError
-from luce.linear.arrays import is_tensor, numpy_of
+from luce.linear.arrays import is_source, is_tensor, numpy_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
 from luce.linear.regression import SoftmaxRegression
@@ -121,6 +121,11 @@ class SoftmaxRegressionCV(SoftmaxModel):
         """
         self._check_parameters()
         self.Cs_ = self._candidates()
+        if is_source(X):
+            raise DataError(
+                "SoftmaxRegressionCV: needs rows in memory or in a memory map, got a source of "
+                "rows: choose C on some of them, and fit SoftmaxRegression to all."
+            )
         X, y = self._check_rows_and_labels(X, y)
         codes, weight = self._encode(X, y, sample_weight)
         splitter = check_cv(self.cv, y, classifier=True)

@@ -1,31 +1,34 @@
-"""Who supplies the rows: arrays, memory maps, tensors on any device, sparse matrices.
+"""Who supplies the rows: arrays, memory maps, tensors on any device, sparse matrices, sources.
 
-Everything above this file sees two products over a range of rows and never the rows themselves:
-``project`` (X[i:j] Wᵀ) and ``accumulate`` (G += Rᵀ X[i:j]). Blocks are cast one at a time, so a
-``uint8`` or ``float16`` matrix never exists in a wider type, and the pages of a memory map are
-handed back as soon as their block is done.
+Everything above this file sees `Rows`: moments, two products over a block of rows, ``project``
+(X[i:j] Wᵀ) and ``accumulate`` (G += Rᵀ X[i:j]), and copies of a few rows. Blocks are cast one at a
+time, so a ``uint8`` or ``float16`` matrix never exists in a wider type, and the pages of a memory
+map are handed back as soon as their block is done.
 """
 
 from __future__ import annotations
 
 import mmap
+from abc import abstractmethod
 from itertools import chain
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 import numpy as np
 import scipy.sparse
 import torch
 
+from luce.errors import DataError
 from luce.kernels.cpu.threads import chunk_rows
+from luce.linear.arrays import is_source
 from luce.linear.sums import add_up, deal, lane_count, on_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from luce.linear.sums import Block, Lanes
 
-__all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
+__all__ = ["DenseRows", "Rows", "Source", "SparseRows", "StreamedRows", "as_rows"]
 
 _SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
 _STEP_BYTES: Final = 64 << 20  # of a memory map between handing pages back
@@ -69,21 +72,96 @@ def _memory_map(array: np.ndarray) -> mmap.mmap | None:
     return None
 
 
-class DenseRows:
-    """Rows of a NumPy array, a memory map or a tensor.
+class Rows(Protocol):
+    """What a fit asks of rows; everything above this file sees them through it.
 
-    Parameters
-    ----------
-    X : numpy.ndarray or torch.Tensor, shape (N, D)
-        Any real dtype. A tensor stays on its device, and so does all that is computed from it.
+    Blocks of rows are asked for in order, and a pass begins with row 0. No pass goes back, so rows
+    may come from a file that is read forwards.
     """
 
-    def __init__(self, X: np.ndarray | torch.Tensor) -> None:
-        self.X = X
-        self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
-        self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
-        self._map = None if isinstance(X, torch.Tensor) else _memory_map(X)
-        self._last: tuple[tuple[int, int, torch.dtype], torch.Tensor] | None = None
+    shape: tuple[int, int]
+    is_sparse: bool
+    in_float32: bool  # whether coefficients in float32 are as exact as X
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are, and all that is computed from them."""
+
+    @property
+    def stored(self) -> int:
+        """How many values there are: N · D, or those that are not zero."""
+
+    def column_sums(
+        self, weight: torch.Tensor, sample: np.ndarray, *, wide: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return a row to count from, and the weighted column sums of X minus it and its square.
+
+        The first pass: samples will be part of ``sample``, a sorted index, whose rows may be kept.
+        Differences are taken in float32 unless ``wide``.
+        """
+
+    def distances(self, centre: torch.Tensor) -> torch.Tensor:
+        """Return the squared distance of each row to ``centre`` (D,), float64."""
+
+    def lanes(self, n_logits: int, dtype: torch.dtype, *, sums: bool = False) -> Lanes:
+        """Return the blocks for passes with so many logits; ``sums`` if they accumulate."""
+
+    def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return W (K, D) as ``project`` wants it."""
+
+    def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
+        """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
+
+    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
+        """Add Rᵀ X[i:j] to G (K, D), which is float64."""
+
+    def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return rows i to j as a dense tensor."""
+
+    def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, Rows]]:
+        """Yield copies of the rows of a sorted index, at most ``step`` at a time.
+
+        Each with its place in the index. A single pass forwards, at most.
+        """
+
+    def release(self) -> None:
+        """Hear that a pass is over."""
+
+    def find_bad(self) -> tuple[int, int, float] | None:
+        """Return the row, the column and the value of the first NaN or infinity, or None."""
+
+
+class Source(Protocol):
+    """Rows that can be read forwards, as often as it takes: what ``fit`` accepts as X."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows and features there are."""
+
+    def blocks(self) -> Iterable[np.ndarray]:
+        """Return the rows in order, as arrays (n, D) of any n and one real dtype."""
+
+
+class _DenseBlocks:
+    """Dense rows, block by block; abstract: ``_part`` supplies them."""
+
+    is_sparse = False
+    shape: tuple[int, int]
+    device: torch.device
+    _is_wide: bool  # whether float32 is too narrow for the values
+    _last: tuple[tuple[int, int, torch.dtype], torch.Tensor] | None = None
+
+    @abstractmethod
+    def _part(self, i: int, j: int) -> Any:
+        """Return rows i to j, an array or a tensor."""
+
+    def hand_back(self, i: int, j: int) -> None:
+        """Say that rows i to j are done with for now."""
+
+    @property
+    def stored(self) -> int:
+        """How many values there are, N · D."""
+        return self.shape[0] * self.shape[1]
 
     def block_rows(self, n_logits: int, dtype: torch.dtype) -> int:
         """Return how many rows a block has when each has ``n_logits`` logits."""
@@ -91,48 +169,6 @@ class DenseRows:
         # A gradient that is not in the cache either is added to less often.
         room = _BLOCK_BYTES if 8 * n_logits * D < _BLOCK_BYTES else 2 * _BLOCK_BYTES
         return max(64, min(8192, room // (max(D, n_logits) * dtype.itemsize)))
-
-    def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return rows i to j as a tensor of ``dtype``; a view where that needs no cast."""
-        key = (i, j, dtype)
-        last = self._last  # which another thread may replace at any time
-        if last is not None and last[0] == key:
-            return last[1]  # the two products of one pass ask for the same block in turn
-        if isinstance(self.X, torch.Tensor):
-            block = self.X[i:j].to(dtype)
-        else:
-            part = self.X[i:j]
-            readable = part.dtype in _TORCH_READS and part.dtype.isnative
-            if not readable or min(part.strides, default=0) < 0:
-                part = np.array(part, dtype=_NUMPY.get(dtype, np.float32))
-            block = torch.from_numpy(writable_view(part)).to(dtype)
-        self.release()
-        self._last = (key, block)
-        return block
-
-    def release(self) -> None:
-        """Forget the last block, and let the system take back the pages of a memory map."""
-        last, self._last = self._last, None
-        if last is not None:
-            i, j, _ = last[0]
-            self.hand_back(i, j)
-
-    @property
-    def stored(self) -> int:
-        """How many values there are, N · D."""
-        return self.shape[0] * self.shape[1]
-
-    def hand_back(self, i: int, j: int) -> None:
-        """Let the system take back the pages of rows i to j of a memory map."""
-        if self._map is None or not hasattr(self._map, "madvise") or i >= j:
-            return
-        part = cast("np.ndarray", self.X)[i:j]
-        if not part.flags.c_contiguous:
-            return
-        start = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
-        first = (part.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
-        last = part.ctypes.data - start + part.nbytes
-        self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
 
     def lanes(
         self,
@@ -145,25 +181,30 @@ class DenseRows:
         N, D = self.shape
         return deal(N, self.block_rows(n_logits, dtype), lane_count(N, n_logits * D))
 
-    def kernel_lanes(self, n_sums: int) -> Lanes:
-        """Return the blocks of rows for kernels, of which each thread takes a lane at a time."""
-        N = self.shape[0]
-        size = chunk_rows(N, max(8, _PART_BYTES // (8 * n_sums)))
-        return deal(N, self.step(size), -(-N // size))
+    def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return rows i to j as a tensor of ``dtype``; a view where that needs no cast."""
+        key = (i, j, dtype)
+        last = self._last  # which another thread may replace at any time
+        if last is not None and last[0] == key:
+            return last[1]  # the two products of one pass ask for the same block in turn
+        part = self._part(i, j)
+        if isinstance(part, torch.Tensor):
+            block = part.to(dtype)
+        else:
+            readable = part.dtype in _TORCH_READS and part.dtype.isnative
+            if not readable or min(part.strides, default=0) < 0:
+                part = np.array(part, dtype=_NUMPY.get(dtype, np.float32))
+            block = torch.from_numpy(writable_view(part)).to(dtype)
+        self.release()
+        self._last = (key, block)
+        return block
 
-    def step(self, most: int) -> int:
-        """Return how many rows to take at once: so many; of a map fewer, to hand pages back."""
-        if self._map is not None:
-            most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, self.shape[1])))
-        return max(64, most)
-
-    def for_kernels(self, fits: float = 1) -> np.ndarray | None:
-        """Return X if kernels take it, and it is worth compiling them for so many fits."""
-        X = self.X
-        if not isinstance(X, np.ndarray) or X.size * fits < _COMPILED_VALUES:
-            return None
-        takes = X.flags.c_contiguous and X.dtype in (np.float32, np.float64, np.uint8)
-        return np.asarray(X) if takes else None
+    def release(self) -> None:
+        """Forget the last block."""
+        last, self._last = self._last, None
+        if last is not None:
+            i, j, _ = last[0]
+            self.hand_back(i, j)
 
     def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return W (K, D) as ``project`` wants it."""
@@ -180,30 +221,20 @@ class DenseRows:
         G += R.T @ self.block(i, j, R.dtype)
 
     def column_sums(
-        self, weight: torch.Tensor, *, wide: bool = False
+        self,
+        weight: torch.Tensor,
+        sample: np.ndarray,  # noqa: ARG002 - for those who read once
+        *,
+        wide: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the first row, and the weighted column sums of X - first row and its square.
 
         Differences to the first row make the second sum exactly zero for a constant column.
         """
-        wide |= self.X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
-        dtype = torch.float64 if wide else torch.float32
+        dtype = torch.float64 if wide or self._is_wide else torch.float32
         first = self.block(0, 1, dtype)[0].clone()
         self.release()
         D = self.shape[1]
-        if (array := self.for_kernels(_SCAN)) is not None:
-            from luce.linear.scans import column_sums
-
-            start, w = first.numpy(), weight.numpy()
-
-            def scan(block: Block, one: np.ndarray, two: np.ndarray) -> None:
-                i, j = block
-                column_sums(array[i:j], start, w[i:j], one, two)
-                self.hand_back(i, j)
-
-            lanes = self.kernel_lanes(2 * D)
-            sums = add_up(lanes, lambda: (np.zeros(D), np.zeros(D)), scan, on_threads)
-            return first.double(), torch.from_numpy(sums[0]), torch.from_numpy(sums[1])
 
         def zeros() -> tuple[torch.Tensor, torch.Tensor]:
             one = torch.zeros(D, dtype=torch.float64, device=self.device)
@@ -225,24 +256,84 @@ class DenseRows:
         for dtype in (torch.float32, torch.float64):
             out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
             middle = centre.to(dtype)
-            if (array := self.for_kernels(_SCAN)) is not None:
-                from luce.linear.scans import distances
-
-                for i, j in _ranges(self.shape[0], self.step(self.shape[0])):
-                    distances(array[i:j], middle.numpy(), out[i:j].numpy())
-                    self.hand_back(i, j)
-            else:
-                for i, j in chain(*self._scan(dtype)):
-                    out[i:j] = (self.block(i, j, dtype) - middle).square_().sum(1)
-                self.release()
+            self._measure(middle, out)
             if bool(torch.isfinite(out).all()):
                 break
         return out
+
+    def _measure(self, middle: torch.Tensor, out: torch.Tensor) -> None:
+        for i, j in chain(*self._scan(middle.dtype)):
+            out[i:j] = (self.block(i, j, middle.dtype) - middle).square_().sum(1)
+        self.release()
 
     def _scan(self, dtype: torch.dtype) -> Lanes:
         N, D = self.shape
         step = max(64, min(8192, _SCAN_BYTES // (D * dtype.itemsize)))
         return deal(N, step, lane_count(N, 2 * D))
+
+    def find_bad(self) -> tuple[int, int, float] | None:
+        """Return the row, the column and the value of the first NaN or infinity, or None."""
+        for i, j in chain(*self._scan(torch.float64)):
+            X = self.block(i, j, torch.float64)
+            bad = ~torch.isfinite(X)
+            if bad.any():
+                row, column = torch.nonzero(bad)[0].tolist()
+                return i + int(row), int(column), float(X[row, column])
+        return None
+
+
+@final
+class DenseRows(_DenseBlocks):
+    """Rows of a NumPy array, a memory map or a tensor.
+
+    Parameters
+    ----------
+    X : numpy.ndarray or torch.Tensor, shape (N, D)
+        Any real dtype. A tensor stays on its device, and so does all that is computed from it.
+    """
+
+    def __init__(self, X: np.ndarray | torch.Tensor) -> None:
+        self.X = X
+        self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
+        self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
+        self._map = None if isinstance(X, torch.Tensor) else _memory_map(X)
+        self.in_float32 = str(X.dtype).endswith("float32")
+        self._is_wide = X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
+
+    def _part(self, i: int, j: int) -> Any:
+        return self.X[i:j]
+
+    def hand_back(self, i: int, j: int) -> None:
+        """Let the system take back the pages of rows i to j of a memory map."""
+        if self._map is None or not hasattr(self._map, "madvise") or i >= j:
+            return
+        part = cast("np.ndarray", self.X)[i:j]
+        if not part.flags.c_contiguous:
+            return
+        start = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
+        first = (part.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = part.ctypes.data - start + part.nbytes
+        self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
+
+    def kernel_lanes(self, n_sums: int) -> Lanes:
+        """Return the blocks of rows for kernels, of which each thread takes a lane at a time."""
+        N = self.shape[0]
+        size = chunk_rows(N, max(8, _PART_BYTES // (8 * n_sums)))
+        return deal(N, self.step(size), -(-N // size))
+
+    def step(self, most: int) -> int:
+        """Return how many rows to take at once: so many; of a map fewer, to hand pages back."""
+        if self._map is not None:
+            most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, self.shape[1])))
+        return max(64, most)
+
+    def for_kernels(self, fits: float = 1) -> np.ndarray | None:
+        """Return X if kernels take it, and it is worth compiling them for so many fits."""
+        X = self.X
+        if not isinstance(X, np.ndarray) or X.size * fits < _COMPILED_VALUES:
+            return None
+        takes = X.flags.c_contiguous and X.dtype in (np.float32, np.float64, np.uint8)
+        return np.asarray(X) if takes else None
 
     def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, DenseRows]]:
         """Yield copies of the rows of a sorted index, at most ``step`` at a time.
@@ -271,16 +362,127 @@ class DenseRows:
             at = stop
         return X
 
-    def find_bad(self) -> tuple[int, int] | None:
-        """Return the row and column of the first NaN or infinity, or None."""
-        for i, j in chain(*self._scan(torch.float64)):
-            bad = ~torch.isfinite(self.block(i, j, torch.float64))
-            if bad.any():
-                row, column = torch.nonzero(bad)[0].tolist()
-                return i + int(row), int(column)
-        return None
+    def column_sums(
+        self, weight: torch.Tensor, sample: np.ndarray, *, wide: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the first row, and the weighted column sums of X - first row and its square."""
+        if (array := self.for_kernels(_SCAN)) is None:
+            return super().column_sums(weight, sample, wide=wide)
+        from luce.linear.scans import column_sums
+
+        D = self.shape[1]
+        first = self.block(0, 1, torch.float64 if wide or self._is_wide else torch.float32)[0]
+        start, w = first.numpy().copy(), weight.numpy()
+        self.release()
+
+        def scan(block: Block, one: np.ndarray, two: np.ndarray) -> None:
+            i, j = block
+            column_sums(array[i:j], start, w[i:j], one, two)
+            self.hand_back(i, j)
+
+        lanes = self.kernel_lanes(2 * D)
+        one, two = add_up(lanes, lambda: (np.zeros(D), np.zeros(D)), scan, on_threads)
+        return torch.from_numpy(start).double(), torch.from_numpy(one), torch.from_numpy(two)
+
+    def _measure(self, middle: torch.Tensor, out: torch.Tensor) -> None:
+        if (array := self.for_kernels(_SCAN)) is None:
+            super()._measure(middle, out)
+            return
+        from luce.linear.scans import distances
+
+        for i, j in _ranges(self.shape[0], self.step(self.shape[0])):
+            distances(array[i:j], middle.numpy(), out[i:j].numpy())
+            self.hand_back(i, j)
 
 
+@final
+class StreamedRows(_DenseBlocks):
+    """Rows of a source that can only be read forwards, one block after another.
+
+    Memory holds a block, and a sample that is drawn in the first pass. Each pass begins anew, with
+    row 0, and blocks are cut again, so that how the source cuts them does not matter.
+    """
+
+    device = torch.device("cpu")
+    _kept: tuple[np.ndarray, np.ndarray] | None = None  # a sorted index, and its rows
+    _drawn: dict[int, np.ndarray] | None = None  # what is drawn in this pass, by first row
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.shape = int(source.shape[0]), int(source.shape[1])
+        self._begin()
+        dtype = self._part(0, 1).dtype
+        self.in_float32 = dtype == np.float32
+        self._is_wide = dtype in {np.dtype(np.float64), np.dtype(np.int64)}
+
+    def _begin(self) -> None:
+        self._blocks: Iterator[Any] = iter(self.source.blocks())
+        self._start, self._held = 0, np.empty((0, self.shape[1]))
+
+    def _part(self, i: int, j: int) -> np.ndarray:
+        if i == 0:
+            self._begin()
+        parts, at = [], i
+        while at < j:
+            end = self._start + len(self._held)
+            if at < self._start:
+                raise RuntimeError(f"rows {i} to {j} are behind what was read: begin at row 0")
+            if at < end:
+                parts.append(self._held[at - self._start : j - self._start])
+                at += len(parts[-1])
+            else:
+                self._start, self._held = end, self._next(end)
+        part = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if self._drawn is not None:
+            first, last = np.searchsorted(self._sample, [i, j])
+            self._drawn[i] = part[self._sample[first:last] - i]
+        return part
+
+    def _next(self, done: int) -> np.ndarray:
+        block = next(self._blocks, None)
+        N, D = self.shape
+        if block is None:
+            raise DataError(f"The source of rows has {done:,} of the {N:,} rows of its shape.")
+        block = np.asarray(block)
+        if block.ndim != 2 or block.shape[1] != D:
+            raise DataError(
+                f"The source of rows has blocks of shape {block.shape}; its shape, {self.shape}, "
+                f"asks for (rows, {D})."
+            )
+        return block
+
+    def column_sums(
+        self, weight: torch.Tensor, sample: np.ndarray, *, wide: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the first row, and the weighted column sums of X - first row and its square.
+
+        In the same pass the rows of ``sample`` are drawn, which are kept.
+        """
+        self._sample, self._drawn = sample, {}
+        sums = super().column_sums(weight, sample, wide=wide)
+        self._kept = sample, np.concatenate([self._drawn[i] for i in sorted(self._drawn)])
+        self._drawn = None
+        return sums
+
+    def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, DenseRows]]:
+        """Yield copies of the rows of a sorted index; of the sample without another pass."""
+        places = None
+        if self._kept is not None:
+            sample, rows = self._kept
+            places = np.searchsorted(sample, index).clip(max=len(sample) - 1)
+            if not np.array_equal(sample[places], index):
+                places = None
+        if places is None:
+            self._begin()
+        for i, j in _ranges(len(index), step):
+            if places is None:
+                X = np.concatenate([self._part(int(r), int(r) + 1) for r in index[i:j]])
+            else:
+                X = rows[places[i:j]]
+            yield slice(i, j), DenseRows(X)
+
+
+@final
 class SparseRows:
     """Rows of a ``scipy.sparse`` matrix, held as CSR.
 
@@ -290,12 +492,14 @@ class SparseRows:
     """
 
     device = torch.device("cpu")
+    is_sparse = True
 
     def __init__(self, X: Any) -> None:
         self.X = X
         self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
         data = X.data
         self._data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
+        self.in_float32 = data.dtype == np.float32
         self._by_column: dict[Block, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     @property
@@ -360,6 +564,7 @@ class SparseRows:
     def column_sums(
         self,
         weight: torch.Tensor,
+        sample: np.ndarray,  # noqa: ARG002 - all rows are in memory
         *,
         wide: bool = False,  # noqa: ARG002 - they always are
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -393,13 +598,13 @@ class SparseRows:
         for i, j in _ranges(len(index), step):
             yield slice(i, j), SparseRows(self.X[index[i:j]])
 
-    def find_bad(self) -> tuple[int, int] | None:
-        """Return the row and column of the first NaN or infinity, or None."""
+    def find_bad(self) -> tuple[int, int, float] | None:
+        """Return the row, the column and the value of the first NaN or infinity, or None."""
         bad = np.flatnonzero(~np.isfinite(self._data))
         if bad.size == 0:
             return None
         row = int(np.searchsorted(self.X.indptr, bad[0], side="right")) - 1
-        return row, int(self.X.indices[bad[0]])
+        return row, int(self.X.indices[bad[0]]), float(self._data[bad[0]])
 
     def _columns(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows i to j by column, which are kept."""
@@ -415,9 +620,8 @@ class SparseRows:
         return self.X.indptr, self.X.indices, self._data
 
 
-Rows = DenseRows | SparseRows
-
-
 def as_rows(X: Any) -> Rows:
     """Wrap a validated X."""
+    if is_source(X):
+        return StreamedRows(X)
     return SparseRows(X.tocsr()) if scipy.sparse.issparse(X) else DenseRows(X)

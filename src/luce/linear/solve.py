@@ -100,7 +100,7 @@ class Solution:
             moments=(objective.mean.cpu().numpy(), objective.variance.cpu().numpy()),
             penalty=objective.penalty,
             link=objective.link,
-            single=str(objective.rows.X.dtype).endswith("float32"),
+            single=objective.rows.in_float32,
             enough=tol,
             evaluate=evaluate,
         )

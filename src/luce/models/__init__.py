@@ -32,6 +32,7 @@ __all__ = [
     "explain",
     "labelled",
     "restore",
+    "suited",
 ]
 
 # The defaults are what differs from the estimators'; docs/log.md has the experiments behind them.
@@ -65,25 +66,40 @@ MODELS: dict[str, Model[Any]] = {
 
 
 def candidates(
-    model: str, options: Mapping[str, Any], input_shape: Sequence[int]
+    model: str, options: Mapping[str, Any], input_shape: Sequence[int], *, sparse: bool = False
 ) -> list[Candidate]:
     """Return what is to be trained for `model`; for "auto" all models that suit the data.
 
-    Of several, each takes the options that it has.
+    Of several, each takes the options that it has. `sparse` says whether there are no
+    rows but sparse ones.
 
     Raises
     ------
     ArgumentError
-        If the model is unknown, or an option is none of the candidates'.
+        If the model is unknown or takes no such rows, or an option is none of the candidates'.
     """
     names = [model]
     if model == "auto":
-        names = [name for name, each in MODELS.items() if each.suits(input_shape)]
+        names = suited(input_shape, sparse=sparse)
     check_options(options, names)
+    if sparse and not all(MODELS[name].takes_sparse for name in names):
+        able = " or ".join(name for name, each in MODELS.items() if each.takes_sparse)
+        raise ArgumentError(
+            f"{model} cannot read columns of text, and there are no others. Choose {able}."
+        )
     own = {name: _own(MODELS[name], options) for name in names}
     return labelled(
         (name, {**MODELS[name].preset(asked, input_shape), **asked}) for name, asked in own.items()
     )
+
+
+def suited(input_shape: Sequence[int], *, sparse: bool = False) -> list[str]:
+    """Return the models that "auto" tries on rows of this shape."""
+    return [
+        name
+        for name, each in MODELS.items()
+        if each.suits(input_shape) and (each.takes_sparse or not sparse)
+    ]
 
 
 def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:

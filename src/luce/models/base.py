@@ -97,6 +97,8 @@ class Model(ABC, Generic[E]):
         What differs from the estimator's own defaults.
     takes_images : bool
         Whether images come as (rows, channels, height, width); else as rows of numbers.
+    takes_sparse : bool
+        Whether rows may be sparse, as those of tables with texts or thousands of categories are.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
     taught : bool
@@ -106,6 +108,7 @@ class Model(ABC, Generic[E]):
     options: Mapping[str, Option] = {}
     defaults: Mapping[str, Any] = {}
     takes_images: bool = False
+    takes_sparse: bool = False
     in_steps: bool = False
     taught: bool = False
 

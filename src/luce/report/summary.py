@@ -103,7 +103,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
                 "importance": attention.importance(subject.classifier, scored),
             }
         columns = _columns(subject, content["importance"])
-        content |= examples(subject.schema, names, scored, columns)
+        content |= examples(subject.classifier, names, scored, columns)
     content["weights"] = attention.weights(subject.classifier, names, support)
     content["figures"] = _figures(subject, names, figures)
     content["findings"] = findings(content)
@@ -123,6 +123,7 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
         "shape": " × ".join(f"{size:,}" for size in schema.input_shape),
         "columns": len(schema.used) if isinstance(schema, TableSchema) else None,
         "target": name(schema.target) if table and schema.target is not None else None,
+        "warnings": list(schema.warnings),
         "classes": len(names),
         "class_names": names[:10],
         "rows": {part: int(rows.get(part, 0)) for part in ("train", "validation", "test")},

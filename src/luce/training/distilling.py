@@ -20,16 +20,16 @@ from luce.plan import make_plan, no_source, student_arguments
 from luce.progress import Display
 from luce.run import Run, load_run
 from luce.storage import FORMAT, digest_of
-from luce.training.candidates import unfitted
+from luce.training.candidates import Trained, unfitted
 from luce.training.comparing import compared
 from luce.training.folder import RunFolder
 from luce.training.material import Material, gather
+from luce.training.prepare import View
 from luce.training.resume import check_data, resumed
 from luce.training.train import SCORED_TRAINING_ROWS, fit_and_save
 
 if TYPE_CHECKING:
     from luce.data.dataset import Features
-    from luce.data.schema import Schema
     from luce.request import Request
 
 __all__ = ["distil"]
@@ -124,7 +124,7 @@ def distil(
         run = _teacher(request, path)
         display.say(f"teacher: {run.path}, {run.config['model']}")
         data = gather(source, request, run, display)
-        candidate = _candidate(request, data.schema)
+        candidate = _candidate(request, data)
         digest = digest_of(run.path / "config.json").sha256  # which has those of its files
         first: dict[str, Any] = {
             "luce": __version__,
@@ -191,9 +191,10 @@ class _Answering:
         return self.run.predict_proba(self.rows[positions])
 
 
-def _candidate(request: Request, schema: Schema) -> Candidate:
+def _candidate(request: Request, data: Material) -> Candidate:
     """Return the student that is asked for; refuse now what would fail once it is trained."""
     models.check_taught(request.model)
+    schema = data.view(MODELS[request.model]).schema
     shape = schema.input_shape
     options = {**MODELS[request.model].as_student(shape), **request.options}
     candidate = models.candidates(request.model, options, shape)[0]
@@ -214,14 +215,17 @@ def _teach(
     display.report_every = request.report_every
     try:
         lessons = _lessons(teacher, candidate, data, request)
-        taught = replace(data, examples={**data.examples, "train": (data.encoded, lessons.labels)})
+        rows = replace(data.rows, labels=lessons.labels)
+        taught = replace(data, parts={**data.parts, "train": rows})
         student = fit_and_save(candidate, taught, folder, request, display, lessons=lessons)
         folder.add(student)
         sides = {
             "teacher": (str(teacher.config["model"]), teacher.classifier),
             "student": (candidate.model, student.classifier),
         }
-        features, labels = data.examples["train"]
+        view = data.view(MODELS[candidate.model])
+        known = data.known
+        labels = np.array([]) if known is None else known
         if set(labels.tolist()) == set(teacher.classes):
             same = Candidate(f"{candidate.label}-alone", candidate.model, candidate.options)
             alone = fit_and_save(same, data, folder, request, display)
@@ -233,15 +237,10 @@ def _teach(
                 "note: the student is not compared with one that has no teacher: "
                 f"{why} with a label to learn from."
             )
-        if len(labels) > SCORED_TRAINING_ROWS:
-            rows = np.random.default_rng(request.seed).permutation(len(labels))
-            rows = np.sort(rows[:SCORED_TRAINING_ROWS])
-            features, labels = features[rows], labels[rows]
-        test = data.examples.get("test")
         scores = {
-            "train": student.classifier.score(features, labels) if len(labels) else None,
+            "train": _score(student, view, "train", request.seed),
             "validation": student.scored,
-            "test": None if test is None else student.classifier.score(*test),
+            "test": _score(student, view, "test", request.seed),
             "distillation": compared(sides, data.held),
         }
         folder.finish(student, scores, [student.entry])
@@ -256,12 +255,23 @@ def _teach(
         display.stop()
 
 
+def _score(student: Trained, view: View, part: str, seed: int) -> dict[str, Any] | None:
+    """Return the student's figures of the labelled rows of a part, of at most so many."""
+    if part not in view.examples:
+        return None
+    features, labels = view.examples[part]
+    if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
+        rows = np.sort(np.random.default_rng(seed).permutation(len(labels))[:SCORED_TRAINING_ROWS])
+        features, labels = features[rows], labels[rows]
+    return student.classifier.score(features, labels)
+
+
 def _lessons(teacher: Run, candidate: Candidate, data: Material, request: Request) -> Lessons:
     """Ask the teacher about all training rows, once."""
     wide = candidate.options.get("precision") == "float64"
     return prepare(
-        _Answering(teacher, data.raw),
-        np.arange(data.encoded.shape[0]),
+        _Answering(teacher, data.rows.features),
+        np.arange(len(data.rows)),
         data.labels,
         request.temperature,
         request.alpha,

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from luce.progress import Display
     from luce.request import Request
     from luce.run import Run
-    from luce.training.candidates import Examples
 
 __all__ = ["Held", "Material", "gather"]
 
@@ -46,38 +45,40 @@ class Held:
 
 @dataclass(frozen=True)
 class Material(Prepared):
-    """Data to learn from a teacher with; ``examples["train"]`` are the rows that have a label.
+    """Data to learn from a teacher with; ``parts["train"]`` are the rows that have a label.
 
     Attributes
     ----------
-    raw : ndarray or DataFrame
-        All training rows as the teacher takes them, those with a label first.
-    encoded : ndarray
-        The same as the student takes them.
+    rows : Dataset
+        All training rows, those with a label first; it has no labels.
     unlabelled : Dataset or None
         The rows without a label, if there are any.
     held : Held
         What is compared on.
     """
 
-    raw: Features
-    encoded: NDArray[Any]
+    rows: Dataset
     unlabelled: Dataset | None
     held: Held
 
     @property
     def labels(self) -> NDArray[Any] | None:
         """The label of each training row, None where there is none; None if no row has one."""
-        _, known = self.examples["train"]
-        if not len(known):
+        known = self.known
+        if known is None:
             return None
-        found = np.full(self.encoded.shape[0], None, dtype=object)
+        found = np.full(len(self.rows), None, dtype=object)
         found[: len(known)] = known
         return found
 
+    @property
+    def known(self) -> NDArray[Any] | None:
+        """The labels of the training rows that have one; None if none has."""
+        return self.parts["train"].labels if "train" in self.parts else None
+
     def summary(self) -> dict[str, Any]:
         """Return what config.json says of the data: also of the rows without a label."""
-        found, more, rows = super().summary(), self.unlabelled, self.encoded.shape[0]
+        found, more, rows = super().summary(), self.unlabelled, len(self.rows)
         without = rows - found["rows"]["train"]
         found["rows"]["train"] = rows
         return {
@@ -125,19 +126,16 @@ def gather(source: Any, request: Request, teacher: Run, display: Display) -> Mat
         raw = _joined(raw, unlabelled.features)
     schema = whole.schema.fit(raw, normalise=cast("Normalise", request.normalise))
     schema = schema.with_classes(teacher.classes)
-    encoded = cast("NDArray[Any]", schema.encode(raw)[0])
-    known = labels[training] if labelled is not None else labels[:0]
-    examples: dict[str, Examples] = {"train": (encoded[: len(known)], known)}
-    for part, rows in parts.items():
-        if len(rows) and rows.labels is not None:
-            examples[part] = (cast("NDArray[Any]", schema.encode(rows.features)[0]), rows.labels)
     positions = {"test": held_out if whole.test is None else np.arange(len(whole.test))}
     positions |= {"validation": validation, "training": training[:COMPARED_TRAINING_ROWS]}
     part = next(part for part, rows in positions.items() if len(rows))
     rows = parts[part] if part in parts else whole.take(positions[part])
     words = f"{len(rows):,} {part} rows of {whole.name}"
     held = Held(rows.features, rows.labels, positions[part], words)
-    return Material(whole, schema, examples, split, raw, encoded, unlabelled, held)
+    parts = {"train": whole.take(training), **parts}
+    scored = {part: rows for part, rows in parts.items() if len(rows) and rows.labels is not None}
+    whole_rows = replace(whole, features=raw, labels=None, test=None)
+    return Material(whole, schema, scored, split, whole_rows, unlabelled, held)
 
 
 def _read(source: Any, request: Request, teacher: Run) -> tuple[Dataset | None, Dataset | None]:

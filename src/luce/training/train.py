@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luce import __version__, models
+from luce.data.wording import listed
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
 from luce.models import MODELS, Candidate, Estimator, Model
@@ -45,6 +46,7 @@ def train(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -68,14 +70,19 @@ def train(
         Go on with an interrupted run of this name, to the same bits as without interruption.
     overwrite : bool, default=False
         Replace a run of this name; it stays as it is until the new one is finished and saved.
+    download : bool, default=False
+        Whether a source that is an address may be downloaded. It is kept, and found again by its
+        address.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
         Called with the run as soon as it is saved and can predict. Its ``report.html`` follows.
     **arguments
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
-        are); ``image_size`` (folders of images are resized to it); ``drop_rare`` (0: classes
-        with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
+        are); ``encoding``, ``separator``, ``decimal``, ``drop``, ``keep`` and ``types`` (tables:
+        how they are written, which columns count, of what kind they are); ``image_size`` (folders
+        of images are resized to it); ``drop_rare`` (0: classes with fewer rows are left out);
+        ``model`` ("auto", "linear", "mlp", "cnn");
         ``validation_size`` (0.1) and ``test_size`` (0.2), fractions of the rows held out, in the
         classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
         ``seed`` (0); ``report_every`` (batches); and every option of
@@ -107,6 +114,7 @@ def train(
         out=out,
         resume=resume,
         overwrite=overwrite,
+        download=download,
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path
@@ -135,7 +143,7 @@ def train(
             "split": data.split,
             "directory": str(Path.cwd()),
         }
-        candidates = _candidates(request, data)
+        candidates = _candidates(request, data, display)
         if resume:
             check_data(path, first["data"], request.test)
         folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
@@ -161,14 +169,26 @@ def _check_no_teacher(request: Request) -> None:
         )
 
 
-def _candidates(request: Request, data: Prepared) -> list[Candidate]:
+def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
     shape = data.schema.input_shape
-    found = models.candidates(request.model, request.options, shape)
+    unread, sparse = data.schema.only_sparse, 0 in data.schema.dense().input_shape
+    found = models.candidates(request.model, request.options, shape, sparse=sparse)
+    if sparse and request.model == "auto":
+        taken = [each.model for each in found]
+        out = ", ".join(name for name in models.suited(shape) if name not in taken)
+        display.say(f"note: {out} is not tried: it cannot read columns of text.")
+    elif unread:
+        for label in (each.label for each in found if not MODELS[each.model].takes_sparse):
+            display.say(f"note: {label} leaves out {listed(unread)}.")
     for candidate in found:
-        estimator = unfitted(candidate, data.schema, seed=request.seed)
-        MODELS[candidate.model].check_rows(estimator, shape, len(data.dataset.classes))
-    if len(found) > 1 and "validation" not in data.examples:
+        model, estimator = (
+            MODELS[candidate.model],
+            unfitted(candidate, data.schema, seed=request.seed),
+        )
+        seen = data.view(model).schema.input_shape
+        model.check_rows(estimator, seen, len(data.dataset.classes))
+    if len(found) > 1 and "validation" not in data.parts:
         raise ArgumentError(
             "model='auto' compares candidates on validation rows: give a validation_size above "
             f"0, or name one model: {', '.join(each.label for each in found)}."
@@ -188,12 +208,13 @@ def _train(
     try:
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
-        features, labels = data.examples["train"]
+        examples = data.view(best.classifier.model).examples
+        features, labels = examples["train"]
         if len(labels) > SCORED_TRAINING_ROWS:
             rows = np.random.default_rng(request.seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
             features, labels = features[rows], labels[rows]
-        test = data.examples.get("test")
+        test = examples.get("test")
         scores = {
             "train": best.classifier.score(features, labels),
             "validation": best.scored,
@@ -248,7 +269,7 @@ def fit_and_save(
     """Train one candidate; after every step that ends an epoch, save where it stands."""
     label, started = candidate.label, False
     figures = {"loss", "accuracy", "learning_rate", "seconds"}
-    if "validation" in data.examples:
+    if "validation" in data.parts:
         figures |= {"validation_loss", "validation_accuracy"}
 
     def on_step(model: Model[Any], estimator: Estimator, progress: Progress) -> None:
@@ -267,13 +288,13 @@ def fit_and_save(
                 f"Go on with: {request.resume_command(folder.path)}"
             )
 
-    in_steps = MODELS[candidate.model].in_steps
+    view, in_steps = data.view(MODELS[candidate.model]), MODELS[candidate.model].in_steps
     with interruptible() if in_steps else nullcontext(threading.Event()) as stop:
         trained = fit(
             candidate,
-            data.schema,
-            data.examples["train"],
-            data.examples.get("validation"),
+            view.schema,
+            view.examples["train"],
+            view.examples.get("validation"),
             seed=request.seed,
             resume=folder.checkpoint(label),
             on_step=on_step,

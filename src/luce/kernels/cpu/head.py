@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Gradients", "Head", "Plan", "Rows", "logits", "multiplied_in", "plan", "uncap"]
 
-# Fewer rows than this make poor matrix products; then the tile goes over the classes too.
+# A tile has at least this many rows, because fewer make slow matrix products. If not so many fit
+# with all classes, a tile has a part of the classes.
 _ROWS_AT_LEAST = 64
 _ROWS_AT_MOST = 1024
-# Columns that are added up at a time: their sums stay in the first level of cache.
+# So many columns are added up at a time, because their sums stay in the first level of cache.
 _COLUMNS = 1024
 
 Wants = tuple[bool, bool, bool]

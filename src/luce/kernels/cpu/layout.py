@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Layout", "array", "working_scalar"]
 
-# From this many classes on, vector lanes along a row beat lanes across rows (docs/log.md).
+# With at least this many classes, vector lanes go along a row; with fewer, across rows. Each is the
+# faster one on its side (docs/log.md).
 _ROWS_FROM = 64
 # A tile of this many bytes stays in the first levels of cache.
 _TILE_BYTES = 1 << 16

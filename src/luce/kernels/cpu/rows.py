@@ -62,7 +62,8 @@ __all__ = [
     "write_scaled",
 ]
 
-# What softmax_rows writes: probabilities (0), their logarithms, or nothing but the log-sum-exp.
+# What softmax_rows writes: LOG stands for log-probabilities, LSE for the log-sum-exp alone, and any
+# other number for probabilities.
 LOG, LSE = 1, 2
 BLOCK = 256
 

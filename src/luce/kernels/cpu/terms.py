@@ -1,16 +1,16 @@
 """The algebra of cross-entropy, once: what an example's loss and gradient are made of.
 
 With the probabilities p of an example's logits z and the coefficients a of docs/operators.md, the
-loss is Σ a (lse − z / T) + z_loss · lse² and its gradient ((A + 2 z_loss · lse) p − a) / T. The
-words of the kernels (``rows``, ``tiles``, ``online``):
+loss is Σ a (lse − z / T) + z_loss · lse² and its gradient ((A + 2 z_loss · lse) p − a) / T.
+The symbols in ``rows``, ``tiles`` and ``online``:
 
-- ``top`` is the largest logit, ``exps`` the sum of exp((z − top) / T), ``log_exps`` its logarithm;
-- ``kept`` is 1 − ε of the label smoothing ε, ``uniform`` is ε / K;
-- ``coefficients`` are a: w (kept · probability + uniform), with w the class weight;
-- ``coefficient_sum`` is A = Σ a, and ``gap`` is Σ a (top − z) / T: without z_loss, the loss is
-  gap + A · log_exps. For a class as target, ``gap`` is of the class weights w alone;
-- ``of_exps``, ``of_target`` and ``of_weight`` are how the gradient is put together:
-  of_exps · exp((z − top) / T) / exps − of_weight · w, and of_target less at the target.
+- ``top`` is the largest logit. ``exps`` is the sum of exp((z − top) / T), ``log_exps`` its log.
+- ``kept`` is 1 − ε and ``uniform`` is ε / K, for a label smoothing of ε and K classes.
+- ``w`` is the weight of a class. The coefficients are a = w (kept · probability + uniform).
+- ``coefficient_sum`` is A = Σ a. ``gap`` is Σ a (top − z) / T, so the loss is gap + A · log_exps
+  without z_loss. For a target that is a class, ``gap`` is Σ w (top − z) / T instead.
+- The gradient is of_exps · exp((z − top) / T) / exps − of_weight · w, and ``of_target`` less at the
+  target. ``of_exps``, ``of_target`` and ``of_weight`` are numbers of the example.
 """
 
 from __future__ import annotations

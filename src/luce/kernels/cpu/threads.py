@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["chunk_rows", "gather", "split"]
 
-# Below this much memory to go through, waking a thread costs more than it saves.
+# A thread gets at least this many bytes of memory to go through. For fewer, waking it costs more
+# than it saves.
 _BYTES_PER_THREAD = 1 << 18
 _CHUNK = 4096  # rows that a thread takes at once, at most
 _LEAST = 1024  # and at least, as long as that makes eight chunks

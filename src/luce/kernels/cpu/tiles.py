@@ -48,7 +48,8 @@ __all__ = [
     "softmax_tiles",
 ]
 
-# Classes whose exponentials are added in the working precision before they go to float64.
+# The exponentials of so many classes are added in the working precision, and their sum goes to
+# a float64.
 _BLOCK = 8
 
 Array = Any
