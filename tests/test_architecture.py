@@ -33,6 +33,7 @@ MAY_IMPORT = {
     },
     "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
+        "evaluation",
         "plan",
         "models",
         "neural",
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "predicting": {"data", "evaluation", "run", "storage"},
     "printing": {"data", "texttable"},
     "progress": {"data", "neural", "printing"},
-    "plan": {"data", "folders", "manifest", "options", "request"},
+    "plan": {"data", "folders", "manifest", "models", "options", "request"},
     "request": {"data", "models", "options", "storage"},
     "run": {
         "calibrating",

@@ -121,6 +121,7 @@ def runs(tmp_path_factory):
         luce.train(texts, target="label", model="linear", name="texts", out=folder).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
         luce.train((X, y.astype(int)), name="average", out=folder).path,
+        luce.distil(folder / "mlp", "digits", epochs=1, name="student", out=folder).path,
     ]
 
 

@@ -21,6 +21,7 @@ _HOME = {
     "SoftmaxRegressionCV": "linear.path",
     "TemperatureScaling": "evaluation.calibration",
     "cross_entropy": "functional",
+    "distil": "training.distilling",
     "distillation_loss": "functional",
     "errors": "errors",
     "evaluation": "evaluation",
@@ -49,6 +50,7 @@ __all__ = [
     "SoftmaxRegressionCV",
     "TemperatureScaling",
     "cross_entropy",
+    "distil",
     "distillation_loss",
     "errors",
     "evaluation",
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
     from luce.linear.regression import SoftmaxRegression
     from luce.neural.classifier import NeuralClassifier
     from luce.run import Run, load_run
+    from luce.training.distilling import distil
     from luce.training.train import train
 
 

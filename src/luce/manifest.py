@@ -136,11 +136,51 @@ class _Entry(msgspec.Struct):
     weights: dict[str, Finite] | UnsetType = UNSET
 
 
+# A model of the comparison that a distillation ends with.
+class _Compared(msgspec.Struct):
+    who: str
+    model: str
+    parameters: Count
+    flops_per_example: Count
+    rows_per_second: Finite
+    accuracy: Finite | None
+    log_loss: Finite | None
+    ece: Finite | None
+
+
+# A row where teacher and student disagree.
+class _Disagreement(msgspec.Struct):
+    row: Count
+    teacher: Any
+    teacher_probability: Finite
+    student: Any
+    student_probability: Finite
+    label: Any
+
+
+class _Pair(msgspec.Struct):
+    teacher: Any
+    student: Any
+    count: Count
+
+
+class _Distillation(msgspec.Struct):
+    scored_on: str
+    rows: Annotated[int, Meta(ge=1)]
+    models: list[_Compared]
+    disagreements: Count
+    teacher_right: Count | None
+    student_right: Count | None
+    pairs: list[_Pair]
+    examples: list[_Disagreement]
+
+
 class _Metrics(msgspec.Struct):
     train: _Figures | None = None
     validation: _Figures | None = None
     test: _Figures | None = None
     leaderboard: list[_Entry] | UnsetType = UNSET
+    distillation: _Distillation | UnsetType = UNSET
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from luce.texttable import table
 
 __all__ = [
     "columns_by_kind",
+    "distillation",
     "environment",
     "evaluation",
     "headline",
@@ -167,6 +168,40 @@ def _thresholds(watched: Mapping[str, Any]) -> list[str]:
     return [
         title,
         *table([["threshold", "flagged", "precision", "recall", "F1", "cost", ""], *rows]),
+    ]
+
+
+# How a distillation's models are called.
+SIDES = {"teacher": "teacher", "student": "student", "alone": "without a teacher"}
+
+
+def distillation(content: Mapping[str, Any]) -> list[str]:
+    """Return teacher, student and the student without a teacher, and where they disagree."""
+    head = ["", "accuracy", "log-loss", "ECE", "parameters", "FLOPs", "rows/s"]
+    rows = [
+        [
+            f"{SIDES[each['who']]} ({each['model']})",
+            *(
+                "–" if each[key] is None else format(each[key], form)
+                for key, form in (("accuracy", ".2%"), ("log_loss", ".4f"), ("ece", ".4f"))
+            ),
+            f"{each['parameters']:,}",
+            f"{each['flops_per_example']:,}",
+            f"{each['rows_per_second']:,.0f}",
+        ]
+        for each in content["models"]
+    ]
+    count, of = content["disagreements"], content["rows"]
+    line = f"student and teacher disagree in {count:,} of {of:,} rows ({count / of:.2%})"
+    if content["teacher_right"] is not None and count:
+        line += (
+            f": there the teacher is right in {content['teacher_right']:,}, "
+            f"the student in {content['student_right']:,}"
+        )
+    return [
+        f"on {content['scored_on']} (rows/s: on this machine, from raw rows to probabilities):",
+        *table([head, *rows]),
+        line,
     ]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from luce import models
 from luce.calibrating import Calibration
-from luce.data import Dataset, Schema, check_labels, load_dataset, read_schema, three_way
+from luce.data import Dataset, Schema, load_dataset, read_schema, three_way
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import (
@@ -243,7 +243,9 @@ class Run:
             return dataset.test, words, "test" if own else "source", None
         if not own:
             return dataset, f"all {len(dataset):,} rows of {dataset.name}", "source", None
-        _, validation, held_out = three_way(check_labels(dataset.labels), **self.config["split"])
+        if dataset.labels is None:
+            return None, "no rows: without labels there is nothing to score", "validation", None
+        _, validation, held_out = three_way(dataset.labels, **self.config["split"])
         if len(held_out):
             words = f"the {len(held_out):,} rows of {dataset.name} that training held out"
             return dataset.take(held_out), words, "test", held_out

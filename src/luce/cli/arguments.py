@@ -24,12 +24,15 @@ __all__ = [
 ]
 
 
-def flag(name: str) -> Any:
-    """Return the command-line option of a name in `options`: its value is text, read later."""
+def flag(name: str, *, help: str | None = None) -> Any:
+    """Return the command-line option of a name in `options`: its value is text, read later.
+
+    A command whose default is another says so in its own `help`.
+    """
     option = options.named(name)[0]
     return typer.Option(
         _flag(name),
-        help=option.help,
+        help=option.help if help is None else help,
         metavar=option.kind.form,
         rich_help_panel=option.group or None,
         autocompletion=lambda incomplete: [

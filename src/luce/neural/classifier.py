@@ -24,7 +24,7 @@ from luce.neural import networks
 from luce.neural.losses import BatchLoss, Distilled
 from luce.neural.options import PRECISIONS, choose_device, resolve
 from luce.neural.tabular import Encoding, tabular
-from luce.neural.teaching import prepare
+from luce.neural.teaching import Lessons, prepare
 from luce.neural.training import (
     EVALUATION_ROWS,
     Examples,
@@ -324,7 +324,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
 
         Meanwhile ``state_`` is the training's state. To interrupt, stop iterating and keep
         ``(state_.tensors(), state_.scalars())``; given back as `resume`, with the same data and
-        options, training goes on to the very same bits.
+        options, training goes on to the very same bits. A `teacher` may also be what it said of X
+        already, as :class:`luce.neural.teaching.Lessons`; then y, temperature and alpha are those.
 
         Yields
         ------
@@ -340,8 +341,11 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         else:
             features = self._validated(X, ensure_min_samples=2)
             resolve(self.get_params(deep=False), rows=1)  # before the teacher works, maybe for long
-            lessons = prepare(teacher, X, y, temperature, alpha, self._dtype())
+            lessons = teacher
+            if not isinstance(teacher, Lessons):
+                lessons = prepare(teacher, X, y, temperature, alpha, self._dtype())
             labels, beside, self.classes_ = lessons.labels, lessons.beside, lessons.classes
+            temperature = lessons.temperature
         codes = np.searchsorted(self.classes_, labels)
         if len(self.classes_) < 2:
             raise DataError(

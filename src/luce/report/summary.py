@@ -19,6 +19,7 @@ from luce.models import AVERAGE
 from luce.report import attention, certainty
 from luce.report.confusion import confusion
 from luce.report.curves import curves
+from luce.report.distillation import distillation
 from luce.report.examples import examples
 from luce.report.findings import findings
 from luce.report.subject import Scored, Subject
@@ -72,7 +73,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         ``scored`` (which rows, and what is the matter with them); ``findings`` (sentences);
         ``figures``, ``curves``, ``confusion``, ``classes``, ``thresholds``, ``calibration``,
         ``sets``, ``wrong``, ``uncertain``, ``labels``, ``weights``, ``importance``,
-        ``architecture``, ``environment``.
+        ``distillation``, ``architecture``, ``environment``.
     """
     scored, names = subject.scored, [name(label) for label in subject.classes]
     content: dict[str, Any] = {
@@ -81,6 +82,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "about": _about(subject, names),
         "scored": _scored(scored),
         "curves": curves(subject.history, str(subject.config["label"])),
+        "distillation": distillation(subject.metrics),
         "architecture": _architecture(subject.info),
         "environment": _environment(subject.environment),
     }
@@ -136,7 +138,9 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
         },
         "command": None
         if request["source"] is None
-        else shlex.join(["luce", "train", "--config", f"{subject.path}/config.json"]),
+        else shlex.join(
+            ["luce", _command(request), "--config", f"{subject.path}/config.json"],
+        ),
         "leaderboard": [
             {
                 "label": record.get("label", record["model"]),
@@ -150,6 +154,10 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
         ],
         "folds": int(config.get("folds", 0)),
     }
+
+
+def _command(request: Mapping[str, Any]) -> str:
+    return "train" if request.get("teacher") is None else "distil"
 
 
 def _environment(environment: Mapping[str, Any]) -> list[list[str]]:

@@ -21,6 +21,7 @@ from luce.models.classifier import Classifier
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
 __all__ = ["Examples", "OnStep", "Trained", "fit", "judged", "unfitted"]
@@ -98,6 +99,7 @@ def fit(
     seed: int,
     resume: tuple[Mapping[str, NDArray[Any]], dict[str, Any]] | None = None,
     on_step: OnStep | None = None,
+    lessons: Lessons | None = None,
     verbose: bool = False,
 ) -> Trained:
     """Fit a candidate on the training rows; calibrate and score it on the validation rows.
@@ -116,6 +118,8 @@ def fit(
         Tensors and note of a checkpoint to go on from.
     on_step : callable, optional
         Called after each step. It may save a checkpoint, show progress, or raise to stop.
+    lessons : Lessons, optional
+        What a teacher said of the training rows, for a model that can be taught.
     verbose : bool, default=False
         Whether a model that has no steps shows its own progress.
 
@@ -128,7 +132,8 @@ def fit(
     estimator = unfitted(candidate, schema, seed=seed, verbose=verbose)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        for progress in model.fit(estimator, *train, validation=validation, resume=resume):
+        steps = model.fit(estimator, *train, validation=validation, resume=resume, lessons=lessons)
+        for progress in steps:
             if on_step is not None:
                 on_step(model, estimator, progress)
     taken, history = time.monotonic() - since, model.history(estimator)

@@ -32,9 +32,10 @@ from luce.training.resume import check_data, resumed
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
-__all__ = ["train"]
+__all__ = ["fit_and_save", "train"]
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -121,10 +122,12 @@ def train(
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path
+    _check_no_teacher(request)
     with locked(path):
         if resume:
             wanted = {**PRESETS.get(preset or "", {}), **plan.given}
             request = resumed(path, wanted, request if config is not None else None)
+            _check_no_teacher(request)
             source = request.source if source is None else source
             if source is None:
                 raise no_source()
@@ -161,6 +164,14 @@ def train(
         except LuceError as error:  # the run is whole without it
             display.say(f"note: no report.html: {error}")
     return run
+
+
+def _check_no_teacher(request: Request) -> None:
+    if request.teacher is not None:
+        raise ArgumentError(
+            f"train: this is to learn from the teacher {request.teacher}. "
+            "Use luce distil, or luce.distil in Python, with the same options."
+        )
 
 
 def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
@@ -239,21 +250,20 @@ def _leaderboard(
         )
 
     for candidate in found:
-        schema, examples = data.view(MODELS[candidate.model])
-        fitted = partial(
-            _fit,
-            schema=schema,
-            folder=folder,
-            request=request,
-            display=display,
-            brief=data.folds is not None,
-        )
         try:
             if data.folds is None:
-                trained = fitted(candidate, examples["train"], examples.get("validation"))
-                _say(trained, folder, display)
+                trained = fit_and_save(candidate, data, folder, request, display)
             else:
                 folder.open()
+                schema, examples = data.view(MODELS[candidate.model])
+                fitted = partial(
+                    _fit,
+                    schema=schema,
+                    folder=folder,
+                    request=request,
+                    display=display,
+                    brief=True,
+                )
                 trained = cross_validated(
                     candidate, examples["train"], data.folds, fitted, seed=request.seed
                 )
@@ -289,6 +299,38 @@ def _leaderboard(
     return sorted(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
 
 
+def fit_and_save(
+    candidate: Candidate,
+    data: Prepared,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+    *,
+    lessons: Lessons | None = None,
+) -> Trained:
+    """Train one candidate on the training rows, and say how that ended."""
+    schema, examples = data.view(MODELS[candidate.model])
+    trained = _fit(
+        candidate,
+        examples["train"],
+        examples.get("validation"),
+        schema=schema,
+        folder=folder,
+        request=request,
+        display=display,
+        lessons=lessons,
+    )
+    classifier = trained.classifier
+    remark = classifier.model.remark(classifier.estimator)
+    if remark is not None:
+        display.say(f"\n{candidate.label}: {remark}")
+    folder.open()
+    display.say_all(f"note: {warning}" for warning in trained.warnings)
+    if classifier.calibration is None:
+        display.say("note: no validation rows, so the probabilities are not calibrated.")
+    return trained
+
+
 def _fit(
     candidate: Candidate,
     train: Examples,
@@ -298,7 +340,8 @@ def _fit(
     folder: RunFolder,
     request: Request,
     display: Display,
-    brief: bool,
+    brief: bool = False,
+    lessons: Lessons | None = None,
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
     label, started = candidate.label, False
@@ -334,6 +377,7 @@ def _fit(
             seed=request.seed,
             resume=folder.checkpoint(label),
             on_step=on_step,
+            lessons=lessons,
             verbose=display.live and not brief,
         )
     if stop.is_set():  # while it was calibrated, after its last step
@@ -343,15 +387,3 @@ def _fit(
         )
     display.stop()
     return trained
-
-
-def _say(trained: Trained, folder: RunFolder, display: Display) -> None:
-    """Say how the training of a candidate ended."""
-    classifier = trained.classifier
-    remark = classifier.model.remark(classifier.estimator)
-    if remark is not None:
-        display.say(f"\n{trained.candidate.label}: {remark}")
-    folder.open()
-    display.say_all(f"note: {warning}" for warning in trained.warnings)
-    if classifier.calibration is None:
-        display.say("note: no validation rows, so the probabilities are not calibrated.")
