@@ -43,7 +43,7 @@ class Held:
     words: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Material(Prepared):
     """Data to learn from a teacher with; ``parts["train"]`` are the rows that have a label.
 
@@ -135,7 +135,15 @@ def gather(source: Any, request: Request, teacher: Run, display: Display) -> Mat
     parts = {"train": whole.take(training), **parts}
     scored = {part: rows for part, rows in parts.items() if len(rows) and rows.labels is not None}
     whole_rows = replace(whole, features=raw, labels=None, test=None)
-    return Material(whole, schema, scored, split, whole_rows, unlabelled, held)
+    return Material(
+        dataset=whole,
+        schema=schema,
+        parts=scored,
+        split=split,
+        rows=whole_rows,
+        unlabelled=unlabelled,
+        held=held,
+    )
 
 
 def _read(source: Any, request: Request, teacher: Run) -> tuple[Dataset | None, Dataset | None]:
