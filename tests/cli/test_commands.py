@@ -54,7 +54,7 @@ def test_every_option_is_known_to_the_library(command, function):
     known = parameters(function) | OWN
     known |= {"out"} if command == "report" else set()  # of Report.save
     known |= {"no_calibration"} if command == "predict" else set()  # calibrated=False
-    known |= {"text"} if command == "train" else set()  # types={...: "text"}
+    known |= {"text"} if command == "train" else set()  # types={COLUMN: "text"}
     if command in ("train", "distil"):
         known |= {field.name for field in dataclasses.fields(Request)}
     given = {parameter.name for parameter in COMMANDS[command].params}

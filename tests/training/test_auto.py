@@ -230,3 +230,18 @@ def test_classes_with_a_single_row_are_learnt(tmp_path):
     assert run.classes == [0, 1, 2]
     assert run.metrics["validation"]["rows"] < run.config["data"]["rows"]["train"]
     assert luce.load_run(run.path).predict_proba(X).shape == (60, 3)
+
+
+def test_a_few_rows_with_texts_are_compared_in_folds(tmp_path):
+    """Sparse rows go to linear and dense ones to mlp; no average is made across the two."""
+    X, y = waves(120)
+    words = ["good fine", "bad poor"]
+    texts = [f"a {words[label]} story number {i} of many others" for i, label in enumerate(y)]
+    table = pl.DataFrame(X).with_columns(text=pl.Series(texts), label=pl.Series(y))
+    run = luce.train(
+        table, target="label", types={"text": "text"}, test_size=0.0, out=tmp_path, **SMALL | {"epochs": 1}
+    )
+    assert run.config["label"] == "linear"
+    assert {each["label"] for each in run.metrics["leaderboard"]} == {"linear", "mlp"}
+    loaded = luce.load_run(run.path).predict_proba(table.drop("label"))
+    np.testing.assert_array_equal(loaded, run.predict_proba(table.drop("label")))
