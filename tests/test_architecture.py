@@ -33,6 +33,7 @@ MAY_IMPORT = {
     },
     "compiling": {"functional", "kernels", "linear"},
     "training": {
+        "options",
         "plan",
         "models",
         "neural",
@@ -45,7 +46,7 @@ MAY_IMPORT = {
         "manifest",
     },
     "predicting": {"data", "evaluation", "run", "storage"},
-    "printing": {"data", "texttable"},
+    "printing": {"data", "models", "texttable"},
     "progress": {"data", "neural", "printing"},
     "plan": {"data", "folders", "manifest", "options", "request"},
     "request": {"data", "models", "options", "storage"},

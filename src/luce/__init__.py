@@ -38,6 +38,7 @@ _HOME = {
     "softmax": "functional",
     "softmin": "functional",
     "train": "training.train",
+    "tune": "training.tuning.tune",
 }
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "softmax",
     "softmin",
     "train",
+    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from luce.neural.classifier import NeuralClassifier
     from luce.run import Run, load_run
     from luce.training.train import train
+    from luce.training.tuning.tune import tune
 
 
 def __getattr__(name: str) -> object:

@@ -173,9 +173,9 @@ class Request:
         found: dict[str, Any] = {n: _found(n, path, directory) for n, path in paths.items()}
         return replace(self, **found)
 
-    def resume_command(self, path: Path) -> str:
+    def resume_command(self, path: Path, command: str = "train") -> str:
         """Return the command that goes on with the run in this folder."""
-        words = ["luce", "train", self.source or "SOURCE", "--name", path.name]
+        words = ["luce", command, self.source or "SOURCE", "--name", path.name]
         if path.parent != Path("runs"):
             words += ["--out", str(path.parent)]
         return shlex.join([*words, "--resume"])

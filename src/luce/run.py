@@ -19,7 +19,15 @@ from luce.calibrating import Calibration
 from luce.data import Dataset, Schema, check_labels, load_dataset, read_schema, three_way
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
-from luce.manifest import CALIBRATION, check_finished, check_metrics, expected, read_config
+from luce.manifest import (
+    CALIBRATION,
+    TUNING,
+    check_finished,
+    check_metrics,
+    check_tuning,
+    expected,
+    read_config,
+)
 from luce.models.classifier import Classifier
 from luce.request import Request
 from luce.storage import read_bytes, read_json, read_tensors, size_of
@@ -333,6 +341,21 @@ class Run:
         except (ValueError, csv.Error) as error:
             raise RunError(f"{path} is damaged: {error}.") from error
 
+    @property
+    def tuning(self) -> dict[str, Any] | None:
+        """What `luce.tune` tried, as tuning.json has it; None of a run that was not searched for.
+
+        Raises
+        ------
+        RunError
+            If the file is missing, or another than the search wrote.
+        """
+        if TUNING not in self.config["files"]:
+            return None
+        content = read_json(self.path / TUNING, expected(self.config, TUNING))
+        check_tuning(content)
+        return content
+
     def info(self) -> dict[str, Any]:
         """Return what the run is: data, model, layers, parameters, FLOPs, size and figures."""
         return {
@@ -392,9 +415,8 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
         request = Request.from_json(config["request"])
         with suppress(DataError):
             request = request.located(config.get("directory"))
-        raise RunError(
-            f"{path} has not finished training. Go on with: {request.resume_command(path)}"
-        )
+        again = request.resume_command(path, "tune" if "search" in config else "train")
+        raise RunError(f"{path} has not finished training. Go on with: {again}")
     check_finished(config)
 
     def read(name: str) -> dict[str, Any]:

@@ -50,11 +50,22 @@ MODELS: dict[str, Model[Any]] = {
             "patience": 5,
             "averaging": 1.0,
         },
+        space={
+            "hidden": [[64], [128], [256], [512], [128, 128], [256, 256], [512, 256]],
+            "learning_rate": {"low": 5e-4, "high": 0.02, "log": True},
+            "l2": {"low": 1e-6, "high": 0.1, "log": True},
+            "dropout": {"low": 0.0, "high": 0.5},
+        },
     ),
     "cnn": Network(
         "cnn",
         {"learning_rate": 0.01, "l2": 0.05},
         without=["hidden", "members", "bins"],
+        space={
+            "learning_rate": {"low": 1e-3, "high": 0.05, "log": True},
+            "l2": {"low": 1e-4, "high": 0.3, "log": True},
+            "dropout": {"low": 0.0, "high": 0.5},
+        },
         images_only=True,
     ),
 }

@@ -96,12 +96,15 @@ class Model(ABC, Generic[E]):
         What differs from the estimator's own defaults.
     takes_images : bool
         Whether images come as (rows, channels, height, width); else as rows of numbers.
+    space : mapping of str to list or dict
+        What a search of its options tries where nobody says it, as a file for `luce tune` has it.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
     """
 
     options: Mapping[str, Option] = {}
     defaults: Mapping[str, Any] = {}
+    space: Mapping[str, Any] = {}
     takes_images: bool = False
     in_steps: bool = False
 

@@ -39,6 +39,8 @@ class Network(Model["NeuralClassifier"]):
         What differs for rows of numbers, which have no neighbours as pixels do.
     without : collection of str
         The options that this network does not have.
+    space : mapping, optional
+        What a search tries where nobody says it.
     images_only : bool
         Whether it suits nothing but images.
     """
@@ -53,11 +55,13 @@ class Network(Model["NeuralClassifier"]):
         *,
         for_tables: Mapping[str, Any] | None = None,
         without: Collection[str] = (),
+        space: Mapping[str, Any] | None = None,
         images_only: bool = False,
     ) -> None:
         self.module = module
         self.defaults = defaults
         self.for_tables = for_tables or {}
+        self.space = space or {}
         self.images_only = images_only
         self._options = {name: each for name, each in NETWORK.items() if name not in without}
 

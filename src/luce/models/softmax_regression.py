@@ -26,6 +26,7 @@ class Linear(Model["SoftmaxModel"]):
     """Softmax regression, solved to a proven gap."""
 
     options = LINEAR
+    space = {"C": {"low": 1e-4, "high": 1e4, "log": True}}  # noqa: RUF012
 
     def check_together(self, options: Mapping[str, Any]) -> None:
         """Refuse C beside Cs."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from luce.errors import RunError
 from luce.folders import begin, exchange, remove, resumable
-from luce.manifest import CALIBRATION, RECORDS, TRUSTED, read_config
+from luce.manifest import CALIBRATION, RECORDS, TRUSTED, TUNING, read_config
 from luce.models import Checkpoint
 from luce.run import Run, load_run
 from luce.storage import digest_of, read_tensors, sealed, write_json, write_tensors
@@ -106,7 +106,9 @@ class RunFolder:
         write_history(folder / "history.csv", self._lines)
         if not os.path.lexists(folder / "environment.json"):
             write_json(folder / "environment.json", environment())
-        names = (*TRUSTED, *((CALIBRATION,) if calibration is not None else ()), *RECORDS)
+        names = [*TRUSTED, *((CALIBRATION,) if calibration is not None else ()), *RECORDS]
+        if os.path.lexists(folder / TUNING):
+            names.append(TUNING)
         digests = {name: digest_of(folder / name) for name in names}
         options = model.resolved(estimator)
         finished = {

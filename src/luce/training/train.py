@@ -29,7 +29,7 @@ from luce.training.resume import check_data, resumed
 if TYPE_CHECKING:
     from luce.neural.training import Progress
 
-__all__ = ["train"]
+__all__ = ["begun", "complete", "train"]
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -124,29 +124,46 @@ def train(
             # Not after hours of reading: PyTorch knows already.
             choose_device(request.options["device"], "float32")
         data = prepare(source, request, display)
-        first: dict[str, Any] = {
-            "luce": __version__,
-            "format": FORMAT,
-            "request": asdict(request),
-            "data": data.summary(),
-            "split": data.split,
-            "directory": str(Path.cwd()),
-        }
+        first = begun(request, data)
         candidates = _candidates(request, data)
         if resume:
             check_data(path, first["data"], request.test)
         folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
-        if folder.is_finished():
-            display.say("note: this training has finished already; nothing is left to do.")
-        else:
-            _train(candidates, data, folder, request, display)
-        run = folder.load()
-        if announce is not None:
-            announce(run)
-        try:
-            run.report_of(data.dataset).save(path / "report.html")
-        except LuceError as error:  # the run is whole without it
-            display.say(f"note: no report.html: {error}")
+        return complete(candidates, data, folder, request, display, announce)
+
+
+def begun(request: Request, data: Prepared) -> dict[str, Any]:
+    """Return the first config.json of a run: what is asked for, of which data."""
+    return {
+        "luce": __version__,
+        "format": FORMAT,
+        "request": asdict(request),
+        "data": data.summary(),
+        "split": data.split,
+        "directory": str(Path.cwd()),
+    }
+
+
+def complete(
+    candidates: Sequence[Candidate],
+    data: Prepared,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+    announce: Callable[[Run], None] | None,
+) -> Run:
+    """Train the candidates, unless that is done already; return the best as a run, reported."""
+    if folder.is_finished():
+        display.say("note: this training has finished already; nothing is left to do.")
+    else:
+        _train(candidates, data, folder, request, display)
+    run = folder.load()
+    if announce is not None:
+        announce(run)
+    try:
+        run.report_of(data.dataset).save(folder.path / "report.html")
+    except LuceError as error:  # the run is whole without it
+        display.say(f"note: no report.html: {error}")
     return run
 
 
