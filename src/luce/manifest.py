@@ -161,7 +161,7 @@ class _Trial(msgspec.Struct):
 
 
 class _Tuning(msgspec.Struct):
-    folds: Annotated[int, Meta(ge=2)]
+    folds: Annotated[int, Meta(ge=2, le=1000)]
     grid: bool
     space: dict[str, dict[str, Any]]
     seed: Count

@@ -564,7 +564,9 @@ DISTIL = {
 
 # Options of `luce tune`.
 TUNE = {
-    "folds": Option(whole(2), "Score each candidate on so many folds.  [default: 5]", OF_SEARCH),
+    "folds": Option(
+        whole(2, 1000), "Score each candidate on so many folds.  [default: 5]", OF_SEARCH
+    ),
     "trials": Option(
         whole(1), "Try so many candidates.  [default: every cell of a grid, else 50]", OF_SEARCH
     ),

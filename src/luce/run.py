@@ -325,6 +325,7 @@ class Run:
             history=self.history,
             classifier=self.classifier,
             scored=scored,
+            tuning=self.tuning,
         )
         return Report(summarise(subject))
 

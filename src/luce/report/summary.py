@@ -23,6 +23,7 @@ from luce.report.findings import findings
 from luce.report.subject import Scored, Subject
 from luce.report.text import name
 from luce.report.thresholds import thresholds
+from luce.report.tuning import tuning
 
 __all__ = ["summarise"]
 
@@ -71,7 +72,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         ``scored`` (which rows, and what is the matter with them); ``findings`` (sentences);
         ``figures``, ``curves``, ``confusion``, ``classes``, ``thresholds``, ``calibration``,
         ``sets``, ``wrong``, ``uncertain``, ``labels``, ``weights``, ``importance``,
-        ``architecture``, ``environment``.
+        ``architecture``, ``environment``, ``tuning``.
     """
     scored, names = subject.scored, [name(label) for label in subject.classes]
     content: dict[str, Any] = {
@@ -80,6 +81,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "about": _about(subject, names),
         "scored": _scored(scored),
         "curves": curves(subject.history, str(subject.config["label"])),
+        "tuning": tuning(subject.tuning),
         "architecture": _architecture(subject.info),
         "environment": _environment(subject.environment),
     }
