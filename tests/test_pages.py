@@ -21,7 +21,8 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 # Objects whose keys are names that the page does not list one by one.
-OPEN = re.compile(r"^(files|bytes)\..*")
+OPEN = re.compile(r"^(files|bytes|space|importance|trials\[\]\.options)\..*")
+SEARCHED = {"C": {"low": 0.01, "high": 1}, "fit_intercept": [True, False]}
 PART = re.compile(r"^(train|validation|test)(?=\.)")
 
 
@@ -113,6 +114,7 @@ def runs(tmp_path_factory):
             folder / "table.csv", target="label", model="linear", Cs=(0.1, 1.0), out=folder
         ).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
+        luce.tune(array, space=SEARCHED, trials=4, folds=2, name="tuned", out=folder).path,
     ]
 
 
@@ -131,7 +133,15 @@ def test_run_folders_have_the_files_that_the_page_names(runs):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "schema.json", "calibration.json", "metrics.json", "environment.json"]
+    "name",
+    [
+        "config.json",
+        "schema.json",
+        "calibration.json",
+        "metrics.json",
+        "tuning.json",
+        "environment.json",
+    ],
 )
 def test_json_files_have_the_fields_that_the_page_names(runs, name):
     """Each field of real runs stands in the file's table of docs/run-folder.md, and no other."""
