@@ -1,9 +1,9 @@
 """The tutorials' grid on MNIST: a two-layer network, 4 × 4 × 3 cells, five folds.
 
 ``python -m benchmarks tuning`` runs the corners of the grid (2 × 2 × 2 cells, every fold) and one
-epoch of the classic tutorial's script, and says from these what the whole would take beside ten runs
-of that script. ``--full`` runs every cell of the grid, and the script once with its ten epochs: half
-an hour on two cores that nobody else uses.
+epoch of the classic tutorial's script, and says from these what the whole would take beside ten
+runs of that script. ``--full`` runs every cell of the grid, and the script once with its ten
+epochs, on a machine that nobody else uses.
 """
 
 from __future__ import annotations
