@@ -31,8 +31,9 @@ MAY_IMPORT = {
         "request",
         "run",
     },
-    "compiling": {"functional", "kernels", "linear"},
+    "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
+        "evaluation",
         "options",
         "plan",
         "models",
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "predicting": {"data", "evaluation", "run", "storage"},
     "printing": {"data", "models", "texttable"},
     "progress": {"data", "neural", "printing"},
-    "plan": {"data", "folders", "manifest", "options", "request"},
+    "plan": {"data", "folders", "manifest", "models", "options", "request"},
     "request": {"data", "models", "options", "storage"},
     "run": {
         "calibrating",

@@ -408,7 +408,7 @@ AT_ONCE = [
     ("train digits --hidden 99999999999", 2, "--hidden must be whole numbers above 0"),
     ("train digits --hidden 16,x", 2, "--hidden must be whole numbers above 0"),
     ("train digits --dropout 1", 2, "--dropout must be a number of at least 0 and below 1"),
-    ("train digits --C 0", 2, "--C must be a number above 0, got '0'"),
+    ("train digits --C 0", 2, "--C must be a number above 0, or auto, got '0'"),
     ("train digits --C 1e-320", 2, "--C must be a number above 0"),
     ("train digits --Cs 1,nope", 2, "--Cs must be numbers above 0, such as 0.1,1,10, or auto"),
     ("train digits --activation snake", 2, "--activation must be one of sigmoid, tanh"),

@@ -1,5 +1,7 @@
 """luce.nn: modules that hold parameters and make one call."""
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,5 +75,38 @@ def test_unknown_options_are_refused_at_once():
     """A misspelt option fails when the module is made, not when it is called."""
     with pytest.raises(luce.LuceError, match="temprature"):
         luce.nn.Softmax(1, temprature=2.0)
+
+
+def test_images_have_channels():
+    """Softmax2d refuses what is neither an image nor a batch of them."""
     with pytest.raises(luce.LuceError, match="shape"):
         luce.nn.Softmax2d()(torch.zeros(2, 3))
+
+
+MODULES = [
+    (luce.nn.Softmax, luce.softmax, (1,)),
+    (luce.nn.Softmax2d, luce.softmax, ()),
+    (luce.nn.LogSoftmax, luce.log_softmax, (1,)),
+    (luce.nn.CrossEntropyLoss, luce.cross_entropy, ()),
+    (luce.nn.NLLLoss, luce.nll_loss, ()),
+    (luce.nn.LinearCrossEntropyLoss, luce.linear_cross_entropy, (3, 4)),
+    (luce.nn.DistillationLoss, luce.distillation_loss, ()),
+]
+OF_A_CALL = {"_stacklevel", "dtype", "out", "sample_weight", "linear_bias"}
+
+
+@pytest.mark.parametrize(("module", "function", "arguments"), MODULES)
+def test_a_module_has_every_option_of_its_function(module, function, arguments):
+    """Each option of the function, all but the tensors of a call, is one of the module."""
+    optional = {
+        name: p.default
+        for name, p in inspect.signature(function).parameters.items()
+        if p.default is not p.empty and name not in OF_A_CALL | {"dim", "target"}
+    }
+    own = inspect.signature(module).parameters
+    for name, default in optional.items():
+        if name in own:
+            assert own[name].default == default
+        module(*arguments, **{name: default})
+    with pytest.raises(luce.LuceError, match="no_option"):
+        module(*arguments, no_option=1)

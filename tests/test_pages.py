@@ -21,7 +21,9 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 # Objects whose keys are names that the page does not list one by one.
-OPEN = re.compile(r"^(files|bytes|space|importance|trials\[\]\.options)\..*")
+OPEN = re.compile(
+    r"^(files|bytes|leaderboard\[\]\.weights|space|importance|trials\[\]\.options)\..*"
+)
 SEARCHED = {"C": {"low": 0.01, "high": 1}, "fit_intercept": [True, False]}
 PART = re.compile(r"^(train|validation|test)(?=\.)")
 
@@ -87,7 +89,7 @@ def paths(content, at=""):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Train on images, on a table with a column of each kind and a rare class, and on an array."""
+    """Train on images, on tables with a column of each kind and a rare class, and on arrays."""
     folder = tmp_path_factory.mktemp("runs")
     draw, rows = np.random.default_rng(0), 400
     size = draw.normal(size=rows)
@@ -105,16 +107,25 @@ def runs(tmp_path_factory):
         }
     )
     table.write_csv(folder / "table.csv")
+    words = ["red", "dry", "sour", "thin", "full", "rich", "soft", "light"]
+    texts = [" ".join(draw.choice(words, 6)) for _ in range(rows)]
+    texts = pl.DataFrame({"remark": texts, "label": draw.choice(["a", "b"], rows)})
     array = (draw.normal(size=(300, 5)), draw.integers(3, size=300))
     weights = {"class_weight": {0: 1, 1: 2, 2: 1}}
+    # Half linear, so that an average is the best.
+    X = draw.normal(size=(300, 10)).astype(np.float32)
+    y = 0.8 * X[:, :8].sum(axis=1) + 1.5 * np.sin(3 * X[:, 8]) + draw.logistic(size=300) > 0
     return [
         luce.train("digits", epochs=1, out=folder).path,
         luce.train("digits", model="mlp", epochs=1, name="mlp", out=folder).path,
         luce.train(
             folder / "table.csv", target="label", model="linear", Cs=(0.1, 1.0), out=folder
         ).path,
+        luce.train(texts, target="label", model="linear", name="texts", out=folder).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
         luce.tune(array, space=SEARCHED, trials=4, folds=2, name="tuned", out=folder).path,
+        luce.train((X, y.astype(int)), name="average", out=folder).path,
+        luce.distil(folder / "mlp", "digits", epochs=1, name="student", out=folder).path,
     ]
 
 
@@ -128,7 +139,7 @@ def test_run_folders_have_the_files_that_the_page_names(runs):
     """Each file of real runs stands in the first table of docs/run-folder.md, and no other."""
     page = (ROOT / "docs" / "run-folder.md").read_text(encoding="utf-8")
     found = {str(f.relative_to(run).as_posix()) for run in runs for f in run.rglob("*.*")}
-    found = {re.sub(r"(?<=checkpoints/)\w+", "LABEL", name) for name in found}
+    found = {re.sub(r"(?<=checkpoints/)[\w-]+", "LABEL", name) for name in found}
     assert found == set(ROW.findall(page.split("\n## ")[0]))
 
 
@@ -157,10 +168,14 @@ def test_json_files_have_the_fields_that_the_page_names(runs, name):
 def test_options_of_the_models_are_those_that_the_page_names(runs):
     """config.json of each kind of model resolves the options that docs/run-folder.md lists."""
     text = section("config.json").split("### Options of the models")[1]
-    linear, networks = (set(re.findall(r"`(\w+)`", part)) for part in text.split("- Of ")[1:])
+    linear, networks, average = (
+        set(re.findall(r"`(\w+)`", part)) for part in text.split("- Of ")[1:]
+    )
     configs = [json.loads((run / "config.json").read_text()) for run in runs]
     of_linear = set().union(*(c["options"] for c in configs if c["model"] == "linear"))
     assert of_linear == linear - {"linear"}
+    (parts,) = (c["options"]["parts"] for c in configs if c["model"] == "average")
+    assert set().union({"parts"}, *parts) == average - {"average"}
     network = luce.models.MODELS["mlp"]
     assert set(network.resolved(network.make({}))) == networks - {"mlp", "cnn"}
 
@@ -180,7 +195,10 @@ def test_tensors_have_the_names_that_the_page_has(runs):
                 names, metadata = list(tensors.keys()), tensors.metadata()
             if file.name == "model.safetensors":
                 text = section("model.safetensors")
-                names = [re.sub(r"\d+", "1", name) for name in names]
+                # The parts of an average are named by their labels.
+                names = [re.sub(r"\d+", "1", name.split("/")[-1]) for name in names]
+            elif file.name == "schema.safetensors":
+                text = section("schema.safetensors") + section("model.safetensors")
             else:
                 text = section("checkpoints")
                 names = [f"{name.split('.')[0]}.…" for name in names]

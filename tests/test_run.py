@@ -85,6 +85,7 @@ def test_the_training_source_is_scored_on_held_out_rows(tmp_path):
         dropout=0.0,
         out=tmp_path,
         l2=0.0,
+        patience=None,
     )
     figures = run.evaluate(tmp_path / "noise.npz")
     assert figures["rows"] == 20

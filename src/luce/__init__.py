@@ -21,6 +21,7 @@ _HOME = {
     "SoftmaxRegressionCV": "linear.path",
     "TemperatureScaling": "evaluation.calibration",
     "cross_entropy": "functional",
+    "distil": "training.distilling",
     "distillation_loss": "functional",
     "errors": "errors",
     "evaluation": "evaluation",
@@ -50,6 +51,7 @@ __all__ = [
     "SoftmaxRegressionCV",
     "TemperatureScaling",
     "cross_entropy",
+    "distil",
     "distillation_loss",
     "errors",
     "evaluation",
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from luce.linear.regression import SoftmaxRegression
     from luce.neural.classifier import NeuralClassifier
     from luce.run import Run, load_run
+    from luce.training.distilling import distil
     from luce.training.train import train
     from luce.training.tuning.tune import tune
 

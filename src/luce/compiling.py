@@ -74,7 +74,7 @@ def _kernels() -> Iterator[tuple[str, Any]]:
         return
     path = importlib.import_module("luce.kernels.cpu").__path__
     homes = [f"luce.kernels.cpu.{module.name}" for module in pkgutil.iter_modules(path)]
-    for home in [*homes, *(f"luce.linear.{name}" for name in _OF_LINEAR)]:
+    for home in [*homes, *(f"luce.linear.{name}" for name in _OF_LINEAR), "luce.data.ngrams"]:
         for name, value in vars(importlib.import_module(home)).items():
             of_here = getattr(getattr(value, "py_func", None), "__module__", None) == home
             if of_here and hasattr(value._cache, "_cache_file"):  # noqa: SLF001
@@ -129,14 +129,16 @@ def _compile(group: str) -> tuple[str, float]:
 
 
 def _regression() -> None:
-    from luce.linear.fused import dense_pass
+    from luce.linear.fused import dense_pass, padded
 
     y, weight = np.arange(64) % 2, np.ones(64)
     for kind in (np.float32, np.float64):
         X = np.ones((64, 64), kind)
         for classes in (10, 4, 3, 2, 1):  # the blocks that logits are computed in
             W, bias = np.zeros((classes, 64), kind), np.zeros(classes, kind)
-            dense_pass(X, W, bias, y, weight, "softmax" if classes > 1 else "sigmoid")
+            link = "softmax" if classes > 1 else "sigmoid"
+            sums = np.zeros((classes, 64)), np.zeros(classes), np.zeros((0, classes))
+            dense_pass(X, padded(W), bias, y, weight, link, *sums)
 
 
 def _losses() -> None:
@@ -171,7 +173,7 @@ def _regression_starts() -> None:
         A = np.ones((64, 16), kind)
         dense_grams(A, np.ones((1, 64), kind), np.zeros((1, 16, 16), kind))
         for X in (A, A.astype(np.uint8)):
-            column_sums(X, A[0], weight)
+            column_sums(X, A[0], weight, np.zeros(16), np.zeros(16))
             distances(X, A[0], np.zeros(64))
 
 
@@ -188,10 +190,20 @@ def _sparse() -> None:
         sparse_gather(X, R, Gt, 1)
 
 
+def _texts() -> None:
+    import polars as pl
+
+    from luce.data.vocabulary import Vocabulary
+
+    texts = pl.Series(["good film", "a good film"])
+    Vocabulary.learn(texts).encode(texts)
+
+
 _GROUPS: dict[str, Callable[[], None]] = {
     "softmax regression": _regression,
     "losses": _losses,
     "softmax": _softmaxes,
     "means and covariances": _regression_starts,
     "sparse rows": _sparse,
+    "texts": _texts,
 }

@@ -1,6 +1,6 @@
 """Softmax and its losses, like ``torch.nn.functional``: replace ``F.`` by ``luce.``.
 
-Names, argument order and meaning follow PyTorch 2.13; what is more stands after ``*``. A tensor
+Names, argument order and meaning follow PyTorch 2.13; what Luce adds comes after ``*``. A tensor
 gives a tensor, with autograd; a NumPy array or a list gives a NumPy array. Every operator takes
 ``backend``: "auto" (the default) takes the fastest kernels that can do it, "cpu" or "reference" is
 that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numerics are in
@@ -316,23 +316,20 @@ def cross_entropy(
     name = "cross_entropy"
     reduction = checks.reduction_of(name, reduction, size_average, reduce)
     numbers = (ignore_index, label_smoothing, temperature, z_loss)
-    x: Any
-    y: Any
-    if weight is sample_weight is None and checks.usual(input, target, *numbers):
-        x, y, w, s, single = input, target, None, None, False
-        options = LossOptions(reduction)
-    else:
-        x = tensor(input, name, "input")
-        y, w, s = checks.companions(
-            name, x, target=target, weight=weight, sample_weight=sample_weight
-        )
-        checks.floating(name, "input", x)
-        options = checks.loss_options(name, reduction, *numbers)
-        single = x.ndim == 1
-        x, y, s = _batched(name, "input", x, y, s)
-        y, s = checks.as_examples(name, x.shape, y, w, s)
-        if y.is_floating_point() and ignore_index >= 0:
-            raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
+    x: Any = input
+    y: Any = target
+    if weight is sample_weight is None and not return_lse and checks.usual(x, y, *numbers):
+        loss = operators.usual_cross_entropy(backend, x, y, reduction)
+        return checks.to_user(loss, x, single=False)
+    x = tensor(input, name, "input")
+    y, w, s = checks.companions(name, x, target=target, weight=weight, sample_weight=sample_weight)
+    checks.floating(name, "input", x)
+    options = checks.loss_options(name, reduction, *numbers)
+    single = x.ndim == 1
+    x, y, s = _batched(name, "input", x, y, s)
+    y, s = checks.as_examples(name, x.shape, y, w, s)
+    if y.is_floating_point() and ignore_index >= 0:
+        raise ShapeError(f"{name}: ignore_index is not supported for floating point target.")
     given = CrossEntropy(x, y, w, s, options)
     loss, lse = operators.cross_entropy(backend, given, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)
@@ -745,10 +742,10 @@ def _distillation_options(
     ignore_index: int,
     target: Tensor | None,
 ) -> DistillationOptions:
-    share = checks.share(name, "alpha", alpha)
+    alpha = checks.fraction(name, "alpha", alpha)
     return DistillationOptions(
         checks.above_zero(name, "temperature", temperature),
-        1.0 if target is None else share,
+        1.0 if target is None else alpha,
         checks.reduction_of(name, reduction),
         checks.whole(name, "ignore_index", ignore_index),
     )

@@ -21,6 +21,7 @@ from luce.storage import FORMAT, Digest, read_json, unsealed
 __all__ = [
     "CALIBRATION",
     "RECORDS",
+    "TENSORS",
     "TRUSTED",
     "TUNING",
     "check_finished",
@@ -35,6 +36,8 @@ __all__ = [
 # versions hold the digests of these alone.
 TRUSTED = ("schema.json", "model.safetensors")
 CALIBRATION = "calibration.json"
+# What of the schema is too large for JSON: the terms of texts. Most runs have none.
+TENSORS = "schema.safetensors"
 # What a search tried; only of runs of `luce tune`.
 TUNING = "tuning.json"
 RECORDS = ("metrics.json", "history.csv", "environment.json")
@@ -86,6 +89,7 @@ class _Finished(msgspec.Struct):
     outcome: dict[str, Any]
     data: _Counted
     label: str | UnsetType = UNSET
+    folds: Count | UnsetType = UNSET
     bytes: dict[str, Count] | UnsetType = UNSET
 
 
@@ -133,6 +137,46 @@ class _Entry(msgspec.Struct):
     seconds: Finite
     accuracy: Finite | UnsetType = UNSET
     log_loss: Finite | UnsetType = UNSET
+    weights: dict[str, Finite] | UnsetType = UNSET
+
+
+# A model of the comparison that a distillation ends with.
+class _Compared(msgspec.Struct):
+    who: str
+    model: str
+    parameters: Count
+    flops_per_example: Count
+    rows_per_second: Finite
+    accuracy: Finite | None
+    log_loss: Finite | None
+    ece: Finite | None
+
+
+# A row where teacher and student disagree.
+class _Disagreement(msgspec.Struct):
+    row: Count
+    teacher: Any
+    teacher_probability: Finite
+    student: Any
+    student_probability: Finite
+    label: Any
+
+
+class _Pair(msgspec.Struct):
+    teacher: Any
+    student: Any
+    count: Count
+
+
+class _Distillation(msgspec.Struct):
+    scored_on: str
+    rows: Annotated[int, Meta(ge=1)]
+    models: list[_Compared]
+    disagreements: Count
+    teacher_right: Count | None
+    student_right: Count | None
+    pairs: list[_Pair]
+    examples: list[_Disagreement]
 
 
 class _Metrics(msgspec.Struct):
@@ -140,6 +184,7 @@ class _Metrics(msgspec.Struct):
     validation: _Figures | None = None
     test: _Figures | None = None
     leaderboard: list[_Entry] | UnsetType = UNSET
+    distillation: _Distillation | UnsetType = UNSET
 
 
 # tuning.json. A trial without all of its folds has no mean.

@@ -7,6 +7,7 @@ that a slip of the finger is answered before any library is.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -261,7 +262,71 @@ def _read_scaling(text: str) -> str | tuple[float, ...]:
     return tuple(float(part) for part in text.split(",")) if "," in text else text
 
 
+def _is_encoding(value: object) -> bool:
+    try:
+        return isinstance(value, str) and "a".encode(value).decode(value) == "a"
+    except (LookupError, ValueError):
+        return False
+
+
+def _are_names(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(each, str) and each for each in value)
+    )
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True)))
+
+
+def _read_types(text: str) -> dict[str, str]:
+    pairs = [name.rpartition("=") for name in _read_names(text)]
+    return {name.strip(): kind.strip() for name, _, kind in pairs}
+
+
+def _are_types(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(each, str) and each for pair in value.items() for each in pair
+    )
+
+
 POSITIVE = number(above=0)
+ENCODING = either(
+    Kind(
+        words="an encoding that Python knows, such as 'utf-8', 'latin-1', 'cp1252' or 'utf-16'",
+        allows=_is_encoding,
+        text="an encoding such as utf-8, latin-1, cp1252 or utf-16",
+    ),
+    None,
+)
+SEPARATOR = either(
+    Kind(
+        words="a single ASCII character that is no letter, digit, quote or line break",
+        allows=lambda value: (
+            isinstance(value, str) and re.fullmatch(r"(?a:[^\w\"\r\n\0])", value) is not None
+        ),
+        read=lambda text: {"tab": "\t", "\\t": "\t", "space": " "}.get(text, text),
+        text="a single character, tab or space",
+        form="CHARACTER",
+    ),
+    None,
+)
+NAMES = Kind(
+    words="a sequence of names of columns",
+    allows=_are_names,
+    read=_read_names,
+    text="names of columns, such as age,zip",
+    form="COLUMN,...",
+)
+TYPES = Kind(
+    words="a dict of kinds by column, such as {'zip': 'category'}",
+    allows=_are_types,
+    read=_read_types,
+    text="kinds by column, such as age=number,zip=category",
+    form="COLUMN=KIND,...",
+)
 # C is infinite for no penalty. Of the smallest numbers, 1 / C is more than a float can hold.
 PENALTY = Kind(
     words="a number above 0",
@@ -365,6 +430,18 @@ RUN = {
     "validation_size": Option(FRACTION, "Fraction of rows to validate on.  [default: 0.1]", DATA),
     "test_size": Option(FRACTION, "Fraction of rows to score on at the end.  [default: 0.2]", DATA),
     "drop_rare": Option(whole(0), "Leave out classes with fewer than N rows.  [default: 0]", DATA),
+    "encoding": Option(
+        ENCODING, "Of a CSV, where it is not UTF-8: latin-1, cp1252, utf-16, ...", DATA
+    ),
+    "separator": Option(SEPARATOR, "Between the columns of a CSV: a character or tab.", DATA),
+    "decimal": Option(
+        one_of(".", ",", None), "What comes before the fraction of numbers in text.", DATA
+    ),
+    "drop": Option(NAMES, "Columns to leave out.", COLUMNS),
+    "keep": Option(NAMES, "Columns to use though they look like identifiers.", COLUMNS),
+    "types": Option(
+        TYPES, "What columns are: number, category, boolean, date, text or left out.", COLUMNS
+    ),
     "normalise": Option(
         SCALING,
         "standard, none or MEAN,DEVIATION: how numbers are scaled.  [default: standard]",
@@ -389,11 +466,16 @@ RUN = {
 }
 
 LINEAR = {
-    "C": Option(PENALTY, "Inverse strength of the L2 penalty.  [default: 1]", OF_LINEAR),
+    "C": Option(
+        either(PENALTY, "auto"),
+        "Inverse strength of the L2 penalty. auto is 1, and for texts what does best on rows held "
+        "out.  [default: auto]",
+        OF_LINEAR,
+    ),
     "Cs": Option(
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),
-    "penalty": Option(one_of("l2", None)),
+    "penalty": Option(ANYTHING),
     "fit_intercept": Option(FLAG),
     "tol": Option(number(at_least=0, or_infinite=True)),
     "max_iter": Option(whole(0)),

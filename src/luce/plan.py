@@ -10,15 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from luce.data import downloads
 from luce.data.checking import check_source
-from luce.data.kinds import NAMES, brings_test_rows, existing
+from luce.data.directions import Directions
+from luce.data.downloads import is_address, kept
+from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.manifest import read_config
+from luce.models import check_taught
 from luce.options import check_sizes
-from luce.request import Request
+from luce.request import DIRECTIONS, Request
 
-__all__ = ["Plan", "check_use", "make_plan", "no_source"]
+__all__ = ["INHERITED", "Plan", "check_use", "make_plan", "no_source", "student_arguments"]
+
+# The kind of model that is taught where none is named.
+STUDENT = "mlp"
+
+# How a student reads its data is how its teacher does.
+INHERITED = ("image_size", "drop_rare", *DIRECTIONS)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ def make_plan(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     arguments: Mapping[str, Any],
 ) -> Plan:
     """Check what `luce.train` was given, as it takes it, and return what is to be done.
@@ -79,9 +90,15 @@ def make_plan(
         source = request.source
     if source is None and not (resume and name):
         raise no_source()
+    for address in (source, request.test):
+        if download and is_address(address):
+            downloads.download(address)
     if not resume:  # else the run knows the target
         _check_sources(source, request)
-    path = run_folder(out, _name_of(source) if name is None else name)
+    if name is None:
+        # A student is not named as its teacher, which is often of the same data.
+        name = _name_of(source) + ("-student" if request.teacher is not None else "")
+    path = run_folder(out, name)
     if resume:
         read_config(resumable(mended(path)))
     elif not overwrite and (path / "config.json").exists():
@@ -90,8 +107,14 @@ def make_plan(
 
 
 def _check_sources(source: Any, request: Request) -> None:
+    if request.teacher is not None:
+        check_use(Path(request.teacher))
     if isinstance(source, str | Path):
-        check_source(source, target=request.target, features=request.features)
+        if request.teacher is None:
+            told = Directions(**request.directions)
+            check_source(source, target=request.target, features=request.features, told=told)
+        elif source not in NAMES:  # a target is not needed: the teacher has one, or no row a label
+            existing(source)
         if request.test is None and not brings_test_rows(source):
             check_sizes(request.validation_size, request.test_size)
     if request.test is not None:
@@ -129,12 +152,44 @@ def no_source() -> ArgumentError:
     )
 
 
+def student_arguments(
+    teacher: str | Path | None, arguments: Mapping[str, Any], *, anew: bool
+) -> dict[str, Any]:
+    """Return what `luce.distil` was given as arguments of a request.
+
+    Parameters
+    ----------
+    teacher : str or Path, optional
+        The teacher's run folder.
+    arguments : mapping
+        All other arguments by name.
+    anew : bool
+        Whether there is no request yet, to repeat or to go on with, that names teacher and model.
+    """
+    found = dict(arguments)
+    for option in INHERITED:
+        if option in found:
+            raise ArgumentError(f"distil has no option {option!r}: it is the teacher's.")
+    if teacher is not None:
+        found["teacher"] = str(teacher)
+    elif anew:
+        raise ArgumentError(
+            "distil needs a teacher, a run folder such as runs/digits, and a source: "
+            "luce distil TEACHER SOURCE."
+        )
+    check_taught(found.get("model", STUDENT))
+    return {"model": STUDENT, **found} if anew else found
+
+
 def _name_of(source: Any) -> str:
     """Return a run's name from its source: a file's without its ending."""
     if not isinstance(source, str | Path):
         return "array"
+    path = kept(source) if is_address(source) else Path(source)
+    if is_pattern(path):
+        path = path.parent
     # Resolved: "." and ".." are named as the folder that they are.
-    name = Path(source).resolve().name.removesuffix(".gz")
+    name = path.resolve().name.removesuffix(".gz").removesuffix(".zst")
     return Path(name).stem or "run"
 
 

@@ -11,6 +11,7 @@ from luce.texttable import table
 
 __all__ = [
     "columns_by_kind",
+    "distillation",
     "environment",
     "evaluation",
     "headline",
@@ -63,7 +64,12 @@ def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         for record in board
     ]
-    return table([head, *rows])
+    lines = table([head, *rows])
+    for record in board:
+        if "weights" in record:
+            parts = (f"{weight:.2f} {label}" for label, weight in record["weights"].items())
+            lines.append(f"{record['label']} = {' + '.join(parts)}")
+    return lines
 
 
 def trials(tuning: Mapping[str, Any]) -> list[str]:
@@ -193,6 +199,40 @@ def _thresholds(watched: Mapping[str, Any]) -> list[str]:
     ]
 
 
+# How a distillation's models are called.
+SIDES = {"teacher": "teacher", "student": "student", "alone": "without a teacher"}
+
+
+def distillation(content: Mapping[str, Any]) -> list[str]:
+    """Return teacher, student and the student without a teacher, and where they disagree."""
+    head = ["", "accuracy", "log-loss", "ECE", "parameters", "FLOPs", "rows/s"]
+    rows = [
+        [
+            f"{SIDES[each['who']]} ({each['model']})",
+            *(
+                "–" if each[key] is None else format(each[key], form)
+                for key, form in (("accuracy", ".2%"), ("log_loss", ".4f"), ("ece", ".4f"))
+            ),
+            f"{each['parameters']:,}",
+            f"{each['flops_per_example']:,}",
+            f"{each['rows_per_second']:,.0f}",
+        ]
+        for each in content["models"]
+    ]
+    count, of = content["disagreements"], content["rows"]
+    line = f"student and teacher disagree in {count:,} of {of:,} rows ({count / of:.2%})"
+    if content["teacher_right"] is not None and count:
+        line += (
+            f": there the teacher is right in {content['teacher_right']:,}, "
+            f"the student in {content['student_right']:,}"
+        )
+    return [
+        f"on {content['scored_on']} (rows/s: on this machine, from raw rows to probabilities):",
+        *table([head, *rows]),
+        line,
+    ]
+
+
 def information(info: Mapping[str, Any]) -> list[str]:
     """Return what `Run.info` found, for a person."""
     counted = info["data"]["rows"]
@@ -206,6 +246,10 @@ def information(info: Mapping[str, Any]) -> list[str]:
         f"FLOPs       {info['flops_per_example']:,} per example; multiply and add count as two",
         f"size        {info['file_bytes']:,} bytes",
         f"calibrated  {_temperature(info['temperature'])}",
+    ]
+    lines += [
+        f"{'part':<11} {part['label']}: {part['model']}, weight {part['weight']:.3f}"
+        for part in info["options"].get("parts", ())
     ]
     layers = [[layer["name"], layer["layer"]] for layer in info["layers"]]
     lines += ["", *table(layers, left=2), ""]

@@ -49,6 +49,7 @@ class Display:
         self._task: Any = None
         self._validation = ""
         self._recent: list[float] = []
+        self._columns: Collection[str] = ()
         self.report_every: int | None = None
 
     @property
@@ -80,7 +81,7 @@ class Display:
     def start(self, model: str, parameters: int, columns: Collection[str]) -> None:
         """Announce a model's training; `columns` are the keys that its records will have."""
         self.say(f"\n{model}: {parameters:,} parameters")
-        self._recent, self._validation = [], ""
+        self._recent, self._validation, self._columns = [], "", columns
         if self._live:
             self._bar = _make_bar(self._stream)
             self._bar.start()
@@ -104,7 +105,8 @@ class Display:
         if self._bar is not None:
             self._update_bar(progress)
         elif progress.record:
-            self.say(_epoch_line(progress.record))
+            # A network may validate on rows that it held out itself: more than was announced.
+            self.say(_epoch_line(progress.record, self._columns))
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -149,8 +151,10 @@ def _width(head: str) -> int:
     return {h: len(f.format(0.0)) for h, _, f in COLUMNS}[head]
 
 
-def _epoch_line(record: Mapping[str, float]) -> str:
+def _epoch_line(record: Mapping[str, float], columns: Collection[str]) -> str:
     cells = [
-        form.format(record[key]).rjust(_width(head)) for head, key, form in COLUMNS if key in record
+        form.format(record[key]).rjust(_width(head))
+        for head, key, form in COLUMNS
+        if key in record and key in columns
     ]
     return f"{record['epoch']:5d}  " + "  ".join(cells)

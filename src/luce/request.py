@@ -11,18 +11,32 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from luce.data.downloads import is_address
 from luce.data.kinds import NAMES, is_idx
 from luce.errors import ArgumentError, DataError, RunError
 from luce.models import check_options
-from luce.options import RUN, check, received
+from luce.options import DISTIL, RUN, check, received
 from luce.storage import read_json
 
-__all__ = ["PRESETS", "Request"]
+__all__ = ["DIRECTIONS", "PRESETS", "Request"]
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
+# What may be said of a table, and what it is where nothing is.
+DIRECTIONS: dict[str, Any] = {
+    "encoding": None,
+    "separator": None,
+    "decimal": None,
+    "drop": (),
+    "keep": (),
+    "types": {},
+}
+
 # The arguments that are paths, if they are no names of data sets.
-FILES = ("source", "test")
+FILES = ("source", "test", "teacher")
+
+# Of these, those that the command line takes without a name.
+ARGUMENTS = ("source", "teacher")
 
 # Whole recipes by name: the arguments of `luce.train` that they stand for.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -52,7 +66,8 @@ class Request:
     """What a training run is asked for: enough to repeat it.
 
     `options` are those of the estimator that differ from the model's defaults. `source` is None
-    for data that were handed over in memory.
+    for data that were handed over in memory. With a `teacher`, a run folder, it is asked of
+    `luce.distil`.
     """
 
     source: str | None = None
@@ -61,24 +76,33 @@ class Request:
     test: str | None = None
     image_size: int | tuple[int, int] | None = None
     drop_rare: int = 0
+    encoding: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    types: dict[str, str] = field(default_factory=dict)
     model: str = "auto"
     validation_size: float = 0.1
     test_size: float = 0.2
     normalise: str | tuple[float, float] = "standard"
     seed: int = 0
     report_every: int | None = None
+    teacher: str | None = None
+    temperature: float = 2.0
+    alpha: float = 0.9
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what config.json could not say again, before anything is loaded or trained."""
-        for name in ("source", "target", "features", "test", "model"):
+        for name in ("source", "target", "features", "test", "model", "teacher"):
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name == "model"):
                 raise ArgumentError(f"{name} must be a name or a path, got {received(value)}.")
             # Bytes of the command line that are no UTF-8 come as half of a character each.
             if value is not None and not value.isascii() and _SURROGATES.search(value):
                 raise ArgumentError(f"{name} must be text in UTF-8, got {value!r}. Rename it.")
-        for name, option in RUN.items():
+        for name, option in {**RUN, **DISTIL}.items():
             if name != "model":
                 check(name, getattr(self, name), option.kind)
         for name, value in self.options.items():
@@ -93,6 +117,11 @@ class Request:
                 raise ArgumentError(
                     f"{name} must be of finite numbers, got {received(value)}."
                 ) from error
+
+    @property
+    def directions(self) -> dict[str, Any]:
+        """What is said of a table, as `luce.load_dataset` takes it."""
+        return {name: getattr(self, name) for name in DIRECTIONS}
 
     def check(self) -> None:
         """Refuse an unknown model, options that it does not have, and values they cannot be.
@@ -116,7 +145,8 @@ class Request:
         names = {f.name for f in fields(cls)}
         if isinstance(content, dict):
             # Earlier versions had no such arguments.
-            content = {"image_size": None, "drop_rare": 0, **content}
+            content = {"image_size": None, "drop_rare": 0, **DIRECTIONS, **content}
+            content = {"teacher": None, "temperature": 2.0, "alpha": 0.9, **content}
         if not isinstance(content, dict) or content.keys() != names:
             raise RunError(f"config.json is damaged: its request must have {sorted(names)}.")
         # JSON has lists where Python has tuples.
@@ -175,7 +205,8 @@ class Request:
 
     def resume_command(self, path: Path, command: str = "train") -> str:
         """Return the command that goes on with the run in this folder."""
-        words = ["luce", command, self.source or "SOURCE", "--name", path.name]
+        words = [command] if self.teacher is None else ["distil", self.teacher]
+        words = ["luce", *words, self.source or "SOURCE", "--name", path.name]
         if path.parent != Path("runs"):
             words += ["--out", str(path.parent)]
         return shlex.join([*words, "--resume"])
@@ -209,7 +240,8 @@ class Request:
 
 def _found(name: str, path: str | None, directory: str) -> str | None:
     """Return a relative path as it is found: in the directory, else where we are."""
-    if path is None or path in NAMES or Path(path).is_absolute():
+    named = name != "teacher" and path in NAMES
+    if path is None or named or is_address(path) or Path(path).is_absolute():
         return path
     there = str(Path(directory, path))
     if os.path.lexists(there):
@@ -217,7 +249,7 @@ def _found(name: str, path: str | None, directory: str) -> str | None:
     if not os.path.lexists(path):
         raise DataError(
             f"{name}: there is no {path} in {directory}, where the run was trained, nor here. "
-            f"Say where it is now, with {'SOURCE' if name == 'source' else '--' + name}."
+            f"Say where it is now, with {name.upper() if name in ARGUMENTS else '--' + name}."
         )
     return path
 

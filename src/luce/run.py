@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from luce import models
 from luce.calibrating import Calibration
-from luce.data import Dataset, Schema, check_labels, load_dataset, read_schema, three_way
+from luce.data import Dataset, Schema, load_dataset, read_schema, three_way
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import (
     CALIBRATION,
+    TENSORS,
     TUNING,
     check_finished,
     check_metrics,
@@ -244,7 +245,9 @@ class Run:
             return dataset.test, words, "test" if own else "source", None
         if not own:
             return dataset, f"all {len(dataset):,} rows of {dataset.name}", "source", None
-        _, validation, held_out = three_way(check_labels(dataset.labels), **self.config["split"])
+        if dataset.labels is None:
+            return None, "no rows: without labels there is nothing to score", "validation", None
+        _, validation, held_out = three_way(dataset.labels, **self.config["split"])
         if len(held_out):
             words = f"the {len(held_out):,} rows of {dataset.name} that training held out"
             return dataset.take(held_out), words, "test", held_out
@@ -423,7 +426,10 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
     def read(name: str) -> dict[str, Any]:
         return read_json(path / name, expected(config, name))
 
-    schema = read_schema(read("schema.json"))
+    tensors: dict[str, NDArray[Any]] = {}
+    if TENSORS in config["files"]:
+        tensors, _ = read_tensors(path / TENSORS, expected(config, TENSORS))
+    schema = read_schema(read("schema.json"), tensors)
     if not schema.classes:
         raise RunError(f"{path / 'schema.json'} names no classes.")
     model = path / "model.safetensors"
@@ -444,6 +450,6 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
     if CALIBRATION in config["files"]:
         calibration = Calibration.from_json(read(CALIBRATION), schema.classes)
     classifier = Classifier(
-        model=models.MODELS[name], estimator=estimator, schema=schema, calibration=calibration
+        model=models.kind_of(name), estimator=estimator, schema=schema, calibration=calibration
     )
     return Run(path, config, classifier, metrics)

@@ -7,6 +7,7 @@
                            option resolved, versions; the SHA-256 of all that; and once training has
                            finished, size and SHA-256 of each file below, down to the environment
       schema.json          columns, categories, classes, normalisation
+      schema.safetensors   what of the schema is too large for JSON: the terms of texts
       model.safetensors    the weights
       calibration.json     the temperature, and the scores that prediction sets follow from;
                            absent where there were no validation rows

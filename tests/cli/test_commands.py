@@ -11,6 +11,7 @@ import luce.cli
 from luce import options
 from luce.cli.app import app
 from luce.data.kinds import NAMES
+from luce.plan import INHERITED
 from luce.predicting import write_predictions
 from luce.request import PRESETS, Request
 from luce.run import Run
@@ -29,15 +30,20 @@ def test_every_option_of_training_can_be_given():
     """What `options` describes in words is an option of `luce train`, and so is each argument."""
     described = (options.RUN, options.NETWORK, options.LINEAR)
     wanted = {name for each in described for name, option in each.items() if option.does}
+    taught = {"teacher", *options.DISTIL}
     arguments = {field.name for field in dataclasses.fields(Request)} - {"options"}
     given = {parameter.name for parameter in COMMANDS["train"].params}
-    assert wanted | arguments <= given
+    assert wanted | (arguments - taught) <= given
+    of_student = {name for name in wanted if name in options.RUN or name in options.NETWORK}
+    given = {parameter.name for parameter in COMMANDS["distil"].params}
+    assert (of_student | arguments) - set(INHERITED) <= given
 
 
 @pytest.mark.parametrize(
     ("command", "function"),
     [
         ("train", luce.train),
+        ("distil", luce.distil),
         ("evaluate", Run.evaluate),
         ("predict", write_predictions),
         ("report", Run.report),
@@ -48,7 +54,7 @@ def test_every_option_is_known_to_the_library(command, function):
     known = parameters(function) | OWN
     known |= {"out"} if command == "report" else set()  # of Report.save
     known |= {"no_calibration"} if command == "predict" else set()  # calibrated=False
-    if command == "train":
+    if command in ("train", "distil"):
         known |= {field.name for field in dataclasses.fields(Request)}
     given = {parameter.name for parameter in COMMANDS[command].params}
     assert {name for name in given - known if not options.named(name)} == set()

@@ -112,7 +112,7 @@ def test_schemas_of_the_first_runs_encode_to_the_same_bits():
     """A schema that was stored before kinds had classes gives the very numbers that it gave."""
     stored = json.loads(Path(__file__).with_name("first_schema.json").read_text())
     schema = read_schema(stored["schema"])
-    assert {column.kind for column in schema.columns} == set(KINDS)
+    assert {column.kind for column in schema.columns} == set(KINDS) - {"text"}  # which came later
     expected = [[float.fromhex(value) for value in row] for row in stored["encoded"]]
     encoded, handled = schema.encode(pl.DataFrame(stored["rows"]))
     np.testing.assert_array_equal(encoded, np.array(expected, np.float32))
@@ -137,8 +137,10 @@ def test_schemas_of_the_first_runs_encode_to_the_same_bits():
 def test_a_stored_column_is_refused_by_name_and_field(change, message):
     """The message says which column, which of its fields, and what was expected of it."""
     (column,) = infer([pl.Series("x", [1.5, 2.5, 4.0])])
+    # As the first runs wrote a column, of whichever kind.
+    body = {k: v for k, v in column.to_json().items() if k not in column.added}
     with pytest.raises(RunError, match=rf"schema\.json cannot be used: {message}"):
-        read_column({**column.to_json(), "fill": 2.0, **change})
+        read_column({**body, "fill": 2.0, **change})
 
 
 def test_a_category_is_stored_once():
@@ -147,8 +149,8 @@ def test_a_category_is_stored_once():
     assert read_column({**body, "categories": ["u", "v"]}).names == ["c=u", "c=v"]
     with pytest.raises(RunError, match="column 'c': a category is there twice"):
         read_column({**body, "categories": ["u", "u"]})
-    with pytest.raises(RunError, match=r"column 'c': Expected `array` of length <= 100"):
-        read_column({**body, "categories": [str(i) for i in range(101)]})
+    with pytest.raises(RunError, match=r"column 'c': Expected `array` of length <= 65536"):
+        read_column({**body, "categories": [str(i) for i in range(2**16 + 1)]})
 
 
 def test_nobody_outside_asks_for_a_kind_of_column():

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import sys
+from collections import Counter
 from contextlib import nullcontext
 
 import numpy as np
@@ -22,7 +23,8 @@ from hypothesis import strategies as st
 from luce.data import Dataset, load_dataset, read_blocks, read_schema
 from luce.data.columns import infer
 from luce.data.columns.seen import OPAQUE
-from luce.data.frames import csv_blocks, frame_blocks, lines_of
+from luce.data.delimited import Dialect, csv_blocks, pieces_of
+from luce.data.frames import frame_blocks
 from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError, RunError
 
@@ -151,7 +153,8 @@ def test_what_is_handled_is_counted():
     assert handled == {
         "extra column 'new', ignored": 3,
         "absent column 'd', treated as missing": 3,
-        "not a number in 'x', treated as missing": 2,
+        "not a number in 'x', treated as missing": 1,
+        "infinite value in 'x', treated as missing": 1,
         "missing value in 'c', treated as none": 1,
         "unseen category in 'c', treated as none": 1,
         "missing value in 'd', imputed": 3,
@@ -167,11 +170,35 @@ def test_mostly_absent_columns_are_refused():
         schema.encode(train.select("x"))
 
 
+def test_thousands_of_categories_are_sparse_rows():
+    """Each value of two rows or more has a column, all others one; the dense rows are its sum."""
+    rng = np.random.default_rng(0)
+    values = [f"v{i}" for i in rng.zipf(1.3, 5000) if i < 10**6] + [""] * 10
+    frame = pl.DataFrame({"c": values, "x": range(len(values))})
+    schema = TableSchema.infer(frame).fit(frame)
+    encoded, handled = schema.encode(frame)
+    counts = Counter(values)
+    common = {value for value, count in counts.items() if count > 1 and value}
+    assert handled == {"missing value in 'c', treated as none": 10}
+    assert encoded.shape == (len(values), len(common) + 2 + 1)
+    columns = dict(zip(schema.feature_names, encoded.toarray().T, strict=True))
+    for value in list(common)[:50]:
+        assert columns[f"c={value}"].tolist() == [each == value for each in values]
+    single = [bool(each) and each not in common for each in values]
+    assert columns["c: other"].tolist() == single
+    assert columns["c missing"].tolist() == [not each for each in values]
+    dense, _ = schema.dense().encode(frame)
+    assert dense.shape == (len(values), 103)
+    assert (dense[:, :102].sum(axis=1) == 1).all()
+    again = read_schema(json.loads(json.dumps(schema.to_json())))
+    np.testing.assert_array_equal(again.encode(frame)[0].toarray(), encoded.toarray())
+
+
 def test_rare_categories_go_together():
-    """The hundred commonest categories get a column each, all others one together."""
+    """For models without sparse rows the hundred commonest get a column each, all others one."""
     values = [f"v{i:03}" for i in range(120) for _ in range(3)] + ["v119"] * 5
     train = pl.DataFrame({"c": values})
-    schema = TableSchema.infer(train).fit(train)
+    schema = TableSchema.infer(train).fit(train).dense()
     assert schema.input_shape == (101,)
     assert schema.feature_names[-1] == "c: other"
     assert "the 100 commonest" in schema.describe()[0]
@@ -241,12 +268,12 @@ BAD_FILES = [
     ("x,y\n1,a\n2\n", "table.csv", "line 3 has 1 values, but the header names 2 columns"),
     ("x,y\n1,a\n2,b,c\n", "table.csv", "line 3 has 3 values"),
     ('x,y\n1,a\n2,"b\n', "table.csv", "cannot be read as CSV"),
-    (b"x,y\n1,a\n2,\xe9\n", "table.csv", r"line 3 is not UTF-8 \(byte 0xe9\)"),
+    (b"x,y\n1,a\n2,\xe9\x81\n", "table.csv", r"line 3 is not UTF-8 \(byte 0xe9\)"),
     ("x,x,y\n1,2,a\n", "table.csv", "names 'x' more than once"),
     (b"PAR1 but not really", "table.parquet", "is not a readable .parquet file"),
     (b"not arrow", "table.arrow", "is not a readable .arrow file"),
     (b"not gzip", "table.csv.gz", "cannot be read .*It is damaged after line 0"),
-    ("x,y\n1,a\n", "table.xlsx", "the ending '.xlsx' is unknown. Luce reads .csv"),
+    ("x,y\n1,a\n", "table.docx", "the ending '.docx' is unknown. Luce reads .csv"),
     ("x,label\n1,a\n", "table.csv", "there is no column 'y'. It has 'x', 'label'"),
     ("x,why\n1,a\n", "table.csv", "there is no column 'y'. Did you mean 'why'"),
     ("x,y\n1,\n2,NA\n", "table.csv", "every value is missing. Name another column"),
@@ -436,7 +463,7 @@ def test_a_panic_of_the_reader_is_one_sentence(tmp_path, monkeypatch, capfd):
         return scan(path)
 
     monkeypatch.setattr(pl, "scan_parquet", noisy)
-    assert [block.height for block in frame_blocks(path, rows=9)] == [2]
+    assert [block.height for block in frame_blocks([path], rows=9)] == [2]
     assert capfd.readouterr().err == "a word in passing\n"
 
     def panicked(path):
@@ -446,7 +473,7 @@ def test_a_panic_of_the_reader_is_one_sentence(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(pl, "scan_parquet", panicked)
     with pytest.raises(DataError, match=r"t\.parquet: is not a readable \.parquet file \(out-of"):
-        list(frame_blocks(path, rows=9))
+        list(frame_blocks([path], rows=9))
     assert capfd.readouterr().err == ""
 
 
@@ -479,7 +506,8 @@ def test_blocks_are_what_the_csv_module_reads(width, body, rows):
     """Whichever reader takes a block, the values are those of Python's csv module."""
     content = b",".join(b"c%d" % i for i in range(width)) + b"\n" + body
     try:
-        blocks = list(csv_blocks(io.BytesIO(content), where="x", rows=rows))
+        utf8 = Dialect(encoding="utf-8", separator=",")
+        blocks = list(csv_blocks(io.BytesIO(content), where="x", rows=rows, dialect=utf8))
     except DataError:
         assert csv_module(content) is None
         return
@@ -507,7 +535,7 @@ def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path, gzip.compress(b"x,y\n" + b"1,a\n" * 300_000), "t.csv.gz")
     file = gzip.GzipFile(path)
     with pytest.raises(DataError, match="unpacks to more than 100,000 bytes"):
-        list(lines_of(file, str(path), most=100_000))
+        list(pieces_of(file, str(path), most=100_000))
     file.close()
 
 

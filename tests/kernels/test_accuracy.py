@@ -106,3 +106,26 @@ def test_a_bfloat16_loss_in_many_tiles_is_right():
     for budget in (1 << 21, 1 << 26):
         ours = luce.linear_cross_entropy(x, w, y, memory_budget=budget).item()
         assert abs(ours - truth) <= torch.finfo(torch.bfloat16).eps / 2 * truth
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("K", [10, 100])
+def test_probabilities_may_have_another_dtype_than_logits(K, dtype, given):
+    """Loss and gradient are those of the probabilities, in few classes and in many."""
+    torch.manual_seed(0)
+    x = torch.randn(20, K).to(dtype).requires_grad_()
+    target = torch.randn(20, K).softmax(1).to(given)
+    exact = x.detach().double().requires_grad_()
+    expected = F.cross_entropy(exact, target.double())
+    head = torch.eye(K, dtype=dtype)
+    for ours in (
+        luce.cross_entropy(x, target, backend="cpu"),
+        luce.linear_cross_entropy(x, head, target, memory_budget=2_000, backend="cpu"),
+    ):
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-2, atol=0)
+        found, right = (
+            torch.autograd.grad(f, z, retain_graph=True)[0]
+            for f, z in ((ours, x), (expected, exact))
+        )
+        torch.testing.assert_close(found.double(), right, rtol=2e-2, atol=1e-5)

@@ -96,10 +96,10 @@ def two_threads():
 def test_small_work_stays_on_the_calling_thread(two_threads):
     """Work below the threshold starts no thread; large work covers every unit once."""
     seen = []
-    threads.share(lambda a, b: seen.append((threading.get_ident(), a, b)), 10, 1)
+    threads.split(lambda a, b: seen.append((threading.get_ident(), a, b)), 10, 1)
     assert seen == [(threading.get_ident(), 0, 10)]
     covered = []
-    threads.share(lambda a, b: covered.extend(range(a, b)), 1_000, 1 << 16)
+    threads.split(lambda a, b: covered.extend(range(a, b)), 1_000, 1 << 16)
     assert sorted(covered) == list(range(1_000))
 
 
@@ -115,7 +115,7 @@ def test_work_runs_on_pytorchs_own_threads(two_threads):
         who.add(str(threading.get_native_id()))
         time.sleep(0.002)
 
-    threads.share(work, 1_000, 1 << 16)
+    threads.split(work, 1_000, 1 << 16)
     assert len(who) == 2
     assert who <= before
 
@@ -125,7 +125,7 @@ def test_every_unit_is_covered_once_by_either_kind_of_thread(run, two_threads, m
     """PyTorch's threads and, where those cannot be had, plain ones share the same work."""
     monkeypatch.setattr(threads, "_run", run)
     covered = []
-    threads.share(lambda a, b: covered.extend(range(a, b)), 1_000, 1 << 16)
+    threads.split(lambda a, b: covered.extend(range(a, b)), 1_000, 1 << 16)
     assert sorted(covered) == list(range(1_000))
 
 
@@ -135,18 +135,35 @@ def test_set_num_threads_is_obeyed():
     torch.set_num_threads(1)
     try:
         who = set()
-        threads.share(lambda a, b: who.add(threading.get_ident()), 1_000, 1 << 20)
+        threads.split(lambda a, b: who.add(threading.get_ident()), 1_000, 1 << 20)
     finally:
         torch.set_num_threads(previous)
     assert who == {threading.get_ident()}
 
 
-def test_idle_threads_do_not_spin(two_threads):
-    """After work, the process uses no processor time."""
-    threads.share(lambda a, b: time.sleep(0.001), 100, 1 << 20)
-    start = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - start < 0.1
+@pytest.mark.skipif(not TASKS.is_dir(), reason="looks at threads in /proc")
+def test_idle_threads_of_our_own_sleep(two_threads, monkeypatch):
+    """After work, the threads of the pool wait for more; none is running."""
+    monkeypatch.setattr(threads, "_run", threads._run_on_pool)
+    who = set()
+
+    def work(a, b):
+        who.add(threading.get_native_id())
+        time.sleep(0.002)
+
+    threads.split(work, 100, 1 << 20)
+    helpers = who - {threading.get_native_id()}
+    assert helpers
+    for helper in helpers:
+        until = time.monotonic() + 10
+        while state(helper) != "S" and time.monotonic() < until:
+            time.sleep(0.01)
+        assert state(helper) == "S"
+
+
+def state(task):
+    """Return the state of a thread of this process, "S" for asleep."""
+    return (TASKS / str(task) / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_errors_in_a_helper_thread_reach_the_caller(two_threads):
@@ -156,4 +173,4 @@ def test_errors_in_a_helper_thread_reach_the_caller(two_threads):
         raise ValueError("as planned")
 
     with pytest.raises(ValueError, match="as planned"):
-        threads.share(fail, 1_000, 1 << 20)
+        threads.split(fail, 1_000, 1 << 20)

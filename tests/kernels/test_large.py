@@ -19,10 +19,10 @@ ROWS, TILES = 1_000, 50
 def only_the_end(monkeypatch):
     """Let a kernel run over the last two units of its work alone."""
 
-    def share(work, units, _size):
+    def split(work, units, _size):
         work(units - 2, units)
 
-    monkeypatch.setattr(layout, "share", share)
+    monkeypatch.setattr(layout, "split", split)
 
 
 def untouched(*shape):

@@ -5,6 +5,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from luce.linear.objective import Objective
+from luce.linear.rows import as_rows
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -60,3 +63,20 @@ def truth():
         return model.fit(X, y, weight)
 
     return fit
+
+
+@pytest.fixture(scope="session")
+def clusters():
+    """Return a function (N, D, K) → the objective of rows of unit norm around K centres."""
+
+    def make(N, D=32, K=16):
+        rng = np.random.default_rng(0)
+        y = rng.integers(0, K, N)
+        X = rng.normal(size=(K, D))[y] + 0.7 * rng.normal(size=(N, D))
+        X /= np.linalg.norm(X, axis=1, keepdims=True)
+        return Objective(
+            as_rows(X.astype(np.float32)), torch.from_numpy(y), torch.ones(N).double(),
+            n_logits=K, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
+        )  # fmt: skip
+
+    return make

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luce.linear import fused
 from luce.linear import objective as module
 from luce.linear import rows as rows_module
 from luce.linear.objective import Objective
@@ -74,7 +73,7 @@ def test_derivatives_are_those_of_the_formula(seed, N, D, K, link, intercept):
     if not intercept:
         theta[:, -1] = V[:, -1] = 0
     free = theta.clone().requires_grad_()
-    value, gradient = o.value_gradient(theta)
+    value, gradient, _ = o.evaluate(theta)
     wanted = formula(o, X, free)
     assert value == pytest.approx(wanted.item(), rel=1e-12)
     (slope,) = torch.autograd.grad(wanted, free, create_graph=True)
@@ -85,10 +84,8 @@ def test_derivatives_are_those_of_the_formula(seed, N, D, K, link, intercept):
     torch.testing.assert_close((H @ V.flatten()).reshape(V.shape), HV, rtol=1e-9, atol=1e-12)
     along, steep = o.along(theta, V)(0.7)
     moved = theta + 0.7 * V
-    assert along == pytest.approx(o.value_gradient(moved)[0], rel=1e-12)
-    assert steep == pytest.approx(
-        float((o.value_gradient(moved)[1] * V).sum()), rel=1e-8, abs=1e-11
-    )
+    assert along == pytest.approx(o.evaluate(moved)[0], rel=1e-12)
+    assert steep == pytest.approx(float((o.evaluate(moved)[1] * V).sum()), rel=1e-8, abs=1e-11)
 
 
 def frozen(X):
@@ -132,7 +129,8 @@ def test_rows_of_a_sample_cost_no_copy_of_all(source):
     index = np.arange(3, 50_000, 500)
     tracemalloc.start()
     try:
-        taken = rows.take(index, torch.float64)
+        ((_, few),) = rows.pick(index, len(index))
+        taken = few.block(0, len(index), torch.float64)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -175,7 +173,7 @@ def test_over_some_rows_it_is_theirs_with_the_same_penalty_and_centre(source):
     few = o.over(index)
     theta = torch.from_numpy(rng.normal(size=(5, 8)))
     plain = (X > 3 if source == "bool" else X)[index]
-    assert few.value_gradient(theta)[0] == pytest.approx(float(formula(few, plain, theta)))
+    assert few.evaluate(theta)[0] == pytest.approx(float(formula(few, plain, theta)))
     assert few.penalty == o.penalty
     assert few.total == pytest.approx(float(o.weight[index].sum()))
     torch.testing.assert_close(few.distances, o.distances[index], rtol=1e-6, atol=0)
@@ -193,7 +191,7 @@ def test_every_source_gives_the_same(source, fused, monkeypatch):
     plain = X > 3 if source == "bool" else X
     theta = torch.from_numpy(rng.normal(size=(5, 8)))
     o = make(given_, y, 5)
-    value, gradient = o.value_gradient(theta)
+    value, gradient, _ = o.evaluate(theta)
     wanted = make(plain.astype(np.float64), y, 5)
     torch.testing.assert_close(o.mean, wanted.mean)
     torch.testing.assert_close(o.variance, wanted.variance)
@@ -218,32 +216,31 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
         {"rtol": 1e-9, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
     )
     monkeypatch.setattr(rows_module, "_COMPILED_VALUES", math.inf)
-    value, gradient = o.value_gradient(theta)
+    value, gradient, _ = o.evaluate(theta)
     monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        again, fused = o.value_gradient(theta)
+        again, fused, _ = o.evaluate(theta)
         assert again == pytest.approx(value, rel=close["rtol"])
         torch.testing.assert_close(fused, gradient, **close)
-        bits = o.value_gradient(theta)
+        bits = o.evaluate(theta)
         assert bits[0] == again
         assert torch.equal(bits[1], fused)
 
 
 def test_fewer_chunks_where_their_gradients_are_large(monkeypatch):
     """Eight of them add up to what sixteen do."""
+    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40_000, 3)), rng.integers(0, 3, 40_000)
-    args = X, rng.normal(size=(3, 3)), np.zeros(3), y, np.ones(40_000), "softmax"
-    many = fused.dense_pass(*args)
-    asked = []
-    gather = fused.gather
-    monkeypatch.setattr(fused, "gather", lambda f, n: asked.append(n) or gather(f, n))
-    monkeypatch.setattr(fused, "_PART_BYTES", 0)
-    few = fused.dense_pass(*args)
-    assert asked == [8]
-    assert few[0] == pytest.approx(many[0], rel=1e-12)
-    np.testing.assert_allclose(few[1], many[1], rtol=1e-9, atol=1e-9)
+    o, theta = make(X, y, 3), torch.from_numpy(rng.normal(size=(3, 4)))
+    assert len(o.rows.kernel_lanes(9)) == 16
+    many = o.evaluate(theta)
+    monkeypatch.setattr(rows_module, "_PART_BYTES", 0)
+    assert len(o.rows.kernel_lanes(9)) == 8
+    few = o.evaluate(theta)
+    assert few.value == pytest.approx(many.value, rel=1e-12)
+    torch.testing.assert_close(few.gradient, many.gradient, rtol=1e-9, atol=1e-9)
 
 
 def test_more_coefficients_than_a_cache_holds_are_multiplied_by_the_library(monkeypatch):
@@ -270,7 +267,7 @@ def test_curvature_over_classes_is_right_in_every_direction(rough, monkeypatch):
     Z = torch.from_numpy(X) @ theta[:, :-1].T + o.bias(theta)
     P = Z.softmax(1)
     wanted = torch.diag(P.mean(0)) - P.T @ P / len(P)
-    S = o.curvature(theta, n=len(P))
+    S = o.curvature(theta, n=len(P)).S
     assert float((S @ torch.ones(K).double()).abs().max()) < 1e-15
     values, vectors = torch.linalg.eigh(wanted)
     assert float(values[1]) > 1e-12
@@ -332,8 +329,8 @@ def test_float32_products_keep_the_loss_of_well_classified_rows():
     theta = torch.cat([torch.eye(3, dtype=torch.float64), torch.zeros(3, 1).double()], 1)
     narrow = make(X.astype(np.float32), y, 3, C=math.inf, dtype=torch.float32)
     wide = make(X.astype(np.float32), y, 3, C=math.inf)
-    assert wide.value_gradient(theta)[0] < 1e-7
-    assert narrow.value_gradient(theta)[0] == pytest.approx(wide.value_gradient(theta)[0], rel=1e-5)
+    assert wide.evaluate(theta)[0] < 1e-7
+    assert narrow.evaluate(theta)[0] == pytest.approx(wide.evaluate(theta)[0], rel=1e-5)
 
 
 def test_logits_beyond_the_budget_are_computed_again(monkeypatch):
@@ -370,11 +367,11 @@ def test_a_sparse_x_too_large_to_hold_twice_gives_the_same_gradient(source, monk
     y = rng.integers(0, 5, 333)
     theta = torch.from_numpy(rng.normal(size=(5, 51)))
     o, V = make(SOURCES[source](X), y, 5), torch.from_numpy(rng.normal(size=(5, 51)))
-    (value, gradient), product = o.value_gradient(theta), o.hessian_product(theta)(V)
+    (value, gradient, _), product = o.evaluate(theta), o.hessian_product(theta)(V)
     monkeypatch.setattr(rows_module, "_GATHER_BYTES", 0)
     monkeypatch.setattr(rows_module.SparseRows, "block_rows", lambda *_: 64)
     o = make(SOURCES[source](X), y, 5)
-    again, added = o.value_gradient(theta)
+    again, added, _ = o.evaluate(theta)
     assert again == pytest.approx(value, rel=1e-14)
     torch.testing.assert_close(added, gradient, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(o.hessian_product(theta)(V), product, rtol=1e-12, atol=1e-14)

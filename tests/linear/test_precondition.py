@@ -1,7 +1,6 @@
 """Preconditioners: what they invert, and what they save."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
 from luce.linear import precondition, rows
-from luce.linear.objective import KEEP_BYTES, Objective
+from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 
 
@@ -97,7 +96,7 @@ def test_sherman_morrison_inverts_its_matrix():
     finally:
         precondition._MOST_CLASSES = monkey
     S = torch.diag(P._a) - torch.outer(P._a, P._a) / P._a.sum()
-    torch.testing.assert_close(S.diagonal(), o.curvature(o.start()).diagonal())
+    torch.testing.assert_close(S.diagonal(), o.curvature(o.start()).S.diagonal())
     Q, values = P.basis.vectors, P.basis.values
     G = torch.from_numpy(rng.normal(size=(6, 5)))
     G[:, -1] -= G[:, -1].mean()
@@ -136,7 +135,7 @@ def test_blocks_do_not_depend_on_who_adds_them_up(N, D, monkeypatch):
         assert o.compiles == (enough == 0)
         P = precondition.Blocks(o, theta)
         P.refresh(theta)
-        steps.append(P(o.value_gradient(theta)[1]))
+        steps.append(P(o.evaluate(theta)[1]))
     torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-4 * float(steps[0].abs().max()))
 
 
@@ -204,23 +203,35 @@ def test_many_classes_have_blocks_early(monkeypatch):
     assert blocks.objective_ == pytest.approx(kronecker.objective_, rel=2e-6)
 
 
-def test_later_blocks_are_wider():
-    """As passes add up a refresh may cost more, but never more memory than the logits' or 16 MB."""
-    o = drawn(2000, 400, K=3)
+def factors_of(monkeypatch, o, after, **limits):
+    """Return the factors that a refresh makes after so many iterations, (K, width, width)."""
+    for name, value in limits.items():
+        monkeypatch.setattr(precondition, name, value)
     P = precondition.Blocks(o, o.start())
-    widths = []
-    for after in (10, 20, 40, 80, 160, 0):
-        P.refresh(o.start(), after)
-        widths.append(P._factors.shape[1] - 1)
-    assert widths == [74, 74, 93, 117, 147, 74]
-    assert (P._width(1 << 20, 0) + 1) ** 2 <= 2000
+    P.refresh(o.start(), after)
+    return P._factors
 
 
-def test_blocks_of_very_many_rows_take_no_more_than_the_logits_that_are_kept():
-    """A hundred million rows would have room for more than they are worth."""
-    of = SimpleNamespace(weight=range(10**8), rows=SimpleNamespace(stored=10**11))
-    width = precondition.Blocks._width(SimpleNamespace(_few=False, objective=of), 512, 48)
-    assert 0.9 * KEEP_BYTES < 4 * 512 * (width + 1) ** 2 <= KEEP_BYTES
+def test_later_blocks_are_wider(monkeypatch):
+    """As passes add up a refresh may cost more: blocks never shrink, and are wider in the end."""
+    o = drawn(2000, 400, K=3)
+    widths = [factors_of(monkeypatch, o, after).shape[1] for after in (10, 20, 40, 80, 160)]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1] < 400
+
+
+@pytest.mark.parametrize("after", [10, 160])
+@pytest.mark.parametrize(
+    ("N", "limits"),
+    [(300, {"_BLOCK_BYTES": 0}), (9000, {"_BLOCK_BYTES": 0, "KEEP_BYTES": 40_000})],
+    ids=["few rows", "many rows"],
+)
+def test_blocks_take_no_more_memory_than_the_logits_that_are_kept(after, N, limits, monkeypatch):
+    """In float32, and nearly as much where that is what bounds them; 16 MB are always allowed."""
+    o = drawn(N, 100, K=30)
+    room = min(4 * 30 * N, limits.get("KEEP_BYTES", np.inf))
+    factors = factors_of(monkeypatch, o, after, **limits)
+    assert 30 * (factors.shape[1] + 1) ** 2 * 4 > room >= factors.nbytes
 
 
 def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):

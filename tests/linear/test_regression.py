@@ -28,9 +28,9 @@ from sklearn.preprocessing import StandardScaler
 from luce import SoftmaxRegression
 from luce.errors import ArgumentError, BackendError, DataError
 from luce.linear import large, precondition
+from luce.linear.display import GapDisplay
 from luce.linear.model import _classes_and_codes
 from luce.linear.objective import Objective
-from luce.linear.progress import Progress
 from luce.linear.rows import as_rows
 from luce.linear.solve import minimize
 
@@ -252,7 +252,7 @@ def test_pages_of_a_map_are_handed_back(tmp_path):
         pytest.skip("needs /proc")
     np.save(tmp_path / "X.npy", np.ones((200_000, 100)))
     rows = as_rows(np.asarray(np.load(tmp_path / "X.npy", mmap_mode="r")))
-    rows.column_sums(torch.ones(200_000, dtype=torch.float64))
+    rows.column_sums(torch.ones(200_000, dtype=torch.float64), np.arange(0))
     with open("/proc/self/smaps") as smaps:  # noqa: PTH123
         lines = smaps.read().split("X.npy")[1].splitlines()
     resident = next(int(line.split()[1]) for line in lines if line.startswith("Rss"))
@@ -408,7 +408,7 @@ def test_bar_on_a_terminal(monkeypatch):
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", screen)
-    with Progress(1e-6, 100, shown=True) as bar:
+    with GapDisplay(1e-6, 100, shown=True) as bar:
         for gap in (1.0, 1e-3, 1e-6):
             bar.report({"objective": 1.0, "gap": gap, "seconds": 0.1})
             bar._bar.refresh()
@@ -434,12 +434,12 @@ def test_fits_in_threads_agree(problem):
 
 
 BAD = {
-    "C": ({"C": 0}, "C must be a number above 0, got 0."),
-    "C negative": ({"C": -1.0}, "C must be a number above 0, got -1.0."),
-    "C subnormal": ({"C": 1e-320}, "C must be a number above 0, got 1e-320."),
-    "C of many digits": ({"C": 10**400}, "C must be a number above 0, got 1000"),
-    "C nan": ({"C": math.nan}, "C must be a number above 0, got nan."),
-    "C string": ({"C": "a"}, "C must be a number above 0, got 'a'."),
+    "C": ({"C": 0}, "C must be a number above 0, or 'auto', got 0."),
+    "C negative": ({"C": -1.0}, "C must be a number above 0, or 'auto', got -1.0."),
+    "C subnormal": ({"C": 1e-320}, "C must be a number above 0, or 'auto', got 1e-320."),
+    "C of many digits": ({"C": 10**400}, "C must be a number above 0, or 'auto', got 1000"),
+    "C nan": ({"C": math.nan}, "C must be a number above 0, or 'auto', got nan."),
+    "C string": ({"C": "a"}, "C must be a number above 0, or 'auto', got 'a'."),
     "penalty": ({"penalty": "l1"}, "penalty must be one of l2, None, got 'l1'."),
     "tol": ({"tol": -1}, "tol must be a number of at least 0, got -1."),
     "max_iter": ({"max_iter": 1.5}, "max_iter must be a whole number of at least 0, got 1.5."),

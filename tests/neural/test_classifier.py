@@ -152,6 +152,15 @@ def test_class_weight_balances_rare_classes(iris):
     assert balanced.predict(X).mean() > 1.5 * plain.predict(X).mean()
 
 
+def test_the_best_epoch_is_chosen_with_the_class_weights(iris):
+    """Where the labels are chance, a class of a hundred times the weight is nearly certain."""
+    X = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    y = np.arange(200) % 2
+    model = luce.NeuralClassifier(epochs=60, patience=60, class_weight={0: 100.0, 1: 1.0})
+    found = model.fit(X[:150], y[:150], validation=(X[150:], y[150:])).predict_proba(X)
+    assert found[:, 0].mean() > 0.9
+
+
 @pytest.mark.parametrize("precision", ["float64", "mixed"])
 def test_precision_is_the_networks(iris, precision):
     """float64 computes in float64; mixed keeps float32 weights and still learns."""

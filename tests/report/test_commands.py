@@ -114,7 +114,7 @@ def noisy_csv(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sure_run(noisy_csv):
     """A run on that CSV whose network has learnt its training rows by heart."""
-    options = {"dropout": 0.0, "l2": 0.0, "batch_size": 16, "epochs": 30}
+    options = {"dropout": 0.0, "l2": 0.0, "batch_size": 16, "epochs": 30, "patience": None}
     return luce.train(noisy_csv, target="kind", model="mlp", out=noisy_csv.parent, **options)
 
 

@@ -24,12 +24,15 @@ __all__ = [
 ]
 
 
-def flag(name: str) -> Any:
-    """Return the command-line option of a name in `options`: its value is text, read later."""
+def flag(name: str, *, help: str | None = None) -> Any:
+    """Return the command-line option of a name in `options`: its value is text, read later.
+
+    A command whose default is another says so in its own `help`.
+    """
     option = options.named(name)[0]
     return typer.Option(
         _flag(name),
-        help=option.help,
+        help=option.help if help is None else help,
         metavar=option.kind.form,
         rich_help_panel=option.group or None,
         autocompletion=lambda incomplete: [
@@ -39,6 +42,7 @@ def flag(name: str) -> Any:
 
 
 def _flag(name: str) -> str:
+    name = {"types": "type"}.get(name, name)
     return f"--{name.replace('_', '-')}"
 
 
@@ -62,8 +66,9 @@ def sources(incomplete: str) -> list[str]:
 Text = str | None
 A_SOURCE = typer.Argument(
     metavar="SOURCE",
-    help="digits, mnist or fashion-mnist; a CSV, TSV, Parquet or Arrow file; NPZ, NPY or IDX; "
-    "or a folder of images with one sub-folder per class.",
+    help="digits, mnist or fashion-mnist; a CSV, TSV, JSON Lines, Parquet, Arrow or Excel file, or "
+    "a folder or pattern of them; NPZ, NPY or IDX; or a folder of images with one sub-folder per "
+    "class.",
     autocompletion=sources,
 )
 Source = Annotated[str, A_SOURCE]

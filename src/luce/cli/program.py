@@ -6,6 +6,8 @@ import sys
 from typing import NoReturn
 
 from luce.cli.app import Command, app
+from luce.cli.distil import EXAMPLES as DISTILLATIONS
+from luce.cli.distil import distil
 from luce.cli.evaluate import evaluate
 from luce.cli.info import info, warm_up
 from luce.cli.predict import predict
@@ -19,6 +21,7 @@ __all__ = ["main"]
 
 # In the order of `luce --help`.
 app.command("train", cls=Command, epilog=EXAMPLES)(train)
+app.command("distil", cls=Command, epilog=DISTILLATIONS)(distil)
 app.command("tune", cls=Command, epilog=OF_TUNING)(tune)
 app.command("evaluate", cls=Command)(evaluate)
 app.command("predict", cls=Command)(predict)

@@ -33,7 +33,7 @@ __all__ = ["EXAMPLES", "train"]
 EXAMPLES = """\
 Examples, one for each kind of source:
   luce train digits                                by name; also mnist, fashion-mnist
-  luce train table.csv --target species            CSV, TSV, Parquet, Arrow
+  luce train table.csv --target species            CSV, TSV, JSON Lines, Parquet, ...
   luce train data.npz --features X --target y      two arrays of an NPZ file
   luce train rows.npy --target labels.npy          two NPY files
   luce train train-images-idx3-ubyte.gz            IDX, with its labels beside it
@@ -59,6 +59,24 @@ def train(
     validation_size: Annotated[Text, flag("validation_size")] = None,
     test_size: Annotated[Text, flag("test_size")] = None,
     drop_rare: Annotated[Text, flag("drop_rare")] = None,
+    download: Annotated[
+        bool, of_data("--download", help="Fetch a SOURCE that is an address, once.")
+    ] = False,
+    encoding: Annotated[Text, flag("encoding")] = None,
+    separator: Annotated[Text, flag("separator")] = None,
+    decimal: Annotated[Text, flag("decimal")] = None,
+    drop: Annotated[Text, flag("drop")] = None,
+    keep: Annotated[Text, flag("keep")] = None,
+    types: Annotated[Text, flag("types")] = None,
+    text: Annotated[
+        Text,
+        typer.Option(
+            "--text",
+            help="Columns of text: short for --type COLUMN=text.",
+            metavar=options.NAMES.form,
+            rich_help_panel=options.COLUMNS,
+        ),
+    ] = None,
     normalise: Annotated[Text, flag("normalise")] = None,
     image_size: Annotated[Text, flag("image_size")] = None,
     show_columns: Annotated[
@@ -128,6 +146,9 @@ def train(
     """Train a classifier on SOURCE and save it as a run folder."""
     arguments: dict[str, Any] = {"target": target, "features": features, "test": test}
     arguments |= values(context)
+    if text is not None:
+        named = dict.fromkeys(options.read("drop", text, called="--text"), "text")
+        arguments["types"] = named | arguments.get("types", {})
     arguments = {k: v for k, v in arguments.items() if v is not None}
     asked: dict[str, Any] = {
         "preset": preset,
@@ -136,6 +157,7 @@ def train(
         "out": out,
         "resume": resume,
         "overwrite": overwrite,
+        "download": download,
     }
     # Before anything heavy is imported; `train` looks again.
     make_plan(source, **asked, arguments=arguments)

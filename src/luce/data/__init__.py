@@ -13,6 +13,7 @@ _HOME = {
     "Dataset": "dataset",
     "Schema": "schema",
     "check_labels": "split",
+    "folds": "split",
     "load_dataset": "sources",
     "rare_classes": "split",
     "read_blocks": "sources",
@@ -26,6 +27,7 @@ __all__ = [
     "Dataset",
     "Schema",
     "check_labels",
+    "folds",
     "load_dataset",
     "rare_classes",
     "read_blocks",
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from luce.data.schema import Schema
     from luce.data.schemas import read_schema
     from luce.data.sources import Block, load_dataset, read_blocks
-    from luce.data.split import check_labels, rare_classes, split_rows, three_way
+    from luce.data.split import check_labels, folds, rare_classes, split_rows, three_way
 
 
 def __getattr__(name: str) -> object:

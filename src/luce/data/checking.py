@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from luce.data.directions import Directions
 from luce.data.kinds import (
-    ENDINGS,
     NAMES,
     ending,
     existing,
     is_idx,
     no_column,
     no_target,
+    tables_in,
     unknown_ending,
 )
 from luce.data.wording import shown
@@ -21,7 +22,11 @@ __all__ = ["check_source"]
 
 
 def check_source(
-    source: str | Path, *, target: str | Path | None = None, features: str | None = None
+    source: str | Path,
+    *,
+    target: str | Path | None = None,
+    features: str | None = None,
+    told: Directions | None = None,
 ) -> None:
     """Refuse a source that cannot be trained on, as far as that is seen without reading its rows.
 
@@ -31,6 +36,8 @@ def check_source(
     ----------
     source, target, features
         As for `load_dataset`.
+    told : Directions, optional
+        What the user says of a table.
 
     Raises
     ------
@@ -41,11 +48,16 @@ def check_source(
     """
     path = None if source in NAMES else existing(source)
     kind = "" if path is None or path.is_dir() else ending(path)
+    told = told or Directions()
+    tables = [] if path is None or is_idx(path) else tables_in(path)
+    told.check_kind(shown(str(source)), table=bool(tables))
     if features is not None and kind != ".npz":
         raise ArgumentError(
             f"features names an array of an NPZ file; {shown(str(source))} is none."
         )
-    if path is None or path.is_dir():
+    if path is not None and tables:
+        _check_columns(path, tables, target, told)
+    elif path is None or path.is_dir():
         if target is not None:
             where = "a data set with a name" if path is None else "a folder"
             raise ArgumentError(
@@ -55,17 +67,19 @@ def check_source(
     elif is_idx(path) or kind == ".npy":
         if target is not None:
             existing(target)
-    elif kind in ENDINGS:
-        _check_target(path, target)
     elif kind != ".npz":
         raise unknown_ending(path)
 
 
-def _check_target(path: Path, target: str | Path | None) -> None:
+def _check_columns(
+    path: Path, tables: list[Path], target: str | Path | None, told: Directions
+) -> None:
     from luce.data.frames import read_columns  # which loads Polars
 
-    columns = read_columns(path)
+    columns = read_columns(tables[:1], told.dialect())
     if target is None:
         raise no_target(columns)
+    name = path.name.split(".")[0] or path.name
     if str(target) not in columns:
-        raise no_column(path.name.split(".")[0] or path.name, str(target), columns)
+        raise no_column(name, str(target), columns)
+    told.check_columns(name, columns, str(target))

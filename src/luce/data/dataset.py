@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,6 +91,10 @@ class Dataset:
 
         The same rows give the same fingerprint in every session and on every machine.
         """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         if isinstance(self.features, pl.DataFrame):
             for name in self.features.columns:
@@ -122,20 +127,18 @@ def _hash_column(digest: Any, column: pl.Series) -> None:
         with reading(f"column {shown(column.name)}"):
             written = [None if value is None else repr(value) for value in column]
         column = pl.Series(column.name, written, dtype=pl.String)
-    if column.dtype in (pl.String, pl.Binary):
-        values = column.to_list()
-        _hash_array(digest, np.array([value is None for value in values], bool))
-        empty: Any = "" if column.dtype == pl.String else b""
-        parts = [value or empty for value in values]
-        content = empty.join(parts)
-        if isinstance(content, str):
-            content, characters = content.encode(), len(content)
-            if len(content) > characters:  # a letter beyond ASCII is more than one byte
-                parts = [part.encode() for part in parts]
-        _hash_array(digest, np.array([len(part) for part in parts], np.int64))
-        digest.update(content)
-        return
     _hash_array(digest, column.is_null().to_numpy())
+    if column.dtype == pl.Binary:
+        parts = [value or b"" for value in column.to_list()]
+        _hash_array(digest, np.array([len(part) for part in parts], np.int64))
+        digest.update(b"".join(parts))
+        return
+    if column.dtype == pl.String:
+        lengths = column.str.len_bytes().fill_null(0).cast(pl.Int64).to_numpy()
+        _hash_array(digest, lengths)
+        for part in row_slices(len(column), 1 + int(lengths.max(initial=0))):
+            digest.update("".join(column[part].drop_nulls().str.join("")).encode())
+        return
     if column.dtype == pl.Null:
         return
     physical = column.to_physical()

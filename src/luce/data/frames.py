@@ -1,264 +1,250 @@
 """Tables on disk, on standard input or in memory → polars frames, whole or in blocks of rows.
 
-A CSV is read in blocks of lines, always: files, standard input, training and prediction treat every
-value alike. Polars parses a block where it is sure to agree with Python's csv module; any other
-block goes through that module, which knows the line of a row that is ragged. The columns stay
-strings; what they mean is the schema's business.
+Polars reads; where its readers have limits, they are worked around here and in `delimited`. Text is
+read in blocks, always: files, standard input, training and prediction treat every value alike.
 """
 
 from __future__ import annotations
 
-import csv
+import io
 import itertools
-from collections import Counter
-from functools import partial
-from pathlib import Path
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from luce.data.kinds import PARQUET_ENDINGS, TEXT_ENDINGS, ending
+from luce.data.delimited import Dialect, csv_blocks, pieces_of, repeated
+from luce.data.kinds import (
+    JSON_ENDINGS,
+    PARQUET_ENDINGS,
+    TEXT_ENDINGS,
+    WORKBOOK_ENDINGS,
+    ending,
+    sheet_of,
+)
 from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
-from luce.data.wording import listed
+from luce.data.wording import listed, shown
 from luce.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from io import BufferedIOBase
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-__all__ = ["as_frame", "csv_blocks", "frame_blocks", "lines_of", "read_columns", "read_frame"]
+__all__ = ["as_frame", "frame_blocks", "read_columns", "read_frame"]
 
-BYTE_ORDER_MARK = "\ufeff".encode()
+BLOCK_ROWS = 65_536
 
-LONGEST_LINE = 64 * 2**20
-"""Bytes that a line may have."""
+JSON_BLOCK = 8 * 2**20
+"""Bytes of JSON Lines that are parsed at once."""
 
 
-def read_columns(path: Path) -> list[str]:
+def read_columns(paths: Sequence[Path], dialect: Dialect | None = None) -> list[str]:
     """Return the names of a table's columns; its rows are not read."""
-    return next(frame_blocks(path, rows=1)).columns
+    return next(frame_blocks(paths, rows=1, dialect=dialect)).columns
 
 
-def read_frame(path: Path) -> pl.DataFrame:
+def read_frame(paths: Sequence[Path], dialect: Dialect | None = None) -> pl.DataFrame:
     """Return the whole table; a table without rows is refused."""
-    frame = pl.concat(list(frame_blocks(path, rows=65_536)), rechunk=True)
+    blocks = list(frame_blocks(paths, rows=BLOCK_ROWS, dialect=dialect))
+    same = all(block.schema == blocks[0].schema for block in blocks)
+    # Blocks of JSON and files of a folder may differ: a column that has no value yet, whole numbers
+    # here and others there.
+    how: Any = "vertical" if same else "diagonal_relaxed"
+    frame = pl.concat(blocks, how=how, rechunk=True)
     if frame.height == 0:
-        raise DataError(f"{path}: the table has a header but no rows.")
+        raise DataError(f"{_called(paths)}: the table has a header but no rows.")
     return frame
 
 
-def frame_blocks(path: Path, *, rows: int) -> Iterator[pl.DataFrame]:
-    """Yield the table in blocks of at most `rows` rows; a table without rows as one empty block.
-
-    Raises
-    ------
-    luce.errors.DataError
-        If the file is empty, ragged (with the line's number), not UTF-8, or not what its ending
-        says.
-    """
-    kind = ending(path)
-    with reading(path):
-        size = path.stat().st_size
-    if size == 0:
-        raise DataError(f"{path}: the file is empty.")
-    if kind in TEXT_ENDINGS:
-        # Deflate can stand for a thousand times its size; a table worth learning from does not.
-        most = max(2**30, 100 * size) if packed_ratio(path) > 1 else size
-        with open_binary(path) as file:
-            lines = lines_of(file, str(path), most=most)
-            tab = "\t" if kind == ".tsv" else None
-            yield from csv_blocks(lines, where=str(path), rows=rows, delimiter=tab)
-        return
-    with reading(path, f"{kind} file"), quiet_panics():
-        lazy = pl.scan_parquet(path) if kind in PARQUET_ENDINGS else pl.scan_ipc(path)
-        height = lazy.select(pl.len()).collect().item()
-    for start in range(0, max(height, 1), rows):
-        with reading(path, f"{kind} file"), quiet_panics():
-            block = lazy.slice(start, rows).collect()
-        yield block
+def _called(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths):,} files)"
 
 
-def lines_of(file: BufferedIOBase, where: str, *, most: int | None = None) -> Iterator[bytes]:
-    """Yield the lines of a binary file, for `csv_blocks`; at most `most` bytes of them.
-
-    Raises
-    ------
-    luce.errors.DataError
-        If the file cannot be read on, a line is longer than 64 MiB, or the whole longer than
-        `most`.
-    """
-    number, total, rest = 0, 0, [b""]
-    while True:
-        with reading(where, hint=f"It is damaged after line {number:,}."):
-            chunk = file.read1(2**20)
-        total += len(chunk)
-        if most is not None and total > most:
-            raise DataError(
-                f"{where}: unpacks to more than {most:,} bytes, a hundred times its size. Unpack "
-                f"it yourself if it is what it should be."
-            )
-        *whole, last = chunk.split(b"\n")
-        if whole:
-            whole[0] = b"".join([*rest, whole[0]])
-            yield from (line + b"\n" for line in whole)
-            number, rest = number + len(whole), []
-        rest.append(last)
-        if sum(map(len, rest)) > LONGEST_LINE:
-            raise DataError(
-                f"{where}: line {number + 1:,} is longer than {LONGEST_LINE:,} bytes. A CSV has a "
-                f"line for each row."
-            )
-        if not chunk:
-            break
-    if final := b"".join(rest):
-        yield final
-
-
-def csv_blocks(
-    lines: Iterable[bytes], *, where: str, rows: int, delimiter: str | None = None
+def frame_blocks(
+    paths: Sequence[Path], *, rows: int, dialect: Dialect | None = None
 ) -> Iterator[pl.DataFrame]:
-    r"""Yield blocks of string columns from the lines of a CSV in UTF-8.
+    """Yield the table in blocks of at most `rows` rows; a table without rows as one empty block.
 
     Parameters
     ----------
-    lines : iterable of bytes
-        As `lines_of` yields them.
-    where : str
-        How messages name the source.
+    paths : sequence of Path
+        The file; or several with the same columns, in any order, one after the other.
     rows : int
         How many rows a block has at most.
-    delimiter : str, optional
-        By default a comma; a semicolon or a tab where the header has these and no comma.
+    dialect : Dialect, optional
+        How text is written; it is told what was found.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If a file is empty, ragged (with the line's number), in an unknown encoding, or not what its
+        ending says, or if files have different columns.
+    """
+    names: list[str] = []
+    dialect = dialect or Dialect()
+    for path in paths:
+        own = replace(dialect)
+        for block in _file_blocks(path, rows, own):
+            dialect.learn(own)
+            names = names or block.columns
+            if len(paths) > 1 and block.columns != names:
+                _check_same(paths[0], names, path, block.columns)
+                yield block.select(names)
+            else:
+                yield block
+
+
+def _check_same(first: Path, names: list[str], other: Path, columns: list[str]) -> None:
+    """Raise DataError unless two files have the same columns."""
+    if set(names) == set(columns):
+        return
+    lacks = [name for name in names if name not in columns]
+    more = [name for name in columns if name not in names]
+    differs = [f"lacks {listed(lacks)}"] * bool(lacks) + [f"also has {listed(more)}"] * bool(more)
+    raise DataError(
+        f"{other} has other columns than {first}: it {' and '.join(differs)}. Files that are read "
+        f"as one table must have the same columns."
+    )
+
+
+def _file_blocks(path: Path, rows: int, dialect: Dialect) -> Iterator[pl.DataFrame]:
+    kind = ending(path)
+    file, sheet = sheet_of(path)
+    with reading(file):
+        size = file.stat().st_size
+    if size == 0:
+        raise DataError(f"{path}: the file is empty.")
+    if kind in TEXT_ENDINGS + JSON_ENDINGS:
+        # Deflate can stand for a thousand times its size; a table worth learning from does not.
+        most = max(2**30, 100 * size) if packed_ratio(path) > 1 else size
+        with open_binary(path) as opened:
+            pieces = pieces_of(opened, str(path), most=most)
+            if kind in JSON_ENDINGS:
+                yield from json_blocks(pieces, where=str(path), rows=rows)
+                return
+            if kind == ".tsv" and dialect.separator is None:
+                dialect.separator = "\t"
+            yield from csv_blocks(pieces, where=str(path), rows=rows, dialect=dialect)
+    elif kind in WORKBOOK_ENDINGS:
+        yield from _read_workbook(file, sheet).iter_slices(rows)
+    else:
+        with reading(path, f"{kind} file"), quiet_panics():
+            lazy = pl.scan_parquet(path) if kind in PARQUET_ENDINGS else pl.scan_ipc(path)
+            height = lazy.select(pl.len()).collect().item()
+        for start in range(0, max(height, 1), rows):
+            with reading(path, f"{kind} file"), quiet_panics():
+                block = lazy.slice(start, rows).collect()
+            yield block
+
+
+# -------------------------------------------------------------------------------------------------
+# JSON Lines
+# -------------------------------------------------------------------------------------------------
+
+
+def json_blocks(pieces: Iterable[bytes], *, where: str, rows: int) -> Iterator[pl.DataFrame]:
+    r"""Yield blocks of string columns from JSON Lines: an object for each row.
+
+    Every value is the text that it is written as, so that a block does not depend on others. The
+    columns are those of the block.
 
     Examples
     --------
-    >>> [frame.shape for frame in csv_blocks([b"a,b\n", b"1,2\n", b"3,4\n"], where="x", rows=1)]
-    [(1, 2), (1, 2)]
+    >>> next(json_blocks([b'{"a": 1, "b": "x"}\n{"a": null}\n'], where="x", rows=9)).rows()
+    [('1', 'x'), (None, None)]
     """
-    lines = iter(lines)
-    first = next(lines, b"").removeprefix(BYTE_ORDER_MARK)
-    text = first.decode(errors="replace")
-    if not text.strip():
-        raise DataError(f"{where}: the file is empty; the first line must name the columns.")
-    if delimiter is None:
-        others = [each for each in (";", "\t") if each in text and "," not in text]
-        delimiter = others[0] if others else ","
-    parse = partial(_parsed, delimiter=delimiter, where=where)
-    number, header = next(parse(itertools.chain([first], lines), 0))
-    columns = _column_names(header, where)
-    empty = True
-    while block := list(itertools.islice(lines, rows)):
-        frame = _read_fast(b"".join(block), columns, delimiter)
-        if frame is not None:
-            number += len(block)
-        else:
-            # A value in quotes may go on beyond the block's last line.
-            numbered = parse(itertools.chain(block, lines), number)
-            body = list(itertools.islice(_full_rows(numbered, len(columns), where), rows))
-            number = body[-1][0] if body else number
-            frame = _from_rows([row for _, row in body], columns)
-        if frame.height:
+    before, rest, empty = 0, b"", True
+    for piece in itertools.chain(pieces, [None]):
+        rest += piece or b""
+        if piece is not None and len(rest) < JSON_BLOCK:
+            continue
+        cut = len(rest) if piece is None else rest.rfind(b"\n") + 1
+        block, rest = rest[:cut].removeprefix(b"\xef\xbb\xbf"), rest[cut:]
+        if block.strip():
             empty = False
-            yield frame
+            yield from _json_block(block, where, before).iter_slices(rows)
+        before += block.count(b"\n")
     if empty:
-        yield _from_rows([], columns)
+        raise DataError(f"{where}: the file is empty; it must have an object on each line.")
 
 
-def _read_fast(block: bytes, columns: list[str], delimiter: str) -> pl.DataFrame | None:
-    """Return what Polars reads, or None where it might differ from Python's csv module.
-
-    That is: wherever there is a quote or a lone carriage return, an empty line, or a row that is
-    too short (too long is an error to Polars as well). In what is left a value is the text between
-    two delimiters, to both.
-    """
-    separator = delimiter.encode()
-    plain = (
-        b'"' not in block
-        and block.count(b"\r") == block.count(b"\r\n")
-        and not block.startswith((b"\n", b"\r\n", BYTE_ORDER_MARK))
-        and b"\n\n" not in block
-        and b"\n\r\n" not in block
-    )
-    if not plain:
-        return None
+def _json_block(block: bytes, where: str, before: int) -> pl.DataFrame:
     try:
-        frame = pl.read_csv(
-            block,
-            has_header=False,
-            separator=delimiter,
-            quote_char=None,
-            schema=dict.fromkeys(columns, pl.String),
-        )
-    except pl.exceptions.PolarsError:
-        return None
-    if block.count(separator) != (len(columns) - 1) * frame.height:
-        return None
-    return frame.with_columns(pl.all().fill_null(""))
+        with quiet_panics():
+            names = pl.read_ndjson(io.BytesIO(block), infer_schema_length=None).columns
+            return pl.read_ndjson(io.BytesIO(block), schema=dict.fromkeys(names, pl.String))
+    except (pl.exceptions.PolarsError, ValueError):
+        return _json_lines(block, where, before)
 
 
-def _parsed(
-    lines: Iterable[bytes], before: int, *, delimiter: str, where: str
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of lines that come after line `before`, each with the line that it ends at."""
-    reader = csv.reader(_decoded(lines, before, where), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            yield before + reader.line_num, row
-    except csv.Error as error:
-        raise DataError(
-            f"{where}: line {before + reader.line_num} cannot be read as CSV ({error}). "
-            f"Look for a quote that is not closed."
-        ) from error
-
-
-def _decoded(lines: Iterable[bytes], before: int, where: str) -> Iterator[str]:
-    for number, line in enumerate(lines, before + 1):
+def _json_lines(block: bytes, where: str, before: int) -> pl.DataFrame:
+    """Return what Python's json module reads, or raise the error that names the line."""
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(block.splitlines(), before + 1):
+        if not line.strip():
+            continue
         try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{where}: line {number} is not UTF-8 (byte {error.object[error.start]:#04x}). "
-                f"Save the file again with the encoding UTF-8."
+                f"{where}: line {number:,} is no JSON ({error}). It must be an object, such as "
+                f'{{"age": 31, "city": "Graz"}}.'
             ) from error
-        yield text
-
-
-def _full_rows(
-    rows: Iterable[tuple[int, list[str]]], width: int, where: str
-) -> Iterator[tuple[int, list[str]]]:
-    for line, row in rows:
-        if len(row) == width:
-            yield line, row
-        elif not row:
-            # A blank line says nothing, unless the table has a single column: a missing value.
-            if width == 1:
-                yield line, [""]
-        else:
+        if not isinstance(row, dict):
             raise DataError(
-                f"{where}: line {line} has {len(row)} values, but the header names {width} "
-                f"columns. Quote values that contain the delimiter."
+                f"{where}: line {number:,} must be an object, such as "
+                f'{{"age": 31, "city": "Graz"}}, got {shown(line.decode(errors="replace"))}.'
             )
-
-
-def _from_rows(rows: Iterable[list[str]], columns: list[str]) -> pl.DataFrame:
-    values = list(zip(*rows, strict=True)) or [()] * len(columns)
+        found.append(row)
+    names = list(dict.fromkeys(name for row in found for name in row))
     return pl.DataFrame(
-        [pl.Series(n, each, dtype=pl.String) for n, each in zip(columns, values, strict=True)]
+        [
+            pl.Series(name, [_json_text(row.get(name)) for row in found], dtype=pl.String)
+            for name in names
+        ]
     )
 
 
-def _column_names(header: list[str], where: str) -> list[str]:
-    names = [name.strip() or f"column {i}" for i, name in enumerate(header, 1)]
-    if repeated := _repeated(names):
+def _json_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode(errors="replace").decode()
+
+
+# -------------------------------------------------------------------------------------------------
+# Excel
+# -------------------------------------------------------------------------------------------------
+
+
+def _read_workbook(path: Path, sheet: str | None) -> pl.DataFrame:
+    """Return a sheet of a workbook: the only one, or that of the name."""
+    try:
+        import fastexcel
+    except ModuleNotFoundError as error:
         raise DataError(
-            f"{where}: the header names {listed(repeated)} more than once. Rename the columns."
+            f'{path}: workbooks are read by fastexcel. Install it: pip install "luce[excel]".'
+        ) from error
+    with reading(path, f"{ending(path)} file"), quiet_panics():
+        names = fastexcel.read_excel(path).sheet_names
+    if sheet is None and len(names) > 1:
+        raise DataError(
+            f"{path}: it has {len(names)} sheets, {listed(names, 10)}. Name one, such as "
+            f"{shown(f'{path.name}#{names[0]}')}."
         )
-    return names
+    if sheet is not None and sheet not in names:
+        raise DataError(f"{path}: there is no sheet {shown(sheet)}. It has {listed(names, 10)}.")
+    with reading(path, f"{ending(path)} file"), quiet_panics():
+        return pl.read_excel(
+            path, sheet_name=sheet or names[0], engine="calamine", infer_schema_length=None
+        )
 
 
-def _repeated(names: list[str]) -> list[str]:
-    return sorted(name for name, count in Counter(names).items() if count > 1)
+# -------------------------------------------------------------------------------------------------
+# In memory
+# -------------------------------------------------------------------------------------------------
 
 
 def as_frame(table: Any) -> pl.DataFrame:
@@ -274,8 +260,8 @@ def as_frame(table: Any) -> pl.DataFrame:
     if not hasattr(table, "iloc") or not hasattr(table, "columns"):
         raise DataError(f"A table must be a polars or pandas frame, got {type(table).__name__}.")
     names = [str(name) for name in table.columns]
-    if repeated := _repeated(names):
-        raise DataError(f"The frame names {listed(repeated)} more than once. Rename the columns.")
+    if twice := repeated(names):
+        raise DataError(f"The frame names {listed(twice)} more than once. Rename the columns.")
     return pl.DataFrame([_from_pandas(name, table.iloc[:, i]) for i, name in enumerate(names)])
 
 

@@ -6,6 +6,7 @@ import difflib
 import re
 from pathlib import Path
 
+from luce.data.downloads import is_address, kept
 from luce.data.opening import found
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
@@ -13,16 +14,21 @@ from luce.errors import ArgumentError, DataError
 __all__ = [
     "ARROW_ENDINGS",
     "ENDINGS",
+    "JSON_ENDINGS",
     "NAMES",
     "PARQUET_ENDINGS",
     "TEXT_ENDINGS",
+    "WORKBOOK_ENDINGS",
     "brings_test_rows",
     "closest",
     "ending",
     "existing",
     "is_idx",
+    "is_pattern",
     "no_column",
     "no_target",
+    "sheet_of",
+    "tables_in",
     "unknown_ending",
 ]
 
@@ -30,16 +36,66 @@ __all__ = [
 NAMES = ("digits", "mnist", "fashion-mnist")
 
 TEXT_ENDINGS = (".csv", ".tsv", ".txt")
+JSON_ENDINGS = (".jsonl", ".ndjson")
 PARQUET_ENDINGS = (".parquet", ".pq")
 ARROW_ENDINGS = (".arrow", ".feather", ".ipc")
+WORKBOOK_ENDINGS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 # Of tables.
-ENDINGS = TEXT_ENDINGS + PARQUET_ENDINGS + ARROW_ENDINGS
+ENDINGS = TEXT_ENDINGS + JSON_ENDINGS + PARQUET_ENDINGS + ARROW_ENDINGS + WORKBOOK_ENDINGS
+
+PACKED = (".gz", ".zst")
 
 
 def ending(path: Path) -> str:
-    """Return the file's ending in lower case, without a final ``.gz``."""
-    name = path.name.lower()
-    return Path(name.removesuffix(".gz")).suffix
+    """Return the file's ending in lower case, without a final ``.gz``, ``.zst`` or sheet."""
+    name = sheet_of(path)[0].name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
+def sheet_of(path: Path) -> tuple[Path, str | None]:
+    """Return the file and the sheet that ``book.xlsx#Sheet 1`` names; None where it names none."""
+    name, mark, sheet = str(path).rpartition("#")
+    if mark and Path(name).suffix.lower() in WORKBOOK_ENDINGS:
+        return Path(name), sheet
+    return path, None
+
+
+def tables_in(path: Path) -> list[Path]:
+    """Return the files of a table: of a folder or a pattern all of them, sorted.
+
+    A folder is one of tables if it has some directly in it and no sub-folders; those are classes of
+    images. An empty list says that it is none.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If the files are of different kinds.
+    """
+    if path.is_dir():
+        inside = [each for each in sorted(path.iterdir()) if not each.name.startswith((".", "_"))]
+        if any(each.is_dir() for each in inside):
+            return []
+        found = [each for each in inside if ending(each) in ENDINGS]
+    elif is_pattern(path):
+        anchor = Path(path.anchor)
+        matching = anchor.glob(str(path.relative_to(anchor)))
+        found = sorted(each for each in matching if each.is_file())
+    else:
+        return [path] if ending(path) in ENDINGS else []
+    kinds = sorted({ending(each) for each in found})
+    if len(kinds) > 1:
+        raise DataError(
+            f"{path}: it has files of the kinds {', '.join(kinds)}. Name those of one kind, such "
+            f"as {shown(f'*{kinds[0]}')}."
+        )
+    return found
+
+
+def is_pattern(path: Path) -> bool:
+    """Return whether the name stands for several files: ``sales/*.csv``."""
+    return any(letter in str(path) for letter in "*?[") and found(path) is None
 
 
 def is_idx(path: Path) -> bool:
@@ -49,19 +105,30 @@ def is_idx(path: Path) -> bool:
 
 def brings_test_rows(source: str | Path) -> bool:
     """Return whether the source may be divided already: then no share of it is held out."""
-    return source in NAMES or Path(source).is_dir()
+    path = Path(source)
+    return source in NAMES or (path.is_dir() and not tables_in(path))
 
 
 def existing(source: str | Path) -> Path:
     """Return the path if there is something; raise DataError otherwise."""
     if source == "":
         raise DataError("The source is an empty text. Give a name such as digits, or a path.")
-    path = found(Path(source))
-    if path is None:
+    if is_address(source):
+        path = kept(str(source))
+        if not path.exists():
+            raise DataError(
+                f"{source}: is an address, and not downloaded yet. Ask for it with --download "
+                f"(download=True in Python)."
+            )
+        return path
+    path = Path(source)
+    if found(sheet_of(path)[0]) is None and not (is_pattern(path) and tables_in(path)):
         if source == "-":
             raise DataError("Only luce predict reads standard input (-). Give a file.")
         near = closest(str(source), list(NAMES))
         hint = near if near.startswith("Did") else f"Names are {', '.join(NAMES)}."
+        if is_pattern(path):
+            raise DataError(f"{source}: no file is named so. Look into the folder.")
         raise DataError(
             f"{source}: there is no such file or folder, nor a data set of that name. {hint}"
         )

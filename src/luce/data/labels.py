@@ -7,16 +7,19 @@ measure something are refused.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from luce.data.opening import reading
 from luce.data.schema import Label
-from luce.data.spelling import FALSE_WORDS, TRUE_WORDS, present
+from luce.data.spelling import DASHES, FALSE_WORDS, TRUE_WORDS, present
 from luce.data.wording import listed, shown
 from luce.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["are_among", "as_classes", "labels_from_array", "labels_from_series"]
 
@@ -114,12 +117,16 @@ def _continuous(name: str, values: list[float]) -> DataError:
     )
 
 
-def labels_from_series(series: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+def labels_from_series(
+    series: pl.Series, classes: Sequence[Label] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of a table's column, and which rows have one.
 
     Numbers are classes when they are whole and few: at most 20 distinct values, or one for every
     ten rows. Other numbers that are as few (at most 20, ten rows for each) are kept as the strings
     that they are written as; the rest are refused as continuous.
+
+    A dash is a missing label, unless another is a plus, or it is one of `classes`, a run's.
 
     Returns
     -------
@@ -137,7 +144,10 @@ def labels_from_series(series: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     name = f"target column {shown(series.name)}"
     if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object, pl.Duration):
         raise DataError(f"{name}: values of type {series.dtype} cannot be classes.")
-    clean = present(series)
+    meant = {each for each in classes or () if isinstance(each, str)}
+    if series.dtype == pl.String and (series.str.strip_chars() == "+").any():
+        meant |= {*DASHES}
+    clean = present(series, but=meant)
     kept = clean.is_not_null().to_numpy()
     if not kept.any():
         raise DataError(f"{name}: every value is missing. Name another column.")

@@ -11,6 +11,7 @@ import faulthandler
 import gzip
 import os
 import stat
+import sys
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ __all__ = ["found", "open_binary", "packed_ratio", "quiet_panics", "reading", "r
 
 MOST_DEFLATED = 1032
 """How many bytes one byte of a deflate stream (gzip, ZIP) can stand for, at most."""
+
+MOST_PACKED = {".gz": MOST_DEFLATED, ".zst": 2**17}
+"""The same for each ending of packed files."""
 
 
 def found(path: Path) -> Path | None:
@@ -49,14 +53,28 @@ def found(path: Path) -> Path | None:
 
 
 def open_binary(path: Path) -> BufferedIOBase:
-    """Open a file for reading; a ``.gz`` is decompressed on the way."""
+    """Open a file for reading; a ``.gz`` or ``.zst`` is decompressed on the way."""
     with reading(path):
-        return gzip.GzipFile(path) if path.suffix.lower() == ".gz" else path.open("rb")
+        match path.suffix.lower():
+            case ".gz":
+                return gzip.GzipFile(path)
+            case ".zst":
+                return _open_zstd(path)
+            case _:
+                return path.open("rb")
+
+
+def _open_zstd(path: Path) -> BufferedIOBase:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd.ZstdFile(path)
 
 
 def packed_ratio(path: Path) -> int:
     """Return how many bytes can come out of one byte of the file, as `open_binary` reads it."""
-    return MOST_DEFLATED if path.suffix.lower() == ".gz" else 1
+    return MOST_PACKED.get(path.suffix.lower(), 1)
 
 
 @contextmanager

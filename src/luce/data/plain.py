@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "BESIDE",
     "FLOAT32_MAX",
     "Finite",
     "Float32",
     "Positive",
+    "field_names",
     "from_plain",
     "named",
     "refuse",
@@ -33,6 +35,9 @@ FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 
 LARGEST = 1.7e308
 
+BESIDE = {"beside": True}
+"""Metadata of a field that JSON is too slow for: it is stored in tensors beside schema.json."""
+
 Finite = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
 Float32 = Annotated[float, msgspec.Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
@@ -40,9 +45,14 @@ Float32 = Annotated[float, msgspec.Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 T = TypeVar("T")
 
 
+def field_names(cls: type[Any]) -> list[str]:
+    """Return the names of a dataclass's fields that are plain JSON."""
+    return [each.name for each in dataclasses.fields(cls) if not each.metadata.get("beside")]
+
+
 def to_plain(record: Any) -> dict[str, Any]:
     """Return the fields of a dataclass by name, tuples as lists."""
-    values = ((each.name, getattr(record, each.name)) for each in dataclasses.fields(record))
+    values = ((name, getattr(record, name)) for name in field_names(type(record)))
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values}
 
 
@@ -57,7 +67,7 @@ def from_plain(cls: type[T], body: Any, what: str) -> T:
     """
     if type(body) is not dict:
         refuse(f"{what} must be an object, got {shown(body)}")
-    expected = {each.name for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    expected = set(field_names(cls))
     if body.keys() != expected:
         missing, unknown = sorted(expected - body.keys()), sorted(map(str, body.keys() - expected))
         refuse(f"{what}: missing {listed(missing) or 'none'}; unknown {listed(unknown) or 'none'}")
@@ -77,6 +87,6 @@ def named(classes: Mapping[str, type[T]], body: Any, what: str) -> tuple[type[T]
     return classes[kind], {name: value for name, value in body.items() if name != "kind"}
 
 
-def refuse(reason: str) -> NoReturn:
+def refuse(reason: str, file: str = "schema.json") -> NoReturn:
     """Raise the error of a schema that cannot be trusted."""
-    raise RunError(f"schema.json cannot be used: {reason}. Train the run again.")
+    raise RunError(f"{file} cannot be used: {reason}. Train the run again.")

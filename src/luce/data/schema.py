@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from luce import options
-from luce.data.plain import from_plain, to_plain
+from luce.data.plain import from_plain, refuse, to_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     import polars as pl
@@ -101,6 +101,30 @@ class Schema(ABC):
     def describe(self) -> list[str]:
         """Return what was inferred, as aligned lines for printing."""
 
+    @property
+    def sparse(self) -> bool:
+        """Whether encoded rows are sparse."""
+        return False
+
+    def dense(self) -> Self:
+        """Return the schema for models that take no sparse rows; mostly it is the same."""
+        return self
+
+    @property
+    def only_sparse(self) -> list[str]:
+        """The names of the columns that `dense` leaves out."""
+        return []
+
+    @property
+    def assumed(self) -> list[str]:
+        """What was found out about how the data are to be read, a sentence each."""
+        return []
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should look at before they believe what is learnt, a sentence each."""
+        return []
+
     def with_classes(self, classes: list[Any]) -> Self:
         """Return the schema with the sorted classes filled in."""
         return dataclasses.replace(self, classes=list(classes))
@@ -108,6 +132,16 @@ class Schema(ABC):
     def to_json(self) -> dict[str, Any]:
         """Return the schema as plain JSON, for `read_schema`."""
         return {"kind": self.kind, **to_plain(self)}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return by name what is too large for JSON, for `read_schema`; mostly nothing."""
+        return {}
+
+    def with_tensors(self, tensors: Mapping[str, np.ndarray]) -> Self:
+        """Return the schema with what `tensors` gave, checked, or raise RunError."""
+        if tensors:
+            refuse(f"a schema of kind {self.kind} has no tensors", "schema.safetensors")
+        return self
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Self:

@@ -13,6 +13,10 @@ from luce.data.plain import named, refuse
 from luce.data.tables import TableSchema
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
     from luce.data.schema import Schema
 
 __all__ = ["SCHEMAS", "read_schema"]
@@ -22,8 +26,8 @@ SCHEMAS: dict[str, type[Schema]] = {
 }
 
 
-def read_schema(data: object) -> Schema:
-    """Return the schema that `Schema.to_json` wrote.
+def read_schema(data: object, tensors: Mapping[str, NDArray[Any]] | None = None) -> Schema:
+    """Return the schema that `Schema.to_json` and `Schema.tensors` wrote.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def read_schema(data: object) -> Schema:
     if body["classes"] is not None and len(_labels(body["classes"], "classes")) < 2:
         refuse("classes must be a list of at least two")
     _labels(body["dropped"], "dropped")
-    return cls.from_json(body)
+    return cls.from_json(body).with_tensors(tensors or {})
 
 
 def _labels(value: Any, what: str) -> list[Any]:

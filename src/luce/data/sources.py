@@ -15,7 +15,9 @@ from luce.data import idx
 from luce.data.arrays import ArraySchema, check_array, read_npy, read_npz, row_slices
 from luce.data.catalogue import load_named
 from luce.data.dataset import Dataset, Features
-from luce.data.frames import as_frame, csv_blocks, frame_blocks, lines_of, read_frame
+from luce.data.delimited import WINDOWS, Dialect, csv_blocks, pieces_of
+from luce.data.directions import Directions
+from luce.data.frames import as_frame, frame_blocks, read_frame
 from luce.data.images import (
     IMAGE_ENDINGS,
     ImageSchema,
@@ -25,13 +27,13 @@ from luce.data.images import (
     survey,
 )
 from luce.data.kinds import (
-    ENDINGS,
     NAMES,
     ending,
     existing,
     is_idx,
     no_column,
     no_target,
+    tables_in,
     unknown_ending,
 )
 from luce.data.labels import as_classes, labels_from_array, labels_from_series
@@ -42,7 +44,7 @@ from luce.data.wording import counted, listed, shown
 from luce.errors import ArgumentError, DataError, DtypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from io import BufferedIOBase
 
 __all__ = ["Block", "Dataset", "load_dataset", "read_blocks"]
@@ -79,6 +81,12 @@ def load_dataset(
     target: str | Path | None = None,
     features: str | None = None,
     image_size: ImageSize | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
+    decimal: str | None = None,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    types: Mapping[str, str] | None = None,
     schema: Schema | None = None,
     data_dir: str | Path | None = None,
 ) -> Dataset:
@@ -87,9 +95,11 @@ def load_dataset(
     Parameters
     ----------
     source : str, Path, array, frame or (features, labels)
-        A name (``digits``, ``mnist``, ``fashion-mnist``); the path of a CSV, TSV, Parquet, Arrow,
-        NPZ, NPY or IDX file, or of a folder of images; or what is in memory: an array, an
-        ``(X, y)`` pair, a pandas or polars frame.
+        A name (``digits``, ``mnist``, ``fashion-mnist``); the path of a CSV, TSV, JSON Lines,
+        Parquet, Arrow, Excel, NPZ, NPY or IDX file, of a folder of images, or of a folder or a
+        pattern (``sales/*.csv``) of tables with the same columns, which are read as one; or what is
+        in memory: an array, an ``(X, y)`` pair, a pandas or polars frame. Text may be packed
+        (``.gz``, ``.zst``). A sheet of a workbook is named ``book.xlsx#Sheet 1``.
     target : str or Path, optional
         Tables: the label column. NPZ: the name of the labels' array (``y``). NPY and IDX: the path
         of the labels' file; IDX finds its own by the usual naming.
@@ -99,6 +109,16 @@ def load_dataset(
         Folders of images: what all of them are resized to, as the pixels of the longer side or as
         (height, width). By default the median height and width, scaled down to 64 on the longer
         side.
+    encoding, separator : str, optional
+        CSV: how it is written. By default UTF-8, or UTF-16 where it begins with its mark, or
+        Windows-1252 where it is neither; and what divides the first rows alike.
+    decimal : {".", ","}, optional
+        Tables: what comes before the fraction of numbers in text; by default what they say.
+    drop, keep : sequence of str
+        Tables: columns to leave out, and columns not to be left out though they seem to be
+        identifiers or copies of the target.
+    types : mapping of str to str, optional
+        Tables: the kinds of columns by name, such as ``{"zip": "category"}``.
     schema : Schema, optional
         A run's fitted schema: the data are read as the run needs them. Target column and image
         size come from it, labels are given the type of its classes, and may be absent.
@@ -124,13 +144,22 @@ def load_dataset(
     """
     if schema is not None and target is None:
         target = schema.target
+    told = Directions(
+        encoding=encoding,
+        separator=separator,
+        decimal=decimal,
+        drop=drop,
+        keep=keep,
+        types=types or {},
+    )
     check_image_size(image_size)
     if image_size is not None and not _is_image_folder(source):
         raise ArgumentError(f"image_size is for a folder of images; {shown(str(source))} is none.")
     if isinstance(source, str | Path):
-        dataset = _from_path(source, target, features, image_size, schema, data_dir)
+        dataset = _from_path(source, target, features, image_size, schema, data_dir, told)
     else:
-        dataset = _from_memory(source, target, schema)
+        dataset = _from_memory(source, target, schema, told)
+    told.check_kind(shown(str(dataset.name)), table=dataset.schema.kind == "table")
     if features is not None and not str(source).lower().endswith(".npz"):
         raise ArgumentError(
             f"features names an array of an NPZ file; {shown(str(source))} is none."
@@ -169,28 +198,29 @@ def _from_path(
     image_size: ImageSize | None,
     schema: Schema | None,
     data_dir: str | Path | None,
+    told: Directions,
 ) -> Dataset:
     if source in NAMES:
         return _named(str(source), data_dir)
     path = existing(source)
+    splits = idx.splits_in(path) if path.is_dir() else {}
+    if "train" in splits:
+        return _idx_splits(path.resolve().name, splits)
+    if tables := tables_in(path):
+        return _from_tables(path, tables, target, schema, told)
     if path.is_dir():
-        splits = idx.splits_in(path)
-        if "train" in splits:
-            return _idx_splits(path.resolve().name, splits)
         return _image_folder(path, schema, image_size)
-    return _from_file(path, target, features, schema)
+    return _from_file(path, target, features)
 
 
 def _is_image_folder(source: Any) -> bool:
     if not isinstance(source, str | Path) or source in NAMES:
         return False
     path = existing(source)
-    return path.is_dir() and "train" not in idx.splits_in(path)
+    return path.is_dir() and "train" not in idx.splits_in(path) and not tables_in(path)
 
 
-def _from_file(
-    path: Path, target: str | Path | None, features: str | None, schema: Schema | None
-) -> Dataset:
+def _from_file(path: Path, target: str | Path | None, features: str | None) -> Dataset:
     name = path.name.split(".")[0] or path.name
     if is_idx(path):
         labels_path = Path(target) if target is not None else idx.labels_beside(path)
@@ -203,24 +233,51 @@ def _from_file(
         case ".npz":
             arrays = read_npz(path, features, None if target is None else str(target))
             return _from_array(name, arrays["X"], arrays.get("y"), str(path))
-        case kind if kind in ENDINGS:
-            return _from_table(name, read_frame(path), target, schema)
         case _:
             raise unknown_ending(path)
 
 
-def _from_memory(source: Any, target: str | Path | None, schema: Schema | None) -> Dataset:
+def _from_tables(
+    path: Path,
+    files: list[Path],
+    target: str | Path | None,
+    schema: Schema | None,
+    told: Directions,
+) -> Dataset:
+    # Of a pattern the folder says more.
+    called = path.resolve() if len(files) == 1 or path.is_dir() else files[0].resolve().parent
+    name = called.name if path.is_dir() else called.name.split(".")[0] or called.name
+    dialect = told.dialect() if schema is None else _dialect(schema)
+    frame = read_frame(files, dialect)
+    dataset = _from_table(name, frame, target, schema, told, dialect)
+    said = tuple(f"{path.name}: {each}" for each in dialect.assumed())
+    return replace(dataset, notices=(*said, *dataset.notices))
+
+
+def _dialect(schema: Schema) -> Dialect:
+    """Return how text is to be read for a run: as its training source was, where it may be."""
+    if not isinstance(schema, TableSchema):
+        return Dialect()
+    return Dialect(fallback=schema.encoding or WINDOWS, prefer=schema.separator)
+
+
+def _from_memory(
+    source: Any, target: str | Path | None, schema: Schema | None, told: Directions
+) -> Dataset:
     if isinstance(source, tuple):
         if len(source) != 2:
             raise DtypeError(f"source: a tuple must be (X, y), got {len(source)} items.")
         X, y = source
         if hasattr(X, "columns"):
             frame = as_frame(X)
-            table = TableSchema.infer(frame) if schema is None else schema
-            return Dataset("table", frame, labels_from_array(y), table)
+            labels = labels_from_array(y)
+            if schema is not None:
+                return Dataset("table", frame, labels, schema)
+            table = TableSchema.infer(frame, labels=labels, directions=told)
+            return Dataset("table", frame, labels, table, tuple(table.assumed + table.warnings))
         return _from_array("array", _as_array(X), y, "X")
     if hasattr(source, "columns"):
-        return _from_table("table", as_frame(source), target, schema)
+        return _from_table("table", as_frame(source), target, schema, told, Dialect())
     return _from_array("array", _as_array(source), None, "X")
 
 
@@ -303,7 +360,12 @@ def _unreadable(problems: list[str]) -> list[str]:
 
 
 def _from_table(
-    name: str, frame: pl.DataFrame, target: str | Path | None, schema: Schema | None
+    name: str,
+    frame: pl.DataFrame,
+    target: str | Path | None,
+    schema: Schema | None,
+    told: Directions,
+    dialect: Dialect,
 ) -> Dataset:
     if target is None and schema is None:
         raise no_target(frame.columns)
@@ -312,7 +374,7 @@ def _from_table(
         return Dataset(name, frame, None, schema)
     if target not in frame.columns:
         raise no_column(name, str(target), frame.columns)
-    labels, kept = labels_from_series(frame[target])
+    labels, kept = labels_from_series(frame[target], None if schema is None else schema.classes)
     frame = frame.drop(target)
     notices = []
     if not kept.all():
@@ -320,7 +382,16 @@ def _from_table(
         gone = counted(int((~kept).sum()), "row")
         notices.append(f"{gone} without a label in {shown(target)} left out.")
     if schema is None:
-        schema = TableSchema.infer(frame, target=target)
+        table = TableSchema.infer(
+            frame,
+            target=target,
+            labels=labels,
+            directions=told,
+            # Where a comma comes before fractions, a semicolon stands between columns.
+            likely="," if dialect.found_separator == ";" else ".",
+        )
+        schema = replace(table, encoding=dialect.found_encoding, separator=dialect.found_separator)
+        notices += table.assumed + table.warnings
     return Dataset(name, frame, labels, schema, tuple(notices))
 
 
@@ -365,8 +436,8 @@ def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iter
     if isinstance(source, str) and source == "-":
         if sys.stdin is None:
             raise DataError("Standard input is closed. Pipe a CSV into it, or give a file.")
-        lines = lines_of(cast("BufferedIOBase", sys.stdin.buffer), "standard input")
-        frames = csv_blocks(lines, where="standard input", rows=rows)
+        pieces = pieces_of(cast("BufferedIOBase", sys.stdin.buffer), "standard input")
+        frames = csv_blocks(pieces, where="standard input", rows=rows, dialect=_dialect(schema))
         yield from _table_parts(frames, schema, "standard input")
     elif isinstance(source, str | Path) and source not in NAMES:
         yield from _path_parts(existing(source), schema, features, rows)
@@ -386,6 +457,9 @@ def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> 
     if splits or is_idx(path):
         for block in idx.idx_blocks(splits.get("train", path), rows=rows):
             yield from _array_parts(block, schema, rows, str(path))
+    elif files := tables_in(path):
+        frames = frame_blocks(files, rows=rows, dialect=_dialect(schema))
+        yield from _table_parts(frames, schema, str(path))
     elif path.is_dir() or kind in IMAGE_ENDINGS:
         _check_kind(schema, "image", str(path))
         yield from _image_parts(path, schema, rows)
@@ -393,8 +467,6 @@ def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> 
         yield from _array_parts(read_npy(path), schema, rows, str(path))
     elif kind == ".npz":
         yield from _array_parts(read_npz(path, features, None)["X"], schema, rows, str(path))
-    elif kind in ENDINGS:
-        yield from _table_parts(frame_blocks(path, rows=rows), schema, str(path))
     else:
         raise unknown_ending(path)
 

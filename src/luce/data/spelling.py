@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-__all__ = ["FALSE_WORDS", "TRUE_WORDS", "present"]
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["DASHES", "FALSE_WORDS", "TRUE_WORDS", "present"]
 
 TRUE_WORDS = ("true", "t", "yes", "y", "1")
 FALSE_WORDS = ("false", "f", "no", "n", "0")
-MISSING_WORDS = ("", "na", "nan", "null", "none", "n/a", "?")
+# Also of spreadsheets that could not compute a cell, and of NaN as Windows once wrote it.
+MISSING_WORDS = (
+    *("", "?", ".", "-", "--", "---", "–", "—", "#n/a n/a"),
+    *[
+        "na",
+        "n/a",
+        "n.a.",
+        "nan",
+        "-nan",
+        "nat",
+        "null",
+        "(null)",
+        "none",
+        "missing",
+        "<na>",
+        "\\n",
+    ],
+    *["#na", "#n/a", "#null!", "#value!", "#div/0!", "#ref!", "#name?", "#num!"],
+    *["1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"],
+)
+
+# In any mixture of cases: to look for all of them is faster than to lower every value.
+_SPELLINGS = sorted(
+    {
+        "".join(letters)
+        for word in MISSING_WORDS
+        for letters in itertools.product(*((letter, letter.upper()) for letter in word))
+    }
+)
+
+DASHES = ("-", "–", "—")
 
 EPOCH = dt.date(1970, 1, 1).toordinal()
 
 
-def present(series: pl.Series) -> pl.Series:
+def present(series: pl.Series, *, but: Collection[str] = ()) -> pl.Series:
     """Return the column with all that is missing as null, strings without outer blanks.
 
-    That is every spelling of *missing* in text, NaN, and moments outside of the calendar, which
-    Parquet can hold and neither Python nor Polars can say.
+    That is every spelling of *missing* in text, `but` for those that mean something here; NaN, and
+    moments outside of the calendar, which Parquet can hold and neither Python nor Polars can say.
     """
     if series.dtype == pl.String:
         series = series.str.strip_chars()
-        missing = series.str.to_lowercase().is_in(MISSING_WORDS)
+        missing = series.is_in([word for word in _SPELLINGS if word not in but])
         return _where(~missing, series)
     if (limits := _calendar(series.dtype)) is not None:
         return _where(series.to_physical().is_between(*limits), series)

@@ -9,7 +9,7 @@ from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 from luce.options import check_sizes
 
-__all__ = ["check_labels", "rare_classes", "split_rows", "three_way"]
+__all__ = ["check_labels", "folds", "rare_classes", "split_rows", "three_way"]
 
 
 def check_labels(labels: np.ndarray | None) -> np.ndarray:
@@ -162,3 +162,37 @@ def three_way(
     kept, test = split_rows(labels, test_size, seed=seed)
     training, validation = split_rows(labels[kept], validation_size / (1 - test_size), seed=seed)
     return kept[training], kept[validation], test
+
+
+def folds(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
+    """Deal rows to folds, each class in proportion.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (rows,)
+        As in `Dataset.labels`.
+    count : int
+        How many folds.
+    seed : int
+        The same labels, count and seed give the same folds.
+
+    Returns
+    -------
+    ndarray of int64, shape (rows,)
+        The fold of each row. The only row of a class is in none, -1: without it nothing could be
+        learnt of its class.
+
+    Examples
+    --------
+    >>> folds(np.array(list("aaaabbc")), 2, seed=0)
+    array([ 1,  0,  1,  0,  1,  0, -1])
+    """
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(codes[order], kind="stable")]
+    # Dealt on from class to class, so that folds are alike in size too.
+    alone = counts[codes[order]] == 1
+    dealt = np.cumsum(~alone) - 1
+    found = np.empty(len(labels), dtype=np.int64)
+    found[order] = np.where(alone, -1, dealt % count)
+    return found

@@ -10,21 +10,30 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 
-from luce.data.columns import Column, infer, read_column
+from luce.data import leaks
+from luce.data.columns import Column, copied, dropped, infer, read_column
 from luce.data.columns.seen import is_opaque
 from luce.data.columns.stacks import stacks
+from luce.data.directions import Directions
 from luce.data.frames import as_frame
 from luce.data.plain import refuse
 from luce.data.schema import Normalise, Schema, check_normalise
+from luce.data.spelling import present
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from luce.data.schema import Encoded
 
 __all__ = ["TableSchema"]
+
+MOST_COMPARED = 2_000
+"""Columns that are compared with the target, one by one."""
+
+SUSPICIOUS = 0.97
+"""A column is suspected that alone avoids this share of the mistakes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,11 @@ class TableSchema(Schema):
         Every column except the target, those left out included.
     fitted : bool
         Whether the statistics are those of training rows.
+    encoding, separator : str or None
+        How the training source was written, if it was text: that of text which is not UTF-8, and
+        what separates the columns where the header has it.
+    suspects : tuple of str
+        Columns that alone predict the target nearly perfectly.
 
     Examples
     --------
@@ -52,25 +66,109 @@ class TableSchema(Schema):
     kind: ClassVar[Literal["table"]] = "table"
     columns: tuple[Column, ...]
     fitted: bool = False
+    encoding: str | None = None
+    separator: str | None = None
+    suspects: tuple[str, ...] = ()
 
     @classmethod
-    def infer(cls, features: Any, *, target: str | None = None) -> Self:
+    def infer(
+        cls,
+        features: Any,
+        *,
+        target: str | None = None,
+        labels: np.ndarray | None = None,
+        directions: Directions | None = None,
+        likely: str = ".",
+    ) -> Self:
         """Return the schema of a frame without its target column, from all its values.
+
+        Parameters
+        ----------
+        features : polars or pandas frame
+        target : str, optional
+            The name of the label column.
+        labels : ndarray of shape (rows,), optional
+            What columns are compared with, to find those that give the target away.
+        directions : Directions, optional
+            What the user says of the columns.
+        likely : {".", ","}
+            What comes before a fraction, where neither the user nor the values say.
 
         Raises
         ------
         luce.errors.DataError
             If no column is left to learn from.
         """
-        frame = as_frame(features)
-        columns = tuple(infer(frame.get_columns()))
-        if not any(column.used for column in columns):
-            reasons = "; ".join(f"{shown(c.name)}: {c.note}" for c in columns[:10])
-            if len(columns) > 10:
-                reasons += f"; and {len(columns) - 10:,} more"
-            reasons = reasons or "there is none"
-            raise DataError(f"No column is left to learn from ({reasons}).")
-        return cls(columns=columns, target=target)
+        frame, told = as_frame(features), directions or Directions()
+        told.check_columns("the table", frame.columns, target)
+        series = [each for each in frame.get_columns() if each.name not in told.drop]
+        inferred = infer(
+            series, types=told.types, keep=told.keep, decimal=told.decimal, likely=likely
+        )
+        found = {column.name: column for column in inferred}
+        columns = tuple(found.get(name) or dropped(name) for name in frame.columns)
+        schema = cls(columns=columns, target=target)
+        if labels is not None:
+            schema = schema._without_copies(frame, labels, {*told.keep, *told.types})
+        if not schema.used:
+            raise DataError(_nothing_left(schema.columns))
+        return schema
+
+    def _without_copies(self, frame: pl.DataFrame, labels: np.ndarray, asked: set[str]) -> Self:
+        """Return the schema without the columns that are the target again, and with suspects."""
+        used = [column for column in self.used if not column.sparse][:MOST_COMPARED]
+        if len(used) < 2 or len(labels) != frame.height:
+            return self
+        rows = leaks.sample(frame.height)
+        some = frame.select(column.name for column in used)[rows]
+        part = replace(self, columns=tuple(used)).fit(some).dense()
+        encoded, _ = part.encode(some)
+        skill = leaks.skills(encoded, [column.width for column in part.columns], labels[rows])
+        suspects = [c.name for c, each in zip(used, skill, strict=True) if each >= SUSPICIOUS]
+        same = [
+            name
+            for name in suspects
+            if name not in asked and leaks.copies(present(frame[name]), labels)
+        ]
+        if len(same) == len(self.used):
+            same = []
+        columns = tuple(copied(c.name) if c.name in same else c for c in self.columns)
+        suspects = [name for name in suspects if name not in same]
+        return replace(self, columns=columns, suspects=tuple(suspects))
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a column is."""
+        return any(column.sparse for column in self.columns)
+
+    def dense(self) -> Self:
+        """Return the schema with columns that are not sparse; see `Schema.dense`."""
+        if not self.sparse:
+            return self
+        return replace(self, columns=tuple(column.dense() for column in self.columns))
+
+    @property
+    def only_sparse(self) -> list[str]:
+        """The columns of text; see `Schema.only_sparse`."""
+        return [column.name for column in self.used if not column.dense().used]
+
+    @property
+    def warnings(self) -> list[str]:
+        """That columns give the target away; see `Schema.warnings`."""
+        return [
+            f"{shown(name)} alone predicts the target nearly perfectly. If it will not be known, "
+            f"or is only known afterwards, leave it out with --drop."
+            for name in self.suspects
+        ]
+
+    @property
+    def assumed(self) -> list[str]:
+        """How numbers in text were read, a sentence for each way."""
+        ways: dict[str, list[str]] = {}
+        for column in self.columns:
+            for way in column.assumed:
+                ways.setdefault(way, []).append(column.name)
+        return [f"numbers read {way}: {listed(names)}." for way, names in ways.items()]
 
     @property
     def used(self) -> list[Column]:
@@ -86,6 +184,11 @@ class TableSchema(Schema):
             for kind, part, values in _stacks(self.used, series)
             for column in kind.fit(part, values, normalise)
         }
+        if not any(column.width for column in fitted.values()):
+            raise DataError(
+                f"There is nothing to learn from in {listed(list(fitted), 10)}: no word is in two "
+                f"of the training rows."
+            )
         return replace(
             self, columns=tuple(fitted.get(c.name, c) for c in self.columns), fitted=True
         )
@@ -157,6 +260,31 @@ class TableSchema(Schema):
         """Return the schema as plain JSON; see `Schema.to_json`."""
         return {**super().to_json(), "columns": [column.to_json() for column in self.columns]}
 
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return what columns store beside schema.json; see `Schema.tensors`."""
+        return {
+            f"{number}.{name}": tensor
+            for number, column in enumerate(self.columns)
+            for name, tensor in column.tensors().items()
+        }
+
+    def with_tensors(self, tensors: Mapping[str, np.ndarray]) -> Self:
+        """Return the schema with what columns stored beside schema.json."""
+        own: dict[str, dict[str, np.ndarray]] = {}
+        for name, tensor in tensors.items():
+            number, _, rest = name.partition(".")
+            own.setdefault(number, {})[rest] = tensor
+        file = "schema.safetensors"
+        if unknown := own.keys() - set(map(str, range(len(self.columns)))):
+            refuse(f"it holds tensors of columns {listed(sorted(unknown))}", file)
+        columns = []
+        for place, column in enumerate(self.columns):
+            try:
+                columns.append(column.with_tensors(own.get(str(place), {})))
+            except ValueError as error:
+                refuse(f"column {shown(column.name)}: {error}", file)
+        return replace(self, columns=tuple(columns))
+
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Self:
         """Return the schema of what `to_json` gave; see `Schema.from_json`."""
@@ -164,6 +292,8 @@ class TableSchema(Schema):
         if type(stored) is not list:
             refuse("columns must be a list")
         columns = tuple(read_column(each) for each in stored)
+        # Earlier versions did not store these.
+        body = {"encoding": None, "separator": None, "suspects": [], **body}
         schema = super().from_json({**body, "columns": []})
         names = {column.name for column in columns}
         if len(names) < len(columns) or schema.target in names:
@@ -171,6 +301,19 @@ class TableSchema(Schema):
         if not any(column.used for column in columns):
             refuse("no column is used")
         return replace(schema, columns=columns)
+
+
+def _nothing_left(columns: Sequence[Column]) -> str:
+    """Return which columns were left out, why, and what to do."""
+    if not columns:
+        return "No column is left to learn from: the table has none but the target."
+    reasons = "; ".join(f"{shown(c.name)}: {c.note}" for c in columns[:10])
+    if len(columns) > 10:
+        reasons += f"; and {len(columns) - 10:,} more"
+    return (
+        f"No column is left to learn from ({reasons}). Keep one with --keep COLUMN, say what it is "
+        f"with --type COLUMN=KIND, or add columns that tell the classes apart."
+    )
 
 
 def _stacks(
@@ -195,7 +338,7 @@ def _encoded(
                 parts += kind.encode(own, values, None, handled)
         else:
             parts.append(_dense(columns[part], series[part], rows, handled))
-    if not any(column.sparse for column in columns):
+    if len(parts) == 1 and isinstance(parts[0], np.ndarray):
         return parts[0]
     import scipy.sparse
 

@@ -23,13 +23,13 @@ __all__ = [
     "companions",
     "dimension",
     "floating",
+    "fraction",
     "linear_head",
     "loss_options",
     "none_negative",
     "place",
     "reduction_of",
     "result_dtype",
-    "share",
     "some_class",
     "to_user",
     "usual",
@@ -115,7 +115,7 @@ def at_least_zero(operator: str, name: str, value: float) -> float:
     return given
 
 
-def share(operator: str, name: str, value: float) -> float:
+def fraction(operator: str, name: str, value: float) -> float:
     """Return a number from 0 to 1 as a float."""
     given = number(operator, name, value)
     if not 0 <= given <= 1:  # a ShapeError, because PyTorch's is a RuntimeError
@@ -210,15 +210,16 @@ def usual(
         type(x) is type(target) is Tensor
         and type(ignore_index) is int
         and type(label_smoothing) is type(temperature) is type(z_loss) is float
-        and (ignore_index, label_smoothing, temperature, z_loss) == (-100, 0.0, 1.0, 0.0)
+        and ignore_index == -100
+        and label_smoothing == z_loss == 0.0
+        and temperature == 1.0
+        and x.ndim == 2
         and target.dtype == torch.int64
         and x.is_floating_point()
     ):
         return False
-    shape = x.shape
-    if len(shape) != 2 or not shape[1] or target.shape != (shape[0],):
-        return False
-    return target.is_contiguous() and x.device == target.device
+    N, K = x.shape
+    return bool(K and target.shape == (N,) and target.is_contiguous() and x.device == target.device)
 
 
 def loss_options(
@@ -234,7 +235,7 @@ def loss_options(
     return LossOptions(
         reduction,
         whole(operator, "ignore_index", ignore_index),
-        share(operator, "label_smoothing", label_smoothing),
+        fraction(operator, "label_smoothing", label_smoothing),
         above_zero(operator, "temperature", temperature),
         at_least_zero(operator, "z_loss", z_loss),
         at_least_zero(operator, "softcap", softcap),

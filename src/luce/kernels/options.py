@@ -57,7 +57,7 @@ class DistillationOptions(NamedTuple):
     temperature
         T of both softmaxes in the soft part.
     alpha
-        Share of the soft part; the hard part has 1 − alpha.
+        Weight of the soft part; that of the hard part is 1 − alpha.
     reduction, ignore_index
         As in ``LossOptions``.
     """

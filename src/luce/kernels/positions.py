@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from luce.kernels.reference import reduce, shares, wide
+from luce.kernels.reference import mean_weights, reduce, wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,5 +42,5 @@ def at_each(
     loss = torch.stack([part[0] for part in parts], 1).view(N, *inner)
     lses = [part[1] for part in parts if part[1] is not None]
     lse = torch.stack(lses, 1).view(N, *inner) if lses else None
-    share = shares(target, given.weight, given.options.ignore_index, loss)
-    return reduce(loss, share, given.sample_weight, given.options.reduction), lse
+    mean_weight = mean_weights(target, given.weight, given.options.ignore_index, loss)
+    return reduce(loss, mean_weight, given.sample_weight, given.options.reduction), lse

@@ -51,12 +51,12 @@ __all__ = [
 
 Gradients = tuple[Tensor | None, ...]
 
-_FULL = (torch.float32, torch.float64)
+FULL = (torch.float32, torch.float64)
 
 
 def wide(x: Tensor) -> Tensor:
     """Return half precision as float32."""
-    if x.dtype in _FULL:
+    if x.dtype in FULL:
         return x
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -142,21 +142,21 @@ def _cross_entropy(given: CrossEntropy, want_lse: bool) -> tuple[Tensor, Tensor 
         if weight is not None:
             mixed = mixed * weight.view(columns)
         loss = -(log_p * mixed).sum(1)
-        share = shares(target, weight, options.ignore_index, loss)
+        mean_weight = mean_weights(target, weight, options.ignore_index, loss)
         counts = torch.ones_like(loss, dtype=torch.bool)
     else:
         counts = target != options.ignore_index
         _check_classes(target, counts, K)
-        share = shares(target, weight, options.ignore_index, log_p)
+        mean_weight = mean_weights(target, weight, options.ignore_index, log_p)
         safe = target.where(counts, 0)
-        loss = -log_p.gather(1, safe.unsqueeze(1)).squeeze(1) * share
+        loss = -log_p.gather(1, safe.unsqueeze(1)).squeeze(1) * mean_weight
         if smoothing:
             spread = log_p if weight is None else log_p * weight.view(columns)
             loss = (1 - smoothing) * loss - smoothing / K * spread.sum(1)
     if lse is not None and options.z_loss:
         loss = loss + options.z_loss * lse.square()
     loss = loss.where(counts, 0)
-    loss = reduce(loss, share, sample_weight, options.reduction)
+    loss = reduce(loss, mean_weight, sample_weight, options.reduction)
     return loss, lse if want_lse else None
 
 
@@ -168,7 +168,7 @@ def _is_pytorchs(given: CrossEntropy) -> bool:
     if options.softcap or options.z_loss or options.temperature != 1:
         return False
     dtype = x.dtype
-    if dtype not in _FULL or target.dtype not in (torch.int64, dtype):
+    if dtype not in FULL or target.dtype not in (torch.int64, dtype):
         return False
     if weight is None:
         return True
@@ -177,26 +177,41 @@ def _is_pytorchs(given: CrossEntropy) -> bool:
 
 
 def _pytorchs(given: CrossEntropy, *, of_logits: bool) -> Tensor:
-    x, target, weight, _, options = given
-    ignored, reduction = options.ignore_index, options.reduction
-    if x.requires_grad and target.dtype == torch.int64:
-        # Its backward pass trusts class indices without a look, even if they changed meanwhile.
-        target = target.clone()
+    x, target, weight, _, o = given
+    if of_logits:
+        return pytorchs_cross_entropy(
+            x, target, weight, o.ignore_index, o.reduction, o.label_smoothing
+        )
+    target = _own(target, x)
     try:
-        if of_logits:
-            smoothing = options.label_smoothing
-            return F.cross_entropy(
-                x,
-                target,
-                weight,
-                ignore_index=ignored,
-                reduction=reduction,
-                label_smoothing=smoothing,
-            )
-        return F.nll_loss(x, target, weight, ignore_index=ignored, reduction=reduction)
+        return F.nll_loss(x, target, weight, ignore_index=o.ignore_index, reduction=o.reduction)
     except IndexError:
-        _check_classes(target, target != ignored, x.shape[1])
+        _check_classes(target, target != o.ignore_index, x.shape[1])
         raise
+
+
+def pytorchs_cross_entropy(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> Tensor:
+    """Return PyTorch's loss of logits (N, K, ...) in full precision."""
+    target = _own(target, x)
+    try:
+        return F.cross_entropy(
+            x, target, weight, None, ignore_index, None, reduction, label_smoothing
+        )
+    except IndexError:
+        _check_classes(target, target != ignore_index, x.shape[1])
+        raise
+
+
+def _own(target: Tensor, x: Tensor) -> Tensor:
+    """Return a copy of class indices that a backward pass will trust without a look."""
+    return target.clone() if x.requires_grad and target.dtype == torch.int64 else target
 
 
 def _check_classes(target: Tensor, counts: Tensor, K: int) -> None:
@@ -213,7 +228,7 @@ def _class_weight(target: Tensor, counts: Tensor, weight: Tensor) -> Tensor:
     return torch.where(counts, weight[target.where(counts, 0)], 0)
 
 
-def shares(target: Tensor, weight: Tensor | None, ignore_index: int, loss: Tensor) -> Tensor:
+def mean_weights(target: Tensor, weight: Tensor | None, ignore_index: int, loss: Tensor) -> Tensor:
     """Return what each example adds to the divisor of a mean, before sample weights."""
     if target.is_floating_point():
         return torch.ones_like(loss)
@@ -221,16 +236,18 @@ def shares(target: Tensor, weight: Tensor | None, ignore_index: int, loss: Tenso
     return counts.to(loss.dtype) if weight is None else _class_weight(target, counts, weight)
 
 
-def reduce(loss: Tensor, share: Tensor, sample_weight: Tensor | None, reduction: str) -> Tensor:
-    """Weight the examples' losses; for the mean, divide the sum by that of their shares.
+def reduce(
+    loss: Tensor, mean_weight: Tensor, sample_weight: Tensor | None, reduction: str
+) -> Tensor:
+    """Weight the examples' losses and reduce them.
 
-    An example's share is its class weight, times its sample weight.
+    A mean divides by the sum of the examples' weights: class weight times sample weight.
     """
     if sample_weight is not None:
-        loss, share = loss * sample_weight, share * sample_weight
+        loss, mean_weight = loss * sample_weight, mean_weight * sample_weight
     if reduction == "none":
         return loss
-    return loss.sum() / share.sum() if reduction == "mean" else loss.sum()
+    return loss.sum() / mean_weight.sum() if reduction == "mean" else loss.sum()
 
 
 def _nll_loss(given: CrossEntropy, _want_lse: bool) -> tuple[Tensor, None]:
@@ -241,10 +258,10 @@ def _nll_loss(given: CrossEntropy, _want_lse: bool) -> tuple[Tensor, None]:
     counts = target != options.ignore_index
     _check_classes(target, counts, x.shape[1])
     log_p = wide(x)
-    share = shares(target, weight, options.ignore_index, log_p)
+    mean_weight = mean_weights(target, weight, options.ignore_index, log_p)
     loss = -log_p.gather(1, target.where(counts, 0).unsqueeze(1)).squeeze(1)
-    loss = (loss * share).where(counts, 0)
-    return reduce(loss, share, sample_weight, options.reduction), None
+    loss = (loss * mean_weight).where(counts, 0)
+    return reduce(loss, mean_weight, sample_weight, options.reduction), None
 
 
 def _logits(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:

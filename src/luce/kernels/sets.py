@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SETS", "KernelSet", "available", "choose", "functions"]
 
-# A kernel of our own costs more to call than PyTorch's, and its first call compiles: up to about
-# here, that is more than a cross-entropy gains (docs/log.md).
+# With fewer elements than this, "auto" takes the reference. A kernel of our own costs more to call
+# than PyTorch's, and its first call compiles; so few elements do not gain that back (docs/log.md).
 SMALL = 32_768
 
 _logger = logging.getLogger("luce")

@@ -9,7 +9,7 @@ import numpy as np
 
 from luce.errors import DataError, not_finite_at
 
-__all__ = ["as_array", "find_bad", "is_tensor", "not_finite", "numpy_of"]
+__all__ = ["as_array", "find_bad", "is_source", "is_tensor", "not_finite", "numpy_of"]
 
 
 def is_tensor(value: Any) -> bool:
@@ -18,8 +18,15 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_source(value: Any) -> bool:
+    """Say whether a value is a `luce.linear.rows.Source`: rows that are read block by block."""
+    return callable(getattr(type(value), "blocks", None)) and hasattr(value, "shape")
+
+
 def as_array(X: Any) -> Any:
     """Return rows in memory as NumPy or SciPy have them, without a copy; None if they cannot."""
+    if is_source(X):
+        return None
     if not is_tensor(X):
         return X
     return X.numpy() if X.device.type == "cpu" and str(X.dtype) != "torch.bfloat16" else None
@@ -30,8 +37,8 @@ def numpy_of(values: Any) -> np.ndarray:
     return values.cpu().numpy() if is_tensor(values) else np.asarray(values)
 
 
-def find_bad(X: Any) -> tuple[int, int] | None:
-    """Return the row and column of the first NaN or infinity, or None.
+def find_bad(X: Any) -> tuple[int, int, float] | None:
+    """Return the row, the column and the value of the first NaN or infinity, or None.
 
     X is an array or a sparse matrix in memory, by rows.
     """
@@ -40,15 +47,18 @@ def find_bad(X: Any) -> tuple[int, int] | None:
         return None
     if hasattr(X, "nnz"):
         at = int(bad[0, 0])
-        return int(np.searchsorted(X.indptr, at, side="right")) - 1, int(X.indices[at])
-    return int(bad[0, 0]), int(bad[0, 1])
+        row = int(np.searchsorted(X.indptr, at, side="right")) - 1
+        return row, int(X.indices[at]), float(X.data[at])
+    row, column = bad[0].tolist()
+    return row, column, float(X[row, column])
 
 
-def not_finite(name: str, X: Any, at: tuple[int, int] | None) -> DataError:
-    """Return the error for columns without a finite variance; `at` is the first bad value."""
-    if at is None:
+def not_finite(name: str, bad: tuple[int, int, float] | None) -> DataError:
+    """Return the error for columns without a finite variance, from what `find_bad` found."""
+    if bad is None:
         return DataError(
             f"{name}: the squares of X overflow: scale its columns, with "
             "sklearn.preprocessing.StandardScaler."
         )
-    return not_finite_at(float(X[at[0], at[1]]), list(at))
+    row, column, value = bad
+    return not_finite_at(value, [row, column])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from luce.linear.sample import by_spread
+from luce.linear.sums import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from luce.linear.objective import Objective
+    from luce.linear.rows import Rows
 
 __all__ = ["BLOCK", "Basis", "add_grams", "eigenbasis"]
 
@@ -66,19 +68,24 @@ def eigenbasis(objective: Objective) -> Basis:
     dtype, device = objective.dtype, objective.device
     total = objective.total
     if len(index) < D:
-        A = objective.rows.take(index, torch.float64) - objective.mean
+        ((_, few),) = objective.rows.pick(index, len(index))
+        A = few.block(0, len(index), torch.float64) - objective.mean
         A[:, objective.constant] = 0
         A *= torch.sqrt(w / total)[:, None]
         values, U = torch.linalg.eigh(A @ A.T)
         keep = values > values[-1] * 1e-12
         values, U = values[keep], U[:, keep]
         return Basis(values, ((A.T @ U) / torch.sqrt(values)).to(dtype))
-    cov = torch.zeros(1, D, D, dtype=dtype, device=device)
-    for part in torch.arange(len(index)).split(max(64, min(1024, BLOCK // D))):
-        X = objective.rows.take(index[part.numpy()], dtype)
-        X -= objective.mean.to(dtype)
-        add_grams(objective, X, (w[None, part.to(device)] / total).to(dtype), cov)
-    (cov,) = cov
+    mean = objective.mean.to(dtype)
+
+    def add(block: tuple[slice, Rows], cov: Tensor) -> None:
+        at, few = block
+        X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
+        add_grams(objective, X, (w[None, at] / total).to(dtype), cov)
+
+    lane = objective.rows.pick(index, max(64, min(1024, BLOCK // D)))
+    sums = add_up([lane], lambda: (torch.zeros(1, D, D, dtype=dtype, device=device),), add)
+    (cov,) = sums[0]
     if len(index) < len(objective.weight):
         # A feature that the sample happens not to show must not look as if it never varied.
         cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance.to(dtype)))

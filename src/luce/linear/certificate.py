@@ -70,7 +70,7 @@ def certify(
     """
     exact = objective.with_precision(torch.float64)
     if objective.penalty == 0:
-        value, gradient = exact.value_gradient(theta)
+        value, gradient, _ = exact.evaluate(theta)
         return Certificate(theta, value, gradient, float("inf"))
     return _certify(exact, theta, tol, S, objective.dtype)
 
@@ -86,11 +86,10 @@ def balance(
     if not objective.fit_intercept or objective.penalty == 0:
         return theta, None
     if gradient is None:
-        mass = torch.zeros_like(objective.frequency)
-        S = objective.curvature(theta, len(objective.weight), mass=mass)
-        off = mass - objective.frequency
+        S, mean = objective.curvature(theta, len(objective.weight))
+        off = mean - objective.frequency
     else:
-        S = objective.curvature(theta, _CURVATURE_ROWS)
+        S = objective.curvature(theta, _CURVATURE_ROWS).S
         off = gradient[:, -1]
     return _moved(theta, S, off), S
 
@@ -113,15 +112,15 @@ def _certify(
     best: Certificate | None = None
     worse = 0
     while True:
-        logs = theta.new_zeros(2, len(theta))
-        value, gradient = objective.value_gradient(theta, logs)
+        value, gradient, logs = objective.evaluate(theta, logs=True)
         # A balanced softmax moves all classes at once, sigmoids are balanced one by one.
         parts = len(theta) if objective.link == "sigmoid" else 1
         norms = torch.linalg.vector_norm(gradient[:, :-1].reshape(parts, -1), dim=1).cpu().numpy()
         cost, share = 0.0, np.zeros(parts)
         if objective.fit_intercept:
             wanted, off = objective.frequency.cpu().numpy(), gradient[:, -1].cpu().numpy()
-            log_p, log_q = (logs / objective.total).cpu().numpy()
+            assert logs is not None  # noqa: S101 - for mypy
+            log_p, log_q = logs.cpu().numpy()
             cost, share = price(wanted, off, log_p, log_q, objective.link)
         slopes = float(np.square(norms).sum()) / (2 * objective.penalty)
         gap = bound(norms, share, spread, objective.penalty, cost)
@@ -132,7 +131,7 @@ def _certify(
         if best.gap <= tol * best.value or slopes > tol * value or worse == 2:
             return best
         if S is None:
-            S = objective.curvature(theta, _CURVATURE_ROWS, working)
+            S = objective.curvature(theta, _CURVATURE_ROWS, working).S
         theta = _moved(theta, S, gradient[:, -1])
 
 

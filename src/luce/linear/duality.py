@@ -17,7 +17,7 @@ __all__ = ["bound", "price"]
 
 
 def bound(
-    norms: np.ndarray, share: np.ndarray, spread: float, penalty: float, price: float
+    norms: np.ndarray, epsilon: np.ndarray, spread: float, penalty: float, cost: float
 ) -> float:
     """Return what F(Θ) - F* is at most, in float64.
 
@@ -25,20 +25,20 @@ def bound(
     ----------
     norms : ndarray, shape (1,) for a softmax, (K,) for sigmoids
         ‖∇_W F‖: of all classes, or of each, as they are balanced together or one by one.
-    share, price : ndarray of the same shape, float
+    epsilon, cost : ndarray of the same shape, float
         As `price` returns them.
     spread : float
         The square root of the features' total variance.
     penalty : float
         λ, above 0.
     """
-    return float(np.square(norms + share * (2**0.5 * spread)).sum()) / (2 * penalty) + price
+    return float(np.square(norms + epsilon * (2**0.5 * spread)).sum()) / (2 * penalty) + cost
 
 
 def price(
     wanted: np.ndarray, off: np.ndarray, log_p: np.ndarray, log_q: np.ndarray, link: Link
 ) -> tuple[float, np.ndarray]:
-    """Return what an imbalance of the classes costs in the conjugates, and its share ε.
+    """Return what an imbalance of the classes costs in the conjugates, and ε.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ def price(
     """
     mass = wanted + off
     if link == "softmax":
-        share = (off / mass).max(keepdims=True).clip(min=0)
-        if not share.any():
-            return 0.0, share
-        q = ((share * mass - off) / share).clip(min=0)
+        epsilon = (off / mass).max(keepdims=True).clip(min=0)
+        if not epsilon.any():
+            return 0.0, epsilon
+        q = ((epsilon * mass - off) / epsilon).clip(min=0)
         q /= q.sum()
-        return max(float(share[0] * (xlogy(q, q).sum() - q @ log_p)), 0.0), share
+        return max(float(epsilon[0] * (xlogy(q, q).sum() - q @ log_p)), 0.0), epsilon
     up = off < 0
-    share = np.where(up, -off / (1 - mass), off / mass).clip(min=0)
-    return float(-(share * np.where(up, log_p, log_q)).sum()), share
+    epsilon = np.where(up, -off / (1 - mass), off / mass).clip(min=0)
+    return float(-(epsilon * np.where(up, log_p, log_q)).sum()), epsilon

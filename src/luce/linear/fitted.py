@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -56,3 +56,7 @@ class Fitted:
     reason: str
     separable: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def divided(self, by: np.ndarray) -> Self:
+        """Return the same fit with the coefficients of each feature divided by its own number."""
+        return replace(self, coef=self.coef.astype(np.float64) / by)

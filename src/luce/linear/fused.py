@@ -3,8 +3,7 @@
 A matrix library runs at a fraction of memory speed when there are few classes, and reads X twice;
 with many, some libraries have half of the speed of these products. ``dense_pass`` computes the
 logits of 64 rows, their softmax (or sigmoids) side by side in vector lanes, the loss and the
-gradient while those rows are in cache, so each row of X is read once. Threads take chunks of rows,
-and the chunks' sums are added in order: any number of threads gives the same bits.
+gradient while those rows are in cache, so each row of X is read once.
 """
 
 
@@ -21,12 +20,11 @@ from luce.kernels.cpu.lanes import load_lanes, store_lanes, transpose, width
 from luce.kernels.cpu.products import aligned, block_rows, multiply, multiply_rows
 from luce.kernels.cpu.threads import chunk_rows, gather
 
-__all__ = ["dense_pass", "dense_probabilities"]
+__all__ = ["dense_pass", "dense_probabilities", "padded"]
 
 _LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
 _LANES = 64  # rows that go through the softmax side by side
 _HELD = 1024  # rows that are converted at a time: they stay in cache
-_PART_BYTES = 64 << 20  # that the chunks' gradients take, unless there are only eight of them
 
 
 @part
@@ -164,7 +162,7 @@ def _sigmoid_residuals(z, bias, K, y, w, logs, work, spare):
 
 @sums
 def _add_rows(z, K, g):
-    """Add the sums over rows of the residuals to g (K')."""
+    """Add the sums over rows of the residuals to g (K)."""
     for k in range(K):
         total = 0.0
         for r in range(z.shape[1]):
@@ -174,10 +172,11 @@ def _add_rows(z, K, g):
 
 @kernel
 def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, R):
-    """Add the gradient of these rows to G (K', D) and g (K'), both float64; return their loss.
+    """Add the gradient of these rows to G (K, D) and g (K), both float64; return their loss.
 
-    K' is a multiple of the length of ``block``. X, of the dtype of W, has rows of zeros after its
-    own that fill up the last 64. Where R (rows, K) is given, the residuals are put there instead.
+    W has K' rows, a multiple of the length of ``block``. X, of the dtype of W, has
+    rows of zeros after its own that fill up the last 64. Where R (rows, K) is given, the residuals
+    are put there instead.
     """
     z, part, spare, work, w, t = scratch
     n, D = len(y), X.shape[1]
@@ -212,7 +211,7 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, 
     return loss
 
 
-def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R):
+def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R) -> float:
     """Run the kernel over these rows, as they are where their dtype and number allow it.
 
     The kernel is compiled for the dtype of W alone: other rows are converted, some at a time, and
@@ -243,44 +242,29 @@ def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R):
 
 def dense_pass(
     X: np.ndarray,
-    W: np.ndarray,
+    W: tuple[tuple[int, ...], np.ndarray],
     bias: np.ndarray,
     y: np.ndarray,
     weight: np.ndarray,
     link: str,
-    *,
-    logs: bool = False,
-) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the loss, Rᵀ X (K, D), the sum of R (K,) and of log p and log(1 - p) (2, K).
+    G: np.ndarray,
+    g: np.ndarray,
+    logs: np.ndarray,
+) -> float:
+    """Add Rᵀ X to G (K, D), the sum of R to g (K,); return the loss. On one thread.
 
-    X is C-contiguous, R holds the weighted residuals p - y. Sums are float64, products in the dtype
-    of W. The last is empty unless ``logs``; its second row is for sigmoids.
+    X is C-contiguous, W is as ``padded`` returns it, R holds the weighted residuals p - y. Where
+    ``logs`` (2, K) is not empty, the sums of log p are added to it, and for sigmoids those of
+    log(1 - p). Sums are float64, products in the dtype of W.
     """
-    K, D = W.shape
-    block, W = _padded(W)
-    padded = len(W)
-    size = chunk_rows(len(X), max(8, _PART_BYTES // (8 * W.size)))
-
-    def chunk(part: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        rows = slice(part * size, (part + 1) * size)
-        G, g = np.zeros((padded, D)), np.zeros(padded)
-        L = np.zeros((2 if logs else 0, K))
-        args = block, X[rows], W, bias, y[rows], weight[rows], link
-        return _over_blocks(*args, G, g, L, np.empty((0, K), W.dtype)), G, g, L
-
-    parts = gather(chunk, -(-len(X) // size))
-    loss, G, g, L = parts[0]
-    for more in parts[1:]:
-        loss += more[0]
-        G += more[1]
-        g += more[2]
-        L += more[3]
-    return loss, G[:K], g[:K], L
+    block, rows = W
+    none = np.empty((0, len(bias)), rows.dtype)
+    return _over_blocks(block, X, rows, bias, y, weight, link, G, g, logs, none)
 
 
 def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: str) -> np.ndarray:
     """Return the probabilities of rows X (n, D), shape (n, K), in the dtype of W."""
-    block, padded = _padded(W)
+    block, rows = padded(W)
     K, n, size = len(W), len(X), chunk_rows(len(X))
     P = np.empty((n, K), W.dtype)
     # As residuals of rows that are all of class 0, or for sigmoids of none.
@@ -289,7 +273,7 @@ def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: st
 
     def chunk(part: int) -> None:
         at = slice(part * size, (part + 1) * size)
-        _over_blocks(block, X[at], padded, bias, y[at], weight[at], link, G, g, logs, P[at])
+        _over_blocks(block, X[at], rows, bias, y[at], weight[at], link, G, g, logs, P[at])
 
     gather(chunk, -(-n // size))
     if link == "softmax":
@@ -298,7 +282,7 @@ def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: st
     return P
 
 
-def _padded(W: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+def padded(W: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
     """Return a block for the products, and W with rows of zeros after it that fill up the last."""
     block = block_rows(len(W))
     more = -len(W) % len(block)

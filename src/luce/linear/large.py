@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,9 +20,9 @@ from luce.processor import free_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
     from luce.linear.model import SoftmaxModel
-    from luce.linear.progress import Progress
 
 __all__ = ["find_bad", "fits", "log_probabilities", "logits", "make_objective"]
 
@@ -33,7 +34,7 @@ def fits(
     weight: np.ndarray,
     Cs: Sequence[float] | np.ndarray,
     start: Start | None,
-    progress: Progress,
+    display: GapDisplay,
     *,
     count: int,
 ) -> Iterator[Fitted]:
@@ -63,8 +64,8 @@ def fits(
             may_widen=model.precision == "auto",
             basis=basis,
             known=known,
-            report=progress.report if model.verbose else None,
-            announce=progress.say if model.verbose and count == 1 else None,
+            report=display.report if model.verbose else None,
+            announce=display.say if model.verbose and count == 1 else None,
         )
         theta, known = solution.theta, solution.certificate
         yield solution.fitted(objective, model.tol)
@@ -88,7 +89,7 @@ def make_objective(
         fits=fits,
     )
     if not bool(torch.isfinite(objective.variance.sum())):
-        raise not_finite(type(model).__name__, X, rows.find_bad())
+        raise not_finite(type(model).__name__, rows.find_bad())
     if model.precision == "auto" and not _suits_float32(objective, model.tol):
         return objective.with_precision(torch.float64)
     return objective
@@ -133,7 +134,7 @@ def logits(X: Any, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
     bias = torch.from_numpy(np.ascontiguousarray(intercept)).to(rows.device, dtype)
     W = rows.prepare(theta, dtype)
     Z = torch.empty(rows.shape[0], len(theta), dtype=dtype, device=rows.device)
-    for i, j in rows.blocks(len(theta), dtype):
+    for i, j in chain(*rows.lanes(len(theta), dtype)):
         Z[i:j] = rows.project(i, j, W) + bias
     rows.release()
     return Z
@@ -149,8 +150,8 @@ def log_probabilities(Z: Tensor, link: str) -> Tensor:
     return torch.log_softmax(Z, 1)
 
 
-def find_bad(X: Any) -> tuple[int, int] | None:
-    """Return the row and column of the first NaN or infinity, or None."""
+def find_bad(X: Any) -> tuple[int, int, float] | None:
+    """Return the row, the column and the value of the first NaN or infinity, or None."""
     return as_rows(X).find_bad()
 
 
@@ -166,5 +167,5 @@ def _suits_float32(objective: Objective, tol: float) -> bool:
         return False
     offset = objective.mean[matters].abs() / deviation
     low, high = float(deviation.min()), float(deviation.max())
-    tame = high < 1e4 * low if not hasattr(objective.rows.X, "indptr") else high < 1e4
+    tame = high < 1e4 if objective.rows.is_sparse else high < 1e4 * low
     return bool(tame and high < 1e12 and float(offset.max()) < 100)

@@ -17,23 +17,22 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from luce.errors import BackendError, DataError
 from luce.linear import small
-from luce.linear.arrays import as_array, find_bad, is_tensor, not_finite, numpy_of
-from luce.options import LINEAR, check
+from luce.linear.arrays import as_array, find_bad, is_source, is_tensor, not_finite, numpy_of
+from luce.linear.penalties import PENALTIES, divided, roots
+from luce.options import LINEAR, check, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor
-
+    from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
-    from luce.linear.progress import Progress
 
 __all__ = ["SoftmaxModel"]
 
-# The parameters that are checked here: `_move` sees to the device, scikit-learn to cv and scoring.
+# The parameters that are checked by their kind. `_move` sees to the device, scikit-learn to cv and
+# scoring; the names of penalties are those of `PENALTIES`.
 _CHECKED = (
     "C",
-    "penalty",
     "fit_intercept",
     "tol",
     "max_iter",
@@ -52,6 +51,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     coef_: np.ndarray
     intercept_: np.ndarray
     n_features_in_: int
+    penalty: str | None = "l2"
     fit_intercept: bool
     tol: float
     max_iter: int
@@ -116,7 +116,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         With L2 they are the posterior's spread for a normal prior of variance C: the shrinkage's
         bias is not in them.
         """
-        from luce.linear.inference import standard_errors
+        from luce.linear.standard_errors import standard_errors
 
         return standard_errors(self, X, y, sample_weight)
 
@@ -125,7 +125,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
         Parameters are those of `standard_errors`.
         """
-        from luce.linear.inference import summary
+        from luce.linear.standard_errors import summary
 
         return summary(self, X, y, sample_weight)
 
@@ -138,7 +138,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
         A tensor for a tensor and for many rows, else an array.
         """
-        if is_tensor(X) or not small.suits(X, len(coef)):
+        if as_array(X) is None or is_tensor(X) or not small.suits(X, len(coef)):
             from luce.linear import large
 
             Z = large.logits(X, coef, intercept)
@@ -149,8 +149,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             find = find_bad
         with np.errstate(all="ignore"):
             finite = math.isfinite(float(Z.sum()))
-        if not finite and (at := find(X)) is not None:
-            raise not_finite(type(self).__name__, X, at)
+        if not finite and (bad := find(X)) is not None:
+            raise not_finite(type(self).__name__, bad)
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
     def _log_proba(self, Z: Any) -> Any:
@@ -172,14 +172,15 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         for name in _CHECKED:
             if name in parameters:
                 check(f"{type(self).__name__}: {name}", parameters[name], LINEAR[name].kind)
+        check(f"{type(self).__name__}: penalty", self.penalty, one_of(*PENALTIES, None))
 
     def _check_rows_and_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Validate as scikit-learn does, except for finiteness: the first pass sees that."""
         if is_tensor(y):
             y = y.cpu().numpy()
-        if is_tensor(X):
-            self._check_tensor(X, fitting=True)
-            _, y = validate_data(self, np.zeros((len(X), 1)), y)
+        if is_tensor(X) or is_source(X):
+            self._check_shape(X, fitting=True)
+            _, y = validate_data(self, np.zeros((X.shape[0], 1)), y)
             self.n_features_in_ = X.shape[1]
         else:
             X, y = validate_data(
@@ -190,19 +191,21 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         return self._move(X), y
 
     def _check_rows(self, X: Any) -> Any:
-        if is_tensor(X):
-            self._check_tensor(X, fitting=False)
+        if is_tensor(X) or is_source(X):
+            self._check_shape(X, fitting=False)
             return X
         return validate_data(
             self, X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False, reset=False
         )
 
-    def _check_tensor(self, X: Tensor, *, fitting: bool) -> None:
+    def _check_shape(self, X: Any, *, fitting: bool) -> None:
+        """Check a tensor or a source of rows, which scikit-learn would not take."""
         name = type(self).__name__
-        if X.ndim != 2 or 0 in X.shape or X.is_complex():
+        if len(X.shape) != 2 or 0 in X.shape or (is_tensor(X) and X.is_complex()):
+            of = f" of {X.dtype}" if is_tensor(X) else ""
             raise DataError(
                 f"{name}: X must be a real tensor of shape (rows, features) with at least one of "
-                f"each, got shape {tuple(X.shape)} of {X.dtype}."
+                f"each, got shape {tuple(X.shape)}{of}."
             )
         if not fitting and X.shape[1] != self.n_features_in_:
             raise DataError(
@@ -213,6 +216,11 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     def _move(self, X: Any) -> Any:
         if self.device == "auto" or (self.device == "cpu" and not is_tensor(X)):
             return X.detach() if is_tensor(X) else X
+        if is_source(X):
+            raise BackendError(
+                f"{type(self).__name__}: a source of rows is computed on the CPU: set "
+                f"device='auto', got {self.device!r}."
+            )
         import torch
 
         try:
@@ -279,14 +287,36 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         weight: np.ndarray,
         Cs: Sequence[float] | np.ndarray,
         start: Start | None,
-        progress: Progress,
+        display: GapDisplay,
         *,
         count: int = 1,
     ) -> Iterator[Fitted]:
         """Yield the fit for each C, each from where the last ended.
 
-        In NumPy where the problem is small and nothing else is asked for. ``count`` fits of this
-        kind will be made in all.
+        ``count`` fits of this kind will be made in all.
+        """
+        by = roots(self.penalty, X, weight)
+        if by is None:
+            yield from self._l2_fits(X, codes, weight, Cs, start, display, count)
+            return
+        if start is not None:
+            start = start[0] * by, start[1]
+        fits = self._l2_fits(divided(X, by), codes, weight, Cs, start, display, count)
+        yield from (fitted.divided(by) for fitted in fits)
+
+    def _l2_fits(
+        self,
+        X: Any,
+        codes: np.ndarray,
+        weight: np.ndarray,
+        Cs: Sequence[float] | np.ndarray,
+        start: Start | None,
+        display: GapDisplay,
+        count: int,
+    ) -> Iterator[Fitted]:
+        """Yield the fits with the L2 penalty.
+
+        In NumPy where the problem is small and nothing else is asked for.
         """
         # Python's own numbers: the precision of a NumPy scalar would become the objective's.
         Cs = [float(C) for C in Cs]
@@ -294,7 +324,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         rows = as_array(X)
         numpy_will_do = self.solver == "auto" and self.precision != "float32"
         if rows is None or not (numpy_will_do and small.suits(rows, n_logits)):
-            yield from self._large_fits(X, codes, weight, Cs, start, progress, count)
+            yield from self._large_fits(X, codes, weight, Cs, start, display, count)
             return
         single = rows.dtype == np.float32
         rows = rows.astype(np.float64, copy=False)
@@ -302,7 +332,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             moments = small.column_moments(rows, weight, fit_intercept=self.fit_intercept)
             finite = math.isfinite(moments[1].sum())
         if not finite:
-            raise not_finite(type(self).__name__, rows, find_bad(rows))
+            raise not_finite(type(self).__name__, find_bad(rows))
         for c, C in enumerate(Cs):
             fitted = small.minimize(
                 rows,
@@ -317,12 +347,12 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 max_iter=self.max_iter,
                 start=start,
                 single=single,
-                report=progress.report if self.verbose else None,
-                announce=progress.say if self.verbose and count == 1 else None,
+                report=display.report if self.verbose else None,
+                announce=display.say if self.verbose and count == 1 else None,
             )
             start = fitted.coef, fitted.intercept
             if fitted.reason == "products":  # the other methods go on from there
-                yield from self._large_fits(X, codes, weight, Cs[c:], start, progress, count)
+                yield from self._large_fits(X, codes, weight, Cs[c:], start, display, count)
                 return
             yield fitted
 
@@ -333,12 +363,12 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         weight: np.ndarray,
         Cs: Sequence[float],
         start: Start | None,
-        progress: Progress,
+        display: GapDisplay,
         count: int,
     ) -> Iterator[Fitted]:
         from luce.linear import large
 
-        return large.fits(self, X, codes, weight, Cs, start, progress, count=count)
+        return large.fits(self, X, codes, weight, Cs, start, display, count=count)
 
     def _keep(self, fitted: Fitted) -> None:
         self.coef_, self.intercept_ = fitted.coef, fitted.intercept

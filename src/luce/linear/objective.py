@@ -12,22 +12,25 @@ is added up in float64.
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from luce.linear.rows import DenseRows, SparseRows
+from luce.linear.rows import DenseRows
 from luce.linear.sample import SAMPLE_ROWS, evenly
+from luce.linear.sums import add_up, deal, lane_count, on_threads
 from luce.processor import has_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from luce.linear.rows import Rows
+    from luce.linear.sums import Block
 
-__all__ = ["KEEP_BYTES", "Link", "Objective", "residual"]
+__all__ = ["KEEP_BYTES", "Curvature", "Evaluation", "Link", "Objective", "residual"]
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -41,6 +44,21 @@ _SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
 _LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
 
 
+class Evaluation(NamedTuple):
+    """What one pass over the rows says about Θ."""
+
+    value: float  # F(Θ)
+    gradient: Tensor  # ∇F(Θ), (K, D + 1)
+    logs: Tensor | None = None  # the means of log p and, for sigmoids, of log(1 - p), (2, K)
+
+
+class Curvature(NamedTuple):
+    """How the classes' probabilities spread over the rows, and what they are on average."""
+
+    S: Tensor  # mean(diag p - p pᵀ), (K, K), or its diagonal (K,) for sigmoids
+    mean: Tensor  # the mean of p, (K,)
+
+
 class Objective:
     """F, its gradient and its Hessian, for solvers that never see a row.
 
@@ -48,7 +66,7 @@ class Objective:
 
     Parameters
     ----------
-    rows : DenseRows or SparseRows, shape (N, D)
+    rows : Rows, shape (N, D)
     target : Tensor, shape (N,), int64
         Class codes from 0; for one sigmoid row (the binary case) 0 and 1.
     weight : Tensor, shape (N,), float64
@@ -97,16 +115,17 @@ class Objective:
         self.total = float(weight.sum())
         self.penalty = 1.0 / (C * self.total)
         self._found: dict[str, Tensor] = {}
-        first, one, two = rows.column_sums(weight)
+        sample = evenly(self)
+        first, one, two = rows.column_sums(weight, sample)
         if not bool(torch.isfinite(two).all()):  # perhaps only the squares in float32
-            first, one, two = rows.column_sums(weight, wide=True)
+            first, one, two = rows.column_sums(weight, sample, wide=True)
         shift = one / self.total
         spread = two / self.total
         if fit_intercept:
             self.mean = first + shift
             self.variance = (spread - shift**2).clamp_(min=0)
             self.constant = two == 0
-            if isinstance(rows, SparseRows):
+            if rows.is_sparse:
                 self.constant = self.variance == 0
             self.variance[self.constant] = 0
         else:
@@ -133,7 +152,8 @@ class Objective:
         few = copy(self)
         few._found = {}  # noqa: SLF001 - it is of this class
         at = self.at(index)
-        few.rows, few.target, few.weight = self.rows.over(index), self.target[at], self.weight[at]
+        ((_, few.rows),) = self.rows.pick(index, len(index))
+        few.target, few.weight = self.target[at], self.weight[at]
         few.total = float(few.weight.sum())
         # The kernels of all rows are worth it here too, and no others.
         few.fits = self.fits * len(self.weight) / len(index) if self.compiles else 0.0
@@ -167,20 +187,17 @@ class Objective:
         """Return b = c - Wμ, the intercept for features that are not centred."""
         return theta[:, -1] - theta[:, :-1] @ self.mean.to(theta.dtype)
 
-    def value_gradient(self, theta: Tensor, logs: Tensor | None = None) -> tuple[float, Tensor]:
-        """Return F(Θ) and ∇F(Θ), shape (K, D + 1).
-
-        To ``logs`` (2, K), if given, are added the weighted sums of log p and, for sigmoids, of
-        log(1 - p).
-        """
+    def evaluate(self, theta: Tensor, *, logs: bool = False) -> Evaluation:
+        """Return F(Θ) and ∇F(Θ), and if asked the means of log p."""
         W = theta[:, :-1]
         rows = self._fused_rows()
         if rows is None or self._working is torch.bfloat16:
-            loss, G, g = self._by_blocks(theta, logs)
+            loss, G, g, L = self._by_blocks(theta, logs)
         else:
-            loss, G, g = self._fused(rows, theta, logs)
+            loss, G, g, L = self._fused(rows, theta, logs)
         value = loss / self.total + 0.5 * self.penalty * float(W.square().sum())
-        return value, self._mean_gradient(G, g, theta)
+        gradient = self._mean_gradient(G, g, theta)
+        return Evaluation(value, gradient, L / self.total if logs else None)
 
     def along(
         self, theta: Tensor, d: Tensor, n: int | None = None
@@ -191,27 +208,27 @@ class Objective:
         """
         W, V = theta[:, :-1], d[:, :-1]
         square = [float((A * B).sum()) for A, B in ((W, W), (W, V), (V, V))]
+        lanes: Iterable[Iterable[Any]]
         if n is None:
-            kept, total = [self.logits(theta), self.logits(d)], self.total
+            lanes, total = self.rows.lanes(self.n_logits, self.dtype), self.total
+            of_theta, of_d = self._logits(theta, lanes), self._logits(d, lanes)
         else:  # both at once, so that the rows are read once
             index = evenly(self, n)
             total = float(self.weight[self.at(index)].sum())
-            together = list(self.logit_blocks(torch.cat([theta, d]), self._working, index))
-
-        def pairs() -> Iterator[tuple[Any, Tensor, Tensor]]:
-            if n is None:
-                for (at, Z), (_, U) in zip(kept[0](), kept[1](), strict=True):
-                    yield at, Z, U
-            else:
-                for at, ZU in together:
-                    yield at, ZU[:, : self.n_logits], ZU[:, self.n_logits :]
+            lanes = [list(self.logit_blocks(torch.cat([theta, d]), self._working, index))]
 
         def phi(t: float) -> tuple[float, float]:
-            loss = slope = 0.0
-            for at, Z, U in pairs():
+            def add(block: Any, sums: Tensor) -> None:
+                if n is None:
+                    at, Z, U = slice(*block), of_theta(block), of_d(block)
+                else:
+                    at, ZU = block
+                    Z, U = ZU[:, : self.n_logits], ZU[:, self.n_logits :]
                 R = torch.add(Z, U, alpha=t)
-                loss += residual(R, self.target[at], self.weight[at], self.link)
-                slope += float(R.mul_(U).sum())
+                sums[0] += residual(R, self.target[at], self.weight[at], self.link)
+                sums[1] += float(R.mul_(U).sum())
+
+            loss, slope = self._add_up(lanes, lambda: (_zeros((2,)),), add)[0].tolist()
             loss += 0.5 * self.penalty * total * (square[0] + t * (2 * square[1] + t * square[2]))
             slope += self.penalty * total * (square[1] + t * square[2])
             return loss / total, slope / total
@@ -220,14 +237,16 @@ class Objective:
 
     def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """Return V ↦ ∇²F(Θ) V, two products with X each; probabilities are kept while they fit."""
-        kept = self.logits(theta, probabilities=True)
+        lanes = self.rows.lanes(self.n_logits, self.dtype, sums=True)
+        kept = self._logits(theta, lanes, probabilities=True)
 
         def product(V: Tensor) -> Tensor:
-            G, g = self._empty_gradient()
             W = self.rows.prepare(V[:, :-1], self.dtype)
             bias = self.bias(V).to(self.dtype)
-            for at, P in kept():
-                i, j = at.start, at.stop
+
+            def add(block: Block, G: Tensor, g: Tensor) -> None:
+                i, j = block
+                P = kept(block)
                 U = self.rows.project(i, j, W).add_(bias)
                 if self.link == "softmax":
                     U -= (P * U).sum(1, keepdim=True)
@@ -237,66 +256,103 @@ class Objective:
                 U *= self.weight[i:j, None].to(U.dtype)
                 self.rows.accumulate(i, j, U, G)
                 g += U.sum(0).double()
-            self.rows.release()
+
+            G, g = self._add_up(lanes, self._empty_gradient, add)
             return self._mean_gradient(G, g, V)
 
         return product
 
-    def logits(
-        self, theta: Tensor, *, probabilities: bool = False
-    ) -> Callable[[], Iterable[tuple[Any, Tensor]]]:
-        """Return a function that iterates over all logits: kept if they fit, else computed."""
+    def _add_up(
+        self, lanes: Iterable[Iterable[Any]], zeros: Callable[[], Any], add: Callable[..., object]
+    ) -> tuple[Any, ...]:
+        sums = add_up(lanes, zeros, add)
+        self.rows.release()
+        return sums
 
-        def compute() -> Iterator[tuple[Any, Tensor]]:
-            for at, Z in self.logit_blocks(theta, self.dtype, sums=probabilities):
-                yield at, self.probabilities(Z) if probabilities else Z
+    def _logits(
+        self, theta: Tensor, lanes: Iterable[Iterable[Block]], *, probabilities: bool = False
+    ) -> Callable[[Block], Tensor]:
+        """Return a function of a block of rows: its logits, kept if all fit, else computed."""
+        W = self.rows.prepare(theta[:, :-1], self.dtype)
+        bias = self.bias(theta).to(self.dtype)
+
+        def compute(block: Block) -> Tensor:
+            Z = self.rows.project(*block, W).add_(bias)
+            return self.probabilities(Z) if probabilities else Z
 
         if self.rows.shape[0] * self.n_logits * self.dtype.itemsize > KEEP_BYTES:
             return compute
-        kept = list(compute())
-        return lambda: kept
+        kept = {block: compute(block) for block in chain(*lanes)}
+        self.rows.release()
+        return kept.__getitem__
 
     def logit_blocks(
-        self,
-        theta: Tensor,
-        dtype: torch.dtype,
-        index: np.ndarray | None = None,
-        *,
-        sums: bool = False,
+        self, theta: Tensor, dtype: torch.dtype, index: np.ndarray | None = None
     ) -> Iterator[tuple[Any, Tensor]]:
         """Yield rows and their logits, block by block: all, as slices, or those of ``index``.
 
         From products in ``dtype``. Those in bfloat16 are handed out in float32.
         """
+        lanes, logits = self._forward(theta, dtype, index)
+        for block in chain(*lanes):
+            yield logits(block)
+        self.rows.release()
+
+    def probability_blocks(self, theta: Tensor, dtype: torch.dtype) -> Iterator[tuple[Any, Tensor]]:
+        """Yield all rows, as slices, and their probabilities, block by block."""
+        lanes, probabilities = self._probabilities(theta, dtype)
+        for block in chain(*lanes):
+            yield probabilities(block)
+        self.rows.release()
+
+    def _forward(
+        self, theta: Tensor, dtype: torch.dtype, index: np.ndarray | None = None
+    ) -> tuple[Iterable[Iterable[Any]], Callable[[Any], tuple[Any, Tensor]]]:
+        """Return lanes of blocks of rows, and a function of a block: its rows and their logits."""
         kept = torch.float32 if dtype is torch.bfloat16 else dtype
         bias = self.bias(theta).to(kept)
+        W = self.rows.prepare(theta[:, :-1], dtype)
         if index is None:
-            W = self.rows.prepare(theta[:, :-1], dtype)
-            for i, j in self.rows.blocks(self.n_logits, dtype, sums=sums):
-                yield slice(i, j), self.rows.project(i, j, W).to(kept).add_(bias)
-            self.rows.release()
-            return
-        W = theta[:, :-1].to(dtype).T.contiguous().T
-        step = max(256, min(4096, _SAMPLE_VALUES * len(self.weight) // max(1, self.rows.stored)))
-        for part in np.array_split(index, -(-len(index) // step)):
-            yield self.at(part), self.rows.project_sample(part, W).to(kept).add_(bias)
 
-    def probability_blocks(
+            def of_all(block: Block) -> tuple[slice, Tensor]:
+                return slice(*block), self.rows.project(*block, W).to(kept).add_(bias)
+
+            return self.rows.lanes(self.n_logits, dtype), of_all
+
+        def of_some(block: tuple[slice, Rows]) -> tuple[Tensor, Tensor]:
+            at, few = block
+            Z = few.project(0, few.shape[0], W).to(kept).add_(bias)
+            return self.at(index[at]), Z
+
+        step = max(256, min(4096, _SAMPLE_VALUES * len(self.weight) // max(1, self.rows.stored)))
+        return [self.rows.pick(index, step)], of_some
+
+    def _probabilities(
         self, theta: Tensor, dtype: torch.dtype, index: np.ndarray | None = None
-    ) -> Iterator[tuple[Any, Tensor]]:
-        """Yield rows and their probabilities, block by block, as ``logit_blocks`` does."""
+    ) -> tuple[Iterable[Iterable[Any]], Callable[[Any], tuple[Any, Tensor]]]:
+        """Return the same with probabilities."""
         rows = self._fused_rows()
         if rows is None or index is not None:
-            for at, Z in self.logit_blocks(theta, dtype, index):
-                yield at, self.probabilities(Z)
-            return
+            lanes, logits = self._forward(theta, dtype, index)
+
+            def of_logits(block: Any) -> tuple[Any, Tensor]:
+                at, Z = logits(block)
+                return at, self.probabilities(Z)
+
+            return lanes, of_logits
         from luce.linear.fused import dense_probabilities
 
         W, bias = theta[:, :-1].to(dtype).numpy(), self.bias(theta).to(dtype).numpy()
-        few = min(_ROWS_AT_ONCE, 4 * _AT_ONCE // self.n_logits)
-        for i, j in rows.steps(max(_AT_ONCE // self.n_logits, few)):
-            P = dense_probabilities(np.asarray(rows.X[i:j]), W, bias, self.link)
-            yield slice(i, j), torch.from_numpy(P)
+
+        def fused(block: Block) -> tuple[slice, Tensor]:
+            at = slice(*block)
+            P = dense_probabilities(np.asarray(rows.X[at]), W, bias, self.link)
+            rows.hand_back(*block)
+            return at, torch.from_numpy(P)
+
+        N, K = rows.shape[0], self.n_logits
+        step = max(_AT_ONCE // K, min(_ROWS_AT_ONCE, 4 * _AT_ONCE // K))
+        return deal(N, rows.step(step), lane_count(N, K * K)), fused
 
     def at(self, index: np.ndarray) -> Tensor:
         """Return an index of rows where the rows are."""
@@ -307,37 +363,36 @@ class Objective:
         theta: Tensor,
         n: int = SAMPLE_ROWS,
         dtype: torch.dtype | None = None,
-        mass: Tensor | None = None,
-    ) -> Tensor:
-        """Return S = mean(diag p - p pᵀ), shape (K, K), or its diagonal (K,) for sigmoids.
-
-        Over a sample of about n rows, or over all if there are no more. To ``mass`` (K,), if given,
-        is added the mean of their p.
-        """
+    ) -> Curvature:
+        """Return how p spreads over a sample of about n rows, or over all if there are no more."""
         matrix = self.link == "softmax"
         if not bool(theta[:, :-1].any()):
             p = self.probabilities(theta[None, :, -1])[0]  # of every row
-            if mass is not None:
-                mass += p
-            return torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p)
+            return Curvature(torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p), p)
         index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
-        K = self.n_logits
-        S = torch.zeros((K, K) if matrix else K, dtype=torch.float64, device=self.device)
         total = self.total if index is None else float(self.weight[self.at(index)].sum())
-        for at, P in self.probability_blocks(theta, dtype or self.dtype, index):
+        lanes, probabilities = self._probabilities(theta, dtype or self.dtype, index)
+
+        def zeros() -> tuple[Tensor, Tensor]:
+            K = self.n_logits
+            return _zeros((K, K) if matrix else (K,), self.device), _zeros((K,), self.device)
+
+        def add(block: Any, S: Tensor, mass: Tensor) -> None:
+            at, P = probabilities(block)
             weighed = P * self.weight[at, None].to(P.dtype)
-            if mass is not None:
-                mass += weighed.sum(0).double() / total
+            mass += weighed.sum(0).double()
             if matrix:
                 S -= (self._roughly(weighed).T @ self._roughly(P)).double()
             else:
                 S += (weighed * (1 - P)).sum(0).double()
+
+        S, mass = self._add_up(lanes, zeros, add)
         if matrix:
             # Each row is the negative sum of its other entries. So their digits are what counts: no
             # direction loses more of its curvature than the share that they do.
             S.add_(S.T.clone()).div_(2).fill_diagonal_(0)
             S.diagonal().sub_(S.sum(1))
-        return S.div_(total)
+        return Curvature(S.div_(total), mass.div_(total))
 
     def _roughly(self, P: Tensor) -> Tensor:
         """Return P in bfloat16 where products of many classes take half the time in it."""
@@ -383,7 +438,7 @@ class Objective:
 
     def _empty_gradient(self) -> tuple[Tensor, Tensor]:
         K, D = self.n_logits, self.n_features
-        if isinstance(self.rows, SparseRows):  # its products add to columns
+        if self.rows.is_sparse:  # its products add to columns
             G = torch.zeros(D, K, dtype=torch.float64).T
         else:
             G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
@@ -394,24 +449,31 @@ class Objective:
         """What products are made in; a certificate in float64 may come at any time."""
         return torch.bfloat16 if self.coarse and self.dtype is torch.float32 else self.dtype
 
-    def _by_blocks(self, theta: Tensor, logs: Tensor | None) -> tuple[float, Tensor, Tensor]:
-        G, g = self._empty_gradient()
+    def _by_blocks(self, theta: Tensor, logs: bool) -> tuple[float, Tensor, Tensor, Tensor]:
         dtype = self._working
         W = self.rows.prepare(theta[:, :-1], dtype)
         bias = self.bias(theta).to(self.dtype)
-        loss = 0.0
-        for i, j in self.rows.blocks(self.n_logits, self.dtype, sums=True):
+
+        def zeros() -> tuple[Tensor, ...]:
+            logs = _zeros((2, self.n_logits), self.device)
+            return _zeros((1,)), *self._empty_gradient(), logs
+
+        def add(block: Block, loss: Tensor, G: Tensor, g: Tensor, L: Tensor) -> None:
+            i, j = block
+            y, w = self.target[i:j], self.weight[i:j]
             Z = self.rows.project(i, j, W).to(self.dtype).add_(bias)
-            if logs is not None:
-                self._add_logs(Z, self.target[i:j], self.weight[i:j], logs)
-            part = residual(Z, self.target[i:j], self.weight[i:j], self.link)
-            if logs is not None and self.link == "softmax":
-                logs[0] -= part
+            if logs:
+                self._add_logs(Z, y, w, L)
+            part = residual(Z, y, w, self.link)
+            if logs and self.link == "softmax":
+                L[0] -= part
             loss += part
             self.rows.accumulate(i, j, Z.to(dtype), G)
             g += Z.sum(0).double()
-        self.rows.release()
-        return loss, G, g
+
+        lanes = self.rows.lanes(self.n_logits, self.dtype, sums=True)
+        loss, G, g, L = self._add_up(lanes, zeros, add)
+        return float(loss), G, g, L
 
     def _add_logs(self, Z: Tensor, target: Tensor, weight: Tensor, logs: Tensor) -> None:
         """Add what becomes Σ w log p; for a softmax the loss, Σ w (log Σ exp z - z_y), is to go."""
@@ -441,30 +503,36 @@ class Objective:
         """
         large = self.n_logits * self.n_features >= _COARSE_COEFFICIENTS
         large &= self.n_logits > _COARSE_CLASSES or self._fused_rows() is None
-        dense = isinstance(self.rows, DenseRows) and self.device.type == "cpu"
+        dense = not self.rows.is_sparse and self.device.type == "cpu"
         if self.dtype is not torch.float32 or not (large and dense and has_bfloat16()):
             return False
         return float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
 
     def _fused(
-        self, rows: DenseRows, theta: Tensor, logs: Tensor | None
-    ) -> tuple[float, Tensor, Tensor]:
-        from luce.linear.fused import dense_pass
+        self, rows: DenseRows, theta: Tensor, logs: bool
+    ) -> tuple[float, Tensor, Tensor, Tensor]:
+        from luce.linear.fused import dense_pass, padded
 
-        G, g = self._empty_gradient()
-        W, bias = theta[:, :-1].to(self.dtype).numpy(), self.bias(theta).to(self.dtype).numpy()
-        loss = 0.0
-        for i, j in rows.steps():
-            part, more_G, more_g, more_logs = dense_pass(
-                np.asarray(rows.X[i:j]), W, bias, self.target[i:j].numpy(),
-                self.weight[i:j].numpy(), self.link, logs=logs is not None,
-            )  # fmt: skip
-            loss += part
-            G += torch.from_numpy(more_G)
-            g += torch.from_numpy(more_g)
-            if logs is not None:
-                logs += torch.from_numpy(more_logs)
-        return loss, G, g
+        K, D = self.n_logits, self.n_features
+        W = padded(theta[:, :-1].to(self.dtype).numpy())
+        bias = self.bias(theta).to(self.dtype).numpy()
+        y, w = self.target.numpy(), self.weight.numpy()
+
+        def zeros() -> tuple[np.ndarray, ...]:
+            return np.zeros(1), np.zeros((K, D)), np.zeros(K), np.zeros((2 if logs else 0, K))
+
+        def add(block: Block, loss: np.ndarray, *sums: np.ndarray) -> None:
+            at = slice(*block)
+            loss += dense_pass(np.asarray(rows.X[at]), W, bias, y[at], w[at], self.link, *sums)
+            rows.hand_back(*block)
+
+        loss, *sums = add_up(rows.kernel_lanes(K * D), zeros, add, on_threads)
+        G, g, L = map(torch.from_numpy, sums)
+        return float(loss[0]), G, g, L
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
 def residual(Z: Tensor, target: Tensor, weight: Tensor, link: Link) -> float:

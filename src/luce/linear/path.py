@@ -12,9 +12,9 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
 from luce.errors import DataError
-from luce.linear.arrays import is_tensor, numpy_of
+from luce.linear.arrays import is_source, is_tensor, numpy_of
+from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
-from luce.linear.progress import Progress
 from luce.linear.regression import SoftmaxRegression
 from luce.options import CANDIDATES, check
 
@@ -121,6 +121,11 @@ class SoftmaxRegressionCV(SoftmaxModel):
         """
         self._check_parameters()
         self.Cs_ = self._candidates()
+        if is_source(X):
+            raise DataError(
+                "SoftmaxRegressionCV: needs rows in memory or in a memory map, got a source of "
+                "rows: choose C on some of them, and fit SoftmaxRegression to all."
+            )
         X, y = self._check_rows_and_labels(X, y)
         codes, weight = self._encode(X, y, sample_weight)
         splitter = check_cv(self.cv, y, classifier=True)
@@ -129,14 +134,14 @@ class SoftmaxRegressionCV(SoftmaxModel):
         paths: list[list[tuple[np.ndarray, np.ndarray]]] = []
         short: list[str] = []
         iterations = 0
-        with Progress(self.tol, self.max_iter, shown=self.verbose > 0) as progress:
+        with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
             for f, (train, test) in enumerate(folds):
                 part = np.zeros_like(weight)
                 part[train] = weight[train]
                 self._check_fold(f, codes, part)
                 paths.append([])
                 # The strongest penalty first.
-                path = self._fits(X, codes, part, self.Cs_, None, progress, count=scores.size)
+                path = self._fits(X, codes, part, self.Cs_, None, display, count=scores.size)
                 for c, fitted in enumerate(path):
                     iterations += fitted.n_iter
                     if not fitted.converged:
@@ -150,7 +155,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
             refitted = None
             if self.refit:
                 start = (mean[0].astype(np.float64), mean[1].astype(np.float64))
-                (refitted,) = self._fits(X, codes, weight, [C], start, progress, count=scores.size)
+                (refitted,) = self._fits(X, codes, weight, [C], start, display, count=scores.size)
         self.C_, self.scores_, self.oof_proba_ = C, scores, held_out
         if refitted is not None:
             self._keep(refitted)

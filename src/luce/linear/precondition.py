@@ -18,12 +18,14 @@ import torch
 from luce.linear.basis import BLOCK, Basis, add_grams, eigenbasis
 from luce.linear.objective import KEEP_BYTES
 from luce.linear.sample import by_uncertainty, evenly
+from luce.linear.sums import add_up
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
+    from luce.linear.rows import Rows
 
 __all__ = ["Blocks", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose"]
 
@@ -83,27 +85,32 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
     """Return ∇²F(Θ) over the rows of ``index``, shape (K (D + 1), K (D + 1)), float64."""
     K, width = theta.shape
     device = objective.device
-    H = torch.zeros(K * width, K * width, dtype=torch.float64, device=device)
-    blocks = H.view(K, width, K, width)
-    diagonal = H.new_zeros(K * width, width)
-    total = 0.0
-    for part in np.array_split(index, -(-len(index) // 1024)):
-        X = objective.rows.take(part, torch.float64) - objective.mean
+    weight = objective.weight[objective.at(index), None]
+    softmax = objective.link == "softmax"
+
+    def zeros() -> tuple[Tensor, Tensor]:
+        H = torch.zeros(K * width, K * width, dtype=torch.float64, device=device)
+        return H, H.new_zeros(K * width, width)
+
+    def add(block: tuple[slice, Rows], H: Tensor, diagonal: Tensor) -> None:
+        at, few = block
+        X = few.block(0, few.shape[0], torch.float64) - objective.mean
         X[:, objective.constant] = 0
-        one = torch.ones if objective.fit_intercept else torch.zeros
-        X = torch.cat([X, one(len(X), 1, dtype=X.dtype, device=device)], 1)
+        X = torch.cat([X, X.new_full((len(X), 1), float(objective.fit_intercept))], 1)
         P = objective.probabilities(X @ theta.T)
-        w = objective.weight[torch.from_numpy(part).to(device), None]
-        total += float(w.sum())
-        softmax = objective.link == "softmax"
+        w = weight[at]
         A = ((P if softmax else P * (1 - P))[:, :, None] * X[:, None, :]).flatten(1)
         # Not √w on both sides: a weight of 2 should be the same as the row twice, to the last bit.
         diagonal.addmm_(A.T, X * w)
         if softmax:
             H.addmm_(A.T, A * w, alpha=-1)
+
+    H: Tensor
+    H, diagonal = add_up([objective.rows.pick(index, 1024)], zeros, add)
+    blocks = H.view(K, width, K, width)
     for k in range(K):
         blocks[k, :, k] += diagonal[k * width : (k + 1) * width]
-    H /= total
+    H.div_(weight.sum())
     for k in range(K):
         blocks[k, :-1, k, :-1].diagonal().add_(objective.penalty)
     return H
@@ -127,11 +134,11 @@ class Kronecker:
     ) -> None:
         self.objective = objective
         self.basis = eigenbasis(objective) if basis is None else basis
-        self._take(objective.curvature(theta) if S is None else S)
+        self._take(objective.curvature(theta).S if S is None else S)
 
     def refresh(self, theta: Tensor, after: int = 0) -> None:  # noqa: ARG002
         """Take S from the probabilities at Θ."""
-        self._take(self.objective.curvature(theta))
+        self._take(self.objective.curvature(theta).S)
 
     def _take(self, S: Tensor) -> None:
         self._values = self.basis.variances(self.objective.penalty)
@@ -216,15 +223,18 @@ class Blocks:
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
         index, weight = by_uncertainty(objective, theta, max(_EACH * max(_FEW, K), 16 * width))
         self._factors = None  # its memory is wanted
-        H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
-        h = theta.new_zeros(K)
-        diagonal = theta.new_zeros(K, width)
-        for part in torch.arange(len(index)).split(max(64, 4 * BLOCK // objective.n_features)):
-            X = objective.rows.take(index[part.numpy()], dtype)
-            X -= objective.mean.to(dtype)
+        mean = objective.mean.to(dtype)
+
+        def zeros() -> tuple[Tensor, Tensor, Tensor]:
+            H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
+            return H, theta.new_zeros(K), theta.new_zeros(K, width)
+
+        def add(block: tuple[slice, Rows], H: Tensor, h: Tensor, diagonal: Tensor) -> None:
+            at, few = block
+            X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
             X[:, objective.constant] = 0
             P = objective.probabilities(X @ W.T + c)
-            share = (weight[part.to(theta.device), None] / objective.total).to(dtype)
+            share = (weight[at, None] / objective.total).to(dtype)
             E = ((P - P.square()) * share).float()
             A = X @ self.basis.vectors[:, self._others :]
             one = A.new_full((len(A), 1), float(objective.fit_intercept))
@@ -233,6 +243,9 @@ class Blocks:
             diagonal += E.T @ A.square()
             counts = E.gt(0.5 * E.mean(0))  # the others do on the diagonal
             add_grams(objective, A, torch.where(counts, E, 0.0).T, H)
+
+        lane = objective.rows.pick(index, max(64, 4 * BLOCK // objective.n_features))
+        H, h, diagonal = add_up([lane], zeros, add)
         # A direction that the sample happens not to show must not look flat.
         diagonal = torch.maximum(diagonal, 0.1 * h[:, None]) * variances
         diagonal[:, :-1] += objective.penalty
@@ -303,7 +316,7 @@ class Diagonal:
 
     def refresh(self, theta: Tensor, after: int = 0) -> None:  # noqa: ARG002
         """Take the class part from the probabilities at Θ."""
-        S = self.objective.curvature(theta)
+        S = self.objective.curvature(theta).S
         h = S if S.ndim == 1 else S.diagonal()
         h = h.clamp(min=1e-6 * float(h.max()))
         one = self.objective.variance.new_ones(1)

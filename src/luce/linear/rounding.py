@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["keep"]
 
-_CLOSE: Final = 1e-9  # of F: what rounding may change without another look at the rows
+# F is computed again where rounding may have changed it by more than this part of it.
+_CLOSE: Final = 1e-9
 
 
 def keep(

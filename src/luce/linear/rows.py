@@ -1,31 +1,41 @@
-"""Who supplies the rows: arrays, memory maps, tensors on any device, sparse matrices.
+"""Who supplies the rows: arrays, memory maps, tensors on any device, sparse matrices, sources.
 
-Everything above this file sees two products over a range of rows and never the rows themselves:
-``project`` (X[i:j] Wᵀ) and ``accumulate`` (G += Rᵀ X[i:j]). Blocks are cast one at a time, so a
-``uint8`` or ``float16`` matrix never exists in a wider type, and the pages of a memory map are
-handed back as soon as their block is done.
+Everything above this file sees `Rows`: moments, two products over a block of rows, ``project``
+(X[i:j] Wᵀ) and ``accumulate`` (G += Rᵀ X[i:j]), and copies of a few rows. Blocks are cast one at a
+time, so a ``uint8`` or ``float16`` matrix never exists in a wider type, and the pages of a memory
+map are handed back as soon as their block is done.
 """
 
 from __future__ import annotations
 
 import mmap
-from functools import cached_property
+from abc import abstractmethod
+from itertools import chain
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 import numpy as np
 import scipy.sparse
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from luce.errors import DataError
+from luce.kernels.cpu.threads import chunk_rows
+from luce.linear.arrays import is_source
+from luce.linear.sums import add_up, deal, lane_count, on_threads
 
-__all__ = ["DenseRows", "Rows", "SparseRows", "as_rows"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from luce.linear.sums import Block, Lanes
+
+__all__ = ["DenseRows", "Rows", "Source", "SparseRows", "StreamedRows", "as_rows"]
 
 _SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
 _STEP_BYTES: Final = 64 << 20  # of a memory map between handing pages back
 _COMPILED_VALUES: Final = 2_000_000  # below, compiling a kernel would cost more than it saves
 _SCAN: Final = 0.1  # of a fit's passes: what one scan is worth
+_LANE_VALUES: Final = 128  # of a sparse X for each feature: a lane adds to all of them once more
+_PART_BYTES: Final = 64 << 20  # that the sums of kernels' lanes take, unless there are only eight
 _FEW: Final = 32  # classes up to which logits are laid out by column
 _BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
 _GATHER_BYTES: Final = 512 << 20  # up to which a sparse X and its residuals are held by column too
@@ -62,21 +72,96 @@ def _memory_map(array: np.ndarray) -> mmap.mmap | None:
     return None
 
 
-class DenseRows:
-    """Rows of a NumPy array, a memory map or a tensor.
+class Rows(Protocol):
+    """What a fit asks of rows; everything above this file sees them through it.
 
-    Parameters
-    ----------
-    X : numpy.ndarray or torch.Tensor, shape (N, D)
-        Any real dtype. A tensor stays on its device, and so does all that is computed from it.
+    Blocks of rows are asked for in order, and a pass begins with row 0. No pass goes back, so rows
+    may come from a file that is read forwards.
     """
 
-    def __init__(self, X: np.ndarray | torch.Tensor) -> None:
-        self.X = X
-        self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
-        self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
-        self._map = None if isinstance(X, torch.Tensor) else _memory_map(X)
-        self._last: tuple[tuple[int, int, torch.dtype], torch.Tensor] | None = None
+    shape: tuple[int, int]
+    is_sparse: bool
+    in_float32: bool  # whether coefficients in float32 are as exact as X
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are, and all that is computed from them."""
+
+    @property
+    def stored(self) -> int:
+        """How many values there are: N · D, or those that are not zero."""
+
+    def column_sums(
+        self, weight: torch.Tensor, sample: np.ndarray, *, wide: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return a row to count from, and the weighted column sums of X minus it and its square.
+
+        The first pass: samples will be part of ``sample``, a sorted index, whose rows may be kept.
+        Differences are taken in float32 unless ``wide``.
+        """
+
+    def distances(self, centre: torch.Tensor) -> torch.Tensor:
+        """Return the squared distance of each row to ``centre`` (D,), float64."""
+
+    def lanes(self, n_logits: int, dtype: torch.dtype, *, sums: bool = False) -> Lanes:
+        """Return the blocks for passes with so many logits; ``sums`` if they accumulate."""
+
+    def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return W (K, D) as ``project`` wants it."""
+
+    def project(self, i: int, j: int, W: torch.Tensor) -> torch.Tensor:
+        """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
+
+    def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
+        """Add Rᵀ X[i:j] to G (K, D), which is float64."""
+
+    def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return rows i to j as a dense tensor."""
+
+    def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, Rows]]:
+        """Yield copies of the rows of a sorted index, at most ``step`` at a time.
+
+        Each with its place in the index. A single pass forwards, at most.
+        """
+
+    def release(self) -> None:
+        """Hear that a pass is over."""
+
+    def find_bad(self) -> tuple[int, int, float] | None:
+        """Return the row, the column and the value of the first NaN or infinity, or None."""
+
+
+class Source(Protocol):
+    """Rows that can be read forwards, as often as it takes: what ``fit`` accepts as X."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows and features there are."""
+
+    def blocks(self) -> Iterable[np.ndarray]:
+        """Return the rows in order, as arrays (n, D) of any n and one real dtype."""
+
+
+class _DenseBlocks:
+    """Dense rows, block by block; abstract: ``_part`` supplies them."""
+
+    is_sparse = False
+    shape: tuple[int, int]
+    device: torch.device
+    _is_wide: bool  # whether float32 is too narrow for the values
+    _last: tuple[tuple[int, int, torch.dtype], torch.Tensor] | None = None
+
+    @abstractmethod
+    def _part(self, i: int, j: int) -> Any:
+        """Return rows i to j, an array or a tensor."""
+
+    def hand_back(self, i: int, j: int) -> None:
+        """Say that rows i to j are done with for now."""
+
+    @property
+    def stored(self) -> int:
+        """How many values there are, N · D."""
+        return self.shape[0] * self.shape[1]
 
     def block_rows(self, n_logits: int, dtype: torch.dtype) -> int:
         """Return how many rows a block has when each has ``n_logits`` logits."""
@@ -85,15 +170,27 @@ class DenseRows:
         room = _BLOCK_BYTES if 8 * n_logits * D < _BLOCK_BYTES else 2 * _BLOCK_BYTES
         return max(64, min(8192, room // (max(D, n_logits) * dtype.itemsize)))
 
+    def lanes(
+        self,
+        n_logits: int,
+        dtype: torch.dtype,
+        *,
+        sums: bool = False,  # noqa: ARG002 - all blocks are small
+    ) -> Lanes:
+        """Return the blocks of rows for passes with so many logits, dealt into lanes."""
+        N, D = self.shape
+        return deal(N, self.block_rows(n_logits, dtype), lane_count(N, n_logits * D))
+
     def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
         """Return rows i to j as a tensor of ``dtype``; a view where that needs no cast."""
         key = (i, j, dtype)
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]  # the two products of one pass ask for the same block in turn
-        if isinstance(self.X, torch.Tensor):
-            block = self.X[i:j].to(dtype)
+        last = self._last  # which another thread may replace at any time
+        if last is not None and last[0] == key:
+            return last[1]  # the two products of one pass ask for the same block in turn
+        part = self._part(i, j)
+        if isinstance(part, torch.Tensor):
+            block = part.to(dtype)
         else:
-            part = self.X[i:j]
             readable = part.dtype in _TORCH_READS and part.dtype.isnative
             if not readable or min(part.strides, default=0) < 0:
                 part = np.array(part, dtype=_NUMPY.get(dtype, np.float32))
@@ -103,46 +200,10 @@ class DenseRows:
         return block
 
     def release(self) -> None:
-        """Forget the last block, and let the system take back the pages of a memory map."""
-        if self._last is None:
-            return
-        i, j, _ = self._last[0]
-        self._last = None
-        self.hand_back(i, j)
-
-    @property
-    def stored(self) -> int:
-        """How many values there are, N · D."""
-        return self.shape[0] * self.shape[1]
-
-    def hand_back(self, i: int, j: int) -> None:
-        """Let the system take back the pages of rows i to j of a memory map."""
-        if self._map is None or not hasattr(self._map, "madvise") or i >= j:
-            return
-        part = cast("np.ndarray", self.X)[i:j]
-        if not part.flags.c_contiguous:
-            return
-        start = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
-        first = (part.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
-        last = part.ctypes.data - start + part.nbytes
-        self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
-
-    def for_kernels(self, fits: float = 1) -> np.ndarray | None:
-        """Return X if kernels take it, and it is worth compiling them for so many fits."""
-        X = self.X
-        if not isinstance(X, np.ndarray) or X.size * fits < _COMPILED_VALUES:
-            return None
-        takes = X.flags.c_contiguous and X.dtype in (np.float32, np.float64, np.uint8)
-        return np.asarray(X) if takes else None
-
-    def steps(self, most: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield ranges of up to so many rows, or all; of a map fewer, handed back after each."""
-        N, D = self.shape
-        most = N if most is None else most
-        if self._map is not None:
-            most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, D)))
-        for i, j in _ranges(N, max(64, most)):
-            yield i, j
+        """Forget the last block."""
+        last, self._last = self._last, None
+        if last is not None:
+            i, j, _ = last[0]
             self.hand_back(i, j)
 
     def prepare(self, W: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -160,31 +221,32 @@ class DenseRows:
         G += R.T @ self.block(i, j, R.dtype)
 
     def column_sums(
-        self, weight: torch.Tensor, *, wide: bool = False
+        self,
+        weight: torch.Tensor,
+        sample: np.ndarray,  # noqa: ARG002 - for those who read once
+        *,
+        wide: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the first row, and the weighted column sums of X - first row and its square.
 
         Differences to the first row make the second sum exactly zero for a constant column.
         """
-        wide |= self.X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
-        dtype = torch.float64 if wide else torch.float32
+        dtype = torch.float64 if wide or self._is_wide else torch.float32
         first = self.block(0, 1, dtype)[0].clone()
         self.release()
-        one = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
-        two = one.clone()
-        if (array := self.for_kernels(_SCAN)) is not None:
-            from luce.linear.scans import column_sums
+        D = self.shape[1]
 
-            for i, j in self.steps():
-                more = column_sums(array[i:j], first.numpy(), weight[i:j].numpy())
-                one += torch.from_numpy(more[0])
-                two += torch.from_numpy(more[1])
-            return first.double(), one, two
-        for i, j in self._scan(dtype):
-            X = self.block(i, j, dtype) - first
-            w = weight[i:j].to(dtype)
+        def zeros() -> tuple[torch.Tensor, torch.Tensor]:
+            one = torch.zeros(D, dtype=torch.float64, device=self.device)
+            return one, one.clone()
+
+        def add(block: Block, one: torch.Tensor, two: torch.Tensor) -> None:
+            X = self.block(*block, dtype) - first
+            w = weight[slice(*block)].to(dtype)
             one += w @ X
             two += w @ X.square_()
+
+        one, two = add_up(self._scan(dtype), zeros, add)
         self.release()
         return first.double(), one, two
 
@@ -194,43 +256,92 @@ class DenseRows:
         for dtype in (torch.float32, torch.float64):
             out = torch.empty(self.shape[0], dtype=torch.float64, device=self.device)
             middle = centre.to(dtype)
-            if (array := self.for_kernels(_SCAN)) is not None:
-                from luce.linear.scans import distances
-
-                for i, j in self.steps():
-                    distances(array[i:j], middle.numpy(), out[i:j].numpy())
-            else:
-                for i, j in self._scan(dtype):
-                    out[i:j] = (self.block(i, j, dtype) - middle).square_().sum(1)
-                self.release()
+            self._measure(middle, out)
             if bool(torch.isfinite(out).all()):
                 break
         return out
 
-    def blocks(
-        self,
-        n_logits: int,
-        dtype: torch.dtype,
-        *,
-        sums: bool = False,  # noqa: ARG002 - all blocks are small
-    ) -> Iterator[tuple[int, int]]:
-        """Yield the ranges of rows, in order."""
-        return _ranges(self.shape[0], self.block_rows(n_logits, dtype))
+    def _measure(self, middle: torch.Tensor, out: torch.Tensor) -> None:
+        for i, j in chain(*self._scan(middle.dtype)):
+            out[i:j] = (self.block(i, j, middle.dtype) - middle).square_().sum(1)
+        self.release()
 
-    def _scan(self, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
-        width = self.shape[1] * dtype.itemsize
-        return _ranges(self.shape[0], max(64, min(8192, _SCAN_BYTES // width)))
+    def _scan(self, dtype: torch.dtype) -> Lanes:
+        N, D = self.shape
+        step = max(64, min(8192, _SCAN_BYTES // (D * dtype.itemsize)))
+        return deal(N, step, lane_count(N, 2 * D))
 
-    def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-        """Return the rows of ``index`` (a sample, in order) as a tensor of ``dtype``."""
-        X = self._at(index)
-        if isinstance(X, torch.Tensor):
-            return X.to(dtype)
-        return torch.from_numpy(X.astype(_NUMPY.get(dtype, np.float32), copy=False)).to(dtype)
+    def find_bad(self) -> tuple[int, int, float] | None:
+        """Return the row, the column and the value of the first NaN or infinity, or None."""
+        for i, j in chain(*self._scan(torch.float64)):
+            X = self.block(i, j, torch.float64)
+            bad = ~torch.isfinite(X)
+            if bad.any():
+                row, column = torch.nonzero(bad)[0].tolist()
+                return i + int(row), int(column), float(X[row, column])
+        return None
 
-    def over(self, index: np.ndarray) -> DenseRows:
-        """Return a copy of the rows of ``index``, in order."""
-        return DenseRows(self._at(index))
+
+@final
+class DenseRows(_DenseBlocks):
+    """Rows of a NumPy array, a memory map or a tensor.
+
+    Parameters
+    ----------
+    X : numpy.ndarray or torch.Tensor, shape (N, D)
+        Any real dtype. A tensor stays on its device, and so does all that is computed from it.
+    """
+
+    def __init__(self, X: np.ndarray | torch.Tensor) -> None:
+        self.X = X
+        self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
+        self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
+        self._map = None if isinstance(X, torch.Tensor) else _memory_map(X)
+        self.in_float32 = str(X.dtype).endswith("float32")
+        self._is_wide = X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
+
+    def _part(self, i: int, j: int) -> Any:
+        return self.X[i:j]
+
+    def hand_back(self, i: int, j: int) -> None:
+        """Let the system take back the pages of rows i to j of a memory map."""
+        if self._map is None or not hasattr(self._map, "madvise") or i >= j:
+            return
+        part = cast("np.ndarray", self.X)[i:j]
+        if not part.flags.c_contiguous:
+            return
+        start = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
+        first = (part.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = part.ctypes.data - start + part.nbytes
+        self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
+
+    def kernel_lanes(self, n_sums: int) -> Lanes:
+        """Return the blocks of rows for kernels, of which each thread takes a lane at a time."""
+        N = self.shape[0]
+        size = chunk_rows(N, max(8, _PART_BYTES // (8 * n_sums)))
+        return deal(N, self.step(size), -(-N // size))
+
+    def step(self, most: int) -> int:
+        """Return how many rows to take at once: so many; of a map fewer, to hand pages back."""
+        if self._map is not None:
+            most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, self.shape[1])))
+        return max(64, most)
+
+    def for_kernels(self, fits: float = 1) -> np.ndarray | None:
+        """Return X if kernels take it, and it is worth compiling them for so many fits."""
+        X = self.X
+        if not isinstance(X, np.ndarray) or X.size * fits < _COMPILED_VALUES:
+            return None
+        takes = X.flags.c_contiguous and X.dtype in (np.float32, np.float64, np.uint8)
+        return np.asarray(X) if takes else None
+
+    def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, DenseRows]]:
+        """Yield copies of the rows of a sorted index, at most ``step`` at a time.
+
+        Each with its place in the index. It goes through the rows once, and forwards.
+        """
+        for i, j in _ranges(len(index), step):
+            yield slice(i, j), DenseRows(self._at(index[i:j]))
 
     def _at(self, index: np.ndarray) -> Any:
         if isinstance(self.X, torch.Tensor):
@@ -251,20 +362,127 @@ class DenseRows:
             at = stop
         return X
 
-    def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
-        """Return X[index] Wᵀ for W (K, D) that is not prepared."""
-        return self.take(index, W.dtype) @ W.T
+    def column_sums(
+        self, weight: torch.Tensor, sample: np.ndarray, *, wide: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the first row, and the weighted column sums of X - first row and its square."""
+        if (array := self.for_kernels(_SCAN)) is None:
+            return super().column_sums(weight, sample, wide=wide)
+        from luce.linear.scans import column_sums
 
-    def find_bad(self) -> tuple[int, int] | None:
-        """Return the row and column of the first NaN or infinity, or None."""
-        for i, j in self._scan(torch.float64):
-            bad = ~torch.isfinite(self.block(i, j, torch.float64))
-            if bad.any():
-                row, column = torch.nonzero(bad)[0].tolist()
-                return i + int(row), int(column)
-        return None
+        D = self.shape[1]
+        first = self.block(0, 1, torch.float64 if wide or self._is_wide else torch.float32)[0]
+        start, w = first.numpy().copy(), weight.numpy()
+        self.release()
+
+        def scan(block: Block, one: np.ndarray, two: np.ndarray) -> None:
+            i, j = block
+            column_sums(array[i:j], start, w[i:j], one, two)
+            self.hand_back(i, j)
+
+        lanes = self.kernel_lanes(2 * D)
+        one, two = add_up(lanes, lambda: (np.zeros(D), np.zeros(D)), scan, on_threads)
+        return torch.from_numpy(start).double(), torch.from_numpy(one), torch.from_numpy(two)
+
+    def _measure(self, middle: torch.Tensor, out: torch.Tensor) -> None:
+        if (array := self.for_kernels(_SCAN)) is None:
+            super()._measure(middle, out)
+            return
+        from luce.linear.scans import distances
+
+        for i, j in _ranges(self.shape[0], self.step(self.shape[0])):
+            distances(array[i:j], middle.numpy(), out[i:j].numpy())
+            self.hand_back(i, j)
 
 
+@final
+class StreamedRows(_DenseBlocks):
+    """Rows of a source that can only be read forwards, one block after another.
+
+    Memory holds a block, and a sample that is drawn in the first pass. Each pass begins anew, with
+    row 0, and blocks are cut again, so that how the source cuts them does not matter.
+    """
+
+    device = torch.device("cpu")
+    _kept: tuple[np.ndarray, np.ndarray] | None = None  # a sorted index, and its rows
+    _drawn: dict[int, np.ndarray] | None = None  # what is drawn in this pass, by first row
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.shape = int(source.shape[0]), int(source.shape[1])
+        self._begin()
+        dtype = self._part(0, 1).dtype
+        self.in_float32 = dtype == np.float32
+        self._is_wide = dtype in {np.dtype(np.float64), np.dtype(np.int64)}
+
+    def _begin(self) -> None:
+        self._blocks: Iterator[Any] = iter(self.source.blocks())
+        self._start, self._held = 0, np.empty((0, self.shape[1]))
+
+    def _part(self, i: int, j: int) -> np.ndarray:
+        if i == 0:
+            self._begin()
+        parts, at = [], i
+        while at < j:
+            end = self._start + len(self._held)
+            if at < self._start:
+                raise RuntimeError(f"rows {i} to {j} are behind what was read: begin at row 0")
+            if at < end:
+                parts.append(self._held[at - self._start : j - self._start])
+                at += len(parts[-1])
+            else:
+                self._start, self._held = end, self._next(end)
+        part = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if self._drawn is not None:
+            first, last = np.searchsorted(self._sample, [i, j])
+            self._drawn[i] = part[self._sample[first:last] - i]
+        return part
+
+    def _next(self, done: int) -> np.ndarray:
+        block = next(self._blocks, None)
+        N, D = self.shape
+        if block is None:
+            raise DataError(f"The source of rows has {done:,} of the {N:,} rows of its shape.")
+        block = np.asarray(block)
+        if block.ndim != 2 or block.shape[1] != D:
+            raise DataError(
+                f"The source of rows has blocks of shape {block.shape}; its shape, {self.shape}, "
+                f"asks for (rows, {D})."
+            )
+        return block
+
+    def column_sums(
+        self, weight: torch.Tensor, sample: np.ndarray, *, wide: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the first row, and the weighted column sums of X - first row and its square.
+
+        In the same pass the rows of ``sample`` are drawn, which are kept.
+        """
+        self._sample, self._drawn = sample, {}
+        sums = super().column_sums(weight, sample, wide=wide)
+        self._kept = sample, np.concatenate([self._drawn[i] for i in sorted(self._drawn)])
+        self._drawn = None
+        return sums
+
+    def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, DenseRows]]:
+        """Yield copies of the rows of a sorted index; of the sample without another pass."""
+        places = None
+        if self._kept is not None:
+            sample, rows = self._kept
+            places = np.searchsorted(sample, index).clip(max=len(sample) - 1)
+            if not np.array_equal(sample[places], index):
+                places = None
+        if places is None:
+            self._begin()
+        for i, j in _ranges(len(index), step):
+            if places is None:
+                X = np.concatenate([self._part(int(r), int(r) + 1) for r in index[i:j]])
+            else:
+                X = rows[places[i:j]]
+            yield slice(i, j), DenseRows(X)
+
+
+@final
 class SparseRows:
     """Rows of a ``scipy.sparse`` matrix, held as CSR.
 
@@ -274,12 +492,15 @@ class SparseRows:
     """
 
     device = torch.device("cpu")
+    is_sparse = True
 
     def __init__(self, X: Any) -> None:
         self.X = X
         self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
         data = X.data
         self._data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
+        self.in_float32 = data.dtype == np.float32
+        self._by_column: dict[Block, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     @property
     def stored(self) -> int:
@@ -290,6 +511,10 @@ class SparseRows:
         """Return how many rows a block has when each has ``n_logits`` logits."""
         return max(256, (16 << 20) // (n_logits * dtype.itemsize))
 
+    def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return rows i to j as a dense tensor of ``dtype``."""
+        return torch.from_numpy(self.X[i:j].toarray().astype(_NUMPY[dtype]))
+
     def _gathers(self, n_logits: int) -> bool:
         """Say whether there is room to hold X by column too, and what all rows' residuals take.
 
@@ -298,12 +523,15 @@ class SparseRows:
         """
         return 16 * self.stored + 32 * self.shape[0] * n_logits <= _GATHER_BYTES
 
-    def blocks(
-        self, n_logits: int, dtype: torch.dtype, *, sums: bool = False
-    ) -> Iterator[tuple[int, int]]:
-        """Yield the ranges of rows, in order; ``sums`` says that they are for ``accumulate``."""
+    def lanes(self, n_logits: int, dtype: torch.dtype, *, sums: bool = False) -> Lanes:
+        """Return the blocks of rows, dealt into lanes; ``sums`` says they are for ``accumulate``.
+
+        Where a gradient is gathered, a lane is one block.
+        """
+        N, D = self.shape
+        lanes = min(lane_count(N, n_logits * D), max(1, self.stored // (_LANE_VALUES * D)))
         whole = sums and self._gathers(n_logits)
-        return _ranges(self.shape[0], self.shape[0] if whole else self.block_rows(n_logits, dtype))
+        return deal(N, -(-N // lanes) if whole else self.block_rows(n_logits, dtype), lanes)
 
     def release(self) -> None:
         """Nothing is held."""
@@ -326,8 +554,8 @@ class SparseRows:
 
         columns = G.T if G.T.is_contiguous() else G.T.contiguous()
         threads = torch.get_num_threads()
-        if j - i == self.shape[0] and self._gathers(R.shape[1]):
-            sparse_gather(self._csc, R.numpy(), columns.numpy(), threads)
+        if self._gathers(R.shape[1]):
+            sparse_gather(self._columns(i, j), R.numpy(), columns.numpy(), threads)
         else:
             sparse_accumulate(self._csr(), i, R.numpy(), columns.numpy(), threads)
         if not G.T.is_contiguous():
@@ -336,15 +564,24 @@ class SparseRows:
     def column_sums(
         self,
         weight: torch.Tensor,
+        sample: np.ndarray,  # noqa: ARG002 - all rows are in memory
         *,
         wide: bool = False,  # noqa: ARG002 - they always are
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return zeros, and the weighted column sums of X and of its square."""
-        D = self.shape[1]
-        w = np.repeat(weight.numpy(), np.diff(self.X.indptr))
-        one = np.bincount(self.X.indices, w * self._data, minlength=D)
-        w *= np.square(self._data, dtype=np.float64)
-        two = np.bincount(self.X.indices, w, minlength=D)
+        D, indptr = self.shape[1], self.X.indptr
+
+        def add(block: Block, one: np.ndarray, two: np.ndarray) -> None:
+            i, j = block
+            at = slice(indptr[i], indptr[j])
+            places, data = self.X.indices[at], self._data[at]
+            w = np.repeat(weight[i:j].numpy(), np.diff(indptr[i : j + 1]))
+            one += np.bincount(places, w * data, minlength=D)
+            w *= np.square(data, dtype=np.float64)
+            two += np.bincount(places, w, minlength=D)
+
+        lanes = self.lanes(1, torch.float64)
+        one, two = add_up(lanes, lambda: (np.zeros(D), np.zeros(D)), add)
         return torch.zeros(D, dtype=torch.float64), torch.from_numpy(one), torch.from_numpy(two)
 
     def distances(self, centre: torch.Tensor) -> torch.Tensor:
@@ -356,39 +593,35 @@ class SparseRows:
         out = np.bincount(row, squares, minlength=self.shape[0])
         return torch.from_numpy(out + middle @ middle).clamp_(min=0)
 
-    def take(self, index: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-        """Return the rows of ``index`` (a sample), dense, as a tensor of ``dtype``."""
-        return torch.from_numpy(self.X[index].toarray().astype(_NUMPY[dtype]))
+    def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, SparseRows]]:
+        """Yield copies of the rows of a sorted index, at most ``step`` at a time."""
+        for i, j in _ranges(len(index), step):
+            yield slice(i, j), SparseRows(self.X[index[i:j]])
 
-    def over(self, index: np.ndarray) -> SparseRows:
-        """Return a copy of the rows of ``index``."""
-        return SparseRows(self.X[index])
-
-    def project_sample(self, index: np.ndarray, W: torch.Tensor) -> torch.Tensor:
-        """Return X[index] Wᵀ for W (K, D) that is not prepared."""
-        return self.over(index).project(0, len(index), self.prepare(W, W.dtype))
-
-    def find_bad(self) -> tuple[int, int] | None:
-        """Return the row and column of the first NaN or infinity, or None."""
+    def find_bad(self) -> tuple[int, int, float] | None:
+        """Return the row, the column and the value of the first NaN or infinity, or None."""
         bad = np.flatnonzero(~np.isfinite(self._data))
         if bad.size == 0:
             return None
         row = int(np.searchsorted(self.X.indptr, bad[0], side="right")) - 1
-        return row, int(self.X.indices[bad[0]])
+        return row, int(self.X.indices[bad[0]]), float(self._data[bad[0]])
 
-    @cached_property
-    def _csc(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        columns = scipy.sparse.csr_array((self._data, self.X.indices, self.X.indptr), self.shape)
-        columns = columns.tocsc()
-        return columns.indptr, columns.indices, columns.data
+    def _columns(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows i to j by column, which are kept."""
+        if (i, j) not in self._by_column:
+            pointers = self.X.indptr[i : j + 1]
+            at, shape = slice(pointers[0], pointers[-1]), (j - i, self.shape[1])
+            part = (self._data[at], self.X.indices[at], pointers - pointers[0])
+            columns = scipy.sparse.csr_array(part, shape).tocsc()
+            self._by_column[i, j] = columns.indptr, columns.indices, columns.data
+        return self._by_column[i, j]
 
     def _csr(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.X.indptr, self.X.indices, self._data
 
 
-Rows = DenseRows | SparseRows
-
-
 def as_rows(X: Any) -> Rows:
     """Wrap a validated X."""
+    if is_source(X):
+        return StreamedRows(X)
     return SparseRows(X.tocsr()) if scipy.sparse.issparse(X) else DenseRows(X)

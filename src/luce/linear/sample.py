@@ -23,15 +23,22 @@ def evenly(objective: Objective, n: int | None = None) -> np.ndarray:
     """Return a row out of every m, none of weight 0; about n of them, or enough for a covariance.
 
     Which one is drawn, always the same: labels that come in turn would not all be seen otherwise.
+    Smaller samples are part of the one for a covariance, which may be kept from the first pass.
     """
     weight = objective.weight
-    if n is None:
-        n = max(SAMPLE_ROWS, 4 * min(objective.n_features, 2048))
+    most = max(SAMPLE_ROWS, 4 * min(objective.n_features, 2048))
     count = len(weight) if bool(weight.all()) else int(torch.count_nonzero(weight))
-    m = max(1, count // n)
-    index = np.arange(0, count, m)
-    index += np.minimum(_drawn(len(index)) * m, count - 1 - index).astype(np.int64)
+    m = max(1, count // max(most, n or 0))
+    index = _one_of_each(count, -(-count // m))
+    if n is not None and n < min(most, len(index)):
+        index = index[_one_of_each(len(index), n)]
     return index if count == len(weight) else torch.nonzero(weight)[:, 0].cpu().numpy()[index]
+
+
+def _one_of_each(count: int, n: int) -> np.ndarray:
+    """Return one of each of n equal parts of ``range(count)``."""
+    ends = np.arange(n + 1) * count // n
+    return ends[:-1] + (_drawn(n) * np.diff(ends)).astype(np.int64)
 
 
 def _drawn(n: int) -> np.ndarray:
@@ -60,7 +67,7 @@ def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndar
     """
     if 2 * n > len(objective.weight):
         return _all(objective)
-    S = objective.curvature(theta, _CURVATURE_ROWS)
+    S = objective.curvature(theta, _CURVATURE_ROWS).S
     h = S if S.ndim == 1 else S.diagonal()
     each = 1 / h.clamp(min=1e-3 * float(h.max()))  # a rare class needs rows too
     share = torch.empty_like(objective.weight)

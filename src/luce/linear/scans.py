@@ -49,19 +49,10 @@ def _distances(X, centre, out):
 
 
 def column_sums(
-    X: np.ndarray, first: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weighted sums of X - first and of its square, (D,) each, float64."""
-    size = chunk_rows(len(X))
-    parts = np.zeros((2, -(-len(X) // size), X.shape[1]))
-
-    def chunk(part: int) -> None:
-        at = slice(part * size, (part + 1) * size)
-        _column_sums(X[at], first, weight[at], parts[0, part], parts[1, part])
-
-    gather(chunk, parts.shape[1])
-    one, two = parts.sum(1)
-    return one, two
+    X: np.ndarray, first: np.ndarray, weight: np.ndarray, one: np.ndarray, two: np.ndarray
+) -> None:
+    """Add the weighted sums of X - first and of its square to ``one`` and ``two`` (D,), float64."""
+    _column_sums(X, first, weight, one, two)
 
 
 def distances(X: np.ndarray, centre: np.ndarray, out: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,12 +15,25 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = ["Point", "length", "search"]
+__all__ = ["Point", "length", "point_at", "search"]
 
-Point = tuple[Tensor, float, Tensor]  # Θ, F(Θ), ∇F(Θ)
+# So many rows tell how long the first steps should be.
+_SAMPLE: Final = 4096
+# The second Wolfe condition: at the end of a step the slope is at most this part of its first.
+_SLOPE_LEFT: Final = 0.9
 
-_SAMPLE: Final = 4096  # rows that tell how long the first steps should be
-_ENOUGH: Final = 0.9  # slope condition
+
+class Point(NamedTuple):
+    """A point that was evaluated: Θ, F(Θ) and ∇F(Θ)."""
+
+    theta: Tensor
+    value: float
+    gradient: Tensor
+
+
+def point_at(objective: Objective, theta: Tensor) -> Point:
+    """Return the point Θ, from one pass over the rows."""
+    return Point(theta, *objective.evaluate(theta)[:2])
 
 
 def length(objective: Objective, theta: Tensor, d: Tensor) -> float:
@@ -46,20 +59,18 @@ def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point 
     noise = 1e-4 if objective.coarse else 1e-6 if objective.dtype is torch.float32 else 1e-14
     noise *= abs(value)
     for last in (False, True):
-        new = theta + t * d
-        new_value, new_gradient = objective.value_gradient(new)
-        end = dot(new_gradient, d)
-        if math.isfinite(new_value) and _acceptable(value, t * slope, new_value, t * end, noise):
-            return new, new_value, new_gradient
+        new = point_at(objective, theta + t * d)
+        end = dot(new.gradient, d)
+        if math.isfinite(new.value) and _acceptable(value, t * slope, new.value, t * end, noise):
+            return new
         if last or not abs(end) <= 4 * abs(slope) or not slope < end:
             break
         t *= slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
     phi = objective.along(theta, d)
     t = _line_minimum(phi, slope, t, end)
-    new = theta + t * d
-    new_value, new_gradient = objective.value_gradient(new)
-    if new_value < value + noise and t > 0 and abs(dot(new_gradient, d)) < abs(slope):
-        return new, new_value, new_gradient
+    new = point_at(objective, theta + t * d)
+    if new.value < value + noise and t > 0 and abs(dot(new.gradient, d)) < abs(slope):
+        return new
     return None
 
 
@@ -68,7 +79,7 @@ def _acceptable(value: float, slope: float, new_value: float, end: float, noise:
 
     Near the optimum the values differ by less than their rounding, and only slopes tell.
     """
-    if end < _ENOUGH * slope:
+    if end < _SLOPE_LEFT * slope:
         return False
     if math.isinf(value):  # not known in these digits
         return end <= -0.8 * slope

@@ -32,16 +32,27 @@ if TYPE_CHECKING:
 
 __all__ = ["column_moments", "minimize", "one_thread", "suits"]
 
-_PRODUCTS: Final = 1 << 22  # multiplications of one pass over the rows, at most
+# A problem is small while one pass over its rows multiplies at most so many numbers, and it has at
+# most so many logits and coefficients.
+_PRODUCTS: Final = 1 << 22
 _LOGITS: Final = 1 << 20
 _COEFFICIENTS: Final = 1 << 17
-_FEATURES: Final = 256  # of an array: up to so many, a class has a block to precondition with
-_BLOCK_VALUES: Final = 1 << 17  # of X that are weighed at once
-_STALE: Final = 3  # products in a step, or an eighth of the features, after which blocks are remade
-_MOST_PRODUCTS: Final = 1000  # in all steps: a problem that takes more is not for this method
-_NOISE: Final = 1e-13  # of the objective: differences below are rounding
-_RIDGE: Final = 1e-10  # of a block's diagonal, so that collinear columns have an inverse
-_PATIENCE: Final = 5  # steps without progress after which rounding hides any further descent
+# An array has at most so many features: each class inverts a block of that size. Sparse rows, which
+# are preconditioned with a diagonal, may have more.
+_FEATURES: Final = 256
+# At most so many values of X are copied at once to make the blocks.
+_BLOCK_VALUES: Final = 1 << 17
+# The blocks are made again when a step took more products with the Hessian than this, or than an
+# eighth of the features.
+_STALE: Final = 3
+# A problem that takes more products than this in all steps is left to the other methods.
+_MOST_PRODUCTS: Final = 1000
+# Differences below this part of the objective are rounding.
+_NOISE: Final = 1e-13
+# A block's diagonal is 1 and gets this in addition, so that collinear columns have an inverse.
+_RIDGE: Final = 1e-10
+# After so many steps without progress, rounding hides any further descent.
+_PATIENCE: Final = 5
 
 
 def suits(X: Any, n_logits: int) -> bool:
@@ -181,7 +192,7 @@ class _Problem:
         return float(self.weight @ losses) + 0.5 * self.penalty * float(np.square(W).sum())
 
     def _softmax(self, Z: np.ndarray) -> tuple[np.ndarray, ...]:
-        # What is small is computed as such: the other classes' share, not 1 - p of the own one.
+        # What is small is computed as such: the sum of the other classes' p, not 1 - p of the own.
         shifted = Z - Z.max(0)
         picked = shifted[self._own]
         P = np.exp(shifted)
@@ -252,7 +263,7 @@ class _Problem:
         return lambda G: self._balanced(G / diagonal)
 
     def _balanced(self, V: np.ndarray) -> np.ndarray:
-        """Return V without what all classes share, which the softmax does not see."""
+        """Return V without its mean over the classes, which the softmax does not see."""
         return V - V.mean(0) if self.link == "softmax" else V
 
     def curvature(self, P: np.ndarray) -> np.ndarray:
@@ -288,11 +299,11 @@ class _Problem:
             return math.inf
         parts = self.K if self.link == "sigmoid" else 1
         norms = np.linalg.norm(at.gradient[:, :-1].reshape(parts, -1), axis=1)
-        cost, share = 0.0, np.zeros(parts)
+        cost, epsilon = 0.0, np.zeros(parts)
         if self.fit_intercept:
             off = at.gradient[:, -1]
-            cost, share = price(self.frequency, off, at.log_p, at.log_q, self.link)
-        return bound(norms, share, float(self.variance.sum()) ** 0.5, self.penalty, cost)
+            cost, epsilon = price(self.frequency, off, at.log_p, at.log_q, self.link)
+        return bound(norms, epsilon, float(self.variance.sum()) ** 0.5, self.penalty, cost)
 
     def separates(self, at: _Point) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""

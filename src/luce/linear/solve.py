@@ -3,7 +3,8 @@
 Each iteration asks for a direction, tries the full step (at first, the length that is right for a
 sample of the rows), and only where that does not satisfy the approximate Wolfe conditions (Hager
 and Zhang, 2005) searches the line, on logits alone. The fit ends when the duality gap over the
-objective is proven to be at most ``tol``; without a penalty, when the scaled gradient is.
+objective is proven to be at most ``tol``; without a penalty, when the scaled gradient is. The order
+of calls stands in `_Loop`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor
 
 from luce.linear.certificate import balance, certify, scaled_gradient
+from luce.linear.descent import Descent
 from luce.linear.fitted import Fitted
-from luce.linear.precondition import Blocks, Diagonal, Exact, choose
+from luce.linear.head_start import head_start
+from luce.linear.precondition import Diagonal, choose
 from luce.linear.rounding import keep
-from luce.linear.sample import two_shares
-from luce.linear.search import length, search
-from luce.linear.steps import LBFGS, NewtonCG
+from luce.linear.search import Point, point_at
+from luce.linear.steps import LBFGS, NewtonCG, intercept_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,23 +35,22 @@ if TYPE_CHECKING:
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
     from luce.linear.precondition import Preconditioner
-    from luce.linear.search import Point
-    from luce.linear.steps import Step
+    from luce.linear.steps import Directions
 
 __all__ = ["Method", "Solution", "minimize"]
 
 Method = Literal["auto", "lbfgs", "newton-cg"]
 
-_PATIENCE: Final = 20  # iterations without progress after which float32 is at its rounding
-_COARSE: Final = 20  # iterations at most with products in bfloat16
-_COARSE_GAP: Final = 1e-3  # relative gap at which they have done what they can
-_SHARE: Final = 8  # of so many rows, one is used for a better start
-_SHARE_VALUES: Final = 1 << 23  # that it has at most
-_MANY: Final = 32_768  # rows from which that pays
-_FIRST: Final = 10  # iterations at most on that share
-_LITTLE: Final = 1e-3  # of the objective: what one of them must gain with rows that it did not see
-_PROMISE: Final = 0.6  # of the goal: the square of the gradient is mostly 1.5 times that at most
-_FAR: Final = 1e6  # times what is to be proven: no point near by will do
+# After so many iterations without progress, float32 is at its rounding.
+_PATIENCE: Final = 20
+# Products in bfloat16 have done what they can at this relative gap, or after so many iterations.
+_COARSE_GAP: Final = 1e-3
+_COARSE_ITERATIONS: Final = 20
+# A point near by is tried for a proof where its gradient's square is less than this part of the
+# goal: it mostly turns out to be up to 1.5 times what was computed.
+_PROMISE: Final = 0.6
+# Where the estimate is so many times the goal, no point near by can prove it.
+_FAR: Final = 1e6
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Solution:
         exact = objective.with_precision(torch.float64)
 
         def evaluate(theta: np.ndarray) -> float:
-            return exact.value_gradient(torch.from_numpy(theta).to(exact.device))[0]
+            return exact.evaluate(torch.from_numpy(theta).to(exact.device)).value
 
         coef, intercept, value, gap = keep(
             proof.theta.cpu().numpy(),
@@ -99,7 +100,7 @@ class Solution:
             moments=(objective.mean.cpu().numpy(), objective.variance.cpu().numpy()),
             penalty=objective.penalty,
             link=objective.link,
-            single=str(objective.rows.X.dtype).endswith("float32"),
+            single=objective.rows.in_float32,
             enough=tol,
             evaluate=evaluate,
         )
@@ -144,7 +145,7 @@ def minimize(
     tol : float
         Of the duality gap over the objective; without a penalty, of the scaled gradient.
     max_iter : int
-        Iterations over all rows, at most; those on a share of them beforehand do not count.
+        Iterations over all rows, at most; those on a sample of them beforehand do not count.
     may_widen : bool
         Whether the fit may choose its precision: begin in bfloat16 where ``may_be_coarse`` says so,
         and go on in float64 where float32 cannot make progress any more.
@@ -166,149 +167,212 @@ def minimize(
     precondition = choose(objective, theta, basis, known)
     if method == "auto":
         method = "newton-cg" if isinstance(precondition, Diagonal) else "lbfgs"
+    newton = method == "newton-cg"
     warm = bool(theta[:, :-1].any())  # and perhaps too close for rough products or a sample
     # Newton's steps are mostly products with the Hessian, which are never in bfloat16.
-    newton = method == "newton-cg"
     coarse = may_widen and not newton and not warm and objective.may_be_coarse()
     objective = objective.with_precision(objective.dtype, coarse=coarse)
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    at = _begin(objective, theta, precondition, known, max_iter, ahead=not (warm or newton))
-    trusted = warm or at[0] is not theta  # full steps are about right there
-    step = _step(objective, precondition, newton=newton, trusted=trusted)
-    history: list[dict[str, float]] = []
-    # What to reach, how often, and the entry of the history with which this precision began.
-    goal, n_iter, since = tol, 0, 0
-    while True:
-        measure = _measure(objective, at[1], at[2])
-        history.append({"objective": at[1] * objective.total, "gap": measure})
-        proof, at, goal = _attempt(objective, step, at, measure, goal, tol)
-        if proof is not None:
-            history[-1] |= _reached(objective, proof)
-        history[-1]["seconds"] = time.perf_counter() - started
-        if report is not None:
-            report(history[-1])
-        if proof is not None or n_iter == max_iter:
-            break
-        found = None
-        if not (may_widen and _at_rounding(objective, history[since:])):
-            if not newton and n_iter in precondition.refresh_at:
-                precondition.refresh(at[0], n_iter)
-            found = _advance(objective, precondition, step, at, (measure, tol))
-        while found is None and may_widen and objective.dtype is torch.float32:
-            objective, precondition, step, at = _widened(objective, at, precondition, step, n_iter)
-            goal, since = tol, len(history)
-            found = _advance(objective, precondition, step, at, (measure, tol))
-        if found is None:
-            break
-        n_iter += 1
-        _remember(step, at, found)
-        at = found
-    if proof is None:
-        proof = certify(objective, at[0], tol)
-        history[-1] |= _reached(objective, proof)
-    measure = _proven(objective, proof)
-    reason = "converged" if measure <= tol else "max_iter" if n_iter == max_iter else "stalled"
-    return Solution(
-        proof.theta, proof, measure, reason == "converged", n_iter, method, reason, history
-    )
-
-
-def _begin(
-    objective: Objective,
-    theta: Tensor,
-    precondition: Preconditioner,
-    known: Certificate | None,
-    max_iter: int,
-    *,
-    ahead: bool,
-) -> Point:
-    """Return the first point: Θ, or where a share of the rows leads from there."""
+    due = precondition.refresh_at
+    ahead = None
     if known is not None:
-        return known.theta, known.value, known.gradient
-    start = _ahead(objective, theta, precondition, max_iter) if ahead else None
-    return start or (theta, *objective.value_gradient(theta))
+        at = Point(known.theta, known.value, known.gradient)
+    else:
+        if not (warm or newton):
+            ahead = head_start(objective, theta, precondition, max_iter)
+        if ahead is not None:  # there the preconditioner has its first refresh
+            precondition.refresh(ahead, due[0])
+            due = due[1:]
+        at = point_at(objective, theta if ahead is None else ahead)
+    directions = _directions(objective, precondition, newton=newton)
+    trusted = warm or ahead is not None  # full steps are about right there
+    descent = Descent(objective, precondition, directions, at, trusted=trusted)
+    loop = _Loop(descent, method, due, tol, max_iter, may_widen, started)
+    while True:
+        ended = loop.terminate()
+        if report is not None:
+            report(loop.history[-1])
+        if ended or not loop.step():
+            return loop.solution()
 
 
-def _ahead(
-    objective: Objective, theta: Tensor, precondition: Preconditioner, max_iter: int
-) -> Point | None:
-    """Return a better start, where the preconditioner has its first refresh, or None."""
-    best = _from_fewer(objective, theta, precondition, max_iter)
-    if best is None:
-        return None
-    now, *later = precondition.refresh_at
-    precondition.refresh(best, now)
-    precondition.refresh_at = tuple(later)
-    return (best, *objective.value_gradient(best))
+class _Loop:
+    """The state of a fit: nobody else changes it.
 
+    `minimize` calls, in this order:
 
-def _from_fewer(
-    objective: Objective, theta: Tensor, precondition: Preconditioner, max_iter: int
-) -> Tensor | None:
-    """Return where iterations on a share of the rows lead, for as long as other rows gain too.
+    1. ``__init__``, with the first point and the means to go on from there.
+    2. ``terminate``: measures the point; where ``tol`` looks within reach, there or at a point near
+       by, tries to prove it; adds an entry to the history. True ends the fit.
+    3. ``step``: refreshes the preconditioner where that is due and goes to a better point, in the
+       next precision where rounding hides any in this one. False ends the fit. Back to 2.
+    4. ``solution``: proves what can be proven about the last point.
 
-    Or None if that is not far: what such a start has learnt of its rows alone would have to be
-    unlearnt.
+    Parameters
+    ----------
+    descent : Descent
+        The point, and the objective in the precision of the moment.
+    method : str
+    due : tuple of int
+        Iterations before which the preconditioner is refreshed.
+    tol, max_iter, may_widen
+        As in `minimize`.
+    started : float
+        When the fit began, by ``time.perf_counter``.
+
+    Attributes
+    ----------
+    n_iter : int
+    history : list of dict
+    since : int
+        The entry of the history with which the precision of the moment began.
+    goal : float
+        What the estimate must reach before a proof is tried: ``tol``, or less once that failed.
+    hope : float
+        What the last point near by that was tried had promised.
+    proof : Certificate or None
+        Of ``tol``.
     """
-    N = len(objective.weight)
-    n = min(N // _SHARE, _SHARE_VALUES * N // max(1, objective.rows.stored))
-    serves = N >= _MANY and isinstance(precondition, Exact | Blocks)
-    shares = two_shares(objective, n) if serves else None
-    if shares is None:
-        return None
-    few, others = shares
-    step = _step(few, precondition, newton=False, trusted=True)
-    at = (theta, *few.value_gradient(theta))
-    start = others.value_gradient(theta)[0]
-    best, value, learnt = theta, start, -math.inf
-    for _ in range(min(_FIRST, max_iter)):
-        new = _advance(few, precondition, step, at, (1.0, 1.0))
-        if new is None:
-            break
-        gained = value - others.value_gradient(new[0])[0]
-        if not gained > 0:
-            break
-        best, value, learnt = new[0], value - gained, new[1]
-        if gained < _LITTLE * value:
-            break
-        _remember(step, at, new)
-        at = new
-    return best if value - learnt <= 0.5 * (start - value) else None
+
+    def __init__(
+        self,
+        descent: Descent,
+        method: Method,
+        due: tuple[int, ...],
+        tol: float,
+        max_iter: int,
+        may_widen: bool,
+        started: float,
+    ) -> None:
+        self.descent, self.method, self.due = descent, method, due
+        self.tol, self.max_iter, self.may_widen, self.started = tol, max_iter, may_widen, started
+        self.n_iter, self.since = 0, 0
+        self.history: list[dict[str, float]] = []
+        self.goal, self.hope = tol, math.inf
+        self.proof: Certificate | None = None
+
+    def terminate(self) -> bool:
+        """Take down where the fit is; say whether it ends here."""
+        objective, at = self.descent.objective, self.descent.at
+        measure = _estimate(objective, at)
+        self.history.append({"objective": at.value * objective.total, "gap": measure})
+        self._prove(measure)
+        if self.proof is not None:
+            self.history[-1] |= _entry(objective, self.proof)
+        self.history[-1]["seconds"] = time.perf_counter() - self.started
+        return self.proof is not None or self.n_iter == self.max_iter
+
+    def step(self) -> bool:
+        """Go to a better point; return False where rounding hides any, in the last precision."""
+        measure = self.history[-1]["gap"]
+        found = False
+        if not (self.may_widen and self._at_rounding()):
+            self._refresh()
+            found = self.descent.advance(measure, self.tol)
+        while not found and self.may_widen and self.descent.objective.dtype is torch.float32:
+            self._widen()
+            found = self.descent.advance(measure, self.tol)
+        self.n_iter += found
+        return found
+
+    def solution(self) -> Solution:
+        """Return where the fit ended, with a certificate, whether it proves ``tol`` or not."""
+        objective, proof = self.descent.objective, self.proof
+        if proof is None:
+            proof = certify(objective, self.descent.at.theta, self.tol)
+            self.history[-1] |= _entry(objective, proof)
+        measure = _proven(objective, proof)
+        reason = "max_iter" if self.n_iter == self.max_iter else "stalled"
+        if measure <= self.tol:
+            reason = "converged"
+        return Solution(
+            theta=proof.theta,
+            certificate=proof,
+            measure=measure,
+            converged=reason == "converged",
+            n_iter=self.n_iter,
+            method=self.method,
+            reason=reason,
+            history=self.history,
+        )
+
+    def _prove(self, measure: float) -> None:
+        """Set ``proof`` where ``tol`` can be proven, else where and to what goal to go on."""
+        objective, at = self.descent.objective, self.descent.at
+        reached = measure <= self.goal
+        near = at.theta if reached else self._flatter(measure)
+        if near is None:
+            return
+        theta, S = balance(objective, near, at.gradient if reached else None)
+        proof = certify(objective, theta, self.tol, S)
+        if _proven(objective, proof) <= self.tol:
+            self.proof = proof
+        elif reached:
+            # The estimate was too kind: in float32, or with intercepts not yet balanced.
+            self.descent.move(point_at(objective, proof.theta))
+            self.goal = min(self.goal, measure) * 0.3
+
+    def _flatter(self, measure: float) -> Tensor | None:
+        """Return a point near by that should prove the goal, if the steps so far span one."""
+        directions, at = self.descent.directions, self.descent.at
+        if not isinstance(directions, LBFGS) or self.descent.objective.penalty == 0:
+            return None
+        if measure > _FAR * self.goal:
+            return None
+        enough = min(_PROMISE * self.goal, 0.3 * self.hope)
+        found = directions.flattest(at.theta, at.gradient, enough / measure)
+        if found is None:
+            return None
+        theta, left = found
+        self.hope = measure * left  # if in vain, the next must promise a third of it
+        return theta
+
+    def _refresh(self) -> None:
+        """Refresh the preconditioner where that is due; for Newton's method each step does."""
+        if self.method == "lbfgs" and self.n_iter in self.due:
+            self.descent.precondition.refresh(self.descent.at.theta, self.n_iter)
+
+    def _at_rounding(self) -> bool:
+        """Say whether products in this precision have done what they can.
+
+        In float32 when for some iterations neither the gap nor the objective has fallen in earnest.
+        """
+        objective, history = self.descent.objective, self.history[self.since :]
+        if objective.coarse:
+            return history[-1]["gap"] < _COARSE_GAP or len(history) > _COARSE_ITERATIONS
+        if objective.dtype is not torch.float32:
+            return False
+        before, lately = history[:-_PATIENCE], history[-_PATIENCE:]
+        if not before:
+            return False
+        least = min(entry["gap"] for entry in lately)
+        lowest = min(entry["objective"] for entry in lately)
+        start = before[-1]["objective"]
+        flat = 2 * least > min(entry["gap"] for entry in before)
+        return flat and start - lowest < 3e-8 * abs(start)
+
+    def _widen(self) -> None:
+        """Go on with products of twice the digits."""
+        objective, theta = self.descent.objective, self.descent.at.theta
+        if objective.coarse:
+            self.descent.sharpen(objective.with_precision(objective.dtype))
+        else:
+            objective = objective.with_precision(torch.float64)
+            precondition = choose(objective, theta)
+            precondition.refresh(theta, self.n_iter)  # blocks are not made at once
+            directions = _directions(objective, precondition, newton=self.method == "newton-cg")
+            at = point_at(objective, theta)
+            self.descent = Descent(objective, precondition, directions, at, trusted=True)
+            self.due, self.hope = precondition.refresh_at, math.inf
+        self.goal, self.since = self.tol, len(self.history)
 
 
-def _widened(
-    objective: Objective, at: Point, precondition: Preconditioner, step: Step, n_iter: int
-) -> tuple[Objective, Preconditioner, Step, Point]:
-    """Go on with products of twice the digits."""
-    theta = at[0]
-    if objective.coarse:
-        objective = objective.with_precision(objective.dtype)
-        # The gradient will do for one more step; the value must not be compared with exact ones.
-        return objective, precondition, step, (theta, math.inf, at[2])
-    objective = objective.with_precision(torch.float64)
-    precondition = choose(objective, theta)
-    precondition.refresh(theta, n_iter)  # blocks are not made at once
-    step = _step(objective, precondition, newton=isinstance(step, NewtonCG), trusted=True)
-    return objective, precondition, step, (theta, *objective.value_gradient(theta))
-
-
-def _at_rounding(objective: Objective, history: list[dict[str, float]]) -> bool:
-    """Say whether products in this precision have done what they can.
-
-    In float32 when for some iterations neither the gap nor the objective has fallen in earnest.
-    """
-    if objective.coarse:
-        return history[-1]["gap"] < _COARSE_GAP or len(history) > _COARSE
-    if objective.dtype is not torch.float32:
-        return False
-    before, since = history[:-_PATIENCE], history[-_PATIENCE:]
-    if not before:
-        return False
-    least = min(entry["gap"] for entry in since)
-    lowest = min(entry["objective"] for entry in since)
-    start = before[-1]["objective"]
-    return 2 * least > min(entry["gap"] for entry in before) and start - lowest < 3e-8 * abs(start)
+def _directions(objective: Objective, precondition: Preconditioner, *, newton: bool) -> Directions:
+    if newton:
+        return NewtonCG(objective, precondition)
+    weight = intercept_weight(objective)
+    return LBFGS(precondition, objective.start(), objective.dtype, weight)
 
 
 def _describe(objective: Objective, precondition: Preconditioner, method: str) -> str:
@@ -321,29 +385,6 @@ def _describe(objective: Objective, precondition: Preconditioner, method: str) -
     )
 
 
-def _advance(
-    objective: Objective,
-    precondition: Preconditioner,
-    step: Step,
-    at: Point,
-    reach: tuple[float, float],
-) -> Point | None:
-    """Return a better point, or None where rounding hides any descent."""
-    d = step.direction(at[0], at[2], *reach)
-    t = 1.0 if step.is_trusted else length(objective, at[0], d)
-    step.is_trusted = t == 1
-    found = search(objective, at, d, t)
-    if found is None and step.reset():
-        found = search(objective, at, -precondition(at[2]))
-    return found
-
-
-def _remember(step: Step, at: Point, new: Point) -> None:
-    """Keep the step and the change of the gradient, unless its ends have other digits."""
-    if math.isfinite(at[1]):
-        step.update(new[0] - at[0], new[2] - at[2])
-
-
 def _proven(objective: Objective, proof: Certificate) -> float:
     """Return what ``tol`` is compared with, from a certificate."""
     if objective.penalty == 0:
@@ -351,67 +392,15 @@ def _proven(objective: Objective, proof: Certificate) -> float:
     return proof.gap / max(proof.value, 1e-300)
 
 
-def _reached(objective: Objective, proof: Certificate) -> dict[str, float]:
+def _entry(objective: Objective, proof: Certificate) -> dict[str, float]:
     """Return what the history says of a certificate."""
     return {"objective": proof.value * objective.total, "gap": _proven(objective, proof)}
 
 
-def _measure(objective: Objective, value: float, gradient: Tensor) -> float:
-    """Estimate the same during the fit, at no cost."""
+def _estimate(objective: Objective, at: Point) -> float:
+    """Estimate during the fit what `_proven` would return, at no cost."""
     if objective.penalty == 0:
-        return scaled_gradient(objective, gradient)
-    W = float(gradient[:, :-1].square().sum())
-    c = float(gradient[:, -1].square().sum()) * _intercept_weight(objective)
-    return (W + c) / (2 * objective.penalty) / max(value, 1e-300)
-
-
-def _intercept_weight(objective: Objective) -> float:
-    """Return what the square of an intercept's gradient counts beside that of a coefficient.
-
-    The certificate solves for the intercepts, which moves the coefficients' gradient by about as
-    much as the rows are spread, for each row that changes its class.
-    """
-    return float(objective.variance.sum())
-
-
-def _attempt(
-    objective: Objective, step: Step, at: Point, measure: float, goal: float, tol: float
-) -> tuple[Certificate | None, Point, float]:
-    """Return a certificate where ``tol`` can be proven; else where and to what goal to go on."""
-    near = at[0] if measure <= goal else _flatter(objective, step, at, measure, goal)
-    if near is None:
-        return None, at, goal
-    known = at[2] if near is at[0] else None
-    theta, S = balance(objective, near, known)
-    proof = certify(objective, theta, tol, S)
-    if _proven(objective, proof) <= tol:
-        return proof, at, goal
-    if known is None:
-        return None, at, goal
-    # The estimate was too kind: in float32, or with intercepts not yet balanced.
-    theta = proof.theta
-    return None, (theta, *objective.value_gradient(theta)), min(goal, measure) * 0.3
-
-
-def _flatter(
-    objective: Objective, step: Step, at: Point, measure: float, goal: float
-) -> Tensor | None:
-    """Return a point near by that should prove ``goal``, if the steps so far span one."""
-    if not isinstance(step, LBFGS) or objective.penalty == 0 or measure > _FAR * goal:
-        return None
-    enough = min(_PROMISE * goal, 0.3 * step.hope)
-    found = step.flattest(at[0], at[2], enough / measure)
-    if found is None:
-        return None
-    theta, left = found
-    step.hope = measure * left  # if in vain, the next must promise a third of it
-    return theta
-
-
-def _step(
-    objective: Objective, precondition: Preconditioner, *, newton: bool, trusted: bool
-) -> Step:
-    if newton:
-        return NewtonCG(objective, precondition, trusted)
-    weight = _intercept_weight(objective)
-    return LBFGS(precondition, objective.start(), objective.dtype, weight, trusted)
+        return scaled_gradient(objective, at.gradient)
+    W = float(at.gradient[:, :-1].square().sum())
+    c = float(at.gradient[:, -1].square().sum()) * intercept_weight(objective)
+    return (W + c) / (2 * objective.penalty) / max(at.value, 1e-300)

@@ -13,11 +13,16 @@ if TYPE_CHECKING:
     from luce.linear.objective import Objective
     from luce.linear.precondition import Preconditioner
 
-__all__ = ["LBFGS", "NewtonCG", "Step", "dot"]
+__all__ = ["LBFGS", "Directions", "NewtonCG", "dot", "intercept_weight"]
 
-_MEMORY: Final = (10, 50)  # pairs that L-BFGS keeps: at least, and at most
-_RIDGE: Final = 1e-6  # of the least-squares problem of ``flattest``
-_MEMORY_BYTES: Final = 2 << 20  # within which it keeps more than the least
+# L-BFGS keeps between ten and fifty pairs: more than ten where they take at most so many bytes.
+_FEWEST_PAIRS: Final = 10
+_MOST_PAIRS: Final = 50
+_PAIRS_BYTES: Final = 2 << 20
+# The least-squares problem of ``LBFGS.flattest`` has this much added to its diagonal of ones.
+_RIDGE: Final = 1e-6
+# An inexact Newton step takes at most so many products with the Hessian.
+_MOST_PRODUCTS: Final = 250
 
 
 class LBFGS:
@@ -36,20 +41,17 @@ class LBFGS:
         theta: Tensor,
         dtype: torch.dtype,
         intercept_weight: float,
-        is_trusted: bool,
     ) -> None:
         self.precondition, self.intercept_weight = precondition, intercept_weight
-        if 16 * _MEMORY[1] * theta.numel() <= _MEMORY_BYTES:
+        if 16 * _MOST_PAIRS * theta.numel() <= _PAIRS_BYTES:
             dtype = torch.float64
-        most = _MEMORY_BYTES // (2 * dtype.itemsize * theta.numel())
-        most = min(max(most, _MEMORY[0]), _MEMORY[1])
+        most = _PAIRS_BYTES // (2 * dtype.itemsize * theta.numel())
+        most = min(max(most, _FEWEST_PAIRS), _MOST_PAIRS)
         self.S = theta.new_empty(most, theta.numel(), dtype=dtype)
         self.Y = torch.empty_like(self.S)
         self.M = theta.new_zeros(most, most)
         self.YY = theta.new_zeros(most, most)
-        self.order: list[int] = []  # the rows in use, oldest first
-        self.is_trusted = is_trusted  # whether full steps are about right: not from W = 0
-        self.hope = math.inf  # what the last point of ``flattest`` that was tried promised
+        self.order: list[int] = []  # the rows of S and Y that are in use, oldest first
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
         """Return -B⁻¹∇F."""
@@ -127,6 +129,15 @@ class LBFGS:
         return had
 
 
+def intercept_weight(objective: Objective) -> float:
+    """Return what the square of an intercept's gradient counts beside that of a coefficient.
+
+    The certificate solves for the intercepts, which moves the coefficients' gradient by about as
+    much as the rows are spread, for each row that changes its class.
+    """
+    return float(objective.variance.sum())
+
+
 def dot(A: Tensor, B: Tensor) -> float:
     """Return Σ A B, without the product of the two in memory."""
     return float(torch.dot(A.flatten(), B.flatten()))
@@ -140,11 +151,8 @@ def _product(A: Tensor, v: Tensor) -> Tensor:
 class NewtonCG:
     """Newton's method, its systems solved by preconditioned conjugate gradients."""
 
-    def __init__(
-        self, objective: Objective, precondition: Preconditioner, is_trusted: bool
-    ) -> None:
+    def __init__(self, objective: Objective, precondition: Preconditioner) -> None:
         self.objective, self.precondition = objective, precondition
-        self.is_trusted = is_trusted
         self.first = True
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:
@@ -164,7 +172,7 @@ class NewtonCG:
         forcing = max(
             min(0.1, math.sqrt(max(measure, 0.0))) ** 2, min(0.01, 0.1 * tol / max(measure, 1e-300))
         )
-        for _ in range(250):
+        for _ in range(_MOST_PRODUCTS):
             Hp = product(p)
             curvature = dot(p, Hp)
             if not curvature > 0:
@@ -187,4 +195,4 @@ class NewtonCG:
         return True
 
 
-Step = LBFGS | NewtonCG
+Directions = LBFGS | NewtonCG

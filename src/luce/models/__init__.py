@@ -1,6 +1,7 @@
 """The kinds of model by name, and what a training asks of them: candidates, options, estimators.
 
-A new kind is one more object in `MODELS`. Nothing heavy is imported here.
+A new kind is one more object in `MODELS`. An average of models is a kind too, which nobody asks
+for: `auto` makes it of what it has trained. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luce.errors import ArgumentError, RunError
+from luce.models.average import Average, Averaged, Member, Part
 from luce.models.base import Checkpoint, Estimator, Layer, Model, Weights
 from luce.models.candidates import Candidate, labelled
 from luce.models.network import Network
@@ -19,18 +21,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AVERAGE",
     "MODELS",
+    "Averaged",
     "Candidate",
     "Checkpoint",
     "Estimator",
     "Layer",
+    "Member",
     "Model",
+    "Part",
     "Weights",
     "candidates",
     "check_options",
+    "check_taught",
     "explain",
+    "kind_of",
     "labelled",
     "restore",
+    "suited",
 ]
 
 # The defaults are what differs from the estimators'; docs/log.md has the experiments behind them.
@@ -50,6 +59,9 @@ MODELS: dict[str, Model[Any]] = {
             "patience": 5,
             "averaging": 1.0,
         },
+        student={"hidden": (32,)},
+        # Too small to learn the training rows by heart; taught, it gains for long (Beyer, 2022).
+        student_of_images={"dropout": 0.0, "l2": 1e-4, "epochs": 40},
         space={
             "hidden": [[64], [128], [256], [512], [128, 128], [256, 256], [512, 256]],
             "learning_rate": {"low": 5e-4, "high": 0.02, "log": True},
@@ -71,26 +83,60 @@ MODELS: dict[str, Model[Any]] = {
 }
 
 
-def candidates(
-    model: str, options: Mapping[str, Any], input_shape: Sequence[int]
-) -> list[Candidate]:
-    """Return what is to be trained for `model`; for "auto" all models that suit the data.
+# The name of the kind that an average is.
+AVERAGE = "average"
+_AVERAGE = Average(MODELS)
 
-    Of several, each takes the options that it has.
+
+def kind_of(name: str) -> Model[Any]:
+    """Return the kind of a run's model: one of `MODELS`, or an average of such.
 
     Raises
     ------
     ArgumentError
-        If the model is unknown, or an option is none of the candidates'.
+        If there is none of the name.
+    """
+    if name == AVERAGE:
+        return _AVERAGE
+    check_options({}, [name])
+    return MODELS[name]
+
+
+def candidates(
+    model: str, options: Mapping[str, Any], input_shape: Sequence[int], *, sparse: bool = False
+) -> list[Candidate]:
+    """Return what is to be trained for `model`; for "auto" all models that suit the data.
+
+    Of several, each takes the options that it has. `sparse` says whether there are no
+    rows but sparse ones.
+
+    Raises
+    ------
+    ArgumentError
+        If the model is unknown or takes no such rows, or an option is none of the candidates'.
     """
     names = [model]
     if model == "auto":
-        names = [name for name, each in MODELS.items() if each.suits(input_shape)]
+        names = suited(input_shape, sparse=sparse)
     check_options(options, names)
+    if sparse and not all(MODELS[name].takes_sparse for name in names):
+        able = " or ".join(name for name, each in MODELS.items() if each.takes_sparse)
+        raise ArgumentError(
+            f"{model} cannot read columns of text, and there are no others. Choose {able}."
+        )
     own = {name: _own(MODELS[name], options) for name in names}
     return labelled(
         (name, {**MODELS[name].preset(asked, input_shape), **asked}) for name, asked in own.items()
     )
+
+
+def suited(input_shape: Sequence[int], *, sparse: bool = False) -> list[str]:
+    """Return the models that "auto" tries on rows of this shape."""
+    return [
+        name
+        for name, each in MODELS.items()
+        if each.suits(input_shape) and (each.takes_sparse or not sparse)
+    ]
 
 
 def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -119,6 +165,15 @@ def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
         each.check_together(_own(each, options))
 
 
+def check_taught(name: str) -> None:
+    """Raise ArgumentError unless there is a model of that name that can learn from a teacher."""
+    taught = [each for each, model in MODELS.items() if model.taught]
+    if name not in taught:
+        raise ArgumentError(
+            f"distil: model must be {' or '.join(taught)} to learn from a teacher, got {name!r}."
+        )
+
+
 def restore(
     name: str,
     options: Mapping[str, Any],
@@ -134,10 +189,9 @@ def restore(
         If they do not belong together.
     """
     try:
-        check_options({}, [name])
-        model = MODELS[name]
+        model = kind_of(name)
         for each in options:
-            if not any(each in other.options for other in MODELS.values()):
+            if not any(each in other.options for other in (model, *MODELS.values())):
                 raise _unknown(each, [name])
         # Runs of earlier versions had options that a model has no use for.
         own = _own(model, options)
@@ -176,5 +230,5 @@ def _unknown(name: str, models: Sequence[str]) -> ArgumentError:
         return ArgumentError(
             f"{models[0]} has no option {name!r}: it is one of {' and '.join(owners)}."
         )
-    known = ", ".join(sorted(MODELS[models[0]].options))
+    known = ", ".join(sorted(kind_of(models[0]).options))
     return ArgumentError(f"{models[0]} has no option {name!r}. Its options are: {known}.")

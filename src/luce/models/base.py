@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
     from luce.options import Option
 
@@ -96,17 +97,23 @@ class Model(ABC, Generic[E]):
         What differs from the estimator's own defaults.
     takes_images : bool
         Whether images come as (rows, channels, height, width); else as rows of numbers.
+    takes_sparse : bool
+        Whether rows may be sparse, as those of tables with texts or thousands of categories are.
     space : mapping of str to list or dict
         What a search of its options tries where nobody says it, as a file for `luce tune` has it.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
+    taught : bool
+        Whether `fit` can learn from what a teacher said of the rows.
     """
 
     options: Mapping[str, Option] = {}
     defaults: Mapping[str, Any] = {}
     space: Mapping[str, Any] = {}
     takes_images: bool = False
+    takes_sparse: bool = False
     in_steps: bool = False
+    taught: bool = False
 
     def preset(
         self,
@@ -118,6 +125,10 @@ class Model(ABC, Generic[E]):
         Of options that were asked for nothing is changed; what others are best may follow from
         them.
         """
+        return {}
+
+    def as_student(self, input_shape: Sequence[int]) -> dict[str, Any]:  # noqa: ARG002
+        """Return what differs from the defaults where a teacher is to teach a small model."""
         return {}
 
     def suits(self, input_shape: Sequence[int]) -> bool:  # noqa: ARG002
@@ -145,6 +156,7 @@ class Model(ABC, Generic[E]):
         *,
         validation: tuple[NDArray[Any], NDArray[Any]] | None = None,  # noqa: ARG002
         resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,  # noqa: ARG002
+        lessons: Lessons | None = None,  # noqa: ARG002
     ) -> Iterator[Progress]:
         """Train the estimator; whoever iterates may save a checkpoint or stop after any step.
 
@@ -160,6 +172,8 @@ class Model(ABC, Generic[E]):
             Rows and labels to judge epochs by.
         resume : pair, optional
             Tensors and note of a checkpoint.
+        lessons : Lessons, optional
+            What a teacher said of the rows; only a model that is `taught` is given any.
         """
         estimator.fit(self._shaped(rows), labels)
         return iter(())

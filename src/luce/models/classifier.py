@@ -50,17 +50,35 @@ class Classifier:
         """Return the probabilities of encoded rows, calibrated if there is a calibration."""
         if self.calibration is None or not calibrated:
             return self.model.probabilities(self.estimator, encoded)
-        return self.calibration.probabilities(self._log_probabilities(encoded))
+        return self.calibration.probabilities(self.log_probabilities(encoded))
 
     def score(self, encoded: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
         """Return the figures of encoded rows, as `luce.calibrating.score` does."""
-        return score(labels, self._log_probabilities(encoded), self.classes, self.calibration)
+        return self.score_said(self.log_probabilities(encoded), labels)
 
-    def calibrated(self, encoded: NDArray[Any], labels: NDArray[Any], *, seed: int) -> Self:
-        """Return the classifier with a calibration fitted on rows that its weights were not."""
-        classes = self.classes
-        codes = encode_labels("train", labels, classes, len(classes))
-        fitted = Calibration.fit(self._log_probabilities(encoded), codes, seed=seed)
+    def score_said(self, log_probabilities: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        """Return the figures of what was said of rows, before calibration, as `score` does."""
+        return score(labels, log_probabilities, self.classes, self.calibration)
+
+    def codes(self, labels: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the column of each label."""
+        return encode_labels("train", labels, self.classes, len(self.classes))
+
+    def calibrated(
+        self, log_probabilities: NDArray[Any], labels: NDArray[Any], *, seed: int
+    ) -> Self:
+        """Return the classifier with a calibration fitted on rows that its weights were not.
+
+        Parameters
+        ----------
+        log_probabilities : ndarray of shape (rows, classes)
+            What it says of them, or what models like it do that were not fitted on them.
+        labels : ndarray of shape (rows,)
+            Their labels.
+        seed : int
+            As `Calibration.fit` takes it.
+        """
+        fitted = Calibration.fit(log_probabilities, self.codes(labels), seed=seed)
         return replace(self, calibration=fitted)
 
     def describe(self) -> dict[str, Any]:
@@ -71,5 +89,6 @@ class Classifier:
         """Return weights that a person can look at, if the model has any."""
         return self.model.explain(self.estimator)
 
-    def _log_probabilities(self, encoded: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    def log_probabilities(self, encoded: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """Return the log-probabilities of encoded rows, before any calibration."""
         return self.model.log_probabilities(self.estimator, encoded)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from luce.neural.classifier import NeuralClassifier
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
 __all__ = ["Network"]
@@ -37,6 +38,8 @@ class Network(Model["NeuralClassifier"]):
         What differs from the defaults of `NeuralClassifier`.
     for_tables : mapping, optional
         What differs for rows of numbers, which have no neighbours as pixels do.
+    student, student_of_images : mapping, optional
+        What differs for a small one that a teacher teaches: for all rows, and for images besides.
     without : collection of str
         The options that this network does not have.
     space : mapping, optional
@@ -47,6 +50,7 @@ class Network(Model["NeuralClassifier"]):
 
     takes_images = True
     in_steps = True
+    taught = True
 
     def __init__(
         self,
@@ -54,6 +58,8 @@ class Network(Model["NeuralClassifier"]):
         defaults: Mapping[str, Any],
         *,
         for_tables: Mapping[str, Any] | None = None,
+        student: Mapping[str, Any] | None = None,
+        student_of_images: Mapping[str, Any] | None = None,
         without: Collection[str] = (),
         space: Mapping[str, Any] | None = None,
         images_only: bool = False,
@@ -61,6 +67,8 @@ class Network(Model["NeuralClassifier"]):
         self.module = module
         self.defaults = defaults
         self.for_tables = for_tables or {}
+        self.student = student or {}
+        self.student_of_images = student_of_images or {}
         self.space = space or {}
         self.images_only = images_only
         self._options = {name: each for name, each in NETWORK.items() if name not in without}
@@ -88,6 +96,11 @@ class Network(Model["NeuralClassifier"]):
             # So many are wanted: all are trained, and the best is kept.
             preset["patience"] = options["epochs"]
         return preset
+
+    def as_student(self, input_shape: Sequence[int]) -> dict[str, Any]:
+        """Return what differs where a teacher is to teach a small one."""
+        images = len(input_shape) == 3
+        return {**self.student, **(self.student_of_images if images else {})}
 
     def check_together(self, options: Mapping[str, Any]) -> None:
         """Refuse an option of a loss that is not the one asked for."""
@@ -118,9 +131,12 @@ class Network(Model["NeuralClassifier"]):
         *,
         validation: tuple[NDArray[Any], NDArray[Any]] | None = None,
         resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,
+        lessons: Lessons | None = None,
     ) -> Iterator[Progress]:
         """Train batch by batch."""
-        return estimator.fit_steps(rows, labels, validation=validation, resume=resume)
+        return estimator.fit_steps(
+            rows, labels, validation=validation, teacher=lessons, resume=resume
+        )
 
     def checkpoint(self, estimator: NeuralClassifier) -> Checkpoint:
         """Return where the training stands."""

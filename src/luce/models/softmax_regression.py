@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from luce.errors import ArgumentError
 from luce.models.base import Layer, Model, Weights
-from luce.options import LINEAR
+from luce.options import LINEAR, check, one_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,10 +27,16 @@ class Linear(Model["SoftmaxModel"]):
     """Softmax regression, solved to a proven gap."""
 
     options = LINEAR
+    defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
+    takes_sparse = True
     space = {"C": {"low": 1e-4, "high": 1e4, "log": True}}  # noqa: RUF012
 
     def check_together(self, options: Mapping[str, Any]) -> None:
-        """Refuse C beside Cs."""
+        """Refuse C beside Cs, and a penalty that there is not."""
+        if "penalty" in options:
+            from luce.linear.penalties import PENALTIES
+
+            check("penalty", options["penalty"], one_of(*PENALTIES, None))
         if "C" in options and "Cs" in options:
             raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
 
@@ -38,7 +45,7 @@ class Linear(Model["SoftmaxModel"]):
         if "Cs" not in options:
             from luce.linear.regression import SoftmaxRegression
 
-            return SoftmaxRegression(**options)
+            return SoftmaxRegression(**{**self.defaults, **options})
         from luce.linear.path import SoftmaxRegressionCV
 
         automatic = options["Cs"] == "auto"
@@ -72,7 +79,12 @@ class Linear(Model["SoftmaxModel"]):
         line = f"{count:,} iteration{'s' * (count != 1)} of {ended['solver']} in {seconds:.1f} s"
         if ended["duality_gap"] is not None:
             line += f", proven to be within {ended['duality_gap']:.1e} of the optimum"
-        return f"{line}; C = {ended['C']:g} by cross-validation" if "C" in ended else line
+        if "C" in ended:
+            how = (
+                "by cross-validation" if hasattr(estimator, "Cs_") else "did best on held-out rows"
+            )
+            line += f"; C = {ended['C']:g} {how}"
+        return line
 
     def tensors(self, estimator: SoftmaxModel) -> dict[str, NDArray[Any]]:
         """Return coefficients and intercepts."""

@@ -24,7 +24,7 @@ from luce.neural import networks
 from luce.neural.losses import BatchLoss, Distilled
 from luce.neural.options import PRECISIONS, choose_device, resolve
 from luce.neural.tabular import Encoding, tabular
-from luce.neural.teaching import prepare
+from luce.neural.teaching import Lessons, prepare
 from luce.neural.training import (
     EVALUATION_ROWS,
     Examples,
@@ -324,7 +324,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
 
         Meanwhile ``state_`` is the training's state. To interrupt, stop iterating and keep
         ``(state_.tensors(), state_.scalars())``; given back as `resume`, with the same data and
-        options, training goes on to the very same bits.
+        options, training goes on to the very same bits. A `teacher` may also be what it said of X
+        already, as :class:`luce.neural.teaching.Lessons`; then y, temperature and alpha are those.
 
         Yields
         ------
@@ -340,8 +341,11 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         else:
             features = self._validated(X, ensure_min_samples=2)
             resolve(self.get_params(deep=False), rows=1)  # before the teacher works, maybe for long
-            lessons = prepare(teacher, X, y, temperature, alpha, self._dtype())
+            lessons = teacher
+            if not isinstance(teacher, Lessons):
+                lessons = prepare(teacher, X, y, temperature, alpha, self._dtype())
             labels, beside, self.classes_ = lessons.labels, lessons.beside, lessons.classes
+            temperature = lessons.temperature
         codes = np.searchsorted(self.classes_, labels)
         if len(self.classes_) < 2:
             raise DataError(
@@ -352,7 +356,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         weight = self._weights(features, labels, sample_weight)
         held_out = None
         if validation is not None:
-            held_out = self._check_validation(validation, device)
+            held_out = self._check_validation(validation, codes, device)
         elif self.patience is not None:
             kept, held = self._hold_out(codes)
             held_out = _examples(features[held], codes[held], _rows(weight, held), device)
@@ -635,9 +639,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         return np.sort(kept), np.sort(held)
 
     def _check_validation(
-        self, validation: tuple[ArrayLike, ArrayLike], device: torch.device
+        self,
+        validation: tuple[ArrayLike, ArrayLike],
+        training: NDArray[np.intp],
+        device: torch.device,
     ) -> Examples:
-        """Return the caller's held-out data as examples."""
+        """Return the caller's held-out data as examples, with the training rows' class weights."""
         features, labels = self._validated(*validation, reset=False)
         codes = np.searchsorted(self.classes_, labels)
         unknown = self.classes_[np.minimum(codes, len(self.classes_) - 1)] != labels
@@ -646,7 +653,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 f"NeuralClassifier: validation holds the label {labels[unknown].tolist()[0]!r}, "
                 "which the training labels do not."
             )
-        return _examples(features, codes, None, device)
+        weight = None
+        if self.class_weight is not None:
+            # Or the best epoch would be one that has not learnt yet which classes count.
+            of_class = np.ones(len(self.classes_), self._dtype())
+            of_class[training] = compute_sample_weight(self.class_weight, self.classes_[training])
+            weight = of_class[codes] if of_class[codes].any() else None
+        return _examples(features, codes, weight, device)
 
     @torch.no_grad()
     def _check_outputs(self, examples: Examples, loss: BatchLoss) -> None:

@@ -15,7 +15,7 @@ from luce.options import DISTIL, check
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Lessons", "prepare"]
+__all__ = ["Lessons", "is_missing", "prepare"]
 
 # Rows that the teacher is asked about at a time.
 BLOCK = 8_192
@@ -37,11 +37,14 @@ class Lessons:
     beside : dict
         What the loss is given of each row: the teacher's log-probabilities, ``teacher`` of
         (rows, classes), and the soft part's share, ``alpha`` of (rows,).
+    temperature : float
+        How far both softmaxes are softened.
     """
 
     classes: NDArray[Any]
     labels: NDArray[Any]
     beside: Mapping[str, NDArray[Any]]
+    temperature: float
 
 
 def prepare(
@@ -94,7 +97,7 @@ def prepare(
     unlabelled = codes < 0
     codes = np.where(unlabelled, logs.argmax(axis=1), codes)
     shares: NDArray[Any] = np.where(unlabelled, 1.0, alpha).astype(dtype)
-    return Lessons(ordered, ordered[codes], {"teacher": logs, "alpha": shares})
+    return Lessons(ordered, ordered[codes], {"teacher": logs, "alpha": shares}, temperature)
 
 
 def _rows(X: Any) -> int:
@@ -113,7 +116,7 @@ def _codes(X: Any, y: ArrayLike | None, classes: NDArray[Any]) -> NDArray[np.int
         found, inverse = np.unique(given, return_inverse=True)
         values = found.tolist()
     known: dict[Any, int] = {label: code for code, label in enumerate(classes.tolist())}
-    other = [value for value in values if value not in known and not _is_missing(value)]
+    other = [value for value in values if value not in known and not is_missing(value)]
     if other:
         rest = [label for label in known if label not in values]
         also = f" It knows {_named(rest)}, which y does not have." if rest else ""
@@ -122,7 +125,7 @@ def _codes(X: Any, y: ArrayLike | None, classes: NDArray[Any]) -> NDArray[np.int
             f"{also} Leave such rows out, or write the labels as the teacher has them."
         )
     if inverse is None:
-        codes = [-1 if _is_missing(value) else known[value] for value in given]
+        codes = [-1 if is_missing(value) else known[value] for value in given]
         return np.array(codes, dtype=np.int64)
     return np.array([known.get(value, -1) for value in values], dtype=np.int64)[inverse]
 
@@ -131,7 +134,7 @@ def _named(labels: list[Any]) -> str:
     return ", ".join(map(repr, labels[:10])) + (f", … ({len(labels)})" if len(labels) > 10 else "")
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Say whether a label is None, NaN or pandas' NA, which is neither equal to itself nor not."""
     same = value == value  # noqa: PLR0124
     return value is None or not isinstance(same, bool | np.bool_) or not same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.data import Schema
+    from luce.data.columns import Column
     from luce.models.classifier import Classifier
     from luce.report.subject import Scored
 
-__all__ = ["importance", "weights"]
+__all__ = ["importance", "parts_of", "weights"]
 
 # More classes, features or filters than these help nobody.
 SHOWN_CLASSES, SHOWN_FEATURES, SHOWN_FILTERS, SHOWN_COLUMNS = 30, 8, 64, 30
+SHOWN_TERMS = 16
 
 # Permutation importance predicts for each column and each shuffle: at most PREDICTED_ROWS rows and
 # PREDICTED_CELLS probabilities in all. A shuffle is of at most ROWS rows, and of at least ENOUGH.
@@ -52,16 +55,28 @@ def weights(classifier: Classifier, classes: list[Any], support: NDArray[Any]) -
             names = [name(classes[k]) for k in chosen]
             return {"kind": "weights", **common, **_pictures(images, names)}
         features = schema.feature_names
+        texts = [
+            part for column, part in parts_of(schema) if column is not None and column.in_parts
+        ]
+        whole = np.ones(array.shape[1], bool)
+        for part in texts:
+            whole[part] = False
+
+        def listed(k: int, of: NDArray[np.intp], count: int) -> list[dict[str, Any]]:
+            return [{"name": name(features[j]), "weight": float(array[k, j])} for j in of[:count]]
+
         return {
             "kind": "features",
             **common,
             "per_class": [
                 {
                     "class": name(classes[k]),
-                    "features": [
-                        {"name": name(features[j]), "weight": float(array[k, j])}
-                        for j in np.argsort(-np.abs(array[k]), kind="stable")[:SHOWN_FEATURES]
-                    ],
+                    "features": listed(
+                        k, _first(np.flatnonzero(whole), -np.abs(array[k])), SHOWN_FEATURES
+                    ),
+                    "terms": listed(
+                        k, _first(np.flatnonzero(~whole & (array[k] > 0)), -array[k]), SHOWN_TERMS
+                    ),
                 }
                 for k in chosen
             ],
@@ -80,6 +95,11 @@ def weights(classifier: Classifier, classes: list[Any], support: NDArray[Any]) -
         "shown": len(largest),
         **_pictures(images, names),
     }
+
+
+def _first(which: NDArray[np.intp], by: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+    """Return the numbers in the order of what they are sorted by."""
+    return which[np.argsort(by[which], kind="stable")]
 
 
 def _pictures(images: NDArray[np.floating[Any]], names: list[str]) -> dict[str, Any]:
@@ -112,7 +132,11 @@ def importance(classifier: Classifier, scored: Scored) -> dict[str, Any]:
         return {"absent": "The columns of images are pixels; the pictures above show more."}
     if scored.codes is None:
         return {"absent": "Without labels nobody knows what shuffling a column makes worse."}
-    groups = _column_groups(schema)
+    names = [] if isinstance(schema, TableSchema) else schema.feature_names
+    groups = [
+        (names[part.start] if column is None else column.name, part)
+        for column, part in parts_of(schema)
+    ]
     classes = scored.probabilities.shape[1]
     per_column = min(PREDICTED_ROWS, PREDICTED_CELLS // classes) // len(groups)
     if per_column < ENOUGH:
@@ -164,13 +188,14 @@ def _shuffled(encoded: Any, part: slice, order: NDArray[np.intp]) -> Any:
     return scipy.sparse.csr_array(scipy.sparse.hstack(sides, format="csr"))
 
 
-def _column_groups(schema: Schema) -> list[tuple[str, slice]]:
-    """Return each raw column and where its encoded columns are."""
+def parts_of(schema: Schema) -> list[tuple[Column | None, slice]]:
+    """Return each column of a table and where its encoded columns are; None for other data."""
     if not isinstance(schema, TableSchema):
-        return [(label, slice(i, i + 1)) for i, label in enumerate(schema.feature_names)]
-    groups, start = [], 0
+        return [(None, slice(i, i + 1)) for i in range(math.prod(schema.input_shape))]
+    groups: list[tuple[Column | None, slice]] = []
+    start = 0
     for column in schema.used:
         stop = start + column.width
-        groups.append((column.name, slice(start, stop)))
+        groups.append((column, slice(start, stop)))
         start = stop
     return groups

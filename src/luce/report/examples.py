@@ -8,10 +8,13 @@ import numpy as np
 import polars as pl
 
 from luce.evaluation import mistakes
+from luce.report.attention import parts_of
+from luce.report.excerpt import excerpt
 from luce.report.text import name, photograph
 
 if TYPE_CHECKING:
     from luce.data import Schema
+    from luce.models.classifier import Classifier
     from luce.report.subject import Scored
 
 __all__ = ["examples"]
@@ -24,14 +27,14 @@ LONG_NUMBER = 12
 
 
 def examples(
-    schema: Schema, classes: list[Any], scored: Scored, columns: list[str]
+    classifier: Classifier, classes: list[Any], scored: Scored, columns: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Choose the most confident mistakes, the least certain rows and the likely label errors.
 
     Parameters
     ----------
-    schema : Schema
-        Says what the rows are.
+    classifier : Classifier
+        Its schema says what the rows are, its weights which words of a text made a mistake.
     classes : list
         The class of each column.
     scored : Scored
@@ -45,6 +48,7 @@ def examples(
         ``wrong``, ``uncertain`` and ``labels``; each has ``total`` and ``rows``, or ``absent``: why
         there are none.
     """
+    schema = classifier.schema
     names = [name(label) for label in classes]
     limit = SHOWN_PICTURES if schema.kind == "image" else SHOWN_ROWS
     probabilities = scored.probabilities
@@ -56,6 +60,7 @@ def examples(
         "rows": [
             {
                 "row": each["row"],
+                "pair": (each["predicted"], each["second"]),
                 "predicted": names[each["predicted"]],
                 "probability": each["probability"],
                 "other": names[each["second"]],
@@ -70,7 +75,7 @@ def examples(
         return (
             found
             | {"wrong": {"absent": reason}, "labels": {"absent": reason}}
-            | _shown(found, schema, scored, columns)
+            | _shown(found, classifier, scored, columns)
         )
     codes = scored.codes
     wrong = mistakes.most_wrong(codes, probabilities, limit=limit)
@@ -79,6 +84,7 @@ def examples(
         "rows": [
             {
                 "row": each["row"],
+                "pair": (each["predicted"], each["true"]),
                 "predicted": names[each["predicted"]],
                 "probability": each["probability"],
                 "other": names[each["true"]],
@@ -94,6 +100,7 @@ def examples(
         "rows": [
             {
                 "row": each["row"],
+                "pair": (each["suggested"], each["given"]),
                 "predicted": names[each["suggested"]],
                 "probability": each["suggested_probability"],
                 "other": names[each["given"]],
@@ -103,22 +110,23 @@ def examples(
             for each in issues[:limit]
         ],
     }
-    return found | _shown(found, schema, scored, columns)
+    return found | _shown(found, classifier, scored, columns)
 
 
 def _shown(
-    found: dict[str, dict[str, Any]], schema: Schema, scored: Scored, columns: list[str]
+    found: dict[str, dict[str, Any]], classifier: Classifier, scored: Scored, columns: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the lists with what the rows look like, and their numbers in the source."""
+    schema, words = classifier.schema, _Words(classifier, scored)
     return {
         what: {
             **listed,
             "columns": _columns(schema, scored, columns),
             "rows": [
                 {
-                    **row,
+                    **{key: value for key, value in row.items() if key != "pair"},
                     "row": int(scored.positions[row["row"]]),
-                    **_look(schema, scored, row["row"], columns),
+                    **_look(schema, scored, row["row"], columns, words, row["pair"]),
                 }
                 for row in listed["rows"]
             ],
@@ -135,18 +143,54 @@ def _columns(schema: Schema, scored: Scored, columns: list[str]) -> list[str]:
     return schema.feature_names[:SHOWN_COLUMNS]
 
 
-def _look(schema: Schema, scored: Scored, row: int, columns: list[str]) -> dict[str, Any]:
+def _look(
+    schema: Schema,
+    scored: Scored,
+    row: int,
+    columns: list[str],
+    words: _Words,
+    pair: tuple[int, int],
+) -> dict[str, Any]:
     if schema.kind == "image":
         return {"picture": photograph(np.asarray(scored.features[row]))}
     if isinstance(scored.features, pl.DataFrame):
         present = set(scored.features.columns)
         return {
             "values": [
-                _value(scored.features[column][row] if column in present else None)
+                words.excerpt(column, value, row, pair) or _value(value)
                 for column in columns[:SHOWN_COLUMNS]
+                for value in [scored.features[column][row] if column in present else None]
             ]
         }
     return {"values": [_value(value) for value in scored.features[row][:SHOWN_COLUMNS].tolist()]}
+
+
+class _Words:
+    """What makes excerpts of texts: the columns of text, and the weights of their terms."""
+
+    def __init__(self, classifier: Classifier, scored: Scored) -> None:
+        self._columns = {
+            column.name: (column, part)
+            for column, part in parts_of(classifier.schema)
+            if column is not None and column.in_parts
+        }
+        self._encoded: Any = scored.encoded
+        found = classifier.explain() if self._columns else None
+        self._weights = found.array if found is not None and found.of == "classes" else None
+
+    def excerpt(
+        self, column: str, value: Any, row: int, pair: tuple[int, int]
+    ) -> list[dict[str, Any]] | None:
+        """Return passages of a text with what speaks for the first class of the pair marked."""
+        if column not in self._columns or value is None or not str(value).strip():
+            return None
+        text = str(value)
+        own, part = self._columns[column]
+        if self._weights is None:
+            return excerpt(text, [])
+        one, two = self._weights[list(pair), part]
+        told = self._encoded[[row]][:, part].toarray()[0] * (one - two)
+        return excerpt(text, [(start, stop, told[at]) for start, stop, at in own.spans(text)])
 
 
 def _value(value: Any) -> str:

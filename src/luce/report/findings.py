@@ -27,7 +27,7 @@ def findings(content: Mapping[str, Any]) -> list[dict[str, str]]:
     content : dict
         What `luce.report.summarise` has found.
     """
-    found = [*_rows(content["scored"])]
+    found = [*_rows(content["scored"]), *map(_look, content["about"]["warnings"])]
     if content["figures"].get("headline"):
         found += _accuracy(content["figures"])
         found += _rare(content)

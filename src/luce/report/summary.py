@@ -15,9 +15,11 @@ import numpy as np
 
 from luce.data.tables import TableSchema
 from luce.evaluation import metrics
+from luce.models import AVERAGE
 from luce.report import attention, certainty
 from luce.report.confusion import confusion
 from luce.report.curves import curves
+from luce.report.distillation import distillation
 from luce.report.examples import examples
 from luce.report.findings import findings
 from luce.report.subject import Scored, Subject
@@ -72,7 +74,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         ``scored`` (which rows, and what is the matter with them); ``findings`` (sentences);
         ``figures``, ``curves``, ``confusion``, ``classes``, ``thresholds``, ``calibration``,
         ``sets``, ``wrong``, ``uncertain``, ``labels``, ``weights``, ``importance``,
-        ``architecture``, ``environment``, ``tuning``.
+        ``distillation``, ``architecture``, ``environment``, ``tuning``.
     """
     scored, names = subject.scored, [name(label) for label in subject.classes]
     content: dict[str, Any] = {
@@ -82,6 +84,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "scored": _scored(scored),
         "curves": curves(subject.history, str(subject.config["label"])),
         "tuning": tuning(subject.tuning),
+        "distillation": distillation(subject.metrics),
         "architecture": _architecture(subject.info),
         "environment": _environment(subject.environment),
     }
@@ -103,7 +106,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
                 "importance": attention.importance(subject.classifier, scored),
             }
         columns = _columns(subject, content["importance"])
-        content |= examples(subject.schema, names, scored, columns)
+        content |= examples(subject.classifier, names, scored, columns)
     content["weights"] = attention.weights(subject.classifier, names, support)
     content["figures"] = _figures(subject, names, figures)
     content["findings"] = findings(content)
@@ -116,21 +119,30 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
     table = isinstance(schema, TableSchema)
     return {
         "path": subject.path,
-        "model": str(config["model"]),
+        # Of a candidate that is its folds' average, what these are.
+        "model": str(config["label"] if config["model"] == AVERAGE else config["model"]),
+        "averaged": len(config["options"]["parts"]) if config["model"] == AVERAGE else 0,
         "asked": str(request["model"]),
         "data": name(config["data"]["name"]),
         "kind": schema.kind,
         "shape": " × ".join(f"{size:,}" for size in schema.input_shape),
         "columns": len(schema.used) if isinstance(schema, TableSchema) else None,
         "target": name(schema.target) if table and schema.target is not None else None,
+        "warnings": list(schema.warnings),
         "classes": len(names),
         "class_names": names[:10],
         "rows": {part: int(rows.get(part, 0)) for part in ("train", "validation", "test")},
         "seed": request["seed"],
-        "options": {key: value for key, value in config["options"].items() if value is not None},
+        "options": {
+            key: value
+            for key, value in config["options"].items()
+            if value is not None and key != "parts"
+        },
         "command": None
         if request["source"] is None
-        else shlex.join(["luce", "train", "--config", f"{subject.path}/config.json"]),
+        else shlex.join(
+            ["luce", _command(request), "--config", f"{subject.path}/config.json"],
+        ),
         "leaderboard": [
             {
                 "label": record.get("label", record["model"]),
@@ -138,10 +150,16 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
                     key: record.get(key)
                     for key in ("accuracy", "log_loss", "seconds", "parameters")
                 },
+                "weights": record.get("weights", {}),
             }
             for record in subject.metrics.get("leaderboard", [])
         ],
+        "folds": int(config.get("folds", 0)),
     }
+
+
+def _command(request: Mapping[str, Any]) -> str:
+    return "train" if request.get("teacher") is None else "distil"
 
 
 def _environment(environment: Mapping[str, Any]) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """One candidate: fitted on some rows, calibrated and scored on others.
 
-This is all that training, and whatever else compares models, has to call for each of them.
+This is all that training, and whatever else compares models, has to call for each of them. Where
+rows are few, training calls it for each fold.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from luce.models.classifier import Classifier
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
-__all__ = ["Examples", "OnStep", "Trained", "fit", "unfitted"]
+__all__ = ["Examples", "OnStep", "Trained", "fit", "judged", "unfitted"]
 
 Examples = tuple[NDArray[Any], NDArray[Any]]
 """Encoded rows, and their labels."""
@@ -50,6 +52,8 @@ class Trained:
         All figures of the validation rows, as `luce.calibrating.score` gives them.
     warnings : list of str
         What its training warned of.
+    judged_by : pair of ndarray, or None
+        The log-probabilities of the validation rows, before calibration, and their labels.
     """
 
     candidate: Candidate
@@ -58,6 +62,7 @@ class Trained:
     entry: dict[str, Any]
     scored: dict[str, Any] | None
     warnings: list[str]
+    judged_by: tuple[NDArray[Any], NDArray[Any]] | None = None
 
 
 def unfitted(
@@ -94,6 +99,7 @@ def fit(
     seed: int,
     resume: tuple[Mapping[str, NDArray[Any]], dict[str, Any]] | None = None,
     on_step: OnStep | None = None,
+    lessons: Lessons | None = None,
     verbose: bool = False,
 ) -> Trained:
     """Fit a candidate on the training rows; calibrate and score it on the validation rows.
@@ -112,6 +118,8 @@ def fit(
         Tensors and note of a checkpoint to go on from.
     on_step : callable, optional
         Called after each step. It may save a checkpoint, show progress, or raise to stop.
+    lessons : Lessons, optional
+        What a teacher said of the training rows, for a model that can be taught.
     verbose : bool, default=False
         Whether a model that has no steps shows its own progress.
 
@@ -124,7 +132,8 @@ def fit(
     estimator = unfitted(candidate, schema, seed=seed, verbose=verbose)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        for progress in model.fit(estimator, *train, validation=validation, resume=resume):
+        steps = model.fit(estimator, *train, validation=validation, resume=resume, lessons=lessons)
+        for progress in steps:
             if on_step is not None:
                 on_step(model, estimator, progress)
     taken, history = time.monotonic() - since, model.history(estimator)
@@ -136,10 +145,36 @@ def fit(
         # Also of what was trained before an interruption, where that is known.
         "seconds": history[-1]["seconds"] if history else taken,
     }
-    scored = None
-    if validation is not None:
-        classifier = classifier.calibrated(*validation, seed=seed)
-        scored = classifier.score(*validation)
-        entry |= {name: scored[name] for name in ("accuracy", "log_loss")}
     messages = [str(warning.message) for warning in caught]
-    return Trained(candidate, classifier, history, entry, scored, messages)
+    trained = Trained(candidate, classifier, history, entry, None, messages)
+    if validation is None:
+        return trained
+    rows, labels = validation
+    return judged(trained, classifier.log_probabilities(rows), labels, seed=seed)
+
+
+def judged(
+    trained: Trained, log_probabilities: NDArray[Any], labels: NDArray[Any], *, seed: int
+) -> Trained:
+    """Calibrate and score a candidate by what was said of rows that were not learnt from.
+
+    Parameters
+    ----------
+    trained : Trained
+        The candidate.
+    log_probabilities : ndarray of shape (rows, classes)
+        Before calibration.
+    labels : ndarray of shape (rows,)
+        The rows' labels.
+    seed : int
+        Of the calibration.
+    """
+    classifier = trained.classifier.calibrated(log_probabilities, labels, seed=seed)
+    scored = classifier.score_said(log_probabilities, labels)
+    return replace(
+        trained,
+        classifier=classifier,
+        entry=trained.entry | {name: scored[name] for name in ("accuracy", "log_loss")},
+        scored=scored,
+        judged_by=(log_probabilities, labels),
+    )

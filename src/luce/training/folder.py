@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from luce.errors import RunError
 from luce.folders import begin, exchange, remove, resumable
-from luce.manifest import CALIBRATION, RECORDS, TRUSTED, TUNING, read_config
+from luce.manifest import CALIBRATION, RECORDS, TENSORS, TRUSTED, TUNING, read_config
 from luce.models import Checkpoint
 from luce.run import Run, load_run
 from luce.storage import digest_of, read_tensors, sealed, write_json, write_tensors
@@ -100,19 +100,28 @@ class RunFolder:
         calibration = classifier.calibration
         write_json(folder / "schema.json", classifier.schema.to_json())
         write_tensors(folder / "model.safetensors", model.tensors(estimator))
+        tensors = classifier.schema.tensors()
+        if tensors:
+            write_tensors(folder / TENSORS, tensors)
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
         write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})
         write_history(folder / "history.csv", self._lines)
         if not os.path.lexists(folder / "environment.json"):
             write_json(folder / "environment.json", environment())
-        names = [*TRUSTED, *((CALIBRATION,) if calibration is not None else ()), *RECORDS]
-        if os.path.lexists(folder / TUNING):
-            names.append(TUNING)
+        optional = {
+            TENSORS: bool(tensors),
+            CALIBRATION: calibration is not None,
+            TUNING: os.path.lexists(folder / TUNING),
+        }
+        names = (*TRUSTED, *(name for name, there in optional.items() if there), *RECORDS)
         digests = {name: digest_of(folder / name) for name in names}
         options = model.resolved(estimator)
+        # A model that takes no sparse rows may have read fewer columns.
+        data = {**self._config["data"], "input_shape": list(classifier.schema.input_shape)}
         finished = {
             **self._config,
+            "data": data,
             "label": best.candidate.label,
             "model": best.candidate.model,
             "options": {k: v if _is_json(v) else repr(v) for k, v in options.items()},

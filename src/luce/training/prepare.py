@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from luce.data import Dataset, check_labels, load_dataset, rare_classes, three_way
+import polars as pl
+
+from luce.data import Dataset, check_labels, folds, load_dataset, rare_classes, three_way
 from luce.errors import DataError
 from luce.request import Request
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from luce.data.schema import Normalise, Schema
+    from luce.models import Model
     from luce.progress import Display
     from luce.training.candidates import Examples
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "View", "prepare"]
+
+
+class View(NamedTuple):
+    """Data as models of one kind read them.
+
+    `examples` has the encoded rows and labels of "train", "validation" and "test"; parts without
+    rows are absent.
+    """
+
+    schema: Schema
+    examples: dict[str, Examples]
+
+
+# With no more rows than these to train on and to validate on, "auto" compares models on so many
+# folds: one split would leave the choice to chance, and its validation rows unused (docs/log.md).
+FEW_ROWS, FOLDS = 1_000, 5
 
 
 @dataclass(frozen=True)
@@ -27,22 +48,37 @@ class Prepared:
         All of it, as it was read.
     schema : Schema
         Fitted on the training rows; it knows the classes.
-    examples : dict of pairs
-        The encoded rows and labels of "train", "validation" and "test"; parts without rows are
-        absent.
+    parts : dict of Dataset
+        The rows of "train", "validation" and "test"; parts without rows are absent.
     split : dict
         How the rows were divided, as `luce.data.three_way` takes it.
+    folds : ndarray of shape (training rows,), or None
+        Where candidates are compared by cross-validation, as `luce.data.folds` gives them.
     """
 
     dataset: Dataset
     schema: Schema
-    examples: dict[str, Examples]
+    parts: dict[str, Dataset]
     split: dict[str, Any]
+    folds: NDArray[Any] | None = None
+    _views: dict[bool, View] = field(default_factory=dict, init=False, repr=False)
+
+    def view(self, model: Model[Any]) -> View:
+        """Return the schema that suits a model, and all parts as it encodes them, once for each."""
+        schema = self.schema if model.takes_sparse else self.schema.dense()
+        if schema.sparse not in self._views:
+            examples = {part: _encoded(data, schema) for part, data in self.parts.items()}
+            self._views[schema.sparse] = View(schema, examples)
+        return self._views[schema.sparse]
+
+    def encoded(self, schema: Schema) -> dict[str, Examples]:
+        """Return all parts as a schema that `view` gave encodes them."""
+        return self._views[schema.sparse].examples
 
     def summary(self) -> dict[str, Any]:
         """Return what config.json says of the data: name, fingerprints, counts."""
         test = self.dataset.test
-        counts = {part: len(labels) for part, (_, labels) in self.examples.items()}
+        counts = {part: len(data) for part, data in self.parts.items()}
         return {
             "name": self.dataset.name,
             "fingerprint": self.dataset.fingerprint(),
@@ -54,7 +90,7 @@ class Prepared:
 
 
 def prepare(source: Any, request: Request, display: Display) -> Prepared:
-    """Load and split the data, fit the schema on the training rows, encode all of them.
+    """Load and split the data, and fit the schema on the training rows.
 
     Raises
     ------
@@ -68,6 +104,7 @@ def prepare(source: Any, request: Request, display: Display) -> Prepared:
         target=request.target,
         features=request.features,
         image_size=request.image_size,
+        **request.directions,
     )
     if request.drop_rare and dataset.labels is not None:
         dataset = dataset.without(rare_classes(dataset.labels, request.drop_rare))
@@ -88,6 +125,14 @@ def prepare(source: Any, request: Request, display: Display) -> Prepared:
     if dataset.test is not None and request.test_size != Request.test_size:
         display.say(f"note: test_size is not used: the {len(dataset.test):,} test rows are given.")
     training, validation, held_out = three_way(labels, **split)
+    dealt = None
+    if _are_few(dataset, len(training) + len(validation), request):
+        # Nothing is held out: each row is once in the fold that a model is judged by.
+        given = {**split, "validation_size": 0.0}
+        rows = three_way(labels, **given)[0]
+        found = folds(labels[rows], FOLDS, seed=request.seed)
+        if found.max() == FOLDS - 1:
+            split, dealt, training, validation = given, found, rows, validation[:0]
     parts = {
         "train": dataset.take(training),
         "validation": dataset.take(validation),
@@ -96,8 +141,16 @@ def prepare(source: Any, request: Request, display: Display) -> Prepared:
     normalise = cast("Normalise", request.normalise)
     fitted = dataset.schema.fit(parts["train"].features, normalise=normalise)
     schema = fitted.with_classes(dataset.classes)
-    examples = {part: _encoded(data, schema) for part, data in parts.items() if len(data)}
-    return Prepared(dataset, schema, examples, split)
+    told = [line for line in schema.assumed if line not in dataset.schema.assumed]
+    display.say_all(f"note: {line}" for line in told)
+    parts = {part: data for part, data in parts.items() if len(data)}
+    return Prepared(dataset, schema, parts, split, dealt)
+
+
+def _are_few(dataset: Dataset, rows: int, request: Request) -> bool:
+    """Say whether candidates are compared by cross-validation."""
+    table = isinstance(dataset.features, pl.DataFrame) or dataset.features.ndim == 2
+    return table and request.model == "auto" and request.validation_size > 0 and rows <= FEW_ROWS
 
 
 def _encoded(data: Dataset, schema: Schema) -> Examples:

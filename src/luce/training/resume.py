@@ -52,7 +52,10 @@ def check_data(path: Path, data: Mapping[str, Any], test: str | None) -> None:
     test : str or None
         The separate test rows, if they were asked for.
     """
-    before = read_config(resumable(path))["data"]
+    config = read_config(resumable(path))
+    before = dict(config["data"])
+    if "files" in config:  # finished: the shape is that of the rows that the best model read
+        before["input_shape"] = data["input_shape"]
     # What an earlier version did not record cannot be compared.
     changed = {key for key, value in before.items() if data.get(key) != value}
     name = data["name"]

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from luce import __version__, models
+from luce.data.wording import listed
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
 from luce.models import MODELS, Candidate, Estimator, Model
@@ -20,16 +22,20 @@ from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
 from luce.storage import FORMAT
-from luce.training.candidates import Trained, fit, unfitted
+from luce.training.averaging import average, in_words
+from luce.training.candidates import Examples, Trained, fit, unfitted
+from luce.training.crossvalidation import cross_validated
 from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
-from luce.training.prepare import Prepared, prepare
+from luce.training.prepare import FOLDS, Prepared, prepare
 from luce.training.resume import check_data, resumed
 
 if TYPE_CHECKING:
+    from luce.data.schema import Schema
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
-__all__ = ["begun", "complete", "train"]
+__all__ = ["begun", "check_no_teacher", "complete", "fit_and_save", "train"]
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -44,6 +50,7 @@ def train(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -67,14 +74,19 @@ def train(
         Go on with an interrupted run of this name, to the same bits as without interruption.
     overwrite : bool, default=False
         Replace a run of this name; it stays as it is until the new one is finished and saved.
+    download : bool, default=False
+        Whether a source that is an address may be downloaded. It is kept, and found again by its
+        address.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
         Called with the run as soon as it is saved and can predict. Its ``report.html`` follows.
     **arguments
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
-        are); ``image_size`` (folders of images are resized to it); ``drop_rare`` (0: classes
-        with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
+        are); ``encoding``, ``separator``, ``decimal``, ``drop``, ``keep`` and ``types`` (tables:
+        how they are written, which columns count, of what kind they are); ``image_size`` (folders
+        of images are resized to it); ``drop_rare`` (0: classes with fewer rows are left out);
+        ``model`` ("auto", "linear", "mlp", "cnn");
         ``validation_size`` (0.1) and ``test_size`` (0.2), fractions of the rows held out, in the
         classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
         ``seed`` (0); ``report_every`` (batches); and every option of
@@ -106,13 +118,16 @@ def train(
         out=out,
         resume=resume,
         overwrite=overwrite,
+        download=download,
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path
+    check_no_teacher(request)
     with locked(path):
         if resume:
             wanted = {**PRESETS.get(preset or "", {}), **plan.given}
             request = resumed(path, wanted, request if config is not None else None)
+            check_no_teacher(request)
             source = request.source if source is None else source
             if source is None:
                 raise no_source()
@@ -125,7 +140,7 @@ def train(
             choose_device(request.options["device"], "float32")
         data = prepare(source, request, display)
         first = begun(request, data)
-        candidates = _candidates(request, data)
+        candidates = _candidates(request, data, display)
         if resume:
             check_data(path, first["data"], request.test)
         folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
@@ -140,6 +155,7 @@ def begun(request: Request, data: Prepared) -> dict[str, Any]:
         "request": asdict(request),
         "data": data.summary(),
         "split": data.split,
+        "folds": 0 if data.folds is None else FOLDS,
         "directory": str(Path.cwd()),
     }
 
@@ -167,14 +183,33 @@ def complete(
     return run
 
 
-def _candidates(request: Request, data: Prepared) -> list[Candidate]:
+def check_no_teacher(request: Request) -> None:
+    """Raise ArgumentError for what `luce distil` was or is to be asked for."""
+    if request.teacher is not None:
+        raise ArgumentError(
+            f"train: this is to learn from the teacher {request.teacher}. "
+            "Use luce distil, or luce.distil in Python, with the same options."
+        )
+
+
+def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
     shape = data.schema.input_shape
-    found = models.candidates(request.model, request.options, shape)
+    unread, sparse = data.schema.only_sparse, 0 in data.schema.dense().input_shape
+    found = models.candidates(request.model, request.options, shape, sparse=sparse)
+    if sparse and request.model == "auto":
+        taken = [each.model for each in found]
+        out = ", ".join(name for name in models.suited(shape) if name not in taken)
+        display.say(f"note: {out} is not tried: it cannot read columns of text.")
+    elif unread:
+        for label in (each.label for each in found if not MODELS[each.model].takes_sparse):
+            display.say(f"note: {label} leaves out {listed(unread)}: it cannot read text.")
     for candidate in found:
+        model = MODELS[candidate.model]
         estimator = unfitted(candidate, data.schema, seed=request.seed)
-        MODELS[candidate.model].check_rows(estimator, shape, len(data.dataset.classes))
-    if len(found) > 1 and "validation" not in data.examples:
+        seen = data.view(model).schema.input_shape
+        model.check_rows(estimator, seen, len(data.dataset.classes))
+    if len(found) > 1 and "validation" not in data.parts and data.folds is None:
         raise ArgumentError(
             "model='auto' compares candidates on validation rows: give a validation_size above "
             f"0, or name one model: {', '.join(each.label for each in found)}."
@@ -194,12 +229,13 @@ def _train(
     try:
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
-        features, labels = data.examples["train"]
+        examples = data.encoded(best.classifier.schema)
+        features, labels = examples["train"]
         if len(labels) > SCORED_TRAINING_ROWS:
             rows = np.random.default_rng(request.seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
             features, labels = features[rows], labels[rows]
-        test = data.examples.get("test")
+        test = examples.get("test")
         scores = {
             "train": best.classifier.score(features, labels),
             "validation": best.scored,
@@ -226,9 +262,34 @@ def _leaderboard(
 ) -> list[Trained]:
     """Train every candidate; return them, best first."""
     board: list[Trained] = []
+    if data.folds is not None:
+        display.say(
+            f"note: few rows, so the models are compared by cross-validation in {FOLDS} folds."
+        )
+
     for candidate in found:
         try:
-            trained = _fit(candidate, data, folder, request, display)
+            if data.folds is None:
+                trained = fit_and_save(candidate, data, folder, request, display)
+            else:
+                folder.open()
+                schema, examples = data.view(MODELS[candidate.model])
+                fitted = partial(
+                    _fit,
+                    schema=schema,
+                    folder=folder,
+                    request=request,
+                    display=display,
+                    brief=True,
+                )
+                trained = cross_validated(
+                    candidate, examples["train"], data.folds, fitted, seed=request.seed
+                )
+                entry = trained.entry
+                display.say(
+                    f"{candidate.label}: log-loss {entry['log_loss']:.4f} of rows that were not "
+                    f"learnt from, in {entry['seconds']:.1f} s"
+                )
         except DivergenceError as error:
             if len(found) == 1:
                 raise
@@ -239,28 +300,85 @@ def _leaderboard(
         board.append(trained)
     if not board:
         raise DivergenceError("no candidate could be trained. Lower learning_rate.")
+    # An average is asked about one encoding of the rows: that of the best.
+    best = min(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
+    alike = [each for each in board if each.classifier.schema is best.classifier.schema]
+    if len(alike) > 1:
+        together = average(alike, seed=request.seed)
+        if together is None:
+            display.say("\nno average of them is clearly better than the best.")
+        else:
+            board.append(together)
+            least = min(trained.entry["log_loss"] for trained in board[:-1])
+            display.say(
+                f"\naverage: {in_words(together.entry['weights'])} gains "
+                f"{least - together.entry['log_loss']:.4f} of log-loss"
+            )
     return sorted(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
 
 
+def fit_and_save(
+    candidate: Candidate,
+    data: Prepared,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+    *,
+    lessons: Lessons | None = None,
+) -> Trained:
+    """Train one candidate on the training rows, and say how that ended."""
+    schema, examples = data.view(MODELS[candidate.model])
+    trained = _fit(
+        candidate,
+        examples["train"],
+        examples.get("validation"),
+        schema=schema,
+        folder=folder,
+        request=request,
+        display=display,
+        lessons=lessons,
+    )
+    classifier = trained.classifier
+    remark = classifier.model.remark(classifier.estimator)
+    if remark is not None:
+        display.say(f"\n{candidate.label}: {remark}")
+    folder.open()
+    display.say_all(f"note: {warning}" for warning in trained.warnings)
+    if classifier.calibration is None:
+        display.say("note: no validation rows, so the probabilities are not calibrated.")
+    return trained
+
+
 def _fit(
-    candidate: Candidate, data: Prepared, folder: RunFolder, request: Request, display: Display
+    candidate: Candidate,
+    train: Examples,
+    validation: Examples | None,
+    *,
+    schema: Schema,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+    brief: bool = False,
+    lessons: Lessons | None = None,
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
     label, started = candidate.label, False
     figures = {"loss", "accuracy", "learning_rate", "seconds"}
-    if "validation" in data.examples:
+    if validation is not None:
         figures |= {"validation_loss", "validation_accuracy"}
 
     def on_step(model: Model[Any], estimator: Estimator, progress: Progress) -> None:
         nonlocal started
         if not started:
             folder.open()
-            display.start(label, model.parameters(estimator), figures)
+            if not brief:
+                display.start(label, model.parameters(estimator), figures)
             started = True
         if progress.record or stop.is_set():
             folder.save_checkpoint(label, model.checkpoint(estimator))
         # Shown only now: an epoch that was seen to end is safe from any kill.
-        display.batch(progress)
+        if not brief:
+            display.batch(progress)
         if stop.is_set():
             raise TrainingStoppedError(
                 f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
@@ -271,13 +389,14 @@ def _fit(
     with interruptible() if in_steps else nullcontext(threading.Event()) as stop:
         trained = fit(
             candidate,
-            data.schema,
-            data.examples["train"],
-            data.examples.get("validation"),
+            schema,
+            train,
+            validation,
             seed=request.seed,
             resume=folder.checkpoint(label),
             on_step=on_step,
-            verbose=display.live,
+            lessons=lessons,
+            verbose=display.live and not brief,
         )
     if stop.is_set():  # while it was calibrated, after its last step
         raise TrainingStoppedError(
@@ -285,12 +404,4 @@ def _fit(
             f"Go on with: {request.resume_command(folder.path)}"
         )
     display.stop()
-    classifier = trained.classifier
-    remark = classifier.model.remark(classifier.estimator)
-    if remark is not None:
-        display.say(f"\n{label}: {remark}")
-    folder.open()
-    display.say_all(f"note: {warning}" for warning in trained.warnings)
-    if classifier.calibration is None:
-        display.say("note: no validation rows, so the probabilities are not calibrated.")
     return trained

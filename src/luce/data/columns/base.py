@@ -10,7 +10,7 @@ from luce.data.plain import to_plain
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import polars as pl
@@ -42,6 +42,10 @@ class Column(ABC):
         What several columns of the kind are called.
     used : bool
         Whether the kind is encoded.
+    in_parts : bool
+        Whether encoded columns stand for parts of a value, as words of a text; see `spans`.
+    added : frozenset of str
+        The fields that runs of earlier versions did not store: they had the defaults.
     name : str
         The column's name.
     note : str
@@ -51,13 +55,18 @@ class Column(ABC):
     kind: ClassVar[str]
     plural: ClassVar[str]
     used: ClassVar[bool] = True
+    in_parts: ClassVar[bool] = False
+    added: ClassVar[frozenset[str]] = frozenset()
     name: str
     note: str = ""
 
     @classmethod
     @abstractmethod
     def infer(cls, seen: Seen) -> Self | None:
-        """Return the column if its values are of this kind, None if another may have it."""
+        """Return the column if its values are of this kind, None if another may have it.
+
+        Where the user says that it is (`Seen.asked`), return it if it can be read so at all.
+        """
 
     @classmethod
     @abstractmethod
@@ -117,10 +126,39 @@ class Column(ABC):
         """Whether the column is encoded as sparse rows: then those of the table are sparse."""
         return False
 
+    def dense(self) -> Column:
+        """Return the column for models that take no sparse rows: coarser, or left out."""
+        return self
+
+    @property
+    def assumed(self) -> Sequence[str]:
+        """What was assumed of how the values are written, for people."""
+        return ()
+
     @property
     def reading(self) -> object:
         """What neighbours of the kind must have in common to be read together."""
         return None
+
+    def spans(self, value: str) -> list[tuple[int, int, int]]:  # noqa: ARG002
+        """Return where a value has what its encoded columns stand for: begin, end and column."""
+        return []
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return by name what is stored beside schema.json: the fields marked `plain.BESIDE`."""
+        return {}
+
+    def with_tensors(self, tensors: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the column with what `tensors` gave, after every part of it is checked.
+
+        Raises
+        ------
+        ValueError
+            If it is not what this kind of column stores.
+        """
+        if tensors:
+            raise ValueError(f"a column of kind {self.kind} has no tensors, got {sorted(tensors)}")
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """Return the column as plain JSON, for `luce.data.columns.read_column`."""

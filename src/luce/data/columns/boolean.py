@@ -33,7 +33,7 @@ class Boolean(Numeric):
     @classmethod
     def infer(cls, seen: Seen) -> Self | None:
         """Return the column if every value is true or false, typed or as a word."""
-        if seen.dtype not in (pl.String, pl.Boolean):
+        if seen.dtype not in (pl.String, pl.Boolean) or not len(seen.values):
             return None
         # However many rows there are, so few words can be written in so few ways.
         texts = commonest(seen.values, 100)[0] if seen.distinct <= 100 else ["not few"]

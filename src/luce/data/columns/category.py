@@ -10,21 +10,25 @@ import numpy as np
 import polars as pl
 
 from luce.data.columns.base import Column
-from luce.data.columns.seen import Seen, commonest
+from luce.data.columns.seen import Seen, commonest, is_opaque
 from luce.data.wording import listed, shown
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator, Sequence
 
+    import scipy.sparse
     from numpy.typing import NDArray
 
     from luce.data.schema import Normalise
 
 __all__ = ["Category"]
 
-MOST_CATEGORIES = 100
-"""A category column gets one encoded column for each of its commonest values, up to so many."""
+MOST_DENSE = 100
+"""A column of more values than this is encoded as sparse rows."""
+
+MOST_CATEGORIES = 2**16
+"""A column gets one encoded column for each of its commonest values, up to so many."""
 
 LONGEST = 100
 """Values that are longer than so many characters on average are no categories."""
@@ -35,14 +39,15 @@ LONGEST = 100
 class Category(Column):
     """One column per value, 1 where the row has it.
 
-    These are the 100 commonest values of the training rows, and one column for all others when
-    there are more. A missing value is 0 in all of them; one more column is 1 there, if training had
-    missing values.
+    Where there are more than a hundred, they are sparse rows, and values that a single training row
+    has share one column. A missing value is 0 in all of them; one more column is 1 there, if
+    training had missing values.
 
     Attributes
     ----------
     categories : tuple of str
-        The values with a column of their own.
+        The values with a column of their own: sorted, or if they are more than a hundred, the
+        commonest first.
     other : bool
         Whether there is one more column, for every other value.
     indicator : bool
@@ -63,14 +68,17 @@ class Category(Column):
     def infer(cls, seen: Seen) -> Self | None:
         """Return the column unless most values are different (and more than ten), or long."""
         distinct, rows = seen.distinct, len(seen.values)
-        if distinct > 10 and distinct > rows / 2:
+        if is_opaque(seen.dtype) or not rows:
             return None
-        if sum(map(len, seen.texts.to_list())) > LONGEST * rows:
+        if not seen.asked and distinct > 10 and distinct > rows / 2:
+            return None
+        some = seen.texts.head(10_000).to_list()
+        if not seen.asked and sum(map(len, some)) > LONGEST * len(some):
             return None
         few = listed(commonest(seen.texts, 4)[0], total=distinct)
         note = f"{distinct:,} values: {few}{seen.gone}"
-        if distinct > MOST_CATEGORIES:
-            note += f"; the {MOST_CATEGORIES} commonest, the others together"
+        if distinct > MOST_DENSE:
+            note += f"; networks read the {MOST_DENSE} commonest, the others together"
         return cls(name=seen.name, note=note)
 
     @property
@@ -93,13 +101,26 @@ class Category(Column):
         for i, column in enumerate(columns):
             own = texts[i * rows : (i + 1) * rows]
             known = own.drop_nulls() if own.null_count() else own
-            kept, distinct = commonest(known, MOST_CATEGORIES)
+            kept, distinct = commonest(known, MOST_DENSE)
+            if distinct > MOST_DENSE:
+                kept, distinct = commonest(known, MOST_CATEGORIES, fewest=2)
             yield replace(
                 column,
-                categories=tuple(sorted(kept)),
-                other=distinct > MOST_CATEGORIES,
+                categories=tuple(kept if len(kept) > MOST_DENSE else sorted(kept)),
+                other=distinct > len(kept),
                 indicator=len(known) < len(own),
             )
+
+    @property
+    def sparse(self) -> bool:
+        """Whether there are more than a hundred values."""
+        return len(self.categories) > MOST_DENSE
+
+    def dense(self) -> Self:
+        """Return the column with its hundred commonest values, all others together."""
+        if not self.sparse:
+            return self
+        return replace(self, categories=self.categories[:MOST_DENSE], other=True)
 
     @classmethod
     def encode(
@@ -116,8 +137,9 @@ class Category(Column):
         numbers = pl.Series(range(len(distinct)), dtype=pl.Int64)
         code_of = dict(zip(distinct.to_list(), numbers.to_list(), strict=True))
         codes = texts.replace_strict(distinct, numbers, default=-1, return_dtype=pl.Int64)
-        for column, place, gone, row in zip(
-            columns, out or (), missing, codes.to_numpy().reshape(missing.shape), strict=True
+        sparse: list[scipy.sparse.csr_array] = []
+        for number, (column, gone, row) in enumerate(
+            zip(columns, missing, codes.to_numpy().reshape(missing.shape), strict=True)
         ):
             # Those of the values that have a column of their own, in the order of their codes.
             own = [
@@ -126,15 +148,30 @@ class Category(Column):
             known, position = np.array(sorted(own), np.int64).reshape(-1, 2).T
             found = np.searchsorted(known, row)
             inside = (np.append(known, -1)[found] == row) & (row >= 0)
-            rows = np.flatnonzero(inside)
-            place[rows, position[found[rows]]] = 1
             unseen = (row >= 0) & ~inside
             name = shown(column.name)
+            where = np.full(len(row), -1)
+            where[inside] = position[found[inside]]
             if column.other:
-                place[unseen, len(column.categories)] = 1
+                where[unseen] = len(column.categories)
             else:
                 handled[f"unseen category in {name}, treated as none"] += int(unseen.sum())
             handled[f"missing value in {name}, treated as none"] += int(gone.sum())
             if column.indicator:
-                place[:, -1] = gone
-        return ()
+                where[gone] = column.width - 1
+            if out is None:
+                sparse.append(_one_hot(where, column.width))
+            else:
+                rows = np.flatnonzero(where >= 0)
+                out[number][rows, where[rows]] = 1
+        return sparse
+
+
+def _one_hot(where: NDArray[np.int64], width: int) -> scipy.sparse.csr_array:
+    """Return sparse rows that are 1 in the column named for each, all 0 where that is -1."""
+    import scipy.sparse
+
+    there = where >= 0
+    ends = np.concatenate([[0], np.cumsum(there)])
+    ones = np.ones(int(ends[-1]), np.float32)
+    return scipy.sparse.csr_array((ones, where[there], ends), shape=(len(where), width))

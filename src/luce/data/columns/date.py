@@ -86,12 +86,14 @@ class Date(Numeric):
         first = seen.values.head(200)
         best: tuple[int, str | None, pl.Series] | None = None
         for date_format in formats:
-            if as_moments(first, date_format).null_count() > 0.5 * len(first):
+            if as_moments(first, date_format).null_count() > 0.5 * len(first) and not seen.asked:
                 continue
             moments = as_moments(seen.values, date_format)
             if best is None or moments.null_count() < best[0]:
                 best = (moments.null_count(), date_format, moments)
-        if best is None or best[0] > (1 - ENOUGH) * len(seen.values):
+        if best is None or best[0] == len(seen.values):
+            return None
+        if best[0] > (1 - ENOUGH) * len(seen.values) and not seen.asked:
             return None
         bad, date_format, moments = best
         read = moments.drop_nulls()
@@ -111,7 +113,7 @@ class Date(Numeric):
         # Every format begins with a digit; trying them all costs more than the rest together.
         first = seen.values.head(200)
         begun = sum(value[:1] in "+-0123456789" for value in first.to_list())
-        return FORMATS if begun >= 0.5 * len(first) else ()
+        return FORMATS if begun >= 0.5 * len(first) or seen.asked else ()
 
     @property
     def reading(self) -> object:

@@ -2,36 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self, final
+import itertools
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, final
 
+import msgspec
+import numpy as np
 import polars as pl
 
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen, unreadable
-from luce.data.plain import FLOAT32_MAX
+from luce.data.numerals import LONGEST_UNIT, PLAIN, Numerals, plainly
+from luce.data.plain import FLOAT32_MAX, Finite
+from luce.data.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 __all__ = ["Number", "as_numbers"]
 
+KNOTS = 128
+"""Quantiles that skewed numbers are bent by."""
 
-def as_numbers(values: pl.Series) -> pl.Series:
-    """Return float64, null where there is no finite number within float32's range."""
-    numbers = values.cast(pl.Float64, strict=False)
-    fine = (numbers.abs() <= FLOAT32_MAX).fill_null(value=False)
-    return pl.select(pl.when(fine).then(numbers)).to_series()
+SKEWED, HEAVY = 2.5, 10.0
+"""Numbers with this skewness or this excess of kurtosis are bent: an exponential distribution (2
+and 6) is not, a log-normal one (6 and 111) is."""
+
+CROWDED = 0.5
+"""Numbers of which more than this share are the same are not bent: it would press the others, such
+as the few gains beside many zeros, into a corner."""
+
+FEWEST = 50
+"""In fewer rows, skewness is chance."""
+
+
+def as_numbers(values: pl.Series, numerals: Numerals = PLAIN) -> pl.Series:
+    """Return float64, infinite beyond float32's range, null where there is no number."""
+    if values.dtype == pl.String and numerals != PLAIN:
+        values = plainly(values, numerals)
+    numbers = values.cast(pl.Float64, strict=False).fill_nan(None)
+    if not (numbers.abs() > FLOAT32_MAX).any():
+        return numbers
+    infinite = numbers.sign() * float("inf")
+    return pl.select(
+        pl.when(numbers.abs() > FLOAT32_MAX).then(infinite).otherwise(numbers)
+    ).to_series()
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Number(Numeric):
-    """``(x - mean) / deviation``; a missing value becomes the training rows' median."""
+    """``(x - mean) / deviation``; a missing value becomes the training rows' median.
+
+    Skewed and heavy-tailed numbers are first bent to a bell: the quantiles of the training rows
+    become those of a normal distribution, with straight lines between.
+
+    Attributes
+    ----------
+    decimal, thousands, unit
+        How it is written in text; see `Numerals`.
+    knots, levels : tuple of float
+        Quantiles and what they become; none where the numbers stay as they are.
+    """
 
     kind: ClassVar[str] = "number"
     plural: ClassVar[str] = "numbers"
     noun: ClassVar[str] = "a number"
+    added: ClassVar[frozenset[str]] = frozenset({"decimal", "thousands", "unit", "knots", "levels"})
+    decimal: Literal[".", ","] = "."
+    thousands: bool = False
+    unit: Annotated[str, msgspec.Meta(max_length=LONGEST_UNIT)] = ""
+    knots: Annotated[tuple[Finite, ...], msgspec.Meta(max_length=KNOTS)] = ()
+    levels: Annotated[tuple[Finite, ...], msgspec.Meta(max_length=KNOTS)] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.knots) != len(self.levels):
+            raise ValueError("knots and levels belong together")
+        for name, values in (("knots", self.knots), ("levels", self.levels)):
+            if any(a >= b for a, b in itertools.pairwise(values)):
+                raise ValueError(f"{name} must increase")
 
     @classmethod
     def infer(cls, seen: Seen) -> Self | None:
@@ -39,10 +91,83 @@ class Number(Numeric):
         if seen.numbers is None:
             return None
         low, high = float(seen.numbers.min()), float(seen.numbers.max())
-        bad = unreadable(len(seen.values) - len(seen.numbers))
-        return cls(name=seen.name, note=f"{low!s:.8} to {high!s:.8}{seen.gone}{bad}")
+        unit = f" {seen.numerals.unit}" if seen.numerals.unit else ""
+        infinite = f", {seen.infinite:,} infinite" if seen.infinite else ""
+        bad = unreadable(len(seen.values) - len(seen.numbers) - seen.infinite)
+        return cls(
+            name=seen.name,
+            note=f"{low!s:.8} to {high!s:.8}{unit}{seen.gone}{infinite}{bad}",
+            **seen.numerals._asdict(),
+        )
+
+    @property
+    def assumed(self) -> Sequence[str]:
+        """What of the numerals is not plain."""
+        return (
+            ["with a decimal comma"] * (self.decimal == ",")
+            + ["with separators between thousands"] * (self.thousands and self.decimal == ".")
+            + ([f"with {shown(self.unit)} left out"] if self.unit else [])
+            + ["by their ranks, as they are skewed"] * bool(self.knots)
+        )
+
+    @property
+    def reading(self) -> object:
+        """How they are written."""
+        return self.numerals
+
+    @property
+    def numerals(self) -> Numerals:
+        """How it is written in text."""
+        return Numerals(self.decimal, self.thousands, self.unit)
 
     @classmethod
-    def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:  # noqa: ARG003
+    def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:
         """Return the values as numbers; see `Numeric.read`."""
-        return as_numbers(values)
+        return as_numbers(values, columns[0].numerals)
+
+    @classmethod
+    def shape(
+        cls, columns: Sequence[Self], numbers: NDArray[np.float64]
+    ) -> tuple[Sequence[Self], NDArray[np.float64]]:
+        """Return columns with knots where numbers are skewed or heavy-tailed; see `Numeric`."""
+        if numbers.shape[1] < FEWEST:
+            return columns, numbers
+        bent = [
+            replace(column, knots=knots, levels=levels)
+            for column, (knots, levels) in zip(columns, map(_quantiles, numbers), strict=True)
+        ]
+        return bent, cls.shaped(bent, numbers)
+
+    @classmethod
+    def shaped(cls, columns: Sequence[Self], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the numbers, those with knots by the lines between these."""
+        if not any(column.knots for column in columns):
+            return numbers
+        return np.stack(
+            [
+                np.interp(own, column.knots, column.levels) if column.knots else own
+                for column, own in zip(columns, numbers, strict=True)
+            ]
+        )
+
+
+def _quantiles(numbers: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return knots and levels for skewed or heavy-tailed numbers, nothing for others."""
+    centred = numbers - numbers.mean()
+    deviation = centred.std()
+    if not 0 < deviation < np.inf:
+        return (), ()
+    centred /= deviation
+    square = centred * centred
+    if abs((square * centred).mean()) < SKEWED and (square * square).mean() - 3 < HEAVY:
+        return (), ()
+    shares = (np.arange(KNOTS) + 0.5) / KNOTS
+    knots, groups, counts = np.unique(
+        np.quantile(numbers, shares), return_inverse=True, return_counts=True
+    )
+    if counts.max() > CROWDED * KNOTS:
+        return (), ()
+    # Where many rows have one value, it is in the middle of their ranks.
+    middle = np.bincount(groups, shares) / np.bincount(groups)
+    normal = NormalDist()
+    return tuple(knots.tolist()), tuple(normal.inv_cdf(share) for share in middle.tolist())

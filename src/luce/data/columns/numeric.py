@@ -54,7 +54,30 @@ class Numeric(Column, ABC):
     @classmethod
     @abstractmethod
     def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:
-        """Return stacked values as numbers within float32's range, null where one is none."""
+        """Return stacked values as numbers, infinite beyond float32's range, null for no number."""
+
+    @classmethod
+    def shape(
+        cls, columns: Sequence[Self], numbers: NDArray[np.float64]
+    ) -> tuple[Sequence[Self], NDArray[np.float64]]:
+        """Return columns that are to be bent before they are scaled, and the bent numbers.
+
+        Parameters
+        ----------
+        columns : sequence of columns
+        numbers : ndarray of shape (columns, rows)
+            Of training rows, missing ones filled in.
+        """
+        return columns, numbers
+
+    @classmethod
+    def shaped(
+        cls,
+        columns: Sequence[Self],  # noqa: ARG003
+        numbers: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return numbers bent as `shape` said."""
+        return numbers
 
     @property
     def derived(self) -> list[str]:
@@ -75,12 +98,14 @@ class Numeric(Column, ABC):
         cls, columns: Sequence[Self], values: pl.Series, normalise: Normalise
     ) -> Iterable[Self]:
         """Return the columns with median, mean and deviation; see `Column.fit`."""
-        numbers = cls._matrix(columns, values)
+        numbers, _ = cls._matrix(columns, values)
         missing = np.isnan(numbers)
         # The median of nothing is 0; NumPy would warn.
         known = (row[~gone] for row, gone in zip(numbers, missing, strict=True))
         fills = np.array([np.median(row) if len(row) else 0.0 for row in known])
         full = np.where(missing, fills[:, None], numbers)
+        if normalise == "standard":
+            columns, full = cls.shape(columns, full)
         deviation = full.std(axis=1) if full.size else np.ones(len(columns))
         mean = full.mean(axis=1) if full.size else np.zeros(len(columns))
         means, scales = scaling(mean, deviation, normalise)
@@ -99,7 +124,7 @@ class Numeric(Column, ABC):
         handled: Counter[str],
     ) -> Sequence[Any]:
         """Write the scaled numbers, those derived and the indicator; see `Column.encode`."""
-        numbers = cls._matrix(columns, values)
+        numbers, infinite = cls._matrix(columns, values)
         missing = np.isnan(numbers)
         gone = values.is_null().to_numpy().reshape(numbers.shape).sum(axis=1)
         fill, mean, scale = (
@@ -108,12 +133,14 @@ class Numeric(Column, ABC):
         )
         full = np.where(missing, fill, numbers)
         with np.errstate(over="ignore"):
-            scaled = np.clip((full - mean) / scale, -FLOAT32_MAX, FLOAT32_MAX)
-        unread = missing.sum(axis=1) - gone
+            scaled = (cls.shaped(columns, full) - mean) / scale
+            scaled = np.clip(scaled, -FLOAT32_MAX, FLOAT32_MAX)
+        unread = missing.sum(axis=1) - gone - infinite
         for i, (column, place) in enumerate(zip(columns, out or (), strict=True)):
             name = shown(column.name)
             handled[f"missing value in {name}, imputed"] += int(gone[i])
             handled[f"not {cls.noun} in {name}, treated as missing"] += int(unread[i])
+            handled[f"infinite value in {name}, treated as missing"] += int(infinite[i])
             place[:, 0] = scaled[i]
             for j, more in enumerate(column.derive(full[i]), 1):
                 place[:, j] = more
@@ -122,8 +149,17 @@ class Numeric(Column, ABC):
         return ()
 
     @classmethod
-    def _matrix(cls, columns: Sequence[Self], values: pl.Series) -> NDArray[np.float64]:
-        """Return stacked columns as float64 (columns, rows), NaN where missing or unreadable."""
+    def _matrix(
+        cls, columns: Sequence[Self], values: pl.Series
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return stacked columns as float64 (columns, rows), NaN where there is no finite number.
+
+        Then how many of each column are infinite.
+        """
         if values.dtype in (pl.Categorical, pl.Enum):
             values = values.cast(pl.String)
-        return matrix(cls.read(columns, values), len(columns))
+        numbers = matrix(cls.read(columns, values), len(columns))
+        infinite = np.isinf(numbers)
+        if not infinite.any():
+            return numbers, np.zeros(len(columns), np.int64)
+        return np.where(infinite, np.nan, numbers), infinite.sum(axis=1)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 import polars as pl
 
+from luce.data.numerals import PLAIN, Numerals
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -31,11 +33,15 @@ def unreadable(count: int) -> str:
     return f", {count:,} unreadable" if count else ""
 
 
-def commonest(texts: pl.Series, most: int) -> tuple[list[str], int]:
-    """Return the commonest texts, first those first in the alphabet, and how many there are."""
+def commonest(texts: pl.Series, most: int, *, fewest: int = 1) -> tuple[list[str], int]:
+    """Return the commonest texts, first those first in the alphabet, and how many there are.
+
+    Those that are there less often than `fewest` times are not returned, but counted.
+    """
     counts = texts.alias("text").value_counts(name="count")
     pairs = zip(counts["text"].to_list(), counts["count"].to_list(), strict=True)
-    best = heapq.nsmallest(most, pairs, key=lambda pair: (-pair[1], pair[0]))
+    enough = (pair for pair in pairs if pair[1] >= fewest)
+    best = heapq.nsmallest(most, enough, key=lambda pair: (-pair[1], pair[0]))
     return [text for text, _ in best], len(counts)
 
 
@@ -51,12 +57,33 @@ class Seen:
     values : Series
         Those that are not missing.
     numbers : ndarray of float64, or None
-        Those that are numbers which can be encoded; None where fewer than 95% are.
+        Those that are numbers which can be encoded; None where there is none, or fewer than 95%
+        are and nobody said that they were.
+    infinite : int
+        How many are numbers that cannot: infinite, or beyond what float32 holds.
+    numerals : Numerals
+        How the numbers are written, where they are text.
+    asked : bool
+        Whether the user says that the column is of the kind that is asked.
+    kept : bool
+        Whether the user says that the column is not to be left out.
     """
 
-    def __init__(self, name: str, column: pl.Series, numbers: NDArray[np.float64] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        column: pl.Series,
+        numbers: NDArray[np.float64] | None,
+        numerals: Numerals = PLAIN,
+        *,
+        asked: bool = False,
+        kept: bool = False,
+    ) -> None:
         self.name = name
         self.column = column
+        self.numerals = numerals
+        self.asked = asked
+        self.kept = kept
         self._numbers = numbers
 
     @property
@@ -78,13 +105,23 @@ class Seen:
         """How many different values there are."""
         return self.values.n_unique()
 
+    @property
+    def constant(self) -> bool:
+        """Whether all values are the same; most columns say so in their first rows."""
+        return self.values.head(1000).n_unique() == 1 and self.distinct == 1
+
     @cached_property
     def numbers(self) -> NDArray[np.float64] | None:  # noqa: D102 - above
         if self._numbers is None:
             return None
-        fine = self._numbers[~np.isnan(self._numbers)]
-        bad = len(self.values) - len(fine)
-        return None if bad > (1 - ENOUGH) * len(self.values) else fine
+        fine = self._numbers[np.isfinite(self._numbers)]
+        bad = len(self.values) - len(fine) - self.infinite
+        few = bad > (1 - ENOUGH) * len(self.values) and not self.asked
+        return fine if len(fine) and not few else None
+
+    @cached_property
+    def infinite(self) -> int:  # noqa: D102 - above
+        return 0 if self._numbers is None else int(np.isinf(self._numbers).sum())
 
     @cached_property
     def texts(self) -> pl.Series:

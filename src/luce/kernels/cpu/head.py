@@ -13,7 +13,7 @@ from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.lanes import load
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.threads import share
+from luce.kernels.cpu.threads import split
 from luce.processor import has_bfloat16
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Gradients", "Head", "Plan", "Rows", "logits", "multiplied_in", "plan", "uncap"]
 
-# Fewer rows than this make poor matrix products; then the tile goes over the classes too.
+# A tile has at least this many rows, because fewer make slow matrix products. If not so many fit
+# with all classes, a tile has a part of the classes.
 _ROWS_AT_LEAST = 64
 _ROWS_AT_MOST = 1024
-# Columns that are added up at a time: their sums stay in the first level of cache.
+# So many columns are added up at a time, because their sums stay in the first level of cache.
 _COLUMNS = 1024
 
 Wants = tuple[bool, bool, bool]
@@ -214,7 +215,7 @@ class Gradients:
             C = g.shape[1]
             before = (array(g), C, self.bias[classes].numpy())
             units = -(-C // _COLUMNS)
-            share(lambda a, b: _add_columns(*before, a, b), units, len(g) * _COLUMNS * g.itemsize)
+            split(lambda a, b: _add_columns(*before, a, b), units, len(g) * _COLUMNS * g.itemsize)
 
     def results(self) -> tuple[Tensor | None, ...]:
         """Return the gradients in the dtypes of what they belong to; None where not wanted."""

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.threads import share
+from luce.kernels.cpu.terms import Geometry
+from luce.kernels.cpu.threads import split
 from luce.kernels.layout import class_position
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Layout", "array", "working_scalar"]
 
-# From this many classes on, vector lanes along a row beat lanes across rows (docs/log.md).
+# With at least this many classes, vector lanes go along a row; with fewer, across rows. Each is the
+# faster one on its side (docs/log.md).
 _ROWS_FROM = 64
 # A tile of this many bytes stays in the first levels of cache.
 _TILE_BYTES = 1 << 16
@@ -67,21 +69,25 @@ class Layout:
     def _moved(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.position == self.dim else x.movedim(self.dim, self.position)
 
-    def run(
-        self, rows: Callable[..., Any], tiles: Callable[..., Any], head: tuple[Any, ...], *tail: Any
+    def apply(
+        self,
+        rows: Callable[..., Any],
+        tiles: Callable[..., Any],
+        *arguments: Any,
     ) -> None:
-        """Share a kernel's work over threads; ``head`` and ``tail`` go around the geometry."""
+        """Share a kernel's work over threads, along rows or across them."""
         outer, K, span, size = self.outer, self.classes, self.span, self.dtype.itemsize
         if span == 1 and K >= _ROWS_FROM:
-            share(lambda a, b: rows(*head, K, *tail, a, b), outer, K * size)
+            geometry = Geometry(K, 1, K, 1, 1)
+            split(lambda a, b: rows(*arguments, geometry, a, b), outer, K * size)
             return
         across, along = 1, span
         if span == 1:
             outer, span, across, along = 1, outer, K, 1
         columns = max(16, min(256, _TILE_BYTES // (K * max(size, 4)) // 16 * 16))
+        geometry = Geometry(K, span, across, along, columns)
         units = outer * -(-span // columns)
-        geometry = (K, span, across, along, columns)
-        share(lambda a, b: tiles(*head, *geometry, *tail, a, b), units, columns * K * size)
+        split(lambda a, b: tiles(*arguments, geometry, a, b), units, columns * K * size)
 
 
 def array(x: torch.Tensor | None) -> NDArray[Any]:

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from luce.kernels.cpu.cross_entropy import denominator, reduced, scale_of
+from luce.kernels.cpu.cross_entropy import (
+    divisor,
+    doubled,
+    labels_of,
+    reduced,
+    scale_of,
+    scales_of,
+)
 from luce.kernels.cpu.head import Gradients, Head, logits, plan
 from luce.kernels.cpu.layout import Layout, array, working_scalar
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.rows import LSE, softmax_rows
-from luce.kernels.cpu.sweep import Labels
-from luce.kernels.cpu.sweep import cross_entropy as over_tiles
+from luce.kernels.cpu.sweep import cross_entropy_over_tiles
 from luce.kernels.cpu.tiles import softmax_tiles
 
 if TYPE_CHECKING:
@@ -29,14 +35,12 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor | None, tuple[Tensor | None, ...]]:
     """Return the loss, the log-sum-exps (N,), and the gradients that are wanted."""
     sample_weight, reduction = given.sample_weight, given.options.reduction
-    share = _denominator(given)
-    row_scale = torch.full((len(given.input),), scale_of(share, reduction), dtype=torch.float64)
-    if sample_weight is not None:
-        row_scale *= sample_weight
-    loss, lse, gradients = _sweep(given, row_scale, None, wants)
+    counted = _divisor(given)
+    scale = scale_of(counted, reduction)
+    loss, lse, gradients = _compute(given, wants, doubled(sample_weight), None, scale)
     if sample_weight is not None:
         loss = loss * sample_weight
-    loss = reduced(loss, share, reduction).to(lse.dtype)
+    loss = reduced(loss, counted, reduction).to(lse.dtype)
     return loss, lse if want_lse else None, gradients.results()
 
 
@@ -47,33 +51,25 @@ def linear_cross_entropy_backward(
     grad_lse: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of features, weight and bias that are wanted."""
-    row_scale = torch.zeros(len(given.input), dtype=torch.float64)
-    share = _denominator(given)
-    if grad_loss is not None:
-        row_scale += grad_loss
-        row_scale *= scale_of(share, given.options.reduction)
-        if given.sample_weight is not None:
-            row_scale *= given.sample_weight
-    lse_scale = None if grad_lse is None else grad_lse.double().contiguous()
-    return _sweep(given, row_scale, lse_scale, wants)[2].results()
+    loss_scale, scale = scales_of(given, _divisor(given), grad_loss)
+    return _compute(given, wants, loss_scale, doubled(grad_lse), scale)[2].results()
 
 
-def _denominator(given: LinearCrossEntropy) -> float:
-    return denominator(given, (len(given.input), len(given.linear_weight)))
+def _divisor(given: LinearCrossEntropy) -> float:
+    return divisor(given, (len(given.input), len(given.linear_weight)))
 
 
-def _sweep(
+def _compute(
     given: LinearCrossEntropy,
-    row_scale: Tensor,
-    lse_scale: Tensor | None,
     wants: Sequence[bool],
+    loss_scale: Tensor | None,
+    lse_scale: Tensor | None,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Gradients]:
-    x, weight, options = given.input, given.weight, given.options
-    wide = torch.promote_types(x.dtype, torch.float32)
-    class_weight = None if weight is None else weight.to(wide).contiguous()
-    head = Head(given.linear_weight, given.linear_bias, options.softcap)
-    labels = Labels(given.target.contiguous(), class_weight, row_scale, lse_scale)
-    return over_tiles(x, head, labels, options, wants, given.memory_budget)
+    head = Head(given.linear_weight, given.linear_bias, given.options.softcap)
+    given = given._replace(target=given.target.contiguous())
+    labels = labels_of(given, loss_scale, lse_scale, scale)
+    return cross_entropy_over_tiles(given.input, head, labels, wants, given.memory_budget)
 
 
 def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +87,7 @@ def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
         z, _ = logits(x[rows].to(wide), head, classes, place)
         here = torch.empty(len(z), dtype=torch.float64)
         layout = Layout(z, 1)
-        layout.run(softmax_rows, softmax_tiles, (array(z), array(z), array(here)), inverse, LSE)
+        layout.apply(softmax_rows, softmax_tiles, array(z), array(z), array(here), inverse, LSE)
         lse[rows] = torch.logaddexp(lse[rows], here)
         values, places = z.topk(min(k, z.shape[1]), dim=1)
         if classes.start:

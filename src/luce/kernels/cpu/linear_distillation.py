@@ -12,9 +12,11 @@ With q ∝ exp(t / T), p ∝ exp(z / T) and fixed origins t₀ and z₀, KL(q �
 whose first sum is kept relative to the largest t so far, like the sum of exponentials.
 """
 
+# ruff: noqa: PLR0915
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,19 +25,29 @@ from torch import Tensor
 from luce.kernels.cpu.arithmetic import as_working, exp, scratch, zero
 from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.cross_entropy import reduced
-from luce.kernels.cpu.distillation import count, gap, run, scales
+from luce.kernels.cpu.distillation import (
+    Compared,
+    Mixture,
+    compared_of,
+    distillation_terms,
+    divisor,
+    gap,
+    mixture_of,
+    over_logits,
+    scales,
+)
 from luce.kernels.cpu.head import Gradients, Head, Rows, logits, plan
-from luce.kernels.cpu.layout import array, working_scalar
+from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.rows import exp_sum, exp_sum_into, maximum, shifted
+from luce.kernels.cpu.online import Tile
+from luce.kernels.cpu.rows import clear, exp_sum, exp_sum_into, maximum
 from luce.kernels.cpu.sweep import over_tiles
 from luce.kernels.cpu.targets import expect
-from luce.kernels.cpu.threads import share
+from luce.kernels.cpu.terms import shifted
+from luce.kernels.cpu.threads import split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from luce.kernels.arguments import LinearDistillation
     from luce.kernels.options import DistillationOptions
@@ -43,33 +55,45 @@ if TYPE_CHECKING:
 __all__ = ["linear_distillation_loss", "linear_distillation_loss_backward"]
 
 
+class _Kept(NamedTuple):
+    """What is kept of each row from tile to tile.
+
+    The sums of exponentials are relative to the largest logits so far: ``sum_s`` and ``sum_t`` at
+    the temperature, ``sum_h`` (the student's, for the hard part) at 1. ``gaps`` is relative to the
+    teacher's. The last four, for the gradient, are there after the last tile.
+    """
+
+    top_s: Any
+    top_t: Any
+    origin_s: Any
+    origin_t: Any
+    at_target: Any
+    sum_s: Any
+    sum_t: Any
+    sum_h: Any
+    gaps: Any
+    of_student: Any
+    of_teacher: Any
+    of_hard: Any
+    of_target: Any
+
+
 @kernel
 def _merge_rows(
-    student: Any,
-    teacher: Any,
-    first: int,
-    C: int,
-    target: Any,
-    top_s: Any,
-    top_t: Any,
-    origin_s: Any,
-    origin_t: Any,
-    at_target: Any,
-    sum_s: Any,
-    sum_t: Any,
-    sum_h: Any,
-    gaps: Any,
-    inverse: Any,
+    compared: Compared,
+    mixture: Mixture,
+    loss: Any,
+    tile: Tile,
+    kept: _Kept,
     start: int,
     stop: int,
 ) -> None:
-    """Take both logits of classes ``first`` to ``first + C`` into the rows' running values.
-
-    The sums of exponentials are relative to the largest logits so far: ``sum_s`` and ``sum_t`` at
-    the temperature, ``sum_h`` (the student's, for the hard part) at 1. ``gap`` is relative to the
-    teacher's.
-    """
+    """Take a tile of both logits into what is kept; with the last, write the losses."""
+    student, teacher, target, loss_scale = compared
+    top_s, top_t, origin_s, origin_t, at_target, sum_s, sum_t, sum_h, gaps = kept[:9]
+    first, C, K = tile
     soft = scratch(student, C)
+    inverse = mixture.inverse
     one = as_working(student, 1.0)
     for i in range(start, stop):
         z = student[i * C : (i + 1) * C]
@@ -101,41 +125,51 @@ def _merge_rows(
             s = exp_sum_into(soft, t, here_t, inverse)
             m = gap(soft, t, z, origin_t[i], origin_s[i], inverse)
             sum_t[i] = sum_t[i] * before + s * now
-            kept = 0.0 if before == 0 else gaps[i] * before
-            gaps[i] = kept + (0.0 if now == 0 else m * now)
+            kept_gap = 0.0 if before == 0 else gaps[i] * before
+            gaps[i] = kept_gap + (0.0 if now == 0 else m * now)
             top_t[i] = high
+        if first + C < K:
+            continue
+        if target.size and target[i] == mixture.ignore_index:
+            loss[i] = 0  # what is kept for the gradient is 0 as well
+            continue
+        way_t = np.float64(origin_t[i]) - np.float64(top_t[i])
+        way_s = np.float64(origin_s[i]) - np.float64(top_s[i])
+        mean_gap = gaps[i] / sum_t[i] + (way_t - way_s) * inverse
+        below = np.float64(top_s[i]) - np.float64(at_target[i])
+        exps_s = sum_s[i] if sum_s[i] > 0.0 else np.nan  # 0: all are −Inf
+        exps_t = sum_t[i] if sum_t[i] > 0.0 else np.nan
+        terms = distillation_terms(
+            mixture, loss_scale[i], mean_gap, exps_s, exps_t, sum_h[i], below
+        )
+        loss[i] = terms[0]
+        kept.of_student[i] = terms[1]
+        kept.of_teacher[i] = terms[2]
+        kept.of_hard[i] = terms[3]
+        kept.of_target[i] = terms[4]
 
 
 @kernel
 def _gradient_rows(
-    student: Any,
-    teacher: Any,
-    first: int,
-    C: int,
-    target: Any,
-    top_s: Any,
-    top_t: Any,
-    of_student: Any,
-    of_teacher: Any,
-    of_hard: Any,
-    pull: Any,
-    inverse: Any,
-    start: int,
-    stop: int,
+    compared: Compared, mixture: Mixture, tile: Tile, kept: _Kept, start: int, stop: int
 ) -> None:
     """Replace the student's logits by the gradient there."""
+    student, teacher, target, _ = compared
+    first, C, _ = tile
+    inverse = mixture.inverse
     one = as_working(student, 1.0)
     for i in range(start, stop):
         z = student[i * C : (i + 1) * C]
         t = teacher[i * C : (i + 1) * C]
-        a = as_working(student, of_student[i])
-        b = as_working(student, of_teacher[i])
-        c = as_working(student, of_hard[i])
-        if a == 0 and b == 0 and pull[i] == 0:
-            z[:] = 0
+        a = as_working(student, kept.of_student[i])
+        b = as_working(student, kept.of_teacher[i])
+        c = as_working(student, kept.of_hard[i])
+        of_target = kept.of_target[i]
+        if a == 0 and b == 0 and of_target == 0:
+            clear(z)
             continue
-        high_s = top_s[i]
-        high_t = top_t[i]
+        high_s = kept.top_s[i]
+        high_t = kept.top_t[i]
         if target.size:
             for j in range(C):
                 hard = c * exp(shifted(z[j], high_s, one))
@@ -143,7 +177,7 @@ def _gradient_rows(
                 z[j] = soft - b * exp(shifted(t[j], high_t, inverse)) + hard
             y = target[i] - first
             if 0 <= y < C:
-                z[y] -= as_working(student, pull[i])
+                z[y] -= as_working(student, of_target)
         else:
             for j in range(C):
                 soft = a * exp(shifted(z[j], high_s, inverse))
@@ -159,22 +193,17 @@ class _Distillation:
         teacher: Tensor,
         teacher_head: Head,
         target: Tensor | None,
-        row_scale: Tensor,
+        loss_scale: Tensor,
         options: DistillationOptions,
     ) -> None:
         N, wide = len(teacher), torch.promote_types(teacher.dtype, torch.float32)
         self.dtype = wide
         self.loss = torch.zeros(N, dtype=wide)
         self._heads, self._teacher = (head, teacher_head), Rows(teacher)
-        self._target, self._row_scale, self._options = target, row_scale, options
+        self._target, self._loss_scale, self._options = target, loss_scale, options
         self._places: tuple[Tensor, Tensor]
-        self._inverse = working_scalar(1 / options.temperature, wide)
-        # What _merge_rows keeps of each row.
         working = np.float64 if wide == torch.float64 else np.float32
-        self._tops = np.zeros((2, N), working)
-        self._others = np.zeros((3, N), working)  # origins, and the logit at the target
-        self._sums = np.zeros((4, N))
-        self._factors: tuple[NDArray[Any], ...] = ()
+        self._kept = _Kept(*np.zeros((5, N), working), *np.zeros((8, N)))
 
     def over_tiles(self, x: Tensor, wants: Sequence[bool], budget: int) -> Gradients:
         """Compute the loss of the student's features, and the gradients that are wanted."""
@@ -191,51 +220,32 @@ class _Distillation:
     def whole(self, rows: slice, x: Tensor, *, want_grad: bool) -> Tensor:
         z, t = self._logits(rows, slice(0, self._heads[0].shape[0]), x)
         if z.numel():
-            target = None if self._target is None else self._target[rows]
             grad = z if want_grad else None
-            run(z, t, target, self._row_scale[rows], self.loss[rows], grad, self._options)
+            over_logits(z, t, *self._labels(rows), self._options, self.loss[rows], grad)
         return z
 
     def merge(self, rows: slice, classes: slice, x: Tensor) -> None:
         z, t = self._logits(rows, classes, x)
-        self._go(_merge_rows, z, t, rows, classes, *self._tops, *self._others, *self._sums)
+        self._go(_merge_rows, z, t, rows, classes, array(self.loss[rows]))
 
     def gradient(self, rows: slice, classes: slice, x: Tensor) -> Tensor:
         z, t = self._logits(rows, classes, x)
-        self._go(_gradient_rows, z, t, rows, classes, *self._tops, *self._factors)
+        self._go(_gradient_rows, z, t, rows, classes)
         return z
 
-    def _go(
-        self, kernel: Any, z: Tensor, t: Tensor, rows: slice, classes: slice, *values: Any
-    ) -> None:
-        """Run a kernel over a tile of both logits and its rows of ``values``."""
-        C = z.shape[1]
-        goal = np.empty(0, np.int64) if self._target is None else array(self._target[rows])
-        values = tuple(v[rows] for v in values)
-        before = (array(z), array(t), classes.start, C, goal, *values, self._inverse)
-        share(lambda a, b: kernel(*before, a, b), len(z), 2 * C * z.dtype.itemsize)
+    def _labels(self, rows: slice) -> tuple[Tensor | None, Tensor]:
+        return None if self._target is None else self._target[rows], self._loss_scale[rows]
 
-    def finish(self) -> None:
-        """Compute the losses, and what ``_gradient_rows`` multiplies and subtracts."""
-        o, (top_s, top_t) = self._options, self._tops.astype(np.float64)
-        T, alpha = o.temperature, o.alpha
-        origin_s, origin_t, at_target = self._others.astype(np.float64)
-        sum_s, sum_t, sum_h, gap = self._sums
-        scale = array(self._row_scale)
-        with np.errstate(all="ignore"):
-            below = (origin_t - top_t) - (origin_s - top_s)
-            divergence = gap / sum_t + below / T + np.log(sum_s) - np.log(sum_t)
-            value = alpha * T * T * divergence
-            ignored = np.zeros(len(top_s), bool)
-            hard = np.zeros(len(top_s))
-            if self._target is not None:
-                ignored = array(self._target) == o.ignore_index
-                value = value + (1 - alpha) * (np.log(sum_h) - (at_target - top_s))
-                hard = np.where(ignored, 0.0, (1 - alpha) * scale)
-            soft = np.where(ignored, 0.0, alpha * T * scale)
-            factors = (soft / sum_s, soft / sum_t, hard / sum_h if hard.any() else hard)
-            self._factors = (*(np.where(ignored, 0.0, f) for f in factors), hard)
-        self.loss.copy_(torch.from_numpy(np.where(ignored, 0.0, value)))
+    def _go(
+        self, kernel: Any, z: Tensor, t: Tensor, rows: slice, classes: slice, *losses: Any
+    ) -> None:
+        """Run a kernel over a tile of both logits."""
+        C = z.shape[1]
+        compared = compared_of(z, t, *self._labels(rows))
+        tile = Tile(classes.start, C, self._heads[0].shape[0])
+        kept = _Kept(*(values[rows] for values in self._kept))
+        arguments = (compared, mixture_of(self._options, z.dtype), *losses, tile, kept)
+        split(lambda a, b: kernel(*arguments, a, b), len(z), 2 * C * z.dtype.itemsize)
 
 
 def linear_distillation_loss(
@@ -264,7 +274,7 @@ def _linear_distillation(
     N, K = len(student), len(head)
     expect("teacher", teacher, (N, teacher.shape[1]))
     expect("teacher_weight", teacher_head, (K, teacher.shape[1]))
-    counted = count(N, K, target, options)
+    counted = divisor(N, K, target, options)
     loss = _Distillation(
         Head(head, bias),
         teacher,

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KEPT_BYTES", "empty", "kept_bytes", "release"]
 
-# At most this much unused memory is kept.
+# At most so many bytes of unused memory are kept.
 KEPT_BYTES = 1 << 29
-# Smaller tensors come from PyTorch: malloc serves them from memory that it keeps itself.
+# Tensors of fewer bytes come from PyTorch: malloc serves them from memory that it keeps itself.
 _SMALLEST = 1 << 20
 _PAGE = 1 << 16
 _ALIGNMENT = 64

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from luce.kernels.cpu.arithmetic import as_working
 from luce.kernels.cpu.compile import kernel
-from luce.kernels.cpu.cross_entropy import denominator, reduced, weights_of
+from luce.kernels.cpu.cross_entropy import divisor, reduced, weights_of
 from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array
 
@@ -59,14 +59,14 @@ def nll_loss(
     del want_lse  # there are no logits
     x, target, weight, sample_weight, options = given
     K, wide = x.shape[1], torch.promote_types(x.dtype, torch.float32)
-    share = denominator(given, x.shape)
+    counted = divisor(given, x.shape)
     loss = torch.empty(target.shape, dtype=wide)
     w = weights_of(weight, wide)
     flat = array(x.contiguous())
     _pick(flat, array(target), w, array(loss), K, _span(x), options.ignore_index)
     if sample_weight is not None:
         loss = loss * sample_weight
-    loss = reduced(loss, share, options.reduction).to(wide)
+    loss = reduced(loss, counted, options.reduction).to(wide)
     if any(wants):
         return loss, None, nll_loss_backward(given, wants, torch.ones_like(loss), None)
     return loss, None, (None,)
@@ -80,14 +80,14 @@ def nll_loss_backward(
 ) -> tuple[Tensor | None, ...]:
     """Return the log-probabilities' gradient."""
     x, target, weight, sample_weight, options = given
-    share = denominator(given, x.shape)
+    counted = divisor(given, x.shape)
     scale = torch.zeros(target.shape, dtype=torch.float64)
     if grad_loss is not None:
         scale += grad_loss
     if sample_weight is not None:
         scale *= sample_weight
     if options.reduction == "mean":
-        scale /= share or 1.0
+        scale /= counted or 1.0
     grad = torch.zeros(x.shape, dtype=x.dtype)
     w = weights_of(weight, torch.float64)
     rows = array(scale)

@@ -7,19 +7,7 @@ half precision) over blocks of 256 elements, and in float64 over the blocks.
 
 Every kernel works on rows ``start`` to ``stop`` of flat arrays with ``K`` elements to a row. An
 option that is absent is an empty array.
-
-The losses' symbols, here, in ``tiles`` and in ``sweep``, for the probabilities p of a row and the
-coefficients a of docs/operators.md, where the loss is Σ a (lse − z / T) + z_loss · lse²:
-
-- ``top`` is the row's largest logit, ``exps`` the sum of its exponentials exp((z − top) / T).
-- ``goal`` are target probabilities, ``mixed`` the coefficients a that are made of them.
-- ``mass`` is Σ a, and ``below`` is Σ a (top − z) / T: the loss is below + mass · log(exps).
-- ``push`` is what p is multiplied by in the gradient: Σ a + 2 z_loss · lse.
-- ``pull`` is the part of a that the target class alone has: (1 − ε) w. It is taken off there.
-- ``spread`` is the part that every class has, times its weight: ε / K. ``level`` is its gradient.
 """
-
-# ruff: noqa: C901, PLR0915
 
 from __future__ import annotations
 
@@ -42,27 +30,40 @@ from luce.kernels.cpu.lanes import (
     wide,
     width,
 )
+from luce.kernels.cpu.terms import (
+    Geometry,
+    Inputs,
+    Outputs,
+    Terms,
+    at,
+    hard_terms,
+    log_sum_exp,
+    mixed,
+    shifted,
+    soft_terms,
+)
 
 __all__ = [
     "BLOCK",
     "LOG",
     "LSE",
+    "clear",
     "cross_entropy_rows",
     "exp_sum",
     "exp_sum_into",
-    "log_sum_exp",
     "maximum",
-    "shifted",
+    "mix",
     "soft_cross_entropy_rows",
     "softmax_backward_rows",
     "softmax_rows",
     "sum_of",
     "total",
-    "weighted_below",
+    "weighted_gap",
     "write_scaled",
 ]
 
-# What softmax_rows writes: probabilities (0), their logarithms, or nothing but the log-sum-exp.
+# What softmax_rows writes: LOG stands for log-probabilities, LSE for the log-sum-exp alone, and any
+# other number for probabilities.
 LOG, LSE = 1, 2
 BLOCK = 256
 
@@ -91,20 +92,6 @@ def maximum(row: Array) -> Any:
             if np.isnan(load(row, j)):
                 return load(row, j)
     return top
-
-
-@part
-def shifted(z: Any, top: Any, inverse: Any) -> Any:
-    """Return (z − top) / temperature; the difference first, so that nothing large is rounded."""
-    return (z - top) * inverse
-
-
-@part
-def log_sum_exp(top: Any, log_total: Any, inverse: Any) -> Any:
-    """Return the log-sum-exp of a row; ±Inf where that is its largest element."""
-    if np.isinf(top) and not np.isfinite(log_total):
-        return np.float64(top)
-    return np.float64(top) * np.float64(inverse) + log_total
 
 
 @part
@@ -204,7 +191,7 @@ def sum_of(values: Array) -> float:
 
 
 @sums
-def weighted_below(row: Array, weight: Array, top: Any, inverse: Any) -> Any:
+def weighted_gap(row: Array, weight: Array, top: Any, inverse: Any) -> Any:
     """Return Σ w (top − z) / temperature; w = 1 where there are no weights."""
     total = np.float64(0)
     for a in range(0, row.size, BLOCK):
@@ -235,9 +222,17 @@ def write_log_probabilities(out: Array, row: Array, top: Any, inverse: Any, shif
 
 @kernel
 def softmax_rows(
-    x: Array, out: Array, lse: Array, K: int, inverse: Any, mode: int, start: int, stop: int
+    x: Array,
+    out: Array,
+    lse: Array,
+    inverse: Any,
+    mode: int,
+    geometry: Geometry,
+    start: int,
+    stop: int,
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
+    K = geometry.classes
     spare = scratch(x, K)
     nothing = scratch(x, 0)
     for i in range(start, stop):
@@ -259,9 +254,17 @@ def softmax_rows(
 
 @kernel
 def softmax_backward_rows(
-    y: Array, grad: Array, out: Array, K: int, inverse: Any, mode: int, start: int, stop: int
+    y: Array,
+    grad: Array,
+    out: Array,
+    inverse: Any,
+    mode: int,
+    geometry: Geometry,
+    start: int,
+    stop: int,
 ) -> None:
     """Write the gradient of softmax or log-softmax, given its result y and the gradient there."""
+    K = geometry.classes
     w = width(y)
     none = zero(y)
     for i in range(start, stop):
@@ -278,147 +281,111 @@ def softmax_backward_rows(
                 store_lanes(result, j, (a - s) * b * inverse, n)
 
 
+@part
+def clear(row: Array) -> None:
+    """Write zeros. Assigning to a slice would do, but takes seconds to compile."""
+    for j in range(row.size):
+        row[j] = 0
+
+
+@part
+def mix(row: Array, weight: Array, terms: Terms, out: Array) -> None:
+    """Write the coefficients of a row of target probabilities."""
+    kept, uniform = as_working(out, terms.kept), as_working(out, terms.uniform)
+    w, none = width(out), zero(out)
+    one = fill(out, as_working(out, 1))
+    for j in range(0, out.size, w):
+        n = min(w, out.size - j)
+        of_class = load_lanes(weight, j, n, none) if weight.size else one
+        store_lanes(out, j, mixed(load_lanes(row, j, n, none), of_class, kept, uniform), n)
+
+
 @kernel
 def cross_entropy_rows(
-    x: Array,
-    target: Array,
-    weight: Array,
-    row_scale: Array,
-    lse_scale: Array,
-    loss: Array,
-    lse: Array,
-    grad: Array,
-    K: int,
-    inverse: Any,
-    ignore_index: int,
-    smoothing: float,
-    weight_sum: float,
-    z_loss: float,
-    scale: float,
-    start: int,
-    stop: int,
+    inputs: Inputs, terms: Terms, outputs: Outputs, geometry: Geometry, start: int, stop: int
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are class indices.
 
-    The gradient of row i is that of ``scale * row_scale_i * loss_i + lse_scale_i * lse_i``. An
+    The gradient of row i is that of ``scale * loss_scale_i * loss_i + lse_scale_i * lse_i``. An
     empty ``grad`` or ``lse`` is not written; an ignored row has loss 0.
     """
+    x, weight = inputs.logits, inputs.weight
+    loss, lse, grad = outputs
+    K = geometry.classes
+    inverse = terms.inverse
     spare = scratch(x, K)
     nothing = scratch(x, 0)
-    kept = 1.0 - smoothing
-    spread = smoothing / K
     for i in range(start, stop):
         row = x[i * K : (i + 1) * K]
         result = grad[i * K : (i + 1) * K]
-        y = target[i]
-        ignored = y == ignore_index
-        s = 0.0 if ignored else scale
-        if row_scale.size:
-            s *= row_scale[i]
-        u = lse_scale[i] if lse_scale.size else 0.0
-        if ignored and u == 0.0 and not lse.size:
+        y = inputs.target[i]
+        counts = y != terms.ignore_index
+        s = terms.scale * at(inputs.loss_scale, i, 1.0) if counts else 0.0
+        u = at(inputs.lse_scale, i, 0.0)
+        if not counts and u == 0.0 and not lse.size:
             loss[i] = 0
-            result[:] = 0
+            clear(result)
             continue
         top = maximum(row)
-        z_y = zero(x) if ignored else load(row, y)
-        below = 0.0
-        if smoothing != 0.0 and not ignored:
-            below = weighted_below(row, weight, top, inverse)
+        z_y = load(row, y) if counts else zero(x)
+        gap = weighted_gap(row, weight, top, inverse) if terms.uniform != 0.0 and counts else 0.0
         e = working(result, spare)
         exps = exp_sum_into(e if grad.size else nothing, row, top, inverse)
-        log_total = log(exps)
-        row_lse = log_sum_exp(top, log_total, inverse)
+        log_exps = log(exps)
+        row_lse = log_sum_exp(top, log_exps, inverse)
         if lse.size:
             lse[i] = row_lse
-        value = 0.0
-        pull = 0.0
-        push = 0.0
-        if not ignored:
-            w = np.float64(weight[y]) if weight.size else 1.0
-            log_p = shifted(z_y, top, inverse) - as_working(x, log_total)
-            value = -w * log_p
-            pull = kept * w
-            push = pull
-            if smoothing != 0.0:
-                value = kept * value + spread * (below + weight_sum * log_total)
-                push += spread * weight_sum
-            if z_loss != 0.0:
-                value += z_loss * row_lse * row_lse
-                push += 2.0 * z_loss * row_lse
+        w = 0.0
+        value, of_exps, of_target, of_weight = 0.0, u * inverse, 0.0, 0.0
+        if counts:
+            w = np.float64(at(weight, y, as_working(x, 1)))
+            log_p = shifted(z_y, top, inverse) - as_working(x, log_exps)
+            value, of_exps, of_target, of_weight = hard_terms(
+                terms, s, u, w, log_p, gap, row_lse, log_exps
+            )
         loss[i] = value
-        if grad.size:
-            if s == 0.0 and u == 0.0:
-                result[:] = 0
-                continue
-            rate = s * inverse
-            factor = as_working(x, (s * push + u) * inverse / exps)
-            level = as_working(x, 0.0 if ignored else rate * spread)
-            # Here terms nearly cancel, so they are not rounded before.
-            at_target = 0.0
-            if not ignored:
-                w = np.float64(weight[y]) if weight.size else 1.0
-                p = np.float64(e[y]) / exps
-                at_target = p * (s * push + u) * inverse - rate * (pull + spread * w)
-            write_scaled(result, e, factor, level, weight)
-            if not ignored:
-                store(result, y, as_working(x, at_target))
+        if not grad.size:
+            continue
+        if s == 0.0 and u == 0.0:
+            clear(result)
+            continue
+        # At the target terms nearly cancel, so they are not rounded before.
+        at_target = of_exps * np.float64(e[y if counts else 0]) / exps - of_target - of_weight * w
+        factor = as_working(x, of_exps / exps)
+        write_scaled(result, e, factor, as_working(x, of_weight), weight)
+        if counts:
+            store(result, y, as_working(x, at_target))
 
 
 @kernel
 def soft_cross_entropy_rows(
-    x: Array,
-    target: Array,
-    weight: Array,
-    row_scale: Array,
-    lse_scale: Array,
-    loss: Array,
-    lse: Array,
-    grad: Array,
-    K: int,
-    inverse: Any,
-    smoothing: float,
-    z_loss: float,
-    scale: float,
-    start: int,
-    stop: int,
+    inputs: Inputs, terms: Terms, outputs: Outputs, geometry: Geometry, start: int, stop: int
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are probabilities, as above."""
-    mixed = scratch(x, K)
+    x, target = inputs.logits, inputs.probabilities
+    loss, lse, grad = outputs
+    K = geometry.classes
+    inverse = terms.inverse
+    coefficients = scratch(x, K)
     spare = scratch(x, K)
     nothing = scratch(x, 0)
-    kept = as_working(x, 1.0 - smoothing)
-    spread = as_working(x, smoothing / K)
     for i in range(start, stop):
         row = x[i * K : (i + 1) * K]
         result = grad[i * K : (i + 1) * K]
-        goal = target[i * K : (i + 1) * K]
-        if weight.size:
-            for j in range(K):
-                mixed[j] = weight[j] * (load(goal, j) * kept + spread)
-        else:
-            for j in range(K):
-                mixed[j] = load(goal, j) * kept + spread
-        s = scale
-        if row_scale.size:
-            s *= row_scale[i]
-        u = lse_scale[i] if lse_scale.size else 0.0
+        mix(target[i * K : (i + 1) * K], inputs.weight, terms, coefficients)
+        s = terms.scale * at(inputs.loss_scale, i, 1.0)
+        u = at(inputs.lse_scale, i, 0.0)
         top = maximum(row)
-        below = weighted_below(row, mixed, top, inverse)
+        gap = weighted_gap(row, coefficients, top, inverse)
         e = working(result, spare)
         exps = exp_sum_into(e if grad.size else nothing, row, top, inverse)
-        log_total = log(exps)
-        row_lse = log_sum_exp(top, log_total, inverse)
+        log_exps = log(exps)
+        row_lse = log_sum_exp(top, log_exps, inverse)
         if lse.size:
             lse[i] = row_lse
-        mass = total(mixed)
-        push = mass
-        value = below + mass * log_total
-        if z_loss != 0.0:
-            value += z_loss * row_lse * row_lse
-            push += 2.0 * z_loss * row_lse
-        loss[i] = value
+        loss[i], of_exps, rate = soft_terms(
+            terms, s, u, total(coefficients), gap, row_lse, log_exps
+        )
         if grad.size:
-            rate = as_working(x, s * inverse)
-            factor = as_working(x, (s * push + u) * inverse / exps)
-            write_scaled(result, e, factor, rate, mixed)
+            factor = as_working(x, of_exps / exps)
+            write_scaled(result, e, factor, as_working(x, rate), coefficients)

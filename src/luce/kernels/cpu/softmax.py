@@ -47,8 +47,8 @@ def logsumexp(input: Tensor, options: SoftmaxOptions) -> Tensor:
         x.movedim(dim, -1).shape[:-1], dtype=torch.promote_types(x.dtype, torch.float32)
     )
     flat = layout.flat(x)
-    head = (flat, flat[:0], array(lse))
-    layout.run(softmax_rows, softmax_tiles, head, working_scalar(1 / temperature, x.dtype), LSE)
+    inverse = working_scalar(1 / temperature, x.dtype)
+    layout.apply(softmax_rows, softmax_tiles, flat, flat[:0], array(lse), inverse, LSE)
     return lse.to(x.dtype)
 
 
@@ -56,9 +56,9 @@ def _softmax(x: Tensor, options: SoftmaxOptions, mode: int, out: Tensor | None) 
     layout = Layout(x, options.dim)
     result = layout.empty() if out is None or not layout.fits(out) else out
     if x.numel():
-        head = (layout.flat(x), layout.flat(result), array(None))
+        arrays = (layout.flat(x), layout.flat(result), array(None))
         inverse = working_scalar(1 / options.temperature, x.dtype)
-        layout.run(softmax_rows, softmax_tiles, head, inverse, mode)
+        layout.apply(softmax_rows, softmax_tiles, *arrays, inverse, mode)
     return result if out is None or out is result else out.copy_(result)
 
 
@@ -66,7 +66,7 @@ def _softmax_backward(y: Tensor, grad: Tensor, options: SoftmaxOptions, mode: in
     layout = Layout(y, options.dim)
     out = layout.empty()
     if y.numel():
-        head = (layout.flat(y), layout.flat(grad), layout.flat(out))
+        arrays = (layout.flat(y), layout.flat(grad), layout.flat(out))
         inverse = working_scalar(1 / options.temperature, y.dtype)
-        layout.run(softmax_backward_rows, softmax_backward_tiles, head, inverse, mode)
+        layout.apply(softmax_backward_rows, softmax_backward_tiles, *arrays, inverse, mode)
     return out

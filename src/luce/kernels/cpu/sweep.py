@@ -11,28 +11,24 @@ Gradients of half precision are added up in float32; ``head.multiplied_in`` says
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from luce.kernels.cpu.cross_entropy import run
+from luce.kernels.cpu.cross_entropy import Labels, over_logits
 from luce.kernels.cpu.head import Gradients, Head, Plan, Rows, logits, multiplied_in, plan, uncap
-from luce.kernels.cpu.layout import array, working_scalar
+from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
-from luce.kernels.cpu.online import gradient_rows, merge_rows
-from luce.kernels.cpu.threads import share
+from luce.kernels.cpu.online import Kept, Tile, gradient_rows, merge_rows
+from luce.kernels.cpu.terms import Outputs
+from luce.kernels.cpu.threads import split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from luce.kernels.options import LossOptions
-
-__all__ = ["Labels", "Loss", "cross_entropy", "over_tiles"]
+__all__ = ["Loss", "cross_entropy_over_tiles", "over_tiles"]
 
 
 class Loss(Protocol):
@@ -45,10 +41,7 @@ class Loss(Protocol):
         """Compute the loss of some rows, and return its gradient in their logits."""
 
     def merge(self, rows: slice, classes: slice, x: Tensor) -> None:
-        """Take a tile of logits into what is kept of each row."""
-
-    def finish(self) -> None:
-        """Compute the loss of all rows from what was kept."""
+        """Take a tile of logits into what is kept of each row; with the last, compute the loss."""
 
     def gradient(self, rows: slice, classes: slice, x: Tensor) -> Tensor:
         """Return the gradient in a tile of logits, which is computed again."""
@@ -82,7 +75,6 @@ def over_tiles(loss: Loss, x: Tensor, head: Head, plan: Plan, wants: Sequence[bo
         return gradients
     for rows, classes in plan.tiles():
         loss.merge(rows, classes, features.take(rows, loss.dtype))
-    loss.finish()
     for rows_outer, wanted in plan.passes if any(wants) else ():
         for rows, classes in plan.tiles(rows_outer=rows_outer):
             part = features.take(rows, loss.dtype)
@@ -91,60 +83,13 @@ def over_tiles(loss: Loss, x: Tensor, head: Head, plan: Plan, wants: Sequence[bo
     return gradients
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What logits are compared with, row by row.
-
-    Attributes
-    ----------
-    target
-        Class indices (N,) or probabilities (N, K).
-    weight
-        Class weights (K,) in the precision of the work, or None.
-    row_scale, lse_scale
-        What the gradients of each row's loss and log-sum-exp are multiplied by: float64 (N,).
-    """
-
-    target: Tensor
-    weight: Tensor | None
-    row_scale: Tensor
-    lse_scale: Tensor | None
-
-    @property
-    def soft(self) -> bool:
-        """Whether the targets are probabilities."""
-        return self.target.is_floating_point()
-
-    def mixture(
-        self, rows: slice, classes: slice, options: LossOptions, dtype: torch.dtype
-    ) -> Tensor:
-        """Return the coefficients w ((1 − ε) p + ε / K) of target probabilities p."""
-        smoothing, K = options.label_smoothing, self.target.shape[1]
-        part = self.target[rows, classes]
-        mixed = empty(part.shape, dtype).copy_(part).mul_(1 - smoothing).add_(smoothing / K)
-        return mixed if self.weight is None else mixed.mul_(self.weight[classes])
-
-    def class_weights(self, ignored: NDArray[Any]) -> NDArray[Any]:
-        """Return the class weight of each row's target, 0 for those ignored."""
-        if self.weight is None:
-            return np.where(ignored, 0.0, 1.0)
-        weight = array(self.weight).astype(np.float64)
-        return np.where(ignored, 0.0, weight[np.where(ignored, 0, array(self.target))])
-
-
-def cross_entropy(
-    x: Tensor,
-    head: Head,
-    labels: Labels,
-    options: LossOptions,
-    wants: Sequence[bool],
-    budget: int,
+def cross_entropy_over_tiles(
+    x: Tensor, head: Head, labels: Labels, wants: Sequence[bool], budget: int
 ) -> tuple[Tensor, Tensor, Gradients]:
     """Return each row's loss (unweighted) and log-sum-exp, and the gradients that are wanted."""
-    copies = 1 + bool(head.softcap) + labels.soft
     working = multiplied_in(x.dtype, head.softcap)
-    tiles = plan(len(x), [head], wants, budget, copies, working)
-    loss = _CrossEntropy(working, head, labels, options, tiles)
+    tiles = plan(len(x), [head], wants, budget, 1 + bool(head.softcap), working)
+    loss = _CrossEntropy(working, head, labels, tiles)
     gradients = over_tiles(loss, x, head, tiles, wants)
     return loss.loss, loss.lse, gradients
 
@@ -152,107 +97,44 @@ def cross_entropy(
 class _CrossEntropy:
     """Cross-entropy of one head's logits."""
 
-    def __init__(
-        self, dtype: torch.dtype, head: Head, labels: Labels, options: LossOptions, plan: Plan
-    ) -> None:
+    def __init__(self, dtype: torch.dtype, head: Head, labels: Labels, plan: Plan) -> None:
         N, wide = plan.rows, torch.promote_types(dtype, torch.float32)
         self.dtype = dtype
         self.loss = torch.zeros(N, dtype=wide)
         self.lse = torch.full((N,), -torch.inf, dtype=wide)
-        self._head, self._labels, self._options = head, labels, options
+        self._head, self._labels = head, labels
         copies = 2 if head.softcap else 1
         self._place = empty((plan.tile_rows * plan.tile_classes * copies,), dtype)
-        self._inverse = working_scalar(1 / options.temperature, wide)
+        self._terms = labels.terms(plan.classes, wide)
         working = np.float64 if wide == torch.float64 else np.float32
-        # What merge_rows keeps of each row.
-        self._top, self._origin, self._at_target = np.zeros((3, N), working)
-        self._exps, self._below, self._mass = np.zeros((3, N))
-        self._factors: tuple[NDArray[Any], ...] = ()
+        self._kept = Kept(*np.zeros((3, N), working), *np.zeros((6, N)))
 
     def whole(self, rows: slice, x: Tensor, *, want_grad: bool) -> Tensor:
         z, tanh = logits(x, self._head, slice(0, self._head.shape[0]), self._place)
-        if not z.numel():
-            return z
-        labels = self._labels
-        lse_scale = None if labels.lse_scale is None else labels.lse_scale[rows]
-        run(
-            z,
-            labels.target[rows],
-            labels.weight,
-            array(labels.row_scale[rows]),
-            array(lse_scale),
-            self.loss[rows],
-            self.lse[rows],
-            z if want_grad else None,
-            self._options,
-            1.0,
-        )
+        if z.numel():
+            grad = z if want_grad else None
+            over_logits(z, self._labels.of(rows), self.loss[rows], self.lse[rows], grad)
         if want_grad:
             uncap(z, tanh)
         return z
 
     def merge(self, rows: slice, classes: slice, x: Tensor) -> None:
         z, _ = logits(x, self._head, classes, self._place)
-        kept = (self._top, self._exps, self._origin, self._at_target, self._below, self._mass)
-        self._go(merge_rows, z, rows, classes, *kept)
+        outputs = Outputs(array(self.loss[rows]), array(self.lse[rows]), array(z)[:0])
+        self._go(merge_rows, z, rows, classes, outputs)
 
     def gradient(self, rows: slice, classes: slice, x: Tensor) -> Tensor:
         z, tanh = logits(x, self._head, classes, self._place)
-        self._go(gradient_rows, z, rows, classes, self._top, *self._factors)
+        self._go(gradient_rows, z, rows, classes)
         uncap(z, tanh)
         return z
 
-    def _go(self, kernel: Any, z: Tensor, rows: slice, classes: slice, *values: Any) -> None:
-        """Run a kernel over a tile of logits and its rows of ``values``."""
-        labels, options = self._labels, self._options
-        nothing = self.loss[:0]
-        weight = array(nothing if labels.weight is None else labels.weight[classes])
-        if labels.soft:
-            goal = array(labels.mixture(rows, classes, options, nothing.dtype))
-            target = np.empty(0, np.int64)
-        else:
-            goal, target = array(nothing), array(labels.target[rows])
+    def _go(self, kernel: Any, z: Tensor, rows: slice, classes: slice, *outputs: Outputs) -> None:
+        """Run a kernel over a tile of logits."""
+        labels, K = self._labels.of(rows), self._head.shape[0]
+        probabilities = array(labels.target) if labels.soft else None
+        inputs = labels.inputs(array(z), probabilities, self.loss.dtype)
         C = z.shape[1]
-        values = tuple(v[rows] for v in values)
-        before = (array(z), classes.start, C, target, goal, weight, *values, self._inverse)
-        spread = options.label_smoothing != 0
-        share(lambda a, b: kernel(*before, spread, a, b), len(z), C * z.dtype.itemsize)
-
-    def finish(self) -> None:
-        """Compute loss and log-sum-exp, and what ``gradient_rows`` multiplies and subtracts."""
-        labels, options, K = self._labels, self._options, self._head.shape[0]
-        T, smoothing = options.temperature, options.label_smoothing
-        working: Any = self._top.dtype.type
-        top: NDArray[Any] = self._top.astype(np.float64)
-        push: Any
-        level: Any
-        mass: Any
-        with np.errstate(all="ignore"):
-            log_total = np.where(self._exps > 0, np.log(self._exps), np.nan)
-            lse = np.where(np.isinf(top), top, top / T + log_total)
-            if labels.soft:
-                ignored, pull, level = np.zeros(len(top), bool), np.zeros(len(top)), 1.0
-                mass = self._mass
-                push = mass
-                value = self._below + mass * (top - self._origin) / T + mass * log_total
-            else:
-                ignored = array(labels.target) == options.ignore_index
-                pull = (1 - smoothing) * labels.class_weights(ignored)
-                log_p = (self._at_target - self._top) / working(T)
-                value = -pull * (log_p - log_total.astype(working))
-                level = smoothing / K
-                push = pull
-                if smoothing:
-                    mass = K if labels.weight is None else float(labels.weight.double().sum())
-                    below = self._below + mass * ((top - self._origin) / T + log_total)
-                    value = value + level * below
-                    push = pull + level * mass
-            if options.z_loss:
-                value = value + options.z_loss * lse**2
-                push = push + 2 * options.z_loss * lse
-            rate = np.where(ignored, 0.0, array(labels.row_scale)) / T
-            u = 0.0 if labels.lse_scale is None else array(labels.lse_scale) / T
-            factor = np.where((rate == 0) & (u == 0), 0.0, (rate * push + u) / self._exps)
-        self.loss.copy_(torch.from_numpy(np.where(ignored, 0.0, value)))
-        self.lse.copy_(torch.from_numpy(lse))
-        self._factors = (factor, rate * pull, rate * level)
+        kept = Kept(*(values[rows] for values in self._kept))
+        arguments = (inputs, self._terms, *outputs, Tile(classes.start, C, K), kept)
+        split(lambda a, b: kernel(*arguments, a, b), len(z), C * z.dtype.itemsize)

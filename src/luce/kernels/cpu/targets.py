@@ -22,7 +22,7 @@ __all__ = ["expect", "survey"]
 
 @kernel
 def _survey(target: Any, weight: Any, sample_weight: Any, K: int, ignore_index: int) -> Any:
-    """Return the position of the first bad target or −1, and the sum of the shares."""
+    """Return the position of the first bad target or −1, and the sum of the others' weights."""
     if not (weight.size or sample_weight.size):
         # Without branches, in vector lanes; where one is bad, the loop below finds which.
         counted = bad = 0
@@ -40,10 +40,10 @@ def _survey(target: Any, weight: Any, sample_weight: Any, K: int, ignore_index: 
             continue
         if y < 0 or y >= K:
             return i, total
-        share = np.float64(weight[y]) if weight.size else 1.0
+        w = np.float64(weight[y]) if weight.size else 1.0
         if sample_weight.size:
-            share *= sample_weight[i]
-        total += share
+            w *= sample_weight[i]
+        total += w
     return -1, total
 
 

@@ -24,9 +24,10 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["chunk_rows", "gather", "share"]
+__all__ = ["chunk_rows", "gather", "split"]
 
-# Below this much memory to go through, waking a thread costs more than it saves.
+# A thread gets at least this many bytes of memory to go through. For fewer, waking it costs more
+# than it saves.
 _BYTES_PER_THREAD = 1 << 18
 _CHUNK = 4096  # rows that a thread takes at once, at most
 _LEAST = 1024  # and at least, as long as that makes eight chunks
@@ -34,7 +35,7 @@ _LANES = 64  # and a multiple of so many, which kernels go through side by side
 _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def share(work: Callable[[int, int], object], units: int, bytes_per_unit: int) -> None:
+def split(work: Callable[[int, int], object], units: int, bytes_per_unit: int) -> None:
     """Call ``work(start, stop)`` over ranges that together cover ``range(units)``.
 
     The calling thread always takes part; small work stays on it altogether. Ranges are handed out
@@ -65,7 +66,7 @@ def gather(work: Callable[[int], Any], parts: int) -> list[Any]:
         for part in range(start, stop):
             results[part] = work(part)
 
-    share(some, parts, _BYTES_PER_THREAD)
+    split(some, parts, _BYTES_PER_THREAD)
     return results
 
 

@@ -3,9 +3,8 @@
 A tile is 𝐾 classes × some columns, copied to where it fits in cache, with the columns in vector
 lanes. A column is one example: a row of a matrix with few classes, or a pixel of an image.
 
-Every kernel works on tiles ``start`` to ``stop`` of flat arrays. There are ``span`` columns to
-an outer index; elements of neighbouring columns lie ``across`` apart, those of neighbouring
-classes ``along`` apart. An option that is absent is an empty array.
+Every kernel works on tiles ``start`` to ``stop`` of flat arrays; ``Geometry`` says where they lie.
+An option that is absent is an empty array.
 """
 
 # ruff: noqa: C901, PLR0912, PLR0915
@@ -28,7 +27,19 @@ from luce.kernels.cpu.lanes import (
     wide,
     width,
 )
-from luce.kernels.cpu.rows import LOG, LSE, log_sum_exp, shifted
+from luce.kernels.cpu.rows import LOG, LSE
+from luce.kernels.cpu.terms import (
+    Geometry,
+    Inputs,
+    Outputs,
+    Terms,
+    at,
+    hard_terms,
+    log_sum_exp,
+    mixed,
+    shifted,
+    soft_terms,
+)
 
 __all__ = [
     "cross_entropy_tiles",
@@ -37,15 +48,27 @@ __all__ = [
     "softmax_tiles",
 ]
 
-# Classes whose exponentials are added in the working precision before they go to float64.
+# The exponentials of so many classes are added in the working precision, and their sum goes to
+# a float64.
 _BLOCK = 8
 
 Array = Any
 
 
 @part
-def load_tile(x: Array, base: int, across: int, along: int, n: int, tile: Array) -> None:
+def place_of(geometry: Geometry, unit: int) -> Any:
+    """Return a tile's first example, where its first element lies, and how many columns it has."""
+    span, columns = geometry.span, geometry.columns
+    per_outer = (span + columns - 1) // columns
+    outer, first = unit // per_outer, unit % per_outer * columns
+    base = outer * span * geometry.classes + first * geometry.across
+    return outer * span + first, base, min(columns, span - first)
+
+
+@part
+def load_tile(x: Array, base: int, geometry: Geometry, n: int, tile: Array) -> None:
     """Copy n columns into the tile."""
+    across, along = geometry.across, geometry.along
     K, columns = tile.shape
     flat = tile.reshape(K * columns)
     w = width(x)
@@ -59,8 +82,9 @@ def load_tile(x: Array, base: int, across: int, along: int, n: int, tile: Array)
 
 
 @part
-def store_tile(out: Array, base: int, across: int, along: int, n: int, tile: Array) -> None:
+def store_tile(out: Array, base: int, geometry: Geometry, n: int, tile: Array) -> None:
     """Copy n columns out of the tile."""
+    across, along = geometry.across, geometry.along
     K, columns = tile.shape
     flat = tile.reshape(K * columns)
     w = width(out)
@@ -99,15 +123,16 @@ def column_exps(
     keep: bool,
     exps: Array,
     x: Array,
-    ahead: int,
-    step: int,
+    base: int,
+    geometry: Geometry,
 ) -> None:
     """Write Σ exp((z − top) / temperature) of each column; ``keep`` the exponentials in place.
 
-    Between them, read the next tile ahead: K runs of n elements of x, ``step`` apart, which start
-    at ``ahead``.
+    Between them, read the next tile of x ahead: K runs of n elements.
     """
     K, columns = tile.shape
+    ahead = base + n * geometry.across
+    step = geometry.along if geometry.across == 1 else n
     flat = tile.reshape(K * columns)
     w = width(tile)
     none = zero(tile)
@@ -128,11 +153,11 @@ def column_exps(
 
 
 @part
-def column_logs(exps: Array, n: int, logs: Array) -> None:
+def column_logs(exps: Array, n: int, log_exps: Array) -> None:
     """Write the logarithm of each column's sum."""
     w = width(exps)
     for b in range(0, n, w):
-        store_lanes(logs, b, log(load_lanes(exps, b, w, 1.0)), w)
+        store_lanes(log_exps, b, log(load_lanes(exps, b, w, 1.0)), w)
 
 
 @part
@@ -160,50 +185,42 @@ def softmax_tiles(
     x: Array,
     out: Array,
     lse: Array,
-    K: int,
-    span: int,
-    across: int,
-    along: int,
-    columns: int,
     inverse: Any,
     mode: int,
+    geometry: Geometry,
     start: int,
     stop: int,
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
+    K, columns = geometry.classes, geometry.columns
     tile = scratch(x, (K, columns))
     top = scratch(x, columns)
     spare = scratch(x, columns)
     nothing = scratch(x, 0)
     exps = np.empty(columns, np.float64)
-    logs = np.empty(columns, np.float64)
-    per_outer = (span + columns - 1) // columns
+    log_exps = np.empty(columns, np.float64)
     for unit in range(start, stop):
-        first = unit % per_outer * columns
-        outer = unit // per_outer
-        n = min(columns, span - first)
-        base = outer * span * K + first * across
-        load_tile(x, base, across, along, n, tile)
+        example, base, n = place_of(geometry, unit)
+        load_tile(x, base, geometry, n, tile)
         column_maxima(tile, n, top)
-        ahead, step = base + n * across, (along if across == 1 else n)
-        column_exps(tile, n, top, inverse, mode == 0, exps, x, ahead, step)
+        column_exps(tile, n, top, inverse, mode == 0, exps, x, base, geometry)
         if mode == 0:
             for b in range(n):
                 spare[b] = 1.0 / exps[b]
             scale_columns(tile, n, spare, spare, nothing, False)
         else:
-            column_logs(exps, n, logs)
+            column_logs(exps, n, log_exps)
             if mode == LSE:
                 for b in range(n):
-                    lse[outer * span + first + b] = log_sum_exp(top[b], logs[b], inverse)
+                    lse[example + b] = log_sum_exp(top[b], log_exps[b], inverse)
                 continue
             for b in range(n):
-                spare[b] = logs[b]
+                spare[b] = log_exps[b]
             for c in range(K):
                 line = tile[c]
                 for b in range(n):
                     line[b] = shifted(line[b], top[b], inverse) - spare[b]
-        store_tile(out, base, across, along, n, tile)
+        store_tile(out, base, geometry, n, tile)
 
 
 @kernel
@@ -211,29 +228,24 @@ def softmax_backward_tiles(
     y: Array,
     grad: Array,
     out: Array,
-    K: int,
-    span: int,
-    across: int,
-    along: int,
-    columns: int,
     inverse: Any,
     mode: int,
+    geometry: Geometry,
     start: int,
     stop: int,
 ) -> None:
     """Write the gradient of softmax or log-softmax, given its result y and the gradient there."""
+    K, columns = geometry.classes, geometry.columns
     value = scratch(y, (K, columns))
     g = scratch(y, (K, columns))
     sums = np.empty(columns, np.float64)
     spare = scratch(y, columns)
-    per_outer = (span + columns - 1) // columns
     for unit in range(start, stop):
-        first = unit % per_outer * columns
-        n = min(columns, span - first)
-        base = unit // per_outer * span * K + first * across
-        load_tile(y, base, across, along, n, value)
-        load_tile(grad, base, across, along, n, g)
-        sums[:n] = 0
+        _, base, n = place_of(geometry, unit)
+        load_tile(y, base, geometry, n, value)
+        load_tile(grad, base, geometry, n, g)
+        for b in range(n):
+            sums[b] = 0
         for c in range(K):
             line, weight = value[c], g[c]
             if mode == LOG:
@@ -252,200 +264,142 @@ def softmax_backward_tiles(
             else:
                 for b in range(n):
                     line[b] = (weight[b] - spare[b]) * line[b] * inverse
-        store_tile(out, base, across, along, n, value)
+        store_tile(out, base, geometry, n, value)
 
 
 @kernel
 def cross_entropy_tiles(
-    x: Array,
-    target: Array,
-    weight: Array,
-    row_scale: Array,
-    lse_scale: Array,
-    loss: Array,
-    lse: Array,
-    grad: Array,
-    K: int,
-    span: int,
-    across: int,
-    along: int,
-    columns: int,
-    inverse: Any,
-    ignore_index: int,
-    smoothing: float,
-    weight_sum: float,
-    z_loss: float,
-    scale: float,
-    start: int,
-    stop: int,
+    inputs: Inputs, terms: Terms, outputs: Outputs, geometry: Geometry, start: int, stop: int
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are class indices.
 
-    The gradient of example i is that of ``scale * row_scale_i * loss_i + lse_scale_i * lse_i``.
+    The gradient of example i is that of ``scale * loss_scale_i * loss_i + lse_scale_i * lse_i``.
     An empty ``grad`` or ``lse`` is not written; an ignored example has loss 0.
     """
+    x, weight = inputs.logits, inputs.weight
+    loss, lse, grad = outputs
+    inverse = terms.inverse
+    K, columns = geometry.classes, geometry.columns
     tile = scratch(x, (K, columns))
     top = scratch(x, columns)
-    at_target = scratch(x, columns)
-    below = scratch(x, columns)
+    z_y = scratch(x, columns)
+    gap = scratch(x, columns)
     exps = np.empty(columns, np.float64)
-    logs = np.empty(columns, np.float64)
+    log_exps = np.empty(columns, np.float64)
     factor = scratch(x, columns)
-    pull = scratch(x, columns)
-    level = scratch(x, columns)
-    kept = 1.0 - smoothing
-    spread = smoothing / K
-    options = weight.size or row_scale.size or lse_scale.size or lse.size
-    plain = not options and smoothing == 0.0 and z_loss == 0.0
-    per_outer = (span + columns - 1) // columns
+    of_target = scratch(x, columns)
+    of_weight = scratch(x, columns)
+    options = weight.size or inputs.loss_scale.size or inputs.lse_scale.size or lse.size
+    plain = not options and terms.uniform == 0.0 and terms.z_loss == 0.0
     for unit in range(start, stop):
-        first = unit % per_outer * columns
-        outer = unit // per_outer
-        n = min(columns, span - first)
-        base = outer * span * K + first * across
-        example = outer * span + first
-        labels = target[example : example + n]
-        load_tile(x, base, across, along, n, tile)
+        example, base, n = place_of(geometry, unit)
+        y = inputs.target[example : example + n]
+        load_tile(x, base, geometry, n, tile)
         for b in range(n):
-            at_target[b] = zero(x) if labels[b] == ignore_index else tile[labels[b], b]
+            z_y[b] = zero(x) if y[b] == terms.ignore_index else tile[y[b], b]
         column_maxima(tile, n, top)
-        if smoothing != 0.0:
-            below[:n] = 0
+        if terms.uniform != 0.0:
+            for b in range(n):
+                gap[b] = 0
             for c in range(K):
                 line = tile[c]
-                w = weight[c] if weight.size else as_working(x, 1.0)
+                w = at(weight, c, as_working(x, 1))
                 for b in range(n):
-                    below[b] -= w * shifted(line[b], top[b], inverse)
-        ahead, step = base + n * across, (along if across == 1 else n)
-        column_exps(tile, n, top, inverse, grad.size > 0, exps, x, ahead, step)
-        column_logs(exps, n, logs)
-        if plain:
-            losses = loss[example : example + n]
-            rate = as_working(x, scale * inverse)
+                    gap[b] -= w * shifted(line[b], top[b], inverse)
+        column_exps(tile, n, top, inverse, grad.size > 0, exps, x, base, geometry)
+        column_logs(exps, n, log_exps)
+        losses = loss[example : example + n]
+        if plain:  # a loop that fits into vector lanes
             for b in range(n):
-                counts = labels[b] != ignore_index
-                log_p = shifted(at_target[b], top[b], inverse) - as_working(x, logs[b])
-                losses[b] = -log_p if counts else zero(x)
-                pull[b] = rate if counts else zero(x)
-                factor[b] = pull[b] / exps[b]
+                counts = y[b] != terms.ignore_index
+                log_p = shifted(z_y[b], top[b], inverse) - as_working(x, log_exps[b])
+                value, exps_part, target_part, _ = hard_terms(
+                    terms, terms.scale, 0.0, 1.0, log_p, 0.0, 0.0, 0.0
+                )
+                losses[b] = value if counts else 0.0
+                of_target[b] = target_part if counts else 0.0
+                factor[b] = (exps_part if counts else 0.0) / exps[b]
         else:
             for b in range(n):
                 i = example + b
-                y = labels[b]
-                ignored = y == ignore_index
-                s = 0.0 if ignored else scale
-                if row_scale.size:
-                    s *= row_scale[i]
-                u = lse_scale[i] if lse_scale.size else 0.0
-                row_lse = log_sum_exp(top[b], logs[b], inverse)
+                counts = y[b] != terms.ignore_index
+                s = terms.scale * at(inputs.loss_scale, i, 1.0)
+                u = at(inputs.lse_scale, i, 0.0)
+                w = np.float64(at(weight, y[b] if counts else 0, as_working(x, 1)))
+                log_p = shifted(z_y[b], top[b], inverse) - as_working(x, log_exps[b])
+                row_lse = log_sum_exp(top[b], log_exps[b], inverse)
                 if lse.size:
                     lse[i] = row_lse
-                value = 0.0
-                toward = 0.0
-                push = 0.0
-                if not ignored:
-                    w_y = np.float64(weight[y]) if weight.size else 1.0
-                    log_p = shifted(at_target[b], top[b], inverse) - as_working(x, logs[b])
-                    value = -w_y * log_p
-                    toward = kept * w_y
-                    push = toward
-                    if smoothing != 0.0:
-                        value = kept * value + spread * (below[b] + weight_sum * logs[b])
-                        push += spread * weight_sum
-                    if z_loss != 0.0:
-                        value += z_loss * row_lse * row_lse
-                        push += 2.0 * z_loss * row_lse
-                loss[i] = value
-                factor[b] = (s * push + u) * inverse / exps[b]
-                pull[b] = s * inverse * toward
-                level[b] = s * inverse * spread
+                value, exps_part, target_part, weight_part = hard_terms(
+                    terms, s, u, w, log_p, gap[b], row_lse, log_exps[b]
+                )
+                losses[b] = value if counts else 0.0
+                factor[b] = (exps_part if counts else u * inverse) / exps[b]
+                of_target[b] = target_part if counts else 0.0
+                of_weight[b] = weight_part if counts else 0.0
         if not grad.size:
             continue
-        scale_columns(tile, n, factor, level, weight, smoothing != 0.0)
+        scale_columns(tile, n, factor, of_weight, weight, terms.uniform != 0.0)
         for b in range(n):
-            y = labels[b]
-            if y != ignore_index:
-                tile[y, b] -= pull[b]
-            elif factor[b] == 0 or not lse_scale.size:
-                tile[:, b] = 0
-        store_tile(grad, base, across, along, n, tile)
+            if y[b] != terms.ignore_index:
+                tile[y[b], b] -= of_target[b]
+            elif factor[b] == 0 or not inputs.lse_scale.size:
+                for c in range(K):
+                    tile[c, b] = 0
+        store_tile(grad, base, geometry, n, tile)
 
 
 @kernel
 def soft_cross_entropy_tiles(
-    x: Array,
-    target: Array,
-    weight: Array,
-    row_scale: Array,
-    lse_scale: Array,
-    loss: Array,
-    lse: Array,
-    grad: Array,
-    K: int,
-    span: int,
-    across: int,
-    along: int,
-    columns: int,
-    inverse: Any,
-    smoothing: float,
-    z_loss: float,
-    scale: float,
-    start: int,
-    stop: int,
+    inputs: Inputs, terms: Terms, outputs: Outputs, geometry: Geometry, start: int, stop: int
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are probabilities, as above."""
+    x = inputs.logits
+    loss, lse, grad = outputs
+    inverse = terms.inverse
+    K, columns = geometry.classes, geometry.columns
     tile = scratch(x, (K, columns))
-    goal = scratch(x, (K, columns))
+    coefficients = scratch(x, (K, columns))
     top = scratch(x, columns)
     factor = scratch(x, columns)
-    mass = np.empty(columns, np.float64)
-    below = np.empty(columns, np.float64)
+    rate = scratch(x, columns)
+    kept, uniform = as_working(x, terms.kept), as_working(x, terms.uniform)
+    coefficient_sum = np.empty(columns, np.float64)
+    gap = np.empty(columns, np.float64)
     exps = np.empty(columns, np.float64)
-    logs = np.empty(columns, np.float64)
-    kept = as_working(x, 1.0 - smoothing)
-    spread = as_working(x, smoothing / K)
-    per_outer = (span + columns - 1) // columns
+    log_exps = np.empty(columns, np.float64)
     for unit in range(start, stop):
-        first = unit % per_outer * columns
-        outer = unit // per_outer
-        n = min(columns, span - first)
-        base = outer * span * K + first * across
-        load_tile(x, base, across, along, n, tile)
-        load_tile(target, base, across, along, n, goal)
+        example, base, n = place_of(geometry, unit)
+        load_tile(x, base, geometry, n, tile)
+        load_tile(inputs.probabilities, base, geometry, n, coefficients)
         column_maxima(tile, n, top)
-        mass[:n] = 0
-        below[:n] = 0
-        for c in range(K):
-            line, share = tile[c], goal[c]
-            w = weight[c] if weight.size else as_working(x, 1.0)
-            for b in range(n):
-                share[b] = w * (share[b] * kept + spread)
-                mass[b] += share[b]
-                below[b] -= share[b] * shifted(line[b], top[b], inverse)
-        ahead, step = base + n * across, (along if across == 1 else n)
-        column_exps(tile, n, top, inverse, grad.size > 0, exps, x, ahead, step)
-        column_logs(exps, n, logs)
         for b in range(n):
-            i = outer * span + first + b
-            s = scale
-            if row_scale.size:
-                s *= row_scale[i]
-            u = lse_scale[i] if lse_scale.size else 0.0
-            row_lse = log_sum_exp(top[b], logs[b], inverse)
+            coefficient_sum[b] = 0
+            gap[b] = 0
+        for c in range(K):
+            line, a = tile[c], coefficients[c]
+            w = at(inputs.weight, c, as_working(x, 1))
+            for b in range(n):
+                a[b] = mixed(a[b], w, kept, uniform)
+                coefficient_sum[b] += a[b]
+                gap[b] -= a[b] * shifted(line[b], top[b], inverse)
+        column_exps(tile, n, top, inverse, grad.size > 0, exps, x, base, geometry)
+        column_logs(exps, n, log_exps)
+        for b in range(n):
+            i = example + b
+            s = terms.scale * at(inputs.loss_scale, i, 1.0)
+            u = at(inputs.lse_scale, i, 0.0)
+            row_lse = log_sum_exp(top[b], log_exps[b], inverse)
             if lse.size:
                 lse[i] = row_lse
-            value = below[b] + mass[b] * logs[b]
-            push = mass[b]
-            if z_loss != 0.0:
-                value += z_loss * row_lse * row_lse
-                push += 2.0 * z_loss * row_lse
-            loss[i] = value
-            factor[b] = (s * push + u) * inverse / exps[b]
-            top[b] = s * inverse
+            loss[i], of_exps, rate[b] = soft_terms(
+                terms, s, u, coefficient_sum[b], gap[b], row_lse, log_exps[b]
+            )
+            factor[b] = of_exps / exps[b]
         if not grad.size:
             continue
         for c in range(K):
-            line, share = tile[c], goal[c]
+            line, a = tile[c], coefficients[c]
             for b in range(n):
-                line[b] = line[b] * factor[b] - top[b] * share[b]
-        store_tile(grad, base, across, along, n, tile)
+                line[b] = line[b] * factor[b] - rate[b] * a[b]
+        store_tile(grad, base, geometry, n, tile)

@@ -12,6 +12,7 @@ from luce.data import three_way
 from luce.data.split import split_rows
 from luce.data.wording import shown
 from luce.errors import DataError
+from luce.models import MODELS, Candidate
 from luce.training.candidates import Examples, OnStep, fit
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from luce.data import Dataset
     from luce.data.schema import Normalise, Schema
-    from luce.models import Candidate
     from luce.training.prepare import Prepared
 
 __all__ = ["Folds"]
@@ -64,7 +64,7 @@ class Folds:
     count: int
     seed: int
     _parts: list[tuple[NDArray[Any], NDArray[Any]]] = field(init=False, repr=False)
-    _kept: dict[int, _Fold] = field(init=False, repr=False, default_factory=dict)
+    _kept: dict[tuple[int, bool], _Fold] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Deal the rows out.
@@ -108,7 +108,7 @@ class Folds:
         on_step : callable, optional
             As of `luce.training.candidates.fit`.
         """
-        fold = self._fold(number)
+        fold = self._fold(number, sparse=MODELS[candidate.model].takes_sparse)
         trained = fit(
             candidate, fold.schema, fold.train, fold.validation, seed=self.seed, on_step=on_step
         )
@@ -124,9 +124,9 @@ class Folds:
     def _labels(self) -> NDArray[Any]:
         return cast("NDArray[Any]", self.dataset.labels)
 
-    def _fold(self, number: int) -> _Fold:
-        if number in self._kept:
-            return self._kept[number]
+    def _fold(self, number: int, *, sparse: bool) -> _Fold:
+        if (number, sparse) in self._kept:
+            return self._kept[number, sparse]
         rows, held = self._parts[number]
         share = self.split["validation_size"] / (1 - self.split["test_size"])
         training, validating = split_rows(self._labels()[rows], share, seed=self.seed)
@@ -135,6 +135,7 @@ class Folds:
             parts[0].features, normalise=cast("Normalise", self.normalise)
         )
         schema = fitted.with_classes(self.dataset.classes)
+        schema = schema if sparse else schema.dense()
         train, validation, test = (
             (schema.encode(part.features)[0], cast("NDArray[Any]", part.labels)) if part else None
             for part in parts
@@ -142,7 +143,7 @@ class Folds:
         fold = _Fold(schema, cast("Examples", train), validation, cast("Examples", test))
         size = sum(_bytes(part[0]) for part in (train, validation, test) if part is not None)
         if size * self.count <= KEPT_BYTES:
-            self._kept[number] = fold
+            self._kept[number, sparse] = fold
         return fold
 
 

@@ -21,7 +21,7 @@ from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import Prepared, prepare
 from luce.training.resume import check_data
-from luce.training.train import begun, complete
+from luce.training.train import begun, check_no_teacher, complete
 from luce.training.tuning.folds import Folds
 from luce.training.tuning.plan import plan_tuning
 from luce.training.tuning.record import Watch, best_of, record
@@ -128,6 +128,7 @@ def tune(
         **asked,
     )
     check_optuna()
+    check_no_teacher(plan.request)
     request, source, path = plan.request, plan.source, plan.path
     with locked(path):
         settings = {
@@ -166,7 +167,7 @@ def tune(
             first = begun(request, data)
             write_json(folder.files / "config.json", sealed(first))
         folder = RunFolder(path, first, resume=True, overwrite=overwrite)
-        best = candidates(request.model, request.options, data.schema.input_shape)
+        best = candidates(request.model, request.options, _shape(data, request.model))
         return complete(best, data, folder, request, display, announce)
 
 
@@ -215,13 +216,15 @@ def _searched(
 ) -> Request:
     """Search, write tuning.json, and return what is asked of the best."""
     folds = Folds.of(data, request.normalise, settings["folds"])
-    shape = data.schema.input_shape
+    shapes = {model: _shape(data, model) for model in settings["space"]}
     space = {
         model: searched
         for model, searched in settings["space"].items()
-        if request.model != "auto" or MODELS[model].suits(shape)
+        if request.model != "auto"
+        or (0 not in shapes[model] and MODELS[model].suits(shapes[model]))
     }
     if not space:
+        shape = data.schema.input_shape
         raise ArgumentError(f"none of {', '.join(settings['space'])} suits rows of shape {shape}.")
     trials, minutes = settings["trials"], settings["minutes"]
     if trials is None and minutes is None and not settings["grid"]:
@@ -239,7 +242,7 @@ def _searched(
         grid=settings["grid"],
         folds=folds,
         fixed=request.options,
-        input_shape=tuple(shape),
+        shapes=shapes,
         trials=trials,
         until=None if minutes is None else time.time() + 60 * minutes,
     )
@@ -267,6 +270,12 @@ def _searched(
     model, options = study.suggested(best)
     watch.end(best)
     return replace(request, model=model, options=asked.asked_of(model, options))
+
+
+def _shape(data: Prepared, model: str) -> tuple[int, ...]:
+    """Return the shape of a row as a model reads it."""
+    schema = data.schema if MODELS[model].takes_sparse else data.schema.dense()
+    return tuple(schema.input_shape)
 
 
 def _stopped(study: Study, again: str) -> str:

@@ -60,6 +60,13 @@ def test_errors_of_a_fit_in_float32_are_in_float64(problem):
     np.testing.assert_allclose(coef[0], wanted, rtol=1e-5)
 
 
+def test_errors_of_dense_rows_whose_penalty_is_automatic(problem):
+    """C="auto" is 1 for dense rows, in the errors too."""
+    X, y = problem(N=300, D=3, K=2)
+    ours, one = (SoftmaxRegression(C).fit(X, y).standard_errors(X) for C in ("auto", 1.0))
+    np.testing.assert_array_equal(ours[0], one[0])
+
+
 def test_class_weights_need_y(problem):
     """With class_weight the rows' weights follow from y: so do the errors."""
     X, y = problem(N=300, D=3, K=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from luce.errors import ArgumentError, DataError
 from luce.linear.large import make_objective
+from luce.linear.penalties import divided, roots
 from luce.linear.precondition import hessian
 from luce.texttable import table
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Summary", "standard_errors", "summary"]
 
-_MOST = 8000  # coefficients: their Hessian then takes half a gigabyte
+# The Hessian of so many coefficients takes half a gigabyte.
+_MOST_COEFFICIENTS: Final = 8000
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,11 @@ def standard_errors(
     check_is_fitted(model)
     name = type(model).__name__
     K, D = model.coef_.shape
-    if K * (D + 1) > _MOST:
+    if K * (D + 1) > _MOST_COEFFICIENTS:
         raise DataError(
             f"{name}: standard errors of {K} × {D + 1} coefficients need a matrix of "
-            f"{8 * (K * (D + 1)) ** 2 / 1e9:.1f} GB; they are given for at most {_MOST:,}: fit "
-            "fewer features."
+            f"{8 * (K * (D + 1)) ** 2 / 1e9:.1f} GB; they are given for at most "
+            f"{_MOST_COEFFICIENTS:,}: fit fewer features."
         )
     if model.class_weight is not None and y is None:
         raise ArgumentError(f"{name}: with class_weight, standard_errors needs y: pass it.")
@@ -84,11 +86,13 @@ def standard_errors(
             model.class_weight, classes=classes, y=labels, sample_weight=weight
         )
         weight = weight * each[codes]
-    C = getattr(model, "C_", None) or (
-        math.inf if getattr(model, "penalty", "l2") is None else model.C
-    )
-    objective = make_objective(model, X, codes, weight, C)
-    theta = torch.from_numpy(np.column_stack([model.coef_, model.intercept_]).astype(np.float64))
+    by = roots(model.penalty, X, weight)
+    if by is None:
+        by = np.ones(D)
+    else:
+        X = divided(X, by)
+    objective = make_objective(model, X, codes, weight, _strength(model))
+    theta = torch.from_numpy(np.column_stack([model.coef_ * by, model.intercept_]))
     theta = theta.to(objective.device)
     theta[:, -1] += theta[:, :-1] @ objective.mean
     H = hessian(objective, theta, torch.nonzero(objective.weight)[:, 0].cpu().numpy())
@@ -107,7 +111,7 @@ def standard_errors(
     intercept = T.diagonal().clamp(min=0).sqrt()
     if not model.fit_intercept:
         intercept = torch.zeros_like(intercept)
-    return coef.cpu().numpy(), intercept.cpu().numpy()
+    return coef.cpu().numpy() / by, intercept.cpu().numpy()
 
 
 def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = None) -> Summary:
@@ -136,12 +140,20 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
                     "p": float(2 * norm.sf(abs(z))),
                 }
             )
-    penalised = getattr(model, "penalty", "l2") is not None
     caveat = (
-        "With an L2 penalty the errors are those of a normal prior of variance C: they leave out "
+        "With a penalty the errors are those of a normal prior of variance C: they leave out "
         "the bias of shrinkage, and p is no test of a hypothesis. Fit penalty=None for one."
     )
-    return Summary(rows, caveat if penalised else "")
+    return Summary(rows, "" if model.penalty is None else caveat)
+
+
+def _strength(model: Any) -> float:
+    """Return the C that a model was fitted with."""
+    if hasattr(model, "C_"):
+        return float(model.C_)
+    if model.penalty is None:
+        return math.inf
+    return 1.0 if model.C == "auto" else float(model.C)  # "auto" without C_: the rows were dense
 
 
 def _generalised_inverse(H: torch.Tensor) -> torch.Tensor:

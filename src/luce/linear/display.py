@@ -1,4 +1,4 @@
-"""Progress of a long fit, on stderr: a bar on a terminal, a line for each iteration elsewhere."""
+"""How far a long fit is, on stderr: a bar on a terminal, a line for each iteration elsewhere."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
-__all__ = ["Progress"]
+__all__ = ["GapDisplay"]
 
 
-class Progress:
+class GapDisplay:
     """Show the gap against ``tol``, on a logarithmic scale, and the time that is left.
 
     Parameters
@@ -30,15 +29,14 @@ class Progress:
         self.tol, self.max_iter, self.shown = max(tol, 1e-15), max_iter, shown
         self._first: float | None = None
         self._count = 0
-        self._bar: Bar | None = None
+        self._bar: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         if self.shown and sys.stderr.isatty():
             # Rich loads where there is a bar to draw.
             from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (
                 TextColumn("{task.description}"),
@@ -46,7 +44,7 @@ class Progress:
                 TextColumn("gap {task.fields[gap]}"),
                 TimeRemainingColumn(),
             )
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task("fit", total=1.0, gap="?")
         return self
@@ -79,7 +77,7 @@ class Progress:
                 f"(tol {self.tol:.0e}), {entry['seconds']:.2f} s"
             )
             return
-        # Convergence is linear: what is left is a share of the decades between first and tol.
+        # Convergence is linear: what is left is a part of the decades between first and tol.
         decades = math.log(max(self._first, self.tol * 10) / self.tol)
         done = 1 - math.log(max(gap, self.tol) / self.tol) / decades
         done = max(done, count / max(1, self.max_iter), 0.0)

@@ -1,0 +1,154 @@
+"""Columns of sentences: words, and pairs of words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
+
+import numpy as np
+import polars as pl
+
+from luce.data.columns.base import Column
+from luce.data.columns.left_out import LeftOut
+from luce.data.columns.seen import Seen, is_opaque
+from luce.data.plain import BESIDE
+from luce.data.vocabulary import Vocabulary
+from luce.data.wording import shown
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterator, Sequence
+
+    import scipy.sparse
+    from numpy.typing import NDArray
+
+    from luce.data.schema import Normalise
+
+__all__ = ["Text"]
+
+SEVERAL = 5
+"""Values are sentences if they have so many words on average; names and addresses have fewer."""
+
+SAMPLE = 10_000
+"""How many values are looked at for that."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Text(Column):
+    """Sparse rows of length 1: how much of each word and pair of words a text holds.
+
+    The terms are those of two or more of the training rows, up to 2^20. A missing value has none
+    of them; one more column is 1 there, if training had missing values.
+
+    Attributes
+    ----------
+    indicator : bool
+        Whether a column says where a value is missing.
+    vocabulary : Vocabulary
+        The terms.
+    """
+
+    kind: ClassVar[str] = "text"
+    plural: ClassVar[str] = "texts"
+    in_parts: ClassVar[bool] = True
+    indicator: bool = False
+    vocabulary: Vocabulary = field(default_factory=Vocabulary, metadata=BESIDE)
+
+    @classmethod
+    def infer(cls, seen: Seen) -> Self | None:
+        """Return the column if its values are sentences, of five words and more on average.
+
+        A word has a letter in it and blanks around. Categories have been told apart before.
+        """
+        if is_opaque(seen.dtype) or not len(seen.values):
+            return None
+        if seen.dtype != pl.String and not seen.asked:
+            return None
+        texts = seen.texts
+        some = texts.gather_every(max(1, len(texts) // SAMPLE))
+        words = float(some.str.count_matches(r"\S*\p{L}\S*").to_numpy().mean())
+        if not seen.asked and words < SEVERAL:
+            return None
+        note = f"{seen.distinct:,} different texts of {words:.0f} words on average{seen.gone}"
+        return cls(name=seen.name, note=note)
+
+    @property
+    def names(self) -> list[str]:
+        """``remark: good``, ``remark: very good``, …, ``remark missing``."""
+        names = [f"{self.name}: {term}" for term in self.vocabulary.names]
+        return names + [f"{self.name} missing"] * self.indicator
+
+    @property
+    def width(self) -> int:
+        """How many terms there are, and one more for the indicator."""
+        return len(self.vocabulary) + self.indicator
+
+    @property
+    def sparse(self) -> bool:
+        """Yes: a text holds few of all terms."""
+        return True
+
+    def dense(self) -> Column:
+        """Return nothing: a matrix of all terms would be too large."""
+        return LeftOut(name=self.name, note="a text; networks read none")
+
+    @classmethod
+    def fit(
+        cls,
+        columns: Sequence[Self],
+        values: pl.Series,
+        normalise: Normalise,  # noqa: ARG003 - rows are of length 1 in any case
+    ) -> Iterator[Self]:
+        """Return the columns with the terms of the training rows; see `Column.fit`."""
+        for column, texts in _each(columns, values):
+            yield replace(
+                column,
+                vocabulary=Vocabulary.learn(texts.drop_nulls()),
+                indicator=texts.null_count() > 0,
+            )
+
+    @classmethod
+    def encode(
+        cls,
+        columns: Sequence[Self],
+        values: pl.Series,
+        out: Sequence[NDArray[np.float32]] | None,  # noqa: ARG003
+        handled: Counter[str],
+    ) -> Sequence[scipy.sparse.csr_array]:
+        """Return how much of each term the texts hold; see `Column.encode`."""
+        import scipy.sparse
+
+        parts = []
+        for column, texts in _each(columns, values):
+            gone = texts.is_null().to_numpy()
+            rows = column.vocabulary.encode(texts.fill_null(""))
+            name = shown(column.name)
+            handled[f"missing value in {name}, treated as no words"] += int(gone.sum())
+            strange = (np.diff(rows.indptr) == 0) & ~gone
+            handled[f"text in {name} of which no word is known"] += int(strange.sum())
+            if column.indicator:
+                more = scipy.sparse.csr_array(gone[:, None].astype(np.float32))
+                rows = scipy.sparse.csr_array(scipy.sparse.hstack([rows, more], format="csr"))
+            parts.append(rows)
+        return parts
+
+    def spans(self, value: str) -> list[tuple[int, int, int]]:
+        """Return where the text has which term; see `Column.spans`."""
+        return self.vocabulary.spans(value)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the vocabulary as arrays."""
+        return self.vocabulary.tensors()
+
+    def with_tensors(self, tensors: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the column with the vocabulary; see `Column.with_tensors`."""
+        return replace(self, vocabulary=Vocabulary.from_tensors(tensors))
+
+
+def _each(columns: Sequence[Text], values: pl.Series) -> Iterator[tuple[Any, pl.Series]]:
+    """Yield each column with its own texts."""
+    rows = len(values) // len(columns)
+    for i, column in enumerate(columns):
+        yield column, values[i * rows : (i + 1) * rows].cast(pl.String)

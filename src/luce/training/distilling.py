@@ -1,0 +1,279 @@
+"""distil(): a run teaches a smaller model, which is saved as a run and compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luce import __version__, models
+from luce.errors import ArgumentError, LuceError, RunError, TrainingStoppedError
+from luce.folders import check_free, locked, resumable
+from luce.manifest import read_config
+from luce.models import MODELS, Candidate
+from luce.neural.teaching import Lessons, prepare
+from luce.plan import make_plan, no_source, student_arguments
+from luce.progress import Display
+from luce.run import Run, load_run
+from luce.storage import FORMAT, digest_of
+from luce.training.candidates import Trained, unfitted
+from luce.training.comparing import compared
+from luce.training.folder import RunFolder
+from luce.training.material import Material, gather
+from luce.training.prepare import View
+from luce.training.resume import check_data, resumed
+from luce.training.train import SCORED_TRAINING_ROWS, fit_and_save
+
+if TYPE_CHECKING:
+    from luce.data.dataset import Features
+    from luce.request import Request
+
+__all__ = ["distil"]
+
+
+def distil(
+    teacher: Run | str | Path | None = None,
+    source: Any = None,
+    *,
+    config: str | Path | None = None,
+    name: str | None = None,
+    out: str | Path = "runs",
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+    announce: Callable[[Run], None] | None = None,
+    **arguments: Any,
+) -> Run:
+    """Let a trained run teach a smaller network, and save that as a run of its own.
+
+    The teacher says once how probable each class is, for each training row. The student learns
+    from that and from the labels. Then the same network learns from the labels alone, and the
+    three are compared: ``run.metrics["distillation"]``.
+
+    Parameters
+    ----------
+    teacher : Run, str or Path
+        A run, or its folder. It is read, and not changed; the student does not need it afterwards.
+    source : str, Path, array, DataFrame or tuple
+        What to learn from, as for :func:`luce.load_dataset`. It has the columns that the teacher
+        reads. Labels may be missing: in some rows of a table or of a pair in memory (None or
+        NaN), or in all rows.
+    config, name, out, resume, overwrite, display, announce
+        As for :func:`luce.train`. By default the name is the source's with ``-student``.
+    **arguments
+        ``temperature`` (2.0), how far both softmaxes are softened; ``alpha`` (0.9), the teacher's
+        share in what is learnt; ``model`` ("mlp" or "cnn"; by default an mlp with one hidden layer
+        of 32 units). And those of :func:`luce.train`, but for ``image_size`` and ``drop_rare``:
+        the student reads images and classes as the teacher does.
+
+    Returns
+    -------
+    Run
+        The student.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, or the run folder exists already.
+    DataError
+        If the teacher does not know the classes of the labels, or lacks columns; or the data
+        cannot be used.
+    RunError
+        If the teacher is no run, or the student's folder cannot be written or resumed.
+    TrainingStoppedError
+        After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
+
+    References
+    ----------
+    Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
+
+    Examples
+    --------
+    >>> import luce, tempfile
+    >>> out = tempfile.mkdtemp()
+    >>> teacher = luce.train("digits", model="linear", out=out)
+    >>> student = luce.distil(teacher, "digits", hidden=(16,), epochs=5, out=out)
+    >>> [each["who"] for each in student.metrics["distillation"]["models"]]
+    ['teacher', 'student', 'alone']
+    """
+    display = display or Display()
+    given = None if teacher is None else teacher.path if isinstance(teacher, Run) else teacher
+    arguments = student_arguments(given, arguments, anew=config is None and not resume)
+    plan = make_plan(
+        source,
+        config=config,
+        name=name,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        arguments=arguments,
+    )
+    request, source, path = plan.request, plan.source, plan.path
+    with locked(path):
+        if resume:
+            request = resumed(path, plan.given, request if config is not None else None)
+            source = request.source if source is None else source
+            if source is None:
+                raise no_source()
+        else:
+            check_free(path, overwrite=overwrite)
+        run = _teacher(request, path)
+        display.say(f"teacher: {run.path}, {run.config['model']}")
+        data = gather(source, request, run, display)
+        candidate = _candidate(request, data)
+        digest = digest_of(run.path / "config.json").sha256  # which has those of its files
+        first: dict[str, Any] = {
+            "luce": __version__,
+            "format": FORMAT,
+            "request": asdict(request),
+            "data": data.summary(),
+            "split": data.split,
+            "directory": str(Path.cwd()),
+            "teacher": {"model": run.config["model"], "sha256": digest},
+        }
+        if resume:
+            check_data(path, first["data"], request.test)
+            _check_teacher(path, first["teacher"], request)
+        folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
+        if folder.is_finished():
+            display.say("note: this training has finished already; nothing is left to do.")
+        else:
+            _teach(run, candidate, data, folder, request, display)
+        student = folder.load()
+        if announce is not None:
+            announce(student)
+        try:
+            student.report_of(data.dataset).save(path / "report.html")
+        except LuceError as error:  # the run is whole without it
+            display.say(f"note: no report.html: {error}")
+    return student
+
+
+def _teacher(request: Request, path: Path) -> Run:
+    """Return the run that the student at `path` is to learn from."""
+    if request.teacher is None:
+        raise ArgumentError(
+            f"distil: {path} is asked for without a teacher. Give one, or use luce train."
+        )
+    if path.resolve() == Path(request.teacher).resolve():
+        raise ArgumentError(f"distil: {path} is the teacher. Give the student another --name.")
+    return load_run(request.teacher)
+
+
+def _check_teacher(path: Path, teacher: Mapping[str, Any], request: Request) -> None:
+    """Raise RunError if the training to resume had another teacher."""
+    if read_config(resumable(path)).get("teacher") != teacher:
+        raise RunError(
+            f"{request.teacher} is not the teacher that {path} learnt from until now. "
+            "Restore it, or begin again with --overwrite."
+        )
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """A run as a teacher of raw rows, which are asked for by their positions."""
+
+    run: Run
+    rows: Features
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The run's classes; text as objects, as labels are everywhere."""
+        classes = self.run.classes
+        return np.array(classes, dtype=object if isinstance(classes[0], str) else None)
+
+    def predict_proba(self, positions: NDArray[np.intp]) -> NDArray[np.floating[Any]]:
+        """Return the calibrated probabilities of the rows at these positions."""
+        return self.run.predict_proba(self.rows[positions])
+
+
+def _candidate(request: Request, data: Material) -> Candidate:
+    """Return the student that is asked for; refuse now what would fail once it is trained."""
+    models.check_taught(request.model)
+    schema = data.view(MODELS[request.model]).schema
+    shape = schema.input_shape
+    options = {**MODELS[request.model].as_student(shape), **request.options}
+    candidate = models.candidates(request.model, options, shape)[0]
+    estimator = unfitted(candidate, schema, seed=request.seed)
+    MODELS[candidate.model].check_rows(estimator, shape, len(schema.classes or []))
+    return candidate
+
+
+def _teach(
+    teacher: Run,
+    candidate: Candidate,
+    data: Material,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+) -> None:
+    """Train the student with and without the teacher; compare all three and write the run."""
+    display.report_every = request.report_every
+    try:
+        lessons = _lessons(teacher, candidate, data, request)
+        rows = replace(data.rows, labels=lessons.labels)
+        taught = replace(data, parts={**data.parts, "train": rows})
+        student = fit_and_save(candidate, taught, folder, request, display, lessons=lessons)
+        folder.add(student)
+        sides = {
+            "teacher": (str(teacher.config["model"]), teacher.classifier),
+            "student": (candidate.model, student.classifier),
+        }
+        view = data.view(MODELS[candidate.model])
+        known = data.known
+        labels = np.array([]) if known is None else known
+        if set(labels.tolist()) == set(teacher.classes):
+            same = Candidate(f"{candidate.label}-alone", candidate.model, candidate.options)
+            alone = fit_and_save(same, data, folder, request, display)
+            folder.add(alone)
+            sides["alone"] = (candidate.model, alone.classifier)
+        else:
+            why = "not every class has rows" if len(labels) else "no row is there"
+            display.say(
+                "note: the student is not compared with one that has no teacher: "
+                f"{why} with a label to learn from."
+            )
+        scores = {
+            "train": _score(student, view, "train", request.seed),
+            "validation": student.scored,
+            "test": _score(student, view, "test", request.seed),
+            "distillation": compared(sides, data.held),
+        }
+        folder.finish(student, scores, [student.entry])
+    except TrainingStoppedError:
+        raise
+    except LuceError as error:
+        if folder.abandon(error):
+            again = request.resume_command(folder.path)
+            display.say(f"note: go on from the last saved epoch with: {again}")
+        raise
+    finally:
+        display.stop()
+
+
+def _score(student: Trained, view: View, part: str, seed: int) -> dict[str, Any] | None:
+    """Return the student's figures of the labelled rows of a part, of at most so many."""
+    if part not in view.examples:
+        return None
+    features, labels = view.examples[part]
+    if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
+        rows = np.sort(np.random.default_rng(seed).permutation(len(labels))[:SCORED_TRAINING_ROWS])
+        features, labels = features[rows], labels[rows]
+    return student.classifier.score(features, labels)
+
+
+def _lessons(teacher: Run, candidate: Candidate, data: Material, request: Request) -> Lessons:
+    """Ask the teacher about all training rows, once."""
+    wide = candidate.options.get("precision") == "float64"
+    return prepare(
+        _Answering(teacher, data.rows.features),
+        np.arange(len(data.rows)),
+        data.labels,
+        request.temperature,
+        request.alpha,
+        np.float64 if wide else np.float32,
+    )

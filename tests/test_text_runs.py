@@ -1,0 +1,170 @@
+"""Runs on tables with texts: what is stored of them, how they are trained, what is marked."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.sparse
+
+import luce
+from luce.cli import program as cli
+from luce.errors import ArgumentError, RunError
+from luce.linear.regression import CANDIDATES
+
+GOOD, BAD = ("good", "great", "wonderful film"), ("bad", "dull", "awful film")
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Return remarks whose words say the label, beside a number; some are missing."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(240):
+        words = rng.choice(GOOD if i % 2 else BAD, 2)
+        fill = rng.choice([f"w{j}" for j in range(30)], 6)
+        text = f"<b>{words[0]}</b> {' '.join(fill)} {words[1]}"
+        rows.append((None if i % 40 == 7 else text, float(rng.normal()), "up" if i % 2 else "down"))
+    return pl.DataFrame(rows, schema=["remark", "n", "y"], orient="row")
+
+
+@pytest.fixture(scope="module")
+def run(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    table.write_csv(folder / "remarks.csv")
+    return luce.train(folder / "remarks.csv", target="y", out=folder / "runs")
+
+
+def test_a_run_on_texts_is_trained_saved_and_loaded(run, table):
+    """By default the linear model is trained, beats chance by far, and predicts the same loaded."""
+    assert run.config["model"] == "linear"
+    assert run.metrics["test"]["accuracy"] > 0.9
+    again = luce.load_run(run.path)
+    assert again.schema == run.schema
+    np.testing.assert_array_equal(again.predict_proba(table), run.predict_proba(table))
+
+
+def test_the_vocabulary_has_a_digest_like_other_files(run):
+    """config.json has size and SHA-256 of schema.safetensors; schema.json has no words."""
+    assert "schema.safetensors" in run.config["files"]
+    assert (
+        run.config["bytes"]["schema.safetensors"]
+        == (run.path / "schema.safetensors").stat().st_size
+    )
+    assert "wonderful" not in (run.path / "schema.json").read_text(encoding="utf-8")
+
+
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "what", [damage, lambda file: file.unlink(), lambda file: file.write_bytes(b"")]
+)
+def test_a_damaged_vocabulary_is_one_sentence(run, tmp_path, what, capsys, monkeypatch):
+    """A vocabulary that is changed, missing or empty ends with exit code 4 and names the file."""
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    what(copy / "schema.safetensors")
+    with pytest.raises(RunError, match=r"schema\.safetensors"):
+        luce.load_run(copy)
+    monkeypatch.setattr("sys.argv", ["luce", "info", str(copy)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 4
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_auto_says_what_it_does_not_try(table, tmp_path, capsys):
+    """On texts alone, auto leaves out networks and says so; one that is named is refused."""
+    table = table.drop("n")
+    import sys
+
+    from luce.progress import Display
+
+    luce.train(table, target="y", out=tmp_path, display=Display(sys.stderr))
+    assert "note: mlp is not tried: it cannot read columns of text." in capsys.readouterr().err
+    with pytest.raises(ArgumentError, match=r"mlp cannot read columns of text.*Choose linear"):
+        luce.train(table, target="y", out=tmp_path, name="other", model="mlp")
+
+
+def test_networks_read_the_columns_beside_a_text(table, tmp_path, capsys):
+    """A network is trained on the other columns, says so, and predicts the same once loaded."""
+    import sys
+
+    from luce.progress import Display
+
+    options = {"model": "mlp", "epochs": 2, "out": tmp_path}
+    run = luce.train(table, target="y", display=Display(sys.stderr), **options)
+    assert "note: mlp leaves out 'remark': it cannot read text." in capsys.readouterr().err
+    assert [column.kind for column in run.schema.columns] == ["left out", "number"]
+    assert run.config["data"]["input_shape"] == [1]
+    assert "schema.safetensors" not in run.config["files"]
+    again = luce.load_run(run.path).predict_proba(table)
+    np.testing.assert_array_equal(again, run.predict_proba(table))
+    np.testing.assert_array_equal(again, run.predict_proba(table.select("n")))
+
+
+def test_the_command_line_names_columns_of_text(tmp_path, luce_command):
+    """--text says that a column is one of text where its values are too short to be found so."""
+    words = [f"{'good' if i % 2 else 'bad'} w{i % 7}" for i in range(80)]
+    labels = ["up" if i % 2 else "down" for i in range(80)]
+    pl.DataFrame({"tag": words, "y": labels}).write_csv(tmp_path / "t.csv")
+    train = ("train", tmp_path / "t.csv", "--target", "y", "--model", "linear")
+    done = luce_command(*train, "--text", "tag", "--out", tmp_path / "runs")
+    assert done.code == 0, done.err
+    (column,) = luce.load_run(tmp_path / "runs" / "t").schema.columns
+    assert column.kind == "text"
+
+
+def test_the_report_marks_what_made_a_mistake(run, table, tmp_path):
+    """Of mistakes, what speaks for the predicted class is marked; markup in a text stays text."""
+    wrong = table.with_columns(
+        pl.when(pl.col("y") == "up").then(pl.lit("down")).otherwise(pl.lit("up")).alias("y")
+    )
+    report = run.report(wrong)
+    rows = report.summary["wrong"]["rows"]
+    at = report.summary["wrong"]["columns"].index("remark")
+    pieces = [row["values"][at] for row in rows if isinstance(row["values"][at], list)]
+    marked = {piece["text"] for each in pieces for piece in each if piece["marked"]}
+    said = {word for words in (*GOOD, *BAD) for word in words.split()}
+    assert said & {word for text in marked for word in text.split()}
+    page = report.save(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<mark>" in page
+    assert "&lt;b&gt;" in page
+    assert "<b>good" not in page
+    terms = {
+        each["class"]: {t["name"] for t in each["terms"]}
+        for each in report.summary["weights"]["per_class"]
+    }
+    assert {"remark: good", "remark: great"} <= terms["up"]
+    assert {"remark: bad", "remark: dull"} <= terms["down"]
+
+
+def test_sparse_rows_choose_their_penalty():
+    """C="auto" penalises noise more than what tells classes apart; of dense rows it is 1."""
+    rng = np.random.default_rng(0)
+    rows = scipy.sparse.random(400, 300, 0.05, random_state=0, format="csr")
+    noise = rng.integers(0, 2, 400)
+    told = np.where(rows @ rng.normal(size=300) > 0, "a", "b")
+    weak = luce.SoftmaxRegression(C="auto").fit(rows, told)
+    strong = luce.SoftmaxRegression(C="auto").fit(rows, noise)
+    assert strong.C_ < 1 < weak.C_
+    assert weak.C_ in CANDIDATES
+    exact = luce.SoftmaxRegression(C=weak.C_).fit(rows, told)
+    np.testing.assert_allclose(weak.coef_, exact.coef_, rtol=1e-3, atol=1e-3)
+    dense = luce.SoftmaxRegression(C="auto").fit(rows.toarray(), told)
+    assert not hasattr(dense, "C_")
+    np.testing.assert_array_equal(
+        dense.coef_, luce.SoftmaxRegression().fit(rows.toarray(), told).coef_
+    )
+
+
+def test_the_chosen_penalty_is_stored(run):
+    """config.json says which C was chosen, as plain JSON."""
+    config = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    assert config["outcome"]["C"] in CANDIDATES
+    assert config["options"]["C"] == "auto"
