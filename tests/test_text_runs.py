@@ -168,3 +168,15 @@ def test_the_chosen_penalty_is_stored(run):
     config = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     assert config["outcome"]["C"] in CANDIDATES
     assert config["options"]["C"] == "auto"
+
+
+def test_a_student_reads_what_its_kind_can(run, table, tmp_path):
+    """A teacher of texts teaches a network on the columns beside them, and on none says why not."""
+    student = luce.distil(run, table, out=tmp_path, name="student", epochs=2)
+    assert [column.kind for column in student.schema.columns] == ["left out", "number"]
+    again = luce.load_run(student.path).predict_proba(table)
+    np.testing.assert_array_equal(again, student.predict_proba(table))
+    texts = table.drop("n")
+    teacher = luce.train(texts, target="y", model="linear", out=tmp_path, name="teacher")
+    with pytest.raises(ArgumentError, match="mlp cannot read columns of text"):
+        luce.distil(teacher, texts, out=tmp_path, name="other")

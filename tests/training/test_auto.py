@@ -239,7 +239,12 @@ def test_a_few_rows_with_texts_are_compared_in_folds(tmp_path):
     texts = [f"a {words[label]} story number {i} of many others" for i, label in enumerate(y)]
     table = pl.DataFrame(X).with_columns(text=pl.Series(texts), label=pl.Series(y))
     run = luce.train(
-        table, target="label", types={"text": "text"}, test_size=0.0, out=tmp_path, **SMALL | {"epochs": 1}
+        table,
+        target="label",
+        types={"text": "text"},
+        test_size=0.0,
+        out=tmp_path,
+        **SMALL | {"epochs": 1},
     )
     assert run.config["label"] == "linear"
     assert {each["label"] for each in run.metrics["leaderboard"]} == {"linear", "mlp"}

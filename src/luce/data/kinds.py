@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from luce.data.downloads import is_address, kept
-from luce.data.opening import found
+from luce.data.opening import found, reading
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
@@ -71,10 +71,12 @@ def tables_in(path: Path) -> list[Path]:
     Raises
     ------
     luce.errors.DataError
-        If the files are of different kinds.
+        If the files are of different kinds, or the folder may not be read.
     """
     if path.is_dir():
-        inside = [each for each in sorted(path.iterdir()) if not each.name.startswith((".", "_"))]
+        with reading(path):
+            all_of_it = sorted(path.iterdir())
+        inside = [each for each in all_of_it if not each.name.startswith((".", "_"))]
         if any(each.is_dir() for each in inside):
             return []
         found = [each for each in inside if ending(each) in ENDINGS]

@@ -58,7 +58,7 @@ class Vocabulary:
     >>> vocabulary = Vocabulary.learn(texts)
     >>> vocabulary.names
     ['book', 'good']
-    >>> vocabulary.encode(texts).toarray().round(2).tolist()
+    >>> vocabulary.encode(texts).toarray().astype(float).round(2).tolist()
     [[0.0, 1.0], [0.51, 0.86], [1.0, 0.0]]
     """
 

@@ -26,7 +26,7 @@ from luce.training.folder import RunFolder
 from luce.training.material import Material, gather
 from luce.training.prepare import View
 from luce.training.resume import check_data, resumed
-from luce.training.train import SCORED_TRAINING_ROWS, fit_and_save
+from luce.training.train import SCORED_TRAINING_ROWS, fit_and_save, readers
 
 if TYPE_CHECKING:
     from luce.data.dataset import Features
@@ -124,7 +124,7 @@ def distil(
         run = _teacher(request, path)
         display.say(f"teacher: {run.path}, {run.config['model']}")
         data = gather(source, request, run, display)
-        candidate = _candidate(request, data)
+        candidate = _candidate(request, data, display)
         digest = digest_of(run.path / "config.json").sha256  # which has those of its files
         first: dict[str, Any] = {
             "luce": __version__,
@@ -191,15 +191,15 @@ class _Answering:
         return self.run.predict_proba(self.rows[positions])
 
 
-def _candidate(request: Request, data: Material) -> Candidate:
+def _candidate(request: Request, data: Material, display: Display) -> Candidate:
     """Return the student that is asked for; refuse now what would fail once it is trained."""
     models.check_taught(request.model)
-    schema = data.view(MODELS[request.model]).schema
-    shape = schema.input_shape
-    options = {**MODELS[request.model].as_student(shape), **request.options}
-    candidate = models.candidates(request.model, options, shape)[0]
+    kind = MODELS[request.model]
+    options = {**kind.as_student(data.schema.input_shape), **request.options}
+    candidate = readers(request.model, options, data, display)[0]
+    schema = data.view(kind).schema
     estimator = unfitted(candidate, schema, seed=request.seed)
-    MODELS[candidate.model].check_rows(estimator, shape, len(schema.classes or []))
+    kind.check_rows(estimator, schema.input_shape, len(schema.classes or []))
     return candidate
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
-__all__ = ["begun", "check_no_teacher", "complete", "fit_and_save", "train"]
+__all__ = ["begun", "check_no_teacher", "complete", "fit_and_save", "readers", "train"]
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -194,16 +194,7 @@ def check_no_teacher(request: Request) -> None:
 
 def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
-    shape = data.schema.input_shape
-    unread, sparse = data.schema.only_sparse, 0 in data.schema.dense().input_shape
-    found = models.candidates(request.model, request.options, shape, sparse=sparse)
-    if sparse and request.model == "auto":
-        taken = [each.model for each in found]
-        out = ", ".join(name for name in models.suited(shape) if name not in taken)
-        display.say(f"note: {out} is not tried: it cannot read columns of text.")
-    elif unread:
-        for label in (each.label for each in found if not MODELS[each.model].takes_sparse):
-            display.say(f"note: {label} leaves out {listed(unread)}: it cannot read text.")
+    found = readers(request.model, request.options, data, display)
     for candidate in found:
         model = MODELS[candidate.model]
         estimator = unfitted(candidate, data.schema, seed=request.seed)
@@ -214,6 +205,23 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
             "model='auto' compares candidates on validation rows: give a validation_size above "
             f"0, or name one model: {', '.join(each.label for each in found)}."
         )
+    return found
+
+
+def readers(
+    model: str, options: Mapping[str, Any], data: Prepared, display: Display
+) -> list[Candidate]:
+    """Return the candidates that can read the data, and say which columns some cannot."""
+    shape = data.schema.input_shape
+    unread, sparse = data.schema.only_sparse, 0 in data.schema.dense().input_shape
+    found = models.candidates(model, options, shape, sparse=sparse)
+    if sparse and model == "auto":
+        taken = [each.model for each in found]
+        out = ", ".join(name for name in models.suited(shape) if name not in taken)
+        display.say(f"note: {out} is not tried: it cannot read columns of text.")
+    elif unread:
+        for label in (each.label for each in found if not MODELS[each.model].takes_sparse):
+            display.say(f"note: {label} leaves out {listed(unread)}: it cannot read text.")
     return found
 
 
