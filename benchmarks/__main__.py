@@ -7,7 +7,16 @@ import os
 import sys
 
 # Each name is a module of this package with a `main(arguments)`.
-NAMES = ("distillation", "evaluation", "losses", "mnist", "operators", "regression", "tables")
+NAMES = (
+    "distillation",
+    "evaluation",
+    "losses",
+    "mnist",
+    "operators",
+    "regression",
+    "tables",
+    "tuning",
+)
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
         "evaluation",
+        "options",
         "plan",
         "models",
         "neural",
@@ -46,7 +47,7 @@ MAY_IMPORT = {
         "manifest",
     },
     "predicting": {"data", "evaluation", "run", "storage"},
-    "printing": {"data", "texttable"},
+    "printing": {"data", "models", "texttable"},
     "progress": {"data", "neural", "printing"},
     "plan": {"data", "folders", "manifest", "models", "options", "request"},
     "request": {"data", "models", "options", "storage"},

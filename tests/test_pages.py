@@ -21,7 +21,10 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 # Objects whose keys are names that the page does not list one by one.
-OPEN = re.compile(r"^(files|bytes|leaderboard\[\]\.weights)\..*")
+OPEN = re.compile(
+    r"^(files|bytes|leaderboard\[\]\.weights|space|importance|trials\[\]\.options)\..*"
+)
+SEARCHED = {"C": {"low": 0.01, "high": 1}, "fit_intercept": [True, False]}
 PART = re.compile(r"^(train|validation|test)(?=\.)")
 
 
@@ -120,6 +123,7 @@ def runs(tmp_path_factory):
         ).path,
         luce.train(texts, target="label", model="linear", name="texts", out=folder).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
+        luce.tune(array, space=SEARCHED, trials=4, folds=2, name="tuned", out=folder).path,
         luce.train((X, y.astype(int)), name="average", out=folder).path,
         luce.distil(folder / "mlp", "digits", epochs=1, name="student", out=folder).path,
     ]
@@ -140,7 +144,15 @@ def test_run_folders_have_the_files_that_the_page_names(runs):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "schema.json", "calibration.json", "metrics.json", "environment.json"]
+    "name",
+    [
+        "config.json",
+        "schema.json",
+        "calibration.json",
+        "metrics.json",
+        "tuning.json",
+        "environment.json",
+    ],
 )
 def test_json_files_have_the_fields_that_the_page_names(runs, name):
     """Each field of real runs stands in the file's table of docs/run-folder.md, and no other."""

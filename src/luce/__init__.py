@@ -39,6 +39,7 @@ _HOME = {
     "softmax": "functional",
     "softmin": "functional",
     "train": "training.train",
+    "tune": "training.tuning.tune",
 }
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "softmax",
     "softmin",
     "train",
+    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from luce.run import Run, load_run
     from luce.training.distilling import distil
     from luce.training.train import train
+    from luce.training.tuning.tune import tune
 
 
 def __getattr__(name: str) -> object:

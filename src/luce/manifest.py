@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -23,8 +23,10 @@ __all__ = [
     "RECORDS",
     "TENSORS",
     "TRUSTED",
+    "TUNING",
     "check_finished",
     "check_metrics",
+    "check_tuning",
     "expected",
     "read_config",
 ]
@@ -36,6 +38,8 @@ TRUSTED = ("schema.json", "model.safetensors")
 CALIBRATION = "calibration.json"
 # What of the schema is too large for JSON: the terms of texts. Most runs have none.
 TENSORS = "schema.safetensors"
+# What a search tried; only of runs of `luce tune`.
+TUNING = "tuning.json"
 RECORDS = ("metrics.json", "history.csv", "environment.json")
 
 Finite: TypeAlias = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
@@ -183,6 +187,35 @@ class _Metrics(msgspec.Struct):
     distillation: _Distillation | UnsetType = UNSET
 
 
+# tuning.json. A trial without all of its folds has no mean.
+class _Fold(msgspec.Struct):
+    log_loss: Finite
+    accuracy: Finite
+
+
+class _Trial(msgspec.Struct):
+    number: Count
+    model: str
+    options: dict[str, Any]
+    state: Literal["complete", "pruned", "failed", "stopped"]
+    folds: list[_Fold]
+    log_loss: Finite | None
+    accuracy: Finite | None
+    seconds: Finite
+    error: str | None
+
+
+class _Tuning(msgspec.Struct):
+    folds: Annotated[int, Meta(ge=2, le=1000)]
+    grid: bool
+    space: dict[str, dict[str, Any]]
+    seed: Count
+    chosen_by: str
+    best: Count
+    trials: Annotated[list[_Trial], Meta(min_length=1)]
+    importance: dict[str, dict[str, Finite]]
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Return a run's config.json, refusing what is no run folder of this format."""
     file = path / "config.json"
@@ -218,6 +251,16 @@ def check_finished(config: dict[str, Any]) -> None:
 def check_metrics(metrics: dict[str, Any]) -> None:
     """Refuse scores that could not be printed."""
     _check(metrics, _Metrics, "metrics.json")
+
+
+def check_tuning(tuning: dict[str, Any]) -> None:
+    """Refuse a search that could not be shown."""
+    _check(tuning, _Tuning, TUNING)
+    if not any(
+        trial["number"] == tuning["best"] and trial["state"] == "complete"
+        for trial in tuning["trials"]
+    ):
+        raise RunError(f"{TUNING} is damaged: its best is none of its trials with all folds.")
 
 
 def expected(config: dict[str, Any], name: str) -> Digest | None:

@@ -24,6 +24,7 @@ __all__ = [
     "NETWORK",
     "RUN",
     "SCALING",
+    "TUNE",
     "Kind",
     "Option",
     "check",
@@ -102,7 +103,7 @@ def check_sizes(validation_size: float, test_size: float) -> None:
 
 def named(name: str) -> list[Option]:
     """Return the options of that name, of the networks first."""
-    everywhere = (RUN, PREDICT, DISTIL, NETWORK, LINEAR)
+    everywhere = (RUN, PREDICT, DISTIL, TUNE, NETWORK, LINEAR)
     return [options[name] for options in everywhere if name in options]
 
 
@@ -409,6 +410,7 @@ OF_LINEAR = "Softmax regression (--model linear)"
 OF_NETWORKS = "Networks (--model mlp or cnn)"
 OF_TRAINING = "Training of networks"
 OF_TEACHING = "Teacher"
+OF_SEARCH = "Search"
 
 _COMMON = {
     "class_weight": Option(CLASS_WEIGHT, "Weights of the classes.", EVERY_MODEL),
@@ -640,6 +642,17 @@ DISTIL = {
         "How much the teacher counts in what is learnt; the labels have the rest.  [default: 0.9]",
         OF_TEACHING,
     ),
+}
+
+# Options of `luce tune`.
+TUNE = {
+    "folds": Option(
+        whole(2, 1000), "Score each candidate on so many folds.  [default: 5]", OF_SEARCH
+    ),
+    "trials": Option(
+        whole(1), "Try so many candidates.  [default: every cell of a grid, else 50]", OF_SEARCH
+    ),
+    "processes": Option(whole(1, 1024), "Try so many at once.  [default: 1]", OF_SEARCH),
 }
 
 # Options of `luce predict`.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luce.data.wording import listed, shown
+from luce.models.candidates import options_in_words
 from luce.texttable import table
 
 __all__ = [
@@ -17,10 +18,14 @@ __all__ = [
     "information",
     "kernels",
     "leaderboard",
+    "trials",
 ]
 
 # Above this many classes a table of all of them helps nobody: the worst are shown.
 SHOWN_CLASSES = 30
+
+# Of the candidates that a search tried, so many are shown.
+SHOWN_TRIALS = 5
 
 
 def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
@@ -65,6 +70,29 @@ def leaderboard(board: Sequence[Mapping[str, Any]]) -> list[str]:
             parts = (f"{weight:.2f} {label}" for label, weight in record["weights"].items())
             lines.append(f"{record['label']} = {' + '.join(parts)}")
     return lines
+
+
+def trials(tuning: Mapping[str, Any]) -> list[str]:
+    """Return the best candidates of a search, the best first, and how many others there are."""
+    complete = [trial for trial in tuning["trials"] if trial["state"] == "complete"]
+    best = sorted(complete, key=lambda trial: (trial["log_loss"], trial["number"]))[:SHOWN_TRIALS]
+    rows = [
+        [
+            str(trial["number"]),
+            f"{trial['log_loss']:.4f}",
+            f"{trial['accuracy']:.2%}",
+            f"  {trial['model']} {options_in_words(trial['options'])}".rstrip(),
+        ]
+        for trial in best
+    ]
+    table_of = table([["trial", "log-loss", "accuracy"], *(row[:3] for row in rows)])
+    lines = [table_of[0] + "  candidate"]
+    lines += [line + row[3] for line, row in zip(table_of[1:], rows, strict=True)]
+    others = len(tuning["trials"]) - len(best)
+    if others:
+        given_up = sum(trial["state"] == "pruned" for trial in tuning["trials"])
+        lines.append(f"and {others:,} more, of which {given_up:,} were given up early")
+    return [f"mean of {tuning['folds']} folds:", *lines]
 
 
 def headline(figures: Mapping[str, Any]) -> list[str]:

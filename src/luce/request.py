@@ -203,10 +203,10 @@ class Request:
         found: dict[str, Any] = {n: _found(n, path, directory) for n, path in paths.items()}
         return replace(self, **found)
 
-    def resume_command(self, path: Path) -> str:
+    def resume_command(self, path: Path, command: str = "train") -> str:
         """Return the command that goes on with the run in this folder."""
-        command = ["train"] if self.teacher is None else ["distil", self.teacher]
-        words = ["luce", *command, self.source or "SOURCE", "--name", path.name]
+        words = [command] if self.teacher is None else ["distil", self.teacher]
+        words = ["luce", *words, self.source or "SOURCE", "--name", path.name]
         if path.parent != Path("runs"):
             words += ["--out", str(path.parent)]
         return shlex.join([*words, "--resume"])

@@ -22,8 +22,10 @@ from luce.folders import mended
 from luce.manifest import (
     CALIBRATION,
     TENSORS,
+    TUNING,
     check_finished,
     check_metrics,
+    check_tuning,
     expected,
     read_config,
 )
@@ -326,6 +328,7 @@ class Run:
             history=self.history,
             classifier=self.classifier,
             scored=scored,
+            tuning=self.tuning,
         )
         return Report(summarise(subject))
 
@@ -341,6 +344,21 @@ class Run:
             return [{k: v for k, v in line.items() if k and v} for line in lines]
         except (ValueError, csv.Error) as error:
             raise RunError(f"{path} is damaged: {error}.") from error
+
+    @property
+    def tuning(self) -> dict[str, Any] | None:
+        """What `luce.tune` tried, as tuning.json has it; None of a run that was not searched for.
+
+        Raises
+        ------
+        RunError
+            If the file is missing, or another than the search wrote.
+        """
+        if TUNING not in self.config["files"]:
+            return None
+        content = read_json(self.path / TUNING, expected(self.config, TUNING))
+        check_tuning(content)
+        return content
 
     def info(self) -> dict[str, Any]:
         """Return what the run is: data, model, layers, parameters, FLOPs, size and figures."""
@@ -401,9 +419,8 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
         request = Request.from_json(config["request"])
         with suppress(DataError):
             request = request.located(config.get("directory"))
-        raise RunError(
-            f"{path} has not finished training. Go on with: {request.resume_command(path)}"
-        )
+        again = request.resume_command(path, "tune" if "search" in config else "train")
+        raise RunError(f"{path} has not finished training. Go on with: {again}")
     check_finished(config)
 
     def read(name: str) -> dict[str, Any]:

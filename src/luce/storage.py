@@ -13,6 +13,8 @@
                            absent where there were no validation rows
       metrics.json         what the model scored
       history.csv          a line per epoch
+      tuning.json          what a search tried, and tuning.jsonl, its journal; of runs of `luce
+                           tune` alone
       environment.json     the machine and the versions that trained it
       report.html          the page for people; nothing reads it back
       checkpoints/         where training stood after its last epoch, one file per candidate

@@ -13,6 +13,8 @@ from luce.cli.info import info, warm_up
 from luce.cli.predict import predict
 from luce.cli.report import report
 from luce.cli.train import EXAMPLES, train
+from luce.cli.tune import EXAMPLES as OF_TUNING
+from luce.cli.tune import tune
 from luce.errors import LuceError
 
 __all__ = ["main"]
@@ -20,6 +22,7 @@ __all__ = ["main"]
 # In the order of `luce --help`.
 app.command("train", cls=Command, epilog=EXAMPLES)(train)
 app.command("distil", cls=Command, epilog=DISTILLATIONS)(distil)
+app.command("tune", cls=Command, epilog=OF_TUNING)(tune)
 app.command("evaluate", cls=Command)(evaluate)
 app.command("predict", cls=Command)(predict)
 app.command("report", cls=Command)(report)

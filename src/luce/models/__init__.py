@@ -62,11 +62,22 @@ MODELS: dict[str, Model[Any]] = {
         student={"hidden": (32,)},
         # Too small to learn the training rows by heart; taught, it gains for long (Beyer, 2022).
         student_of_images={"dropout": 0.0, "l2": 1e-4, "epochs": 40},
+        space={
+            "hidden": [[64], [128], [256], [512], [128, 128], [256, 256], [512, 256]],
+            "learning_rate": {"low": 5e-4, "high": 0.02, "log": True},
+            "l2": {"low": 1e-6, "high": 0.1, "log": True},
+            "dropout": {"low": 0.0, "high": 0.5},
+        },
     ),
     "cnn": Network(
         "cnn",
         {"learning_rate": 0.01, "l2": 0.05},
         without=["hidden", "members", "bins"],
+        space={
+            "learning_rate": {"low": 1e-3, "high": 0.05, "log": True},
+            "l2": {"low": 1e-4, "high": 0.3, "log": True},
+            "dropout": {"low": 0.0, "high": 0.5},
+        },
         images_only=True,
     ),
 }

@@ -99,6 +99,8 @@ class Model(ABC, Generic[E]):
         Whether images come as (rows, channels, height, width); else as rows of numbers.
     takes_sparse : bool
         Whether rows may be sparse, as those of tables with texts or thousands of categories are.
+    space : mapping of str to list or dict
+        What a search of its options tries where nobody says it, as a file for `luce tune` has it.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
     taught : bool
@@ -107,6 +109,7 @@ class Model(ABC, Generic[E]):
 
     options: Mapping[str, Option] = {}
     defaults: Mapping[str, Any] = {}
+    space: Mapping[str, Any] = {}
     takes_images: bool = False
     takes_sparse: bool = False
     in_steps: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 
 from luce.errors import ArgumentError
 
-__all__ = ["Candidate", "labelled"]
+__all__ = ["Candidate", "labelled", "options_in_words"]
 
 
 @dataclass(frozen=True)
@@ -60,3 +60,21 @@ def labelled(wanted: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Candidate]
             label = f"{model}-{number}"
         found.append(Candidate(label, model, options))
     return found
+
+
+def options_in_words(options: Mapping[str, Any]) -> str:
+    """Return options as a line can show them.
+
+    Examples
+    --------
+    >>> from luce.models.candidates import options_in_words
+    >>> options_in_words({"hidden": (256, 128), "learning_rate": 0.00123456})
+    'hidden 256,128, learning_rate 0.00123'
+    """
+    return ", ".join(f"{name} {_word(value)}" for name, value in options.items())
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

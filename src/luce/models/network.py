@@ -42,6 +42,8 @@ class Network(Model["NeuralClassifier"]):
         What differs for a small one that a teacher teaches: for all rows, and for images besides.
     without : collection of str
         The options that this network does not have.
+    space : mapping, optional
+        What a search tries where nobody says it.
     images_only : bool
         Whether it suits nothing but images.
     """
@@ -59,6 +61,7 @@ class Network(Model["NeuralClassifier"]):
         student: Mapping[str, Any] | None = None,
         student_of_images: Mapping[str, Any] | None = None,
         without: Collection[str] = (),
+        space: Mapping[str, Any] | None = None,
         images_only: bool = False,
     ) -> None:
         self.module = module
@@ -66,6 +69,7 @@ class Network(Model["NeuralClassifier"]):
         self.for_tables = for_tables or {}
         self.student = student or {}
         self.student_of_images = student_of_images or {}
+        self.space = space or {}
         self.images_only = images_only
         self._options = {name: each for name, each in NETWORK.items() if name not in without}
 

@@ -29,6 +29,7 @@ class Linear(Model["SoftmaxModel"]):
     options = LINEAR
     defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
     takes_sparse = True
+    space = {"C": {"low": 1e-4, "high": 1e4, "log": True}}  # noqa: RUF012
 
     def check_together(self, options: Mapping[str, Any]) -> None:
         """Refuse C beside Cs, and a penalty that there is not."""

@@ -33,6 +33,7 @@ __all__ = [
     "draw_reliability",
     "draw_roc",
     "draw_thresholds",
+    "plain_numbers",
     "to_svg",
 ]
 
@@ -155,7 +156,7 @@ def draw_bins(ax: Any, bins: Mapping[str, Sequence[Any]], *, colour: str = COLOU
     )
     if steep:
         ax.set_ylim(bottom=0.5)
-        _plain(ax.yaxis)
+        plain_numbers(ax.yaxis)
     ax.set(xlim=(0, 1.02), xlabel="probability of the predicted class", ylabel="rows")
 
 
@@ -223,7 +224,7 @@ def draw_curve(ax: Any, curves: Mapping[str, Any], title: str) -> None:
         )
     if title == "Duality gap":
         ax.set_yscale("log")
-        _plain(ax.yaxis)
+        plain_numbers(ax.yaxis)
     if title == "Accuracy":
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -302,7 +303,7 @@ def draw_thresholds(ax: Any, curve: Mapping[str, Any], *, log: bool = False) -> 
         ax.plot(thresholds, values, label=label, **step)
     if log:
         ax.set_xscale("log")
-        _plain(ax.xaxis)
+        plain_numbers(ax.xaxis)
     # Below where all of the class is found there is nothing to choose.
     lowest = thresholds[int((recall < 1).sum())] / 2 if log else 0.0
     ax.set_xlim(max(lowest, 1e-12) if log else 0.0, 1.0)
@@ -310,7 +311,7 @@ def draw_thresholds(ax: Any, curve: Mapping[str, Any], *, log: bool = False) -> 
     ax.legend(loc="best")
 
 
-def _plain(axis: Any) -> None:
+def plain_numbers(axis: Any) -> None:
     """Write the numbers of a logarithmic axis as 0.01 or 1e-06: typeset powers take ten times."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # of a range within a decade

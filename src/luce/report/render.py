@@ -120,12 +120,34 @@ def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
             lambda ax, title=title: figures.draw_curve(ax, curves, title),  # type: ignore[misc]
         )
         charts["curves"].append(Markup(svg))  # noqa: S704 - drawn by us from numbers alone
+    if "absent" not in summary["tuning"]:
+        charts |= _search_charts(summary["tuning"])
     calibration = summary["calibration"]
     if "absent" not in calibration:
         charts |= _calibration_charts(calibration)
     if "absent" not in summary["thresholds"]:
         charts |= _threshold_charts(summary["thresholds"])
     return charts
+
+
+def _search_charts(tuning: Mapping[str, Any]) -> dict[str, Any]:
+    from luce.report import figures, slices
+
+    best = tuning["best"]
+    search = figures.to_svg(
+        "search",
+        f"Log-loss of each candidate and the best so far, over time; best {best['log_loss']:.4f}",
+        lambda ax: slices.draw_search(ax, tuning["progress"]),
+    )
+    drawn = [
+        figures.to_svg(
+            f"slice-{number}",
+            f"Log-loss of each candidate against {each['option']} of {each['model']}",
+            lambda ax, each=each: slices.draw_slice(ax, each),  # type: ignore[misc]
+        )
+        for number, each in enumerate(tuning["slices"])
+    ]
+    return {"search": Markup(search), "slices": [Markup(svg) for svg in drawn]}  # noqa: S704 - as above
 
 
 def _threshold_charts(thresholds: Mapping[str, Any]) -> dict[str, Markup]:

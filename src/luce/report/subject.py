@@ -88,6 +88,8 @@ class Subject:
         What was learnt.
     scored : Scored or None
         None where there are no rows.
+    tuning : dict or None
+        The run's tuning.json; None where there was no search.
     """
 
     path: str
@@ -98,6 +100,7 @@ class Subject:
     history: Sequence[Mapping[str, Any]]
     classifier: Classifier
     scored: Scored | None
+    tuning: Mapping[str, Any] | None = None
 
     @property
     def classes(self) -> list[Any]:

@@ -25,6 +25,7 @@ from luce.report.findings import findings
 from luce.report.subject import Scored, Subject
 from luce.report.text import name
 from luce.report.thresholds import thresholds
+from luce.report.tuning import tuning
 
 __all__ = ["summarise"]
 
@@ -73,7 +74,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         ``scored`` (which rows, and what is the matter with them); ``findings`` (sentences);
         ``figures``, ``curves``, ``confusion``, ``classes``, ``thresholds``, ``calibration``,
         ``sets``, ``wrong``, ``uncertain``, ``labels``, ``weights``, ``importance``,
-        ``distillation``, ``architecture``, ``environment``.
+        ``distillation``, ``architecture``, ``environment``, ``tuning``.
     """
     scored, names = subject.scored, [name(label) for label in subject.classes]
     content: dict[str, Any] = {
@@ -82,6 +83,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "about": _about(subject, names),
         "scored": _scored(scored),
         "curves": curves(subject.history, str(subject.config["label"])),
+        "tuning": tuning(subject.tuning),
         "distillation": distillation(subject.metrics),
         "architecture": _architecture(subject.info),
         "environment": _environment(subject.environment),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from luce.errors import RunError
 from luce.folders import begin, exchange, remove, resumable
-from luce.manifest import CALIBRATION, RECORDS, TENSORS, TRUSTED, read_config
+from luce.manifest import CALIBRATION, RECORDS, TENSORS, TRUSTED, TUNING, read_config
 from luce.models import Checkpoint
 from luce.run import Run, load_run
 from luce.storage import digest_of, read_tensors, sealed, write_json, write_tensors
@@ -109,7 +109,11 @@ class RunFolder:
         write_history(folder / "history.csv", self._lines)
         if not os.path.lexists(folder / "environment.json"):
             write_json(folder / "environment.json", environment())
-        optional = {TENSORS: bool(tensors), CALIBRATION: calibration is not None}
+        optional = {
+            TENSORS: bool(tensors),
+            CALIBRATION: calibration is not None,
+            TUNING: os.path.lexists(folder / TUNING),
+        }
         names = (*TRUSTED, *(name for name, there in optional.items() if there), *RECORDS)
         digests = {name: digest_of(folder / name) for name in names}
         options = model.resolved(estimator)

@@ -26,6 +26,8 @@ def resumed(path: Path, wanted: Mapping[str, Any], config: Request | None) -> Re
         If there is no such run.
     """
     content = read_config(resumable(path))
+    if "search" in content:
+        raise ArgumentError(f"{path} is being searched for: go on with luce tune, not luce train.")
     request = Request.from_json(content["request"]).located(content.get("directory"))
     request.agree(wanted)
     if config is not None and not all(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
-__all__ = ["fit_and_save", "readers", "train"]
+__all__ = ["begun", "check_no_teacher", "complete", "fit_and_save", "readers", "train"]
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -122,12 +122,12 @@ def train(
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path
-    _check_no_teacher(request)
+    check_no_teacher(request)
     with locked(path):
         if resume:
             wanted = {**PRESETS.get(preset or "", {}), **plan.given}
             request = resumed(path, wanted, request if config is not None else None)
-            _check_no_teacher(request)
+            check_no_teacher(request)
             source = request.source if source is None else source
             if source is None:
                 raise no_source()
@@ -139,34 +139,52 @@ def train(
             # Not after hours of reading: PyTorch knows already.
             choose_device(request.options["device"], "float32")
         data = prepare(source, request, display)
-        first: dict[str, Any] = {
-            "luce": __version__,
-            "format": FORMAT,
-            "request": asdict(request),
-            "data": data.summary(),
-            "split": data.split,
-            "folds": 0 if data.folds is None else FOLDS,
-            "directory": str(Path.cwd()),
-        }
+        first = begun(request, data)
         candidates = _candidates(request, data, display)
         if resume:
             check_data(path, first["data"], request.test)
         folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
-        if folder.is_finished():
-            display.say("note: this training has finished already; nothing is left to do.")
-        else:
-            _train(candidates, data, folder, request, display)
-        run = folder.load()
-        if announce is not None:
-            announce(run)
-        try:
-            run.report_of(data.dataset).save(path / "report.html")
-        except LuceError as error:  # the run is whole without it
-            display.say(f"note: no report.html: {error}")
+        return complete(candidates, data, folder, request, display, announce)
+
+
+def begun(request: Request, data: Prepared) -> dict[str, Any]:
+    """Return the first config.json of a run: what is asked for, of which data."""
+    return {
+        "luce": __version__,
+        "format": FORMAT,
+        "request": asdict(request),
+        "data": data.summary(),
+        "split": data.split,
+        "folds": 0 if data.folds is None else FOLDS,
+        "directory": str(Path.cwd()),
+    }
+
+
+def complete(
+    candidates: Sequence[Candidate],
+    data: Prepared,
+    folder: RunFolder,
+    request: Request,
+    display: Display,
+    announce: Callable[[Run], None] | None,
+) -> Run:
+    """Train the candidates, unless that is done already; return the best as a run, reported."""
+    if folder.is_finished():
+        display.say("note: this training has finished already; nothing is left to do.")
+    else:
+        _train(candidates, data, folder, request, display)
+    run = folder.load()
+    if announce is not None:
+        announce(run)
+    try:
+        run.report_of(data.dataset).save(folder.path / "report.html")
+    except LuceError as error:  # the run is whole without it
+        display.say(f"note: no report.html: {error}")
     return run
 
 
-def _check_no_teacher(request: Request) -> None:
+def check_no_teacher(request: Request) -> None:
+    """Raise ArgumentError for what `luce distil` was or is to be asked for."""
     if request.teacher is not None:
         raise ArgumentError(
             f"train: this is to learn from the teacher {request.teacher}. "

@@ -1,0 +1,1 @@
+"""Searching models and their options by cross-validation: a space or a grid → trials → a run."""

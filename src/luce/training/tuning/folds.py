@@ -1,0 +1,152 @@
+"""Folds: the rows that candidates are compared on, each fold held out once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from luce.data import three_way
+from luce.data.split import split_rows
+from luce.data.wording import shown
+from luce.errors import DataError
+from luce.models import MODELS, Candidate
+from luce.training.candidates import Examples, OnStep, fit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from luce.data import Dataset
+    from luce.data.schema import Normalise, Schema
+    from luce.training.prepare import Prepared
+
+__all__ = ["Folds"]
+
+# Encoded folds are kept while all of them take no more than this; beyond, each is encoded anew.
+KEPT_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class _Fold:
+    schema: Schema
+    train: Examples
+    validation: Examples | None
+    held: Examples
+
+
+@dataclass
+class Folds:
+    """The rows that are no test rows, in folds of the classes' proportions.
+
+    What is done with a fold is an ordinary training that has the fold for test rows: of the other
+    rows some are for validation, which choose the epoch and the temperature, and the schema is
+    fitted on the rest. So nothing of the fold is known to the candidate that it scores.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        All rows.
+    split : dict
+        As `luce.data.three_way` takes it: what an ordinary training holds out.
+    normalise : str or pair
+        How numbers are scaled.
+    count : int
+        How many folds.
+    seed : int
+        Of the folds, of the weights and of the batches.
+    """
+
+    dataset: Dataset
+    split: dict[str, Any]
+    normalise: str | tuple[float, float]
+    count: int
+    seed: int
+    _parts: list[tuple[NDArray[Any], NDArray[Any]]] = field(init=False, repr=False)
+    _kept: dict[tuple[int, bool], _Fold] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Deal the rows out.
+
+        Raises
+        ------
+        DataError
+            If a class has fewer rows than there are folds.
+        """
+        rows, labels = self._rows()
+        classes, counts = np.unique(labels, return_counts=True)
+        rarest = int(counts.argmin())
+        if counts[rarest] < self.count:
+            raise DataError(
+                f"{self.count} folds need as many rows of each class, and class "
+                f"{shown(classes.tolist()[rarest])} has {counts[rarest]:,} that are not held out "
+                f"for the test. Give fewer --folds, or leave rare classes out with --drop-rare."
+            )
+        dealt = StratifiedKFold(self.count, shuffle=True, random_state=self.seed)
+        self._parts = [
+            (rows[kept], rows[held])
+            for kept, held in dealt.split(np.zeros((len(rows), 1)), labels.astype(str))
+        ]
+
+    @classmethod
+    def of(cls, data: Prepared, normalise: str | tuple[float, float], count: int) -> Folds:
+        """Return the folds of prepared data."""
+        return cls(data.dataset, data.split, normalise, count, data.split["seed"])
+
+    def score(
+        self, candidate: Candidate, number: int, on_step: OnStep | None = None
+    ) -> dict[str, float]:
+        """Fit a candidate without a fold, and return its log-loss and accuracy on it.
+
+        Parameters
+        ----------
+        candidate : Candidate
+            A kind of model and its options.
+        number : int
+            The fold, from 0.
+        on_step : callable, optional
+            As of `luce.training.candidates.fit`.
+        """
+        fold = self._fold(number, sparse=MODELS[candidate.model].takes_sparse)
+        trained = fit(
+            candidate, fold.schema, fold.train, fold.validation, seed=self.seed, on_step=on_step
+        )
+        scored = trained.classifier.score(*fold.held)
+        return {name: float(scored[name]) for name in ("log_loss", "accuracy")}
+
+    def _rows(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        labels = self._labels()
+        training, validation, _ = three_way(labels, **self.split)
+        rows = np.sort(np.concatenate([training, validation]))
+        return rows, labels[rows]
+
+    def _labels(self) -> NDArray[Any]:
+        return cast("NDArray[Any]", self.dataset.labels)
+
+    def _fold(self, number: int, *, sparse: bool) -> _Fold:
+        if (number, sparse) in self._kept:
+            return self._kept[number, sparse]
+        rows, held = self._parts[number]
+        share = self.split["validation_size"] / (1 - self.split["test_size"])
+        training, validating = split_rows(self._labels()[rows], share, seed=self.seed)
+        parts = [self.dataset.take(part) for part in (rows[training], rows[validating], held)]
+        fitted = self.dataset.schema.fit(
+            parts[0].features, normalise=cast("Normalise", self.normalise)
+        )
+        schema = fitted.with_classes(self.dataset.classes)
+        schema = schema if sparse else schema.dense()
+        train, validation, test = (
+            (schema.encode(part.features)[0], cast("NDArray[Any]", part.labels)) if part else None
+            for part in parts
+        )
+        fold = _Fold(schema, cast("Examples", train), validation, cast("Examples", test))
+        size = sum(_bytes(part[0]) for part in (train, validation, test) if part is not None)
+        if size * self.count <= KEPT_BYTES:
+            self._kept[number, sparse] = fold
+        return fold
+
+
+def _bytes(rows: Any) -> int:
+    """Return the bytes of encoded rows, dense or sparse."""
+    return int(rows.nbytes if hasattr(rows, "nbytes") else rows.data.nbytes + rows.indices.nbytes)

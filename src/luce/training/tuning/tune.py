@@ -1,0 +1,290 @@
+"""tune(): a source → candidates compared by cross-validation → the best, trained as a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from luce.errors import ArgumentError, DataError, LuceError, RunError, TrainingStoppedError
+from luce.folders import check_free, locked, resumable
+from luce.manifest import TUNING, read_config
+from luce.models import MODELS, candidates
+from luce.plan import no_source
+from luce.progress import Display
+from luce.request import PRESETS, Request
+from luce.run import Run
+from luce.storage import sealed, write_json
+from luce.training.folder import RunFolder
+from luce.training.interrupt import interruptible
+from luce.training.prepare import Prepared, prepare
+from luce.training.resume import check_data
+from luce.training.train import begun, check_no_teacher, complete
+from luce.training.tuning.folds import Folds
+from luce.training.tuning.plan import plan_tuning
+from luce.training.tuning.record import Watch, best_of, record
+from luce.training.tuning.search import Search, search, search_in_processes
+from luce.training.tuning.space import make_space
+from luce.training.tuning.study import JOURNAL, Study, check_optuna, mend
+
+__all__ = ["tune"]
+
+FOLDS, TRIALS = 5, 50
+
+
+def tune(
+    source: Any = None,
+    *,
+    grid: str | Path | Mapping[str, Any] | None = None,
+    space: str | Path | Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    folds: int | None = None,
+    processes: int = 1,
+    preset: str | None = None,
+    name: str | None = None,
+    out: str | Path = "runs",
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+    announce: Callable[[Run], None] | None = None,
+    **arguments: Any,
+) -> Run:
+    """Search models and their options by cross-validation; train the best and save it as a run.
+
+    Each candidate is scored on every fold of the rows that are not test rows; the one with the
+    lowest mean log-loss is trained as :func:`luce.train` would train it. The test rows are touched
+    once, by that run. It needs Optuna: ``pip install 'luce[tune]'``.
+
+    Parameters
+    ----------
+    source : str, Path, array, DataFrame or tuple
+        What to learn from, as for :func:`luce.train`.
+    grid : path or dict, optional
+        Option → list of values; every cell is tried. Of several models: model → option → values.
+    space : path or dict, optional
+        Option → list of values, or range ``{"low": 1e-4, "high": 0.1, "log": True}``. Candidates
+        are drawn where earlier ones were good, and given up when they are hopeless. By default
+        each model proposes a space.
+    trials : int, optional
+        How many candidates to try; by default every cell of a grid; else 50, or as many as there is
+        time for.
+    minutes : float, optional
+        Try no more after so long. One candidate is tried in any case.
+    folds : int, default=5
+        How many folds.
+    processes : int, default=1
+        How many candidates to try at once, each in a process of its own.
+    preset, name, out, overwrite, display, announce
+        As for :func:`luce.train`.
+    resume : bool, default=False
+        Go on with a search that was stopped or killed, to the same result as without. `trials`,
+        `minutes` and `processes` may be others than before.
+    **arguments
+        As for :func:`luce.train`: those of the data, the ``model`` ("auto": all that suit the
+        data), and options that are not searched.
+
+    Returns
+    -------
+    Run
+        The trained run; ``run.tuning`` has every trial.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, or the run folder exists already.
+    DataError
+        If the data cannot be used, or a class has fewer rows than there are folds.
+    MissingExtraError
+        If Optuna is not installed.
+    RunError
+        If the folder cannot be written, or does not fit what is to be resumed.
+    TrainingStoppedError
+        After Ctrl-C: what is known is kept, and can be gone on from.
+
+    Examples
+    --------
+    >>> import luce, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> run = luce.tune("digits", grid={"C": [0.01, 1]}, folds=3, out=folder)
+    >>> run.tuning["trials"][run.tuning["best"]]["options"]
+    {'C': 1}
+    """
+    display = display or Display()
+    asked: dict[str, Any] = {"trials": trials, "minutes": minutes, "folds": folds}
+    plan, wanted = plan_tuning(
+        source,
+        grid=grid,
+        space=space,
+        processes=processes,
+        preset=preset,
+        name=name,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        arguments=arguments,
+        **asked,
+    )
+    check_optuna()
+    check_no_teacher(plan.request)
+    request, source, path = plan.request, plan.source, plan.path
+    with locked(path):
+        settings = {
+            "space": wanted,
+            "grid": grid is not None,
+            "folds": folds or FOLDS,
+            **{key: asked[key] for key in ("trials", "minutes")},
+        }
+        under_way = True
+        if resume:
+            given = {**PRESETS.get(preset or "", {}), **plan.given}
+            request, found = _resumed(path, given, settings, grid or space, folds)
+            under_way = found is not None
+            settings = found or settings
+            source = request.source if source is None else source
+            if source is None:
+                raise no_source()
+        else:
+            check_free(path, overwrite=overwrite)
+        # In the end one model is trained, so the rows are divided as for one.
+        data = prepare(source, replace(request, model=next(iter(MODELS))), display)
+        first = begun(request, data)
+        if resume:
+            check_data(path, first["data"], request.test)
+        if under_way:
+            first["search"] = settings
+            folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
+            try:
+                request = _searched(folder, settings, request, data, processes, display)
+            except TrainingStoppedError:
+                raise
+            except LuceError as error:
+                folder.abandon(error)
+                raise
+            # From here on it is an ordinary training.
+            first = begun(request, data)
+            write_json(folder.files / "config.json", sealed(first))
+        folder = RunFolder(path, first, resume=True, overwrite=overwrite)
+        best = candidates(request.model, request.options, _shape(data, request.model))
+        return complete(best, data, folder, request, display, announce)
+
+
+def _resumed(
+    path: Path, given: Mapping[str, Any], settings: dict[str, Any], content: Any, folds: int | None
+) -> tuple[Request, dict[str, Any] | None]:
+    """Return request and settings of the search to go on with; no settings where it is over."""
+    config = read_config(resumable(path))
+    request = Request.from_json(config["request"]).located(config.get("directory"))
+    if "search" not in config:
+        if not (resumable(path) / TUNING).exists():
+            raise ArgumentError(f"{path} is no search: go on with luce train.")
+        return request, None
+    request.agree(given)
+    before = dict(config["search"])
+    same = {"folds": folds is not None, "space": content is not None, "grid": content is not None}
+    for key, was_given in same.items():
+        if was_given and before[key] != _plain(settings[key]):
+            raise ArgumentError(
+                f"--resume goes on with the search that {path} was asked for, and the {key} is "
+                "another. Leave it out, or search anew with --overwrite instead of --resume."
+            )
+    # These may change; what is not given stays.
+    for key in ("trials", "minutes"):
+        before[key] = before[key] if settings[key] is None else settings[key]
+    before["space"] = make_space(
+        before["space"], grid=bool(before["grid"]), model=request.model, options={}
+    )
+    return request, before
+
+
+def _plain(value: Any) -> Any:
+    """Return lists for tuples, as JSON gives them back."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _searched(
+    folder: RunFolder,
+    settings: dict[str, Any],
+    request: Request,
+    data: Prepared,
+    processes: int,
+    display: Display,
+) -> Request:
+    """Search, write tuning.json, and return what is asked of the best."""
+    folds = Folds.of(data, request.normalise, settings["folds"])
+    shapes = {model: _shape(data, model) for model in settings["space"]}
+    space = {
+        model: searched
+        for model, searched in settings["space"].items()
+        if request.model != "auto"
+        or (0 not in shapes[model] and MODELS[model].suits(shapes[model]))
+    }
+    if not space:
+        shape = data.schema.input_shape
+        raise ArgumentError(f"none of {', '.join(settings['space'])} suits rows of shape {shape}.")
+    trials, minutes = settings["trials"], settings["minutes"]
+    if trials is None and minutes is None and not settings["grid"]:
+        trials = TRIALS
+    folder.open()
+    if folder.resume and not (folder.files / JOURNAL).exists():
+        raise RunError(
+            f"{folder.files} has no {JOURNAL}, the journal of its search: what was tried is lost. "
+            "Search anew with --overwrite instead of --resume."
+        )
+    mend(folder.files)
+    asked = Search(
+        folder=folder.files,
+        space=space,
+        grid=settings["grid"],
+        folds=folds,
+        fixed=request.options,
+        shapes=shapes,
+        trials=trials,
+        until=None if minutes is None else time.time() + 60 * minutes,
+    )
+    study = asked.study()
+    unfinished = [trial.number for trial in study.interrupted()]
+    watch = Watch(display, study, total=len(study.cells) if settings["grid"] else trials)
+    watch.begin(folds.count)
+    with interruptible() as stop:
+        if processes == 1:
+            search(asked, unfinished, stop=stop.is_set, told=watch.look)
+        else:
+            search_in_processes(asked, unfinished, processes, stop=stop.is_set, told=watch.look)
+    again = request.resume_command(folder.path, "tune")
+    if stop.is_set():
+        raise TrainingStoppedError(_stopped(study, again))
+    best = best_of(study)
+    if best is None:
+        errors = [each.user_attrs["error"] for each in study.trials if "error" in each.user_attrs]
+        raise DataError(
+            "no candidate could be trained."
+            if not errors
+            else f"no candidate could be trained; the last one: {errors[-1]}"
+        )
+    write_json(folder.files / TUNING, record(study, folds=folds.count, best=best.number))
+    model, options = study.suggested(best)
+    watch.end(best)
+    return replace(request, model=model, options=asked.asked_of(model, options))
+
+
+def _shape(data: Prepared, model: str) -> tuple[int, ...]:
+    """Return the shape of a row as a model reads it."""
+    schema = data.schema if MODELS[model].takes_sparse else data.schema.dense()
+    return tuple(schema.input_shape)
+
+
+def _stopped(study: Study, again: str) -> str:
+    """Say what is known, and how to go on."""
+    best, count = best_of(study), sum(trial.state.is_finished() for trial in study.trials)
+    known = f"stopped after {count:,} trial{'s' * (count != 1)}, which are kept"
+    if best is None:
+        return f"{known}. Go on with: {again}"
+    return (
+        f"{known}; the best has a log-loss of {best.value:.4f}. Go on with: {again}; "
+        f"or train the best of these now: {again} --trials {count}"
+    )
