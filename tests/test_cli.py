@@ -82,7 +82,7 @@ def test_train_evaluate_predict_info(luce_command, iris_csv, tmp_path):
     assert "val. log-loss" in done.out
     assert "touched once" in done.out
     assert "sepal length" in done.err
-    assert "val. accuracy" in done.err
+    assert "compared by cross-validation in 5 folds" in done.err
     assert f"Next: luce evaluate {tmp_path / 'iris'}" in done.err
     run = tmp_path / "iris"
     assert {p.name for p in run.iterdir()} >= {

@@ -108,8 +108,9 @@ def runs(tmp_path_factory):
     )
     table.write_csv(folder / "table.csv")
     words = ["red", "dry", "sour", "thin", "full", "rich", "soft", "light"]
-    texts = [" ".join(draw.choice(words, 6)) for _ in range(rows)]
-    texts = pl.DataFrame({"remark": texts, "label": draw.choice(["a", "b"], rows)})
+    spoken = np.random.default_rng(1)
+    texts = [" ".join(spoken.choice(words, 6)) for _ in range(rows)]
+    texts = pl.DataFrame({"remark": texts, "label": spoken.choice(["a", "b"], rows)})
     array = (draw.normal(size=(300, 5)), draw.integers(3, size=300))
     weights = {"class_weight": {0: 1, 1: 2, 2: 1}}
     # Half linear, so that an average is the best.

@@ -185,7 +185,7 @@ def folds(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
     Examples
     --------
     >>> folds(np.array(list("aaaabbc")), 2, seed=0)
-    array([ 1,  0,  1,  0,  1,  0, -1])
+    array([ 0,  1,  0,  1,  0,  1, -1])
     """
     _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(labels))
