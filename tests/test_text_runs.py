@@ -180,3 +180,19 @@ def test_a_student_reads_what_its_kind_can(run, table, tmp_path):
     teacher = luce.train(texts, target="y", model="linear", out=tmp_path, name="teacher")
     with pytest.raises(ArgumentError, match="mlp cannot read columns of text"):
         luce.distil(teacher, texts, out=tmp_path, name="other")
+
+
+def test_a_search_says_what_networks_cannot_read(table, tmp_path, capsys):
+    """Trials of networks leave texts out, and say so; where nothing else is there, none is made."""
+    import sys
+
+    from luce.progress import Display
+
+    short = {"space": {"mlp": {"hidden": [(4,), (8,)]}}, "trials": 1, "folds": 2, "epochs": 1}
+    few = {"model": "mlp", "target": "y", "out": tmp_path, **short}
+    run = luce.tune(table, name="some", display=Display(sys.stderr), **few)
+    assert "note: mlp leaves out 'remark': it cannot read text." in capsys.readouterr().err
+    assert [column.kind for column in run.schema.columns] == ["left out", "number"]
+    with pytest.raises(ArgumentError, match="mlp cannot read columns of text"):
+        luce.tune(table.drop("n"), name="none", **few)
+    assert not (tmp_path / "none").exists()

@@ -21,7 +21,7 @@ from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import Prepared, prepare
 from luce.training.resume import check_data
-from luce.training.train import begun, check_no_teacher, complete
+from luce.training.train import begun, check_no_teacher, complete, readers
 from luce.training.tuning.folds import Folds
 from luce.training.tuning.plan import plan_tuning
 from luce.training.tuning.record import Watch, best_of, record
@@ -215,6 +215,8 @@ def _searched(
     display: Display,
 ) -> Request:
     """Search, write tuning.json, and return what is asked of the best."""
+    searched_in = list(settings["space"])
+    readers(request.model if len(searched_in) > 1 else searched_in[0], {}, data, display)
     folds = Folds.of(data, request.normalise, settings["folds"])
     shapes = {model: _shape(data, model) for model in settings["space"]}
     space = {
