@@ -98,6 +98,7 @@ def test_information_is_as_the_run_has_it():
             "file_bytes": 9012,
             "temperature": None,
             "layers": [{"name": "linear", "layer": "6 → 3"}, {"name": "b", "layer": "x"}],
+            "options": {},
             "metrics": {
                 "test": None,
                 "validation": {"rows": 1, "accuracy": 1.0, "log_loss": 0.5, "ece": 0.25},
