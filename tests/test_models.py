@@ -11,7 +11,7 @@ import pytest
 import luce
 from luce import models, storage
 from luce.errors import ArgumentError, DivergenceError, RunError
-from luce.models import MODELS, Candidate, labelled
+from luce.models import MODELS, Candidate
 from luce.neural.losses import LOSSES
 from luce.printing import leaderboard
 from luce.progress import Display
@@ -26,7 +26,11 @@ def two_networks(monkeypatch):
     def candidates(model, options, input_shape, *, sparse):
         assert model == "auto"
         small, large = {"hidden": (4,), "epochs": 2}, {"hidden": (64,), "epochs": 5}
-        return labelled([("mlp", small), ("linear", {"C": 1e-6}), ("mlp", large)])
+        return [
+            Candidate("mlp", "mlp", small),
+            Candidate("linear", "linear", {"C": 1e-6}),
+            Candidate("mlp-2", "mlp", large),
+        ]
 
     monkeypatch.setattr(models, "candidates", candidates)
 
@@ -79,13 +83,6 @@ def test_each_of_two_is_resumed_from_its_own_checkpoint(two_networks, tmp_path):
     unbroken = luce.train("digits", out=tmp_path, name="unbroken")
     first, second = (run.path / "model.safetensors" for run in (resumed, unbroken))
     assert first.read_bytes() == second.read_bytes()
-
-
-def test_labels_are_unique():
-    """Whatever the models are called, no two candidates share a label."""
-    wanted = ["mlp", "mlp", "mlp-2", "mlp", "linear"]
-    labels = [each.label for each in labelled((name, {}) for name in wanted)]
-    assert labels == ["mlp", "mlp-2", "mlp-2-2", "mlp-3", "linear"]
 
 
 @pytest.mark.parametrize("label", ["", "a/b", "..", "two words", "a.b"])

@@ -76,7 +76,9 @@ class Calibration:
     scores: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, log_probabilities: ArrayLike, codes: ArrayLike, *, seed: int) -> Self:
+    def fit(
+        cls, log_probabilities: ArrayLike, codes: ArrayLike, *, seed: int, scale: bool = True
+    ) -> Self:
         """Fit on rows that the weights were not fitted on.
 
         The temperature stays 1 where the rows are too few to tell another from it: a likelihood
@@ -91,10 +93,12 @@ class Calibration:
             The true class of each row, as a column number.
         seed : int
             Which rows the scores are of, where there are more than 10,000.
+        scale : bool, default=True
+            False for what was calibrated before: the temperature is 1, and only the scores are new.
         """
         scaling = TemperatureScaling().fit(log_probabilities, codes)
         gained = scaling.rows_ * (scaling.log_loss_before_ - scaling.log_loss_after_)
-        if 2 * gained < SIGNIFICANT:
+        if not scale or 2 * gained < SIGNIFICANT:
             # So few rows cannot tell this temperature from 1: what the model says stands.
             scaling.temperature_ = 1.0
             scaling.log_loss_after_ = scaling.log_loss_before_

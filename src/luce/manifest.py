@@ -20,6 +20,7 @@ from luce.storage import FORMAT, Digest, read_json, unsealed
 
 __all__ = [
     "CALIBRATION",
+    "JOURNAL",
     "RECORDS",
     "TENSORS",
     "TRUSTED",
@@ -40,6 +41,8 @@ CALIBRATION = "calibration.json"
 TENSORS = "schema.safetensors"
 # What a search tried; only of runs of `luce tune`.
 TUNING = "tuning.json"
+# What a search has tried until now, while it goes on.
+JOURNAL = "tuning.jsonl"
 RECORDS = ("metrics.json", "history.csv", "environment.json")
 
 Finite: TypeAlias = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]

@@ -1,6 +1,7 @@
 """`auto`: the average of its candidates, and how it compares them where rows are few."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -8,12 +9,15 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import luce
-from luce import storage
+from luce import calibrating, storage
+from luce.calibrating import Calibration
 from luce.data import folds
 from luce.errors import ArgumentError
-from luce.models import AVERAGE, kind_of
+from luce.models import AVERAGE, Averaged, Candidate, Member, Part, kind_of
 from luce.progress import Display
 from luce.training.averaging import choose_weights
+from luce.training.candidates import fit
+from luce.training.crossvalidation import cross_validated
 from luce.training.prepare import FEW_ROWS
 
 SMALL = {"hidden": (16,), "members": 2, "bins": 8, "epochs": 12}
@@ -250,3 +254,76 @@ def test_a_few_rows_with_texts_are_compared_in_folds(tmp_path):
     assert {each["label"] for each in run.metrics["leaderboard"]} == {"linear", "mlp"}
     loaded = luce.load_run(run.path).predict_proba(table.drop("label"))
     np.testing.assert_array_equal(loaded, run.predict_proba(table.drop("label")))
+
+
+class Told(Display):
+    """A display that keeps what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def test_warnings_are_said_where_rows_are_few(tmp_path):
+    """A linear model that did not converge in its folds says so, as it would with many rows."""
+    display = Told()
+    luce.train(waves(100), out=tmp_path, max_iter=1, display=display, **SMALL | {"epochs": 1})
+    assert any(line.startswith("note: ") and "converge" in line for line in display.lines)
+
+
+def test_what_the_fit_on_all_rows_warns_of_is_kept():
+    """It is the model that is saved; each warning is kept once."""
+    X, y = waves(100)
+    schema = luce.load_dataset((X, y)).schema.fit(X).with_classes([0, 1])
+
+    def fitted(candidate, train, validation):
+        done = fit(candidate, schema, train, validation, seed=0, judge=False)
+        return replace(done, warnings=["of a fold", "of all" if validation is None else "again"])
+
+    encoded = (schema.encode(X)[0], y)
+    found = cross_validated(
+        Candidate("linear", "linear"), encoded, folds(y, 5, seed=0), fitted, seed=0
+    )
+    assert found.warnings == ["of a fold", "again", "of all"]
+
+
+def test_folds_are_calibrated_together_and_not_one_by_one(tmp_path, monkeypatch):
+    """Linear once, the network once and its mean's scores, the average once: four of 13."""
+    counted, real = [], Calibration.fit.__func__
+
+    def count(cls, *given, **named):
+        counted.append(len(given[1]))
+        return real(cls, *given, **named)
+
+    monkeypatch.setattr(Calibration, "fit", classmethod(count))
+    run = luce.train(waves(300), out=tmp_path)
+    assert run.config["label"] == "average"
+    assert counted == [run.config["data"]["rows"]["train"]] * 4
+
+
+def test_an_average_of_averages_can_be_loaded_whatever_the_temperature(tmp_path, monkeypatch):
+    """The mean of the folds' networks has the temperature 1, so that it opens into its members."""
+    monkeypatch.setattr(calibrating, "SIGNIFICANT", -1.0)  # any other is taken
+    run = luce.train(waves(300), out=tmp_path)
+    assert run.config["label"] == "average"
+    assert {each["model"] for each in run.config["options"]["parts"]} == {"linear", "mlp"}
+    member = Member(
+        Part(label="a", model="average", weight=1.0, temperature=2.0, options={}),
+        kind_of(AVERAGE),
+        run.estimator,
+    )
+    with pytest.raises(ArgumentError, match=r"must have the temperature 1, got 2\.0"):
+        Averaged.of([member])
+
+
+def test_one_model_is_not_said_to_be_compared(tmp_path):
+    """Of a few texts only linear is tried, and it is named."""
+    y = np.arange(120) % 2
+    texts = [f"a {['good', 'bad'][each]} story {i} of many" for i, each in enumerate(y)]
+    display = Told()
+    table = pl.DataFrame({"text": texts, "label": y})
+    luce.train(table, target="label", types={"text": "text"}, out=tmp_path, display=display)
+    assert "note: few rows, so linear is judged by cross-validation in 5 folds." in display.lines

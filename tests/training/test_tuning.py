@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
@@ -15,10 +17,17 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 import luce
 from luce.data import three_way
+from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError, MissingExtraError, RunError, TrainingStoppedError
+from luce.manifest import JOURNAL
+from luce.models import Candidate
+from luce.progress import Display
+from luce.training.tuning import folds as folding
+from luce.manifest import JOURNAL
 from luce.training.tuning import search as searching
+from luce.training.tuning import tune as tuning
 from luce.training.tuning.space import cells, make_space, read_space
-from luce.training.tuning.study import JOURNAL, Study
+from luce.training.tuning.study import Study
 
 MLP = {"model": "mlp", "members": 1, "bins": 0, "epochs": 2}
 
@@ -461,3 +470,59 @@ def test_estimators_work_in_scikit_learns_searches(estimator, grid, iris):
     assert np.isfinite(found.cv_results_["mean_test_score"]).all()
     assert len(found.cv_results_["params"]) == np.prod([len(values) for values in grid.values()])
     assert found.predict(iris[0]).shape == iris[1].shape
+
+
+def test_models_of_one_encoding_share_a_folds_rows(tmp_path, monkeypatch):
+    """A table of numbers is encoded once for each fold, whatever models are tried."""
+    encoded = []
+    encode = TableSchema.encode
+    monkeypatch.setattr(
+        TableSchema, "encode", lambda *given: encoded.append(len(given[1])) or encode(*given)
+    )
+    draw = np.random.default_rng(0)
+    table = pl.DataFrame({"a": draw.normal(size=200), "y": draw.integers(2, size=200)})
+    data = folding.Folds(
+        luce.load_dataset(table, target="y"),
+        {"validation_size": 0.1, "test_size": 0.2, "seed": 0},
+        "standard",
+        2,
+        0,
+    )
+    for model in ("linear", "mlp", "linear"):
+        options = {"hidden": (2,), "epochs": 1} if model == "mlp" else {}
+        data.score(Candidate(model, model, options), 0)
+    assert len(encoded) == 3  # training, validation and held-out rows
+    assert sum(encoded) == 160
+
+
+def test_a_search_that_lost_a_process_keeps_what_is_known(iris, tmp_path, monkeypatch):
+    """As the message says, --resume goes on with the trials that there were."""
+    grid = {"C": [0.01, 1]}
+
+    def killed(asked, unfinished, processes, *, stop, told):
+        searching.search(replace(asked, trials=1), unfinished, stop=stop)
+        raise RunError("a process of the search was killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning, "search_in_processes", killed)
+        with pytest.raises(RunError, match="was killed"):
+            luce.tune(iris, grid=grid, folds=2, processes=2, out=tmp_path)
+    assert (tmp_path / "array" / JOURNAL).is_file()
+    run = luce.tune(iris, grid=grid, folds=2, resume=True, out=tmp_path)
+    assert len(run.tuning["trials"]) == 2
+
+
+def test_only_models_that_are_searched_are_named(tmp_path, capsys):
+    """Of columns that some models cannot read, nothing is said for models that nobody tries."""
+    words = ["good fine", "bad poor"]
+    y = np.arange(120) % 2
+    table = pl.DataFrame(
+        {
+            "text": [f"a {words[each]} story {i} of many" for i, each in enumerate(y)],
+            "number": np.random.default_rng(0).normal(size=120),
+            "y": y,
+        }
+    )
+    asked = {"target": "y", "types": {"text": "text"}, "folds": 2, "out": tmp_path}
+    luce.tune(table, grid={"linear": {"C": [1]}}, display=Display(sys.stderr), **asked)
+    assert "cannot read" not in capsys.readouterr().err

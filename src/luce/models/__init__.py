@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from luce.errors import ArgumentError, RunError
 from luce.models.average import Average, Averaged, Member, Part
-from luce.models.base import Checkpoint, Estimator, Layer, Model, Weights
-from luce.models.candidates import Candidate, labelled
+from luce.models.base import Checkpoint, Estimator, Layer, Model, Weights, anywhere
+from luce.models.candidates import Candidate
 from luce.models.network import Network
 from luce.models.softmax_regression import Linear
 from luce.options import check
@@ -33,11 +33,11 @@ __all__ = [
     "Part",
     "Weights",
     "candidates",
+    "cannot_read_text",
     "check_options",
     "check_taught",
     "explain",
     "kind_of",
-    "labelled",
     "restore",
     "suited",
 ]
@@ -120,13 +120,20 @@ def candidates(
         names = suited(input_shape, sparse=sparse)
     check_options(options, names)
     if sparse and not all(MODELS[name].takes_sparse for name in names):
-        able = " or ".join(name for name, each in MODELS.items() if each.takes_sparse)
-        raise ArgumentError(
-            f"{model} cannot read columns of text, and there are no others. Choose {able}."
-        )
+        raise cannot_read_text(names)
     own = {name: _own(MODELS[name], options) for name in names}
-    return labelled(
-        (name, {**MODELS[name].preset(asked, input_shape), **asked}) for name, asked in own.items()
+    return [
+        Candidate(name, name, {**MODELS[name].preset(asked, input_shape), **asked})
+        for name, asked in own.items()
+    ]
+
+
+def cannot_read_text(names: Sequence[str]) -> ArgumentError:
+    """Return the error of models that are to read nothing but columns of text, and cannot."""
+    able = " or ".join(name for name, each in MODELS.items() if each.takes_sparse)
+    return ArgumentError(
+        f"{' and '.join(names)} cannot read columns of text, and there are no others. "
+        f"Choose {able}."
     )
 
 
@@ -194,10 +201,7 @@ def restore(
             if not any(each in other.options for other in (model, *MODELS.values())):
                 raise _unknown(each, [name])
         # Runs of earlier versions had options that a model has no use for.
-        own = _own(model, options)
-        if "device" in own:
-            own["device"] = "auto"  # trained on a GPU, it is used wherever it is loaded
-        estimator = model.make(own)
+        estimator = model.make(anywhere(_own(model, options)))
         restored: Estimator = model.restore(estimator, classes, input_shape, tensors)
     except (ArgumentError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"config.json and model.safetensors do not fit together: {error}") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self, final
 import msgspec
 
 from luce.errors import ArgumentError
-from luce.models.base import Estimator, Layer, Model
+from luce.models.base import Estimator, Layer, Model, anywhere
 from luce.options import Kind, Option
 
 if TYPE_CHECKING:
@@ -80,12 +80,24 @@ class Averaged:
 
     @classmethod
     def of(cls, members: Sequence[Member]) -> Self:
-        """Return the average of fitted members; of a member that is one itself, of its own."""
+        """Return the average of fitted members; of a member that is one itself, of its own.
+
+        Raises
+        ------
+        ArgumentError
+            If such a member is softened or sharpened as a whole: its own members cannot be, one by
+            one, to the same probabilities.
+        """
         flat: list[Member] = []
         for member in members:
-            if not isinstance(member.estimator, Averaged) or member.part.temperature != 1:
+            if not isinstance(member.estimator, Averaged):
                 flat.append(member)
                 continue
+            if member.part.temperature != 1:
+                raise ArgumentError(
+                    "an average within an average must have the temperature 1, got "
+                    f"{member.part.temperature}."
+                )
             for part, kind, estimator in member.estimator.members:
                 inner = replace(part, weight=member.part.weight * part.weight)
                 flat.append(Member(inner, kind, estimator))
@@ -182,10 +194,7 @@ class Average(Model[Averaged]):
             for name in part.options:
                 if name not in kind.options:
                     raise ArgumentError(f"average: {part.model} has no option {name!r}.")
-            options = dict(part.options)
-            if "device" in options:
-                options["device"] = "auto"  # trained on a GPU, it is used wherever it is loaded
-            made = kind.make(options)
+            made = kind.make(anywhere(part.options))
             fitted = kind.restore(made, classes, input_shape, own[part.label])
             members.append(Member(part, kind, fitted))
         return Averaged(estimator.parts, members)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from luce.neural.training import Progress
     from luce.options import Option
 
-__all__ = ["Checkpoint", "Estimator", "Layer", "Model", "Weights"]
+__all__ = ["Checkpoint", "Estimator", "Layer", "Model", "Weights", "anywhere"]
 
 
 class Estimator(Protocol):
@@ -79,6 +79,11 @@ class Weights(NamedTuple):
 
     of: Literal["classes", "units", "filters"]
     array: NDArray[np.floating[Any]]
+
+
+def anywhere(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's options for where it is loaded: trained on a GPU, it is used without one."""
+    return {name: "auto" if name == "device" else value for name, value in options.items()}
 
 
 class Model(ABC, Generic[E]):

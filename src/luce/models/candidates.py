@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from luce.errors import ArgumentError
 
-__all__ = ["Candidate", "labelled", "options_in_words"]
+__all__ = ["Candidate", "options_in_words"]
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,6 @@ class Candidate:
                 "the name of a model must be of letters, digits, _ and -, for files are named "
                 f"after it; got {self.label!r}."
             )
-
-
-def labelled(wanted: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Candidate]:
-    """Return a candidate for each model and its options, labelled by the model's name.
-
-    Examples
-    --------
-    >>> from luce.models.candidates import labelled
-    >>> [each.label for each in labelled([("mlp", {}), ("mlp", {"hidden": (64,)})])]
-    ['mlp', 'mlp-2']
-    """
-    found: list[Candidate] = []
-    for model, options in wanted:
-        label, number = model, 1
-        while label in {each.label for each in found}:
-            number += 1
-            label = f"{model}-{number}"
-        found.append(Candidate(label, model, options))
-    return found
 
 
 def options_in_words(options: Mapping[str, Any]) -> str:

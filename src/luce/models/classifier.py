@@ -65,7 +65,12 @@ class Classifier:
         return encode_labels("train", labels, self.classes, len(self.classes))
 
     def calibrated(
-        self, log_probabilities: NDArray[Any], labels: NDArray[Any], *, seed: int
+        self,
+        log_probabilities: NDArray[Any],
+        labels: NDArray[Any],
+        *,
+        seed: int,
+        scale: bool = True,
     ) -> Self:
         """Return the classifier with a calibration fitted on rows that its weights were not.
 
@@ -75,10 +80,10 @@ class Classifier:
             What it says of them, or what models like it do that were not fitted on them.
         labels : ndarray of shape (rows,)
             Their labels.
-        seed : int
-            As `Calibration.fit` takes it.
+        seed, scale
+            As `Calibration.fit` takes them.
         """
-        fitted = Calibration.fit(log_probabilities, self.codes(labels), seed=seed)
+        fitted = Calibration.fit(log_probabilities, self.codes(labels), seed=seed, scale=scale)
         return replace(self, calibration=fitted)
 
     def describe(self) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def fit(
     on_step: OnStep | None = None,
     lessons: Lessons | None = None,
     verbose: bool = False,
+    judge: bool = True,
 ) -> Trained:
     """Fit a candidate on the training rows; calibrate and score it on the validation rows.
 
@@ -122,6 +123,8 @@ def fit(
         What a teacher said of the training rows, for a model that can be taught.
     verbose : bool, default=False
         Whether a model that has no steps shows its own progress.
+    judge : bool, default=True
+        False leaves calibration and figures to the caller, who has ``judged_by`` for them.
 
     Raises
     ------
@@ -150,11 +153,19 @@ def fit(
     if validation is None:
         return trained
     rows, labels = validation
-    return judged(trained, classifier.log_probabilities(rows), labels, seed=seed)
+    said = classifier.log_probabilities(rows)
+    if not judge:
+        return replace(trained, judged_by=(said, labels))
+    return judged(trained, said, labels, seed=seed)
 
 
 def judged(
-    trained: Trained, log_probabilities: NDArray[Any], labels: NDArray[Any], *, seed: int
+    trained: Trained,
+    log_probabilities: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    seed: int,
+    scale: bool = True,
 ) -> Trained:
     """Calibrate and score a candidate by what was said of rows that were not learnt from.
 
@@ -168,8 +179,10 @@ def judged(
         The rows' labels.
     seed : int
         Of the calibration.
+    scale : bool, default=True
+        As `luce.calibrating.Calibration.fit` takes it.
     """
-    classifier = trained.classifier.calibrated(log_probabilities, labels, seed=seed)
+    classifier = trained.classifier.calibrated(log_probabilities, labels, seed=seed, scale=scale)
     scored = classifier.score_said(log_probabilities, labels)
     return replace(
         trained,

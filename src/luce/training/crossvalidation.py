@@ -18,7 +18,7 @@ from luce.training.candidates import Examples, Trained, judged
 __all__ = ["cross_validated"]
 
 Fit = Callable[[Candidate, Examples, Examples | None], Trained]
-"""Trains a candidate on some rows, and judges it by others, if there are any."""
+"""Trains a candidate on some rows, and says what it makes of others, if there are any."""
 
 
 def cross_validated(
@@ -67,15 +67,16 @@ def cross_validated(
     for fold in numbers:
         out_of_fold[folds == fold] = said[fold]
     out_of_fold = out_of_fold[held]
-    warnings = list(dict.fromkeys(warning for part in parts for warning in part.warnings))
+    warnings = [warning for part in parts for warning in part.warnings]
     if not kind.in_steps:
         whole = fit(candidate, train, None)
         entry = whole.entry | {"seconds": time.monotonic() - since}
+        warnings = list(dict.fromkeys([*warnings, *whole.warnings]))
         whole = replace(whole, entry=entry, warnings=warnings)
         return judged(whole, out_of_fold, labels[held], seed=seed)
     schema = parts[0].classifier.schema
     # One temperature for all folds: that of each alone is of a fifth of the rows.
-    single = judged(parts[0], out_of_fold, labels[held], seed=seed).classifier.calibration
+    single = parts[0].classifier.calibrated(out_of_fold, labels[held], seed=seed).calibration
     assert single is not None  # noqa: S101 - for mypy: it is calibrated
     members = []
     for part in parts:
@@ -91,6 +92,14 @@ def cross_validated(
     history = [
         {"model": part.candidate.label, **record} for part in parts for record in part.history
     ]
-    made = Trained(Candidate(candidate.label, AVERAGE), classifier, history, entry, None, warnings)
+    made = Trained(
+        Candidate(candidate.label, AVERAGE),
+        classifier,
+        history,
+        entry,
+        None,
+        list(dict.fromkeys(warnings)),
+    )
     calibrated = np.log(np.maximum(single.probabilities(out_of_fold), np.finfo(np.float64).tiny))
-    return judged(made, calibrated, labels[held], seed=seed)
+    # An average of it and others is made of its folds' models: nothing may be scaled once more.
+    return judged(made, calibrated, labels[held], seed=seed, scale=False)

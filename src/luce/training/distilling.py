@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luce import __version__, models
-from luce.errors import ArgumentError, LuceError, RunError, TrainingStoppedError
+from luce import models
+from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, locked, resumable
 from luce.manifest import read_config
 from luce.models import MODELS, Candidate
@@ -19,14 +20,13 @@ from luce.neural.teaching import Lessons, prepare
 from luce.plan import make_plan, student_arguments
 from luce.progress import Display
 from luce.run import Run, load_run
-from luce.storage import FORMAT, digest_of
-from luce.training.candidates import Trained, unfitted
+from luce.storage import digest_of
+from luce.training.candidates import unfitted
 from luce.training.comparing import compared
 from luce.training.folder import RunFolder
 from luce.training.material import Material, gather
-from luce.training.prepare import View
 from luce.training.resume import check_data, ready, resumed
-from luce.training.train import SCORED_TRAINING_ROWS, fit_and_save, readers
+from luce.training.train import begun, complete, fit_and_save, readers, scored
 
 if TYPE_CHECKING:
     from luce.data.dataset import Features
@@ -127,31 +127,14 @@ def distil(
         data = gather(source, request, run, display)
         candidate = _candidate(request, data, display)
         digest = digest_of(run.path / "config.json").sha256  # which has those of its files
-        first: dict[str, Any] = {
-            "luce": __version__,
-            "format": FORMAT,
-            "request": asdict(request),
-            "data": data.summary(),
-            "split": data.split,
-            "directory": str(Path.cwd()),
-            "teacher": {"model": run.config["model"], "sha256": digest},
-        }
+        first = begun(request, data)
+        first["teacher"] = {"model": run.config["model"], "sha256": digest}
         if resume:
             check_data(path, first["data"], request.test)
             _check_teacher(path, first["teacher"], request)
         folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
-        if folder.is_finished():
-            display.say("note: this training has finished already; nothing is left to do.")
-        else:
-            _teach(run, candidate, data, folder, request, display)
-        student = folder.load()
-        if announce is not None:
-            announce(student)
-        try:
-            student.report_of(data.dataset).save(path / "report.html")
-        except LuceError as error:  # the run is whole without it
-            display.say(f"note: no report.html: {error}")
-    return student
+        taught = partial(_teach, run, candidate, data, folder, request, display)
+        return complete(taught, data, folder, display, announce)
 
 
 def _teacher(request: Request, path: Path) -> Run:
@@ -214,7 +197,7 @@ def _teach(
 ) -> None:
     """Train the student with and without the teacher; compare all three and write the run."""
     display.report_every = request.report_every
-    try:
+    with folder.worked_in(display, request.resume_command(folder.path)):
         lessons = _lessons(teacher, candidate, data, request)
         rows = replace(data.rows, labels=lessons.labels)
         taught = replace(data, parts={**data.parts, "train": rows})
@@ -224,7 +207,6 @@ def _teach(
             "teacher": (str(teacher.config["model"]), teacher.classifier),
             "student": (candidate.model, student.classifier),
         }
-        view = data.view(MODELS[candidate.model])
         known = data.known
         labels = np.array([]) if known is None else known
         if set(labels.tolist()) == set(teacher.classes):
@@ -239,32 +221,10 @@ def _teach(
                 f"{why} with a label to learn from."
             )
         scores = {
-            "train": _score(student, view, "train", request.seed),
-            "validation": student.scored,
-            "test": _score(student, view, "test", request.seed),
+            **scored(student, data.view(MODELS[candidate.model]).examples, request.seed),
             "distillation": compared(sides, data.held),
         }
         folder.finish(student, scores, [student.entry])
-    except TrainingStoppedError:
-        raise
-    except LuceError as error:
-        if folder.abandon(error):
-            again = request.resume_command(folder.path)
-            display.say(f"note: go on from the last saved epoch with: {again}")
-        raise
-    finally:
-        display.stop()
-
-
-def _score(student: Trained, view: View, part: str, seed: int) -> dict[str, Any] | None:
-    """Return the student's figures of the labelled rows of a part, of at most so many."""
-    if part not in view.examples:
-        return None
-    features, labels = view.examples[part]
-    if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
-        rows = np.sort(np.random.default_rng(seed).permutation(len(labels))[:SCORED_TRAINING_ROWS])
-        features, labels = features[rows], labels[rows]
-    return student.classifier.score(features, labels)
 
 
 def _lessons(teacher: Run, candidate: Candidate, data: Material, request: Request) -> Lessons:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from luce.errors import RunError
+from luce.errors import LuceError, RunError, TrainingStoppedError
 from luce.folders import begin, exchange, remove, resumable
-from luce.manifest import CALIBRATION, RECORDS, TENSORS, TRUSTED, TUNING, read_config
+from luce.manifest import CALIBRATION, JOURNAL, RECORDS, TENSORS, TRUSTED, TUNING, read_config
 from luce.models import Checkpoint
 from luce.run import Run, load_run
 from luce.storage import digest_of, read_tensors, sealed, write_json, write_tensors
 from luce.training.candidates import Trained
 from luce.training.environment import environment
 from luce.training.history import labelled, write_history
+
+if TYPE_CHECKING:
+    from luce.progress import Display
 
 __all__ = ["RunFolder"]
 
@@ -138,11 +142,26 @@ class RunFolder:
         exchange(self.path, self.files)
         return Run(self.path, run.config, run.classifier, run.metrics)
 
-    def abandon(self, error: Exception) -> bool:
-        """Leave no half-made folder behind after an error; say whether it can be resumed."""
+    @contextmanager
+    def worked_in(self, display: Display, again: str) -> Iterator[None]:
+        """Leave no half-made folder behind after an error, unless `again` goes on from there."""
+        try:
+            yield
+        except TrainingStoppedError:
+            raise
+        except LuceError as error:
+            if self._abandoned(error):
+                display.say(f"note: go on from what is saved with: {again}")
+            raise
+        finally:
+            display.stop()
+
+    def _abandoned(self, error: Exception) -> bool:
+        """Remove what was begun here, and say whether it was kept, because it can be resumed."""
         if self.resume or self._folder is None:
             return False
-        if isinstance(error, RunError) and any(self.files.glob("checkpoints/*.safetensors")):
+        kept = ("checkpoints/*.safetensors", JOURNAL)
+        if isinstance(error, RunError) and any(any(self.files.glob(each)) for each in kept):
             return True
         remove(self._folder)
         return False

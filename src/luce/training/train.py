@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
-__all__ = ["begun", "complete", "fit_and_save", "readers", "train"]
+__all__ = [
+    "begun",
+    "compare",
+    "complete",
+    "fit_and_save",
+    "readers",
+    "say_unread",
+    "scored",
+    "train",
+]
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -136,7 +145,8 @@ def train(
         if resume:
             check_data(path, first["data"], request.test)
         folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
-        return complete(candidates, data, folder, request, display, announce)
+        trained = partial(compare, candidates, data, folder, request, display)
+        return complete(trained, data, folder, display, announce)
 
 
 def begun(request: Request, data: Prepared) -> dict[str, Any]:
@@ -153,18 +163,17 @@ def begun(request: Request, data: Prepared) -> dict[str, Any]:
 
 
 def complete(
-    candidates: Sequence[Candidate],
+    train: Callable[[], None],
     data: Prepared,
     folder: RunFolder,
-    request: Request,
     display: Display,
     announce: Callable[[Run], None] | None,
 ) -> Run:
-    """Train the candidates, unless that is done already; return the best as a run, reported."""
+    """Train, unless that is done already, and return the run in its place, reported."""
     if folder.is_finished():
         display.say("note: this training has finished already; nothing is left to do.")
     else:
-        _train(candidates, data, folder, request, display)
+        train()
     run = folder.load()
     if announce is not None:
         announce(run)
@@ -196,19 +205,38 @@ def readers(
 ) -> list[Candidate]:
     """Return the candidates that can read the data, and say which columns some cannot."""
     shape = data.schema.input_shape
-    unread, sparse = data.schema.only_sparse, 0 in data.schema.dense().input_shape
-    found = models.candidates(model, options, shape, sparse=sparse)
-    if sparse and model == "auto":
-        taken = [each.model for each in found]
-        out = ", ".join(name for name in models.suited(shape) if name not in taken)
-        display.say(f"note: {out} is not tried: it cannot read columns of text.")
-    elif unread:
-        for label in (each.label for each in found if not MODELS[each.model].takes_sparse):
-            display.say(f"note: {label} leaves out {listed(unread)}: it cannot read text.")
-    return found
+    say_unread(models.suited(shape) if model == "auto" else [model], data, display)
+    return models.candidates(model, options, shape, sparse=_is_all_sparse(data))
 
 
-def _train(
+def say_unread(wanted: Sequence[str], data: Prepared, display: Display) -> list[str]:
+    """Return those of the models that can read the data, and say which columns some cannot.
+
+    Raises
+    ------
+    ArgumentError
+        If none can.
+    """
+    out = [name for name in wanted if not MODELS[name].takes_sparse]
+    if not _is_all_sparse(data):
+        for name in out if data.schema.only_sparse else []:
+            unread = listed(data.schema.only_sparse)
+            display.say(f"note: {name} leaves out {unread}: it cannot read text.")
+        return list(wanted)
+    able = [name for name in wanted if name not in out]
+    if not able:
+        raise models.cannot_read_text(wanted)
+    if out:
+        display.say(f"note: {', '.join(out)} is not tried: it cannot read columns of text.")
+    return able
+
+
+def _is_all_sparse(data: Prepared) -> bool:
+    """Say whether the data have no columns but those that only models of sparse rows read."""
+    return 0 in data.schema.dense().input_shape
+
+
+def compare(
     found: Sequence[Candidate],
     data: Prepared,
     folder: RunFolder,
@@ -217,31 +245,29 @@ def _train(
 ) -> None:
     """Train every candidate; score the best and write the run."""
     display.report_every = request.report_every
-    try:
+    with folder.worked_in(display, request.resume_command(folder.path)):
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
-        examples = data.encoded(best.classifier.schema)
-        features, labels = examples["train"]
-        if len(labels) > SCORED_TRAINING_ROWS:
-            rows = np.random.default_rng(request.seed).permutation(len(labels))
+        scores = scored(best, data.encoded(best.classifier.schema), request.seed)
+        folder.finish(best, scores, [trained.entry for trained in board])
+
+
+def scored(trained: Trained, examples: Mapping[str, Examples], seed: int) -> dict[str, Any]:
+    """Return the figures of each part of the data; None of a part without rows.
+
+    Of the training rows, some that the seed draws stand for all where there are many.
+    """
+    found: dict[str, Any] = {"train": None, "validation": trained.scored, "test": None}
+    for part in ("train", "test"):
+        if part not in examples:
+            continue
+        features, labels = examples[part]
+        if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
+            rows = np.random.default_rng(seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
             features, labels = features[rows], labels[rows]
-        test = examples.get("test")
-        scores = {
-            "train": best.classifier.score(features, labels),
-            "validation": best.scored,
-            "test": None if test is None else best.classifier.score(*test),
-        }
-        folder.finish(best, scores, [trained.entry for trained in board])
-    except TrainingStoppedError:
-        raise
-    except LuceError as error:
-        if folder.abandon(error):
-            again = request.resume_command(folder.path)
-            display.say(f"note: go on from the last saved epoch with: {again}")
-        raise
-    finally:
-        display.stop()
+        found[part] = trained.classifier.score(features, labels)
+    return found
 
 
 def _leaderboard(
@@ -254,10 +280,9 @@ def _leaderboard(
     """Train every candidate; return them, best first."""
     board: list[Trained] = []
     if data.folds is not None:
-        display.say(
-            f"note: few rows, so the models are compared by cross-validation in {FOLDS} folds."
-        )
-
+        several = len(found) > 1
+        what = "the models are compared" if several else f"{found[0].label} is judged"
+        display.say(f"note: few rows, so {what} by cross-validation in {FOLDS} folds.")
     for candidate in found:
         try:
             if data.folds is None:
@@ -281,6 +306,7 @@ def _leaderboard(
                     f"{candidate.label}: log-loss {entry['log_loss']:.4f} of rows that were not "
                     f"learnt from, in {entry['seconds']:.1f} s"
                 )
+                display.say_all(f"note: {warning}" for warning in trained.warnings)
         except DivergenceError as error:
             if len(found) == 1:
                 raise
@@ -388,6 +414,7 @@ def _fit(
             on_step=on_step,
             lessons=lessons,
             verbose=display.live and not brief,
+            judge=not brief,
         )
     if stop.is_set():  # while it was calibrated, after its last step
         raise TrainingStoppedError(

@@ -12,6 +12,7 @@ from luce.data import three_way
 from luce.data.split import split_rows
 from luce.data.wording import shown
 from luce.errors import DataError
+from luce.evaluation import metrics
 from luce.models import MODELS, Candidate
 from luce.training.candidates import Examples, OnStep, fit
 
@@ -64,6 +65,8 @@ class Folds:
     count: int
     seed: int
     _parts: list[tuple[NDArray[Any], NDArray[Any]]] = field(init=False, repr=False)
+    _schemas: dict[int, Schema] = field(init=False, repr=False, default_factory=dict)
+    # By whether the rows are sparse: models that read the same encoding share it.
     _kept: dict[tuple[int, bool], _Fold] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,10 +113,21 @@ class Folds:
         """
         fold = self._fold(number, sparse=MODELS[candidate.model].takes_sparse)
         trained = fit(
-            candidate, fold.schema, fold.train, fold.validation, seed=self.seed, on_step=on_step
+            candidate,
+            fold.schema,
+            fold.train,
+            fold.validation,
+            seed=self.seed,
+            on_step=on_step,
+            judge=False,
         )
-        scored = trained.classifier.score(*fold.held)
-        return {name: float(scored[name]) for name in ("log_loss", "accuracy")}
+        classifier = trained.classifier
+        if trained.judged_by is not None:
+            classifier = classifier.calibrated(*trained.judged_by, seed=self.seed)
+        rows, labels = fold.held
+        codes, probabilities = classifier.codes(labels), classifier.probabilities(rows)
+        figures = {"log_loss": metrics.log_loss, "accuracy": metrics.accuracy}
+        return {name: figure(codes, probabilities) for name, figure in figures.items()}
 
     def _rows(self) -> tuple[NDArray[Any], NDArray[Any]]:
         labels = self._labels()
@@ -125,17 +139,20 @@ class Folds:
         return cast("NDArray[Any]", self.dataset.labels)
 
     def _fold(self, number: int, *, sparse: bool) -> _Fold:
-        if (number, sparse) in self._kept:
-            return self._kept[number, sparse]
+        if number in self._schemas:
+            schema = self._schemas[number] if sparse else self._schemas[number].dense()
+            if (number, schema.sparse) in self._kept:
+                return self._kept[number, schema.sparse]
         rows, held = self._parts[number]
         share = self.split["validation_size"] / (1 - self.split["test_size"])
         training, validating = split_rows(self._labels()[rows], share, seed=self.seed)
         parts = [self.dataset.take(part) for part in (rows[training], rows[validating], held)]
-        fitted = self.dataset.schema.fit(
-            parts[0].features, normalise=cast("Normalise", self.normalise)
-        )
-        schema = fitted.with_classes(self.dataset.classes)
-        schema = schema if sparse else schema.dense()
+        if number not in self._schemas:
+            fitted = self.dataset.schema.fit(
+                parts[0].features, normalise=cast("Normalise", self.normalise)
+            )
+            self._schemas[number] = fitted.with_classes(self.dataset.classes)
+        schema = self._schemas[number] if sparse else self._schemas[number].dense()
         train, validation, test = (
             (schema.encode(part.features)[0], cast("NDArray[Any]", part.labels)) if part else None
             for part in parts
@@ -143,7 +160,7 @@ class Folds:
         fold = _Fold(schema, cast("Examples", train), validation, cast("Examples", test))
         size = sum(_bytes(part[0]) for part in (train, validation, test) if part is not None)
         if size * self.count <= KEPT_BYTES:
-            self._kept[number, sparse] = fold
+            self._kept[number, schema.sparse] = fold
         return fold
 
 

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luce.errors import MissingExtraError, RunError
+from luce.manifest import JOURNAL
 from luce.training.tuning.space import Space, cells, value_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
 
-__all__ = ["JOURNAL", "Study", "check_optuna", "mend"]
-
-JOURNAL = "tuning.jsonl"
+__all__ = ["Study", "check_optuna", "mend"]
 
 # A candidate is given up as soon as it is worse than the best in so many folds that chance would do
 # so with less than this probability (Wilcoxon's signed-rank test): at the earliest after three.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from luce.errors import ArgumentError, DataError, LuceError, RunError, TrainingStoppedError
+from luce.errors import ArgumentError, DataError, RunError, TrainingStoppedError
 from luce.folders import check_free, locked, resumable
-from luce.manifest import TUNING, read_config
+from luce.manifest import JOURNAL, TUNING, read_config
 from luce.models import MODELS, candidates
 from luce.progress import Display
 from luce.request import PRESETS, Request
@@ -20,13 +21,13 @@ from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import Prepared, prepare
 from luce.training.resume import check_data, ready
-from luce.training.train import begun, complete, readers
+from luce.training.train import begun, compare, complete, say_unread
 from luce.training.tuning.folds import Folds
 from luce.training.tuning.plan import plan_tuning
 from luce.training.tuning.record import Watch, best_of, record
 from luce.training.tuning.search import Search, search, search_in_processes
-from luce.training.tuning.space import make_space
-from luce.training.tuning.study import JOURNAL, Study, check_optuna, mend
+from luce.training.tuning.space import Space, make_space
+from luce.training.tuning.study import Study, check_optuna, mend
 
 __all__ = ["tune"]
 
@@ -154,19 +155,15 @@ def tune(
         if under_way:
             first["search"] = settings
             folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
-            try:
+            with folder.worked_in(display, request.resume_command(path, "tune")):
                 request = _searched(folder, settings, request, data, processes, display)
-            except TrainingStoppedError:
-                raise
-            except LuceError as error:
-                folder.abandon(error)
-                raise
             # From here on it is an ordinary training.
             first = begun(request, data)
             write_json(folder.files / "config.json", sealed(first))
         folder = RunFolder(path, first, resume=True, overwrite=overwrite)
         best = candidates(request.model, request.options, _shape(data, request.model))
-        return complete(best, data, folder, request, display, announce)
+        trained = partial(compare, best, data, folder, request, display)
+        return complete(trained, data, folder, display, announce)
 
 
 def _resumed(
@@ -214,19 +211,9 @@ def _searched(
     display: Display,
 ) -> Request:
     """Search, write tuning.json, and return what is asked of the best."""
-    searched_in = list(settings["space"])
-    readers(request.model if len(searched_in) > 1 else searched_in[0], {}, data, display)
+    space = _read_space(settings["space"], request.model, data, display)
     folds = Folds.of(data, request.normalise, settings["folds"])
-    shapes = {model: _shape(data, model) for model in settings["space"]}
-    space = {
-        model: searched
-        for model, searched in settings["space"].items()
-        if request.model != "auto"
-        or (0 not in shapes[model] and MODELS[model].suits(shapes[model]))
-    }
-    if not space:
-        shape = data.schema.input_shape
-        raise ArgumentError(f"none of {', '.join(settings['space'])} suits rows of shape {shape}.")
+    shapes = {model: _shape(data, model) for model in space}
     trials, minutes = settings["trials"], settings["minutes"]
     if trials is None and minutes is None and not settings["grid"]:
         trials = TRIALS
@@ -271,6 +258,15 @@ def _searched(
     model, options = study.suggested(best)
     watch.end(best)
     return replace(request, model=model, options=asked.asked_of(model, options))
+
+
+def _read_space(space: Space, asked: str, data: Prepared, display: Display) -> Space:
+    """Return what is searched of the models that can read the data."""
+    shape = data.schema.input_shape
+    wanted = [model for model in space if asked != "auto" or MODELS[model].suits(shape)]
+    if not wanted:
+        raise ArgumentError(f"none of {', '.join(space)} suits rows of shape {shape}.")
+    return {model: space[model] for model in say_unread(wanted, data, display)}
 
 
 def _shape(data: Prepared, model: str) -> tuple[int, ...]:
