@@ -105,6 +105,24 @@ def test_of_several_each_candidate_has_its_own_options():
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"Cs": [0.1, 1], "penalty": "l2"}, r"Cs chooses C of the L2 penalty.* penalty='l2'"),
+        ({"Cs": [0.1, 1], "penalty": None}, "penalty=None. Leave it out, or give C instead"),
+        ({"Cs": [0.1, 1], "C": 1.0}, "give C, or Cs"),
+        ({"cv": 3}, "cv says how C is chosen by cross-validation, which takes Cs"),
+        ({"C": 1.0, "scoring": "accuracy"}, "scoring says how .* Give Cs, or leave scoring out"),
+        ({"refit": False}, "refit says how"),
+    ],
+)
+def test_what_only_one_softmax_regression_has_is_refused_beside_the_other(options, words, tmp_path):
+    """Options of the two estimators that do not go together are said before data are read."""
+    (tmp_path / "t.csv").write_text("a,y\n1,2,ragged\n")
+    with pytest.raises(ArgumentError, match=words):
+        luce.train(tmp_path / "t.csv", target="y", model="linear", out=tmp_path, **options)
+
+
 @pytest.mark.parametrize("shape", [(64,), (1, 5, 28)])
 def test_convolutions_are_for_images_of_some_size(shape):
     """`auto` has no cnn for rows of numbers, nor for images of a few pixels."""

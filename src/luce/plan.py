@@ -5,7 +5,7 @@ Nothing heavy is imported here, so that a typing error is answered at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,18 @@ from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.manifest import read_config
 from luce.models import check_taught
-from luce.options import check_sizes
+from luce.options import DISTIL, check_sizes
 from luce.request import DIRECTIONS, Request
 
-__all__ = ["INHERITED", "Plan", "check_use", "make_plan", "no_source", "student_arguments"]
+__all__ = [
+    "INHERITED",
+    "Plan",
+    "check_no_teacher",
+    "check_use",
+    "make_plan",
+    "no_source",
+    "student_arguments",
+]
 
 # The kind of model that is taught where none is named.
 STUDENT = "mlp"
@@ -56,6 +64,7 @@ class Plan:
 def make_plan(
     source: Any,
     *,
+    command: str,
     preset: str | None = None,
     config: str | Path | None = None,
     name: str | None = None,
@@ -66,6 +75,8 @@ def make_plan(
     arguments: Mapping[str, Any],
 ) -> Plan:
     """Check what `luce.train` was given, as it takes it, and return what is to be done.
+
+    `command` is what was given it: "train", "tune" or "distil".
 
     Raises
     ------
@@ -85,14 +96,14 @@ def make_plan(
     if isinstance(source, str | Path):
         given["source"] = str(source)
     request = Request.make(given, preset=preset, config=config)
+    if command != "distil":
+        check_no_teacher(request, command, given)
     request.check()
-    if source is None:
-        source = request.source
+    source = request.source if source is None else source
     if source is None and not (resume and name):
-        raise no_source()
-    for address in (source, request.test):
-        if download and is_address(address):
-            downloads.download(address)
+        raise no_source(command)
+    if download:
+        _fetch(source, request.test)
     if not resume:  # else the run knows the target
         _check_sources(source, request)
     if name is None:
@@ -104,6 +115,11 @@ def make_plan(
     elif not overwrite and (path / "config.json").exists():
         check_free(path, overwrite=False)
     return Plan(request, source, path, given)
+
+
+def _fetch(*sources: Any) -> None:
+    for source in filter(is_address, sources):
+        downloads.download(source)
 
 
 def _check_sources(source: Any, request: Request) -> None:
@@ -144,12 +160,27 @@ def run_folder(out: str | Path, name: str) -> Path:
     return path
 
 
-def no_source() -> ArgumentError:
+def no_source(command: str) -> ArgumentError:
     """Return the error of a training that nobody said what to learn from."""
     return ArgumentError(
-        "train needs a source: a name such as digits, a file or a folder. "
+        f"{command} needs a source: a name such as digits, a file or a folder. "
         "`luce train --help` has an example of each."
     )
+
+
+def check_no_teacher(request: Request, command: str, given: Collection[str] = ()) -> None:
+    """Raise ArgumentError for what `luce distil` was or is to be asked for, by name `given`."""
+    for option in DISTIL:
+        if option in given:
+            raise ArgumentError(
+                f"{command} has no option {option!r}: it says how a teacher is learnt from. "
+                "Use luce distil, or luce.distil in Python."
+            )
+    if request.teacher is not None:
+        raise ArgumentError(
+            f"{command}: this is to learn from the teacher {request.teacher}. "
+            "Use luce distil, or luce.distil in Python, with the same options."
+        )
 
 
 def student_arguments(

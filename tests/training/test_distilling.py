@@ -55,6 +55,13 @@ def sides(run):
     return {each["who"]: each for each in run.metrics["distillation"]["models"]}
 
 
+@pytest.fixture
+def ragged(tmp_path):
+    """A table that is damaged after its first rows: whoever reads it all raises DataError."""
+    (tmp_path / "t.csv").write_text("a,y\n" + 30_000 * "1,2\n" + "1,2,ragged\n")
+    return tmp_path / "t.csv"
+
+
 def test_the_student_is_what_the_estimator_learns_from_the_same_teacher(digits, student):
     """Its weights are those of NeuralClassifier.fit(teacher=) on the same rows and options."""
     data = luce.load_dataset("digits")
@@ -224,6 +231,36 @@ def test_wrong_arguments_are_refused(digits, tmp_path, wrong, message):
     """Before anything is read: the message says what is allowed."""
     with pytest.raises(ArgumentError, match=message):
         luce.distil(digits, "digits", out=tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("command", [luce.train, luce.tune])
+@pytest.mark.parametrize("option", [{"temperature": 7.0}, {"alpha": 0.1}, {"temperature": 2.0}])
+def test_options_of_teaching_are_no_options_of_others(command, option, ragged, tmp_path):
+    """Nobody else takes temperature and alpha and leaves them unused."""
+    with pytest.raises(ArgumentError, match=f"{command.__name__} has no option .* luce distil"):
+        command(ragged, target="y", out=tmp_path, **option)
+
+
+def test_tune_takes_no_teacher(ragged, digits, tmp_path):
+    """A search would learn from labels alone."""
+    with pytest.raises(ArgumentError, match=r"^tune: this is to learn from the teacher"):
+        luce.tune(ragged, target="y", out=tmp_path, teacher=str(digits.path))
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "distil"])
+def test_a_device_that_is_not_there_is_said_before_data_are_read(command, ragged, digits, tmp_path):
+    """PyTorch knows it at once, whoever asks."""
+    teacher = [digits] if command == "distil" else []
+    with pytest.raises(ArgumentError, match="device='cuda:999' cannot be used here"):
+        getattr(luce, command)(*teacher, ragged, target="y", device="cuda:999", out=tmp_path)
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "distil"])
+def test_who_needs_a_source_says_its_own_name(command, digits, tmp_path):
+    """The message is of the function that was called."""
+    teacher = [digits] if command == "distil" else []
+    with pytest.raises(ArgumentError, match=f"^{command} needs a source"):
+        getattr(luce, command)(*teacher, out=tmp_path)
 
 
 def test_a_teacher_is_a_finished_run(tmp_path):

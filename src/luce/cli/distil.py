@@ -128,7 +128,8 @@ def distil(
     }
     # Before anything heavy is imported; `distil` looks again.
     anew = config is None and not resume
-    make_plan(source, **asked, arguments=student_arguments(teacher, arguments, anew=anew))
+    wanted = student_arguments(teacher, arguments, anew=anew)
+    make_plan(source, command="distil", **asked, arguments=wanted)
     with quickly():
         from luce.progress import Display
         from luce.training import distilling

@@ -160,7 +160,7 @@ def train(
         "download": download,
     }
     # Before anything heavy is imported; `train` looks again.
-    make_plan(source, **asked, arguments=arguments)
+    make_plan(source, command="train", **asked, arguments=arguments)
     with quickly():
         from luce.progress import Display
         from luce.training import train as training

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Linear"]
 
+# What only `SoftmaxRegressionCV` has beside Cs.
+OF_CROSS_VALIDATION = ("cv", "scoring", "refit")
+
 
 @final
 class Linear(Model["SoftmaxModel"]):
@@ -32,13 +35,26 @@ class Linear(Model["SoftmaxModel"]):
     space = {"C": {"low": 1e-4, "high": 1e4, "log": True}}  # noqa: RUF012
 
     def check_together(self, options: Mapping[str, Any]) -> None:
-        """Refuse C beside Cs, and a penalty that there is not."""
+        """Refuse a penalty that there is not, and what only one of the two estimators has."""
         if "penalty" in options:
             from luce.linear.penalties import PENALTIES
 
             check("penalty", options["penalty"], one_of(*PENALTIES, None))
-        if "C" in options and "Cs" in options:
+        if "Cs" not in options:
+            for name in OF_CROSS_VALIDATION:
+                if name in options:
+                    raise ArgumentError(
+                        f"linear: {name} says how C is chosen by cross-validation, which takes "
+                        f"Cs, such as Cs='auto'. Give Cs, or leave {name} out."
+                    )
+            return
+        if "C" in options:
             raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
+        if "penalty" in options:
+            raise ArgumentError(
+                f"linear: Cs chooses C of the L2 penalty, so there is no penalty to choose, got "
+                f"penalty={options['penalty']!r}. Leave it out, or give C instead of Cs."
+            )
 
     def make(self, options: Mapping[str, Any]) -> SoftmaxModel:
         """Return the estimator: with Cs the one that chooses C by cross-validation."""

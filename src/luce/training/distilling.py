@@ -16,7 +16,7 @@ from luce.folders import check_free, locked, resumable
 from luce.manifest import read_config
 from luce.models import MODELS, Candidate
 from luce.neural.teaching import Lessons, prepare
-from luce.plan import make_plan, no_source, student_arguments
+from luce.plan import make_plan, student_arguments
 from luce.progress import Display
 from luce.run import Run, load_run
 from luce.storage import FORMAT, digest_of
@@ -25,7 +25,7 @@ from luce.training.comparing import compared
 from luce.training.folder import RunFolder
 from luce.training.material import Material, gather
 from luce.training.prepare import View
-from luce.training.resume import check_data, resumed
+from luce.training.resume import check_data, ready, resumed
 from luce.training.train import SCORED_TRAINING_ROWS, fit_and_save, readers
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def distil(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -62,7 +63,7 @@ def distil(
         What to learn from, as for :func:`luce.load_dataset`. It has the columns that the teacher
         reads. Labels may be missing: in some rows of a table or of a pair in memory (None or
         NaN), or in all rows.
-    config, name, out, resume, overwrite, display, announce
+    config, name, out, resume, overwrite, download, display, announce
         As for :func:`luce.train`. By default the name is the source's with ``-student``.
     **arguments
         ``temperature`` (2.0), how far both softmaxes are softened; ``alpha`` (0.9), the teacher's
@@ -105,22 +106,22 @@ def distil(
     arguments = student_arguments(given, arguments, anew=config is None and not resume)
     plan = make_plan(
         source,
+        command="distil",
         config=config,
         name=name,
         out=out,
         resume=resume,
         overwrite=overwrite,
+        download=download,
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path
     with locked(path):
         if resume:
             request = resumed(path, plan.given, request if config is not None else None)
-            source = request.source if source is None else source
-            if source is None:
-                raise no_source()
         else:
             check_free(path, overwrite=overwrite)
+        source = ready(source, request, "distil")
         run = _teacher(request, path)
         display.say(f"teacher: {run.path}, {run.config['model']}")
         data = gather(source, request, run, display)

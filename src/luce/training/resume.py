@@ -10,9 +10,10 @@ from typing import Any
 from luce.errors import ArgumentError, RunError
 from luce.folders import resumable
 from luce.manifest import read_config
+from luce.plan import no_source
 from luce.request import Request
 
-__all__ = ["check_data", "resumed"]
+__all__ = ["check_data", "ready", "resumed"]
 
 
 def resumed(path: Path, wanted: Mapping[str, Any], config: Request | None) -> Request:
@@ -27,7 +28,7 @@ def resumed(path: Path, wanted: Mapping[str, Any], config: Request | None) -> Re
     """
     content = read_config(resumable(path))
     if "search" in content:
-        raise ArgumentError(f"{path} is being searched for: go on with luce tune, not luce train.")
+        raise ArgumentError(f"{path} is being searched for: go on with luce tune.")
     request = Request.from_json(content["request"]).located(content.get("directory"))
     request.agree(wanted)
     if config is not None and not all(
@@ -38,6 +39,27 @@ def resumed(path: Path, wanted: Mapping[str, Any], config: Request | None) -> Re
             "else. Leave --config out, or train anew with --overwrite."
         )
     return request
+
+
+def ready(source: Any, request: Request, command: str) -> Any:
+    """Return what is to be read: the source that was given, or the one that was asked for before.
+
+    Whatever would fail after hours of reading, and needs no data to be known, fails here.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no source, or the device cannot be used here.
+    """
+    source = request.source if source is None else source
+    if source is None:
+        raise no_source(command)
+    device = request.options.get("device", "auto")
+    if device not in ("auto", "cpu"):
+        from luce.neural.options import choose_device
+
+        choose_device(device, "float32")
+    return source
 
 
 def check_data(path: Path, data: Mapping[str, Any], test: str | None) -> None:

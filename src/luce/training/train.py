@@ -17,7 +17,7 @@ from luce.data.wording import listed
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
 from luce.models import MODELS, Candidate, Estimator, Model
-from luce.plan import make_plan, no_source
+from luce.plan import check_no_teacher, make_plan
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
@@ -28,14 +28,14 @@ from luce.training.crossvalidation import cross_validated
 from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import FOLDS, Prepared, prepare
-from luce.training.resume import check_data, resumed
+from luce.training.resume import check_data, ready, resumed
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
-__all__ = ["begun", "check_no_teacher", "complete", "fit_and_save", "readers", "train"]
+__all__ = ["begun", "complete", "fit_and_save", "readers", "train"]
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -112,6 +112,7 @@ def train(
     display = display or Display()
     plan = make_plan(
         source,
+        command="train",
         preset=preset,
         config=config,
         name=name,
@@ -122,23 +123,14 @@ def train(
         arguments=arguments,
     )
     request, source, path = plan.request, plan.source, plan.path
-    check_no_teacher(request)
     with locked(path):
         if resume:
             wanted = {**PRESETS.get(preset or "", {}), **plan.given}
             request = resumed(path, wanted, request if config is not None else None)
-            check_no_teacher(request)
-            source = request.source if source is None else source
-            if source is None:
-                raise no_source()
+            check_no_teacher(request, "train")
         else:
             check_free(path, overwrite=overwrite)
-        if request.options.get("device", "auto") not in ("auto", "cpu"):
-            from luce.neural.options import choose_device
-
-            # Not after hours of reading: PyTorch knows already.
-            choose_device(request.options["device"], "float32")
-        data = prepare(source, request, display)
+        data = prepare(ready(source, request, "train"), request, display)
         first = begun(request, data)
         candidates = _candidates(request, data, display)
         if resume:
@@ -181,15 +173,6 @@ def complete(
     except LuceError as error:  # the run is whole without it
         display.say(f"note: no report.html: {error}")
     return run
-
-
-def check_no_teacher(request: Request) -> None:
-    """Raise ArgumentError for what `luce distil` was or is to be asked for."""
-    if request.teacher is not None:
-        raise ArgumentError(
-            f"train: this is to learn from the teacher {request.teacher}. "
-            "Use luce distil, or luce.distil in Python, with the same options."
-        )
 
 
 def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:

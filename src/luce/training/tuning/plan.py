@@ -28,6 +28,7 @@ def plan_tuning(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     arguments: Mapping[str, Any],
 ) -> tuple[Plan, Space]:
     """Check what `tune` was given, and return what is to be done and what is searched.
@@ -46,11 +47,13 @@ def plan_tuning(
     check("minutes", minutes, named("minutes")[0].kind)
     plan = make_plan(
         source,
+        command="tune",
         preset=preset,
         name=name,
         out=out,
         resume=resume,
         overwrite=overwrite,
+        download=download,
         arguments=arguments,
     )
     request = plan.request

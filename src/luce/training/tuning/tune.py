@@ -12,7 +12,6 @@ from luce.errors import ArgumentError, DataError, LuceError, RunError, TrainingS
 from luce.folders import check_free, locked, resumable
 from luce.manifest import TUNING, read_config
 from luce.models import MODELS, candidates
-from luce.plan import no_source
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
@@ -20,8 +19,8 @@ from luce.storage import sealed, write_json
 from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import Prepared, prepare
-from luce.training.resume import check_data
-from luce.training.train import begun, check_no_teacher, complete, readers
+from luce.training.resume import check_data, ready
+from luce.training.train import begun, complete, readers
 from luce.training.tuning.folds import Folds
 from luce.training.tuning.plan import plan_tuning
 from luce.training.tuning.record import Watch, best_of, record
@@ -48,6 +47,7 @@ def tune(
     out: str | Path = "runs",
     resume: bool = False,
     overwrite: bool = False,
+    download: bool = False,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -77,7 +77,7 @@ def tune(
         How many folds.
     processes : int, default=1
         How many candidates to try at once, each in a process of its own.
-    preset, name, out, overwrite, display, announce
+    preset, name, out, overwrite, download, display, announce
         As for :func:`luce.train`.
     resume : bool, default=False
         Go on with a search that was stopped or killed, to the same result as without. `trials`,
@@ -124,11 +124,11 @@ def tune(
         out=out,
         resume=resume,
         overwrite=overwrite,
+        download=download,
         arguments=arguments,
         **asked,
     )
     check_optuna()
-    check_no_teacher(plan.request)
     request, source, path = plan.request, plan.source, plan.path
     with locked(path):
         settings = {
@@ -143,11 +143,9 @@ def tune(
             request, found = _resumed(path, given, settings, grid or space, folds)
             under_way = found is not None
             settings = found or settings
-            source = request.source if source is None else source
-            if source is None:
-                raise no_source()
         else:
             check_free(path, overwrite=overwrite)
+        source = ready(source, request, "tune")
         # In the end one model is trained, so the rows are divided as for one.
         data = prepare(source, replace(request, model=next(iter(MODELS))), display)
         first = begun(request, data)
@@ -179,7 +177,8 @@ def _resumed(
     request = Request.from_json(config["request"]).located(config.get("directory"))
     if "search" not in config:
         if not (resumable(path) / TUNING).exists():
-            raise ArgumentError(f"{path} is no search: go on with luce train.")
+            again = "train" if request.teacher is None else "distil"
+            raise ArgumentError(f"{path} is no search: go on with luce {again}.")
         return request, None
     request.agree(given)
     before = dict(config["search"])
