@@ -19,13 +19,13 @@ import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from luce import SoftmaxRegression
+from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError, BackendError, DataError
 from luce.linear import large, precondition
 from luce.linear.display import GapDisplay
@@ -514,3 +514,72 @@ def test_squares_beyond_float32_are_taken_in_float64(problem):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = SoftmaxRegression().fit(X, y)
     assert np.isfinite(model.coef_).all()
+
+
+@pytest.mark.parametrize("estimator", [SoftmaxRegression(), SoftmaxRegressionCV([0.1, 1.0], cv=2)])
+@pytest.mark.parametrize("fault", ["nan", "labels", "weight", "parameter"])
+def test_a_failed_fit_leaves_no_fit(problem, estimator, fault):
+    """Whatever stops a second fit, nothing of the first is left that could mix with it."""
+    X, y = problem()
+    model = clone(estimator).fit(X, y)
+    letters = np.array(list("abcdef"))[y]
+    weight = np.ones(len(y))
+    if fault == "nan":
+        X = spoiled(X, (3, 1), np.nan)
+    elif fault == "labels":
+        letters[:] = "a"
+    elif fault == "weight":
+        weight[letters == "a"] = 0
+    else:
+        model.set_params(tol=-1.0)
+    with pytest.raises((ArgumentError, DataError)):
+        model.fit(X, letters, weight)
+    assert [name for name in vars(model) if name.endswith("_")] == []
+    with pytest.raises(NotFittedError):
+        model.predict(problem()[0])
+
+
+def test_a_search_that_fails_leaves_no_strength(problem, monkeypatch):
+    """An error in the midst of C="auto" leaves none of the Cs that were tried."""
+    X, y = problem(N=200)
+
+    def failing(self, Z):
+        raise RuntimeError("planned")
+
+    model = SoftmaxRegression("auto")
+    with monkeypatch.context() as patched:
+        patched.setattr(SoftmaxRegression, "_log_proba", failing)
+        with pytest.raises(RuntimeError, match="planned"):
+            model.fit(scipy.sparse.csr_array(X), y)
+    assert not hasattr(model, "C_")
+
+
+def test_a_warm_start_fits_other_data_after_a_failure(problem):
+    """With warm_start a failed fit is forgotten too: the next one starts at zero."""
+    X, y = problem()
+    model = SoftmaxRegression(warm_start=True).fit(X, y)
+    with pytest.raises(DataError):
+        model.fit(spoiled(X, (0, 0), np.nan), y)
+    fresh = SoftmaxRegression().fit(X, y)
+    np.testing.assert_array_equal(model.fit(X, y).coef_, fresh.coef_)
+
+
+def test_a_tie_stops_the_search_for_the_penalty():
+    """Rows that say nothing do equally well with every C: the strongest penalty is kept."""
+    X, y = scipy.sparse.csr_array((60, 3)), np.arange(60) % 2
+    model = SoftmaxRegression("auto").fit(X, y)
+    assert model.C_ == 0.25
+    assert len(model.scores_) == 2
+
+
+def test_losses_that_are_no_numbers_stop_the_search(problem, monkeypatch):
+    """From the first held-out loss that is NaN on, no weaker penalty is tried."""
+    X, y = problem(N=200)
+    true, calls = SoftmaxRegression._log_proba, []
+
+    def log_proba(self, Z):
+        calls.append(1)
+        return true(self, Z) * (np.nan if len(calls) > 5 else 1)
+
+    monkeypatch.setattr(SoftmaxRegression, "_log_proba", log_proba)
+    assert SoftmaxRegression("auto").fit(scipy.sparse.csr_array(X), y).C_ == 0.25

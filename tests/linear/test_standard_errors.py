@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 
-from luce import SoftmaxRegression
+from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError, DataError
 
 
@@ -120,3 +121,23 @@ def test_too_many_coefficients_are_refused():
     model = SoftmaxRegression().fit(X, np.arange(30) % 2)
     with pytest.raises(DataError, match=r"need a matrix of 0\.6 GB"):
         model.standard_errors(X)
+
+
+@pytest.mark.parametrize("estimator", [SoftmaxRegression(), SoftmaxRegressionCV()])
+def test_errors_need_a_fit(estimator):
+    """A model that is not fitted says so, also where a failed fit has seen the features."""
+    X, y = np.ones((30, 2)), np.arange(30) % 2
+    with pytest.raises(NotFittedError):
+        estimator.standard_errors(X)
+    estimator.n_features_in_ = 2
+    with pytest.raises(NotFittedError):
+        estimator.standard_errors(X, y)
+
+
+def test_the_strength_of_a_fit_is_that_of_its_errors(problem):
+    """What is set on the estimator after the fit changes no error: C_ is what was fitted with."""
+    X, y = problem(N=300, D=3, K=2)
+    model = SoftmaxRegression(0.3).fit(X, y)
+    wanted = model.standard_errors(X)[0]
+    np.testing.assert_array_equal(model.set_params(C=100.0).standard_errors(X)[0], wanted)
+    assert np.isposinf(SoftmaxRegression(penalty=None).fit(X, y).C_)

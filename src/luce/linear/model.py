@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -50,6 +51,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     classes_: np.ndarray
     coef_: np.ndarray
     intercept_: np.ndarray
+    C_: float
     n_features_in_: int
     penalty: str | None = "l2"
     fit_intercept: bool
@@ -90,7 +92,6 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of ``predict_proba``, finite where that rounds to 0."""
-        check_is_fitted(self)
         return _like(X, self._log_proba(self._own_logits(X)))
 
     def standard_errors(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -128,6 +129,25 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         from luce.linear.standard_errors import summary
 
         return summary(self, X, y, sample_weight)
+
+    @contextmanager
+    def _fitting(self) -> Iterator[Start | None]:
+        """Forget the last fit, hand out its coefficients, and forget this one too if it fails.
+
+        So the attributes of a fit are always those of one fit, and a failed one leaves none.
+        """
+        coef, intercept = getattr(self, "coef_", None), getattr(self, "intercept_", None)
+        self._forget()
+        try:
+            yield None if coef is None or intercept is None else (coef, intercept)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Delete what a fit set: by scikit-learn's rule, the names that end in ``_``."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
 
     def _own_logits(self, X: Any) -> Any:
         check_is_fitted(self, "coef_")

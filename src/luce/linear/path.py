@@ -119,59 +119,62 @@ class SoftmaxRegressionCV(SoftmaxModel):
         SoftmaxRegressionCV
             Itself.
         """
-        self._check_parameters()
-        self.Cs_ = self._candidates()
-        if is_source(X):
-            raise DataError(
-                "SoftmaxRegressionCV: needs rows in memory or in a memory map, got a source of "
-                "rows: choose C on some of them, and fit SoftmaxRegression to all."
-            )
-        X, y = self._check_rows_and_labels(X, y)
-        codes, weight = self._encode(X, y, sample_weight)
-        splitter = check_cv(self.cv, y, classifier=True)
-        folds = list(splitter.split(np.empty((len(y), 0)), y))
-        scores = np.empty((len(folds), len(self.Cs_)))
-        paths: list[list[tuple[np.ndarray, np.ndarray]]] = []
-        short: list[str] = []
-        iterations = 0
-        with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
-            for f, (train, test) in enumerate(folds):
-                part = np.zeros_like(weight)
-                part[train] = weight[train]
-                self._check_fold(f, codes, part)
-                paths.append([])
-                # The strongest penalty first.
-                path = self._fits(X, codes, part, self.Cs_, None, display, count=scores.size)
-                for c, fitted in enumerate(path):
-                    iterations += fitted.n_iter
-                    if not fitted.converged:
-                        short.append(f"C={self.Cs_[c]:g} in fold {f} ({fitted.measure:.1g})")
-                    paths[f].append((fitted.coef, fitted.intercept))
-                    scores[f, c] = self._score(paths[f][c], X, y, weight, test)
-            best = int(np.argmax(scores.mean(axis=0)))
-            C = float(self.Cs_[best])
-            held_out = self._out_of_fold(X, folds, [path[best] for path in paths])
-            mean = tuple(np.mean([path[best][i] for path in paths], axis=0) for i in (0, 1))
-            refitted = None
-            if self.refit:
-                start = (mean[0].astype(np.float64), mean[1].astype(np.float64))
-                (refitted,) = self._fits(X, codes, weight, [C], start, display, count=scores.size)
-        self.C_, self.scores_, self.oof_proba_ = C, scores, held_out
-        if refitted is not None:
-            self._keep(refitted)
-            self._warn(refitted)
-        else:
-            self.coef_, self.intercept_ = mean
-            self.n_iter_ = np.array([iterations], dtype=np.int32)
-            self.converged_, self.duality_gap_ = not short, float("nan")
-        if short:
-            warnings.warn(
-                f"SoftmaxRegressionCV: {len(short)} of {scores.size} fits of the path ended "
-                f"above tol={self.tol:g}, the first at {short[0]}: raise max_iter, or scale the "
-                "features (sklearn.preprocessing.StandardScaler).",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        with self._fitting():
+            self._check_parameters()
+            self.Cs_ = self._candidates()
+            if is_source(X):
+                raise DataError(
+                    "SoftmaxRegressionCV: needs rows in memory or in a memory map, got a source of "
+                    "rows: choose C on some of them, and fit SoftmaxRegression to all."
+                )
+            X, y = self._check_rows_and_labels(X, y)
+            codes, weight = self._encode(X, y, sample_weight)
+            splitter = check_cv(self.cv, y, classifier=True)
+            folds = list(splitter.split(np.empty((len(y), 0)), y))
+            scores = np.empty((len(folds), len(self.Cs_)))
+            paths: list[list[tuple[np.ndarray, np.ndarray]]] = []
+            short: list[str] = []
+            iterations = 0
+            with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
+                for f, (train, test) in enumerate(folds):
+                    part = np.zeros_like(weight)
+                    part[train] = weight[train]
+                    self._check_fold(f, codes, part)
+                    paths.append([])
+                    # The strongest penalty first.
+                    path = self._fits(X, codes, part, self.Cs_, None, display, count=scores.size)
+                    for c, fitted in enumerate(path):
+                        iterations += fitted.n_iter
+                        if not fitted.converged:
+                            short.append(f"C={self.Cs_[c]:g} in fold {f} ({fitted.measure:.1g})")
+                        paths[f].append((fitted.coef, fitted.intercept))
+                        scores[f, c] = self._score(paths[f][c], X, y, weight, test)
+                best = int(np.argmax(scores.mean(axis=0)))
+                C = float(self.Cs_[best])
+                held_out = self._out_of_fold(X, folds, [path[best] for path in paths])
+                mean = tuple(np.mean([path[best][i] for path in paths], axis=0) for i in (0, 1))
+                refitted = None
+                if self.refit:
+                    start = (mean[0].astype(np.float64), mean[1].astype(np.float64))
+                    (refitted,) = self._fits(
+                        X, codes, weight, [C], start, display, count=scores.size
+                    )
+            self.C_, self.scores_, self.oof_proba_ = C, scores, held_out
+            if refitted is not None:
+                self._keep(refitted)
+                self._warn(refitted)
+            else:
+                self.coef_, self.intercept_ = mean
+                self.n_iter_ = np.array([iterations], dtype=np.int32)
+                self.converged_, self.duality_gap_ = not short, float("nan")
+            if short:
+                warnings.warn(
+                    f"SoftmaxRegressionCV: {len(short)} of {scores.size} fits of the path ended "
+                    f"above tol={self.tol:g}, the first at {short[0]}: raise max_iter, or scale "
+                    "the features (sklearn.preprocessing.StandardScaler).",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
         return self
 
     def _candidates(self) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import scipy.sparse
@@ -12,6 +12,9 @@ from sklearn.base import clone
 from luce.linear.arrays import numpy_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
+
+if TYPE_CHECKING:
+    from luce.linear.fitted import Start
 
 __all__ = ["SoftmaxRegression"]
 
@@ -79,7 +82,9 @@ class SoftmaxRegression(SoftmaxModel):
     n_iter_ : ndarray, shape (1,), int32
         Iterations over all rows.
     C_ : float
-        Where it was chosen.
+        The inverse strength of the penalty that was fitted with; ``inf`` for none.
+    scores_ : ndarray, shape (n,)
+        Where C was chosen: the log-likelihood of the rows held out, for each C that was tried.
     converged_ : bool
     duality_gap_ : float
         f(coef_) is at most this, times f(coef_), above the optimum. ``inf`` without a penalty.
@@ -165,21 +170,22 @@ class SoftmaxRegression(SoftmaxModel):
         SoftmaxRegression
             Itself.
         """
-        self._check_parameters()
-        X, y = self._check_rows_and_labels(X, y)
-        codes, weight = self._encode(X, y, sample_weight)
-        self.__dict__.pop("C_", None)
-        with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
-            C = self._strength(X, codes, weight, display)
-            (fitted,) = self._fits(X, codes, weight, [C], self._start(X), display)
-        self._keep(fitted)
-        self._warn(fitted)
+        with self._fitting() as before:
+            self._check_parameters()
+            X, y = self._check_rows_and_labels(X, y)
+            codes, weight = self._encode(X, y, sample_weight)
+            start = self._usable(before, X) if self.warm_start else None
+            with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
+                self.C_ = self._strength(X, codes, weight, display)
+                (fitted,) = self._fits(X, codes, weight, [self.C_], start, display)
+            self._keep(fitted)
+            self._warn(fitted)
         return self
 
     def _strength(
         self, X: Any, codes: np.ndarray, weight: np.ndarray, display: GapDisplay
     ) -> float:
-        """Return C as a number."""
+        """Return C as a number; where it is chosen, set ``scores_``."""
         if self.penalty is None or not isinstance(self.C, str):
             return math.inf if self.penalty is None else float(self.C)
         fewest = int(np.bincount(codes).min())
@@ -199,24 +205,25 @@ class SoftmaxRegression(SoftmaxModel):
                 X, codes, part, CANDIDATES, None, display, count=len(CANDIDATES)
             )
             folds.append((path, X[test], codes[test], weight[test]))
-        self.C_, least = CANDIDATES[0], math.inf
+        best, losses = CANDIDATES[0], []
         for C in CANDIDATES:
             loss = 0.0
             for path, rows, own, weights in folds:
                 fitted = next(path)
                 log_p = self._log_proba(self._logits(rows, fitted.coef, fitted.intercept))
                 loss -= float(weights @ numpy_of(log_p)[np.arange(len(own)), own])
-            if loss > least:
-                break
-            self.C_, least = C, loss
-        return self.C_
+            losses.append(loss)
+            if not loss < min(losses[:-1], default=math.inf):
+                break  # where it is not a number, too
+            best = C
+        self.scores_ = -np.array(losses)
+        return best
 
-    def _start(self, X: Any) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the last fit's coefficients, if this one is to start from them and can."""
-        coef = getattr(self, "coef_", None)
+    def _usable(self, last: Start | None, X: Any) -> Start | None:
+        """Return the last fit's coefficients, float64, if this one can start from them."""
         K = len(self.classes_)
-        if not self.warm_start or coef is None or coef.shape != (K if K > 2 else 1, X.shape[1]):
+        if last is None or last[0].shape != (K if K > 2 else 1, X.shape[1]):
             return None
-        if not (np.isfinite(coef).all() and np.isfinite(self.intercept_).all()):
+        if not all(np.isfinite(each).all() for each in last):
             return None
-        return coef.astype(np.float64), self.intercept_.astype(np.float64)
+        return last[0].astype(np.float64), last[1].astype(np.float64)

@@ -62,7 +62,7 @@ def standard_errors(
     those of the sum-to-zero form. The parameters are those of
     `SoftmaxRegression.standard_errors`.
     """
-    check_is_fitted(model)
+    check_is_fitted(model, ["coef_", "C_"])
     name = type(model).__name__
     K, D = model.coef_.shape
     if K * (D + 1) > _MOST_COEFFICIENTS:
@@ -91,7 +91,7 @@ def standard_errors(
         by = np.ones(D)
     else:
         X = divided(X, by)
-    objective = make_objective(model, X, codes, weight, _strength(model))
+    objective = make_objective(model, X, codes, weight, model.C_)
     theta = torch.from_numpy(np.column_stack([model.coef_ * by, model.intercept_]))
     theta = theta.to(objective.device)
     theta[:, -1] += theta[:, :-1] @ objective.mean
@@ -145,15 +145,6 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
         "the bias of shrinkage, and p is no test of a hypothesis. Fit penalty=None for one."
     )
     return Summary(rows, "" if model.penalty is None else caveat)
-
-
-def _strength(model: Any) -> float:
-    """Return the C that a model was fitted with."""
-    if hasattr(model, "C_"):
-        return float(model.C_)
-    if model.penalty is None:
-        return math.inf
-    return 1.0 if model.C == "auto" else float(model.C)  # "auto" without C_: the rows were dense
 
 
 def _generalised_inverse(H: torch.Tensor) -> torch.Tensor:

@@ -84,7 +84,7 @@ class Linear(Model["SoftmaxModel"]):
             "duality_gap": gap if math.isfinite(gap) else None,
             "gradient_norm": float(estimator.gradient_norm_),
         }
-        if hasattr(estimator, "C_"):
+        if hasattr(estimator, "scores_"):  # C was chosen
             ended["C"] = float(estimator.C_)
         return ended
 
