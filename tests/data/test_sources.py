@@ -12,6 +12,8 @@ import pytest
 
 import luce
 from luce.data import load_dataset, read_blocks
+from luce.data.checking import check_source
+from luce.data.frames import read_frame
 from luce.errors import ArgumentError, DataError
 
 if sys.version_info >= (3, 14):
@@ -274,3 +276,20 @@ def test_an_address_is_downloaded_only_where_asked_for(server, tmp_path):
         luce.train(f"{server}/gone.csv", target="y", out=tmp_path, download=True)
     with pytest.raises(ArgumentError, match="addresses that begin with https://"):
         luce.train("http://example.com/t.csv", target="y", out=tmp_path, download=True)
+
+
+def test_an_absent_key_of_json_lines_is_a_missing_value(tmp_path):
+    """In a folder too: a key may come first in a later file, and lack in another."""
+    folder = tmp_path / "sales"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"x": 1}\n{"x": 2, "y": "a"}\n')
+    (folder / "b.jsonl").write_text('{"y": "b", "x": 3}\n{"late": 6, "y": "a"}\n{"y": "b"}\n')
+    check_source(folder, target="late")
+    frame = read_frame([folder / "a.jsonl", folder / "b.jsonl"])
+    assert frame.select("x", "late", "y").rows() == [
+        ("1", None, None),
+        ("2", None, "a"),
+        ("3", None, "b"),
+        (None, "6", "a"),
+        (None, None, "b"),
+    ]

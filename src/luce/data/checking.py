@@ -6,6 +6,7 @@ from pathlib import Path
 
 from luce.data.directions import Directions
 from luce.data.kinds import (
+    JSON_ENDINGS,
     NAMES,
     ending,
     existing,
@@ -80,6 +81,8 @@ def _check_columns(
     if target is None:
         raise no_target(columns)
     name = path.name.split(".")[0] or path.name
+    if ending(tables[0]) in JSON_ENDINGS:
+        return  # other keys may come in later rows
     if str(target) not in columns:
         raise no_column(name, str(target), columns)
     told.check_columns(name, columns, str(target))

@@ -70,7 +70,8 @@ def frame_blocks(
     Parameters
     ----------
     paths : sequence of Path
-        The file; or several with the same columns, in any order, one after the other.
+        The file; or several with the same columns, in any order, one after the other. Of JSON Lines
+        each block has the columns that its rows have keys for: an absent key is a missing value.
     rows : int
         How many rows a block has at most.
     dialect : Dialect, optional
@@ -86,10 +87,11 @@ def frame_blocks(
     dialect = dialect or Dialect()
     for path in paths:
         own = replace(dialect)
+        keyed = ending(path) in JSON_ENDINGS
         for block in _file_blocks(path, rows, own):
             dialect.learn(own)
             names = names or block.columns
-            if len(paths) > 1 and block.columns != names:
+            if len(paths) > 1 and block.columns != names and not keyed:
                 _check_same(paths[0], names, path, block.columns)
                 yield block.select(names)
             else:
