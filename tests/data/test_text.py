@@ -1,5 +1,7 @@
 """Columns of text: which columns they are, their terms and rows, and what is stored of them."""
 
+import tracemalloc
+
 import numpy as np
 import polars as pl
 import pytest
@@ -212,3 +214,27 @@ def test_spans_are_where_the_terms_are():
     assert {("Good", "good"), ("good", "good"), ("good film", "good film"), ("bad", "bad")} <= found
     column = Text(name="x", vocabulary=vocabulary)
     assert column.spans("nothing of it") == [] or column.in_parts
+
+
+def test_words_that_no_kept_term_has_are_dropped(monkeypatch):
+    """Where terms are cut, so are the words that are only in those: each word is part of a term."""
+    monkeypatch.setattr(vocabulary, "MOST_TERMS", 2)
+    texts = pl.Series(["aa zz", "bb zz", "aa bb zz", "bb yy zz", "yy aa zz"])
+    learnt = Vocabulary.learn(texts)
+    assert learnt.names == ["aa", "zz"]
+    assert learnt.words == "aa\nzz"
+    assert learnt.encode(texts).shape == (5, 2)
+
+
+def test_known_words_are_not_copied_to_read_texts():
+    """Texts are encoded with the words as they are: an encoding allocates for its text alone."""
+    words = pl.Series([f"word{i} word{i}" for i in range(50_000)])
+    learnt = Vocabulary.learn(pl.concat([words, words]))
+    text = pl.Series(["word7 word9"])
+    learnt.encode(text)
+    tracemalloc.start()
+    learnt.encode(text)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # The column counts take 4 bytes for each term; the words are twice as much, the weights too.
+    assert most < 6 * len(learnt)

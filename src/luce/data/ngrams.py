@@ -99,15 +99,15 @@ class Words(NamedTuple):
 
 
 @part
-def _slot(slots, bounds, pool, code, start, stop):
-    """Return the slot of the word at pool[start:stop], or the free one that is to be its own."""
+def _slot(slots, bounds, pool, code, letters, start, stop):
+    """Return the slot of the word letters[start:stop], or the free one that is to be its own."""
     at = code & (len(slots) - 1)
     while slots[at] != _EMPTY:
         if (slots[at] ^ code) >> 32 == 0:
             begin = bounds[slots[at] & 0xFFFFFFFF]
             if bounds[(slots[at] & 0xFFFFFFFF) + 1] - begin == stop - start:
                 j = 0
-                while j < stop - start and pool[begin + j] == pool[start + j]:
+                while j < stop - start and pool[begin + j] == letters[start + j]:
                     j += 1
                 if j == stop - start:
                     break
@@ -127,19 +127,21 @@ def _mixed(code):
 
 @kernel
 def _words_of(  # noqa: C901, PLR0912 - one loop over bytes, which calls would only hide
-    text, ends, small, plain, learn, pool, bounds, hashes, slots, known, first, found, stops
+    text, ends, small, plain, learn, own, pool, bounds, hashes, slots, known, first, found, stops
 ):
-    """Go on from text `first` as long as there is room; return the next text, and known words."""
+    """Go on from text `first` as long as there is room; return the next text, and known words.
+
+    A word is first written to `own`: only one that is learnt changes what the words are.
+    """
     total = stops[first - 1] if first else 0
     start = ends[first - 1] if first else 0
     for d in range(first, len(ends)):
         end = ends[d]
         if learn and known + (end - start) // 3 + 1 > len(hashes):
             return d, known
-        i, begin = start, bounds[known]
+        i = start
         while i < end:
-            # A word is written behind those that there are, where it stays if it is new.
-            at, code, length = begin, _FIRST, 0
+            at, code, length = 0, _FIRST, 0
             while i < end:
                 letter = np.int64(plain[text[i]])
                 more = 0
@@ -154,20 +156,20 @@ def _words_of(  # noqa: C901, PLR0912 - one loop over bytes, which calls would o
                 if not letter:
                     break
                 if letter < 0x80:
-                    pool[at] = letter
+                    own[at] = letter
                     at += 1
                 else:
                     more = 1 + (letter >= 0x800) + (letter >= 0x10000)
-                    pool[at] = (0xFF << (7 - more)) & 0xFF | (letter >> (6 * more))
+                    own[at] = (0xFF << (7 - more)) & 0xFF | (letter >> (6 * more))
                     for j in range(1, more + 1):
-                        pool[at + j] = 0x80 | ((letter >> (6 * (more - j))) & 0x3F)
+                        own[at + j] = 0x80 | ((letter >> (6 * (more - j))) & 0x3F)
                     at += 1 + more
                 code = (code ^ letter) * _FACTOR
                 length += 1
             if length < 2:
                 continue
             code = _mixed(code)
-            slot = _slot(slots, bounds, pool, code, begin, at)
+            slot = _slot(slots, bounds, pool, code, own, 0, at)
             word = slots[slot]
             if word != _EMPTY:
                 word &= 0xFFFFFFFF
@@ -175,8 +177,11 @@ def _words_of(  # noqa: C901, PLR0912 - one loop over bytes, which calls would o
                 word = known
                 slots[slot] = _entry(code, word)
                 hashes[word] = code
+                begin = bounds[known]
+                for j in range(at):
+                    pool[begin + j] = own[j]
                 known += 1
-                bounds[known] = begin = at
+                bounds[known] = begin + at
             found[total] = word
             total += 1
         stops[d] = total
@@ -197,9 +202,10 @@ def _with_room(words: Words, more_words: int, more_bytes: int) -> Words:
     """Return the words with room for so many more."""
     known = words.known
     used = int(words.bounds[known])
-    pool = np.empty(used + more_bytes, np.uint8)
-    pool[:used] = words.pool[:used]
-    bounds, hashes, slots = words.bounds, words.hashes, words.slots
+    pool, bounds, hashes, slots = words.pool, words.bounds, words.hashes, words.slots
+    if used + more_bytes > len(pool):
+        pool = np.empty(used + more_bytes, np.uint8)
+        pool[:used] = words.pool[:used]
     if known + more_words > len(hashes):
         size = max(known + more_words, 2 * len(hashes))
         hashes, bounds = np.empty(size, np.int64), np.empty(size + 1, np.int64)
@@ -230,12 +236,12 @@ def words_of(
     small, plain = letters(), np.full(256, _NOT_ASCII, np.uint8)
     plain[:128] = small[:128]
     # A small letter may take half as many bytes more.
-    words, done = _with_room(words, 0, 2 * len(text) + 4), 0
+    own, done = np.empty(2 * len(text) + 4, np.uint8), 0
     while done < len(ends):
         start = int(ends[done - 1]) if done else 0
         if learn:
-            words = _with_room(words, int(ends[done] - start) // 3 + 1, 2 * len(text) + 4)
-        done, known = _words_of(text, ends, small, plain, learn, *words, done, found, stops)
+            words = _with_room(words, int(ends[done] - start) // 3 + 1, 2 * (len(text) - start))
+        done, known = _words_of(text, ends, small, plain, learn, own, *words, done, found, stops)
         words = words._replace(known=known)
     return found[: stops[-1] if len(stops) else 0], stops, words
 
@@ -257,7 +263,7 @@ def _add_words(text, ends, pool, bounds, hashes, slots, known):
             if i + 1 == ends[w] or text[i + 1] & 0xC0 != 0x80:
                 code = (code ^ letter) * _FACTOR
         code, stop = _mixed(code), begin + ends[w] - start
-        slots[_slot(slots, bounds, pool, code, begin, stop)] = _entry(code, known)
+        slots[_slot(slots, bounds, pool, code, pool, begin, stop)] = _entry(code, known)
         hashes[known] = code
         known += 1
         bounds[known] = begin = stop

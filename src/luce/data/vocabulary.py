@@ -135,14 +135,19 @@ class Vocabulary:
         place = np.full(words.known + 1, NONE)  # one more for "no word", which is the last
         place[used[order]] = np.arange(len(used))
         terms, often = place[terms[kept]], often[kept]
+        spelled = spelled.sort()
         order = np.argsort(_keys(terms))
         terms, often = terms[order], often[order]
         if len(terms) > MOST_TERMS:
             kept = np.sort(np.argsort(-often, kind="stable")[:MOST_TERMS])
             terms, often = terms[kept], often[kept]
+            used = np.unique(terms[terms >= 0])
+            place = np.full(len(spelled) + 1, NONE)
+            place[used] = np.arange(len(used))
+            terms, spelled = place[terms], spelled.gather(used)
         return cls(
             texts=len(texts),
-            words="\n".join(spelled.sort().to_list()),
+            words="\n".join(spelled.to_list()),
             terms=terms.astype(np.int32),
             counts=often.astype(np.int32),
         )
@@ -156,7 +161,7 @@ class Vocabulary:
             for first, second in self.terms.tolist()
         ]
 
-    @property
+    @cached_property
     def idf(self) -> NDArray[np.float64]:
         """What a term weighs: 1 if it is in every text, the more the fewer texts it is in."""
         idf: NDArray[np.float64] = np.log((1 + self.texts) / (1 + self.counts.astype(float))) + 1
