@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import scipy.sparse
 import luce
 from luce.data import columns, read_schema
 from luce.data.columns import KINDS, Column, infer, read_column
+from luce.data.columns.category import Category
 from luce.data.tables import TableSchema
-from luce.errors import RunError
+from luce.errors import DataError, RunError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,3 +169,61 @@ def test_every_kind_is_final(kind):
     """A kind is a final class, under the name that it is stored by."""
     assert kind.__final__
     assert KINDS[kind.kind] is kind
+
+
+@pytest.mark.parametrize("kind", ["number", "category", "boolean", "date", "text"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        pl.Series("a", [[1], [2]]),
+        pl.Series("a", [{"x": 1}, {"x": 2}]),
+        pl.Series("a", [object(), object()], dtype=pl.Object),
+        pl.Series("a", [b"\xff", b"b"]),
+    ],
+    ids=["list", "struct", "object", "binary"],
+)
+def test_values_that_no_kind_reads_are_refused_in_a_sentence(values, kind):
+    """Where the user says what such a column is, the message says which type it has."""
+    with pytest.raises(DataError, match=rf"'a' cannot be read as a {kind}: it holds values of"):
+        infer([values], types={"a": kind})
+
+
+def test_inference_changes_nothing_of_what_it_sees():
+    """A column that is kept is asked for as a category, and what was seen of it stays."""
+    values = pl.Series("a", [f"v{i}" for i in range(40)])
+    seen = columns.Seen("a", values, None, kept=True)
+    assert columns._claimed(seen, None).kind == "category"
+    assert not seen.asked
+
+
+def test_one_row_looks_up_one_value():
+    """Rows are encoded without a look at categories that are not theirs."""
+
+    class Walked(tuple):  # noqa: SLOT001
+        walks = 0
+
+        def __iter__(self):
+            Walked.walks += 1
+            return super().__iter__()
+
+    names = [f"v{i}" for i in range(500)]
+    column = Category(name="a", categories=Walked(names), other=True, indicator=True)
+    handled = Counter()
+    for _ in range(3):
+        (row,) = Category.encode([column], pl.Series("a", ["v7", "new", None]), None, handled)
+    assert row.indices.tolist() == [7, 500, 501]
+    before, _ = Walked.walks, column.width
+    Category.encode([column], pl.Series("a", ["v9"]), None, handled)
+    assert Walked.walks == before
+
+
+def test_neighbours_look_up_their_own_categories():
+    """A value that two columns share has in each the place that it has there."""
+    two = [Category(name="a", categories=("u", "v")), Category(name="b", categories=("v", "w"))]
+    out = [np.zeros((3, 2), np.float32) for _ in two]
+    handled = Counter()
+    Category.encode(two, pl.Series(["u", "v", "w", "v", "u", None]), out, handled)
+    np.testing.assert_array_equal(out[0], [[1, 0], [0, 1], [0, 0]])
+    np.testing.assert_array_equal(out[1], [[1, 0], [0, 0], [0, 0]])
+    assert handled["unseen category in 'a', treated as none"] == 1
+    assert handled["missing value in 'b', treated as none"] == 1

@@ -96,7 +96,7 @@ def test_kinds_from_strings():
         "id": "left out",
     }
     notes = {column.name: column.note for column in data.schema.columns}
-    assert notes["remark"] == "free text, 40 different values in 40 rows"
+    assert notes["remark"] == "no kind fits: 40 different values in 40 rows"
     assert notes["nothing"] == "every value is missing"
     assert notes["same"] == "the same value in every row, 'x'"
     assert notes["id"] == "numbers the rows"

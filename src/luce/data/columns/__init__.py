@@ -21,7 +21,7 @@ from luce.data.columns.date import Date
 from luce.data.columns.left_out import LeftOut
 from luce.data.columns.number import Number, as_numbers
 from luce.data.columns.numeric import Numeric
-from luce.data.columns.seen import Seen
+from luce.data.columns.seen import Seen, is_opaque
 from luce.data.columns.stacks import matrix, stacks
 from luce.data.columns.text import Text
 from luce.data.numerals import PLAIN, Numerals, guess
@@ -167,10 +167,8 @@ def _claimed(seen: Seen, kind: str | None) -> Column:
     if kind is not None:
         column = KINDS[kind].infer(seen)
         if column is None:
-            few = listed(seen.values.unique(maintain_order=True).head(3).cast(pl.String).to_list())
             raise DataError(
-                f"column {shown(seen.name)} cannot be read as a {kind}: its values are such as "
-                f"{few or 'none: all are missing'}."
+                f"column {shown(seen.name)} cannot be read as a {kind}: {_described(seen)}."
             )
         return column
     for each in KINDS.values():
@@ -178,9 +176,16 @@ def _claimed(seen: Seen, kind: str | None) -> Column:
         if column is not None:
             return column
     if seen.kept:
-        seen.asked = True
-        return Category.infer(seen) or LeftOut.unclaimed(seen)
+        return Category.infer(seen.when_asked()) or LeftOut.unclaimed(seen)
     return LeftOut.unclaimed(seen)
+
+
+def _described(seen: Seen) -> str:
+    """Return what the values of a column are, as the end of a sentence."""
+    if is_opaque(seen.dtype):
+        return f"it holds values of type {seen.dtype}; make them numbers or text first"
+    few = listed(seen.values.unique(maintain_order=True).head(3).cast(pl.String).to_list())
+    return f"its values are such as {few}" if few else "all its values are missing"
 
 
 def dropped(name: str) -> Column:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, final
 import polars as pl
 
 from luce.data.columns.numeric import Numeric
-from luce.data.columns.seen import Seen, commonest
+from luce.data.columns.seen import Seen, commonest, counted
 from luce.data.spelling import FALSE_WORDS, TRUE_WORDS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Boolean(Numeric):
         if seen.dtype not in (pl.String, pl.Boolean) or not len(seen.values):
             return None
         # However many rows there are, so few words can be written in so few ways.
-        texts = commonest(seen.values, 100)[0] if seen.distinct <= 100 else ["not few"]
+        texts = commonest(counted(seen.values), 100) if seen.distinct <= 100 else ["not few"]
         if not {str(text).lower() for text in texts} <= WORDS.keys():
             return None
         numbers = cls.read([], seen.values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, final
 
 import msgspec
@@ -10,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from luce.data.columns.base import Column
-from luce.data.columns.seen import Seen, commonest, is_opaque
+from luce.data.columns.seen import Seen, commonest, counted, is_opaque
 from luce.data.wording import listed, shown
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["Category"]
 
 MOST_DENSE = 100
-"""A column of more values than this is encoded as sparse rows."""
+"""A column with more categories than this is encoded as sparse rows.
+
+Of more values than this, those that a single training row has are no categories: they are the
+others, together.
+"""
 
 MOST_CATEGORIES = 2**16
 """A column gets one encoded column for each of its commonest values, up to so many."""
@@ -39,9 +44,9 @@ LONGEST = 100
 class Category(Column):
     """One column per value, 1 where the row has it.
 
-    Where there are more than a hundred, they are sparse rows, and values that a single training row
-    has share one column. A missing value is 0 in all of them; one more column is 1 there, if
-    training had missing values.
+    Of more than a hundred values, those that a single training row has share one column; where more
+    than a hundred are left, they are sparse rows. A missing value is 0 in all of them; one more
+    column is 1 there, if training had missing values.
 
     Attributes
     ----------
@@ -67,15 +72,16 @@ class Category(Column):
     @classmethod
     def infer(cls, seen: Seen) -> Self | None:
         """Return the column unless most values are different (and more than ten), or long."""
-        distinct, rows = seen.distinct, len(seen.values)
+        rows = len(seen.values)
         if is_opaque(seen.dtype) or not rows:
             return None
+        distinct = seen.distinct
         if not seen.asked and distinct > 10 and distinct > rows / 2:
             return None
         some = seen.texts.head(10_000).to_list()
         if not seen.asked and sum(map(len, some)) > LONGEST * len(some):
             return None
-        few = listed(commonest(seen.texts, 4)[0], total=distinct)
+        few = listed(commonest(counted(seen.texts), 4), total=distinct)
         note = f"{distinct:,} values: {few}{seen.gone}"
         if distinct > MOST_DENSE:
             note += f"; networks read the {MOST_DENSE} commonest, the others together"
@@ -87,6 +93,16 @@ class Category(Column):
         names = [f"{self.name}={value}" for value in self.categories]
         names += [f"{self.name}: other"] * self.other
         return names + [f"{self.name} missing"] * self.indicator
+
+    @property
+    def width(self) -> int:
+        """How many categories there are, and the others and the indicator."""
+        return len(self.categories) + self.other + self.indicator
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of each category."""
+        return {value: place for place, value in enumerate(self.categories)}
 
     @classmethod
     def fit(
@@ -101,19 +117,21 @@ class Category(Column):
         for i, column in enumerate(columns):
             own = texts[i * rows : (i + 1) * rows]
             known = own.drop_nulls() if own.null_count() else own
-            kept, distinct = commonest(known, MOST_DENSE)
-            if distinct > MOST_DENSE:
-                kept, distinct = commonest(known, MOST_CATEGORIES, fewest=2)
+            counts = counted(known)
+            if len(counts) <= MOST_DENSE:
+                kept = commonest(counts, MOST_DENSE)
+            else:
+                kept = commonest([pair for pair in counts if pair[1] > 1], MOST_CATEGORIES)
             yield replace(
                 column,
                 categories=tuple(kept if len(kept) > MOST_DENSE else sorted(kept)),
-                other=distinct > len(kept),
+                other=len(counts) > len(kept),
                 indicator=len(known) < len(own),
             )
 
     @property
     def sparse(self) -> bool:
-        """Whether there are more than a hundred values."""
+        """Whether there are more than a hundred categories."""
         return len(self.categories) > MOST_DENSE
 
     def dense(self) -> Self:
@@ -135,23 +153,21 @@ class Category(Column):
         missing = values.is_null().to_numpy().reshape(len(columns), -1)
         distinct = texts.drop_nulls().unique()
         numbers = pl.Series(range(len(distinct)), dtype=pl.Int64)
-        code_of = dict(zip(distinct.to_list(), numbers.to_list(), strict=True))
+        spelled = distinct.to_list()
         codes = texts.replace_strict(distinct, numbers, default=-1, return_dtype=pl.Int64)
+        place = np.full(len(spelled) + 1, -1)  # of each code; the last is that of no value
         sparse: list[scipy.sparse.csr_array] = []
         for number, (column, gone, row) in enumerate(
             zip(columns, missing, codes.to_numpy().reshape(missing.shape), strict=True)
         ):
-            # Those of the values that have a column of their own, in the order of their codes.
-            own = [
-                (code_of[value], i) for i, value in enumerate(column.categories) if value in code_of
-            ]
-            known, position = np.array(sorted(own), np.int64).reshape(-1, 2).T
-            found = np.searchsorted(known, row)
-            inside = (np.append(known, -1)[found] == row) & (row >= 0)
-            unseen = (row >= 0) & ~inside
+            # The values of these rows are looked up, however many categories there are.
+            own = np.zeros(len(place), bool)
+            own[row] = True
+            here = np.flatnonzero(own[:-1])
+            place[here] = [column.places.get(spelled[code], -1) for code in here.tolist()]
+            where = place[row]
+            unseen = (where < 0) & (row >= 0)
             name = shown(column.name)
-            where = np.full(len(row), -1)
-            where[inside] = position[found[inside]]
             if column.other:
                 where[unseen] = len(column.categories)
             else:

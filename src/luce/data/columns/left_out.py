@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LeftOut"]
 
-COUNTERS = ("", "id", "index", "column 1", "unnamed: 0", "row", "row_id")
-"""What a column is called that numbers the rows."""
-
 IDENTIFIER = re.compile(
     r"^(?i:|column 1|unnamed: 0|id|idx|index|key|uuid|guid|nr|no|number|row.?(id|nr|no|number)?)$"
     r"|[\W_](?i:id|key|uuid|guid)$|[a-z](Id|ID)$"
@@ -70,7 +67,8 @@ class LeftOut(Column):
 
     @staticmethod
     def _counts_rows(seen: Seen) -> bool:
-        if seen.missing or seen.name.strip().lower() not in COUNTERS:
+        """Say whether a column that is called so numbers the rows, however few they are."""
+        if seen.missing or not IDENTIFIER.search(seen.name.strip()):
             return False
         numbers = seen.numbers
         return numbers is not None and len(numbers) > 1 and bool((np.diff(numbers) == 1).all())
@@ -90,7 +88,7 @@ class LeftOut(Column):
     @classmethod
     def unclaimed(cls, seen: Seen) -> Self:
         """Return the column that no kind knows what to do with."""
-        note = f"free text, {seen.distinct:,} different values in {len(seen.values):,} rows"
+        note = f"no kind fits: {seen.distinct:,} different values in {len(seen.values):,} rows"
         return cls(name=seen.name, note=note)
 
     @property

@@ -14,7 +14,7 @@ from luce.data.numerals import PLAIN, Numerals
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ENOUGH", "Seen", "commonest", "is_opaque", "unreadable"]
+__all__ = ["ENOUGH", "Seen", "commonest", "counted", "is_opaque", "unreadable"]
 
 ENOUGH = 0.95
 """A column is of a kind when this share of its values is; the others count as missing."""
@@ -33,16 +33,16 @@ def unreadable(count: int) -> str:
     return f", {count:,} unreadable" if count else ""
 
 
-def commonest(texts: pl.Series, most: int, *, fewest: int = 1) -> tuple[list[str], int]:
-    """Return the commonest texts, first those first in the alphabet, and how many there are.
-
-    Those that are there less often than `fewest` times are not returned, but counted.
-    """
+def counted(texts: pl.Series) -> list[tuple[str, int]]:
+    """Return each different text and how often it is there."""
     counts = texts.alias("text").value_counts(name="count")
-    pairs = zip(counts["text"].to_list(), counts["count"].to_list(), strict=True)
-    enough = (pair for pair in pairs if pair[1] >= fewest)
-    best = heapq.nsmallest(most, enough, key=lambda pair: (-pair[1], pair[0]))
-    return [text for text, _ in best], len(counts)
+    return list(zip(counts["text"].to_list(), counts["count"].to_list(), strict=True))
+
+
+def commonest(counts: list[tuple[str, int]], most: int) -> list[str]:
+    """Return the commonest of counted texts; of those as common, the first in the alphabet."""
+    best = heapq.nsmallest(most, counts, key=lambda pair: (-pair[1], pair[0]))
+    return [text for text, _ in best]
 
 
 @final
@@ -85,6 +85,12 @@ class Seen:
         self.asked = asked
         self.kept = kept
         self._numbers = numbers
+
+    def when_asked(self) -> Seen:
+        """Return the column as if the user said that it is of the kind that is asked."""
+        return Seen(
+            self.name, self.column, self._numbers, self.numerals, asked=True, kept=self.kept
+        )
 
     @property
     def dtype(self) -> pl.DataType:
