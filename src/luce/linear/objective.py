@@ -173,9 +173,7 @@ class Objective:
 
     def start(self) -> Tensor:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
-        theta = torch.zeros(
-            self.n_logits, self.n_features + 1, dtype=torch.float64, device=self.device
-        )
+        theta = _zeros((self.n_logits, self.n_features + 1), self.device)
         if self.fit_intercept:
             p = self.frequency.clamp(1e-12, 1 - 1e-12)
             theta[:, -1] = torch.log(p) if self.link == "softmax" else torch.logit(p)
@@ -438,11 +436,9 @@ class Objective:
 
     def _empty_gradient(self) -> tuple[Tensor, Tensor]:
         K, D = self.n_logits, self.n_features
-        if self.rows.is_sparse:  # its products add to columns
-            G = torch.zeros(D, K, dtype=torch.float64).T
-        else:
-            G = torch.zeros(K, D, dtype=torch.float64, device=self.device)
-        return G, torch.zeros(K, dtype=torch.float64, device=self.device)
+        # The products of sparse rows add to columns.
+        G = _zeros((D, K)).T if self.rows.is_sparse else _zeros((K, D), self.device)
+        return G, _zeros((K,), self.device)
 
     @property
     def _working(self) -> torch.dtype:

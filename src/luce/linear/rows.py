@@ -21,7 +21,7 @@ import torch
 from luce.errors import DataError
 from luce.kernels.cpu.threads import chunk_rows
 from luce.linear.arrays import is_source
-from luce.linear.sums import add_up, deal, lane_count, on_threads
+from luce.linear.sums import add_up, cut, deal, lane_count, on_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,11 +52,6 @@ def writable_view(array: np.ndarray) -> np.ndarray:
     interface["data"] = (interface["data"][0], False)
     # NumPy keeps the object, and with it the memory, alive.
     return np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
-
-
-def _ranges(n: int, step: int) -> Iterator[tuple[int, int]]:
-    for i in range(0, n, step):
-        yield i, min(i + step, n)
 
 
 def _memory_map(array: np.ndarray) -> mmap.mmap | None:
@@ -340,7 +335,7 @@ class DenseRows(_DenseBlocks):
 
         Each with its place in the index. It goes through the rows once, and forwards.
         """
-        for i, j in _ranges(len(index), step):
+        for i, j in cut(len(index), step):
             yield slice(i, j), DenseRows(self._at(index[i:j]))
 
     def _at(self, index: np.ndarray) -> Any:
@@ -390,7 +385,7 @@ class DenseRows(_DenseBlocks):
             return
         from luce.linear.scans import distances
 
-        for i, j in _ranges(self.shape[0], self.step(self.shape[0])):
+        for i, j in cut(self.shape[0], self.step(self.shape[0])):
             distances(array[i:j], middle.numpy(), out[i:j].numpy())
             self.hand_back(i, j)
 
@@ -474,7 +469,7 @@ class StreamedRows(_DenseBlocks):
                 places = None
         if places is None:
             self._begin()
-        for i, j in _ranges(len(index), step):
+        for i, j in cut(len(index), step):
             if places is None:
                 X = np.concatenate([self._part(int(r), int(r) + 1) for r in index[i:j]])
             else:
@@ -595,7 +590,7 @@ class SparseRows:
 
     def pick(self, index: np.ndarray, step: int) -> Iterator[tuple[slice, SparseRows]]:
         """Yield copies of the rows of a sorted index, at most ``step`` at a time."""
-        for i, j in _ranges(len(index), step):
+        for i, j in cut(len(index), step):
             yield slice(i, j), SparseRows(self.X[index[i:j]])
 
     def find_bad(self) -> tuple[int, int, float] | None:

@@ -14,7 +14,7 @@ from luce.kernels.cpu.threads import gather
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Block", "Lanes", "add_up", "deal", "lane_count", "on_threads"]
+__all__ = ["Block", "Lanes", "add_up", "cut", "deal", "lane_count", "on_threads"]
 
 _LANES: Final = 8
 _LANE_ROWS: Final = 8192  # at least, so that adding the lanes' sums takes hardly any time
@@ -69,9 +69,14 @@ def on_threads(work: Callable[[T], R], lanes: Sequence[T]) -> list[R]:
     return gather(lambda k: work(lanes[k]), len(lanes))
 
 
+def cut(n: int, step: int) -> list[Block]:
+    """Cut n rows into blocks of at most ``step``."""
+    return [(i, min(i + step, n)) for i in range(0, n, step)]
+
+
 def deal(n: int, step: int, lanes: int) -> Lanes:
     """Cut n rows into blocks of at most ``step``, and these into at most so many lanes."""
-    blocks = [(i, min(i + step, n)) for i in range(0, n, step)]
+    blocks = cut(n, step)
     each = -(-len(blocks) // lanes)
     return [blocks[k : k + each] for k in range(0, len(blocks), each)]
 
