@@ -246,3 +246,17 @@ def test_nobody_else_asks_which_kind_of_model_it_is(path):
             constants = [each for each in ast.walk(node) if isinstance(each, ast.Constant)]
             found |= {each.value for each in constants} & MODELS.keys()
     assert not found
+
+
+def test_a_restored_regression_has_its_standard_errors(tmp_path):
+    """The strength that a run was fitted with is known to what is loaded."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3)).astype(np.float32)
+    y = (X[:, 0] + rng.normal(size=300) > 0).astype(int)
+    run = luce.train((X, y), model="linear", C=0.5, out=tmp_path)
+    rows = run.schema.encode(X)[0]
+    again = luce.load_run(run.path).estimator
+    assert again.C_ == 0.5
+    ours, wanted = (each.standard_errors(rows, y) for each in (again, run.estimator))
+    for found, expected in zip(ours, wanted, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -23,7 +23,6 @@ from luce.manifest import JOURNAL
 from luce.models import Candidate
 from luce.progress import Display
 from luce.training.tuning import folds as folding
-from luce.manifest import JOURNAL
 from luce.training.tuning import search as searching
 from luce.training.tuning import tune as tuning
 from luce.training.tuning.space import cells, make_space, read_space

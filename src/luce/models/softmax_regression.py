@@ -125,6 +125,9 @@ class Linear(Model["SoftmaxModel"]):
         estimator.intercept_ = tensors["intercept"]
         estimator.classes_ = np.array(classes)
         estimator.n_features_in_ = features
+        if isinstance(given := estimator.get_params().get("C"), float | int):
+            # What was fitted with a number; what "auto" and Cs chose is in config.json.
+            estimator.C_ = math.inf if estimator.penalty is None else float(given)
         return estimator
 
     def layers(self, estimator: SoftmaxModel, input_shape: Sequence[int]) -> list[Layer]:  # noqa: ARG002
