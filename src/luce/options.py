@@ -20,6 +20,7 @@ from luce.errors import ArgumentError
 
 __all__ = [
     "DISTIL",
+    "HEADINGS",
     "LINEAR",
     "NETWORK",
     "RUN",
@@ -411,6 +412,16 @@ OF_NETWORKS = "Networks (--model mlp or cnn)"
 OF_TRAINING = "Training of networks"
 OF_TEACHING = "Teacher"
 OF_SEARCH = "Search"
+HEADINGS = (
+    DATA,
+    OF_TEACHING,
+    COLUMNS,
+    OF_SEARCH,
+    EVERY_MODEL,
+    OF_LINEAR,
+    OF_NETWORKS,
+    OF_TRAINING,
+)
 
 _COMMON = {
     "class_weight": Option(CLASS_WEIGHT, "Weights of the classes.", EVERY_MODEL),

@@ -112,6 +112,14 @@ def headline(figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def tested(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what a run scored on its test rows; nothing where there are none."""
+    figures = metrics["test"]
+    if not figures:
+        return []
+    return ["", f"on {figures['rows']:,} test rows, touched once:", *headline(figures)]
+
+
 def _alike(figures: Mapping[str, Any]) -> list[str]:
     """Return the figures that count all classes alike, however many rows they have."""
     watched, area = figures["watched"], figures["roc_auc"]

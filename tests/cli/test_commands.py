@@ -39,11 +39,27 @@ def test_every_option_of_training_can_be_given():
     assert (of_student | arguments) - set(INHERITED) <= given
 
 
+@pytest.mark.parametrize("command", ["tune", "distil"])
+def test_what_is_said_of_the_data_is_said_to_each_command(command):
+    """A table that `luce train` can be told how to read, others can; a student reads as taught."""
+    about = {options.DATA, options.COLUMNS}
+    wanted = {
+        each.name
+        for each in COMMANDS["train"].params
+        if getattr(each, "rich_help_panel", 0) in about
+    }
+    assert {"encoding", "types", "text", "download", "show_columns"} <= wanted
+    if command == "distil":
+        wanted -= {*INHERITED, "text", "show_columns"}
+    assert wanted <= {parameter.name for parameter in COMMANDS[command].params}
+
+
 @pytest.mark.parametrize(
     ("command", "function"),
     [
         ("train", luce.train),
         ("distil", luce.distil),
+        ("tune", luce.tune),
         ("evaluate", Run.evaluate),
         ("predict", write_predictions),
         ("report", Run.report),
@@ -54,8 +70,8 @@ def test_every_option_is_known_to_the_library(command, function):
     known = parameters(function) | OWN
     known |= {"out"} if command == "report" else set()  # of Report.save
     known |= {"no_calibration"} if command == "predict" else set()  # calibrated=False
-    known |= {"text"} if command == "train" else set()  # types={COLUMN: "text"}
-    if command in ("train", "distil"):
+    known |= {"text"} if command in ("train", "tune") else set()  # types={COLUMN: "text"}
+    if command in ("train", "distil", "tune"):
         known |= {field.name for field in dataclasses.fields(Request)}
     given = {parameter.name for parameter in COMMANDS[command].params}
     assert {name for name in given - known if not options.named(name)} == set()

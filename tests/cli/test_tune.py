@@ -63,3 +63,28 @@ def test_mistakes_are_a_line_and_exit_code_2(luce, tmp_path, words, message):
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_is_told_how_a_table_is_written(luce, tmp_path):
+    """Whatever a message asks for can be given: separator, decimal, kinds of columns, --text."""
+    rows = [f"{i % 7},5;{i};a {['good', 'bad'][i % 2]} story {i};{i % 2}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["number;code;words;y", *rows]), encoding="utf-16")
+    (tmp_path / "grid.json").write_text('{"C": [1]}')
+    told = ["--encoding", "utf-16", "--separator", ";", "--decimal", ",", "--type", "code=category"]
+    told += ["--text", "words", "--show-columns", "--target", "y", "--model", "linear"]
+    done = luce("tune", "t.csv", "--grid", "grid.json", "--folds", 2, *told)
+    assert done.returncode == 0, done.stderr
+    schema = json.loads((tmp_path / "runs" / "t" / "schema.json").read_text())
+    assert {each["name"]: each["kind"] for each in schema["columns"]} == {
+        "number": "number",
+        "code": "category",
+        "words": "text",
+    }
+
+
+@pytest.mark.parametrize("command", [["tune"], ["distil", "runs/teacher"]])
+def test_an_address_can_be_fetched_by_each_command(luce, command):
+    """With --download the address is asked for, which here is no safe one."""
+    done = luce(*command, "http://example.com/t.csv", "--download")
+    assert done.returncode == 2
+    assert "addresses that begin with https://" in done.stderr

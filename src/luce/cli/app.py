@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperCommand
 
 from luce.cli.output import print_lines
+from luce.options import HEADINGS
 
 __all__ = ["Command", "app"]
 
@@ -25,9 +26,11 @@ class Command(TyperCommand):
                 is_argument = parameter.param_type_name == "argument"
                 group = getattr(parameter, "rich_help_panel", None) or "Options"
                 sections.setdefault("Arguments" if is_argument else group, []).append(record)
-        for heading, records in sections.items():
+        order = ["Arguments", *HEADINGS]
+        known = sorted((each for each in sections if each in order), key=order.index)
+        for heading in [*known, *(each for each in sections if each not in order)]:
             with formatter.section(heading):
-                formatter.write_dl(records)
+                formatter.write_dl(sections[heading])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the examples."""

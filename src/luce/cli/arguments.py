@@ -1,5 +1,7 @@
 """Arguments and options that several commands share."""
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,17 +12,27 @@ from luce import options
 __all__ = [
     "A_SOURCE",
     "AsJson",
+    "Config",
     "Debug",
+    "Download",
     "Features",
+    "Name",
+    "Out",
+    "Overwrite",
     "RunFolder",
+    "ShowColumns",
     "Source",
     "Target",
+    "Test",
     "Text",
+    "TextColumns",
     "flag",
     "of_data",
     "of_run",
+    "requested",
     "sources",
     "values",
+    "with_options",
 ]
 
 
@@ -80,11 +92,94 @@ Target = Annotated[
         metavar="NAME",
     ),
 ]
+Test = Annotated[
+    Text,
+    of_data(help="A source of separate test rows.", metavar="SOURCE", autocompletion=sources),
+]
+Download = Annotated[bool, of_data("--download", help="Fetch a SOURCE that is an address, once.")]
+TextColumns = Annotated[
+    Text,
+    typer.Option(
+        "--text",
+        help="Columns of text: short for --type COLUMN=text.",
+        metavar=options.NAMES.form,
+        rich_help_panel=options.COLUMNS,
+    ),
+]
+ShowColumns = Annotated[
+    bool,
+    typer.Option(
+        "--show-columns",
+        help="Say of every column what it is taken for.",
+        rich_help_panel=options.COLUMNS,
+    ),
+]
+Name = Annotated[Text, of_run(help="The run's name.  [default: the source's]", metavar="NAME")]
+Out = Annotated[str, of_run(help="The folder of the run folders.", metavar="FOLDER")]
+Config = Annotated[
+    Path | None,
+    of_run(help="Repeat the run of this config.json; options override it.", metavar="FILE"),
+]
+Overwrite = Annotated[bool, of_run("--overwrite", help="Replace a run.")]
 Features = Annotated[
     Text, of_data(help="The features' array in an NPZ file.  [default: X]", metavar="NAME")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
+
+
+def with_options(
+    *names: str, helps: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options that `luce.options` describes to a command, behind its --download.
+
+    Parameters
+    ----------
+    *names : str
+        In the order of the help; of a name that comes twice, the last place counts. Those that are
+        Python's alone are left out.
+    helps : mapping of str to str, optional
+        What help says of some, where the command has other defaults.
+
+    The function finds their values in the context.
+    """
+    last = [name for place, name in enumerate(names) if name not in names[place + 1 :]]
+    hints = {
+        name: Annotated[Text, flag(name, help=(helps or {}).get(name))]
+        for name in last
+        if options.named(name)[0].does
+    }
+
+    def added(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function)
+        parameters = [
+            each.replace(kind=each.KEYWORD_ONLY)
+            for each in own.parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        at = [each.name for each in parameters].index("download") + 1
+        parameters[at:at] = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+            for name, hint in hints.items()
+        ]
+        function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        function.__annotations__.update(hints)
+        return function
+
+    return added
+
+
+def requested(context: typer.Context) -> dict[str, Any]:
+    """Return what of a training's arguments was given: where the data are, and `values`."""
+    found: dict[str, Any] = {
+        name: context.params.get(name) for name in ("target", "features", "test")
+    }
+    found |= values(context)
+    text = context.params.get("text")
+    if text is not None:
+        kinds = dict.fromkeys(options.read("drop", text, called="--text"), "text")
+        found["types"] = {**kinds, **found.get("types", {})}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def values(context: typer.Context) -> dict[str, Any]:

@@ -1,9 +1,6 @@
 """luce distil: a run teaches a smaller network, which becomes a run folder."""
 
-import inspect
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,16 +8,21 @@ import typer
 from luce import options
 from luce.cli.arguments import (
     AsJson,
+    Config,
     Debug,
+    Download,
     Features,
+    Out,
+    Overwrite,
+    Test,
     Text,
-    flag,
     of_data,
     of_run,
+    requested,
     sources,
-    values,
+    with_options,
 )
-from luce.cli.output import next_step, print_json, print_lines
+from luce.cli.output import print_run, saved
 from luce.importing import quickly
 from luce.plan import INHERITED, make_plan, student_arguments
 
@@ -46,36 +48,13 @@ OWN_HELP = {
 }
 
 
-def _with_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Return the function with every option of networks and teaching in its signature.
-
-    They are described in `luce.options`; the function finds their values in the context.
-    """
-    added = {
-        name: Annotated[Text, flag(name, help=OWN_HELP.get(name))]
-        for described in (options.DISTIL, options.RUN, options.NETWORK)
-        for name, option in described.items()
-        if option.does and name not in INHERITED
-    }
-    own = inspect.signature(function)
-    kept = {
-        each.name: each.replace(kind=each.KEYWORD_ONLY)
-        for each in own.parameters.values()
-        if each.kind is not each.VAR_KEYWORD
-    }
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
-        for name, hint in added.items()
-    ]
-    # After the data, before the run: the order of the headings in help.
-    at = list(kept).index("name")
-    parameters = [*list(kept.values())[:at], *more, *list(kept.values())[at:]]
-    function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    function.__annotations__.update(added)
-    return function
-
-
-@_with_options
+@with_options(
+    *options.DISTIL,
+    *(name for name in options.RUN if name not in INHERITED),
+    *options.NETWORK,
+    "report_every",
+    helps=OWN_HELP,
+)
 def distil(
     context: typer.Context,
     teacher: Annotated[
@@ -97,34 +76,28 @@ def distil(
         ),
     ] = None,
     features: Features = None,
-    test: Annotated[
-        Text,
-        of_data(help="A source of separate test rows.", metavar="SOURCE", autocompletion=sources),
-    ] = None,
+    test: Test = None,
+    download: Download = False,
     name: Annotated[
         Text, of_run(help="The run's name.  [default: the source's, -student]", metavar="NAME")
     ] = None,
-    out: Annotated[str, of_run(help="The folder of the run folders.", metavar="FOLDER")] = "runs",
-    config: Annotated[
-        Path | None,
-        of_run(help="Repeat the run of this config.json; options override it.", metavar="FILE"),
-    ] = None,
+    out: Out = "runs",
+    config: Config = None,
     resume: Annotated[bool, of_run("--resume", help="Go on with a stopped run.")] = False,
-    overwrite: Annotated[bool, of_run("--overwrite", help="Replace a run.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
     **_: Text,
 ) -> None:
     """Let the run TEACHER teach a smaller network on SOURCE, labelled or not."""
-    arguments: dict[str, Any] = {"target": target, "features": features, "test": test}
-    arguments |= values(context)
-    arguments = {k: v for k, v in arguments.items() if v is not None}
+    arguments = requested(context)
     asked: dict[str, Any] = {
         "config": config,
         "name": name,
         "out": out,
         "resume": resume,
         "overwrite": overwrite,
+        "download": download,
     }
     # Before anything heavy is imported; `distil` looks again.
     anew = config is None and not resume
@@ -142,20 +115,12 @@ def distil(
         announce=lambda run: _print_result(run, as_json=as_json),
         **arguments,
     )
-    if as_json:
-        return
-    next_step(
-        f"{run.path} holds the run; open {run.path / 'report.html'} in a browser.",
-        *("predict", run.path, run.config["request"]["source"]),
-    )
+    if not as_json:
+        saved(run, "predict")
 
 
 def _print_result(run: "Run", *, as_json: bool) -> None:
-    """Print what the student became, while its report is yet to be written."""
+    """Print what the student became."""
     from luce import printing
 
-    if as_json:
-        print_json({"run": str(run.path), **run.metrics})
-    else:
-        print_lines(["", *printing.distillation(run.metrics["distillation"])])
-    sys.stdout.flush()
+    print_run(run, printing.distillation(run.metrics["distillation"]), as_json=as_json)

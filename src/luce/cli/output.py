@@ -4,9 +4,12 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["next_step", "print_json", "print_lines", "report_handled"]
+if TYPE_CHECKING:
+    from luce.run import Run
+
+__all__ = ["next_step", "print_json", "print_lines", "print_run", "report_handled", "saved"]
 
 
 def print_lines(lines: list[str]) -> None:
@@ -25,6 +28,26 @@ def report_handled(counts: dict[str, int], notices: Sequence[str] = ()) -> None:
         sys.stderr.write(f"note: {notice}\n")
     for what, count in counts.items():
         sys.stderr.write(f"note: {what}: {count:,}\n")
+
+
+def print_run(run: "Run", lines: Sequence[str], *, as_json: bool, **more: Any) -> None:
+    """Print what a training gave, while its report is yet to be written."""
+    if as_json:
+        print_json({"run": str(run.path), **run.metrics, **more})
+    else:
+        print_lines(["", *lines])
+    sys.stdout.flush()
+
+
+def saved(run: "Run", command: str | None = None) -> None:
+    """Say where a run is, and the command that comes next: by default the one that scores it."""
+    wanted = run.config["request"]
+    step: tuple[object, ...] = (command, run.path, wanted["source"])
+    if command is None:
+        scored = ("evaluate", run.path, wanted["test"] or wanted["source"])
+        step = scored if run.metrics["test"] else ("info", run.path)
+    page = run.path / "report.html"
+    next_step(f"{run.path} holds the run; open {page} in a browser.", *map(str, step))
 
 
 def next_step(result: str, command: str, *arguments: object) -> None:

@@ -11,16 +11,21 @@ from luce.cli.arguments import (
     A_SOURCE,
     AsJson,
     Debug,
+    Download,
     Features,
+    Name,
+    Out,
+    Overwrite,
+    ShowColumns,
     Target,
+    Test,
     Text,
-    flag,
-    of_data,
+    TextColumns,
     of_run,
-    sources,
-    values,
+    requested,
+    with_options,
 )
-from luce.cli.output import next_step, print_json, print_lines
+from luce.cli.output import print_run, saved
 from luce.importing import quickly
 
 if TYPE_CHECKING:
@@ -43,21 +48,18 @@ def _of_search(*names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=options.OF_SEARCH, **more)
 
 
+@with_options(
+    *("trials", "folds", "processes"),
+    *options.RUN,
+    *("class_weight", "precision", "device", "seed", "hidden", "batch_size", "epochs"),
+    "report_every",
+)
 def tune(
     context: typer.Context,
     source: Annotated[Text, A_SOURCE] = None,
-    # What is learnt from.
     target: Target = None,
     features: Features = None,
-    test: Annotated[
-        Text,
-        of_data(help="A source of separate test rows.", metavar="SOURCE", autocompletion=sources),
-    ] = None,
-    validation_size: Annotated[Text, flag("validation_size")] = None,
-    test_size: Annotated[Text, flag("test_size")] = None,
-    drop_rare: Annotated[Text, flag("drop_rare")] = None,
-    normalise: Annotated[Text, flag("normalise")] = None,
-    image_size: Annotated[Text, flag("image_size")] = None,
+    test: Test = None,
     # What is searched.
     grid: Annotated[
         Text, _of_search(help="Try every cell: JSON or TOML of option → values.", metavar="FILE")
@@ -68,39 +70,26 @@ def tune(
             help="Draw from these: JSON or TOML of option → values or range.", metavar="FILE"
         ),
     ] = None,
-    trials: Annotated[Text, flag("trials")] = None,
     minutes: Annotated[
         Text, _of_search(help="Try no more after so long.", metavar="NUMBER")
     ] = None,
-    folds: Annotated[Text, flag("folds")] = None,
-    processes: Annotated[Text, flag("processes")] = None,
-    # What is not.
-    model: Annotated[Text, flag("model")] = None,
-    class_weight: Annotated[Text, flag("class_weight")] = None,
-    precision: Annotated[Text, flag("precision")] = None,
-    device: Annotated[Text, flag("device")] = None,
-    seed: Annotated[Text, flag("seed")] = None,
-    hidden: Annotated[Text, flag("hidden")] = None,
-    batch_size: Annotated[Text, flag("batch_size")] = None,
-    epochs: Annotated[Text, flag("epochs")] = None,
-    # Where it is kept.
-    name: Annotated[
-        Text, of_run(help="The run's name.  [default: the source's]", metavar="NAME")
-    ] = None,
-    out: Annotated[str, of_run(help="The folder of the run folders.", metavar="FOLDER")] = "runs",
+    download: Download = False,
+    text: TextColumns = None,
+    show_columns: ShowColumns = False,
+    name: Name = None,
+    out: Out = "runs",
     preset: Annotated[
         Text,
         of_run(help="A whole recipe by name; what the file names is searched.", metavar="NAME"),
     ] = None,
     resume: Annotated[bool, of_run("--resume", help="Go on with a stopped search.")] = False,
-    overwrite: Annotated[bool, of_run("--overwrite", help="Replace a run.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
+    **_: Text,
 ) -> None:
     """Compare models and options by cross-validation; save the best as a run folder."""
-    arguments: dict[str, Any] = {"target": target, "features": features, "test": test}
-    arguments |= values(context)
-    arguments = {k: v for k, v in arguments.items() if v is not None}
+    arguments = requested(context)
     asked: dict[str, Any] = {
         name: arguments.pop(name, None) for name in ("trials", "minutes", "folds")
     } | {
@@ -112,6 +101,7 @@ def tune(
         "out": out,
         "resume": resume,
         "overwrite": overwrite,
+        "download": download,
     }
     # Before anything heavy is imported; `tune` looks again.
     from luce.training.tuning.plan import plan_tuning
@@ -124,31 +114,18 @@ def tune(
     run = tuning.tune(
         source,
         **asked,
-        display=Display(sys.stderr),
+        display=Display(sys.stderr, show_columns=show_columns),
         announce=lambda run: _print_result(run, as_json=as_json),
         **arguments,
     )
-    if as_json:
-        return
-    wanted = run.config["request"]
-    scored = ("evaluate", run.path, wanted["test"] or wanted["source"])
-    next_step(
-        f"{run.path} holds the run; open {run.path / 'report.html'} in a browser.",
-        *(scored if run.metrics["test"] else ("info", run.path)),
-    )
+    if not as_json:
+        saved(run)
 
 
 def _print_result(run: "Run", *, as_json: bool) -> None:
-    """Print the best candidates and what the run scored, while its report is yet to be written."""
+    """Print the best candidates, and what the run scored."""
     from luce import printing
 
     tuning = run.tuning or {}
-    if as_json:
-        print_json({"run": str(run.path), **run.metrics, "tuning": tuning})
-    else:
-        lines = ["", *printing.trials(tuning)]
-        if run.metrics["test"]:
-            lines += ["", f"on {run.metrics['test']['rows']:,} test rows, touched once:"]
-            lines += printing.headline(run.metrics["test"])
-        print_lines(lines)
-    sys.stdout.flush()
+    lines = [*printing.trials(tuning), *printing.tested(run.metrics)]
+    print_run(run, lines, as_json=as_json, tuning=tuning)
