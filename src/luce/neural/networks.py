@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +33,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "mish": nn.Mish,
     "gelu": nn.GELU,
 }
+
+# What is dropped is decided by random numbers below this.
+LEVELS = 2**16
 
 
 def linear(input_shape: Sequence[int], n_classes: int) -> nn.Sequential:
@@ -211,20 +215,23 @@ def cnn(
 
 
 class Dropout(nn.Dropout):
-    """PyTorch's dropout, in less than half the time on a CPU.
+    """PyTorch's dropout, in about a third of the time on a CPU.
 
-    PyTorch draws each Bernoulli number by itself there; this compares uniform ones, drawn at once.
-    The distribution is the same to a rounding of `p` in 24 bits.
+    PyTorch draws each Bernoulli number by itself there. This compares numbers of 16 bits, which a
+    faster generator draws at once; its seed comes from PyTorch's. The distribution is the same to a
+    rounding of `p` in 16 bits.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with a share `p` of its numbers 0, and the others over 1 - p."""
         ours = input.device.type == "cpu" and input.is_floating_point() and not self.inplace
-        if not (ours and self.training and 0 < self.p < 1):
+        least = round(self.p * LEVELS)
+        if not (ours and self.training and 0 < least < LEVELS):
             return super().forward(input)
-        # In float32 for any dtype: bfloat16's uniform numbers are multiples of 1/256.
-        kept = torch.rand(input.shape).ge_(self.p).mul_(1 / (1 - self.p))
-        return input * kept.to(input.dtype)
+        generator = np.random.SFC64(int(torch.randint(2**62, ())))
+        drawn = generator.random_raw(-(-input.numel() // 4)).view(np.uint16)[: input.numel()]
+        kept = torch.from_numpy(drawn >= least).view(input.shape).to(input.dtype)
+        return input * kept.mul_(1 / (1 - self.p))
 
 
 class RandomShift(nn.Module):
