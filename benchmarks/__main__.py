@@ -15,6 +15,7 @@ NAMES = (
     "operators",
     "regression",
     "tables",
+    "texts",
     "tuning",
 )
 
