@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_info
 
+from benchmarks import isa
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -86,12 +88,14 @@ def record(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
             **{p: version(p) for p in ("torch", "numpy", "numba", "scikit-learn")},
             # For which processor the library multiplies that NumPy and scikit-learn use.
             "BLAS": sorted({p["architecture"] for p in threadpool_info() if "architecture" in p}),
+            "isa": isa.check(),
         },
         **more,
         "rows": rows,
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    level = os.environ.get(isa.CHOSEN, "native")
+    path = RESULTS / (f"{name}.json" if level == "native" else f"{name}-{level}.json")
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
