@@ -13,7 +13,7 @@ from luce import calibrating, storage
 from luce.calibrating import Calibration
 from luce.data import folds
 from luce.errors import ArgumentError
-from luce.models import AVERAGE, Averaged, Candidate, Member, Part, kind_of
+from luce.models import AVERAGE, Averaged, Candidate, Checkpoint, Member, Part, kind_of
 from luce.progress import Display
 from luce.training.averaging import choose_weights
 from luce.training.candidates import fit
@@ -198,7 +198,7 @@ def test_a_training_in_folds_is_resumed_to_the_same_bits(tmp_path, monkeypatch):
 
     save = RunFolder.save_checkpoint
 
-    def killed(self, label, checkpoint):
+    def killed(self, label, checkpoint, **_):
         save(self, label, checkpoint)
         if label == "mlp-fold3" and len(checkpoint.history) == 2:
             raise KeyboardInterrupt
@@ -212,6 +212,22 @@ def test_a_training_in_folds_is_resumed_to_the_same_bits(tmp_path, monkeypatch):
     resumed = luce.train(tmp_path / "t.csv", resume=True, **arguments)
     for name in ("model.safetensors", "calibration.json"):
         assert (resumed.path / name).read_bytes() == (unbroken.path / name).read_bytes()
+
+
+def test_epochs_of_folds_are_not_all_waited_for(tmp_path, monkeypatch):
+    """A fold's checkpoint is written if the one before is a second old, or if it is its last."""
+    from luce.training import folder
+
+    written = []
+    monkeypatch.setattr(folder, "SAVE_EVERY", 1e9)
+    monkeypatch.setattr(folder, "write_tensors", lambda path, *_, **__: written.append(path.stem))
+    kept = folder.RunFolder(tmp_path / "t", {}, resume=False, overwrite=False)
+    kept.open()
+    (kept.files / "checkpoints").mkdir(exist_ok=True)
+    for last in (False, False, True):
+        kept.save_checkpoint("mlp-fold1", Checkpoint({}, {}, [], last), rarely=True)
+    kept.save_checkpoint("mlp", Checkpoint({}, {}, [], last=False))
+    assert written == ["mlp-fold1", "mlp-fold1", "mlp"]
 
 
 def test_folds_hold_each_class_in_proportion():

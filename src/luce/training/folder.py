@@ -30,6 +30,10 @@ __all__ = ["RunFolder"]
 # Seconds between two checkpoints that the disk is waited for.
 SYNC_EVERY = 1.0
 
+# Seconds between two checkpoints of a training that is one of many, such as a fold's: its epochs
+# may be shorter than writing one.
+SAVE_EVERY = 1.0
+
 
 class RunFolder:
     """What one training writes.
@@ -56,7 +60,7 @@ class RunFolder:
         # Where the files are written: beside `path` while there is a run in it to be replaced.
         self._folder: Path | None = resumable(path) if resume else None
         self._lines: list[dict[str, Any]] = []
-        self._synced = -math.inf
+        self._synced = self._saved = -math.inf
 
     @property
     def files(self) -> Path:
@@ -81,8 +85,16 @@ class RunFolder:
         file = self._checkpoint(label)
         return read_tensors(file) if os.path.lexists(file) else None
 
-    def save_checkpoint(self, label: str, checkpoint: Checkpoint) -> None:
-        """Write where the training of a candidate stands, and the history until there."""
+    def save_checkpoint(self, label: str, checkpoint: Checkpoint, *, rarely: bool = False) -> None:
+        """Write where the training of a candidate stands, and the history until there.
+
+        `rarely` leaves it out if the last one is younger than a second: for trainings that nobody
+        watches by the epoch. Their last one is always written.
+        """
+        young = time.monotonic() - self._saved < SAVE_EVERY
+        if rarely and young and not checkpoint.last:
+            return
+        self._saved = time.monotonic()
         # Waiting for the disk takes longer than an epoch on small data. A kill loses nothing
         # without; only a power cut may cost that second.
         sync = time.monotonic() - self._synced >= SYNC_EVERY or checkpoint.last

@@ -392,7 +392,8 @@ def _fit(
                 display.start(label, model.parameters(estimator), figures)
             started = True
         if progress.record or stop.is_set():
-            folder.save_checkpoint(label, model.checkpoint(estimator))
+            now = model.checkpoint(estimator)
+            folder.save_checkpoint(label, now, rarely=brief and not stop.is_set())
         # Shown only now: an epoch that was seen to end is safe from any kill.
         if not brief:
             display.batch(progress)
