@@ -19,6 +19,11 @@ _EXACT: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"c
 # Additions may be taken in any order, which is what lets a sum run in vector lanes.
 _SUMS: dict[str, Any] = _EXACT | {"fastmath": {"contract", "reassoc", "nsz"}}
 
+# A part makes no arrays, it is lent them. Numba counts who holds an array, with calls that its
+# optimiser does not always find needless. In a loop over lanes they took longer than its own work:
+# on processors without AVX-512, cross-entropy took two and a half times as long (docs/log.md).
+_LENT: dict[str, Any] = {"_nrt": False}
+
 
 def kernel(function: F) -> F:
     """Compile on first use for the dtypes met, and keep the machine code on disk where possible.
@@ -29,17 +34,17 @@ def kernel(function: F) -> F:
     try:
         return cast("F", numba.njit(cache=True, **_EXACT)(function))
     except RuntimeError:  # "cannot cache function: no locator available"
-        return part(function)
+        return cast("F", numba.njit(**_EXACT)(function))
 
 
 def part(function: F) -> F:
     """Compile a part of kernels: each operation happens as it is written."""
-    return cast("F", numba.njit(**_EXACT)(function))
+    return cast("F", numba.njit(**_EXACT, **_LENT)(function))
 
 
 def sums(function: F) -> F:
     """Compile a part of kernels that adds up: its own additions may be reordered."""
-    return cast("F", numba.njit(**_SUMS)(function))
+    return cast("F", numba.njit(**_SUMS, **_LENT)(function))
 
 
 def overloads(stub: Callable[..., Any]) -> Callable[[F], F]:

@@ -127,7 +127,7 @@ def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any) -> Any:
 @part
 def exp_sum(row: Array, top: Any, inverse: Any) -> Any:
     """Return Σ exp((z − top) / temperature), to the bit as ``exp_sum_into`` does."""
-    return exp_sum_into(scratch(row, 0), row, top, inverse)
+    return exp_sum_into(row[:0], row, top, inverse)
 
 
 @part
