@@ -44,7 +44,7 @@ def formula(o, X, theta):
         Y = torch.nn.functional.one_hot(o.target, max(2, o.n_logits)).double()
         Y = Y[:, 1:] if o.n_logits == 1 else Y
         loss = torch.nn.functional.binary_cross_entropy_with_logits(Z, Y, reduction="none").sum(1)
-    return loss @ o.weight / o.total + o.penalty / 2 * theta[:, :-1].square().sum()
+    return loss @ o.weight / o.total + o.penalty.strength / 2 * theta[:, :-1].square().sum()
 
 
 def draw(seed, N, D, K):

@@ -102,7 +102,7 @@ def test_sherman_morrison_inverts_its_matrix():
     G[:, -1] -= G[:, -1].mean()
     V = P(G)
     W = V[:, :-1]
-    torch.testing.assert_close(S @ W @ (Q * values) @ Q.T + o.penalty * W, G[:, :-1])
+    torch.testing.assert_close(S @ W @ (Q * values) @ Q.T + o.penalty.strength * W, G[:, :-1])
     torch.testing.assert_close(S @ V[:, -1], G[:, -1])
 
 
@@ -120,7 +120,7 @@ def test_blocks_of_sigmoids_are_the_hessian(K, C):
     V = torch.from_numpy(np.random.default_rng(1).normal(size=theta.shape))
     p = torch.sigmoid(X @ theta.T)
     HV = (X.T @ (o.weight[:, None] * p * (1 - p) * (X @ V.T)) / o.total).T
-    HV[:, :-1] += o.penalty * V[:, :-1]
+    HV[:, :-1] += o.penalty.strength * V[:, :-1]
     torch.testing.assert_close(P(HV), V, rtol=1e-3, atol=1e-4)
 
 
@@ -174,7 +174,7 @@ def test_what_is_the_same_for_all_classes_has_only_the_penalty():
     P.refresh(theta)
     G = torch.ones_like(theta) * torch.arange(7)
     G[:, -1] = 0
-    torch.testing.assert_close(P(G), G / o.penalty, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(P(G), G / o.penalty.strength, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("C", [0.1, 1.0, 100.0])

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luce.linear.penalties import L2
 from luce.linear.rows import DenseRows
 from luce.linear.sample import SAMPLE_ROWS, evenly
 from luce.linear.sums import add_up, deal, lane_count, on_threads
@@ -113,7 +114,7 @@ class Objective:
         )
         self.device = rows.device
         self.total = float(weight.sum())
-        self.penalty = 1.0 / (C * self.total)
+        self.penalty = L2.of(C, self.total)
         self._found: dict[str, Tensor] = {}
         sample = evenly(self)
         first, one, two = rows.column_sums(weight, sample)
@@ -162,7 +163,7 @@ class Objective:
     def with_C(self, C: float) -> Objective:  # noqa: N802 - C is the field's name
         """Return the same with another strength of the penalty; a cheap copy."""
         other = copy(self)
-        other.penalty = 1.0 / (C * self.total)
+        other.penalty = L2.of(C, self.total)
         return other
 
     def with_precision(self, dtype: torch.dtype, *, coarse: bool = False) -> Objective:
@@ -193,8 +194,9 @@ class Objective:
             loss, G, g, L = self._by_blocks(theta, logs)
         else:
             loss, G, g, L = self._fused(rows, theta, logs)
-        value = loss / self.total + 0.5 * self.penalty * float(W.square().sum())
+        value = loss / self.total + self.penalty.value(W)
         gradient = self._mean_gradient(G, g, theta)
+        self.penalty.add_gradient(W, gradient[:, :-1])
         return Evaluation(value, gradient, L / self.total if logs else None)
 
     def along(
@@ -205,7 +207,6 @@ class Objective:
         With ``n``, an estimate of them from about n rows.
         """
         W, V = theta[:, :-1], d[:, :-1]
-        square = [float((A * B).sum()) for A, B in ((W, W), (W, V), (V, V))]
         lanes: Iterable[Iterable[Any]]
         if n is None:
             lanes, total = self.rows.lanes(self.n_logits, self.dtype), self.total
@@ -214,6 +215,7 @@ class Objective:
             index = evenly(self, n)
             total = float(self.weight[self.at(index)].sum())
             lanes = [list(self.logit_blocks(torch.cat([theta, d]), self._working, index))]
+        penalty = self.penalty.times(total).along(W, V)
 
         def phi(t: float) -> tuple[float, float]:
             def add(block: Any, sums: Tensor) -> None:
@@ -227,9 +229,8 @@ class Objective:
                 sums[1] += float(R.mul_(U).sum())
 
             loss, slope = self._add_up(lanes, lambda: (_zeros((2,)),), add)[0].tolist()
-            loss += 0.5 * self.penalty * total * (square[0] + t * (2 * square[1] + t * square[2]))
-            slope += self.penalty * total * (square[1] + t * square[2])
-            return loss / total, slope / total
+            more, steeper = penalty(t)
+            return (loss + more) / total, (slope + steeper) / total
 
         return phi
 
@@ -256,7 +257,9 @@ class Objective:
                 g += U.sum(0).double()
 
             G, g = self._add_up(lanes, self._empty_gradient, add)
-            return self._mean_gradient(G, g, V)
+            out = self._mean_gradient(G, g, V)
+            out[:, :-1].add_(V[:, :-1], alpha=self.penalty.curvature)
+            return out
 
         return product
 
@@ -416,19 +419,18 @@ class Objective:
         """Return the probabilities of logits (n, K)."""
         return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
 
-    def _mean_gradient(self, G: Tensor, g: Tensor, theta: Tensor) -> Tensor:
-        """Return the gradient at Θ for centred features from sums over rows; G is overwritten.
+    def _mean_gradient(self, G: Tensor, g: Tensor, like: Tensor) -> Tensor:
+        """Return the loss's gradient for centred features from sums over rows; G is overwritten.
 
-        In the order of G, which may be stored by column.
+        In the dtype of ``like``.
         """
         each = 1 / self.total
         G.addr_(g, self.mean, beta=each, alpha=-each)
         if self.link == "softmax":
             G -= G.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
         G[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
-        out = torch.zeros_like(theta)
+        out = torch.zeros_like(like)
         out[:, :-1] = G
-        out[:, :-1].add_(theta[:, :-1], alpha=self.penalty)
         if self.fit_intercept:
             g = g * each
             out[:, -1] = g - g.mean() if self.link == "softmax" else g

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
+    from luce.linear.penalties import L2
     from luce.linear.rows import Rows
 
 __all__ = ["Blocks", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose"]
@@ -112,7 +113,7 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
         blocks[k, :, k] += diagonal[k * width : (k + 1) * width]
     H.div_(weight.sum())
     for k in range(K):
-        blocks[k, :-1, k, :-1].diagonal().add_(objective.penalty)
+        blocks[k, :-1, k, :-1].diagonal().add_(objective.penalty.curvature)
     return H
 
 
@@ -141,9 +142,8 @@ class Kronecker:
         self._take(self.objective.curvature(theta).S)
 
     def _take(self, S: Tensor) -> None:
-        self._values = self.basis.variances(self.objective.penalty)
-        self._penalty = torch.full_like(self._values, self.objective.penalty)
-        self._penalty[-1] = 0
+        self._values = self.basis.variances(self.objective.penalty.curvature)
+        self._penalty = _diagonal(self.objective.penalty, self._values)
         self._vectors: Tensor | None = None
         self._rank_one = False
         if S.ndim == 1:
@@ -162,7 +162,7 @@ class Kronecker:
 
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (…, K, D + 1)."""
-        return self.basis.within(G, self._solve, self.objective.penalty)
+        return self.basis.within(G, self._solve, self.objective.penalty.curvature)
 
     def _solve(self, T: Tensor) -> Tensor:
         if self._vectors is not None:
@@ -216,8 +216,9 @@ class Blocks:
     def refresh(self, theta: Tensor, after: int = 0) -> None:
         """Take the blocks from rows that are uncertain at Θ, wider ``after`` more iterations."""
         objective, dtype = self.objective, self.basis.vectors.dtype
+        held = objective.penalty.curvature
         self._others = max(0, len(self.basis.values) - self._width(len(theta), after))
-        others, variances = self.basis.variances(objective.penalty).tensor_split([self._others])
+        others, variances = self.basis.variances(held).tensor_split([self._others])
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
@@ -248,9 +249,9 @@ class Blocks:
         H, h, diagonal = add_up([lane], zeros, add)
         # A direction that the sample happens not to show must not look flat.
         diagonal = torch.maximum(diagonal, 0.1 * h[:, None]) * variances
-        diagonal[:, :-1] += objective.penalty
+        diagonal[:, :-1] += held
         self._scale = _inverse(diagonal.sqrt())
-        self._rest = _inverse(h[:, None] * others + objective.penalty)
+        self._rest = _inverse(h[:, None] * others + held)
         for k, block in enumerate(H):
             scale = self._scale[k] * variances.sqrt()
             full = block.mT.double().mul_(scale).mul_(scale[:, None]).fill_diagonal_(1)
@@ -278,15 +279,15 @@ class Blocks:
         """Return H⁻¹G for G (…, K, D + 1)."""
         if self._factors is None:
             return self._start(G)
-        penalty = self.objective.penalty
+        held = self.objective.penalty.curvature
         if self.objective.link != "softmax":
-            return self.basis.within(G, self._solve, penalty)
+            return self.basis.within(G, self._solve, held)
         # The same for all classes changes no probability: there the penalty is all there is.
         same = G.mean(-2, keepdim=True)
-        out = self.basis.within(G - same, self._solve, penalty)
+        out = self.basis.within(G - same, self._solve, held)
         out -= out.mean(-2, keepdim=True)
-        if penalty > 0:
-            out[..., :-1] += same[..., :-1] / penalty
+        if held > 0:
+            out[..., :-1] += same[..., :-1] / held
         return out
 
     def _solve(self, T: Tensor) -> Tensor:
@@ -322,9 +323,7 @@ class Diagonal:
         one = self.objective.variance.new_ones(1)
         spread = torch.cat([self.objective.variance, one])
         floor = 1e-8 * float(self.objective.variance.max()) if self.objective.n_features else 0.0
-        penalty = torch.full_like(spread, self.objective.penalty)
-        penalty[-1] = 0
-        H = h[:, None] * spread.clamp(min=floor) + penalty
+        H = h[:, None] * spread.clamp(min=floor) + _diagonal(self.objective.penalty, spread)
         self._inverse = _inverse(H).to(self.objective.dtype)
 
     def __call__(self, G: Tensor) -> Tensor:
@@ -348,6 +347,16 @@ def choose(
         form = Blocks if len(theta) <= _MANY else Kronecker
         return form(objective, theta, basis, None if known is None else known.curvature)
     return Diagonal(objective, theta)
+
+
+def _diagonal(penalty: L2, like: Tensor) -> Tensor:
+    """Return the penalty's curvature for each direction and 0 for the intercept, which comes last.
+
+    These forms of the Hessian are easy to invert because it is the same for all coefficients.
+    """
+    diagonal = torch.full_like(like, penalty.curvature)
+    diagonal[-1] = 0
+    return diagonal
 
 
 def _inverse(H: Tensor) -> Tensor:
