@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
-from luce.linear import precondition, rows
+from luce.linear import dense_rows, precondition
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 
@@ -130,7 +130,7 @@ def test_blocks_do_not_depend_on_who_adds_them_up(N, D, monkeypatch):
     theta = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D + 1))) / D
     steps = []
     for enough in (math.inf, 0):
-        monkeypatch.setattr(rows, "_COMPILED_VALUES", enough)
+        monkeypatch.setattr(dense_rows, "_COMPILED_VALUES", enough)
         o = drawn(N, D)
         assert o.compiles == (enough == 0)
         P = precondition.Blocks(o, theta)

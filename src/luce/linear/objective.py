@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luce.linear.dense_rows import DenseRows
 from luce.linear.penalties import L2
-from luce.linear.rows import DenseRows
 from luce.linear.sample import SAMPLE_ROWS, evenly
 from luce.linear.sums import add_up, deal, lane_count, on_threads
 from luce.processor import has_bfloat16
