@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import xlogy
 
 if TYPE_CHECKING:
-    from luce.linear.fitted import Link
+    from luce.linear.links import Link
     from luce.linear.penalties import L2
 
 __all__ = ["bound", "price"]

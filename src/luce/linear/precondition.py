@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from luce.linear.basis import BLOCK, Basis, add_grams, eigenbasis
+from luce.linear.links import probabilities
 from luce.linear.objective import KEEP_BYTES
 from luce.linear.sample import by_uncertainty, evenly
 from luce.linear.sums import add_up
@@ -98,7 +99,7 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
         X = few.block(0, few.shape[0], torch.float64) - objective.mean
         X[:, objective.constant] = 0
         X = torch.cat([X, X.new_full((len(X), 1), float(objective.fit_intercept))], 1)
-        P = objective.probabilities(X @ theta.T)
+        P = probabilities(X @ theta.T, objective.link)
         w = weight[at]
         A = ((P if softmax else P * (1 - P))[:, :, None] * X[:, None, :]).flatten(1)
         # Not √w on both sides: a weight of 2 should be the same as the row twice, to the last bit.
@@ -234,7 +235,7 @@ class Blocks:
             at, few = block
             X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
             X[:, objective.constant] = 0
-            P = objective.probabilities(X @ W.T + c)
+            P = probabilities(X @ W.T + c, objective.link)
             share = (weight[at, None] / objective.total).to(dtype)
             E = ((P - P.square()) * share).float()
             A = X @ self.basis.vectors[:, self._others :]

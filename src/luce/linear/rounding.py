@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from luce.linear.fitted import Link
+    from luce.linear.links import Link
     from luce.linear.penalties import L2
 
 __all__ = ["keep"]

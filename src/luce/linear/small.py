@@ -29,7 +29,8 @@ from luce.linear.rounding import keep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from luce.linear.fitted import Link, Start
+    from luce.linear.fitted import Start
+    from luce.linear.links import Link
 
 __all__ = ["column_moments", "minimize", "one_thread", "suits"]
 
