@@ -55,10 +55,10 @@ def test_who_makes_a_lane_and_when_changes_no_bit(kind, link, compute, monkeypat
     monkeypatch.setattr(dense_rows, "_BLOCK_BYTES", 1 << 12)
     monkeypatch.setattr(dense_rows, "_SCAN_BYTES", 1 << 12)
     monkeypatch.setattr(sparse_rows, "_LANE_VALUES", 1)
-    monkeypatch.setattr(objective, "_AT_ONCE", 1 << 10)
+    monkeypatch.setattr(objective, "_PROBABILITIES_AT_ONCE", 1 << 10)
     compiled = kind in {"kernels", "memory map"}
-    monkeypatch.setattr(dense_rows, "_COMPILED_VALUES", 0 if compiled else math.inf)
-    monkeypatch.setattr(sparse_rows, "_GATHER_BYTES", math.inf if kind == "by column" else 0)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0 if compiled else math.inf)
+    monkeypatch.setattr(sparse_rows, "_BY_COLUMN_BYTES", math.inf if kind == "by column" else 0)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(9001, 7)).astype(np.float32)
     y = rng.integers(0, 5, 9001)
@@ -84,7 +84,7 @@ def test_who_makes_a_lane_and_when_changes_no_bit(kind, link, compute, monkeypat
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_memory_map_has_the_bits_of_the_array(threads, monkeypatch, tmp_path):
     """Kernels add up what is on disk as what is in memory, for any number of threads."""
-    monkeypatch.setattr(dense_rows, "_COMPILED_VALUES", 0)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(9001, 7)).astype(np.float32), rng.integers(0, 5, 9001)
     np.save(tmp_path / "X.npy", X)

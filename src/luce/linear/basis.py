@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from luce.linear.objective import Objective
     from luce.linear.rows import Rows
 
-__all__ = ["BLOCK", "Basis", "add_grams", "eigenbasis"]
+__all__ = ["BLOCK_VALUES", "Basis", "add_grams", "eigenbasis"]
 
-BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
+# Sums of outer products take about so many values of X at a time.
+BLOCK_VALUES: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def eigenbasis(objective: Objective) -> Basis:
         X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
         add_grams(objective, X, (w[None, at] / total).to(dtype), cov)
 
-    lane = objective.rows.pick(index, max(64, min(1024, BLOCK // D)))
+    lane = objective.rows.pick(index, max(64, min(1024, BLOCK_VALUES // D)))
     sums = add_up([lane], lambda: (torch.zeros(1, D, D, dtype=dtype, device=device),), add)
     (cov,) = sums[0]
     if len(index) < len(objective.weight):

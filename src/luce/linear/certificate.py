@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Certificate", "balance", "certify", "scaled_gradient"]
 
-_CURVATURE_ROWS: Final = 1 << 16  # of these Newton's steps on the intercepts are nearly exact
+# S from so many rows is good enough for Newton's steps on the intercepts to be nearly exact.
+_CURVATURE_ROWS: Final = 1 << 16
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,21 @@ if TYPE_CHECKING:
 
 __all__ = ["DenseBlocks", "DenseRows"]
 
-_SCAN_BYTES: Final = 1 << 20  # a block of a pass that makes no products
-_STEP_BYTES: Final = 64 << 20  # of a memory map between handing pages back
-_COMPILED_VALUES: Final = 2_000_000  # below, compiling a kernel would cost more than it saves
-_SCAN: Final = 0.1  # of a fit's passes: what one scan is worth
-_PART_BYTES: Final = 64 << 20  # that the sums of kernels' lanes take, unless there are only eight
-_FEW: Final = 32  # classes up to which logits are laid out by column
-_BLOCK_BYTES: Final = 4 << 20  # a block and its logits should stay in the second-level cache
+# A pass that makes no products, for moments or distances, takes blocks of at most so many bytes.
+_SCAN_BYTES: Final = 1 << 20
+# The pages of a memory map are handed back to the system after at most so many bytes.
+_HAND_BACK_BYTES: Final = 64 << 20
+# Kernels are compiled where X has so many values, or fewer if it serves several fits: below, that
+# takes more time than it saves.
+_WORTH_COMPILING: Final = 2_000_000
+# Of the time of a fit, a pass for moments or distances takes about this part.
+_SCAN_OF_A_FIT: Final = 0.1
+# The sums of the kernels' lanes take at most so many bytes. Eight lanes there may be in any case.
+_KERNEL_SUMS_BYTES: Final = 64 << 20
+# Logits of at most so many classes are laid out by column, which is faster for few.
+_FEW_CLASSES: Final = 32
+# A block and its logits should stay in the second-level cache.
+_BLOCK_BYTES: Final = 4 << 20
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
 _TORCH_READS: Final = {np.dtype(t) for t in (np.float16, np.float32, np.float64, np.uint8)}
 
@@ -132,7 +140,7 @@ class DenseBlocks:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
         X = self.block(i, j, W.dtype)
         # Both the product and what is done along each row are faster so, for few classes.
-        return (W @ X.T).T if len(W) <= _FEW else X @ W.T
+        return (W @ X.T).T if len(W) <= _FEW_CLASSES else X @ W.T
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
         """Add Rᵀ X[i:j] to G (K, D), which is float64."""
@@ -236,19 +244,19 @@ class DenseRows(DenseBlocks):
     def kernel_lanes(self, n_sums: int) -> Lanes:
         """Return the blocks of rows for kernels, of which each thread takes a lane at a time."""
         N = self.shape[0]
-        size = chunk_rows(N, max(8, _PART_BYTES // (8 * n_sums)))
+        size = chunk_rows(N, max(8, _KERNEL_SUMS_BYTES // (8 * n_sums)))
         return deal(N, self.step(size), -(-N // size))
 
     def step(self, most: int) -> int:
         """Return how many rows to take at once: so many; of a map fewer, to hand pages back."""
         if self._map is not None:
-            most = min(most, _STEP_BYTES // (self.X.itemsize * max(1, self.shape[1])))
+            most = min(most, _HAND_BACK_BYTES // (self.X.itemsize * max(1, self.shape[1])))
         return max(64, most)
 
     def for_kernels(self, fits: float = 1) -> np.ndarray | None:
         """Return X if kernels take it, and it is worth compiling them for so many fits."""
         X = self.X
-        if not isinstance(X, np.ndarray) or X.size * fits < _COMPILED_VALUES:
+        if not isinstance(X, np.ndarray) or X.size * fits < _WORTH_COMPILING:
             return None
         takes = X.flags.c_contiguous and X.dtype in (np.float32, np.float64, np.uint8)
         return np.asarray(X) if takes else None
@@ -284,7 +292,7 @@ class DenseRows(DenseBlocks):
         self, weight: torch.Tensor, sample: np.ndarray, *, wide: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the first row, and the weighted column sums of X - first row and its square."""
-        if (array := self.for_kernels(_SCAN)) is None:
+        if (array := self.for_kernels(_SCAN_OF_A_FIT)) is None:
             return super().column_sums(weight, sample, wide=wide)
         from luce.linear.scans import column_sums
 
@@ -303,7 +311,7 @@ class DenseRows(DenseBlocks):
         return torch.from_numpy(start).double(), torch.from_numpy(one), torch.from_numpy(two)
 
     def _measure(self, middle: torch.Tensor, out: torch.Tensor) -> None:
-        if (array := self.for_kernels(_SCAN)) is None:
+        if (array := self.for_kernels(_SCAN_OF_A_FIT)) is None:
             super()._measure(middle, out)
             return
         from luce.linear.scans import distances

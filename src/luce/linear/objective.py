@@ -37,13 +37,22 @@ __all__ = ["KEEP_BYTES", "Curvature", "Evaluation", "Objective"]
 
 T = TypeVar("T")
 
-KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
-_FUSED: Final = 1 << 20  # coefficients; beyond, W and its gradient do not stay in the cache
-_AT_ONCE: Final = 1 << 20  # probabilities, or four times as many where rows are few:
-_ROWS_AT_ONCE: Final = 4096  # fewer keep no two threads busy
-_COARSE_COEFFICIENTS: Final = 1 << 15  # of which products take most of a pass
-_COARSE_CLASSES: Final = 128  # up to which the fused pass in float32 is as fast as bfloat16
-_SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
+# The logits of all rows are kept where they take at most so many bytes. Others are computed again.
+KEEP_BYTES: Final = 512 << 20
+# The fused pass takes at most so many coefficients: of more, neither W nor its gradient would stay
+# in the cache.
+_FUSED_COEFFICIENTS: Final = 1 << 20
+# So many probabilities are made at a time, or up to four times as many where they are of fewer rows
+# than this: of few rows, threads have too little to do.
+_PROBABILITIES_AT_ONCE: Final = 1 << 20
+_ROWS_AT_ONCE: Final = 4096
+# Products in bfloat16 save time from so many coefficients on: of fewer, products are not most of a
+# pass.
+_COARSE_COEFFICIENTS: Final = 1 << 15
+# Up to so many classes the fused pass in float32 is as fast as products in bfloat16.
+_COARSE_CLASSES: Final = 128
+# Logits of a sample are made from so many values of X at a time.
+_SAMPLE_VALUES: Final = 1 << 17
 
 
 class Evaluation(NamedTuple):
@@ -349,7 +358,7 @@ class Objective:
             return at, torch.from_numpy(P)
 
         N, K = rows.shape[0], self.n_logits
-        step = max(_AT_ONCE // K, min(_ROWS_AT_ONCE, 4 * _AT_ONCE // K))
+        step = max(_PROBABILITIES_AT_ONCE // K, min(_ROWS_AT_ONCE, 4 * _PROBABILITIES_AT_ONCE // K))
         return deal(N, rows.step(step), lane_count(N, K * K)), fused
 
     def at(self, index: np.ndarray) -> Tensor:
@@ -462,7 +471,7 @@ class Objective:
 
     def _fused_rows(self) -> DenseRows | None:
         """Return the rows if the fused kernel takes them."""
-        if not self.compiles or self.n_logits * self.n_features > _FUSED:
+        if not self.compiles or self.n_logits * self.n_features > _FUSED_COEFFICIENTS:
             return None
         return cast("DenseRows", self.rows)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from luce.linear.basis import BLOCK, Basis, add_grams, eigenbasis
+from luce.linear.basis import BLOCK_VALUES, Basis, add_grams, eigenbasis
 from luce.linear.links import probabilities
 from luce.linear.objective import KEEP_BYTES
 from luce.linear.sample import by_uncertainty, evenly
@@ -31,14 +31,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose"]
 
-_SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes milliseconds
-_WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
-_FEW: Final = 32  # classes: a block for each takes less than the passes that it saves
-_MANY: Final = 512  # beyond, it takes longer
-_EACH: Final = 64  # rows for each class
-_BLOCK_BYTES: Final = 16 << 20  # that the blocks may take even where there are few logits
-_NARROWEST: Final = 64  # a block of this size costs no more than the calls that make it
-_MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
+# Up to so many coefficients the Hessian itself is factored, in milliseconds.
+_EXACT_COEFFICIENTS: Final = 300
+# An eigenbasis is made of at most so many features, or rows if there are fewer of them. That takes
+# about two seconds.
+_WIDEST_BASIS: Final = 2048
+# Up to so many classes, to make a block for each takes less time than the passes that it saves.
+_FEW_CLASSES: Final = 32
+# For more classes than this it takes more time, and there are no blocks.
+_MOST_BLOCKS: Final = 512
+# Blocks are made from so many rows for each class.
+_ROWS_OF_A_CLASS: Final = 64
+# The blocks may take so many bytes even where the logits take less.
+_BLOCKS_BYTES: Final = 16 << 20
+# No block is narrower than this: it would cost as much, for the calls that make it.
+_NARROWEST_BLOCK: Final = 64
+# For more classes than this, S is never formed, but taken as a diagonal plus a matrix of rank one.
+_LARGEST_S: Final = 512
 
 
 class Exact:
@@ -149,7 +158,7 @@ class Kronecker:
         self._rank_one = False
         if S.ndim == 1:
             self._inverse = _inverse(S[:, None] * self._values + self._penalty)
-        elif len(S) <= _MOST_CLASSES:
+        elif len(S) <= _LARGEST_S:
             s, self._vectors = torch.linalg.eigh(S)
             s[s < 1e-13 * s[-1]] = 0  # the all-ones direction
             self._inverse = _inverse(s[:, None] * self._values + self._penalty)
@@ -207,7 +216,7 @@ class Blocks:
         S: Tensor | None = None,
     ) -> None:
         self.objective = objective
-        self._few = len(theta) <= _FEW
+        self._few = len(theta) <= _FEW_CLASSES
         first, doublings = (10, 1) if self._few else (self._passes(len(theta)), 2)
         self.refresh_at = tuple(first << doublings * k for k in range(10))
         self._start = Kronecker(objective, theta, basis, S)
@@ -223,7 +232,9 @@ class Blocks:
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
-        index, weight = by_uncertainty(objective, theta, max(_EACH * max(_FEW, K), 16 * width))
+        index, weight = by_uncertainty(
+            objective, theta, max(_ROWS_OF_A_CLASS * max(_FEW_CLASSES, K), 16 * width)
+        )
         self._factors = None  # its memory is wanted
         mean = objective.mean.to(dtype)
 
@@ -246,7 +257,7 @@ class Blocks:
             counts = E.gt(0.5 * E.mean(0))  # the others do on the diagonal
             add_grams(objective, A, torch.where(counts, E, 0.0).T, H)
 
-        lane = objective.rows.pick(index, max(64, 4 * BLOCK // objective.n_features))
+        lane = objective.rows.pick(index, max(64, 4 * BLOCK_VALUES // objective.n_features))
         H, h, diagonal = add_up([lane], zeros, add)
         # A direction that the sample happens not to show must not look flat.
         diagonal = torch.maximum(diagonal, 0.1 * h[:, None]) * variances
@@ -262,7 +273,7 @@ class Blocks:
     def _passes(self, K: int) -> int:
         """Return how many passes over X the narrowest blocks of many classes take, at least 3."""
         rows = self.objective.rows
-        each = min(rows.shape[0], _EACH * K) * min(rows.shape[1], _NARROWEST) ** 2
+        each = min(rows.shape[0], _ROWS_OF_A_CLASS * K) * min(rows.shape[1], _NARROWEST_BLOCK) ** 2
         return max(3, each // (2 * max(1, rows.stored)))
 
     def _width(self, K: int, after: int) -> int:
@@ -272,8 +283,8 @@ class Blocks:
         memory at most that of the logits that are kept.
         """
         passes = max(1, after // 20) / 2 if self._few else after / 80
-        width: int = max(_NARROWEST, round((passes * self.objective.rows.stored) ** (1 / 3)))
-        room = max(_BLOCK_BYTES, min(4 * len(self.objective.weight) * K, KEEP_BYTES))
+        width: int = max(_NARROWEST_BLOCK, round((passes * self.objective.rows.stored) ** (1 / 3)))
+        room = max(_BLOCKS_BYTES, min(4 * len(self.objective.weight) * K, KEEP_BYTES))
         return min(width, math.isqrt(room // (4 * K)) - 1)
 
     def __call__(self, G: Tensor) -> Tensor:
@@ -342,10 +353,10 @@ def choose(
     known: Certificate | None = None,
 ) -> Preconditioner:
     """Return the most exact form that is affordable, made from what is known at Θ."""
-    if theta.numel() <= _SMALL:
+    if theta.numel() <= _EXACT_COEFFICIENTS:
         return Exact(objective, theta)
-    if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST:
-        form = Blocks if len(theta) <= _MANY else Kronecker
+    if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST_BASIS:
+        form = Blocks if len(theta) <= _MOST_BLOCKS else Kronecker
         return form(objective, theta, basis, None if known is None else known.curvature)
     return Diagonal(objective, theta)
 

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SparseRows"]
 
-_LANE_VALUES: Final = 128  # of a sparse X for each feature: a lane adds to all of them once more
-_GATHER_BYTES: Final = 512 << 20  # up to which a sparse X and its residuals are held by column too
+# A lane has at least so many stored values for each feature: the sums of a lane more, which are of
+# all features, take longer to add up than fewer values save.
+_LANE_VALUES: Final = 128
+# X is held by column too where that and the residuals of all rows take at most so many bytes.
+_BY_COLUMN_BYTES: Final = 512 << 20
 _NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
 
 
@@ -61,7 +64,7 @@ class SparseRows:
         The gradient is then gathered from the residuals; added up row by row it would be read and
         written all over, and it is mostly the larger of the two.
         """
-        return 16 * self.stored + 32 * self.shape[0] * n_logits <= _GATHER_BYTES
+        return 16 * self.stored + 32 * self.shape[0] * n_logits <= _BY_COLUMN_BYTES
 
     def lanes(self, n_logits: int, dtype: torch.dtype, *, sums: bool = False) -> Lanes:
         """Return the blocks of rows, dealt into lanes; ``sums`` says they are for ``accumulate``.
