@@ -340,6 +340,8 @@ def column_moments(
     return first + one, np.where(constant, 0.0, variance), constant
 
 
+@np.errstate(all="ignore")
+@one_thread()
 def minimize(
     X: Any,
     codes: np.ndarray,
@@ -382,37 +384,17 @@ def minimize(
     -------
     Fitted
     """
-    with np.errstate(all="ignore"), one_thread():
-        return _minimize(
-            _Problem(
-                X,
-                codes,
-                weight,
-                moments,
-                n_logits=n_logits,
-                link=link,
-                C=C,
-                fit_intercept=fit_intercept,
-            ),
-            tol,
-            max_iter,
-            start,
-            single,
-            report,
-            announce,
-        )
-
-
-def _minimize(
-    problem: _Problem,
-    tol: float,
-    max_iter: int,
-    start: Start | None,
-    single: bool,
-    report: Callable[[dict[str, float]], None] | None,
-    announce: Callable[[str], None] | None,
-) -> Fitted:
     started = time.perf_counter()
+    problem = _Problem(
+        X,
+        codes,
+        weight,
+        moments,
+        n_logits=n_logits,
+        link=link,
+        C=C,
+        fit_intercept=fit_intercept,
+    )
     if announce is not None:
         announce(
             f"newton-cg, in NumPy: {len(problem.codes):,} rows × {problem.D:,} features, "

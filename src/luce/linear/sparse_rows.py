@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from luce.linear.arrays import find_bad
 from luce.linear.sums import add_up, cut, deal, lane_count
 
 if TYPE_CHECKING:
@@ -143,11 +144,7 @@ class SparseRows:
 
     def find_bad(self) -> tuple[int, int, float] | None:
         """Return the row, the column and the value of the first NaN or infinity, or None."""
-        bad = np.flatnonzero(~np.isfinite(self._data))
-        if bad.size == 0:
-            return None
-        row = int(np.searchsorted(self.X.indptr, bad[0], side="right")) - 1
-        return row, int(self.X.indices[bad[0]]), float(self._data[bad[0]])
+        return find_bad(self.X)
 
     def _columns(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows i to j by column, which are kept."""
