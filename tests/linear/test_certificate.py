@@ -162,12 +162,13 @@ def test_the_price_of_imbalance_is_that_of_a_feasible_dual_point(problem):
     assert float((mixed - Y).mean(0).abs().max()) < 1e-15
     A = (mixed - Y).T @ centred / len(y)
     dual = -float(torch.special.xlogy(mixed, mixed).sum(1).mean())
-    dual -= float(A.square().sum()) / (2 * o.penalty)
+    dual -= float(A.square().sum()) / (2 * o.penalty.strength)
     assert proof.value - dual <= proof.gap
-    G = (P - Y).T @ centred / len(y) + o.penalty * theta[:, :-1]
+    G = (P - Y).T @ centred / len(y) + o.penalty.strength * theta[:, :-1]
     spread = 1.01 * float(centred.square().sum(1).mean()) ** 0.5
     KL = float((torch.special.xlogy(q, q) - q * torch.log(P)).sum(1).mean())
-    formula = (float(G.norm()) + share * 2**0.5 * spread) ** 2 / (2 * o.penalty) + share * KL
+    moved = float(G.norm()) + share * 2**0.5 * spread
+    formula = moved**2 / (2 * o.penalty.strength) + share * KL
     assert proof.gap == pytest.approx(formula, rel=1e-9)
 
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from luce.linear import dense_rows, sparse_rows
 from luce.linear import objective as module
-from luce.linear import rows as rows_module
 from luce.linear.objective import Objective
 from luce.linear.precondition import hessian
 from luce.linear.rows import as_rows
@@ -44,7 +44,7 @@ def formula(o, X, theta):
         Y = torch.nn.functional.one_hot(o.target, max(2, o.n_logits)).double()
         Y = Y[:, 1:] if o.n_logits == 1 else Y
         loss = torch.nn.functional.binary_cross_entropy_with_logits(Z, Y, reduction="none").sum(1)
-    return loss @ o.weight / o.total + o.penalty / 2 * theta[:, :-1].square().sum()
+    return loss @ o.weight / o.total + o.penalty.strength / 2 * theta[:, :-1].square().sum()
 
 
 def draw(seed, N, D, K):
@@ -183,7 +183,7 @@ def test_over_some_rows_it_is_theirs_with_the_same_penalty_and_centre(source):
 @pytest.mark.parametrize("fused", [False, True], ids=["blocks", "fused"])
 def test_every_source_gives_the_same(source, fused, monkeypatch):
     """Arrays of any dtype and layout, maps, sparse matrices and tensors are the same rows."""
-    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0 if fused else math.inf)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0 if fused else math.inf)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, size=(333, 7)).astype(np.float64)
     y = rng.integers(0, 5, 333)
@@ -215,9 +215,9 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
     close = (
         {"rtol": 1e-9, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
     )
-    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", math.inf)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", math.inf)
     value, gradient, _ = o.evaluate(theta)
-    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0)
     for threads in (1, 3):
         torch.set_num_threads(threads)
         again, fused, _ = o.evaluate(theta)
@@ -230,13 +230,13 @@ def test_fused_kernel_agrees_with_matrix_products(K, link, dtype, monkeypatch):
 
 def test_fewer_chunks_where_their_gradients_are_large(monkeypatch):
     """Eight of them add up to what sixteen do."""
-    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40_000, 3)), rng.integers(0, 3, 40_000)
     o, theta = make(X, y, 3), torch.from_numpy(rng.normal(size=(3, 4)))
     assert len(o.rows.kernel_lanes(9)) == 16
     many = o.evaluate(theta)
-    monkeypatch.setattr(rows_module, "_PART_BYTES", 0)
+    monkeypatch.setattr(dense_rows, "_KERNEL_SUMS_BYTES", 0)
     assert len(o.rows.kernel_lanes(9)) == 8
     few = o.evaluate(theta)
     assert few.value == pytest.approx(many.value, rel=1e-12)
@@ -245,10 +245,10 @@ def test_fewer_chunks_where_their_gradients_are_large(monkeypatch):
 
 def test_more_coefficients_than_a_cache_holds_are_multiplied_by_the_library(monkeypatch):
     """Their gradient would be read from memory again for every 64 rows."""
-    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0)
     X, y, _ = draw(0, 200, 10, 4)
     assert make(X, y, 4)._fused_rows() is not None
-    monkeypatch.setattr(module, "_FUSED", 39)
+    monkeypatch.setattr(module, "_FUSED_COEFFICIENTS", 39)
     assert make(X, y, 4)._fused_rows() is None
 
 
@@ -280,14 +280,14 @@ def test_curvature_over_classes_is_right_in_every_direction(rough, monkeypatch):
 @pytest.mark.parametrize("source", ["float32", "float64", "uint8", "memory map"])
 def test_compiled_scans_are_those_of_the_matrix_library(source, monkeypatch):
     """Means, variances and distances; and a constant column has a variance of exactly 0."""
-    monkeypatch.setattr(rows_module, "_STEP_BYTES", 1 << 16)
+    monkeypatch.setattr(dense_rows, "_HAND_BACK_BYTES", 1 << 16)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, size=(9001, 7)).astype(np.float64)
     X[:, 3] = 0.1 if source == "float64" else 5
     weight = rng.uniform(0.5, 2, 9001)
     y = rng.integers(0, 3, 9001)
     given_ = X if source == "float64" else SOURCES[source](X)
-    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0)
     o = make(given_, y, 3, weight=weight)
     assert o.rows.for_kernels() is not None
     assert o.variance[3] == 0
@@ -305,8 +305,8 @@ def test_probabilities_of_the_fused_kernel_are_those_of_the_logits(
     source, link, K, dtype, monkeypatch
 ):
     """Of all rows, in order, a step of them at a time; and never below 0."""
-    monkeypatch.setattr(rows_module, "_COMPILED_VALUES", 0)
-    monkeypatch.setattr(module, "_AT_ONCE", 1)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr(module, "_PROBABILITIES_AT_ONCE", 1)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, size=(9001, 7)).astype(np.float64)
     o = make(SOURCES[source](X), rng.integers(0, max(2, K), 9001), K, link=link, dtype=dtype)
@@ -368,8 +368,8 @@ def test_a_sparse_x_too_large_to_hold_twice_gives_the_same_gradient(source, monk
     theta = torch.from_numpy(rng.normal(size=(5, 51)))
     o, V = make(SOURCES[source](X), y, 5), torch.from_numpy(rng.normal(size=(5, 51)))
     (value, gradient, _), product = o.evaluate(theta), o.hessian_product(theta)(V)
-    monkeypatch.setattr(rows_module, "_GATHER_BYTES", 0)
-    monkeypatch.setattr(rows_module.SparseRows, "block_rows", lambda *_: 64)
+    monkeypatch.setattr(sparse_rows, "_BY_COLUMN_BYTES", 0)
+    monkeypatch.setattr(sparse_rows.SparseRows, "block_rows", lambda *_: 64)
     o = make(SOURCES[source](X), y, 5)
     again, added, _ = o.evaluate(theta)
     assert again == pytest.approx(value, rel=1e-14)

@@ -8,7 +8,7 @@ import torch
 import luce
 from luce import SoftmaxRegression
 from luce.errors import ArgumentError, DataError
-from luce.linear.penalties import PENALTIES
+from luce.linear.penalties import L2, PENALTIES
 
 STRENGTHS = np.geomspace(0.1, 10, 6)
 
@@ -96,3 +96,29 @@ def test_training_refuses_an_unknown_penalty_at_once():
     """Before it reads the data, which are not there."""
     with pytest.raises(ArgumentError, match="penalty must be one of l2, None, got 'l1'"):
         luce.train("nowhere.csv", model="linear", penalty="l1")
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.from_numpy])
+def test_the_algebra_of_l2_is_its_formulas(form):
+    """Value, gradient, curvature, line and conjugate are those of λ/2 ‖W‖², for both libraries."""
+    rng = np.random.default_rng(0)
+    W, V = rng.normal(size=(2, 3, 5))
+    r, half = L2.of(C=4.0, total=10.0), 0.0125
+
+    def value(A):
+        return half * np.sum(A**2)
+
+    assert r.value(form(W)) == pytest.approx(value(W), rel=1e-14)
+    gradient = form(np.ones_like(W))
+    r.add_gradient(form(W), gradient)
+    np.testing.assert_allclose(np.asarray(gradient), 1 + 0.025 * W, rtol=1e-14)
+    slope = np.sum(0.025 * W * V)
+    assert r.bend(form(V)) == pytest.approx(value(W + V) - value(W) - slope, rel=1e-12)
+    ahead = (value(W + V + 1e-6 * V) - value(W + V - 1e-6 * V)) / 2e-6
+    assert r.along(form(W), form(V))(1.0) == pytest.approx((value(W + V), ahead), rel=1e-8)
+    assert r.curvature == 0.025
+    # r*(U) = max ⟨U, A⟩ - r(A), which A = U / λ attains.
+    best = V / 0.025
+    attained = np.sum(V * best) - value(best)
+    assert r.conjugate(float(np.sum(V**2))) == pytest.approx(attained, rel=1e-12)
+    assert r.times(3).minus(r).value(form(W)) == pytest.approx(2 * value(W), rel=1e-12)

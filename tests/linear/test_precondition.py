@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
-from luce.linear import precondition, rows
+from luce.linear import dense_rows, precondition
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 
@@ -38,7 +38,7 @@ FORMS = ["Exact", "Kronecker", "rank one", "Blocks", "Diagonal"]
 def test_several_gradients_are_preconditioned_like_each(form, link, K, monkeypatch):
     """A stack of gradients, with more features than rows too, gives the stack of the steps."""
     if form == "rank one":
-        monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
+        monkeypatch.setattr(precondition, "_LARGEST_S", 0)
     for D in (6, 300):
         o = drawn(D=D, K=K, link=link)
         theta = torch.from_numpy(np.random.default_rng(1).normal(size=(K, D + 1)))
@@ -55,7 +55,7 @@ def test_several_gradients_are_preconditioned_like_each(form, link, K, monkeypat
 def test_a_gradient_in_float32_gives_a_step_in_float32(form, link, monkeypatch):
     """Conjugate gradients have their vectors in the precision of the products."""
     if form == "rank one":
-        monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
+        monkeypatch.setattr(precondition, "_LARGEST_S", 0)
     o = drawn(K=4, link=link)
     o = o.with_precision(torch.float32)
     P = getattr(precondition, "Kronecker" if form == "rank one" else form)(o, o.start())
@@ -71,9 +71,9 @@ def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, mo
     rng = np.random.default_rng(0)
     y = np.arange(1200) % 40
     X = rng.normal(size=(40, 20))[y] + rng.normal(size=(1200, 20))
-    monkeypatch.setattr(precondition, "_MANY", 0)
+    monkeypatch.setattr(precondition, "_MOST_BLOCKS", 0)
     full = SoftmaxRegression(solver=solver).fit(X, y)
-    monkeypatch.setattr(precondition, "_MOST_CLASSES", 0)
+    monkeypatch.setattr(precondition, "_LARGEST_S", 0)
     rank_one = SoftmaxRegression(solver=solver).fit(X, y)
     best = objective_of(truth(X, y), X, y, 1.0)
     assert objective_of(rank_one, X, y, 1.0) == pytest.approx(best, rel=1e-6)
@@ -89,12 +89,12 @@ def test_sherman_morrison_inverts_its_matrix():
         link="softmax", C=0.5, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     P = precondition.Kronecker(o, o.start())
-    monkey = precondition._MOST_CLASSES
+    monkey = precondition._LARGEST_S
     try:
-        precondition._MOST_CLASSES = 0
+        precondition._LARGEST_S = 0
         P.refresh(o.start())
     finally:
-        precondition._MOST_CLASSES = monkey
+        precondition._LARGEST_S = monkey
     S = torch.diag(P._a) - torch.outer(P._a, P._a) / P._a.sum()
     torch.testing.assert_close(S.diagonal(), o.curvature(o.start()).S.diagonal())
     Q, values = P.basis.vectors, P.basis.values
@@ -102,7 +102,7 @@ def test_sherman_morrison_inverts_its_matrix():
     G[:, -1] -= G[:, -1].mean()
     V = P(G)
     W = V[:, :-1]
-    torch.testing.assert_close(S @ W @ (Q * values) @ Q.T + o.penalty * W, G[:, :-1])
+    torch.testing.assert_close(S @ W @ (Q * values) @ Q.T + o.penalty.strength * W, G[:, :-1])
     torch.testing.assert_close(S @ V[:, -1], G[:, -1])
 
 
@@ -120,7 +120,7 @@ def test_blocks_of_sigmoids_are_the_hessian(K, C):
     V = torch.from_numpy(np.random.default_rng(1).normal(size=theta.shape))
     p = torch.sigmoid(X @ theta.T)
     HV = (X.T @ (o.weight[:, None] * p * (1 - p) * (X @ V.T)) / o.total).T
-    HV[:, :-1] += o.penalty * V[:, :-1]
+    HV[:, :-1] += o.penalty.strength * V[:, :-1]
     torch.testing.assert_close(P(HV), V, rtol=1e-3, atol=1e-4)
 
 
@@ -130,7 +130,7 @@ def test_blocks_do_not_depend_on_who_adds_them_up(N, D, monkeypatch):
     theta = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D + 1))) / D
     steps = []
     for enough in (math.inf, 0):
-        monkeypatch.setattr(rows, "_COMPILED_VALUES", enough)
+        monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", enough)
         o = drawn(N, D)
         assert o.compiles == (enough == 0)
         P = precondition.Blocks(o, theta)
@@ -174,7 +174,7 @@ def test_what_is_the_same_for_all_classes_has_only_the_penalty():
     P.refresh(theta)
     G = torch.ones_like(theta) * torch.arange(7)
     G[:, -1] = 0
-    torch.testing.assert_close(P(G), G / o.penalty, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(P(G), G / o.penalty.strength, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("C", [0.1, 1.0, 100.0])
@@ -182,7 +182,7 @@ def test_blocks_take_fewer_iterations_than_the_kronecker_form(C, monkeypatch):
     """On the digits, half as many, or a little more."""
     X, y = load_digits(return_X_y=True)
     blocks = SoftmaxRegression(C, solver="lbfgs").fit(X, y)
-    monkeypatch.setattr(precondition, "_MANY", 0)
+    monkeypatch.setattr(precondition, "_MOST_BLOCKS", 0)
     kronecker = SoftmaxRegression(C, solver="lbfgs").fit(X, y)
     assert blocks.converged_
     assert blocks.n_iter_[0] < 0.7 * kronecker.n_iter_[0]
@@ -196,7 +196,7 @@ def test_many_classes_have_blocks_early(monkeypatch):
     X = rng.normal(size=(100, 60))[y] / 2 + rng.normal(size=(12_000, 60))
     X = X.astype(np.float32)
     blocks = SoftmaxRegression().fit(X, y)
-    monkeypatch.setattr(precondition, "_MANY", 0)
+    monkeypatch.setattr(precondition, "_MOST_BLOCKS", 0)
     kronecker = SoftmaxRegression().fit(X, y)
     assert blocks.converged_
     assert blocks.n_iter_[0] < 0.4 * kronecker.n_iter_[0]
@@ -223,7 +223,7 @@ def test_later_blocks_are_wider(monkeypatch):
 @pytest.mark.parametrize("after", [10, 160])
 @pytest.mark.parametrize(
     ("N", "limits"),
-    [(300, {"_BLOCK_BYTES": 0}), (9000, {"_BLOCK_BYTES": 0, "KEEP_BYTES": 40_000})],
+    [(300, {"_BLOCKS_BYTES": 0}), (9000, {"_BLOCKS_BYTES": 0, "KEEP_BYTES": 40_000})],
     ids=["few rows", "many rows"],
 )
 def test_blocks_take_no_more_memory_than_the_logits_that_are_kept(after, N, limits, monkeypatch):
@@ -245,6 +245,6 @@ def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):
         n_logits=4, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
     P = precondition.Blocks(o, o.start())
-    monkeypatch.setattr(precondition, "BLOCK", 25_600)  # 1,024 rows and one
+    monkeypatch.setattr(precondition, "BLOCK_VALUES", 25_600)  # 1,024 rows and one
     P.refresh(o.start())
     np.testing.assert_array_equal(X, before)

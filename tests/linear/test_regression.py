@@ -203,7 +203,7 @@ def test_sparse_and_wide(truth, objective_of):
         assert objective_of(narrow, X[:, :400], y, 10.0) == pytest.approx(best, rel=1e-9)
     wide = scipy.sparse.hstack([X] * 8, format="csr")
     wide = scipy.sparse.vstack([wide] * 8, format="csr")
-    assert min(wide.shape) > precondition._WIDEST
+    assert min(wide.shape) > precondition._WIDEST_BASIS
     model = SoftmaxRegression(10.0).fit(wide, np.tile(y, 8))
     assert model.solver_ == "newton-cg"
     assert model.duality_gap_ <= 1e-6

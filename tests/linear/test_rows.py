@@ -78,3 +78,14 @@ def test_a_pass_over_a_source_has_the_sums_of_the_array():
     found, truth = streamed.evaluate(theta), wanted.evaluate(theta)
     assert found.value == pytest.approx(truth.value, rel=1e-14)
     torch.testing.assert_close(found.gradient, truth.gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_a_line_is_searched_after_one_pass():
+    """Logits of the point and of the direction are made block by block, in the same read."""
+    o = objective(Source(np.random.default_rng(0).normal(size=(9001, 5))))
+    theta = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 6)))
+    begun = o.rows.source.passes
+    phi = o.along(theta, theta)
+    phi(0.5)
+    phi(1.0)
+    assert o.rows.source.passes == begun + 1

@@ -47,7 +47,7 @@ def by_formula(problem, X, theta):
         losses = torch.nn.functional.binary_cross_entropy_with_logits(
             Z, own.double(), reduction="none"
         ).sum(1)
-    return w @ losses + problem.penalty / 2 * theta[:, :-1].square().sum()
+    return w @ losses + problem.penalty.strength / 2 * theta[:, :-1].square().sum()
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from luce.linear import descent, objective, rows
+from luce.linear import dense_rows, descent, objective
 from luce.linear.objective import Objective
 from luce.linear.precondition import Exact, choose
 from luce.linear.rows import as_rows
@@ -237,7 +237,7 @@ def many_classes(clusters):
 def test_coarse_gradients_are_right_to_a_hundredth(compiled, monkeypatch, many_classes):
     """With bfloat16 the gradient differs from float32's by less than that share of its length."""
     monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else np.inf)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0 if compiled else np.inf)
     o = many_classes(1.0)
     assert o.may_be_coarse()
     theta = torch.randn(200, 201, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -252,7 +252,7 @@ def test_coarse_gradients_are_right_to_a_hundredth(compiled, monkeypatch, many_c
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_sample_in_bfloat16_tells_how_far_to_go(compiled, monkeypatch, many_classes):
     """The line over a sample of the rows is float32's to a hundredth."""
-    monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else np.inf)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0 if compiled else np.inf)
     o = many_classes(1.0)
     rng = torch.Generator().manual_seed(0)
     theta, d = (torch.randn(200, 201, dtype=torch.float64, generator=rng) for _ in range(2))
@@ -269,7 +269,7 @@ def test_a_hundred_classes_are_in_bfloat16_where_no_kernel_takes_them(
 ):
     """The fused pass in float32 is faster with them, blocks of the matrix library are not."""
     monkeypatch.setattr(objective, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else np.inf)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0 if compiled else np.inf)
     assert many_classes(1.0, D=400, K=100).may_be_coarse() == (not compiled)
     assert many_classes(1.0, D=400, K=200).may_be_coarse()
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from luce.linear import objective, precondition, rows, sums
+from luce.linear import dense_rows, objective, precondition, sparse_rows, sums
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 from luce.linear.sums import add_up, deal, lane_count
@@ -52,13 +52,13 @@ def everything(X, y, link):
 def test_who_makes_a_lane_and_when_changes_no_bit(kind, link, compute, monkeypatch, tmp_path):
     """Lanes in another order, or by two workers, add up to the same bits as in turn."""
     monkeypatch.setattr(sums, "_LANE_ROWS", 500)
-    monkeypatch.setattr(rows, "_BLOCK_BYTES", 1 << 12)
-    monkeypatch.setattr(rows, "_SCAN_BYTES", 1 << 12)
-    monkeypatch.setattr(rows, "_LANE_VALUES", 1)
-    monkeypatch.setattr(objective, "_AT_ONCE", 1 << 10)
+    monkeypatch.setattr(dense_rows, "_BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(dense_rows, "_SCAN_BYTES", 1 << 12)
+    monkeypatch.setattr(sparse_rows, "_LANE_VALUES", 1)
+    monkeypatch.setattr(objective, "_PROBABILITIES_AT_ONCE", 1 << 10)
     compiled = kind in {"kernels", "memory map"}
-    monkeypatch.setattr(rows, "_COMPILED_VALUES", 0 if compiled else math.inf)
-    monkeypatch.setattr(rows, "_GATHER_BYTES", math.inf if kind == "by column" else 0)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0 if compiled else math.inf)
+    monkeypatch.setattr(sparse_rows, "_BY_COLUMN_BYTES", math.inf if kind == "by column" else 0)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(9001, 7)).astype(np.float32)
     y = rng.integers(0, 5, 9001)
@@ -73,7 +73,7 @@ def test_who_makes_a_lane_and_when_changes_no_bit(kind, link, compute, monkeypat
     def elsewhere(lanes, zeros, add, _compute=map):
         return add_up(lanes, zeros, add, lambda f, parts: seen.append(1) or compute(f, parts))
 
-    for module in (objective, rows, precondition):
+    for module in (objective, dense_rows, sparse_rows, precondition):
         monkeypatch.setattr(module, "add_up", elsewhere)
     found = everything(X, y, link)
     assert len(seen) >= 6
@@ -84,7 +84,7 @@ def test_who_makes_a_lane_and_when_changes_no_bit(kind, link, compute, monkeypat
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_memory_map_has_the_bits_of_the_array(threads, monkeypatch, tmp_path):
     """Kernels add up what is on disk as what is in memory, for any number of threads."""
-    monkeypatch.setattr(rows, "_COMPILED_VALUES", 0)
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(9001, 7)).astype(np.float32), rng.integers(0, 5, 9001)
     np.save(tmp_path / "X.npy", X)

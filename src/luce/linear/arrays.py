@@ -19,7 +19,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_source(value: Any) -> bool:
-    """Say whether a value is a `luce.linear.rows.Source`: rows that are read block by block."""
+    """Say whether a value is a `luce.linear.streamed_rows.Source`, read block by block."""
     return callable(getattr(type(value), "blocks", None)) and hasattr(value, "shape")
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from luce.linear.objective import Objective
     from luce.linear.rows import Rows
 
-__all__ = ["BLOCK", "Basis", "add_grams", "eigenbasis"]
+__all__ = ["BLOCK_VALUES", "Basis", "add_grams", "eigenbasis"]
 
-BLOCK: Final = 1 << 18  # values of X that a covariance takes at once
+# Sums of outer products take about so many values of X at a time.
+BLOCK_VALUES: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,29 @@ class Basis:
     values: Tensor
     vectors: Tensor
 
-    def within(self, G: Tensor, solve: Callable[[Tensor], Tensor], penalty: float) -> Tensor:
-        """Return G (…, K, D + 1) solved in these coordinates, and over λ what is outside them."""
+    def within(self, G: Tensor, solve: Callable[[Tensor], Tensor], curvature: float) -> Tensor:
+        """Return G (…, K, D + 1) solved in these coordinates.
+
+        Outside them the penalty has the only curvature: what is there is divided by that.
+        """
         Q = self.vectors
         inner = (G[..., :-1].to(Q.dtype) @ Q).double()
         T = solve(torch.cat([inner, G[..., -1:].double()], -1))
         out = torch.empty_like(G)
         out[..., :-1] = T[..., :-1].to(Q.dtype) @ Q.T
         out[..., -1] = T[..., -1]
-        if Q.shape[1] < Q.shape[0] and penalty > 0:
-            out[..., :-1] += (G[..., :-1] - inner.to(Q.dtype) @ Q.T) / penalty
+        if Q.shape[1] < Q.shape[0] and curvature > 0:
+            out[..., :-1] += (G[..., :-1] - inner.to(Q.dtype) @ Q.T) / curvature
         return out
 
-    def variances(self, penalty: float) -> Tensor:
+    def variances(self, curvature: float) -> Tensor:
         """Return the eigenvalues and 1 for the intercept.
 
-        Without a penalty, directions without variance have no curvature at all: bound the step.
+        Where the penalty has no curvature, directions without variance have none at all: to bound
+        the step, they get some.
         """
         values = self.values
-        if penalty == 0 and len(values):
+        if curvature == 0 and len(values):
             floor = 10 * torch.finfo(self.vectors.dtype).eps
             values = values.clamp(min=floor * float(values.max()))
         return torch.cat([values, values.new_ones(1)])
@@ -83,7 +88,7 @@ def eigenbasis(objective: Objective) -> Basis:
         X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
         add_grams(objective, X, (w[None, at] / total).to(dtype), cov)
 
-    lane = objective.rows.pick(index, max(64, min(1024, BLOCK // D)))
+    lane = objective.rows.pick(index, max(64, min(1024, BLOCK_VALUES // D)))
     sums = add_up([lane], lambda: (torch.zeros(1, D, D, dtype=dtype, device=device),), add)
     (cov,) = sums[0]
     if len(index) < len(objective.weight):

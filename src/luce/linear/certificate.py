@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from luce.linear.objective import Objective
+    from luce.linear.penalties import L2
 
 __all__ = ["Certificate", "balance", "certify", "scaled_gradient"]
 
-_CURVATURE_ROWS: Final = 1 << 16  # of these Newton's steps on the intercepts are nearly exact
+# S from so many rows is good enough for Newton's steps on the intercepts to be nearly exact.
+_CURVATURE_ROWS: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ class Certificate:
     gap: float
     curvature: Tensor | None = None
 
-    def with_penalty(self, before: float, after: float) -> Certificate:
-        """Return what is known of the same Θ with another λ: all but the gap."""
-        W, more = self.theta[:, :-1], after - before
+    def with_penalty(self, before: L2, after: L2) -> Certificate:
+        """Return what is known of the same Θ with another penalty: all but the gap."""
+        W, more = self.theta[:, :-1], after.minus(before)
         gradient = self.gradient.clone()
-        gradient[:, :-1].add_(W, alpha=more)
-        value = self.value + more / 2 * float(W.square().sum())
+        more.add_gradient(W, gradient[:, :-1])
+        value = self.value + more.value(W)
         return Certificate(self.theta, value, gradient, float("inf"), self.curvature)
 
 
@@ -69,7 +71,7 @@ def certify(
     With the curvature S over the classes, where ``balance`` knows it.
     """
     exact = objective.with_precision(torch.float64)
-    if objective.penalty == 0:
+    if objective.penalty.strength == 0:
         value, gradient, _ = exact.evaluate(theta)
         return Certificate(theta, value, gradient, float("inf"))
     return _certify(exact, theta, tol, S, objective.dtype)
@@ -83,7 +85,7 @@ def balance(
     For certificates near the optimum: mostly it saves a pass in float64. Without ``gradient``,
     ∇F(Θ), all rows are gone through, and are multiplied once.
     """
-    if not objective.fit_intercept or objective.penalty == 0:
+    if not objective.fit_intercept or objective.penalty.strength == 0:
         return theta, None
     if gradient is None:
         S, mean = objective.curvature(theta, len(objective.weight))
@@ -122,7 +124,7 @@ def _certify(
             assert logs is not None  # noqa: S101 - for mypy
             log_p, log_q = logs.cpu().numpy()
             cost, share = price(wanted, off, log_p, log_q, objective.link)
-        slopes = float(np.square(norms).sum()) / (2 * objective.penalty)
+        slopes = objective.penalty.conjugate(float(np.square(norms).sum()))
         gap = bound(norms, share, spread, objective.penalty, cost)
         worse = 0 if best is None or gap < 0.5 * best.gap else worse + 1
         if best is None or gap < best.gap:

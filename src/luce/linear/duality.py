@@ -11,14 +11,13 @@ import numpy as np
 from scipy.special import xlogy
 
 if TYPE_CHECKING:
-    from luce.linear.fitted import Link
+    from luce.linear.links import Link
+    from luce.linear.penalties import L2
 
 __all__ = ["bound", "price"]
 
 
-def bound(
-    norms: np.ndarray, epsilon: np.ndarray, spread: float, penalty: float, cost: float
-) -> float:
+def bound(norms: np.ndarray, epsilon: np.ndarray, spread: float, penalty: L2, cost: float) -> float:
     """Return what F(Θ) - F* is at most, in float64.
 
     Parameters
@@ -29,10 +28,10 @@ def bound(
         As `price` returns them.
     spread : float
         The square root of the features' total variance.
-    penalty : float
-        λ, above 0.
+    penalty : L2
+        Of a strength above 0.
     """
-    return float(np.square(norms + epsilon * (2**0.5 * spread)).sum()) / (2 * penalty) + cost
+    return penalty.conjugate(float(np.square(norms + epsilon * (2**0.5 * spread)).sum())) + cost
 
 
 def price(

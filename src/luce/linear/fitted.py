@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
-__all__ = ["Fitted", "Link", "Start"]
-
-Link = Literal["softmax", "sigmoid"]
+__all__ = ["Fitted", "Start"]
 
 # Coefficients (K, D) and intercepts (K,) for a fit to start from, float64.
 Start: TypeAlias = tuple[np.ndarray, np.ndarray]

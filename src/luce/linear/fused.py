@@ -22,9 +22,13 @@ from luce.kernels.cpu.threads import chunk_rows, gather
 
 __all__ = ["dense_pass", "dense_probabilities", "padded"]
 
-_LOWEST = -60.0  # exp(-60) is nothing beside 1 even in float64; below it, denormals cost 5 × time
-_LANES = 64  # rows that go through the softmax side by side
-_HELD = 1024  # rows that are converted at a time: they stay in cache
+# Exponents are not taken below this: exp(-60) is nothing beside 1 even in float64, and far below it
+# are denormal numbers, which take five times as long.
+_LOWEST = -60.0
+# So many rows go through the softmax side by side, in vectors.
+_SIDE_BY_SIDE = 64
+# Rows of another dtype are converted so many at a time: they stay in the cache.
+_CONVERTED_ROWS = 1024
 
 
 @part
@@ -182,27 +186,29 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, 
     n, D = len(y), X.shape[1]
     loss = 0.0
     held = 0
-    for i in range(0, n, _LANES):
-        m = min(_LANES, n - i)
-        for r in range(_LANES):
+    for i in range(0, n, _SIDE_BY_SIDE):
+        m = min(_SIDE_BY_SIDE, n - i)
+        for r in range(_SIDE_BY_SIDE):
             w[r] = weight[i + r] if r < m else 0.0  # what is left of the last block has no weight
             t[r] = y[i + r] if r < m else 0
-        x = X[i : i + _LANES]
+        x = X[i : i + _SIDE_BY_SIDE]
         multiply_rows(block, W, x, z, x.size)  # meanwhile the next rows come in
         if softmax:
             loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:
             loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, spare)
         if len(R):
-            transpose(z, 0, _LANES, K, m, R, i * K, K)
+            transpose(z, 0, _SIDE_BY_SIDE, K, m, R, i * K, K)
             continue
         _add_rows(z, K, g)
         for k in range(K, z.shape[0]):
-            for r in range(_LANES):
+            for r in range(_SIDE_BY_SIDE):
                 z[k, r] = 0
-        multiply(block, z, _LANES, x, part, x.size + x.size // 2)
+        multiply(block, z, _SIDE_BY_SIDE, x, part, x.size + x.size // 2)
         held += 1
-        if held == 4 or i + _LANES >= n:  # 256 rows in the working precision, then into float64
+        if (
+            held == 4 or i + _SIDE_BY_SIDE >= n
+        ):  # 256 rows in the working precision, then into float64
             held = 0
             for k in range(K):
                 for j in range(D):
@@ -219,16 +225,16 @@ def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R) -> float:
     """
     (padded, D), T, n = W.shape, W.dtype, len(X)
     scratch = (
-        aligned((padded, _LANES), T),
+        aligned((padded, _SIDE_BY_SIDE), T),
         aligned((padded, D), T),
-        aligned((3, _LANES), T),
-        np.empty((3, _LANES)),
-        np.empty(_LANES),
-        np.empty(_LANES, np.int64),
+        aligned((3, _SIDE_BY_SIDE), T),
+        np.empty((3, _SIDE_BY_SIDE)),
+        np.empty(_SIDE_BY_SIDE),
+        np.empty(_SIDE_BY_SIDE, np.int64),
     )
-    whole = n - n % _LANES if X.dtype == T else 0
-    held = aligned((min(_HELD, -(-(n - whole) // _LANES) * _LANES), D), T)
-    parts = [(i, min(i + _HELD, n), held) for i in range(whole, n, _HELD)]
+    whole = n - n % _SIDE_BY_SIDE if X.dtype == T else 0
+    held = aligned((min(_CONVERTED_ROWS, -(-(n - whole) // _SIDE_BY_SIDE) * _SIDE_BY_SIDE), D), T)
+    parts = [(i, min(i + _CONVERTED_ROWS, n), held) for i in range(whole, n, _CONVERTED_ROWS)]
     loss = 0.0
     for i, j, rows in [(0, whole, X), *parts] if whole else parts:
         if rows is held:

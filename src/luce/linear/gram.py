@@ -16,9 +16,12 @@ from luce.kernels.cpu.threads import gather
 
 __all__ = ["dense_grams"]
 
-_ROWS = 64  # that go through the registers before their sums are written
-_BLOCK = (0, 0, 0, 0, 0)  # rows of the result in registers
-_BANDS = 8  # of a result, for threads to share where there are fewer results
+# So many rows go through the registers before their sums are written.
+_ROWS_AT_ONCE = 64
+# So many rows of the result are held in registers: the kernel is compiled for the length of this.
+_BLOCK = (0, 0, 0, 0, 0)
+# Where there are fewer results than this, each is cut into so many bands for threads to share.
+_BANDS = 8
 
 
 @kernel
@@ -35,7 +38,7 @@ def _add_band(block, A, weight, rows, out, first, last):
             for j in range(first, d):
                 rows[held, j] = scale * A[i, j]
             held += 1
-        if held == _ROWS or (held > 0 and i == n - 1):
+        if held == _ROWS_AT_ONCE or (held > 0 and i == n - 1):
             add_outer(block, rows[:held], out, first, last)
             held = 0
 
@@ -55,7 +58,7 @@ def dense_grams(A: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
     def band(part: int) -> None:
         of, b = divmod(part, bands)
         if ends[b] < ends[b + 1]:
-            rows = aligned((_ROWS, d), A.dtype)
+            rows = aligned((_ROWS_AT_ONCE, d), A.dtype)
             _add_band(_BLOCK, A, weight[of], rows, out[of], ends[b], ends[b + 1])
 
     gather(band, k * bands)

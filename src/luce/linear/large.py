@@ -158,10 +158,10 @@ def find_bad(X: Any) -> tuple[int, int, float] | None:
 def _suits_float32(objective: Objective, tol: float) -> bool:
     """Say whether products in float32 save time and lose nothing that ``tol`` asks for."""
     N, D = objective.rows.shape
-    if N * D * objective.n_logits < 5_000_000 or tol < 1e-8 or objective.penalty == 0:
+    if N * D * objective.n_logits < 5_000_000 or tol < 1e-8 or objective.penalty.strength == 0:
         return False
     # What varies so little that the penalty holds its coefficients is not what takes digits.
-    matters = objective.variance > objective.penalty
+    matters = objective.variance > objective.penalty.curvature
     deviation = objective.variance.sqrt()[matters]
     if len(deviation) == 0:
         return False

@@ -316,13 +316,10 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         ``count`` fits of this kind will be made in all.
         """
         by = roots(self.penalty, X, weight)
-        if by is None:
-            yield from self._l2_fits(X, codes, weight, Cs, start, display, count)
-            return
-        if start is not None:
-            start = start[0] * by, start[1]
-        fits = self._l2_fits(divided(X, by), codes, weight, Cs, start, display, count)
-        yield from (fitted.divided(by) for fitted in fits)
+        if by is not None:
+            X, start = divided(X, by), None if start is None else (start[0] * by, start[1])
+        for fitted in self._l2_fits(X, codes, weight, Cs, start, display, count):
+            yield fitted if by is None else fitted.divided(by)
 
     def _l2_fits(
         self,
@@ -343,8 +340,14 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
         rows = as_array(X)
         numpy_will_do = self.solver == "auto" and self.precision != "float32"
+
+        def by_large(Cs: list[float], start: Start | None) -> Iterator[Fitted]:
+            from luce.linear import large
+
+            return large.fits(self, X, codes, weight, Cs, start, display, count=count)
+
         if rows is None or not (numpy_will_do and small.suits(rows, n_logits)):
-            yield from self._large_fits(X, codes, weight, Cs, start, display, count)
+            yield from by_large(Cs, start)
             return
         single = rows.dtype == np.float32
         rows = rows.astype(np.float64, copy=False)
@@ -372,23 +375,9 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             )
             start = fitted.coef, fitted.intercept
             if fitted.reason == "products":  # the other methods go on from there
-                yield from self._large_fits(X, codes, weight, Cs[c:], start, display, count)
+                yield from by_large(Cs[c:], start)
                 return
             yield fitted
-
-    def _large_fits(
-        self,
-        X: Any,
-        codes: np.ndarray,
-        weight: np.ndarray,
-        Cs: Sequence[float],
-        start: Start | None,
-        display: GapDisplay,
-        count: int,
-    ) -> Iterator[Fitted]:
-        from luce.linear import large
-
-        return large.fits(self, X, codes, weight, Cs, start, display, count=count)
 
     def _keep(self, fitted: Fitted) -> None:
         self.coef_, self.intercept_ = fitted.coef, fitted.intercept

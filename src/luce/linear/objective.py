@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from copy import copy
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from luce.linear.rows import DenseRows
+from luce.linear.dense_rows import DenseRows
+from luce.linear.links import curve, margins, probabilities, residual
+from luce.linear.penalties import L2
 from luce.linear.sample import SAMPLE_ROWS, evenly
 from luce.linear.sums import add_up, deal, lane_count, on_threads
 from luce.processor import has_bfloat16
@@ -27,21 +29,30 @@ from luce.processor import has_bfloat16
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from luce.linear.links import Link
     from luce.linear.rows import Rows
     from luce.linear.sums import Block
 
-__all__ = ["KEEP_BYTES", "Curvature", "Evaluation", "Link", "Objective", "residual"]
+__all__ = ["KEEP_BYTES", "Curvature", "Evaluation", "Objective"]
 
-Link = Literal["softmax", "sigmoid"]
+T = TypeVar("T")
 
-KEEP_BYTES: Final = 512 << 20  # logits of all rows are kept up to this, and computed again beyond
-_FUSED: Final = 1 << 20  # coefficients; beyond, W and its gradient do not stay in the cache
-_AT_ONCE: Final = 1 << 20  # probabilities, or four times as many where rows are few:
-_ROWS_AT_ONCE: Final = 4096  # fewer keep no two threads busy
-_COARSE_COEFFICIENTS: Final = 1 << 15  # of which products take most of a pass
-_COARSE_CLASSES: Final = 128  # up to which the fused pass in float32 is as fast as bfloat16
-_SAMPLE_VALUES: Final = 1 << 17  # values of X that are taken at once
-_LOWEST: Final = -60.0  # exp(-60) is nothing beside 1 even in float64; denormals are slow
+# The logits of all rows are kept where they take at most so many bytes. Others are computed again.
+KEEP_BYTES: Final = 512 << 20
+# The fused pass takes at most so many coefficients: of more, neither W nor its gradient would stay
+# in the cache.
+_FUSED_COEFFICIENTS: Final = 1 << 20
+# So many probabilities are made at a time, or up to four times as many where they are of fewer rows
+# than this: of few rows, threads have too little to do.
+_PROBABILITIES_AT_ONCE: Final = 1 << 20
+_ROWS_AT_ONCE: Final = 4096
+# Products in bfloat16 save time from so many coefficients on: of fewer, products are not most of a
+# pass.
+_COARSE_COEFFICIENTS: Final = 1 << 15
+# Up to so many classes the fused pass in float32 is as fast as products in bfloat16.
+_COARSE_CLASSES: Final = 128
+# Logits of a sample are made from so many values of X at a time.
+_SAMPLE_VALUES: Final = 1 << 17
 
 
 class Evaluation(NamedTuple):
@@ -113,7 +124,7 @@ class Objective:
         )
         self.device = rows.device
         self.total = float(weight.sum())
-        self.penalty = 1.0 / (C * self.total)
+        self.penalty = L2.of(C, self.total)
         self._found: dict[str, Tensor] = {}
         sample = evenly(self)
         first, one, two = rows.column_sums(weight, sample)
@@ -162,7 +173,7 @@ class Objective:
     def with_C(self, C: float) -> Objective:  # noqa: N802 - C is the field's name
         """Return the same with another strength of the penalty; a cheap copy."""
         other = copy(self)
-        other.penalty = 1.0 / (C * self.total)
+        other.penalty = L2.of(C, self.total)
         return other
 
     def with_precision(self, dtype: torch.dtype, *, coarse: bool = False) -> Objective:
@@ -193,8 +204,9 @@ class Objective:
             loss, G, g, L = self._by_blocks(theta, logs)
         else:
             loss, G, g, L = self._fused(rows, theta, logs)
-        value = loss / self.total + 0.5 * self.penalty * float(W.square().sum())
+        value = loss / self.total + self.penalty.value(W)
         gradient = self._mean_gradient(G, g, theta)
+        self.penalty.add_gradient(W, gradient[:, :-1])
         return Evaluation(value, gradient, L / self.total if logs else None)
 
     def along(
@@ -205,20 +217,21 @@ class Objective:
         With ``n``, an estimate of them from about n rows.
         """
         W, V = theta[:, :-1], d[:, :-1]
-        square = [float((A * B).sum()) for A, B in ((W, W), (W, V), (V, V))]
         lanes: Iterable[Iterable[Any]]
         if n is None:
             lanes, total = self.rows.lanes(self.n_logits, self.dtype), self.total
-            of_theta, of_d = self._logits(theta, lanes), self._logits(d, lanes)
-        else:  # both at once, so that the rows are read once
+            of_theta, of_d = self._logits(theta), self._logits(d)
+            both = self._kept(lanes, lambda block: (of_theta(block), of_d(block)))
+        else:
             index = evenly(self, n)
             total = float(self.weight[self.at(index)].sum())
             lanes = [list(self.logit_blocks(torch.cat([theta, d]), self._working, index))]
+        penalty = self.penalty.times(total).along(W, V)
 
         def phi(t: float) -> tuple[float, float]:
             def add(block: Any, sums: Tensor) -> None:
                 if n is None:
-                    at, Z, U = slice(*block), of_theta(block), of_d(block)
+                    at, (Z, U) = slice(*block), both(block)
                 else:
                     at, ZU = block
                     Z, U = ZU[:, : self.n_logits], ZU[:, self.n_logits :]
@@ -227,16 +240,16 @@ class Objective:
                 sums[1] += float(R.mul_(U).sum())
 
             loss, slope = self._add_up(lanes, lambda: (_zeros((2,)),), add)[0].tolist()
-            loss += 0.5 * self.penalty * total * (square[0] + t * (2 * square[1] + t * square[2]))
-            slope += self.penalty * total * (square[1] + t * square[2])
-            return loss / total, slope / total
+            more, steeper = penalty(t)
+            return (loss + more) / total, (slope + steeper) / total
 
         return phi
 
     def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """Return V ↦ ∇²F(Θ) V, two products with X each; probabilities are kept while they fit."""
         lanes = self.rows.lanes(self.n_logits, self.dtype, sums=True)
-        kept = self._logits(theta, lanes, probabilities=True)
+        logits = self._logits(theta)
+        kept = self._kept(lanes, lambda block: probabilities(logits(block), self.link))
 
         def product(V: Tensor) -> Tensor:
             W = self.rows.prepare(V[:, :-1], self.dtype)
@@ -245,18 +258,15 @@ class Objective:
             def add(block: Block, G: Tensor, g: Tensor) -> None:
                 i, j = block
                 P = kept(block)
-                U = self.rows.project(i, j, W).add_(bias)
-                if self.link == "softmax":
-                    U -= (P * U).sum(1, keepdim=True)
-                    U *= P
-                else:
-                    U *= P * (1 - P)
+                U = curve(self.rows.project(i, j, W).add_(bias), P, self.link)
                 U *= self.weight[i:j, None].to(U.dtype)
                 self.rows.accumulate(i, j, U, G)
                 g += U.sum(0).double()
 
             G, g = self._add_up(lanes, self._empty_gradient, add)
-            return self._mean_gradient(G, g, V)
+            out = self._mean_gradient(G, g, V)
+            out[:, :-1].add_(V[:, :-1], alpha=self.penalty.curvature)
+            return out
 
         return product
 
@@ -267,17 +277,16 @@ class Objective:
         self.rows.release()
         return sums
 
-    def _logits(
-        self, theta: Tensor, lanes: Iterable[Iterable[Block]], *, probabilities: bool = False
-    ) -> Callable[[Block], Tensor]:
-        """Return a function of a block of rows: its logits, kept if all fit, else computed."""
+    def _logits(self, theta: Tensor) -> Callable[[Block], Tensor]:
+        """Return a function of a block of rows: its logits."""
         W = self.rows.prepare(theta[:, :-1], self.dtype)
         bias = self.bias(theta).to(self.dtype)
+        return lambda block: self.rows.project(*block, W).add_(bias)
 
-        def compute(block: Block) -> Tensor:
-            Z = self.rows.project(*block, W).add_(bias)
-            return self.probabilities(Z) if probabilities else Z
-
+    def _kept(
+        self, lanes: Iterable[Iterable[Block]], compute: Callable[[Block], T]
+    ) -> Callable[[Block], T]:
+        """Return a function of a block of logits computed once, in one pass, where all fit."""
         if self.rows.shape[0] * self.n_logits * self.dtype.itemsize > KEEP_BYTES:
             return compute
         kept = {block: compute(block) for block in chain(*lanes)}
@@ -298,9 +307,9 @@ class Objective:
 
     def probability_blocks(self, theta: Tensor, dtype: torch.dtype) -> Iterator[tuple[Any, Tensor]]:
         """Yield all rows, as slices, and their probabilities, block by block."""
-        lanes, probabilities = self._probabilities(theta, dtype)
+        lanes, of_block = self._probabilities(theta, dtype)
         for block in chain(*lanes):
-            yield probabilities(block)
+            yield of_block(block)
         self.rows.release()
 
     def _forward(
@@ -335,7 +344,7 @@ class Objective:
 
             def of_logits(block: Any) -> tuple[Any, Tensor]:
                 at, Z = logits(block)
-                return at, self.probabilities(Z)
+                return at, probabilities(Z, self.link)
 
             return lanes, of_logits
         from luce.linear.fused import dense_probabilities
@@ -349,7 +358,7 @@ class Objective:
             return at, torch.from_numpy(P)
 
         N, K = rows.shape[0], self.n_logits
-        step = max(_AT_ONCE // K, min(_ROWS_AT_ONCE, 4 * _AT_ONCE // K))
+        step = max(_PROBABILITIES_AT_ONCE // K, min(_ROWS_AT_ONCE, 4 * _PROBABILITIES_AT_ONCE // K))
         return deal(N, rows.step(step), lane_count(N, K * K)), fused
 
     def at(self, index: np.ndarray) -> Tensor:
@@ -365,18 +374,18 @@ class Objective:
         """Return how p spreads over a sample of about n rows, or over all if there are no more."""
         matrix = self.link == "softmax"
         if not bool(theta[:, :-1].any()):
-            p = self.probabilities(theta[None, :, -1])[0]  # of every row
+            p = probabilities(theta[None, :, -1], self.link)[0]  # of every row
             return Curvature(torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p), p)
         index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
         total = self.total if index is None else float(self.weight[self.at(index)].sum())
-        lanes, probabilities = self._probabilities(theta, dtype or self.dtype, index)
+        lanes, of_block = self._probabilities(theta, dtype or self.dtype, index)
 
         def zeros() -> tuple[Tensor, Tensor]:
             K = self.n_logits
             return _zeros((K, K) if matrix else (K,), self.device), _zeros((K,), self.device)
 
         def add(block: Any, S: Tensor, mass: Tensor) -> None:
-            at, P = probabilities(block)
+            at, P = of_block(block)
             weighed = P * self.weight[at, None].to(P.dtype)
             mass += weighed.sum(0).double()
             if matrix:
@@ -400,35 +409,23 @@ class Objective:
     def separates(self, theta: Tensor) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""
         for at, Z in self.logit_blocks(theta, torch.float64):
-            y = self.target[at, None]
-            if self.link == "softmax":
-                chosen = Z.gather(1, y)
-                margin = chosen - Z.scatter(1, y, -torch.inf).amax(1, keepdim=True)
-            elif self.n_logits == 1:
-                margin = Z * (2 * y - 1)
-            else:
-                margin = -Z.scatter(1, y, -Z.gather(1, y))
+            margin = margins(Z, self.target[at], self.link)
             if bool((margin[self.weight[at] > 0] <= 0).any()):
                 return False
         return True
 
-    def probabilities(self, Z: Tensor) -> Tensor:
-        """Return the probabilities of logits (n, K)."""
-        return torch.softmax(Z, 1) if self.link == "softmax" else torch.sigmoid(Z)
+    def _mean_gradient(self, G: Tensor, g: Tensor, like: Tensor) -> Tensor:
+        """Return the loss's gradient for centred features from sums over rows; G is overwritten.
 
-    def _mean_gradient(self, G: Tensor, g: Tensor, theta: Tensor) -> Tensor:
-        """Return the gradient at Θ for centred features from sums over rows; G is overwritten.
-
-        In the order of G, which may be stored by column.
+        In the dtype of ``like``.
         """
         each = 1 / self.total
         G.addr_(g, self.mean, beta=each, alpha=-each)
         if self.link == "softmax":
             G -= G.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
         G[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
-        out = torch.zeros_like(theta)
+        out = torch.zeros_like(like)
         out[:, :-1] = G
-        out[:, :-1].add_(theta[:, :-1], alpha=self.penalty)
         if self.fit_intercept:
             g = g * each
             out[:, -1] = g - g.mean() if self.link == "softmax" else g
@@ -458,27 +455,13 @@ class Objective:
             i, j = block
             y, w = self.target[i:j], self.weight[i:j]
             Z = self.rows.project(i, j, W).to(self.dtype).add_(bias)
-            if logs:
-                self._add_logs(Z, y, w, L)
-            part = residual(Z, y, w, self.link)
-            if logs and self.link == "softmax":
-                L[0] -= part
-            loss += part
+            loss += residual(Z, y, w, self.link, L if logs else None)
             self.rows.accumulate(i, j, Z.to(dtype), G)
             g += Z.sum(0).double()
 
         lanes = self.rows.lanes(self.n_logits, self.dtype, sums=True)
         loss, G, g, L = self._add_up(lanes, zeros, add)
         return float(loss), G, g, L
-
-    def _add_logs(self, Z: Tensor, target: Tensor, weight: Tensor, logs: Tensor) -> None:
-        """Add what becomes Σ w log p; for a softmax the loss, Σ w (log Σ exp z - z_y), is to go."""
-        if self.link == "softmax":
-            chosen = weight @ Z.gather(1, target[:, None]).double()
-            logs[0] += weight @ Z.double() - chosen
-        else:
-            logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
-            logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
 
     @property
     def compiles(self) -> bool:
@@ -488,7 +471,7 @@ class Objective:
 
     def _fused_rows(self) -> DenseRows | None:
         """Return the rows if the fused kernel takes them."""
-        if not self.compiles or self.n_logits * self.n_features > _FUSED:
+        if not self.compiles or self.n_logits * self.n_features > _FUSED_COEFFICIENTS:
             return None
         return cast("DenseRows", self.rows)
 
@@ -529,36 +512,3 @@ class Objective:
 
 def _zeros(shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=device)
-
-
-def residual(Z: Tensor, target: Tensor, weight: Tensor, link: Link) -> float:
-    """Turn logits (n, K) in place into w (p - onehot(y)) and return the weighted loss.
-
-    What is small is computed as such (the other classes' share, not 1 - p_y), so a well-classified
-    row keeps its digits in float32.
-    """
-    w = weight.to(Z.dtype)
-    if link == "sigmoid":
-        y = target[:, None]
-        if Z.shape[1] > 1:
-            sign = torch.full_like(Z, -1).scatter_(1, y, 1)
-        else:
-            sign = (2 * y - 1).to(Z.dtype)
-        margin = Z * sign
-        loss = torch.nn.functional.softplus(-margin, threshold=60).sum(1, dtype=torch.float64)
-        torch.sigmoid(margin.clamp_(max=-_LOWEST).neg_(), out=Z)
-        Z *= sign.mul_(-w[:, None])
-        return float(loss @ weight)
-    at = target[:, None]
-    Z -= Z.amax(1, keepdim=True)
-    picked = Z.gather(1, at)
-    Z.clamp_(min=_LOWEST).exp_()
-    chosen = Z.gather(1, at)
-    Z.scatter_(1, at, 0)
-    other = Z.sum(1, keepdim=True)
-    total = other + chosen
-    loss = torch.where(picked == 0, torch.log1p(other), torch.log(total) - picked)
-    scale = w[:, None] / total
-    Z *= scale
-    Z.scatter_(1, at, -other * scale)
-    return float(loss[:, 0].double() @ weight)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from luce.linear.basis import BLOCK, Basis, add_grams, eigenbasis
+from luce.linear.basis import BLOCK_VALUES, Basis, add_grams, eigenbasis
+from luce.linear.links import probabilities
 from luce.linear.objective import KEEP_BYTES
 from luce.linear.sample import by_uncertainty, evenly
 from luce.linear.sums import add_up
@@ -25,18 +26,28 @@ if TYPE_CHECKING:
 
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
+    from luce.linear.penalties import L2
     from luce.linear.rows import Rows
 
 __all__ = ["Blocks", "Diagonal", "Exact", "Kronecker", "Preconditioner", "choose"]
 
-_SMALL: Final = 300  # coefficients: a Cholesky factor of this size takes milliseconds
-_WIDEST: Final = 2048  # an eigenproblem of this size takes about two seconds
-_FEW: Final = 32  # classes: a block for each takes less than the passes that it saves
-_MANY: Final = 512  # beyond, it takes longer
-_EACH: Final = 64  # rows for each class
-_BLOCK_BYTES: Final = 16 << 20  # that the blocks may take even where there are few logits
-_NARROWEST: Final = 64  # a block of this size costs no more than the calls that make it
-_MOST_CLASSES: Final = 512  # beyond, S is taken as diagonal plus rank one and never formed
+# Up to so many coefficients the Hessian itself is factored, in milliseconds.
+_EXACT_COEFFICIENTS: Final = 300
+# An eigenbasis is made of at most so many features, or rows if there are fewer of them. That takes
+# about two seconds.
+_WIDEST_BASIS: Final = 2048
+# Up to so many classes, to make a block for each takes less time than the passes that it saves.
+_FEW_CLASSES: Final = 32
+# For more classes than this it takes more time, and there are no blocks.
+_MOST_BLOCKS: Final = 512
+# Blocks are made from so many rows for each class.
+_ROWS_OF_A_CLASS: Final = 64
+# The blocks may take so many bytes even where the logits take less.
+_BLOCKS_BYTES: Final = 16 << 20
+# No block is narrower than this: it would cost as much, for the calls that make it.
+_NARROWEST_BLOCK: Final = 64
+# For more classes than this, S is never formed, but taken as a diagonal plus a matrix of rank one.
+_LARGEST_S: Final = 512
 
 
 class Exact:
@@ -97,7 +108,7 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
         X = few.block(0, few.shape[0], torch.float64) - objective.mean
         X[:, objective.constant] = 0
         X = torch.cat([X, X.new_full((len(X), 1), float(objective.fit_intercept))], 1)
-        P = objective.probabilities(X @ theta.T)
+        P = probabilities(X @ theta.T, objective.link)
         w = weight[at]
         A = ((P if softmax else P * (1 - P))[:, :, None] * X[:, None, :]).flatten(1)
         # Not √w on both sides: a weight of 2 should be the same as the row twice, to the last bit.
@@ -112,7 +123,7 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
         blocks[k, :, k] += diagonal[k * width : (k + 1) * width]
     H.div_(weight.sum())
     for k in range(K):
-        blocks[k, :-1, k, :-1].diagonal().add_(objective.penalty)
+        blocks[k, :-1, k, :-1].diagonal().add_(objective.penalty.curvature)
     return H
 
 
@@ -141,14 +152,13 @@ class Kronecker:
         self._take(self.objective.curvature(theta).S)
 
     def _take(self, S: Tensor) -> None:
-        self._values = self.basis.variances(self.objective.penalty)
-        self._penalty = torch.full_like(self._values, self.objective.penalty)
-        self._penalty[-1] = 0
+        self._values = self.basis.variances(self.objective.penalty.curvature)
+        self._penalty = _diagonal(self.objective.penalty, self._values)
         self._vectors: Tensor | None = None
         self._rank_one = False
         if S.ndim == 1:
             self._inverse = _inverse(S[:, None] * self._values + self._penalty)
-        elif len(S) <= _MOST_CLASSES:
+        elif len(S) <= _LARGEST_S:
             s, self._vectors = torch.linalg.eigh(S)
             s[s < 1e-13 * s[-1]] = 0  # the all-ones direction
             self._inverse = _inverse(s[:, None] * self._values + self._penalty)
@@ -162,7 +172,7 @@ class Kronecker:
 
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (…, K, D + 1)."""
-        return self.basis.within(G, self._solve, self.objective.penalty)
+        return self.basis.within(G, self._solve, self.objective.penalty.curvature)
 
     def _solve(self, T: Tensor) -> Tensor:
         if self._vectors is not None:
@@ -206,7 +216,7 @@ class Blocks:
         S: Tensor | None = None,
     ) -> None:
         self.objective = objective
-        self._few = len(theta) <= _FEW
+        self._few = len(theta) <= _FEW_CLASSES
         first, doublings = (10, 1) if self._few else (self._passes(len(theta)), 2)
         self.refresh_at = tuple(first << doublings * k for k in range(10))
         self._start = Kronecker(objective, theta, basis, S)
@@ -216,12 +226,15 @@ class Blocks:
     def refresh(self, theta: Tensor, after: int = 0) -> None:
         """Take the blocks from rows that are uncertain at Θ, wider ``after`` more iterations."""
         objective, dtype = self.objective, self.basis.vectors.dtype
+        held = objective.penalty.curvature
         self._others = max(0, len(self.basis.values) - self._width(len(theta), after))
-        others, variances = self.basis.variances(objective.penalty).tensor_split([self._others])
+        others, variances = self.basis.variances(held).tensor_split([self._others])
         unit = _inverse(variances.sqrt())
         K, width = len(theta), len(unit)
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
-        index, weight = by_uncertainty(objective, theta, max(_EACH * max(_FEW, K), 16 * width))
+        index, weight = by_uncertainty(
+            objective, theta, max(_ROWS_OF_A_CLASS * max(_FEW_CLASSES, K), 16 * width)
+        )
         self._factors = None  # its memory is wanted
         mean = objective.mean.to(dtype)
 
@@ -233,7 +246,7 @@ class Blocks:
             at, few = block
             X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
             X[:, objective.constant] = 0
-            P = objective.probabilities(X @ W.T + c)
+            P = probabilities(X @ W.T + c, objective.link)
             share = (weight[at, None] / objective.total).to(dtype)
             E = ((P - P.square()) * share).float()
             A = X @ self.basis.vectors[:, self._others :]
@@ -244,13 +257,13 @@ class Blocks:
             counts = E.gt(0.5 * E.mean(0))  # the others do on the diagonal
             add_grams(objective, A, torch.where(counts, E, 0.0).T, H)
 
-        lane = objective.rows.pick(index, max(64, 4 * BLOCK // objective.n_features))
+        lane = objective.rows.pick(index, max(64, 4 * BLOCK_VALUES // objective.n_features))
         H, h, diagonal = add_up([lane], zeros, add)
         # A direction that the sample happens not to show must not look flat.
         diagonal = torch.maximum(diagonal, 0.1 * h[:, None]) * variances
-        diagonal[:, :-1] += objective.penalty
+        diagonal[:, :-1] += held
         self._scale = _inverse(diagonal.sqrt())
-        self._rest = _inverse(h[:, None] * others + objective.penalty)
+        self._rest = _inverse(h[:, None] * others + held)
         for k, block in enumerate(H):
             scale = self._scale[k] * variances.sqrt()
             full = block.mT.double().mul_(scale).mul_(scale[:, None]).fill_diagonal_(1)
@@ -260,7 +273,7 @@ class Blocks:
     def _passes(self, K: int) -> int:
         """Return how many passes over X the narrowest blocks of many classes take, at least 3."""
         rows = self.objective.rows
-        each = min(rows.shape[0], _EACH * K) * min(rows.shape[1], _NARROWEST) ** 2
+        each = min(rows.shape[0], _ROWS_OF_A_CLASS * K) * min(rows.shape[1], _NARROWEST_BLOCK) ** 2
         return max(3, each // (2 * max(1, rows.stored)))
 
     def _width(self, K: int, after: int) -> int:
@@ -270,23 +283,23 @@ class Blocks:
         memory at most that of the logits that are kept.
         """
         passes = max(1, after // 20) / 2 if self._few else after / 80
-        width: int = max(_NARROWEST, round((passes * self.objective.rows.stored) ** (1 / 3)))
-        room = max(_BLOCK_BYTES, min(4 * len(self.objective.weight) * K, KEEP_BYTES))
+        width: int = max(_NARROWEST_BLOCK, round((passes * self.objective.rows.stored) ** (1 / 3)))
+        room = max(_BLOCKS_BYTES, min(4 * len(self.objective.weight) * K, KEEP_BYTES))
         return min(width, math.isqrt(room // (4 * K)) - 1)
 
     def __call__(self, G: Tensor) -> Tensor:
         """Return H⁻¹G for G (…, K, D + 1)."""
         if self._factors is None:
             return self._start(G)
-        penalty = self.objective.penalty
+        held = self.objective.penalty.curvature
         if self.objective.link != "softmax":
-            return self.basis.within(G, self._solve, penalty)
+            return self.basis.within(G, self._solve, held)
         # The same for all classes changes no probability: there the penalty is all there is.
         same = G.mean(-2, keepdim=True)
-        out = self.basis.within(G - same, self._solve, penalty)
+        out = self.basis.within(G - same, self._solve, held)
         out -= out.mean(-2, keepdim=True)
-        if penalty > 0:
-            out[..., :-1] += same[..., :-1] / penalty
+        if held > 0:
+            out[..., :-1] += same[..., :-1] / held
         return out
 
     def _solve(self, T: Tensor) -> Tensor:
@@ -322,9 +335,7 @@ class Diagonal:
         one = self.objective.variance.new_ones(1)
         spread = torch.cat([self.objective.variance, one])
         floor = 1e-8 * float(self.objective.variance.max()) if self.objective.n_features else 0.0
-        penalty = torch.full_like(spread, self.objective.penalty)
-        penalty[-1] = 0
-        H = h[:, None] * spread.clamp(min=floor) + penalty
+        H = h[:, None] * spread.clamp(min=floor) + _diagonal(self.objective.penalty, spread)
         self._inverse = _inverse(H).to(self.objective.dtype)
 
     def __call__(self, G: Tensor) -> Tensor:
@@ -342,12 +353,22 @@ def choose(
     known: Certificate | None = None,
 ) -> Preconditioner:
     """Return the most exact form that is affordable, made from what is known at Θ."""
-    if theta.numel() <= _SMALL:
+    if theta.numel() <= _EXACT_COEFFICIENTS:
         return Exact(objective, theta)
-    if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST:
-        form = Blocks if len(theta) <= _MANY else Kronecker
+    if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST_BASIS:
+        form = Blocks if len(theta) <= _MOST_BLOCKS else Kronecker
         return form(objective, theta, basis, None if known is None else known.curvature)
     return Diagonal(objective, theta)
+
+
+def _diagonal(penalty: L2, like: Tensor) -> Tensor:
+    """Return the penalty's curvature for each direction and 0 for the intercept, which comes last.
+
+    These forms of the Hessian are easy to invert because it is the same for all coefficients.
+    """
+    diagonal = torch.full_like(like, penalty.curvature)
+    diagonal[-1] = 0
+    return diagonal
 
 
 def _inverse(H: Tensor) -> Tensor:

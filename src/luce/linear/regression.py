@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SoftmaxRegression"]
 
-# Of C="auto": what is tried, the folds, and up to how many rows all of them are.
+# C="auto" tries these in turn, each a little less accurately than a fit has to be: on rows held out
+# in so many folds, or in the first of them alone where there are more than so many rows.
 CANDIDATES = [4.0**power for power in range(-1, 8)]
 FOLDS, FEW_ROWS = 5, 1_000
 SEARCH_TOL = 1e-3

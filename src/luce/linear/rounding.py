@@ -9,7 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from luce.linear.fitted import Link
+    from luce.linear.links import Link
+    from luce.linear.penalties import L2
 
 __all__ = ["keep"]
 
@@ -24,7 +25,7 @@ def keep(
     gap: float,
     *,
     moments: tuple[np.ndarray, np.ndarray],
-    penalty: float,
+    penalty: L2,
     link: Link,
     single: bool,
     enough: float,
@@ -32,7 +33,7 @@ def keep(
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Return coefficients and intercepts as they are kept, F there, and its gap.
 
-    The class mean costs λ/2 K ‖w̄‖² and nothing else: the softmax does not see it. What rounding
+    The class mean costs K r(w̄) and nothing else: the softmax does not see it. What rounding
     does lies, by convexity, between its slope and that plus half its square in the largest
     curvature that there is: 1/2 for a softmax (Böhning 1992), 1/4 for a sigmoid. Where that is not
     next to nothing, F is computed.
@@ -45,8 +46,8 @@ def keep(
         F(Θ); F(Θ) - F* is at most the gap.
     moments : tuple of ndarray
         The features' mean μ and variance.
-    penalty : float
-        λ.
+    penalty : L2
+        r.
     link : {"softmax", "sigmoid"}
     single : bool
         Whether to round to float32: for features in float32, unless that breaks what was proven.
@@ -61,8 +62,9 @@ def keep(
         common = theta.mean(0)
         theta = theta - common
         gradient = gradient.copy()
-        gradient[:, :-1] -= penalty * common[:-1]
-        value -= penalty / 2 * len(theta) * float(np.square(common[:-1]).sum())
+        # Without it L2 is smallest, whose gradient is linear in W.
+        penalty.add_gradient(-common[:-1], gradient[:, :-1])
+        value -= penalty.times(len(theta)).value(common[:-1])
     W = theta[:, :-1]
     b = theta[:, -1] - W @ mean
     if link == "softmax":
@@ -77,7 +79,7 @@ def keep(
         # How far a logit moves, in the root mean square over the rows at most.
         far = np.abs(change[:, :-1]) @ np.sqrt(variance) * 1.01 + np.abs(change[:, -1])
         bend = float(np.square(far).sum()) / (4 if link == "softmax" else 8)
-        bend += penalty / 2 * float(np.square(change[:, :-1]).sum())
+        bend += penalty.bend(change[:, :-1])
         low, high = value + slope, value + slope + bend
         if not abs(slope) + bend <= _CLOSE * value:
             low = high = evaluate(kept)

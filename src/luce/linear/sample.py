@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SAMPLE_ROWS", "by_spread", "by_uncertainty", "evenly", "two_shares"]
 
+# A sample that stands for all rows has at least so many.
 SAMPLE_ROWS: Final = 8192
-_FEWEST: Final = 8  # rows of a class that are more than examples
-_CURVATURE_ROWS: Final = 2048  # that tell about how uncertain each class is
+# A class with fewer rows than this in a sample is hardly known from it.
+_FEWEST_OF_A_CLASS: Final = 8
+# So many rows tell how uncertain each class is.
+_CURVATURE_ROWS: Final = 2048
 
 
 def evenly(objective: Objective, n: int | None = None) -> np.ndarray:
@@ -89,7 +92,7 @@ def two_shares(objective: Objective, n: int) -> tuple[Objective, Objective] | No
     seen = torch.bincount(
         objective.target[objective.at(first)], minlength=max(2, objective.n_logits)
     )
-    if int(seen.min()) < _FEWEST:
+    if int(seen.min()) < _FEWEST_OF_A_CLASS:
         return None
     return objective.over(first), objective.over(index[4::5])
 

@@ -11,7 +11,8 @@ from luce.kernels.cpu.threads import chunk_rows, gather
 
 __all__ = ["column_sums", "distances"]
 
-_ROWS = 64  # that are added up in the working precision, then in float64
+# So many rows are added up in the working precision, and their sums in float64.
+_ROWS_AT_ONCE = 64
 
 
 @kernel
@@ -19,8 +20,8 @@ def _column_sums(X, first, weight, one, two):
     n, D = X.shape
     T = first.dtype.type
     a, b = np.zeros(D, first.dtype), np.zeros(D, first.dtype)
-    for i in range(0, n, _ROWS):
-        for r in range(i, min(i + _ROWS, n)):
+    for i in range(0, n, _ROWS_AT_ONCE):
+        for r in range(i, min(i + _ROWS_AT_ONCE, n)):
             row, w = X[r], T(weight[r])
             for j in range(D):
                 away = T(row[j]) - first[j]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Point", "length", "point_at", "search"]
 
 # So many rows tell how long the first steps should be.
-_SAMPLE: Final = 4096
+_SAMPLE_ROWS: Final = 4096
 # The second Wolfe condition: at the end of a step the slope is at most this part of its first.
 _SLOPE_LEFT: Final = 0.9
 
@@ -41,9 +41,9 @@ def length(objective: Objective, theta: Tensor, d: Tensor) -> float:
 
     Curvature at W = 0 says little about how far to go where classes are easily told apart.
     """
-    if len(objective.weight) < 4 * _SAMPLE:
+    if len(objective.weight) < 4 * _SAMPLE_ROWS:
         return 1.0
-    phi = objective.along(theta, d, _SAMPLE)
+    phi = objective.along(theta, d, _SAMPLE_ROWS)
     slope, end = phi(0.0)[1], phi(1.0)[1]
     if not slope < 0 or 0.5 * slope <= end <= -0.25 * slope:
         return 1.0

@@ -23,12 +23,14 @@ from scipy.special import expit
 
 from luce.linear.duality import bound, price
 from luce.linear.fitted import Fitted
+from luce.linear.penalties import L2
 from luce.linear.rounding import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from luce.linear.fitted import Link, Start
+    from luce.linear.fitted import Start
+    from luce.linear.links import Link
 
 __all__ = ["column_moments", "minimize", "one_thread", "suits"]
 
@@ -132,7 +134,7 @@ class _Problem:
         self.K, self.D = n_logits, X.shape[1]
         self.total = float(weight.sum())
         self.weight = weight / self.total
-        self.penalty = 1.0 / (C * self.total)
+        self.penalty = L2.of(C, self.total)
         self.mean, self.variance, self.constant = moments
         counts = np.bincount(codes, self.weight, minlength=max(2, n_logits))
         self.frequency = counts[1:] if n_logits == 1 else counts
@@ -176,10 +178,10 @@ class _Problem:
         W = theta[:, :-1]
         losses, R, P, *logs = self._softmax(Z) if self.link == "softmax" else self._sigmoid(Z)
         gradient = self.sums(R)
-        gradient[:, :-1] += self.penalty * W
+        self.penalty.add_gradient(W, gradient[:, :-1])
         if self.link == "softmax":
             gradient -= gradient.mean(0)  # rounding: it must not build up
-        value = float(self.weight @ losses) + 0.5 * self.penalty * float(np.square(W).sum())
+        value = float(self.weight @ losses) + self.penalty.value(W)
         return _Point(theta, Z, P, value, gradient, *logs)
 
     def value(self, W: np.ndarray, Z: np.ndarray) -> float:
@@ -189,7 +191,7 @@ class _Problem:
             losses = np.log(np.exp(Z - top).sum(0)) + (top - Z[self._own])
         else:
             losses = np.logaddexp(0, -self._sign * Z).sum(0)
-        return float(self.weight @ losses) + 0.5 * self.penalty * float(np.square(W).sum())
+        return float(self.weight @ losses) + self.penalty.value(W)
 
     def _softmax(self, Z: np.ndarray) -> tuple[np.ndarray, ...]:
         # What is small is computed as such: the sum of the other classes' p, not 1 - p of the own.
@@ -225,7 +227,7 @@ class _Problem:
             U *= P * (1 - P)
         U *= self.weight
         out = self.sums(U)
-        out[:, :-1] += self.penalty * V[:, :-1]
+        out[:, :-1] += self.penalty.curvature * V[:, :-1]
         return out
 
     def inverse(self, P: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -243,7 +245,7 @@ class _Problem:
                 weighed = X * np.sqrt(curvature[k, i : i + step, None])
                 B[k] += weighed.T @ weighed
         diagonal = np.einsum("kjj->kj", B)
-        diagonal[:, :-1] += self.penalty
+        diagonal[:, :-1] += self.penalty.curvature
         # A diagonal of ones, so that a feature's units do not matter to the ridge.
         scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
         B *= scale[:, :, None] * scale[:, None, :]
@@ -257,7 +259,7 @@ class _Problem:
         mass = curvature.sum(1)[:, None]
         one, two = curvature @ self.X, curvature @ squares
         spread = two - 2 * one * self.mean + mass * self.mean**2
-        diagonal[:, :-1] = spread.clip(min=0) + self.penalty
+        diagonal[:, :-1] = spread.clip(min=0) + self.penalty.curvature
         diagonal[:, -1:] = mass
         diagonal[diagonal <= 0] = 1
         return lambda G: self._balanced(G / diagonal)
@@ -282,20 +284,20 @@ class _Problem:
 
     def measure(self, at: _Point) -> float:
         """Estimate what ``tol`` is compared with, at no cost."""
-        if self.penalty == 0:
+        if self.penalty.strength == 0:
             return self.scaled_gradient(at.gradient)
         return self.slopes(at.gradient) / max(at.value, 1e-300)
 
     def slopes(self, gradient: np.ndarray) -> float:
-        """Return about what a gradient proves: ‖∇_W F‖²/(2λ), the intercepts' part estimated."""
+        """Return about what a gradient proves: r*(∇_W F), the intercepts' part estimated."""
         squares = np.square(gradient)
         # Solving for the intercepts will move the coefficients' gradient by about as much.
         square = squares[:, :-1].sum() + squares[:, -1].sum() * self.variance.sum()
-        return float(square) / (2 * self.penalty)
+        return self.penalty.conjugate(float(square))
 
     def gap(self, at: _Point) -> float:
         """Return what is proven: F(Θ) - F* is at most this; ``inf`` without a penalty."""
-        if self.penalty == 0:
+        if self.penalty.strength == 0:
             return math.inf
         parts = self.K if self.link == "sigmoid" else 1
         norms = np.linalg.norm(at.gradient[:, :-1].reshape(parts, -1), axis=1)
@@ -338,6 +340,8 @@ def column_moments(
     return first + one, np.where(constant, 0.0, variance), constant
 
 
+@np.errstate(all="ignore")
+@one_thread()
 def minimize(
     X: Any,
     codes: np.ndarray,
@@ -380,37 +384,17 @@ def minimize(
     -------
     Fitted
     """
-    with np.errstate(all="ignore"), one_thread():
-        return _minimize(
-            _Problem(
-                X,
-                codes,
-                weight,
-                moments,
-                n_logits=n_logits,
-                link=link,
-                C=C,
-                fit_intercept=fit_intercept,
-            ),
-            tol,
-            max_iter,
-            start,
-            single,
-            report,
-            announce,
-        )
-
-
-def _minimize(
-    problem: _Problem,
-    tol: float,
-    max_iter: int,
-    start: Start | None,
-    single: bool,
-    report: Callable[[dict[str, float]], None] | None,
-    announce: Callable[[str], None] | None,
-) -> Fitted:
     started = time.perf_counter()
+    problem = _Problem(
+        X,
+        codes,
+        weight,
+        moments,
+        n_logits=n_logits,
+        link=link,
+        C=C,
+        fit_intercept=fit_intercept,
+    )
     if announce is not None:
         announce(
             f"newton-cg, in NumPy: {len(problem.codes):,} rows × {problem.D:,} features, "
@@ -480,7 +464,7 @@ def _minimize(
         n_iter=n_iter,
         method="newton-cg",
         reason=reason,
-        separable=problem.penalty == 0 and problem.separates(at),
+        separable=problem.penalty.strength == 0 and problem.separates(at),
         history=history,
     )
 
@@ -500,7 +484,7 @@ def _from(problem: _Problem, coef: np.ndarray, intercept: np.ndarray) -> np.ndar
 
 def _certified(problem: _Problem, at: _Point, tol: float) -> tuple[_Point, float]:
     """Return a point that proves the most, the intercepts solved for, and what it proves."""
-    if problem.penalty == 0:
+    if problem.penalty.strength == 0:
         return at, problem.scaled_gradient(at.gradient)
     best, least, worse = at, math.inf, 0
     while True:
@@ -508,7 +492,7 @@ def _certified(problem: _Problem, at: _Point, tol: float) -> tuple[_Point, float
         worse = 0 if gap < 0.5 * least else worse + 1
         if gap < least:
             best, least = at, gap
-        slopes = float(np.square(at.gradient[:, :-1]).sum()) / (2 * problem.penalty)
+        slopes = problem.penalty.conjugate(float(np.square(at.gradient[:, :-1]).sum()))
         # Enough is proven, or the intercepts are not what is in the way, or rounding is.
         if least <= tol or slopes > tol * at.value or worse == 2 or not problem.fit_intercept:
             return best, least
@@ -542,7 +526,7 @@ def _direction(
         d = d + (rz / curvature) * q
         r = r - (rz / curvature) * Hq
         # What is left would prove a tenth of tol: more would be for nothing.
-        if problem.penalty and problem.slopes(r) <= 0.1 * tol * at.value:
+        if problem.penalty.strength and problem.slopes(r) <= 0.1 * tol * at.value:
             break
         z = inverse(r)
         before, rz = rz, float(np.vdot(r, z))

@@ -115,7 +115,7 @@ class Solution:
             n_iter=self.n_iter,
             method=self.method,
             reason=self.reason,
-            separable=objective.penalty == 0 and objective.separates(self.theta),
+            separable=objective.penalty.strength == 0 and objective.separates(self.theta),
             history=self.history,
         )
 
@@ -316,7 +316,7 @@ class _Loop:
     def _flatter(self, measure: float) -> Tensor | None:
         """Return a point near by that should prove the goal, if the steps so far span one."""
         directions, at = self.descent.directions, self.descent.at
-        if not isinstance(directions, LBFGS) or self.descent.objective.penalty == 0:
+        if not isinstance(directions, LBFGS) or self.descent.objective.penalty.strength == 0:
             return None
         if measure > _FAR * self.goal:
             return None
@@ -387,7 +387,7 @@ def _describe(objective: Objective, precondition: Preconditioner, method: str) -
 
 def _proven(objective: Objective, proof: Certificate) -> float:
     """Return what ``tol`` is compared with, from a certificate."""
-    if objective.penalty == 0:
+    if objective.penalty.strength == 0:
         return scaled_gradient(objective, proof.gradient)
     return proof.gap / max(proof.value, 1e-300)
 
@@ -399,8 +399,8 @@ def _entry(objective: Objective, proof: Certificate) -> dict[str, float]:
 
 def _estimate(objective: Objective, at: Point) -> float:
     """Estimate during the fit what `_proven` would return, at no cost."""
-    if objective.penalty == 0:
+    if objective.penalty.strength == 0:
         return scaled_gradient(objective, at.gradient)
     W = float(at.gradient[:, :-1].square().sum())
     c = float(at.gradient[:, -1].square().sum()) * intercept_weight(objective)
-    return (W + c) / (2 * objective.penalty) / max(at.value, 1e-300)
+    return objective.penalty.conjugate(W + c) / max(at.value, 1e-300)

@@ -12,7 +12,9 @@ from luce.kernels.cpu.threads import gather
 
 __all__ = ["sparse_accumulate", "sparse_gather", "sparse_project"]
 
-_AHEAD = 16  # stored values: what they meet of the other matrix lies anywhere in memory
+# What a stored value meets of the other matrix lies anywhere in memory, so it is fetched while so
+# many values before it are multiplied.
+_AHEAD = 16
 
 
 @kernel

@@ -100,7 +100,7 @@ def standard_errors(
     centre = torch.eye(K, dtype=torch.float64, device=objective.device)
     if objective.link == "softmax":
         centre = centre - 1 / K
-    if objective.link == "softmax" and objective.penalty == 0:
+    if objective.link == "softmax" and objective.penalty.strength == 0:
         covariance = torch.einsum("ij,jalb,lm->iamb", centre, covariance, centre)
     spread = torch.stack([covariance[k, :, k] for k in range(K)])
     coef = spread[:, :-1, :-1].diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()

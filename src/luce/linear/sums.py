@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "Lanes", "add_up", "cut", "deal", "lane_count", "on_threads"]
 
-_LANES: Final = 8
-_LANE_ROWS: Final = 8192  # at least, so that adding the lanes' sums takes hardly any time
-_LANES_BYTES: Final = 64 << 20  # that the sums of all lanes may take, where there are several
+# Rows are dealt into at most so many lanes.
+_MOST_LANES: Final = 8
+# A lane has at least so many rows, so that adding the lanes' sums takes hardly any time.
+_LANE_ROWS: Final = 8192
+# Where there are several lanes, their sums take at most so many bytes.
+_LANES_BYTES: Final = 64 << 20
 
 Block = tuple[int, int]  # rows i to j
 Lanes = list[list[Block]]
@@ -83,4 +86,4 @@ def deal(n: int, step: int, lanes: int) -> Lanes:
 
 def lane_count(n: int, n_sums: int) -> int:
     """Return how many lanes n rows are worth when each lane has so many sums."""
-    return max(1, min(_LANES, n // _LANE_ROWS, _LANES_BYTES // (8 * max(1, n_sums))))
+    return max(1, min(_MOST_LANES, n // _LANE_ROWS, _LANES_BYTES // (8 * max(1, n_sums))))
