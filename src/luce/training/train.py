@@ -306,6 +306,7 @@ def _leaderboard(
                     f"{candidate.label}: log-loss {entry['log_loss']:.4f} of rows that were not "
                     f"learnt from, in {entry['seconds']:.1f} s"
                 )
+                display.say_all(_remarks(trained))
                 display.say_all(f"note: {warning}" for warning in trained.warnings)
         except DivergenceError as error:
             if len(found) == 1:
@@ -356,14 +357,18 @@ def fit_and_save(
         lessons=lessons,
     )
     classifier = trained.classifier
-    remark = classifier.model.remark(classifier.estimator)
-    if remark is not None:
-        display.say(f"\n{candidate.label}: {remark}")
+    display.say_all(f"\n{remark}" for remark in _remarks(trained))
     folder.open()
     display.say_all(f"note: {warning}" for warning in trained.warnings)
     if classifier.calibration is None:
         display.say("note: no validation rows, so the probabilities are not calibrated.")
     return trained
+
+
+def _remarks(trained: Trained) -> list[str]:
+    """Return how a training ended in a line, where its steps did not say it."""
+    remark = trained.classifier.model.remark(trained.classifier.estimator)
+    return [] if remark is None else [f"{trained.candidate.label}: {remark}"]
 
 
 def _fit(
