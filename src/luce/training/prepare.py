@@ -91,9 +91,7 @@ class Prepared:
         }
 
 
-def prepare(
-    source: Any, request: Request, display: Display, *, in_folds: bool = True
-) -> Prepared:
+def prepare(source: Any, request: Request, display: Display, *, in_folds: bool = True) -> Prepared:
     """Load the data and `divide` them.
 
     Raises
