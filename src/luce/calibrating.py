@@ -37,8 +37,8 @@ CHANGED: dict[str, Callable[..., float]] = {
     "classwise_ece": metrics.classwise_calibration_error,
 }
 
-# How strongly a temperature is held at 1. For classifiers of ten tables |1/T − 1| is about a half on
-# average, whose inverse this is; it also did best on rows that were kept back (docs/log.md).
+# How strongly a temperature is held at 1. For classifiers of ten tables |1/T − 1| is about a half
+# on average, whose inverse this is; it also did best on rows that were kept back (docs/log.md).
 SHRINKAGE = 2.0
 
 # With this many sorted scores the coverage is right to a hundredth of a percent.
