@@ -348,7 +348,7 @@ def test_folds_are_calibrated_together_and_not_one_by_one(tmp_path, monkeypatch)
 
 def test_an_average_of_averages_can_be_loaded_whatever_the_temperature(tmp_path, monkeypatch):
     """The mean of the folds' networks has the temperature 1, so that it opens into its members."""
-    monkeypatch.setattr(calibrating, "SIGNIFICANT", -1.0)  # any other is taken
+    monkeypatch.setattr(calibrating, "SHRINKAGE", 0.0)  # none is by chance
     run = luce.train(waves(400), out=tmp_path)
     assert run.config["label"] == "average"
     assert {each["model"] for each in run.config["options"]["parts"]} == {"linear", "mlp"}
