@@ -41,8 +41,8 @@ def test_figures_of_four_rows(make_summary):
 
 def test_calibration_before_and_after(make_summary):
     """The reliability diagram has both sides of the temperature, with their ECE."""
-    # It says 0.9, and is right three times in four; 80 rows with a margin of 2 ln 3, held at 1 with a
-    # strength of 2, leave 1 / (40 · 2 ln 3) of that.
+    # It says 0.9, and is right three times in four. T is held at 1 with a strength of 2: of what it
+    # says too much, 80 rows with a margin of 2 ln 3 leave 2 / (80 · 2 ln 3).
     X, y = [[2 * L3, 0]] * 80, ["a", "a", "a", "b"] * 20
     left = 1 / (80 * L3)
     codes = [0, 0, 0, 1] * 20
