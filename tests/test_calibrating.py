@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
+from sklearn.datasets import load_digits
 
+from luce import SoftmaxRegression
 from luce.calibrating import MOST_SCORES, Calibration, score
 from luce.errors import ArgumentError, RunError
 from luce.evaluation import conformal, metrics
@@ -33,6 +35,27 @@ def test_sets_are_those_of_conformal(coverage, count, seed):
 def test_the_temperature_is_found():
     """Logits that are three times too large are divided by about three."""
     assert Calibration.fit(*rows(20_000), seed=0).temperature == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize("rows", [30, 96])
+@pytest.mark.parametrize("C", [1.0, 10.0, 100.0])
+def test_a_few_rows_make_no_model_too_sure(C, rows):
+    """Whether it was too sure of itself or not, new digits lose little by a chance temperature.
+
+    That of the least log-loss of the same rows loses up to 0.44 (C = 10, which is right as it is).
+    """
+    X, y = load_digits(return_X_y=True)
+    model = SoftmaxRegression(C=C).fit(X[:600] / 16, y[:600])
+    said, codes = model.predict_log_proba(X[600:] / 16), y[600:]
+    changed = []
+    for seed in range(40):
+        order = np.random.default_rng(seed).permutation(len(codes))
+        known, new = order[:rows], order[rows:]
+        calibration = Calibration.fit(said[known], codes[known], seed=0)
+        after = metrics.log_loss(codes[new], calibration.probabilities(said[new]))
+        changed.append(after - metrics.log_loss(codes[new], np.exp(said[new])))
+    assert np.mean(changed) < 0.005
+    assert max(changed) < 0.04
 
 
 def test_sets_of_new_rows_cover():

@@ -10,6 +10,7 @@ import luce
 import luce.cli
 from luce import options
 from luce.cli.app import app
+from luce.cli.arguments import as_typed
 from luce.data.kinds import NAMES
 from luce.plan import INHERITED
 from luce.predicting import write_predictions
@@ -50,7 +51,7 @@ def test_what_is_said_of_the_data_is_said_to_each_command(command):
     }
     assert {"encoding", "types", "text", "download", "show_columns"} <= wanted
     if command == "distil":
-        wanted -= {*INHERITED, "text", "show_columns"}
+        wanted -= {*INHERITED, "text"}
     assert wanted <= {parameter.name for parameter in COMMANDS[command].params}
 
 
@@ -82,3 +83,31 @@ def test_help_names_what_there_is():
     helps = {parameter.name: parameter.help for parameter in COMMANDS["train"].params}
     assert helps["source"].split(";")[0] == f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
     assert all(name in helps["preset"] for name in PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        ("focal_gamma=1.0 needs loss='focal', got loss='hinge'.",
+         "--focal-gamma 1.0 needs --loss focal, got --loss hinge."),
+        ("device='cuda:1' cannot be used here.", "--device cuda:1 cannot be used here."),
+        ("drop_rare=3 leaves 1 of 2 classes", "--drop-rare 3 leaves 1 of 2 classes"),
+        # No option, one of Python's alone, and a user's own words.
+        ("a=1, tol=2: column 'loss=focal'", "a=1, tol=2: column 'loss=focal'"),
+    ],
+)  # fmt: skip
+def test_messages_have_options_as_they_are_typed(said, typed):
+    """What the library says of an option and its value names the option of the command line."""
+    assert as_typed(said) == typed
+
+
+def test_an_option_of_another_loss_is_refused_as_it_was_typed(monkeypatch, capsys):
+    """The one line on standard error has --loss, and no Python."""
+    monkeypatch.setattr(
+        "sys.argv", ["luce", "train", "digits", "--loss", "hinge", "--focal-gamma", "1"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        luce.cli.main()
+    assert ended.value.code == 2
+    line = "luce: --focal-gamma 1.0 needs --loss focal, got --loss hinge.\n"
+    assert capsys.readouterr().err == line

@@ -163,11 +163,19 @@ def test_what_is_handled_is_counted():
 
 
 def test_mostly_absent_columns_are_refused():
-    """A table that lacks more than half of the columns is another table, and they are named."""
+    """A table that lacks more than half of the columns is another table, and they are named.
+
+    The message says what to do: a column that is there, and empty, counts as missing.
+    """
     train = pl.DataFrame({"x": ["1", "3"], "c": ["u", "v"], "d": ["5", "6"]})
     schema = TableSchema.infer(train).fit(train)
-    with pytest.raises(DataError, match=r"2 of the 3 columns .* absent: 'c', 'd'\. The table has"):
+    with pytest.raises(
+        DataError,
+        match=r"2 of the 3 columns .* absent: 'c', 'd'\. The table has 'x'\. Add them, empty",
+    ):
         schema.encode(train.select("x"))
+    empty = pl.Series([None, None], dtype=pl.String)
+    schema.encode(train.select("x").with_columns(c=empty, d=empty))
 
 
 def test_thousands_of_categories_are_sparse_rows():

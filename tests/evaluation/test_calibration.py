@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
@@ -20,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 import luce
-from luce.errors import DataError, DtypeError, RunError
+from luce.errors import ArgumentError, DataError, DtypeError, RunError
 from luce.evaluation.calibration import TemperatureScaling, VectorScaling, fit_temperature
 from luce.evaluation.metrics import expected_calibration_error, log_loss
 
@@ -137,6 +138,78 @@ class TestFitTemperature:
         """Logits near the end of float32 do not overflow."""
         logits = np.array([[3e38, -3e38], [-3e38, 3e38], [3e38, -3e38]], dtype=np.float32)
         assert math.isfinite(fit_temperature(logits, [0, 1, 1]))
+
+
+class TestShrinkage:
+    """With `shrinkage` a temperature of few rows is held at 1."""
+
+    @pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
+    @pytest.mark.parametrize("shrinkage", [0.5, 2.0, 20.0])
+    def test_it_is_the_minimum(self, digits, factor, shrinkage):
+        """No temperature has a lower n · log-loss + shrinkage · |1/T − 1|, on either side of 1."""
+        logits, labels = digits.logits[:150] * factor, digits.labels[:150]
+
+        def objective(T):
+            return 150 * log_loss_at(T, logits, labels) + shrinkage * abs(1 / T - 1)
+
+        T = fit_temperature(logits, labels, shrinkage=shrinkage)
+        best = minimize_scalar(lambda u: objective(np.exp(u)), bounds=(-3, 3), method="bounded")
+        assert objective(T) <= best.fun + 1e-9
+        assert T != 1.0 or factor == 1.0
+
+    @given(cases())
+    def test_rows_that_are_all_right_bound_it(self, case):
+        """Where the margin of every row is known, so is how far T goes: n · E[margin] = 2.
+
+        E[margin] is the mean over the rows of the margins that probabilities of that T expect.
+        """
+        logits, _ = case
+        labels = logits.argmax(axis=1)
+        margins = logits.max(axis=1, keepdims=True) - logits
+        T = fit_temperature(logits, labels, shrinkage=2.0)
+        expected = (softmax(logits / T, axis=1) * margins).sum()
+        assert expected == pytest.approx(2.0, rel=1e-6) or (T == 1.0 and expected <= 2.0)
+
+    def test_equal_rows_that_are_all_right(self):
+        """100 rows of two classes with a margin of 1: a chance of 2% is left for the other class.
+
+        Laplace's rule of succession has 1 in 102 there.
+        """
+        T = fit_temperature([[1.0, 0.0]] * 100, [0] * 100, shrinkage=2.0)
+        assert softmax(np.array([1.0, 0.0]) / T)[1] == pytest.approx(0.02)
+
+    @pytest.mark.parametrize("factor", [0.4, 2.5])
+    def test_many_rows_say_what_they_say_without(self, factor):
+        """Of 20,000 rows the temperature is that of maximum likelihood to 1%."""
+        generator = np.random.default_rng(0)
+        logits = generator.normal(size=(20_000, 4)) * 2
+        labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
+        plain = fit_temperature(logits * factor, labels)
+        shrunk = fit_temperature(logits * factor, labels, shrinkage=2.0)
+        assert shrunk == pytest.approx(plain, rel=0.01)
+        assert abs(math.log(shrunk)) < abs(math.log(plain))
+
+    @given(cases(), st.floats(0, 1e6))
+    def test_more_of_it_is_nearer_to_one(self, case, shrinkage):
+        """T is never further from 1 than with less shrinkage, and on the same side."""
+        logits, labels = case
+        assume((logits.max(axis=1) > logits[np.arange(len(labels)), labels]).any())
+        some = 1 / fit_temperature(logits, labels, shrinkage=shrinkage) - 1
+        less = 1 / fit_temperature(logits, labels, shrinkage=shrinkage / 2) - 1
+        assert abs(some) <= abs(less) * (1 + 1e-9) + 1e-12
+        assert some * less >= 0
+
+    def test_without_end_it_is_one(self, digits):
+        """Infinite shrinkage leaves every row as it is."""
+        scaling = TemperatureScaling(shrinkage=math.inf).fit(digits.logits * 7, digits.labels)
+        assert scaling.temperature_ == 1.0
+        assert scaling.log_loss_after_ == scaling.log_loss_before_
+
+    @pytest.mark.parametrize("shrinkage", [-1.0, math.nan, "2", None])
+    def test_what_it_cannot_be(self, shrinkage):
+        """It is a number of at least 0."""
+        with pytest.raises(ArgumentError, match="shrinkage must be a number of at least 0"):
+            fit_temperature([[1.0, 0.0]], [0], shrinkage=shrinkage)
 
 
 @BOTH
@@ -292,7 +365,8 @@ class TestBothScalings:
         """It clones, shows its parameters, and says NotFitted for itself and for its estimator."""
         classifier, X, y = digits_model
         scaling = Scaling(FrozenEstimator(classifier))
-        assert set(scaling.get_params(deep=False)) == {"estimator", "classes"}
+        own = {"shrinkage"} if Scaling is TemperatureScaling else set()
+        assert set(scaling.get_params(deep=False)) == {"estimator", "classes"} | own
         for method in (scaling.predict_proba, scaling.predict, Scaling().predict):
             with pytest.raises(NotFittedError):
                 method(X)

@@ -1,5 +1,6 @@
 """`auto`: the average of its candidates, and how it compares them where rows are few."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -171,11 +172,36 @@ def test_only_few_rows_are_divided_into_folds(rows, tmp_path):
     assert (run.config["split"]["validation_size"] == 0) == few
 
 
-def test_a_named_model_keeps_its_validation_rows(tmp_path):
-    """Only a comparison needs folds."""
-    run = luce.train(waves(100), model="linear", out=tmp_path)
+def test_a_named_model_that_is_fitted_at_once_is_judged_in_folds(tmp_path):
+    """`linear` alone learns from all rows, and gets its temperature out of fold, as beside others.
+
+    What it says of itself at the end is of the fit on all rows.
+    """
+    said = io.StringIO()
+    run = luce.train(waves(150), model="linear", out=tmp_path, display=Display(said))
+    auto = luce.train(waves(150), out=tmp_path, name="auto", **SMALL | {"epochs": 1})
+    assert run.config["folds"] == 5
+    assert run.config["data"]["rows"]["validation"] == 0
+    entry = next(each for each in auto.metrics["leaderboard"] if each["label"] == "linear")
+    assert run.metrics["validation"]["log_loss"] == entry["log_loss"]
+    assert run.calibration.rows == run.config["data"]["rows"]["train"]
+    assert "so linear is judged by cross-validation in 5 folds" in said.getvalue()
+    assert "proven to be within" in said.getvalue()
+
+
+@pytest.mark.parametrize("asked", [{"model": "mlp", **SMALL}, {"model": "linear", "rows": 1_300}])
+def test_other_named_models_keep_their_validation_rows(asked, tmp_path):
+    """A network stops by them, and is one network; where rows are many there is no need."""
+    asked = dict(asked)
+    run = luce.train(waves(asked.pop("rows", 100)), out=tmp_path, **asked)
     assert run.config["folds"] == 0
     assert run.config["data"]["rows"]["validation"] > 0
+
+
+def test_no_folds_where_nothing_is_to_be_held_out(tmp_path):
+    """Without validation rows nothing is calibrated, as asked."""
+    run = luce.train(waves(100), model="linear", validation_size=0, out=tmp_path)
+    assert (run.config["folds"], run.calibration) == (0, None)
 
 
 class Killed(Display):
@@ -322,7 +348,7 @@ def test_folds_are_calibrated_together_and_not_one_by_one(tmp_path, monkeypatch)
 
 def test_an_average_of_averages_can_be_loaded_whatever_the_temperature(tmp_path, monkeypatch):
     """The mean of the folds' networks has the temperature 1, so that it opens into its members."""
-    monkeypatch.setattr(calibrating, "SIGNIFICANT", -1.0)  # any other is taken
+    monkeypatch.setattr(calibrating, "SHRINKAGE", 0.0)  # none is by chance
     run = luce.train(waves(400), out=tmp_path)
     assert run.config["label"] == "average"
     assert {each["model"] for each in run.config["options"]["parts"]} == {"linear", "mlp"}

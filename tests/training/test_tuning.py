@@ -119,6 +119,18 @@ def test_the_best_is_trained_as_luce_train_would(iris, tmp_path):
     assert tuned.config["request"] == plain.config["request"]
 
 
+def test_the_best_linear_of_few_rows_is_judged_in_folds(iris, tmp_path):
+    """It is trained as by its name: on all rows, with a temperature of rows out of fold."""
+    tuned = luce.tune(iris, grid={"C": [0.1, 1.0]}, folds=2, out=tmp_path)
+    best = tuned.tuning["trials"][tuned.tuning["best"]]["options"]
+    plain = luce.train(iris, model="linear", **best, name="plain", out=tmp_path)
+    keys = ("request", "data", "split", "folds")
+    assert [tuned.config[key] for key in keys] == [plain.config[key] for key in keys]
+    assert tuned.config["folds"] == 5
+    assert np.array_equal(tuned.predict_proba(iris[0]), plain.predict_proba(iris[0]))
+    assert luce.tune(iris, resume=True, out=tmp_path).path == tuned.path
+
+
 def test_a_space_is_searched_within_its_bounds(iris, tmp_path):
     """Whole numbers stay whole, and all stay between low and high; choices come as they are."""
     space = {

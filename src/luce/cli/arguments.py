@@ -1,6 +1,7 @@
 """Arguments and options that several commands share."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ __all__ = [
     "Test",
     "Text",
     "TextColumns",
+    "as_typed",
     "flag",
     "of_data",
     "of_run",
@@ -56,6 +58,28 @@ def flag(name: str, *, help: str | None = None) -> Any:
 def _flag(name: str) -> str:
     name = {"types": "type"}.get(name, name)
     return f"--{name.replace('_', '-')}"
+
+
+# An option and its value as Python writes them; not within quotes, where a user's own words are.
+_GIVEN = re.compile(r"""(?<![\w'"])(\w+)=('[^']*'|[\w.+-]*\w)""")
+
+
+def as_typed(message: str) -> str:
+    """Return a library's message with options as they are typed here.
+
+    Examples
+    --------
+    >>> from luce.cli.arguments import as_typed
+    >>> as_typed("focal_gamma=1.0 needs loss='focal', got loss='hinge'.")
+    '--focal-gamma 1.0 needs --loss focal, got --loss hinge.'
+    """
+
+    def typed(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        known = any(option.does for option in options.named(name))
+        return f"{_flag(name)} {value.strip(chr(39))}" if known else found.group()
+
+    return _GIVEN.sub(typed, message)
 
 
 def of_data(*names: str, help: str, **more: Any) -> Any:

@@ -14,6 +14,7 @@ from luce.cli.arguments import (
     Features,
     Out,
     Overwrite,
+    ShowColumns,
     Test,
     Text,
     of_data,
@@ -78,6 +79,7 @@ def distil(
     features: Features = None,
     test: Test = None,
     download: Download = False,
+    show_columns: ShowColumns = False,
     name: Annotated[
         Text, of_run(help="The run's name.  [default: the source's, -student]", metavar="NAME")
     ] = None,
@@ -111,7 +113,7 @@ def distil(
         teacher,
         source,
         **asked,
-        display=Display(sys.stderr),
+        display=Display(sys.stderr, show_columns=show_columns),
         announce=lambda run: _print_result(run, as_json=as_json),
         **arguments,
     )

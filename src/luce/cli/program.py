@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from luce.cli.app import Command, app
+from luce.cli.arguments import as_typed
 from luce.cli.distil import EXAMPLES as DISTILLATIONS
 from luce.cli.distil import distil
 from luce.cli.evaluate import evaluate
@@ -15,7 +16,7 @@ from luce.cli.report import report
 from luce.cli.train import EXAMPLES, train
 from luce.cli.tune import EXAMPLES as OF_TUNING
 from luce.cli.tune import tune
-from luce.errors import LuceError
+from luce.errors import ArgumentError, LuceError
 
 __all__ = ["main"]
 
@@ -46,7 +47,8 @@ def main() -> NoReturn:
     except LuceError as error:
         if debug:
             raise
-        status = _fail(str(error), error.exit_code)
+        said = as_typed(str(error)) if isinstance(error, ArgumentError) else str(error)
+        status = _fail(said, error.exit_code)
     except KeyboardInterrupt:
         status = _fail("interrupted.", 130)
     except BrokenPipeError:

@@ -220,7 +220,8 @@ class TableSchema(Schema):
         if 2 * len(absent) > len(used):
             raise DataError(
                 f"{len(absent)} of the {len(used)} columns that the schema needs are absent: "
-                f"{listed(absent, 10)}. The table has {listed(list(there), 10)}."
+                f"{listed(absent, 10)}. The table has {listed(list(there), 10)}. Add them, empty "
+                "where nothing is known, or train on a table without them."
             )
         known = {column.name for column in self.columns} | {self.target}
         for name in there.keys() - known:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from functools import cache
+from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
@@ -20,12 +22,12 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from luce.errors import DataError, DtypeError, RunError
+from luce.errors import ArgumentError, DataError, DtypeError, RunError
 from luce.evaluation.inputs import check_classes, check_probabilities, encode_labels
 from luce.evaluation.records import Count, Number, take
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -42,7 +44,7 @@ FLOOR = 1e-12
 Classes = Annotated[list[str | int | bool], Meta(min_length=1)]
 
 
-def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, shrinkage: float = 0.0) -> float:
     """Find the temperature T > 0 that minimises the log-loss of softmax(logits / T).
 
     The log-loss is convex in 1/T; the zero of its derivative is bracketed and found to ten digits,
@@ -53,12 +55,19 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     the predicted class is (n + 1) / (n + 2), Laplace's rule of succession for n successes in n
     trials; or 1 if it is that high already.
 
+    With `shrinkage`, n · log-loss + shrinkage · |1/T − 1| is minimised instead: the most probable T
+    if 1/T had, before any row was seen, a Laplace distribution around 1 with a mean deviation of
+    1 / shrinkage (the lasso of Tibshirani, 1996, towards 1 in place of 0). It has a minimum
+    whatever the rows are. A few rows leave T at 1, or near; many say what they say without it.
+
     Parameters
     ----------
     logits : array-like of shape (rows, classes)
         Finite numbers; log-probabilities are logits.
     labels : array-like of int, shape (rows,)
         The true column of each row. A class may be absent.
+    shrinkage : float, default=0
+        How strongly T is held at 1; 0 for not at all, infinity for T = 1.
 
     Returns
     -------
@@ -67,6 +76,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Raises
     ------
+    ArgumentError
+        If shrinkage is not a number of at least 0.
     DataError
         If logits are not finite, there are no rows, or a label is not a column.
 
@@ -79,34 +90,44 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     >>> T = fit_temperature(logits, [0, 0, 0, 1])
     >>> round(T, 4)  # 3 / log(0.75 / 0.25)
     2.7307
+    >>> round(fit_temperature(logits, [0, 0, 0, 1], shrinkage=2), 4)  # four rows say little
+    1.2511
     """
+    if not (isinstance(shrinkage, Real) and shrinkage >= 0):
+        raise ArgumentError(
+            f"fit_temperature: shrinkage must be a number of at least 0, got {shrinkage!r}."
+        )
     z = _check_logits("fit_temperature", logits).astype(np.float64)
     codes = encode_labels("fit_temperature", labels, None, z.shape[1])
     _check_lengths("fit_temperature", z, codes)
     z -= z.max(axis=1, keepdims=True)  # exp never overflows, and T cannot matter to the shift
     own = z[np.arange(len(z)), codes]
-    low, high = np.exp(-LOG_BOUND), np.exp(LOG_BOUND)
+    pull = shrinkage / len(z)
 
+    @cache
     def slope(inverse: float) -> float:
         return float((np.einsum("ij,ij->i", softmax(inverse * z, axis=1), z) - own).mean())
 
     def confidence_gap(inverse: float) -> float:
         return float((1 / np.exp(inverse * z).sum(axis=1)).mean()) - (len(z) + 1) / (len(z) + 2)
 
-    def root(function: Any, start: float) -> float:
-        return float(np.exp(brentq(lambda u: function(np.exp(u)), start, LOG_BOUND, xtol=1e-12)))
+    def root(function: Callable[[float], float], bound: float) -> float:
+        """Return where the function is 0 between 1 and exp(bound), or the latter."""
+        if function(1.0) * function(np.exp(bound)) > 0:
+            return float(np.exp(bound))
+        return float(np.exp(brentq(lambda u: function(np.exp(u)), 0.0, bound, xtol=1e-12)))
 
-    if (own == 0).all():
-        if confidence_gap(1.0) >= 0 or confidence_gap(high) < 0:  # the latter: tied logits
+    if (own == 0).all() and shrinkage == 0:
+        if confidence_gap(1.0) >= 0 or confidence_gap(np.exp(LOG_BOUND)) < 0:  # the latter: ties
             return 1.0
-        inverse = root(confidence_gap, 0.0)
-    elif slope(low) >= 0:
-        inverse = low
-    elif slope(high) <= 0:
-        inverse = high
+        inverse = root(confidence_gap, LOG_BOUND)
+    elif slope(1.0) > pull:
+        inverse = root(lambda inverse: slope(inverse) - pull, -LOG_BOUND)
+    elif slope(1.0) < -pull:
+        inverse = root(lambda inverse: slope(inverse) + pull, LOG_BOUND)
     else:
-        inverse = root(slope, -LOG_BOUND)
-    T = 1 / float(inverse)
+        return 1.0
+    T = 1 / inverse
     # At the minimum only rounding can make it worse than T = 1; then nothing is to be gained.
     return T if _log_loss(z / T, codes) < _log_loss(z, codes) else 1.0
 
@@ -291,6 +312,10 @@ class TemperatureScaling(_Scaling):
         Without an estimator: the class of each column. Left out, labels are column numbers, or
         strings of which there are as many as columns, which stand in sorted order.
 
+    shrinkage : float, default=0
+        How strongly T is held at 1, as `fit_temperature` says; 0 is maximum likelihood. A few rows
+        do not fool it then: `luce.train` takes 2.
+
     Attributes
     ----------
     temperature_ : float
@@ -302,7 +327,8 @@ class TemperatureScaling(_Scaling):
     takes_ : {"logits", "probabilities"}
         What the scores were.
     rows_ : int
-        How many rows it was fitted on. With fewer than about a hundred T is mostly chance.
+        How many rows it was fitted on. With fewer than about a hundred, and no shrinkage, T is
+        mostly chance.
     log_loss_before_, log_loss_after_ : float
         On those rows, in nats; after is never larger.
 
@@ -338,8 +364,14 @@ class TemperatureScaling(_Scaling):
     _method = "temperature"
     _parameters = ("temperature",)
 
+    def __init__(
+        self, estimator: Any = None, *, classes: Iterable[Any] | None = None, shrinkage: float = 0.0
+    ) -> None:
+        super().__init__(estimator, classes=classes)
+        self.shrinkage = shrinkage
+
     def _fit(self, logits: Floats, codes: NDArray[np.intp]) -> None:
-        self.temperature_ = fit_temperature(logits, codes)
+        self.temperature_ = fit_temperature(logits, codes, shrinkage=self.shrinkage)
 
     def _scale(self, logits: Floats) -> Floats:
         shifted: Floats = logits - logits.max(axis=1, keepdims=True)

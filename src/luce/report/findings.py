@@ -15,7 +15,7 @@ FEW_ROWS = 100
 # Figures of a class with fewer rows are mostly chance.
 FEW_MEMBERS = 20
 
-# A temperature fitted on fewer rows is mostly chance.
+# Fewer rows say little of the temperature.
 FEW_CALIBRATION_ROWS = 100
 
 
@@ -202,7 +202,8 @@ def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, str]]:
     elif rows < FEW_CALIBRATION_ROWS:
         found.append(
             _look(
-                f"The temperature was fitted on {counted(rows, 'validation row')}: mostly chance."
+                f"The temperature was fitted on {counted(rows, 'validation row')}, which say "
+                "little of it."
             )
         )
     return found

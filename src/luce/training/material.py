@@ -238,7 +238,8 @@ def _check_columns(dataset: Dataset, teacher: Run) -> None:
         if absent:
             raise DataError(
                 f"{dataset.name} lacks columns that the teacher {teacher.path} reads: "
-                f"{listed(absent, 10)}. It has {listed(there, 10)}."
+                f"{listed(absent, 10)}. It has {listed(there, 10)}. Add them, empty where nothing "
+                "is known."
             )
         return
     try:

@@ -9,6 +9,7 @@ import polars as pl
 
 from luce.data import Dataset, check_labels, folds, load_dataset, rare_classes, three_way
 from luce.errors import DataError
+from luce.models import MODELS
 from luce.request import Request
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from luce.progress import Display
     from luce.training.candidates import Examples
 
-__all__ = ["Prepared", "View", "prepare"]
+__all__ = ["Prepared", "View", "divide", "prepare"]
 
 
 class View(NamedTuple):
@@ -33,8 +34,9 @@ class View(NamedTuple):
     examples: dict[str, Examples]
 
 
-# With no more rows than these to train on and to validate on, "auto" compares models on so many
-# folds: one split would leave the choice to chance, and its validation rows unused (docs/log.md).
+# With no more rows than these to train on and to validate on, models are judged on so many folds:
+# one split would leave the choice and the temperature to chance, and its validation rows unused
+# (docs/log.md).
 FEW_ROWS, FOLDS = 1_000, 5
 
 
@@ -53,7 +55,7 @@ class Prepared:
     split : dict
         How the rows were divided, as `luce.data.three_way` takes it.
     folds : ndarray of shape (training rows,), or None
-        Where candidates are compared by cross-validation, as `luce.data.folds` gives them.
+        Where candidates are judged by cross-validation, as `luce.data.folds` gives them.
     """
 
     dataset: Dataset
@@ -89,8 +91,8 @@ class Prepared:
         }
 
 
-def prepare(source: Any, request: Request, display: Display) -> Prepared:
-    """Load and split the data, and fit the schema on the training rows.
+def prepare(source: Any, request: Request, display: Display, *, in_folds: bool = True) -> Prepared:
+    """Load the data and `divide` them.
 
     Raises
     ------
@@ -110,13 +112,40 @@ def prepare(source: Any, request: Request, display: Display) -> Prepared:
         dataset = dataset.without(rare_classes(dataset.labels, request.drop_rare))
     display.describe(dataset.schema)
     display.say_all(f"note: {notice}" for notice in dataset.notices)
-    labels = check_labels(dataset.labels)
+    check_labels(dataset.labels)
     if request.test is not None:
         schema = dataset.schema.with_classes(dataset.classes)
         test = load_dataset(
             request.test, target=request.target, features=request.features, schema=schema
         )
         dataset = replace(dataset, test=test)
+    return divide(dataset, request, display, in_folds=in_folds)
+
+
+def divide(
+    dataset: Dataset, request: Request, display: Display, *, in_folds: bool = True
+) -> Prepared:
+    """Split data into rows to learn from, to validate on and to test on, and fit the schema.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        All rows.
+    request : Request
+        What is asked for.
+    display : Display
+        Where to say what was assumed.
+    in_folds : bool, default=True
+        Whether few rows may be dealt into folds, none of them held out for validation.
+
+    Raises
+    ------
+    DataError
+        If there are no labels to learn from.
+    ArgumentError
+        If the rows cannot be split as asked.
+    """
+    labels = check_labels(dataset.labels)
     split: dict[str, Any] = {
         "validation_size": float(request.validation_size),
         "test_size": 0.0 if dataset.test is not None else float(request.test_size),
@@ -126,7 +155,7 @@ def prepare(source: Any, request: Request, display: Display) -> Prepared:
         display.say(f"note: test_size is not used: the {len(dataset.test):,} test rows are given.")
     training, validation, held_out = three_way(labels, **split)
     dealt = None
-    if _are_few(dataset, len(training) + len(validation), request):
+    if in_folds and _are_few(dataset, len(training) + len(validation), request):
         # Nothing is held out: each row is once in the fold that a model is judged by.
         given = {**split, "validation_size": 0.0}
         rows = three_way(labels, **given)[0]
@@ -148,9 +177,14 @@ def prepare(source: Any, request: Request, display: Display) -> Prepared:
 
 
 def _are_few(dataset: Dataset, rows: int, request: Request) -> bool:
-    """Say whether candidates are compared by cross-validation."""
+    """Say whether candidates are judged by cross-validation.
+
+    A network that is asked for by name keeps its validation rows: they also say when to stop, and
+    five networks are not what was asked for.
+    """
     table = isinstance(dataset.features, pl.DataFrame) or dataset.features.ndim == 2
-    return table and request.model == "auto" and request.validation_size > 0 and rows <= FEW_ROWS
+    suits = request.model == "auto" or not MODELS[request.model].in_steps
+    return table and suits and request.validation_size > 0 and rows <= FEW_ROWS
 
 
 def _encoded(data: Dataset, schema: Schema) -> Examples:

@@ -302,10 +302,11 @@ def _leaderboard(
                     candidate, examples["train"], data.folds, fitted, seed=request.seed
                 )
                 entry = trained.entry
-                display.say(
-                    f"{candidate.label}: log-loss {entry['log_loss']:.4f} of rows that were not "
-                    f"learnt from, in {entry['seconds']:.1f} s"
+                judged = (
+                    f"log-loss {entry['log_loss']:.4f} of rows that were not learnt from, in "
+                    f"{entry['seconds']:.1f} s"
                 )
+                display.say(f"{candidate.label}: {'; '.join([judged, *_remarks(trained)])}")
                 display.say_all(f"note: {warning}" for warning in trained.warnings)
         except DivergenceError as error:
             if len(found) == 1:
@@ -356,14 +357,18 @@ def fit_and_save(
         lessons=lessons,
     )
     classifier = trained.classifier
-    remark = classifier.model.remark(classifier.estimator)
-    if remark is not None:
-        display.say(f"\n{candidate.label}: {remark}")
+    display.say_all(f"\n{candidate.label}: {remark}" for remark in _remarks(trained))
     folder.open()
     display.say_all(f"note: {warning}" for warning in trained.warnings)
     if classifier.calibration is None:
         display.say("note: no validation rows, so the probabilities are not calibrated.")
     return trained
+
+
+def _remarks(trained: Trained) -> list[str]:
+    """Return how a training ended, where its steps did not say it."""
+    remark = trained.classifier.model.remark(trained.classifier.estimator)
+    return [] if remark is None else [remark]
 
 
 def _fit(

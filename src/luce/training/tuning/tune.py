@@ -19,7 +19,7 @@ from luce.run import Run
 from luce.storage import sealed, write_json
 from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
-from luce.training.prepare import Prepared, prepare
+from luce.training.prepare import Prepared, divide, prepare
 from luce.training.resume import check_data, ready
 from luce.training.train import begun, compare, complete, say_unread
 from luce.training.tuning.folds import Folds
@@ -147,8 +147,8 @@ def tune(
         else:
             check_free(path, overwrite=overwrite)
         source = ready(source, request, "tune")
-        # In the end one model is trained, so the rows are divided as for one.
-        data = prepare(source, replace(request, model=next(iter(MODELS))), display)
+        # A search deals its own folds.
+        data = prepare(source, request, display, in_folds=not under_way)
         first = begun(request, data)
         if resume:
             check_data(path, first["data"], request.test)
@@ -157,7 +157,8 @@ def tune(
             folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
             with folder.worked_in(display, request.resume_command(path, "tune")):
                 request = _searched(folder, settings, request, data, processes, display)
-            # From here on it is an ordinary training.
+            # From here on it is an ordinary training, of one model.
+            data = divide(data.dataset, request, Display())
             first = begun(request, data)
             write_json(folder.files / "config.json", sealed(first))
         folder = RunFolder(path, first, resume=True, overwrite=overwrite)
