@@ -216,7 +216,7 @@ class Network(Model["NeuralClassifier"]):
         if tensors.keys() == {"output.weight", "output.bias"}:
             weights = tensors["output.weight"].astype(np.float64)
             return Weights("classes", weights - weights.mean(axis=0))
-        if "encoding.numbers" in tensors:
+        if any(name.startswith("encoding.") for name in tensors):
             return None  # what the first layer reads are no columns of the table
         if "hidden1.weight" in tensors:
             return Weights("units", tensors["hidden1.weight"].astype(np.float64))
