@@ -42,9 +42,11 @@ SHARE = 0.5
 # columns have one, those that most training rows hold, each of so many numbers.
 MOST_EMBEDDED, DIMENSION = 2**16, 16
 
-# The deviation that embeddings begin with, the share of values that are dropped, and s: embeddings
-# learn slower than other weights, of which each row moves all.
-INITIAL, DROPPED, SCALE = 0.1, 0.3, 0.3
+# The deviation that embeddings begin with, and the share of values that are dropped.
+INITIAL, DROPPED = 0.1, 0.3
+
+# s, which lets embeddings learn slower than other weights. Stored runs are read with it.
+SCALE = 0.3
 
 
 class EmbeddedRows(nn.Module):
