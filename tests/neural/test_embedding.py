@@ -81,6 +81,21 @@ def test_the_layer_is_a_product_with_the_embeddings(rows):
     np.testing.assert_allclose(matrix, found, rtol=1e-12, atol=1e-12)
 
 
+def test_numbers_are_told_from_amounts():
+    """A column that no row lacks, or with values below 0 in most rows, is a number."""
+    rng = np.random.default_rng(0)
+    tenth = np.arange(100) % 10
+    columns = [
+        1 + rng.random(100),  # no row lacks it
+        rng.normal(size=100) * (tenth > 0),  # below 0 in some, and 0 in a tenth
+        rng.random(100) * (tenth > 0),  # a word that most texts have
+        rng.normal(size=100) * (tenth > 6),  # most rows lack it
+        1.0 * (tenth > 0),  # a category that most rows have
+    ]
+    layer = EmbeddedRows.of(scipy.sparse.csr_array(np.column_stack(columns)), 4)
+    assert layer.place.tolist() == [3, 4, 0, 1, 2]
+
+
 def test_in_training_each_value_is_dropped_by_itself(rows, monkeypatch):
     """With everything dropped nothing is left of the embeddings, and all of the other columns."""
     monkeypatch.setattr(embedding, "DROPPED", 1.0)

@@ -46,8 +46,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     """Softmax classifier over a network: any ``nn.Module`` that returns logits.
 
     Data are held as one tensor and batches are slices of a permutation. The same seed, machine
-    and number of threads give the same bits. "mlp" also reads SciPy's sparse rows: of columns that
-    few rows hold it learns embeddings (:mod:`luce.neural.embedding`).
+    and number of threads give the same bits. "mlp" also reads SciPy's sparse rows: of words and
+    categories it learns embeddings (:mod:`luce.neural.embedding`).
 
     Parameters
     ----------
@@ -480,7 +480,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = np.array(classes)
         self.input_shape_ = tuple(input_shape)
         self.n_features_in_ = self.input_shape_[0]
-        self.sparse_ = "encoding.place" in tensors
+        self.sparse_ = self.module == "mlp" and "encoding.place" in tensors
         encoding: Encoding | EmbeddedRows | None = None
         if self.sparse_:
             encoding = EmbeddedRows.like(tensors, self.n_features_in_)

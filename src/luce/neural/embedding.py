@@ -1,4 +1,4 @@
-"""What a network reads of sparse rows: learnt embeddings of the columns that few rows hold.
+"""What a network reads of sparse rows: learnt embeddings of words and categories, and numbers.
 
 This is fastText's model of texts (Joulin, Grave, Bojanowski and Mikolov, Bag of Tricks for
 Efficient Text Classification, 2016) with other columns beside. Of a row x, the layers above read
@@ -7,8 +7,10 @@ Efficient Text Classification, 2016) with other columns beside. Of a row x, the 
 
 where each embedding e_j is learnt, and s is a constant. A text is a row of length 1 over its words
 and pairs of words, so the sum is a mean of their embeddings, weighted by tf-idf, up to its scale. A
-category is a 1 in one column, so the sum is its embedding. Columns that most rows hold, such as
-numbers, go through the encoding of `luce.neural.tabular`.
+category is a 1 in one column, so the sum is its embedding. Numbers go through the encoding of
+`luce.neural.tabular`: the columns that are 0 in no training row, or below 0 in some and 0 in less
+than half of them. Values of other columns say how much of something there is, mostly nothing; in
+bins, a word that most texts have would be learnt by heart.
 
 In training, values of embedded columns are dropped at random, each by itself (Iyyer, Manjunatha,
 Boyd-Graber and Daumé, Deep Unordered Composition Rivals Syntactic Methods for Text Classification,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedRows"]
 
-# Columns that more than this share of the training rows hold are not embedded.
+# A column with values below 0 is a number if more than this share of the training rows hold it.
 SHARE = 0.5
 
 # A step of the optimizer moves all embeddings, so their number is what it costs: at most so many
@@ -107,8 +109,9 @@ class EmbeddedRows(nn.Module):
         """
         count, columns = rows.shape
         held = np.bincount(rows.indices[rows.data != 0], minlength=columns)
-        beside = np.flatnonzero(held > SHARE * count)
-        few = np.flatnonzero((held > 0) & (held <= SHARE * count))
+        negative = np.bincount(rows.indices[rows.data < 0], minlength=columns) > 0
+        number = (held == count) | (negative & (held > SHARE * count))
+        beside, few = np.flatnonzero(number), np.flatnonzero((held > 0) & ~number)
         if not held.any():
             beside = np.array([0])  # a network that reads nothing is none
         few = np.sort(few[np.argsort(-held[few], kind="stable")[:MOST_EMBEDDED]])
