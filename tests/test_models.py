@@ -23,7 +23,7 @@ SOURCE = Path(luce.__file__).parent
 def two_networks(monkeypatch):
     """Let `auto` stand for two networks of the same kind, and softmax regression."""
 
-    def candidates(model, options, input_shape, *, sparse):
+    def candidates(model, options, input_shape, **rows):
         assert model == "auto"
         small, large = {"hidden": (4,), "epochs": 2}, {"hidden": (64,), "epochs": 5}
         return [

@@ -9,9 +9,11 @@ import pytest
 import scipy.sparse
 
 import luce
+import luce.training.train as training
 from luce.cli import program as cli
-from luce.errors import ArgumentError, RunError
+from luce.errors import RunError
 from luce.linear.regression import CANDIDATES
+from luce.progress import Display
 
 GOOD, BAD = ("good", "great", "wonderful film"), ("bad", "dull", "awful film")
 
@@ -78,34 +80,94 @@ def test_a_damaged_vocabulary_is_one_sentence(run, tmp_path, what, capsys, monke
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_auto_says_what_it_does_not_try(table, tmp_path, capsys):
-    """On texts alone, auto leaves out networks and says so; one that is named is refused."""
-    table = table.drop("n")
-    import sys
+def test_on_texts_alone_auto_leaves_networks_out(table, tmp_path):
+    """It says so in a line; a network that is named is trained, and predicts the same loaded."""
+    table, told = table.drop("n"), Told()
+    run = luce.train(table, target="y", out=tmp_path, display=told)
+    (note,) = [line for line in told.lines if "not tried" in line]
+    assert note.startswith("note: mlp is not tried: on texts alone it takes long")
+    assert note.endswith("--model mlp trains it.")
+    assert {each["label"] for each in run.metrics["leaderboard"]} == {"linear"}
+    named = luce.train(table, target="y", out=tmp_path, name="named", model="mlp", epochs=20)
+    assert named.metrics["test"]["accuracy"] > 0.9
+    again = luce.load_run(named.path)
+    np.testing.assert_array_equal(again.predict_proba(table), named.predict_proba(table))
 
-    from luce.progress import Display
 
-    luce.train(table, target="y", out=tmp_path, display=Display(sys.stderr))
-    assert "note: mlp is not tried: it cannot read columns of text." in capsys.readouterr().err
-    with pytest.raises(ArgumentError, match=r"mlp cannot read columns of text.*Choose linear"):
-        luce.train(table, target="y", out=tmp_path, name="other", model="mlp")
+class Told(Display):
+    """A display that keeps what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
 
 
-def test_networks_read_the_columns_beside_a_text(table, tmp_path, capsys):
-    """A network is trained on the other columns, says so, and predicts the same once loaded."""
-    import sys
+@pytest.fixture(scope="module")
+def both():
+    """Return a table whose labels follow from words where the number is far from 0, or nothing.
 
-    from luce.progress import Display
+    A word speaks for one class where the number is large, and for the other where it is small:
+    neither alone says much, nor do both added up.
+    """
+    rng = np.random.default_rng(0)
+    good, size = rng.integers(0, 2, 1500), rng.normal(size=1500)
+    texts = [
+        " ".join([*rng.choice([f"w{j}" for j in range(40)], 6), GOOD[i % 3] if up else BAD[i % 3]])
+        for i, up in enumerate(good)
+    ]
+    labels = np.where((good == 1) == (size > 0), "up", "down")
+    return pl.DataFrame({"remark": texts, "n": size, "y": labels})
 
-    options = {"model": "mlp", "epochs": 2, "out": tmp_path}
-    run = luce.train(table, target="y", display=Display(sys.stderr), **options)
-    assert "note: mlp leaves out 'remark': it cannot read text." in capsys.readouterr().err
-    assert [column.kind for column in run.schema.columns] == ["left out", "number"]
-    assert run.config["data"]["input_shape"] == [1]
-    assert "schema.safetensors" not in run.config["files"]
-    again = luce.load_run(run.path).predict_proba(table)
-    np.testing.assert_array_equal(again, run.predict_proba(table))
-    np.testing.assert_array_equal(again, run.predict_proba(table.select("n")))
+
+def test_a_network_joins_texts_and_numbers(both, tmp_path):
+    """Where the label takes both together, a network is right, and neither column alone is."""
+    options = {"target": "y", "model": "mlp", "out": tmp_path, "members": 2, "hidden": (32,)}
+    whole = luce.train(both, name="whole", epochs=20, **options)
+    assert whole.metrics["test"]["accuracy"] > 0.9
+    for column in ("remark", "n"):
+        part = both.select(column, "y")
+        alone = luce.train(part, name=column, epochs=5, **options)
+        assert alone.metrics["test"]["accuracy"] < 0.65
+    summary = whole.report(both).summary
+    assert {each["column"] for each in summary["importance"]["columns"]} == {"remark", "n"}
+    assert summary["weights"]["kind"] == "none"
+
+
+def test_auto_averages_over_tables_with_texts(table, tmp_path, monkeypatch):
+    """Both models read the same rows, so that an average of them is one of the candidates."""
+    asked, real = [], training.average
+
+    def average(board, **options):
+        asked.append(board)
+        return real(board, **options)
+
+    monkeypatch.setattr(training, "average", average)
+    larger = pl.concat([table] * 6)
+    run = luce.train(larger, target="y", out=tmp_path, epochs=2)
+    assert [[each.candidate.label for each in board] for board in asked] == [["linear", "mlp"]]
+    assert len({id(each.classifier.schema) for each in asked[0]}) == 1
+    again = luce.load_run(run.path)
+    np.testing.assert_array_equal(again.predict_proba(table), run.predict_proba(table))
+
+
+def test_an_interrupted_network_on_texts_is_resumed_to_the_same_bits(table, tmp_path):
+    """From its checkpoint, the embeddings come to the bits of an unbroken training."""
+
+    class Killed(Display):
+        def batch(self, progress):
+            if progress.epoch == 2:
+                raise KeyboardInterrupt
+
+    options = {"target": "y", "model": "mlp", "epochs": 3, "out": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        luce.train(table, name="broken", display=Killed(), **options)
+    resumed = luce.train(table, name="broken", resume=True, **options)
+    unbroken = luce.train(table, name="unbroken", **options)
+    first, second = (run.path / "model.safetensors" for run in (resumed, unbroken))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_the_command_line_names_columns_of_text(tmp_path, luce_command):
@@ -170,29 +232,23 @@ def test_the_chosen_penalty_is_stored(run):
     assert config["options"]["C"] == "auto"
 
 
-def test_a_student_reads_what_its_kind_can(run, table, tmp_path):
-    """A teacher of texts teaches a network on the columns beside them, and on none says why not."""
-    student = luce.distil(run, table, out=tmp_path, name="student", epochs=2)
-    assert [column.kind for column in student.schema.columns] == ["left out", "number"]
+def test_a_student_reads_texts(run, table, tmp_path):
+    """A teacher of texts teaches a network that reads them; without other columns as well."""
+    student = luce.distil(run, table, out=tmp_path, name="student", epochs=20)
+    assert [column.kind for column in student.schema.columns] == ["text", "number"]
+    assert student.metrics["test"]["accuracy"] > 0.9
     again = luce.load_run(student.path).predict_proba(table)
     np.testing.assert_array_equal(again, student.predict_proba(table))
     texts = table.drop("n")
     teacher = luce.train(texts, target="y", model="linear", out=tmp_path, name="teacher")
-    with pytest.raises(ArgumentError, match="mlp cannot read columns of text"):
-        luce.distil(teacher, texts, out=tmp_path, name="other")
+    alone = luce.distil(teacher, texts, out=tmp_path, name="other", epochs=20)
+    assert alone.metrics["test"]["accuracy"] > 0.9
 
 
-def test_a_search_says_what_networks_cannot_read(table, tmp_path, capsys):
-    """Trials of networks leave texts out, and say so; where nothing else is there, none is made."""
-    import sys
-
-    from luce.progress import Display
-
+def test_a_search_is_for_networks_on_texts_too(table, tmp_path):
+    """Trials of networks read the texts, beside other columns and alone."""
     short = {"space": {"mlp": {"hidden": [(4,), (8,)]}}, "trials": 1, "folds": 2, "epochs": 1}
     few = {"model": "mlp", "target": "y", "out": tmp_path, **short}
-    run = luce.tune(table, name="some", display=Display(sys.stderr), **few)
-    assert "note: mlp leaves out 'remark': it cannot read text." in capsys.readouterr().err
-    assert [column.kind for column in run.schema.columns] == ["left out", "number"]
-    with pytest.raises(ArgumentError, match="mlp cannot read columns of text"):
-        luce.tune(table.drop("n"), name="none", **few)
-    assert not (tmp_path / "none").exists()
+    run = luce.tune(table, name="some", **few)
+    assert [column.kind for column in run.schema.columns] == ["text", "number"]
+    assert luce.tune(table.drop("n"), name="none", **few).config["model"] == "mlp"

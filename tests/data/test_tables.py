@@ -179,7 +179,7 @@ def test_mostly_absent_columns_are_refused():
 
 
 def test_thousands_of_categories_are_sparse_rows():
-    """Each value of two rows or more has a column, all others one; the dense rows are its sum."""
+    """Each value of two rows or more has a column, all others one."""
     rng = np.random.default_rng(0)
     values = [f"v{i}" for i in rng.zipf(1.3, 5000) if i < 10**6] + [""] * 10
     frame = pl.DataFrame({"c": values, "x": range(len(values))})
@@ -195,25 +195,34 @@ def test_thousands_of_categories_are_sparse_rows():
     single = [bool(each) and each not in common for each in values]
     assert columns["c: other"].tolist() == single
     assert columns["c missing"].tolist() == [not each for each in values]
-    dense, _ = schema.dense().encode(frame)
-    assert dense.shape == (len(values), 103)
-    assert (dense[:, :102].sum(axis=1) == 1).all()
     again = read_schema(json.loads(json.dumps(schema.to_json())))
     np.testing.assert_array_equal(again.encode(frame)[0].toarray(), encoded.toarray())
 
 
 def test_rare_categories_go_together():
-    """For models without sparse rows the hundred commonest get a column each, all others one."""
-    values = [f"v{i:03}" for i in range(120) for _ in range(3)] + ["v119"] * 5
+    """Of more than a hundred values, those of a single row share a column with unseen ones."""
+    values = [f"v{i:03}" for i in range(120) for _ in range(3 if i < 110 else 1)]
     train = pl.DataFrame({"c": values})
-    schema = TableSchema.infer(train).fit(train).dense()
-    assert schema.input_shape == (101,)
+    schema = TableSchema.infer(train).fit(train)
+    assert schema.input_shape == (111,)
     assert schema.feature_names[-1] == "c: other"
-    assert "the 100 commonest" in schema.describe()[0]
-    encoded, handled = schema.encode(pl.DataFrame({"c": ["v119", "v118", "new"]}))
-    assert encoded[:, -1].tolist() == [0, 1, 1]
+    encoded, handled = schema.encode(pl.DataFrame({"c": ["v109", "v110", "new"]}))
+    assert encoded.toarray()[:, -1].tolist() == [0, 1, 1]
     assert encoded.sum(axis=1).tolist() == [1, 1, 1]
     assert handled == {}
+
+
+def test_of_hundreds_of_categories_one_that_gives_the_target_away_is_suspected():
+    """They are sparse rows, and each is compared with the labels for itself."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 400, 4000)
+    labels = np.where(rng.permutation(400) < 200, "a", "b")[codes]
+    others = [f"w{code}" for code in rng.integers(0, 400, 4000)]
+    frame = pl.DataFrame(
+        {"c": [f"v{code}" for code in codes], "d": others, "x": rng.normal(size=4000)}
+    )
+    schema = TableSchema.infer(frame, labels=labels)
+    assert schema.suspects == ("c",)
 
 
 def test_dates_become_days_and_cycles():

@@ -138,7 +138,7 @@ def test_what_is_minimised_is_the_mean_of_the_members_losses(table, weighted):
     first = next(model.fit_steps(X, y, weight if weighted else None)).batch_loss
     fresh = luce.NeuralClassifier(**SMALL)
     fresh.classes_, fresh.input_shape_ = np.unique(y), (4,)
-    network = fresh._build(torch.device("cpu"), Encoding.of(X, 8)).train()
+    network = fresh._build(torch.device("cpu"), X).train()
     logits = network(torch.from_numpy(X)).detach().double()
     each = [log_loss(y, m.softmax(dim=1), sample_weight=weight) for m in logits.unbind(dim=1)]
     assert first == pytest.approx(np.mean(each), rel=1e-5)

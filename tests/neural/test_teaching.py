@@ -64,7 +64,7 @@ def test_a_step_is_that_of_pytorch(loss, labels):
     )
     start = luce.NeuralClassifier("linear", precision="float64")
     start.classes_, start.input_shape_ = np.unique(Y), (4,)
-    network = start._build(torch.device("cpu"))
+    network = start._build(torch.device("cpu"), X)
     logits = network(torch.from_numpy(X).double())
     q = torch.from_numpy(teacher.given.astype(np.float64))
     q = (q.log() / T).softmax(1)

@@ -91,7 +91,7 @@ def test_one_step_is_pytorchs(optimizer, blobs):
     )
     start = luce.NeuralClassifier("linear", precision="float64")
     start.classes_, start.input_shape_ = np.unique(y), (2,)
-    network = start._build(torch.device("cpu"))
+    network = start._build(torch.device("cpu"), X)
     weight, bias = (p for p in network.parameters())
     groups = [{"params": [weight], "weight_decay": 0.01}, {"params": [bias], "weight_decay": 0.0}]
     theirs = {
@@ -191,7 +191,7 @@ def test_clip_norm_bounds_the_step(blobs):
     )
     start = luce.NeuralClassifier("linear")
     start.classes_, start.input_shape_ = np.unique(y), (2,)
-    before = torch.cat([p.flatten() for p in start._build(torch.device("cpu")).parameters()])
+    before = torch.cat([p.flatten() for p in start._build(torch.device("cpu"), X).parameters()])
     after = torch.cat([p.flatten() for p in model.fit(X * 100, y).network_.parameters()])
     assert (after - before).norm() <= 1.001e-3
 

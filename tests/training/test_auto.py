@@ -279,7 +279,7 @@ def test_classes_with_a_single_row_are_learnt(tmp_path):
 
 
 def test_a_few_rows_with_texts_are_compared_in_folds(tmp_path):
-    """Sparse rows go to linear and dense ones to mlp; no average is made across the two."""
+    """Both models read the text in every fold, and the run predicts the same once it is loaded."""
     X, y = waves(120)
     words = ["good fine", "bad poor"]
     texts = [f"a {words[label]} story number {i} of many others" for i, label in enumerate(y)]
@@ -292,8 +292,8 @@ def test_a_few_rows_with_texts_are_compared_in_folds(tmp_path):
         out=tmp_path,
         **SMALL | {"epochs": 1},
     )
-    assert run.config["label"] == "linear"
-    assert {each["label"] for each in run.metrics["leaderboard"]} == {"linear", "mlp"}
+    assert {"linear", "mlp"} <= {each["label"] for each in run.metrics["leaderboard"]}
+    assert run.metrics["validation"]["accuracy"] > 0.9
     loaded = luce.load_run(run.path).predict_proba(table.drop("label"))
     np.testing.assert_array_equal(loaded, run.predict_proba(table.drop("label")))
 

@@ -10,6 +10,8 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from luce.data.schema import Encoded
+
 __all__ = ["copies", "skills"]
 
 SAMPLE = 4_000
@@ -27,7 +29,7 @@ def sample(rows: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(rows)[:SAMPLE]
 
 
-def skills(encoded: np.ndarray, widths: Sequence[int], labels: np.ndarray) -> list[float]:
+def skills(encoded: Encoded, widths: Sequence[int], labels: np.ndarray) -> list[float]:
     """Return for each column the share of mistakes that it alone avoids.
 
     Of the values, or of ranges of them, the class that is commonest in one half of the rows is
@@ -36,7 +38,7 @@ def skills(encoded: np.ndarray, widths: Sequence[int], labels: np.ndarray) -> li
 
     Parameters
     ----------
-    encoded : ndarray of shape (rows, sum of widths)
+    encoded : ndarray or csr_array of shape (rows, sum of widths)
         Rows in any order that is random.
     widths : sequence of int
         How many encoded numbers each column has.
@@ -55,6 +57,8 @@ def skills(encoded: np.ndarray, widths: Sequence[int], labels: np.ndarray) -> li
     if not half or len(judge) - np.bincount(judge).max() < FEWEST:
         return [0.0] * len(widths)
     base = 1 - np.mean(judge == np.bincount(learn).argmax())
+    if not isinstance(encoded, np.ndarray):
+        encoded = encoded.tocsc()  # which is quick to cut into columns
     found, stop = [], 0
     for width in widths:
         start, stop = stop, stop + width
@@ -68,14 +72,17 @@ def skills(encoded: np.ndarray, widths: Sequence[int], labels: np.ndarray) -> li
     return found
 
 
-def _groups(numbers: np.ndarray) -> np.ndarray:
+def _groups(numbers: Encoded) -> np.ndarray:
     """Return the group of each row: its values where they are few, else the range that it is in."""
     # Different rows are different numbers, but for chance.
-    mixed = numbers.astype(np.float64) @ np.random.default_rng(0).normal(size=numbers.shape[1])
+    rows, columns = numbers.shape
+    mixed = numbers.astype(np.float64) @ np.random.default_rng(0).normal(size=columns)
     values, groups = np.unique(mixed, return_inverse=True)
-    if len(values) <= min(BINS, len(numbers) // 4):
+    # Of hundreds of categories there are no ranges.
+    if len(values) <= min(BINS, rows // 4) or columns > BINS:
         return groups
-    first, bins = numbers[:, 0], min(BINS, 1 + len(numbers) // 8)
+    first, bins = numbers[:, [0]], min(BINS, 1 + rows // 8)
+    first = first.ravel() if isinstance(first, np.ndarray) else first.toarray().ravel()
     edges = np.unique(np.quantile(first, np.linspace(0, 1, bins + 1)[1:-1]))
     return np.searchsorted(edges, first)
 

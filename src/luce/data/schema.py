@@ -106,14 +106,10 @@ class Schema(ABC):
         """Whether encoded rows are sparse."""
         return False
 
-    def dense(self) -> Self:
-        """Return the schema for models that take no sparse rows; mostly it is the same."""
-        return self
-
     @property
-    def only_sparse(self) -> list[str]:
-        """The names of the columns that `dense` leaves out."""
-        return []
+    def only_text(self) -> bool:
+        """Whether rows are texts and nothing else."""
+        return False
 
     @property
     def assumed(self) -> list[str]:

@@ -121,7 +121,7 @@ class TableSchema(Schema):
             return self
         rows = leaks.sample(frame.height)
         some = frame.select(column.name for column in used)[rows]
-        part = replace(self, columns=tuple(used)).fit(some).dense()
+        part = replace(self, columns=tuple(used)).fit(some)
         encoded, _ = part.encode(some)
         skill = leaks.skills(encoded, [column.width for column in part.columns], labels[rows])
         suspects = [c.name for c, each in zip(used, skill, strict=True) if each >= SUSPICIOUS]
@@ -141,16 +141,10 @@ class TableSchema(Schema):
         """Whether a column is."""
         return any(column.sparse for column in self.columns)
 
-    def dense(self) -> Self:
-        """Return the schema with columns that are not sparse; see `Schema.dense`."""
-        if not self.sparse:
-            return self
-        return replace(self, columns=tuple(column.dense() for column in self.columns))
-
     @property
-    def only_sparse(self) -> list[str]:
-        """The columns of text; see `Schema.only_sparse`."""
-        return [column.name for column in self.used if not column.dense().used]
+    def only_text(self) -> bool:
+        """Whether all columns that are encoded are texts."""
+        return all(column.in_parts for column in self.used)
 
     @property
     def warnings(self) -> list[str]:

@@ -33,11 +33,12 @@ __all__ = [
     "Part",
     "Weights",
     "candidates",
-    "cannot_read_text",
     "check_options",
+    "check_reads",
     "check_taught",
     "explain",
     "kind_of",
+    "not_tried",
     "restore",
     "suited",
 ]
@@ -103,12 +104,17 @@ def kind_of(name: str) -> Model[Any]:
 
 
 def candidates(
-    model: str, options: Mapping[str, Any], input_shape: Sequence[int], *, sparse: bool = False
+    model: str,
+    options: Mapping[str, Any],
+    input_shape: Sequence[int],
+    *,
+    sparse: bool = False,
+    text: bool = False,
 ) -> list[Candidate]:
     """Return what is to be trained for `model`; for "auto" all models that suit the data.
 
-    Of several, each takes the options that it has. `sparse` says whether there are no
-    rows but sparse ones.
+    Of several, each takes the options that it has. `sparse` says whether rows are, `text` whether
+    they are texts and nothing else.
 
     Raises
     ------
@@ -117,10 +123,9 @@ def candidates(
     """
     names = [model]
     if model == "auto":
-        names = suited(input_shape, sparse=sparse)
+        names = suited(input_shape, sparse=sparse, text=text)
     check_options(options, names)
-    if sparse and not all(MODELS[name].takes_sparse for name in names):
-        raise cannot_read_text(names)
+    check_reads(names, sparse=sparse)
     own = {name: _own(MODELS[name], options) for name in names}
     return [
         Candidate(name, name, {**MODELS[name].preset(asked, input_shape), **asked})
@@ -128,22 +133,41 @@ def candidates(
     ]
 
 
-def cannot_read_text(names: Sequence[str]) -> ArgumentError:
-    """Return the error of models that are to read nothing but columns of text, and cannot."""
-    able = " or ".join(name for name, each in MODELS.items() if each.takes_sparse)
-    return ArgumentError(
-        f"{' and '.join(names)} cannot read columns of text, and there are no others. "
-        f"Choose {able}."
-    )
+def check_reads(names: Sequence[str], *, sparse: bool) -> None:
+    """Raise ArgumentError if rows are sparse, and one of the models reads none such."""
+    out = [name for name in names if sparse and not MODELS[name].takes_sparse]
+    if out:
+        able = [name for name, each in MODELS.items() if each.takes_sparse]
+        raise ArgumentError(
+            f"{' and '.join(out)} cannot read sparse rows, which texts and columns of more than "
+            f"100 categories are encoded as. Choose {' or '.join(able)}, or leave such columns out "
+            "with --drop."
+        )
 
 
-def suited(input_shape: Sequence[int], *, sparse: bool = False) -> list[str]:
+def suited(input_shape: Sequence[int], *, sparse: bool = False, text: bool = False) -> list[str]:
     """Return the models that "auto" tries on rows of this shape."""
     return [
         name
         for name, each in MODELS.items()
-        if each.suits(input_shape) and (each.takes_sparse or not sparse)
+        if each.suits(input_shape)
+        and (each.takes_sparse or not sparse)
+        and (each.suits_text or not text)
     ]
+
+
+def not_tried(input_shape: Sequence[int], *, sparse: bool, text: bool) -> list[str]:
+    """Say why "auto" does not try some of the models that suit the shape: a sentence each."""
+    reasons = []
+    for name in suited(input_shape):
+        if sparse and not MODELS[name].takes_sparse:
+            reasons.append(f"{name} is not tried: it cannot read sparse rows.")
+        elif text and not MODELS[name].suits_text:
+            reasons.append(
+                f"{name} is not tried: on texts alone it takes long and gains little. "
+                f"--model {name} trains it."
+            )
+    return reasons
 
 
 def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -103,7 +103,10 @@ class Model(ABC, Generic[E]):
     takes_images : bool
         Whether images come as (rows, channels, height, width); else as rows of numbers.
     takes_sparse : bool
-        Whether rows may be sparse, as those of tables with texts or thousands of categories are.
+        Whether rows may be sparse, as those of tables with texts or hundreds of categories are:
+        SciPy's ``csr_array``. Other models are not trained on such tables.
+    suits_text : bool
+        Whether "auto" is to try it where rows are texts and nothing else.
     space : mapping of str to list or dict
         What a search of its options tries where nobody says it, as a file for `luce tune` has it.
     in_steps : bool
@@ -117,6 +120,7 @@ class Model(ABC, Generic[E]):
     space: Mapping[str, Any] = {}
     takes_images: bool = False
     takes_sparse: bool = False
+    suits_text: bool = True
     in_steps: bool = False
     taught: bool = False
 

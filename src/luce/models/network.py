@@ -49,6 +49,7 @@ class Network(Model["NeuralClassifier"]):
     """
 
     takes_images = True
+    suits_text = False
     in_steps = True
     taught = True
 
@@ -71,6 +72,7 @@ class Network(Model["NeuralClassifier"]):
         self.student_of_images = student_of_images or {}
         self.space = space or {}
         self.images_only = images_only
+        self.takes_sparse = module == "mlp"
         self._options = {name: each for name, each in NETWORK.items() if name not in without}
 
     @property
@@ -206,6 +208,7 @@ class Network(Model["NeuralClassifier"]):
                 flops=_flops(layer, outputs[name]),
             )
             for name, layer in leaves.items()
+            if name in outputs  # a layer that has no columns to read is not called
         ]
 
     def explain(self, estimator: NeuralClassifier) -> Weights | None:
@@ -216,7 +219,7 @@ class Network(Model["NeuralClassifier"]):
         if tensors.keys() == {"output.weight", "output.bias"}:
             weights = tensors["output.weight"].astype(np.float64)
             return Weights("classes", weights - weights.mean(axis=0))
-        if "encoding.numbers" in tensors:
+        if any(name.startswith("encoding.") for name in tensors):
             return None  # what the first layer reads are no columns of the table
         if "hidden1.weight" in tensors:
             return Weights("units", tensors["hidden1.weight"].astype(np.float64))

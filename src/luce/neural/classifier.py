@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+import scipy.sparse
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from luce import functional as F
 from luce.errors import ArgumentError, DataError, not_finite_at
 from luce.neural import networks
+from luce.neural.embedding import EmbeddedRows
 from luce.neural.losses import BatchLoss, Distilled
 from luce.neural.options import PRECISIONS, choose_device, resolve
+from luce.neural.sparse_rows import SparseRows
 from luce.neural.tabular import Encoding, tabular
 from luce.neural.teaching import Lessons, prepare
 from luce.neural.training import (
@@ -43,7 +46,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     """Softmax classifier over a network: any ``nn.Module`` that returns logits.
 
     Data are held as one tensor and batches are slices of a permutation. The same seed, machine
-    and number of threads give the same bits.
+    and number of threads give the same bits. "mlp" also reads SciPy's sparse rows: of words and
+    categories it learns embeddings (:mod:`luce.neural.embedding`).
 
     Parameters
     ----------
@@ -141,6 +145,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         The epoch whose weights were kept.
     input_shape_ : tuple of int
         Shape of one example.
+    sparse_ : bool
+        Whether it was fitted on sparse rows.
     n_features_in_ : int
         Features of one example (the first axis for images).
     feature_names_in_ : ndarray of str
@@ -245,7 +251,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (rows, features) or (rows, channels, height, width)
-            Examples.
+            Examples; a sparse matrix of SciPy's for "mlp".
         y : array-like of shape (rows,)
             Labels: integers, strings or booleans. With a teacher they may be left out, all of them
             (None) or some (None or NaN): such a row is learnt from the teacher alone, and where a
@@ -352,29 +358,26 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 "NeuralClassifier: y must have at least two classes, got 1 class: "
                 f"{self.classes_.tolist()[0]!r}."
             )
-        self.input_shape_ = features.shape[1:]
+        self.input_shape_, self.sparse_ = features.shape[1:], scipy.sparse.issparse(features)
         weight = self._weights(features, labels, sample_weight)
         held_out = None
         if validation is not None:
             held_out = self._check_validation(validation, codes, device)
         elif self.patience is not None:
             kept, held = self._hold_out(codes)
-            held_out = _examples(features[held], codes[held], _rows(weight, held), device)
+            held_out = self._examples(features[held], codes[held], _rows(weight, held), device)
             features, codes, weight = features[kept], codes[kept], _rows(weight, kept)
             beside = {name: array[kept] for name, array in beside.items()}
         shares = np.bincount(codes, weight, minlength=len(self.classes_))
         recipe = resolve(
             self.get_params(deep=False),
-            rows=len(features),
+            rows=len(codes),
             shares=torch.from_numpy(shares / max(shares.sum(), 1e-300)).to(device),
         )
         if teacher is not None:
             recipe = replace(recipe, loss=Distilled(hard=recipe.loss, temperature=temperature))
-        encoding = None
-        if self._is_tabular() and features.ndim == 2:
-            encoding = Encoding.of(features, self.bins)
-        self.network_ = self._build(device, encoding)
-        examples = _examples(features, codes, weight, device, beside)
+        self.network_ = self._build(device, features)
+        examples = self._examples(features, codes, weight, device, beside)
         self._check_outputs(examples, recipe.loss)
         self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
         if resume is not None:
@@ -477,8 +480,11 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = np.array(classes)
         self.input_shape_ = tuple(input_shape)
         self.n_features_in_ = self.input_shape_[0]
-        encoding = None
-        if self._is_tabular():
+        self.sparse_ = self.module == "mlp" and "encoding.place" in tensors
+        encoding: Encoding | EmbeddedRows | None = None
+        if self.sparse_:
+            encoding = EmbeddedRows.like(tensors, self.n_features_in_)
+        elif self._is_tabular():
             encoding = Encoding.like(tensors, self.n_features_in_)
         network = self.outline(self.input_shape_, len(self.classes_), encoding)
         expected = {k: _described(v) for k, v in network.state_dict().items()}
@@ -494,7 +500,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def outline(
-        self, input_shape: Sequence[int], n_classes: int, encoding: Encoding | None = None
+        self,
+        input_shape: Sequence[int],
+        n_classes: int,
+        encoding: Encoding | EmbeddedRows | None = None,
     ) -> nn.Module:
         """Return the network that these options describe, without memory for its weights.
 
@@ -504,8 +513,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Shape of one example.
         n_classes : int
             Number of classes.
-        encoding : Encoding, optional
-            Of the rows, where `members` or `bins` ask for one; by default the largest.
+        encoding : Encoding or EmbeddedRows, optional
+            Of the rows, where they are sparse, or `members` or `bins` ask for one; by default the
+            largest of dense rows.
 
         Returns
         -------
@@ -529,37 +539,69 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
 
     def _validated(self, *data: ArrayLike | None, **options: Any) -> Any:
         """Validate as scikit-learn does, but say where NaN or infinity is."""
-        options = {"dtype": self._dtype(), "allow_nd": True, "ensure_all_finite": False} | options
+        given: Any = data[0]
+        if scipy.sparse.issparse(given) and self.module != "mlp":
+            raise ArgumentError(
+                f"NeuralClassifier: X is a sparse matrix of shape {given.shape}, and of all "
+                f"networks only module='mlp' reads sparse rows, got {self._called()}. Use 'mlp', "
+                "or give X.toarray() if that fits into memory."
+            )
+        options = {
+            "dtype": self._dtype(),
+            "allow_nd": True,
+            "ensure_all_finite": False,
+            "accept_sparse": "csr",
+        } | options
         with np.errstate(invalid="ignore", over="ignore"):  # an error says it better
             found = validate_data(self, *data, **options)
-            features: NDArray[Any] = found if len(data) == 1 else found[0]
-            total = features.sum(dtype=np.float64)
+            features: Any = found if len(data) == 1 else found[0]
+            sparse = scipy.sparse.issparse(features)
+            values: NDArray[Any] = features.data if sparse else features
+            total = values.sum(dtype=np.float64)
         if not np.isfinite(total):  # which may also overflow
-            bad = np.argwhere(~np.isfinite(features))
+            bad = np.argwhere(~np.isfinite(values))
             if len(bad):
-                at = bad[0].tolist()
-                too_large = f" or a value too large for {features.dtype}"
-                raise not_finite_at(float(features[tuple(at)]), at, too_large)
+                at, value = bad[0].tolist(), float(values[tuple(bad[0])])
+                if sparse:
+                    row = int(np.searchsorted(features.indptr, at[0], side="right")) - 1
+                    at = [row, int(features.indices[at[0]])]
+                raise not_finite_at(value, at, f" or a value too large for {values.dtype}")
         return found
+
+    def _called(self) -> str:
+        """Return the module as a message names it."""
+        own = isinstance(self.module, nn.Module)
+        return type(self.module).__name__ if own else f"module={self.module!r}"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self.module == "mlp"
+        return tags
 
     def _is_tabular(self) -> bool:
         """Say whether the network is that of `luce.neural.tabular`."""
         return self.module == "mlp" and (self.members > 1 or self.bins > 0)
 
-    def _build(self, device: torch.device, encoding: Encoding | None = None) -> nn.Module:
+    def _build(self, device: torch.device, features: Any) -> nn.Module:
         """Return a new network with the seed's initial weights; the caller's is never touched."""
-        self._check_memory(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
+            encoding: Encoding | EmbeddedRows | None = None
+            if scipy.sparse.issparse(features):
+                encoding = EmbeddedRows.of(features, self.bins)
+            elif self._is_tabular() and features.ndim == 2:
+                encoding = Encoding.of(features, self.bins)
+            self._check_memory(device, encoding)
             network = self._new_network(self.input_shape_, len(self.classes_), encoding)
         return network.to(device, PRECISIONS[self.precision])
 
-    def _check_memory(self, device: torch.device) -> None:
+    def _check_memory(self, device: torch.device, encoding: Encoding | EmbeddedRows | None) -> None:
         """Refuse a network of ours that needs more than is free, and say how much."""
         if not isinstance(self.module, str) or device.type != "cpu":
             return
         free = free_memory()
-        network = self.outline(self.input_shape_, len(self.classes_))
+        # What is outlined loses its memory.
+        network = self.outline(self.input_shape_, len(self.classes_), copy.deepcopy(encoding))
         need = 2 * sum(p.nbytes for p in network.parameters())
         if need > free:
             raise ArgumentError(
@@ -568,7 +610,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             )
 
     def _new_network(
-        self, shape: tuple[int, ...], classes: int, encoding: Encoding | None = None
+        self,
+        shape: tuple[int, ...],
+        classes: int,
+        encoding: Encoding | EmbeddedRows | None = None,
     ) -> nn.Module:
         if isinstance(self.module, nn.Module):
             return copy.deepcopy(self.module)
@@ -577,7 +622,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         if self.module == "linear":
             return networks.linear(shape, classes)
         options: dict[str, Any] = {"activation": self.activation, "dropout": self.dropout}
-        if self._is_tabular():
+        if self._is_tabular() or encoding is not None:
             if len(shape) != 1:
                 raise ArgumentError(
                     f"NeuralClassifier: members={self.members} and bins={self.bins} are for rows "
@@ -596,7 +641,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _weights(
-        self, features: NDArray[Any], labels: NDArray[Any], sample_weight: ArrayLike | None
+        self, features: Any, labels: NDArray[Any], sample_weight: ArrayLike | None
     ) -> NDArray[Any] | None:
         """Return the rows' weights: sample_weight × class_weight, or None for all ones."""
         if sample_weight is None and self.class_weight is None:
@@ -659,7 +704,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             of_class = np.ones(len(self.classes_), self._dtype())
             of_class[training] = compute_sample_weight(self.class_weight, self.classes_[training])
             weight = of_class[codes] if of_class[codes].any() else None
-        return _examples(features, codes, weight, device)
+        return self._examples(features, codes, weight, device)
 
     @torch.no_grad()
     def _check_outputs(self, examples: Examples, loss: BatchLoss) -> None:
@@ -709,32 +754,38 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 f"NeuralClassifier: X must have examples of shape {self.input_shape_}, "
                 f"got {features.shape[1:]}."
             )
-        parameter = next(self.network_.parameters())
-        blocks = _tensor(features).split(EVALUATION_ROWS)
-        parts = [self.network_(block.to(parameter.device)) for block in blocks]
+        device = next(self.network_.parameters()).device
+        parts = [
+            self.network_(self._tensor(features[start : start + EVALUATION_ROWS]).to(device))
+            for start in range(0, features.shape[0], EVALUATION_ROWS)
+        ]
         logits: NDArray[Any] = torch.cat(parts).cpu().numpy()
         return logits
 
+    def _examples(
+        self,
+        X: Any,
+        codes: NDArray[Any],
+        weight: NDArray[Any] | None,
+        device: torch.device,
+        beside: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Examples:
+        """Return rows as the network reads them on the device; no copy on the CPU."""
+        return Examples(
+            self._tensor(X).to(device),
+            torch.from_numpy(codes.astype(np.int64)).to(device),
+            None if weight is None else torch.from_numpy(weight).to(device),
+            {name: torch.from_numpy(array).to(device) for name, array in (beside or {}).items()},
+        )
 
-def _examples(
-    X: NDArray[Any],
-    codes: NDArray[Any],
-    weight: NDArray[Any] | None,
-    device: torch.device,
-    beside: Mapping[str, NDArray[Any]] | None = None,
-) -> Examples:
-    """Return rows as tensors on the device; no copy on the CPU."""
-    return Examples(
-        _tensor(X).to(device),
-        torch.from_numpy(codes.astype(np.int64)).to(device),
-        None if weight is None else torch.from_numpy(weight).to(device),
-        {name: torch.from_numpy(array).to(device) for name, array in (beside or {}).items()},
-    )
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    """Return an array as a tensor: without a copy unless it is read-only or not row by row."""
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    def _tensor(self, rows: Any) -> Tensor | SparseRows:
+        """Return rows, dense or sparse, as those that it was fitted on."""
+        if self.sparse_:
+            return SparseRows.of(scipy.sparse.csr_array(rows))
+        if scipy.sparse.issparse(rows):
+            rows = rows.toarray()
+        # Without a copy unless it is read-only or not row by row.
+        return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
 
 
 def _rows(weight: NDArray[Any] | None, rows: NDArray[Any]) -> NDArray[Any] | None:

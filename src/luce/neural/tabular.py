@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from torch import Tensor, nn
 from luce.errors import ArgumentError
 from luce.neural.networks import ACTIVATIONS, Dropout
 from luce.options import NETWORK, check
+
+if TYPE_CHECKING:
+    from luce.neural.embedding import EmbeddedRows
 
 __all__ = ["Encoding", "Members", "tabular"]
 
@@ -124,8 +127,8 @@ class Encoding(nn.Module):
         return cls(columns, 0, columns * bins if bins >= FEWEST_BINS else 0)
 
     @classmethod
-    def like(cls, tensors: Mapping[str, Tensor], columns: int) -> Self:
-        """Return an encoding with room for stored tensors, ``encoding.*``, once they are checked.
+    def like(cls, tensors: Mapping[str, Tensor], columns: int, *, under: str = "encoding") -> Self:
+        """Return an encoding with room for stored tensors, ``under.*``, once they are checked.
 
         Raises
         ------
@@ -134,19 +137,19 @@ class Encoding(nn.Module):
         """
         found = {}
         for name in ("numbers", "others", "binned", "centre", "spread", "low", "width"):
-            tensor = tensors.get(f"encoding.{name}")
+            tensor = tensors.get(f"{under}.{name}")
             if tensor is None or tensor.ndim != 1 or not tensor.isfinite().all():
-                raise ArgumentError(f"tensor 'encoding.{name}' must be a list of finite numbers.")
+                raise ArgumentError(f"tensor '{under}.{name}' must be a list of finite numbers.")
             found[name] = tensor
         for name in ("numbers", "others", "binned"):
             where = found[name]
             if where.dtype != torch.int64 or ((where < 0) | (where >= columns)).any():
                 raise ArgumentError(
-                    f"tensor 'encoding.{name}' must be positions of {columns} columns."
+                    f"tensor '{under}.{name}' must be positions of {columns} columns."
                 )
         for name in ("spread", "width"):
             if not (found[name] > 0).all():
-                raise ArgumentError(f"tensor 'encoding.{name}' must be above 0.")
+                raise ArgumentError(f"tensor '{under}.{name}' must be above 0.")
         return cls(len(found["numbers"]), len(found["others"]), len(found["binned"]))
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -229,7 +232,7 @@ class Mean(nn.Module):
 
 
 def tabular(
-    encoding: Encoding,
+    encoding: Encoding | EmbeddedRows,
     n_classes: int,
     *,
     hidden: Sequence[int],
@@ -241,8 +244,8 @@ def tabular(
 
     Parameters
     ----------
-    encoding : Encoding
-        How a row becomes what the first layer reads.
+    encoding : Encoding or EmbeddedRows
+        How a row, dense or sparse, becomes what the first layer reads.
     n_classes : int
         Number of classes, at least 2.
     hidden : sequence of int

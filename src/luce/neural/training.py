@@ -21,6 +21,7 @@ from luce.errors import ArgumentError, DivergenceError, RunError
 from luce.functional import cross_entropy
 from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group, Optimizer
+from luce.neural.sparse_rows import SparseRows
 
 __all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "forward", "train"]
 
@@ -54,13 +55,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows to learn from or to check on, each one tensor on the training device.
+    """Rows to learn from or to check on, on the training device.
 
-    `features` is (rows, ...), `target` holds class positions (rows,) int64, and `weight` is
-    (rows,) or None for all ones. `beside` has what else the loss is given of each row.
+    `features` is (rows, ...), a tensor or sparse rows; `target` holds class positions, (rows,)
+    int64, and `weight` is (rows,) or None for all ones. `beside` has what else the loss is given of
+    each row.
     """
 
-    features: Tensor
+    features: Tensor | SparseRows
     target: Tensor
     weight: Tensor | None = None
     beside: Mapping[str, Tensor] = field(default_factory=dict)
@@ -391,7 +393,9 @@ def _epoch(
             return
 
 
-def forward(network: nn.Module, rows: Tensor, *, hidden: bool) -> tuple[Tensor, Tensor | None]:
+def forward(
+    network: nn.Module, rows: Tensor | SparseRows, *, hidden: bool
+) -> tuple[Tensor, Tensor | None]:
     """Return the logits and, where it is asked for, what goes into the layer named ``output``.
 
     That is the last hidden layer of every network of ours, and of any whose last layer has the

@@ -26,7 +26,7 @@ from luce.training.comparing import compared
 from luce.training.folder import RunFolder
 from luce.training.material import Material, gather
 from luce.training.resume import check_data, ready, resumed
-from luce.training.train import begun, complete, fit_and_save, readers, scored
+from luce.training.train import begun, complete, fit_and_save, scored
 
 if TYPE_CHECKING:
     from luce.data.dataset import Features
@@ -125,7 +125,7 @@ def distil(
         run = _teacher(request, path)
         display.say(f"teacher: {run.path}, {run.config['model']}")
         data = gather(source, request, run, display)
-        candidate = _candidate(request, data, display)
+        candidate = _candidate(request, data)
         digest = digest_of(run.path / "config.json").sha256  # which has those of its files
         first = begun(request, data)
         first["teacher"] = {"model": run.config["model"], "sha256": digest}
@@ -175,15 +175,16 @@ class _Answering:
         return self.run.predict_proba(self.rows[positions])
 
 
-def _candidate(request: Request, data: Material, display: Display) -> Candidate:
+def _candidate(request: Request, data: Material) -> Candidate:
     """Return the student that is asked for; refuse now what would fail once it is trained."""
     models.check_taught(request.model)
     kind = MODELS[request.model]
     options = {**kind.as_student(data.schema.input_shape), **request.options}
-    candidate = readers(request.model, options, data, display)[0]
-    schema = data.view(kind).schema
+    schema = data.schema
+    shape, sparse = schema.input_shape, schema.sparse
+    candidate = models.candidates(request.model, options, shape, sparse=sparse)[0]
     estimator = unfitted(candidate, schema, seed=request.seed)
-    kind.check_rows(estimator, schema.input_shape, len(schema.classes or []))
+    kind.check_rows(estimator, shape, len(schema.classes or []))
     return candidate
 
 
@@ -221,7 +222,7 @@ def _teach(
                 f"{why} with a label to learn from."
             )
         scores = {
-            **scored(student, data.view(MODELS[candidate.model]).examples, request.seed),
+            **scored(student, data.encoded, request.seed),
             "distillation": compared(sides, data.held),
         }
         folder.finish(student, scores, [student.entry])

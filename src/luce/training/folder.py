@@ -133,11 +133,8 @@ class RunFolder:
         names = (*TRUSTED, *(name for name, there in optional.items() if there), *RECORDS)
         digests = {name: digest_of(folder / name) for name in names}
         options = model.resolved(estimator)
-        # A model that takes no sparse rows may have read fewer columns.
-        data = {**self._config["data"], "input_shape": list(classifier.schema.input_shape)}
         finished = {
             **self._config,
-            "data": data,
             "label": best.candidate.label,
             "model": best.candidate.model,
             "options": {k: v if _is_json(v) else repr(v) for k, v in options.items()},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
@@ -16,23 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.data.schema import Normalise, Schema
-    from luce.models import Model
     from luce.progress import Display
     from luce.training.candidates import Examples
 
-__all__ = ["Prepared", "View", "divide", "prepare"]
-
-
-class View(NamedTuple):
-    """Data as models of one kind read them.
-
-    `examples` has the encoded rows and labels of "train", "validation" and "test"; parts without
-    rows are absent.
-    """
-
-    schema: Schema
-    examples: dict[str, Examples]
-
+__all__ = ["Prepared", "divide", "prepare"]
 
 # With no more rows than these to train on and to validate on, models are judged on so many folds:
 # one split would leave the choice and the temperature to chance, and its validation rows unused
@@ -63,19 +51,11 @@ class Prepared:
     parts: dict[str, Dataset]
     split: dict[str, Any]
     folds: NDArray[Any] | None = None
-    _views: dict[bool, View] = field(default_factory=dict, init=False, repr=False)
 
-    def view(self, model: Model[Any]) -> View:
-        """Return the schema that suits a model, and all parts as it encodes them, once for each."""
-        schema = self.schema if model.takes_sparse else self.schema.dense()
-        if schema.sparse not in self._views:
-            examples = {part: _encoded(data, schema) for part, data in self.parts.items()}
-            self._views[schema.sparse] = View(schema, examples)
-        return self._views[schema.sparse]
-
-    def encoded(self, schema: Schema) -> dict[str, Examples]:
-        """Return all parts as a schema that `view` gave encodes them."""
-        return self._views[schema.sparse].examples
+    @cached_property
+    def encoded(self) -> dict[str, Examples]:
+        """The encoded rows and the labels of each part."""
+        return {part: _encoded(data, self.schema) for part, data in self.parts.items()}
 
     def summary(self) -> dict[str, Any]:
         """Return what config.json says of the data: name, fingerprints, counts."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luce import __version__, models
-from luce.data.wording import listed
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
 from luce.models import MODELS, Candidate, Estimator, Model
@@ -40,8 +39,6 @@ __all__ = [
     "compare",
     "complete",
     "fit_and_save",
-    "readers",
-    "say_unread",
     "scored",
     "train",
 ]
@@ -186,54 +183,20 @@ def complete(
 
 def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
-    found = readers(request.model, request.options, data, display)
+    shape = data.schema.input_shape
+    rows = {"sparse": data.schema.sparse, "text": data.schema.only_text}
+    if request.model == "auto":
+        display.say_all(f"note: {reason}" for reason in models.not_tried(shape, **rows))
+    found = models.candidates(request.model, request.options, shape, **rows)
     for candidate in found:
-        model = MODELS[candidate.model]
         estimator = unfitted(candidate, data.schema, seed=request.seed)
-        seen = data.view(model).schema.input_shape
-        model.check_rows(estimator, seen, len(data.dataset.classes))
+        MODELS[candidate.model].check_rows(estimator, shape, len(data.dataset.classes))
     if len(found) > 1 and "validation" not in data.parts and data.folds is None:
         raise ArgumentError(
             "model='auto' compares candidates on validation rows: give a validation_size above "
             f"0, or name one model: {', '.join(each.label for each in found)}."
         )
     return found
-
-
-def readers(
-    model: str, options: Mapping[str, Any], data: Prepared, display: Display
-) -> list[Candidate]:
-    """Return the candidates that can read the data, and say which columns some cannot."""
-    shape = data.schema.input_shape
-    say_unread(models.suited(shape) if model == "auto" else [model], data, display)
-    return models.candidates(model, options, shape, sparse=_is_all_sparse(data))
-
-
-def say_unread(wanted: Sequence[str], data: Prepared, display: Display) -> list[str]:
-    """Return those of the models that can read the data, and say which columns some cannot.
-
-    Raises
-    ------
-    ArgumentError
-        If none can.
-    """
-    out = [name for name in wanted if not MODELS[name].takes_sparse]
-    if not _is_all_sparse(data):
-        for name in out if data.schema.only_sparse else []:
-            unread = listed(data.schema.only_sparse)
-            display.say(f"note: {name} leaves out {unread}: it cannot read text.")
-        return list(wanted)
-    able = [name for name in wanted if name not in out]
-    if not able:
-        raise models.cannot_read_text(wanted)
-    if out:
-        display.say(f"note: {', '.join(out)} is not tried: it cannot read columns of text.")
-    return able
-
-
-def _is_all_sparse(data: Prepared) -> bool:
-    """Say whether the data have no columns but those that only models of sparse rows read."""
-    return 0 in data.schema.dense().input_shape
 
 
 def compare(
@@ -248,7 +211,7 @@ def compare(
     with folder.worked_in(display, request.resume_command(folder.path)):
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
-        scores = scored(best, data.encoded(best.classifier.schema), request.seed)
+        scores = scored(best, data.encoded, request.seed)
         folder.finish(best, scores, [trained.entry for trained in board])
 
 
@@ -289,17 +252,16 @@ def _leaderboard(
                 trained = fit_and_save(candidate, data, folder, request, display)
             else:
                 folder.open()
-                schema, examples = data.view(MODELS[candidate.model])
                 fitted = partial(
                     _fit,
-                    schema=schema,
+                    schema=data.schema,
                     folder=folder,
                     request=request,
                     display=display,
                     brief=True,
                 )
                 trained = cross_validated(
-                    candidate, examples["train"], data.folds, fitted, seed=request.seed
+                    candidate, data.encoded["train"], data.folds, fitted, seed=request.seed
                 )
                 entry = trained.entry
                 judged = (
@@ -318,11 +280,8 @@ def _leaderboard(
         board.append(trained)
     if not board:
         raise DivergenceError("no candidate could be trained. Lower learning_rate.")
-    # An average is asked about one encoding of the rows: that of the best.
-    best = min(board, key=lambda trained: trained.entry.get("log_loss", 0.0))
-    alike = [each for each in board if each.classifier.schema is best.classifier.schema]
-    if len(alike) > 1:
-        together = average(alike, seed=request.seed)
+    if len(board) > 1:
+        together = average(board, seed=request.seed)
         if together is None:
             display.say("\nno average of them is clearly better than the best.")
         else:
@@ -345,12 +304,11 @@ def fit_and_save(
     lessons: Lessons | None = None,
 ) -> Trained:
     """Train one candidate on the training rows, and say how that ended."""
-    schema, examples = data.view(MODELS[candidate.model])
     trained = _fit(
         candidate,
-        examples["train"],
-        examples.get("validation"),
-        schema=schema,
+        data.encoded["train"],
+        data.encoded.get("validation"),
+        schema=data.schema,
         folder=folder,
         request=request,
         display=display,

@@ -126,10 +126,6 @@ class Column(ABC):
         """Whether the column is encoded as sparse rows: then those of the table are sparse."""
         return False
 
-    def dense(self) -> Column:
-        """Return the column for models that take no sparse rows: coarser, or left out."""
-        return self
-
     @property
     def assumed(self) -> Sequence[str]:
         """What was assumed of how the values are written, for people."""

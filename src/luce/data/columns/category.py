@@ -82,10 +82,7 @@ class Category(Column):
         if not seen.asked and sum(map(len, some)) > LONGEST * len(some):
             return None
         few = listed(commonest(counted(seen.texts), 4), total=distinct)
-        note = f"{distinct:,} values: {few}{seen.gone}"
-        if distinct > MOST_DENSE:
-            note += f"; networks read the {MOST_DENSE} commonest, the others together"
-        return cls(name=seen.name, note=note)
+        return cls(name=seen.name, note=f"{distinct:,} values: {few}{seen.gone}")
 
     @property
     def names(self) -> list[str]:
@@ -133,12 +130,6 @@ class Category(Column):
     def sparse(self) -> bool:
         """Whether there are more than a hundred categories."""
         return len(self.categories) > MOST_DENSE
-
-    def dense(self) -> Self:
-        """Return the column with its hundred commonest values, all others together."""
-        if not self.sparse:
-            return self
-        return replace(self, categories=self.categories[:MOST_DENSE], other=True)
 
     @classmethod
     def encode(

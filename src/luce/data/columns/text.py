@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from luce.data.columns.base import Column
-from luce.data.columns.left_out import LeftOut
 from luce.data.columns.seen import Seen, is_opaque
 from luce.data.plain import BESIDE
 from luce.data.vocabulary import Vocabulary
@@ -89,10 +88,6 @@ class Text(Column):
     def sparse(self) -> bool:
         """Yes: a text holds few of all terms."""
         return True
-
-    def dense(self) -> Column:
-        """Return nothing: a matrix of all terms would be too large."""
-        return LeftOut(name=self.name, note="a text; networks read none")
 
     @classmethod
     def fit(

@@ -13,7 +13,7 @@ from luce.data.split import split_rows
 from luce.data.wording import shown
 from luce.errors import DataError
 from luce.evaluation import metrics
-from luce.models import MODELS, Candidate
+from luce.models import Candidate
 from luce.training.candidates import Examples, OnStep, fit
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class Folds:
     seed: int
     _parts: list[tuple[NDArray[Any], NDArray[Any]]] = field(init=False, repr=False)
     _schemas: dict[int, Schema] = field(init=False, repr=False, default_factory=dict)
-    # By whether the rows are sparse: models that read the same encoding share it.
-    _kept: dict[tuple[int, bool], _Fold] = field(init=False, repr=False, default_factory=dict)
+    _kept: dict[int, _Fold] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Deal the rows out.
@@ -111,7 +110,7 @@ class Folds:
         on_step : callable, optional
             As of `luce.training.candidates.fit`.
         """
-        fold = self._fold(number, sparse=MODELS[candidate.model].takes_sparse)
+        fold = self._fold(number)
         trained = fit(
             candidate,
             fold.schema,
@@ -138,11 +137,9 @@ class Folds:
     def _labels(self) -> NDArray[Any]:
         return cast("NDArray[Any]", self.dataset.labels)
 
-    def _fold(self, number: int, *, sparse: bool) -> _Fold:
-        if number in self._schemas:
-            schema = self._schemas[number] if sparse else self._schemas[number].dense()
-            if (number, schema.sparse) in self._kept:
-                return self._kept[number, schema.sparse]
+    def _fold(self, number: int) -> _Fold:
+        if number in self._kept:
+            return self._kept[number]
         rows, held = self._parts[number]
         share = self.split["validation_size"] / (1 - self.split["test_size"])
         training, validating = split_rows(self._labels()[rows], share, seed=self.seed)
@@ -152,7 +149,7 @@ class Folds:
                 parts[0].features, normalise=cast("Normalise", self.normalise)
             )
             self._schemas[number] = fitted.with_classes(self.dataset.classes)
-        schema = self._schemas[number] if sparse else self._schemas[number].dense()
+        schema = self._schemas[number]
         train, validation, test = (
             (schema.encode(part.features)[0], cast("NDArray[Any]", part.labels)) if part else None
             for part in parts
@@ -160,7 +157,7 @@ class Folds:
         fold = _Fold(schema, cast("Examples", train), validation, cast("Examples", test))
         size = sum(_bytes(part[0]) for part in (train, validation, test) if part is not None)
         if size * self.count <= KEPT_BYTES:
-            self._kept[number, schema.sparse] = fold
+            self._kept[number] = fold
         return fold
 
 

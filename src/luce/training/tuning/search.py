@@ -50,8 +50,8 @@ class Search:
         What each candidate is scored on.
     fixed : dict
         The options that are not searched.
-    shapes : dict of tuple of int
-        The shape of a row, as each model reads it.
+    shape : tuple of int
+        The shape of a row.
     trials : int or None
         How many there may be.
     until : float or None
@@ -63,7 +63,7 @@ class Search:
     grid: bool
     folds: Folds
     fixed: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
+    shape: tuple[int, ...]
     trials: int | None
     until: float | None
 
@@ -78,7 +78,7 @@ class Search:
 
     def candidate(self, model: str, options: dict[str, Any]) -> Candidate:
         """Return what a trial trains, with the defaults for such rows."""
-        return models.candidates(model, self.asked_of(model, options), self.shapes[model])[0]
+        return models.candidates(model, self.asked_of(model, options), self.shape)[0]
 
 
 def search(

@@ -12,7 +12,7 @@ from typing import Any
 from luce.errors import ArgumentError, DataError, RunError, TrainingStoppedError
 from luce.folders import check_free, locked, resumable
 from luce.manifest import JOURNAL, TUNING, read_config
-from luce.models import MODELS, candidates
+from luce.models import MODELS, candidates, check_reads
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
@@ -21,7 +21,7 @@ from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import Prepared, divide, prepare
 from luce.training.resume import check_data, ready
-from luce.training.train import begun, compare, complete, say_unread
+from luce.training.train import begun, compare, complete
 from luce.training.tuning.folds import Folds
 from luce.training.tuning.plan import plan_tuning
 from luce.training.tuning.record import Watch, best_of, record
@@ -162,7 +162,7 @@ def tune(
             first = begun(request, data)
             write_json(folder.files / "config.json", sealed(first))
         folder = RunFolder(path, first, resume=True, overwrite=overwrite)
-        best = candidates(request.model, request.options, _shape(data, request.model))
+        best = candidates(request.model, request.options, data.schema.input_shape)
         trained = partial(compare, best, data, folder, request, display)
         return complete(trained, data, folder, display, announce)
 
@@ -214,7 +214,6 @@ def _searched(
     """Search, write tuning.json, and return what is asked of the best."""
     space = _read_space(settings["space"], request.model, data, display)
     folds = Folds.of(data, request.normalise, settings["folds"])
-    shapes = {model: _shape(data, model) for model in space}
     trials, minutes = settings["trials"], settings["minutes"]
     if trials is None and minutes is None and not settings["grid"]:
         trials = TRIALS
@@ -231,7 +230,7 @@ def _searched(
         grid=settings["grid"],
         folds=folds,
         fixed=request.options,
-        shapes=shapes,
+        shape=tuple(data.schema.input_shape),
         trials=trials,
         until=None if minutes is None else time.time() + 60 * minutes,
     )
@@ -267,13 +266,14 @@ def _read_space(space: Space, asked: str, data: Prepared, display: Display) -> S
     wanted = [model for model in space if asked != "auto" or MODELS[model].suits(shape)]
     if not wanted:
         raise ArgumentError(f"none of {', '.join(space)} suits rows of shape {shape}.")
-    return {model: space[model] for model in say_unread(wanted, data, display)}
-
-
-def _shape(data: Prepared, model: str) -> tuple[int, ...]:
-    """Return the shape of a row as a model reads it."""
-    schema = data.schema if MODELS[model].takes_sparse else data.schema.dense()
-    return tuple(schema.input_shape)
+    sparse = data.schema.sparse
+    able = [model for model in wanted if MODELS[model].takes_sparse or not sparse]
+    if asked != "auto" or not able:
+        check_reads(wanted, sparse=sparse)
+    for model in wanted:
+        if model not in able:
+            display.say(f"note: {model} is not searched: it cannot read sparse rows.")
+    return {model: space[model] for model in able}
 
 
 def _stopped(study: Study, again: str) -> str:
