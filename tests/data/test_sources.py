@@ -175,8 +175,9 @@ def test_files_with_different_columns_are_named(tmp_path):
     ):
         load_dataset(tmp_path, target="y")
     table().write_parquet(tmp_path / "c.parquet")
-    with pytest.raises(DataError, match=r"files of the kinds \.csv, \.parquet\. Name those of one"):
+    with pytest.raises(DataError, match=r"files of the kinds \.csv, \.parquet\. Name those of one") as raised:
         load_dataset(tmp_path, target="y")
+    assert f"such as '{tmp_path / '*.csv'}'" in str(raised.value)  # what can be given as it is
     with pytest.raises(DataError, match="no file is named so"):
         load_dataset(f"{tmp_path}/d*.csv", target="y")
 
