@@ -72,7 +72,8 @@ def test_values_of_a_list_stand_as_the_list_has_them(content):
 
 
 @pytest.mark.parametrize(
-    "ends", [(0.00121, 0.0498), (1e-4, 0.02), (0.02, 0.09), (0.5, 4.0), (1e-6, 100.0), (0.031, 0.07)]
+    "ends",
+    [(0.00121, 0.0498), (1e-4, 0.02), (0.02, 0.09), (0.5, 4.0), (1e-6, 100.0), (0.031, 0.07)],
 )
 def test_numbers_of_a_logarithmic_axis_stand_apart(ends):
     """Over few decades and many, at least two numbers are written, and none on another."""

@@ -315,7 +315,7 @@ def draw_thresholds(ax: Any, curve: Mapping[str, Any], *, log: bool = False) -> 
 def plain_numbers(axis: Any) -> None:
     """Write the numbers of a logarithmic axis as 0.01 or 1e-06: typeset powers take ten times.
 
-    Between powers of ten the fewer are written the more decades there are, so that they stand apart.
+    The more decades there are, the fewer numbers between powers of ten, so that they stand apart.
     """
 
     def between(value: float, _: int | None) -> str:
