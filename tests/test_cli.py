@@ -188,6 +188,13 @@ def test_predict_reads_standard_input_and_counts_what_it_handled(luce_command, i
     assert "2 rows predicted" in done.err
 
 
+def test_predict_says_where_it_wrote(luce_command, iris_run, iris_csv, tmp_path):
+    """Predictions in a file are found again: the last line names it."""
+    done = luce_command("predict", iris_run.path, iris_csv, "--out", tmp_path / "p.csv")
+    assert (done.code, done.out) == (0, "")
+    assert f"150 rows predicted into {tmp_path / 'p.csv'}." in done.err
+
+
 def test_predict_top_gives_the_most_probable_first(luce_command, iris_run, iris_csv):
     """`--top K` writes K classes with falling probabilities."""
     done = luce_command("predict", iris_run.path, iris_csv, "--top", 2)

@@ -123,3 +123,13 @@ def test_what_is_compiled_is_counted():
     assert "luce warm-up" in printing.kernels(some)[-1]
     assert "luce warm-up" not in printing.kernels({"kernels": {"a": 2}, "folder": "cache"})[-1]
     assert "NUMBA_CACHE_DIR" in printing.kernels({"kernels": {}, "folder": None})[0]
+
+
+def test_only_what_was_given_up_is_told():
+    """Below the best candidates the others are counted, and those given up if there are any."""
+    trial = {"model": "linear", "options": {}, "accuracy": 0.5, "log_loss": 0.5}
+    complete = [{**trial, "number": i, "state": "complete"} for i in range(7)]
+    assert printing.trials({"folds": 5, "trials": complete})[-1] == "and 2 more"
+    pruned = {**trial, "number": 7, "state": "pruned"}
+    last = printing.trials({"folds": 5, "trials": [*complete, pruned]})[-1]
+    assert last == "and 3 more, of which 1 was given up early"

@@ -91,7 +91,8 @@ def trials(tuning: Mapping[str, Any]) -> list[str]:
     others = len(tuning["trials"]) - len(best)
     if others:
         given_up = sum(trial["state"] == "pruned" for trial in tuning["trials"])
-        lines.append(f"and {others:,} more, of which {given_up:,} were given up early")
+        early = f", of which {given_up:,} {'was' if given_up == 1 else 'were'} given up early"
+        lines.append(f"and {others:,} more{early if given_up else ''}")
     return [f"mean of {tuning['folds']} folds:", *lines]
 
 

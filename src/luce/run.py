@@ -192,8 +192,11 @@ class Run:
             )
         )
         if dataset.labels is None:
+            table = hasattr(dataset.features, "columns")
+            where = f": it has no column {self.schema.target!r}" if table else ""
             raise DataError(
-                f"{dataset.name} has no labels to score against. Use `luce predict` for it."
+                f"{dataset.name} has no labels to score against{where}. Say where they are with "
+                f"target, or use `luce predict` for it."
             )
         encoded, handled = self.schema.encode(dataset.features)
         return {

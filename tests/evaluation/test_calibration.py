@@ -440,3 +440,12 @@ def test_public_name():
     """`luce.TemperatureScaling` is the one of the room."""
     assert luce.TemperatureScaling is TemperatureScaling
     assert luce.evaluation.calibration.TemperatureScaling is TemperatureScaling
+
+
+@pytest.mark.parametrize("names", [np.arange(40), np.array([f"k{i:02d}" for i in range(40)])])
+def test_many_classes_of_few_rows_are_no_regression(names):
+    """Fewer than two rows a class: scikit-learn would warn that this looks like a regression."""
+    labels = np.tile(names, 2)[:60]
+    logits = np.random.default_rng(0).normal(size=(60, 40))
+    scaling = TemperatureScaling().fit(logits, labels)
+    assert scaling.classes_.tolist() == names.tolist()

@@ -72,6 +72,22 @@ def test_report_without_labels(luce_command, nasty_run, nasty_csv, tmp_path):
     assert summary["uncertain"]["total"] == 240
 
 
+@pytest.mark.parametrize("command", ["report", "evaluate"])
+def test_a_target_that_is_not_there(luce_command, nasty_run, nasty_csv, command):
+    """A column that was asked for by name is not taken for one that may be absent."""
+    done = luce_command(command, nasty_run.path, nasty_csv, "--target", "kindd")
+    assert done.code == 3
+    assert "there is no column 'kindd'. Did you mean 'kind'?" in done.err
+
+
+def test_nothing_to_score_against(luce_command, nasty_run, nasty_csv, tmp_path):
+    """The column that is not there is named."""
+    pl.read_csv(nasty_csv).drop("kind").write_csv(tmp_path / "new.csv")
+    done = luce_command("evaluate", nasty_run.path, tmp_path / "new.csv")
+    assert done.code == 3
+    assert "has no labels to score against: it has no column 'kind'" in done.err
+
+
 def test_report_without_test_rows(luce_command, nasty_csv, tmp_path):
     """No test rows: the validation rows are shown, and the page says that they flatter."""
     out = ("--out", tmp_path, "--target", "kind", "--model", "mlp", "--hidden", 8, "--epochs", 1)

@@ -188,3 +188,13 @@ def test_the_figures_follow_the_page(digits_report):
         assert "currentColor" in svg
         assert "font-family" not in svg
         assert not re.search(r"#(?:0072b2|d55e00|009e73|767676|111111)", svg)
+
+
+def test_no_zero_has_a_minus(make_summary):
+    """A column that is worth nothing costs +0.0 points of accuracy, not -0.0."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    labels = np.where(X[:, 0] > 0, "b", "a")
+    coef = [[-4, 0], [4, 0]]
+    page = Report(make_summary(X, labels, ["a", "b"], coef=coef, columns=["signal", "noise"])).html
+    assert "+0.0 points" in page
+    assert "-0.0 points" not in page

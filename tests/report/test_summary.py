@@ -60,6 +60,8 @@ def test_four_rows_tell_no_temperature_and_promise_no_small_sets(make_summary):
     X = [[2 * L3, 0]] * 4
     summary = make_summary(X, ["a", "a", "a", "b"], ["a", "b"], calibration_rows=(X, [0, 0, 0, 1]))
     assert summary["calibration"]["temperature"] == 1.0
+    # It was not taken from them, so nothing of it is chance.
+    assert not any("temperature was fitted" in each["text"] for each in summary["findings"])
     table = {each["asked"]: each for each in summary["sets"]["table"]}
     # Five in four: no threshold can promise 90% from four rows.
     assert (table[0.9]["coverage"], table[0.9]["mean_size"]) == (1.0, 2.0)

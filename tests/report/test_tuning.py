@@ -1,11 +1,15 @@
 """The search on the page: the best so far, slices, importance, and the table of folds."""
 
+import itertools
 import re
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 import luce
+from luce.report import figures, slices
 from luce.report.tuning import tuning
 
 
@@ -57,6 +61,39 @@ def test_slices_are_of_complete_trials(content):
     assert (first["option"], first["log"], first["values"]) == ("l2", True, [0.1, 0.01, 0.02])
     assert second["values"] == ["4", "8,4", "8,4"]
     assert second["log_loss"] == pytest.approx([0.7, 0.3, 0.4])
+
+
+def test_values_of_a_list_stand_as_the_list_has_them(content):
+    """On the axis of a slice, values are in the space's order, not in the order of trials."""
+    content["space"]["mlp"]["hidden"] = [[8, 4], [4]]
+    second = tuning(content)["slices"][1]
+    assert second["values"] == ["8,4", "8,4", "4"]
+    assert second["log_loss"] == pytest.approx([0.3, 0.4, 0.7])
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [(0.00121, 0.0498), (1e-4, 0.02), (0.02, 0.09), (0.5, 4.0), (1e-6, 100.0), (0.031, 0.07)],
+)
+def test_numbers_of_a_logarithmic_axis_stand_apart(ends):
+    """Over few decades and many, at least two numbers are written, and none on another."""
+    values = {"values": list(ends), "log": True, "log_loss": [0.5, 0.6]}
+    with rc_context(figures.STYLE):
+        axes = Figure(figsize=(figures.WIDTH, 2.9)).add_subplot()
+        slices.draw_slice(axes, {"model": "mlp", "option": "learning_rate", **values})
+        axes.figure.canvas.draw()
+    low, high = axes.get_xlim()
+    labels = [
+        label
+        for minor in (False, True)
+        for place, label in zip(
+            axes.get_xticks(minor=minor), axes.get_xticklabels(minor=minor), strict=True
+        )
+        if low <= place <= high and label.get_text()
+    ]
+    boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
+    assert len(boxes) >= 2
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def test_candidates_are_ranked_with_their_folds(content):

@@ -261,6 +261,10 @@ def test_ctrl_c_keeps_what_is_known(iris, tmp_path, monkeypatch, capsys):
     grid = {"C": [0.01, 1.0, 100.0]}
     with pytest.raises(TrainingStoppedError, match=r"stopped after 2 trials.*--resume --trials 2"):
         luce.tune(iris, grid=grid, folds=2, out=tmp_path)
+    with pytest.raises(ArgumentError, match=r"asked for: folds was 2, got 3\. Leave it out"):
+        luce.tune(iris, folds=3, out=tmp_path, resume=True)
+    with pytest.raises(ArgumentError, match="asked for: space was not what it is now"):
+        luce.tune(iris, grid={"C": [0.01]}, out=tmp_path, resume=True)
     run = luce.tune(iris, out=tmp_path, resume=True, trials=2)
     assert [t["state"] for t in run.tuning["trials"]] == ["complete", "complete", "stopped"]
     assert run.tuning["best"] == 1
@@ -355,7 +359,7 @@ def test_options_that_do_not_go_together_are_found_in_a_grid(tmp_path):
 
 def test_an_option_is_not_given_and_searched(tmp_path):
     """What is asked for beside the grid must not be in it."""
-    with pytest.raises(ArgumentError, match="hidden is also given as"):
+    with pytest.raises(ArgumentError, match=r"hidden is also given as \w+\. "):
         luce.tune("digits", grid={"hidden": [[4]]}, hidden=(8,), model="mlp", out=tmp_path)
 
 

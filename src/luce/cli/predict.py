@@ -44,4 +44,5 @@ def predict(
         load_run(run), source, out=out, calibrated=not no_calibration, **asked
     )
     report_handled(written.handled, written.notices)
-    next_step(f"{written.rows:,} rows predicted.", "info", run)
+    where = "" if out is None else f" into {out}"
+    next_step(f"{written.rows:,} rows predicted{where}.", "info", run)

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from luce.data.opening import reading
-from luce.data.wording import listed, shown
+from luce.data.wording import counted, listed, shown
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ WINDOWS = "cp1252"
 """What text is, in practice, that is neither UTF-8 nor says what it is; Latin-1 is a part of it."""
 
 SEPARATORS = (",", ";", "\t", "|")
+
+NO_TEXT = {
+    b"\x1f\x8b": ("packed with gzip", ".csv.gz"),
+    b"(\xb5/\xfd": ("packed with Zstandard", ".csv.zst"),
+    b"PK\x03\x04": ("a workbook or an archive", ".xlsx"),
+    b"PAR1": ("Parquet", ".parquet"),
+}
+"""What begins so is no CSV; what it is, and how the name of such a file ends."""
 
 BLOCK = 8 * 2**20
 """Bytes that are parsed at once."""
@@ -105,7 +113,8 @@ def pieces_of(file: BufferedIOBase, where: str, *, most: int | None = None) -> I
     """
     total, lines = 0, 0
     while True:
-        with reading(where, hint=f"It is damaged after line {lines:,}."):
+        hint = f"It is damaged after line {lines:,}." if total else "Is it what its ending says?"
+        with reading(where, hint=hint):
             piece = file.read1(2**20)
         total += len(piece)
         if most is not None and total > most:
@@ -160,6 +169,12 @@ class _Table:
         head = first[: first.find(b"\n") + 1] or first
         if not head.strip():
             raise DataError(f"{where}: the file is empty; the first line must name the columns.")
+        for begin, (what, end) in NO_TEXT.items():
+            if first.startswith(begin):
+                raise DataError(
+                    f"{where}: this is {what}, not the text of a CSV. Unpack it or save it as CSV, "
+                    f"or give a file whose name ends in {end}."
+                )
         if b"\0" in head:
             raise DataError(
                 f"{where}: the first line holds bytes of zero, as in UTF-16 without its mark. Say "
@@ -227,21 +242,35 @@ class _Table:
     def _check_width(self, row: list[str], line: int) -> None:
         width = len(self.columns)
         if row and len(row) != width:
+            hint = (
+                f"Quote values that contain the separator {shown(self.separator)}."
+                if len(row) > width
+                else "A row needs a cell for each column; leave those of missing values empty."
+            )
             raise DataError(
-                f"{self.where}: line {line} has {len(row)} values, but the header names {width} "
-                f"columns. Quote values that contain the separator {shown(self.separator)}."
+                f"{self.where}: line {line} has {counted(len(row), 'value')}, but the header names "
+                f"{counted(width, 'column')}. {hint}"
             )
 
     def _parsed(self, lines: Iterable[bytes], before: int) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows of lines that come after line `before`, with the line of their end."""
         reader = csv.reader(self._decoded(lines, before), delimiter=self.separator, strict=True)
+        start = before + 1
         try:
             for row in reader:
                 yield before + reader.line_num, row
+                start = before + reader.line_num + 1
         except csv.Error as error:
+            line = before + reader.line_num
+            if "new-line" in str(error):
+                raise DataError(
+                    f"{self.where}: line {line} has a carriage return (\\r) outside of quotes. "
+                    f"Save the file with lines that end in \\n or \\r\\n."
+                ) from error
+            since = f" from line {start} on" if start < line else ""
             raise DataError(
-                f"{self.where}: line {before + reader.line_num} cannot be read as CSV ({error}). "
-                f"Look for a quote that is not closed."
+                f"{self.where}: line {line} cannot be read as CSV ({error}). Look for a quote that "
+                f"is not closed{since}."
             ) from error
 
     def _decoded(self, lines: Iterable[bytes], before: int) -> Iterator[str]:

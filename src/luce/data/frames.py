@@ -190,8 +190,11 @@ def _json_lines(block: bytes, where: str, before: int) -> pl.DataFrame:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
+            why = str(error)
+            if isinstance(error, json.JSONDecodeError):  # Its own line is always 1.
+                why = f"{error.msg}, at character {error.colno}"
             raise DataError(
-                f"{where}: line {number:,} is no JSON ({error}). It must be an object, such as "
+                f"{where}: line {number:,} is no JSON ({why}). It must be an object, such as "
                 f'{{"age": 31, "city": "Graz"}}.'
             ) from error
         if not isinstance(row, dict):

@@ -88,9 +88,10 @@ def tables_in(path: Path) -> list[Path]:
         return [path] if ending(path) in ENDINGS else []
     kinds = sorted({ending(each) for each in found})
     if len(kinds) > 1:
+        folder = path if path.is_dir() else path.parent
         raise DataError(
             f"{path}: it has files of the kinds {', '.join(kinds)}. Name those of one kind, such "
-            f"as {shown(f'*{kinds[0]}')}."
+            f"as {str(folder / f'*{kinds[0]}')!r}."
         )
     return found
 

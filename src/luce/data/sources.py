@@ -370,7 +370,7 @@ def _from_table(
     if target is None and schema is None:
         raise no_target(frame.columns)
     target = None if target is None else str(target)
-    if schema is not None and target not in frame.columns:
+    if schema is not None and target == schema.target and target not in frame.columns:
         return Dataset(name, frame, None, schema)
     if target not in frame.columns:
         raise no_column(name, str(target), frame.columns)

@@ -474,7 +474,8 @@ def _own_classes(
     """
     try:
         assert_all_finite(labels, input_name="y")
-        check_classification_targets(labels)
+        if labels.dtype.kind not in "biuU":  # those cannot be continuous, and may be of any number
+            check_classification_targets(labels)
     except ValueError as error:
         raise DataError(f"{who}: {error}") from error
     if labels.dtype.kind in "biuf":

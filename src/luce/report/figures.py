@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -16,7 +17,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from luce.report.text import diverging, name
 
@@ -312,9 +313,20 @@ def draw_thresholds(ax: Any, curve: Mapping[str, Any], *, log: bool = False) -> 
 
 
 def plain_numbers(axis: Any) -> None:
-    """Write the numbers of a logarithmic axis as 0.01 or 1e-06: typeset powers take ten times."""
+    """Write the numbers of a logarithmic axis as 0.01 or 1e-06: typeset powers take ten times.
+
+    The more decades there are, the fewer numbers between powers of ten, so that they stand apart.
+    """
+
+    def between(value: float, _: int | None) -> str:
+        low, high = axis.get_view_interval()
+        decades = math.log10(high / low)
+        digit = f"{value:e}"[0]
+        written = decades < 0.4 or (decades < 2 and digit in "25")
+        return f"{value:g}" if written else ""
+
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # of a range within a decade
+    axis.set_minor_formatter(FuncFormatter(between))
 
 
 def curve_titles(curves: Mapping[str, Any]) -> list[str]:

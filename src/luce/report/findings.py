@@ -199,7 +199,7 @@ def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = calibration["rows"]
     if calibration["temperature"] is None:
         found.append(_look("It was trained without validation rows: nothing is calibrated."))
-    elif rows < FEW_CALIBRATION_ROWS:
+    elif rows < FEW_CALIBRATION_ROWS and calibration["temperature"] != 1:  # 1 changes nothing
         found.append(
             _look(
                 f"The temperature was fitted on {counted(rows, 'validation row')}, which say "

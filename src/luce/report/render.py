@@ -96,6 +96,7 @@ def _page(summary: Mapping[str, Any]) -> str:
         "count": lambda value: f"{value:,}",
         "counted": counted,
         "share": _whole_percent,
+        "signed": lambda value, digits: f"{value:+z.{digits}f}",  # +0.0, never -0.0
         "shade": _shade,
     }
     text = files("luce.report").joinpath("page.html").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from typing import Any
 
 from luce.errors import ArgumentError
 from luce.models import MODELS, Model, check_options
+from luce.models.candidates import options_in_words
 from luce.options import check, received
 
 __all__ = ["Space", "cells", "make_space", "read_space", "value_of"]
@@ -98,9 +99,9 @@ def make_space(
     for name, searched in space.items():
         for option, values in searched.items():
             if option in options:
+                given = options_in_words({"": options[option]}).strip()
                 raise ArgumentError(
-                    f"{called}: {option} is also given as {options[option]!r}. Leave one of the "
-                    "two out."
+                    f"{called}: {option} is also given as {given}. Leave one of the two out."
                 )
             _check(f"{called}: {option}", option, values, MODELS[name], grid=grid)
     if grid:

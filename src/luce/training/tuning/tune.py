@@ -183,9 +183,14 @@ def _resumed(
     same = {"folds": folds is not None, "space": content is not None, "grid": content is not None}
     for key, was_given in same.items():
         if was_given and before[key] != _plain(settings[key]):
+            differs = (
+                f"folds was {before[key]}, got {settings[key]}"
+                if key == "folds"
+                else f"{key} was not what it is now"
+            )
             raise ArgumentError(
-                f"--resume goes on with the search that {path} was asked for, and the {key} is "
-                "another. Leave it out, or search anew with --overwrite instead of --resume."
+                f"--resume goes on with what the search was asked for: {differs}. Leave it out, or "
+                "search anew with --overwrite instead of --resume."
             )
     # These may change; what is not given stays.
     for key in ("trials", "minutes"):
