@@ -245,6 +245,21 @@ def test_a_student_reads_texts(run, table, tmp_path):
     assert alone.metrics["test"]["accuracy"] > 0.9
 
 
+@pytest.mark.parametrize("options", [{}, {"Cs": (0.1, 1.0, 10.0)}])
+def test_a_linear_student_of_texts_chooses_its_penalty(run, table, tmp_path, options):
+    """From sparse rows, half of them without a label; its C is chosen with rows held out whole."""
+    half = [label if i % 4 > 1 else None for i, label in enumerate(table["y"])]
+    source = (table.drop("y"), half)
+    student = luce.distil(run, source, model="linear", out=tmp_path, name="student", **options)
+    assert student.schema.sparse
+    assert student.config["outcome"]["C"] in (options.get("Cs") or CANDIDATES)
+    assert student.config["options"].get("C", "auto") == "auto"
+    rows = table.drop("y")
+    assert np.mean(student.predict(rows) == run.predict(rows)) > 0.95
+    again = luce.load_run(student.path).predict_proba(rows)
+    np.testing.assert_array_equal(again, student.predict_proba(rows))
+
+
 def test_a_search_is_for_networks_on_texts_too(table, tmp_path):
     """Trials of networks read the texts, beside other columns and alone."""
     short = {"space": {"mlp": {"hidden": [(4,), (8,)]}}, "trials": 1, "folds": 2, "epochs": 1}

@@ -18,7 +18,7 @@ from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.manifest import read_config
-from luce.models import check_taught
+from luce.models import student_kind
 from luce.options import DISTIL, check_sizes
 from luce.request import DIRECTIONS, Request
 
@@ -99,6 +99,8 @@ def make_plan(
     if command != "distil":
         check_no_teacher(request, command, given)
     request.check()
+    if request.teacher is not None and not resume:  # else the run knows the model
+        student_kind(request.model).check_taught(request.options, request.temperature)
     source = request.source if source is None else source
     if source is None and not (resume and name):
         raise no_source(command)
@@ -208,8 +210,10 @@ def student_arguments(
             "distil needs a teacher, a run folder such as runs/digits, and a source: "
             "luce distil TEACHER SOURCE."
         )
-    check_taught(found.get("model", STUDENT))
-    return {"model": STUDENT, **found} if anew else found
+    if not anew:
+        return found
+    found = {"model": STUDENT, **found}
+    return {**student_kind(found["model"]).taught_with, **found}
 
 
 def _name_of(source: Any) -> str:

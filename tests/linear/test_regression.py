@@ -583,3 +583,16 @@ def test_losses_that_are_no_numbers_stop_the_search(problem, monkeypatch):
 
     monkeypatch.setattr(SoftmaxRegression, "_log_proba", log_proba)
     assert SoftmaxRegression("auto").fit(scipy.sparse.csr_array(X), y).C_ == 0.25
+
+
+def test_rows_of_a_group_are_held_out_together(problem):
+    """Rows given twice, at half the weight, in any order, choose the C that they choose once."""
+    X, y = problem(N=300)
+    X = scipy.sparse.csr_array(X)
+    once = SoftmaxRegression("auto").fit(X, y)
+    twice = np.random.default_rng(0).permutation(np.tile(np.arange(300), 2))
+    model = SoftmaxRegression("auto").fit(X[twice], y[twice], np.full(600, 0.5), groups=twice)
+    assert model.C_ == once.C_
+    np.testing.assert_allclose(model.scores_, once.scores_, rtol=1e-3)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(X, y, groups=twice)

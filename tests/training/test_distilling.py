@@ -222,7 +222,7 @@ def test_images_of_another_size_are_refused(digits, tmp_path):
     [
         ({"temperature": 0}, "temperature must be a number above 0, got 0"),
         ({"alpha": 1.5}, "alpha must be a number from 0 to 1, got 1.5"),
-        ({"model": "linear"}, "model must be mlp or cnn to learn from a teacher, got 'linear'"),
+        ({"model": "auto"}, "model must be one of linear, mlp, cnn to learn .*, got 'auto'"),
         ({"image_size": 8}, "no option 'image_size': it is the teacher's"),
         ({"target": "label", "hidden": "many"}, "hidden must be"),
     ],
@@ -382,7 +382,7 @@ def test_mistakes_have_their_exit_codes(digits, table, luce_command, tmp_path, m
     people(50).with_columns(label=pl.lit("odd")).write_csv("odd.csv")
     for code, arguments in (
         (2, (digits.path, "digits", "--temperature", "0")),
-        (2, (digits.path, "digits", "--model", "linear")),
+        (2, (digits.path, "digits", "--model", "auto")),
         (3, (table.path, "odd.csv")),
         (3, (table.path, "nowhere.csv")),
         (4, (tmp_path, "digits")),

@@ -1,4 +1,4 @@
-"""luce distil: a run teaches a smaller network, which becomes a run folder."""
+"""luce distil: a run teaches a smaller model, which becomes a run folder."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,11 +40,11 @@ Examples:
 
 # What help says of an option where a student has another default than `luce train`.
 OWN_HELP = {
-    "model": "mlp or cnn: the student.  [default: mlp]",
+    "model": "linear, mlp or cnn: the student.  [default: mlp]",
+    "temperature": "How far both softmaxes are softened.  [default: 2; linear takes 1 alone]",
     "hidden": "Widths of the hidden layers of mlp.  [default: 32]",
     "dropout": "Fraction of units dropped in training.  [default: 0.1 for tables, else 0]",
     "l2": "L2 penalty of the weights.  [default: 0.05 for cnn, 0.0003 for tables, else 0.0001]",
-    "precision": "float32, float64 or mixed. Number format.  [default: float32]",
     "epochs": "Passes over the training rows.  [default: 40 for mlp on images, else auto]",
 }
 
@@ -52,6 +52,7 @@ OWN_HELP = {
 @with_options(
     *options.DISTIL,
     *(name for name in options.RUN if name not in INHERITED),
+    *options.LINEAR,
     *options.NETWORK,
     "report_every",
     helps=OWN_HELP,
@@ -91,7 +92,7 @@ def distil(
     debug: Debug = False,
     **_: Text,
 ) -> None:
-    """Let the run TEACHER teach a smaller network on SOURCE, labelled or not."""
+    """Let the run TEACHER teach a smaller model on SOURCE, labelled or not."""
     arguments = requested(context)
     asked: dict[str, Any] = {
         "config": config,

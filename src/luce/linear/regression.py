@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import scipy.sparse
 from sklearn.base import clone
+from sklearn.utils import check_consistent_length
 
 from luce.linear.arrays import numpy_of
 from luce.linear.display import GapDisplay
@@ -156,7 +157,7 @@ class SoftmaxRegression(SoftmaxModel):
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> Self:
         """Fit to rows X with labels y.
 
         Parameters
@@ -165,6 +166,9 @@ class SoftmaxRegression(SoftmaxModel):
         y : array-like, shape (N,)
         sample_weight : array-like, shape (N,), optional
             Not negative.
+        groups : array-like, shape (N,), optional
+            Rows of the same group, such as those of one person, are held out together where
+            ``C="auto"`` holds rows out.
 
         Returns
         -------
@@ -175,33 +179,42 @@ class SoftmaxRegression(SoftmaxModel):
             self._check_parameters()
             X, y = self._check_rows_and_labels(X, y)
             codes, weight = self._encode(X, y, sample_weight)
+            check_consistent_length(y, groups)
             start = self._usable(before, X) if self.warm_start else None
             with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
-                self.C_ = self._strength(X, codes, weight, display)
+                self.C_ = self._strength(X, codes, weight, groups, display)
                 (fitted,) = self._fits(X, codes, weight, [self.C_], start, display)
             self._keep(fitted)
             self._warn(fitted)
         return self
 
     def _strength(
-        self, X: Any, codes: np.ndarray, weight: np.ndarray, display: GapDisplay
+        self, X: Any, codes: np.ndarray, weight: np.ndarray, groups: Any, display: GapDisplay
     ) -> float:
         """Return C as a number; where it is chosen, set ``scores_``."""
         if self.penalty is None or not isinstance(self.C, str):
             return math.inf if self.penalty is None else float(self.C)
-        fewest = int(np.bincount(codes).min())
-        if not scipy.sparse.issparse(X) or fewest < 2:
+        if not scipy.sparse.issparse(X):
+            return 1.0
+        _, first, group = np.unique(
+            np.arange(len(codes)) if groups is None else np.asarray(groups),
+            return_index=True,
+            return_inverse=True,
+        )
+        own = codes[first]  # of a group: its first row's class
+        fewest = min(filter(None, np.bincount(own).tolist()))
+        if fewest < 2:
             return 1.0
         from sklearn.model_selection import StratifiedKFold
 
         search = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
         search.classes_ = self.classes_
         splitter = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
-        splits = list(splitter.split(codes, codes))
+        splits = list(splitter.split(own, own))
         folds = []
-        for train, test in splits if len(codes) <= FEW_ROWS else splits[:1]:
-            part = np.zeros_like(weight)
-            part[train] = weight[train]
+        for _, held_out in splits if len(own) <= FEW_ROWS else splits[:1]:
+            held = np.isin(group, held_out)
+            test, part = np.flatnonzero(held), np.where(held, 0.0, weight)
             path = search._fits(  # noqa: SLF001 - of our own class
                 X, codes, part, CANDIDATES, None, display, count=len(CANDIDATES)
             )

@@ -35,11 +35,11 @@ __all__ = [
     "candidates",
     "check_options",
     "check_reads",
-    "check_taught",
     "explain",
     "kind_of",
     "not_tried",
     "restore",
+    "student_kind",
     "suited",
 ]
 
@@ -196,13 +196,21 @@ def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
         each.check_together(_own(each, options))
 
 
-def check_taught(name: str) -> None:
-    """Raise ArgumentError unless there is a model of that name that can learn from a teacher."""
-    taught = [each for each, model in MODELS.items() if model.taught]
-    if name not in taught:
+def student_kind(name: str) -> Model[Any]:
+    """Return the kind of a student.
+
+    Raises
+    ------
+    ArgumentError
+        Unless there is a model of that name that can learn from a teacher.
+    """
+    taught = {each: model for each, model in MODELS.items() if model.taught}
+    if name not in list(taught):
         raise ArgumentError(
-            f"distil: model must be {' or '.join(taught)} to learn from a teacher, got {name!r}."
+            f"distil: model must be one of {', '.join(taught)} to learn from a teacher, got "
+            f"{name!r}."
         )
+    return taught[name]
 
 
 def restore(

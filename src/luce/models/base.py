@@ -113,6 +113,8 @@ class Model(ABC, Generic[E]):
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
     taught : bool
         Whether `fit` can learn from what a teacher said of the rows.
+    taught_with : mapping of str to value
+        Which of `luce.options.DISTIL` have another default where it is taught.
     """
 
     options: Mapping[str, Option] = {}
@@ -123,6 +125,7 @@ class Model(ABC, Generic[E]):
     suits_text: bool = True
     in_steps: bool = False
     taught: bool = False
+    taught_with: Mapping[str, Any] = {}
 
     def preset(
         self,
@@ -146,6 +149,9 @@ class Model(ABC, Generic[E]):
 
     def check_together(self, options: Mapping[str, Any]) -> None:
         """Raise ArgumentError for options that are allowed one by one but not together."""
+
+    def check_taught(self, options: Mapping[str, Any], temperature: float) -> None:
+        """Raise ArgumentError for what it cannot be taught with; only asked if it is `taught`."""
 
     @abstractmethod
     def make(self, options: Mapping[str, Any]) -> E:

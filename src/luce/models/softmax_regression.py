@@ -6,7 +6,7 @@ PyTorch is not loaded where the fit does not need it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.linear.model import SoftmaxModel
+    from luce.neural.teaching import Lessons
+    from luce.neural.training import Progress
 
 __all__ = ["Linear"]
 
@@ -32,6 +34,10 @@ class Linear(Model["SoftmaxModel"]):
     options = LINEAR
     defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
     takes_sparse = True
+    taught = True
+    # At another temperature the teacher is softened and the labels are not: no one set of
+    # probabilities is learnt, and what is left is no softmax regression.
+    taught_with: Mapping[str, Any] = MappingProxyType({"temperature": 1.0})
     space = {"C": {"low": 1e-4, "high": 1e4, "log": True}}  # noqa: RUF012
 
     def check_together(self, options: Mapping[str, Any]) -> None:
@@ -56,6 +62,20 @@ class Linear(Model["SoftmaxModel"]):
                 f"penalty={options['penalty']!r}. Leave it out, or give C instead of Cs."
             )
 
+    def check_taught(self, options: Mapping[str, Any], temperature: float) -> None:
+        """Refuse a temperature, and scores that do not weigh the copies of a row."""
+        if temperature != 1:
+            raise ArgumentError(
+                "distil: linear learns the teacher's probabilities as they are, with "
+                f"temperature=1.0, got temperature={temperature}. Give 1, or choose mlp."
+            )
+        scoring = options.get("scoring", "neg_log_loss")
+        if scoring != "neg_log_loss":
+            raise ArgumentError(
+                "distil: where a teacher teaches linear, Cs are compared by neg_log_loss alone, "
+                f"got scoring={scoring!r}. Leave it out."
+            )
+
     def make(self, options: Mapping[str, Any]) -> SoftmaxModel:
         """Return the estimator: with Cs the one that chooses C by cross-validation."""
         if "Cs" not in options:
@@ -68,6 +88,23 @@ class Linear(Model["SoftmaxModel"]):
         return SoftmaxRegressionCV(
             **{name: value for name, value in options.items() if not (automatic and name == "Cs")}
         )
+
+    def fit(
+        self,
+        estimator: SoftmaxModel,
+        rows: NDArray[Any],
+        labels: NDArray[Any],
+        *,
+        validation: tuple[NDArray[Any], NDArray[Any]] | None = None,  # noqa: ARG002
+        resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,  # noqa: ARG002
+        lessons: Lessons | None = None,
+    ) -> Iterator[Progress]:
+        """Solve the problem; of what a teacher said, as weighted copies of the rows."""
+        if lessons is None:
+            estimator.fit(self._shaped(rows), labels)
+        else:
+            _learn(estimator, self._shaped(rows), lessons)
+        return iter(())
 
     def history(self, estimator: SoftmaxModel) -> list[dict[str, Any]]:
         """Return a record for the start and each iteration of the solver."""
@@ -151,3 +188,39 @@ class Linear(Model["SoftmaxModel"]):
         if len(coefficients) == 1:  # two classes: the weights of the second against the first
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         return Weights("classes", coefficients - coefficients.mean(axis=0))
+
+
+def _learn(estimator: SoftmaxModel, X: Any, lessons: Lessons) -> None:
+    """Fit to q = α · teacher + (1 − α) · label, the mixture that networks learn."""
+    import numpy as np
+    from sklearn.model_selection import check_cv
+    from sklearn.utils import compute_sample_weight
+
+    from luce.linear.copies import copies
+    from luce.linear.regression import SoftmaxRegression
+
+    labels, classes, share = lessons.labels, lessons.classes, lessons.beside["alpha"]
+    q = np.exp(lessons.beside["teacher"], dtype=np.float64) * share[:, None]
+    q[np.arange(len(q)), np.searchsorted(classes, labels)] += 1.0 - share
+    rows, codes, weight = copies(q)
+    asked = estimator.get_params(deep=False)
+    # As for networks, class_weight is of rows, by their labels: not of the copies' classes.
+    if asked["class_weight"] == "balanced":
+        weight *= compute_sample_weight("balanced", labels)[rows]
+    elif asked["class_weight"] is not None:
+        each = [asked["class_weight"].get(label, 1.0) for label in classes.tolist()]
+        weight *= np.array(each)[np.searchsorted(classes, labels)][rows]
+    own: dict[str, Any] = {"class_weight": None}
+    try:
+        # What is held out to choose C by is held out with all its copies.
+        if isinstance(estimator, SoftmaxRegression):
+            estimator.set_params(**own).fit(X[rows], codes, weight, groups=rows)
+        else:
+            splits = check_cv(asked["cv"], labels, classifier=True).split(X, labels)
+            own["cv"] = [[np.flatnonzero(np.isin(rows, part)) for part in pair] for pair in splits]
+            estimator.set_params(**own).fit(X[rows], codes, weight)
+            first = np.flatnonzero(np.diff(rows, prepend=-1))
+            estimator.oof_proba_ = estimator.oof_proba_[first]  # type: ignore[attr-defined]
+    finally:
+        estimator.set_params(**{name: asked[name] for name in own})
+    estimator.classes_ = classes

@@ -49,10 +49,10 @@ def distil(
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
 ) -> Run:
-    """Let a trained run teach a smaller network, and save that as a run of its own.
+    """Let a trained run teach a smaller model, and save that as a run of its own.
 
     The teacher says once how probable each class is, for each training row. The student learns
-    from that and from the labels. Then the same network learns from the labels alone, and the
+    from that and from the labels. Then the same model learns from the labels alone, and the
     three are compared: ``run.metrics["distillation"]``.
 
     Parameters
@@ -67,8 +67,8 @@ def distil(
         As for :func:`luce.train`. By default the name is the source's with ``-student``.
     **arguments
         ``temperature`` (2.0), how far both softmaxes are softened; ``alpha`` (0.9), the teacher's
-        share in what is learnt; ``model`` ("mlp" or "cnn"; by default an mlp with one hidden layer
-        of 32 units). And those of :func:`luce.train`, but for ``image_size`` and ``drop_rare``:
+        share in what is learnt; ``model`` ("linear", "mlp" or "cnn"; by default an mlp with one
+        hidden layer of 32 units). "linear" learns at a temperature of 1 alone. And those of :func:`luce.train`, but for ``image_size`` and ``drop_rare``:
         the student reads images and classes as the teacher does.
 
     Returns
@@ -177,8 +177,8 @@ class _Answering:
 
 def _candidate(request: Request, data: Material) -> Candidate:
     """Return the student that is asked for; refuse now what would fail once it is trained."""
-    models.check_taught(request.model)
-    kind = MODELS[request.model]
+    kind = models.student_kind(request.model)
+    kind.check_taught(request.options, request.temperature)
     options = {**kind.as_student(data.schema.input_shape), **request.options}
     schema = data.schema
     shape, sparse = schema.input_shape, schema.sparse
