@@ -220,7 +220,7 @@ def _learn(estimator: SoftmaxModel, X: Any, lessons: Lessons) -> None:
             own["cv"] = [[np.flatnonzero(np.isin(rows, part)) for part in pair] for pair in splits]
             estimator.set_params(**own).fit(X[rows], codes, weight)
             first = np.flatnonzero(np.diff(rows, prepend=-1))
-            estimator.oof_proba_ = estimator.oof_proba_[first]  # type: ignore[attr-defined]
+            estimator.oof_proba_ = estimator.oof_proba_[first]
     finally:
         estimator.set_params(**{name: asked[name] for name in own})
     estimator.classes_ = classes

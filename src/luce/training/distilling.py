@@ -68,8 +68,9 @@ def distil(
     **arguments
         ``temperature`` (2.0), how far both softmaxes are softened; ``alpha`` (0.9), the teacher's
         share in what is learnt; ``model`` ("linear", "mlp" or "cnn"; by default an mlp with one
-        hidden layer of 32 units). "linear" learns at a temperature of 1 alone. And those of :func:`luce.train`, but for ``image_size`` and ``drop_rare``:
-        the student reads images and classes as the teacher does.
+        hidden layer of 32 units). "linear" takes a temperature of 1 alone, its default. And those
+        of :func:`luce.train`, but for ``image_size`` and ``drop_rare``: the student reads images
+        and classes as the teacher does.
 
     Returns
     -------
