@@ -156,8 +156,8 @@ def _read(source: Any, request: Request, teacher: Run) -> tuple[Dataset | None, 
     if not pair and isinstance(schema, TableSchema):
         whole = load_dataset(source, features=features, schema=schema)
     else:
-        rows = source[0] if pair else source
-        whole = load_dataset(rows, target=target, features=features, schema=schema)
+        rows, named = (source[0], None) if pair else (source, target)  # a pair's labels are apart
+        whole = load_dataset(rows, target=named, features=features, schema=schema)
     values, kept = whole.labels, np.ones(len(whole), bool)
     if pair:
         values, kept = _given(source[1])
