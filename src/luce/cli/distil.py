@@ -37,7 +37,7 @@ Examples:
   luce distil runs/digits digits                        32 hidden units
   luce distil runs/adult more.csv --hidden 16           labels may be missing
   luce distil runs/mnist mnist --model cnn --alpha 0.5  half of it from the labels
-  luce distil runs/news news.csv --model linear         softmax regression; reads texts"""
+  luce distil runs/news news.csv --model linear         softmax regression"""
 
 # What help says of an option where a student has another default than `luce train`.
 OWN_HELP = {

@@ -15,7 +15,7 @@ from luce import models
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, locked, resumable
 from luce.manifest import read_config
-from luce.models import MODELS, Candidate
+from luce.models import Candidate
 from luce.neural.teaching import Lessons, prepare
 from luce.plan import make_plan, student_arguments
 from luce.progress import Display
