@@ -53,7 +53,7 @@ MODELS: dict[str, Model[Any]] = {
             "members": 8,
             "bins": 16,
             "hidden": (128, 128),
-            "dropout": 0.1,
+            "dropout": 0.0,
             "l2": 3e-4,
             "schedule": "constant",
             "batch_size": "auto",
