@@ -101,7 +101,7 @@ def write_predictions(
             rows += len(probabilities)
             handled.update(counts)
             notices += block.notices
-    return Written(rows, dict(handled), notices)
+    return Written(rows, dict(handled), run.schema.useless(handled, rows) + notices)
 
 
 def _sets(run: Run, coverage: float, *, calibrated: bool) -> PredictionSets:

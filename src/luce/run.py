@@ -174,8 +174,10 @@ class Run:
         -------
         dict
             The figures of :func:`luce.evaluation.metrics.summary`, of the calibrated
-            probabilities; under ``"uncalibrated"`` those that calibration changed, before it; and
-            under ``"scored_on"`` which rows they are of.
+            probabilities; under ``"uncalibrated"`` those that calibration changed, before it;
+            under ``"scored_on"`` which rows they are of; under ``"handled"`` what had to be handled
+            in them, and how often; and under ``"useless"`` which columns are written in another
+            way than in training, a sentence each.
 
         Raises
         ------
@@ -203,6 +205,7 @@ class Run:
             "scored_on": scored_on,
             **self.classifier.score(encoded, dataset.labels),
             "handled": handled,
+            "useless": self.schema.useless(handled, len(dataset)),
         }
 
     def names_in(self, source: Any) -> tuple[str | None, str | None]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from luce.data import leaks
 from luce.data.columns import Column, copied, dropped, infer, read_column
-from luce.data.columns.seen import is_opaque
+from luce.data.columns.seen import ENOUGH, is_opaque
 from luce.data.columns.stacks import stacks
 from luce.data.directions import Directions
 from luce.data.frames import as_frame
@@ -31,6 +31,9 @@ __all__ = ["TableSchema"]
 
 MOST_COMPARED = 2_000
 """Columns that are compared with the target, one by one."""
+
+FEWEST = 10
+"""Of fewer values of a column, it is not said that nearly all are of no use."""
 
 SUSPICIOUS = 0.97
 """A column is suspected that alone avoids this share of the mistakes."""
@@ -231,6 +234,26 @@ class TableSchema(Schema):
                 )
         missing = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
         return [there[name] if name in there else missing.alias(name) for name in used]
+
+    def unread(self, handled: Mapping[str, int]) -> list[str]:
+        """Return what could not be read as a number, a date, and so on; see `Schema.unread`."""
+        unread = (what for column in self.used for what in column.handled.unread)
+        return [f"{what}: {handled[what]:,}" for what in unread if handled.get(what)]
+
+    def useless(self, handled: Mapping[str, int], rows: int) -> list[str]:
+        """Return which columns are written in another way than in training; see `Schema`."""
+        found = []
+        for column in self.used:
+            said = column.handled
+            lost = sum(handled.get(what, 0) for what in (*said.unread, *said.unseen))
+            there = rows - handled.get(said.missing, 0)
+            if there >= FEWEST and lost >= ENOUGH * there:
+                found.append(
+                    f"{lost:,} of {there:,} values in {shown(column.name)} are of no use: each "
+                    f"should be {column.expected}, as in training. Write them so, or train on "
+                    f"data that have them as they are here."
+                )
+        return found
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -54,6 +54,8 @@ class Scored:
         Classes of the run that no label names.
     handled : dict of str to int
         What had to be handled in the features, and how often.
+    useless : list of str
+        Which columns are written in another way than in training, a sentence each.
     """
 
     words: str
@@ -67,6 +69,7 @@ class Scored:
     new_classes: Mapping[str, int] = field(default_factory=dict)
     missing_classes: Sequence[str] = ()
     handled: Mapping[str, int] = field(default_factory=dict)
+    useless: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -158,6 +161,7 @@ def score_rows(
         new_classes=new,
         missing_classes=missing,
         handled=handled,
+        useless=classifier.schema.useless(handled, len(rows)),
     )
 
 

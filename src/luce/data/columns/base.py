@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from luce.data.plain import to_plain
+from luce.data.wording import shown
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,7 +21,25 @@ if TYPE_CHECKING:
     from luce.data.columns.seen import Seen
     from luce.data.schema import Normalise
 
-__all__ = ["Column"]
+__all__ = ["Column", "Handled"]
+
+
+class Handled(NamedTuple):
+    """What `Column.encode` says of a column's values that it had to handle.
+
+    Attributes
+    ----------
+    missing : str
+        Of one that is missing.
+    unread : tuple of str
+        Of those that are there, and are nothing of the column's kind.
+    unseen : tuple of str
+        Of those that are, and that training did not know.
+    """
+
+    missing: str
+    unread: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +154,16 @@ class Column(ABC):
     def reading(self) -> object:
         """What neighbours of the kind must have in common to be read together."""
         return None
+
+    @property
+    def handled(self) -> Handled:
+        """What `encode` says of the values that it has to handle."""
+        return Handled(f"missing value in {shown(self.name)}")
+
+    @property
+    def expected(self) -> str:
+        """What a value should be, as training found it, for people."""
+        return "a value"
 
     def spans(self, value: str) -> list[tuple[int, int, int]]:  # noqa: ARG002
         """Return where a value has what its encoded columns stand for: begin, end and column."""

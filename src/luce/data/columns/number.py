@@ -111,6 +111,13 @@ class Number(Numeric):
         )
 
     @property
+    def expected(self) -> str:
+        """``a number, alone or with '€'``."""
+        comma = " with a decimal comma" if self.decimal == "," else ""
+        unit = f", alone or with {shown(self.unit)}" if self.unit else ""
+        return f"a number{comma}{unit}"
+
+    @property
     def reading(self) -> object:
         """How they are written."""
         return self.numerals
