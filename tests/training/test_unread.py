@@ -138,6 +138,7 @@ def test_a_column_that_is_lost_is_said_aloud_where_rows_are_scored(folder, said)
     [
         ("category", ["red", "blue"], "one of 'blue', 'red'"),
         ("number", ["0,5", "1,25"], "a number with a decimal comma"),
+        ("date", ["2024/03/05", "2024/04/05"], "a date written as 2024/03/05"),
         ("text", ["a good long text", "words in a bad text"], "a text with words of those"),
     ],
 )

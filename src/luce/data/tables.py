@@ -160,12 +160,12 @@ class TableSchema(Schema):
 
     @property
     def assumed(self) -> list[str]:
-        """How numbers in text were read, a sentence for each way."""
+        """How numbers and dates were read, a sentence for each way."""
         ways: dict[str, list[str]] = {}
         for column in self.columns:
             for way in column.assumed:
-                ways.setdefault(way, []).append(column.name)
-        return [f"numbers read {way}: {listed(names)}." for way, names in ways.items()]
+                ways.setdefault(f"{column.plural} read {way}", []).append(column.name)
+        return [f"{way}: {listed(names)}." for way, names in ways.items()]
 
     @property
     def used(self) -> list[Column]:

@@ -63,6 +63,8 @@ class Column(ABC):
         Whether the kind is encoded.
     in_parts : bool
         Whether encoded columns stand for parts of a value, as words of a text; see `spans`.
+    written : str
+        How values of the kind may be written, a sentence for people; empty where in any way.
     added : frozenset of str
         The fields that runs of earlier versions did not store: they had the defaults.
     name : str
@@ -75,6 +77,7 @@ class Column(ABC):
     plural: ClassVar[str]
     used: ClassVar[bool] = True
     in_parts: ClassVar[bool] = False
+    written: ClassVar[str] = ""
     added: ClassVar[frozenset[str]] = frozenset()
     name: str
     note: str = ""

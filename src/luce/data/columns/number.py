@@ -71,6 +71,10 @@ class Number(Numeric):
     kind: ClassVar[str] = "number"
     plural: ClassVar[str] = "numbers"
     noun: ClassVar[str] = "a number"
+    written: ClassVar[str] = (
+        "A number may have a unit, separators between thousands and a decimal comma, as long as "
+        "the whole column has the same."
+    )
     added: ClassVar[frozenset[str]] = frozenset({"decimal", "thousands", "unit", "knots", "levels"})
     decimal: Literal[".", ","] = "."
     thousands: bool = False
