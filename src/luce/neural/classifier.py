@@ -342,7 +342,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         beside: Mapping[str, NDArray[Any]] = {}
         if teacher is None:
             features, labels = self._validated(X, y, ensure_min_samples=2)
-            check_classification_targets(labels)
+            if not _surely_classes(labels):  # the check warns of many classes
+                check_classification_targets(labels)
             self.classes_ = np.unique(labels)
         else:
             features = self._validated(X, ensure_min_samples=2)
@@ -794,3 +795,9 @@ def _rows(weight: NDArray[Any] | None, rows: NDArray[Any]) -> NDArray[Any] | Non
 
 def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def _surely_classes(y: NDArray[Any]) -> bool:
+    """Return whether labels are of a type that cannot be continuous."""
+    texts = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.tolist())
+    return texts or y.dtype.kind in "biuU"
