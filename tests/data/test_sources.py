@@ -247,6 +247,17 @@ def test_when_all_columns_are_left_out():
     assert len(load_dataset(frame, target="y", keep=["id"]).schema.used) == 1
 
 
+def test_when_the_user_leaves_all_columns_out():
+    """What helps is to leave out fewer, and not to keep what is dropped."""
+    frame = pl.DataFrame({"a": [1.5, 2.5] * 20, "same": ["x"] * 40, "y": ["a", "b"] * 20})
+    with pytest.raises(DataError, match="as asked") as caught:
+        load_dataset(frame.drop("same"), target="y", drop=["a"])
+    assert "Leave out fewer, or add columns" in str(caught.value)
+    assert "--keep" not in str(caught.value)
+    with pytest.raises(DataError, match=r"Leave out fewer, keep one with --keep COLUMN"):
+        load_dataset(frame, target="y", types={"a": "left out"})
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """Serve a folder on this machine; what is downloaded is kept in another."""

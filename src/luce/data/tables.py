@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from luce.data import leaks
-from luce.data.columns import Column, copied, dropped, infer, read_column
+from luce.data.columns import KINDS, Column, copied, dropped, infer, read_column
 from luce.data.columns.seen import ENOUGH, is_opaque
 from luce.data.columns.stacks import stacks
 from luce.data.directions import Directions
@@ -23,7 +23,7 @@ from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from luce.data.schema import Encoded
 
@@ -114,7 +114,8 @@ class TableSchema(Schema):
         if labels is not None:
             schema = schema._without_copies(frame, labels, {*told.keep, *told.types})
         if not schema.used:
-            raise DataError(_nothing_left(schema.columns))
+            asked = {name for name, kind in told.types.items() if not KINDS[kind].used}
+            raise DataError(_nothing_left(schema.columns, asked | set(told.drop)))
         return schema
 
     def _without_copies(self, frame: pl.DataFrame, labels: np.ndarray, asked: set[str]) -> Self:
@@ -321,17 +322,20 @@ class TableSchema(Schema):
         return replace(schema, columns=columns)
 
 
-def _nothing_left(columns: Sequence[Column]) -> str:
-    """Return which columns were left out, why, and what to do."""
+def _nothing_left(columns: Sequence[Column], asked: Collection[str]) -> str:
+    """Return which columns were left out, why, and what to do; `asked` are those by the user."""
     if not columns:
         return "No column is left to learn from: the table has none but the target."
     reasons = "; ".join(f"{shown(c.name)}: {c.note}" for c in columns[:10])
     if len(columns) > 10:
         reasons += f"; and {len(columns) - 10:,} more"
-    return (
-        f"No column is left to learn from ({reasons}). Keep one with --keep COLUMN, say what it is "
-        f"with --type COLUMN=KIND, or add columns that tell the classes apart."
-    )
+    # --keep is no cure for what the user leaves out.
+    ways = ["leave out fewer"] * bool(asked)
+    if any(column.name not in asked for column in columns):
+        ways += ["keep one with --keep COLUMN", "say what it is with --type COLUMN=KIND"]
+    ways.append("add columns that tell the classes apart")
+    advice = ", ".join(ways[:-1]) + f", or {ways[-1]}"
+    return f"No column is left to learn from ({reasons}). {advice[0].upper()}{advice[1:]}."
 
 
 def _stacks(
