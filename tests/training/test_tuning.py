@@ -399,7 +399,7 @@ def test_folds_need_rows_of_each_class(tmp_path):
 
 def test_resume_needs_a_search(iris, tmp_path):
     """There must be a journal, of the same search; an ordinary run is gone on with by train."""
-    with pytest.raises(RunError, match="not a run folder"):
+    with pytest.raises(RunError, match=r"no run to go on with\. Leave out --resume"):
         luce.tune(iris, resume=True, out=tmp_path)
     luce.train(iris, model="linear", out=tmp_path)
     with pytest.raises(ArgumentError, match="is no search: go on with luce train"):
