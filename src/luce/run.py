@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from luce import models
 from luce.calibrating import Calibration
 from luce.data import Dataset, Schema, load_dataset, read_schema, three_way
+from luce.data.opening import of_source
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import (
@@ -200,7 +201,8 @@ class Run:
                 f"{dataset.name} has no labels to score against{where}. Say where they are with "
                 f"target, or use `luce predict` for it."
             )
-        encoded, handled = self.schema.encode(dataset.features)
+        with of_source(dataset.name):
+            encoded, handled = self.schema.encode(dataset.features)
         return {
             "scored_on": scored_on,
             **self.classifier.score(encoded, dataset.labels),

@@ -230,7 +230,7 @@ def test_the_user_says_what_columns_are():
         "zip": "category",
         "half": "number",
     }
-    assert data.schema.columns[-1].note == "1.0 to 2.0, 10 missing, 10 unreadable"
+    assert data.schema.columns[-1].note == "1 to 2, 10 missing, 10 unreadable"
     _, handled = data.schema.fit(data.features).encode(data.features)
     assert handled["not a number in 'half', treated as missing"] == 10
 

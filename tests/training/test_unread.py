@@ -8,6 +8,7 @@ import pytest
 import luce
 from luce.data.directions import Directions
 from luce.data.tables import TableSchema
+from luce.errors import DataError
 from luce.predicting import write_predictions
 from luce.progress import Display
 from luce.request import Request
@@ -131,6 +132,23 @@ def test_a_column_that_is_lost_is_said_aloud_where_rows_are_scored(folder, said)
     found = run.report(folder / "other.csv").summary["findings"]
     assert found[0]["level"] == "bad"
     assert found[0]["text"].startswith(USELESS)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda run, file: write_predictions(run, file, out=file.with_suffix(".out")),
+        lambda run, file: run.evaluate(file),
+        lambda run, file: run.report(file),
+    ],
+)
+def test_a_table_that_is_another_is_named(folder, said, tmp_path, use):
+    """Where most columns are absent, the source is said, and in words that a user has read."""
+    shop().select("tier", other="age").write_csv(tmp_path / "else.csv")
+    with pytest.raises(DataError, match="3 of the 3 columns that were learnt from are") as caught:
+        use(luce.load_run(folder / "shop"), tmp_path / "else.csv")
+    assert "else" in str(caught.value).split(":")[0]
+    assert "schema" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

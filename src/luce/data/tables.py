@@ -200,7 +200,7 @@ class TableSchema(Schema):
         Raises
         ------
         luce.errors.DataError
-            If more than half of the schema's columns are absent.
+            If more than half of the columns that were learnt from are absent.
         """
         if not self.fitted:
             raise ArgumentError("TableSchema.encode: the schema has no statistics; call fit first.")
@@ -217,7 +217,7 @@ class TableSchema(Schema):
         absent = [name for name in used if name not in there]
         if 2 * len(absent) > len(used):
             raise DataError(
-                f"{len(absent)} of the {len(used)} columns that the schema needs are absent: "
+                f"{len(absent)} of the {len(used)} columns that were learnt from are absent: "
                 f"{listed(absent, 10)}. The table has {listed(list(there), 10)}. Add them, empty "
                 "where nothing is known, or train on a table without them."
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from luce.data.labels import as_classes
+from luce.data.opening import of_source
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def score_rows(
     rows, codes, new, missing = known_rows(dataset, classifier.classes)
     whole = len(rows) == len(dataset)
     features = dataset.features if whole else dataset.features[rows]
-    encoded, handled = classifier.schema.encode(features)
+    with of_source(dataset.name):
+        encoded, handled = classifier.schema.encode(features)
     uncalibrated = None
     if classifier.calibration is not None:
         uncalibrated = classifier.probabilities(encoded, calibrated=False)

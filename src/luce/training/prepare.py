@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 from luce.data import Dataset, check_labels, folds, load_dataset, rare_classes, three_way
+from luce.data.opening import of_source
 from luce.errors import DataError
 from luce.models import MODELS
 from luce.request import Request
@@ -191,5 +192,6 @@ def _are_few(dataset: Dataset, rows: int, request: Request) -> bool:
 def _encoded(data: Dataset, schema: Schema) -> tuple[Any, NDArray[Any], dict[str, int]]:
     if data.labels is None:
         raise DataError(f"{data.name} has no labels to score against. Give target, or no test.")
-    rows, handled = schema.encode(data.features)
+    with of_source(data.name):
+        rows, handled = schema.encode(data.features)
     return rows, data.labels, handled

@@ -100,7 +100,7 @@ class Number(Numeric):
         bad = unreadable(len(seen.values) - len(seen.numbers) - seen.infinite)
         return cls(
             name=seen.name,
-            note=f"{low!s:.8} to {high!s:.8}{unit}{seen.gone}{infinite}{bad}",
+            note=f"{_short(low)} to {_short(high)}{unit}{seen.gone}{infinite}{bad}",
             **seen.numerals._asdict(),
         )
 
@@ -160,6 +160,11 @@ class Number(Numeric):
                 for column, own in zip(columns, numbers, strict=True)
             ]
         )
+
+
+def _short(value: float) -> str:
+    """Return a number as a note has it: whole ones without a fraction, others in six digits."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
 
 
 def _quantiles(numbers: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
