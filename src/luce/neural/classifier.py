@@ -138,7 +138,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         The trained network, in evaluation mode.
     history_ : list of dict
         One record per epoch: loss, accuracy, learning rate, seconds and, with validation data,
-        validation loss and accuracy.
+        validation loss and accuracy. Where a teacher stands in for labels that are not there,
+        the accuracy is called agreement.
     n_iter_ : int
         Epochs trained.
     best_epoch_ : int
@@ -376,7 +377,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             shares=torch.from_numpy(shares / max(shares.sum(), 1e-300)).to(device),
         )
         if teacher is not None:
-            recipe = replace(recipe, loss=Distilled(hard=recipe.loss, temperature=temperature))
+            loss = Distilled(hard=recipe.loss, temperature=temperature)
+            recipe = replace(recipe, loss=loss, hits=lessons.hits)
         self.network_ = self._build(device, features)
         examples = self._examples(features, codes, weight, device, beside)
         self._check_outputs(examples, recipe.loss)
