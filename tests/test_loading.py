@@ -4,6 +4,7 @@ Each claim is about one process, asked at its end (or when the result is there) 
 """
 
 import gc
+import os
 import subprocess
 import sys
 
@@ -82,3 +83,24 @@ def test_the_collector_is_as_it_was_after_an_import():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_run_without_pytorch_records_the_threads_that_computed(threads, tmp_path):
+    """`environment.json` has the threads that NumPy was given, and not the processor's."""
+    code = """
+import luce, json
+from luce.training.train import train
+run = train("digits", model="linear", out="runs")
+print(json.loads((run.path / "environment.json").read_text())["threads"])
+"""
+    asked = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    done = subprocess.run(
+        [sys.executable, "-c", code + "import sys; assert 'torch' not in sys.modules"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=os.environ | asked,
+    )
+    assert done.stdout.split()[-1] == threads

@@ -113,10 +113,23 @@ def make_plan(
         name = _name_of(source) + ("-student" if request.teacher is not None else "")
     path = run_folder(out, name)
     if resume:
-        read_config(resumable(mended(path)))
+        _check_resumable(path)
     elif not overwrite and (path / "config.json").exists():
         check_free(path, overwrite=False)
     return Plan(request, source, path, given)
+
+
+def _check_resumable(path: Path) -> None:
+    """Raise RunError unless there is a run to go on with."""
+    try:
+        read_config(resumable(mended(path)))
+    except RunError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise RunError(
+                f"{path} holds no run to go on with. Leave out --resume to begin it, or give the "
+                "--name of the run that was stopped."
+            ) from error
+        raise
 
 
 def _fetch(*sources: Any) -> None:

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luce.data import read_blocks
+from luce.data.opening import of_source
 from luce.errors import ArgumentError
 from luce.run import Run
 from luce.storage import open_whole
@@ -91,9 +92,12 @@ def write_predictions(
         )
     held = None if sets is None else _sets(run, sets, calibrated=calibrated)
     rows, handled, notices = 0, Counter[str](), list[str]()
+    called = str(source) if isinstance(source, str | Path) else "the rows"
+    called = "standard input" if called == "-" else called
     with _output(out) as file:
         for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
-            probabilities, counts = run.predict_block(block.features, calibrated=calibrated)
+            with of_source(called):
+                probabilities, counts = run.predict_block(block.features, calibrated=calibrated)
             frame = _frame(block.names, probabilities, run.classes, top)
             if held is not None:
                 frame = frame.with_columns(_set_column(held, probabilities, run.classes))
@@ -101,7 +105,7 @@ def write_predictions(
             rows += len(probabilities)
             handled.update(counts)
             notices += block.notices
-    return Written(rows, dict(handled), notices)
+    return Written(rows, dict(handled), run.schema.useless(handled, rows) + notices)
 
 
 def _sets(run: Run, coverage: float, *, calibrated: bool) -> PredictionSets:

@@ -31,8 +31,7 @@ SHOWN_TRIALS = 5
 def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
     """Return a table's columns by kind, a line each: how many, and the first few names.
 
-    What a user may want to change is named: the columns left out and why, and those with values
-    that could not be read.
+    What a user may want to change is named: the columns left out and why.
     """
     lines = [] if target is None else [("target", shown(target))]
     kinds = dict.fromkeys(type(column) for column in columns)
@@ -44,10 +43,6 @@ def columns_by_kind(target: str | None, columns: Sequence[Any]) -> list[str]:
         else:
             names = listed([column.name for column in own])
         lines.append((kind.plural, f"{len(own):,}: {names}"))
-    unread = [f"{shown(c.name)} ({c.note})" for c in columns if c.note.endswith("unreadable")]
-    if unread:
-        more = f"; and {len(unread) - 5:,} more" if len(unread) > 5 else ""
-        lines.append(("look at", "; ".join(unread[:5]) + more))
     return table(lines, left=2)
 
 

@@ -18,6 +18,7 @@ __all__ = ["Display"]
 COLUMNS = (
     ("loss", "loss", "{:8.4f}"),
     ("accuracy", "accuracy", "{:8.2%}"),
+    ("agreement", "agreement", "{:9.2%}"),
     ("val. loss", "validation_loss", "{:9.4f}"),
     ("val. accuracy", "validation_accuracy", "{:13.2%}"),
     ("rate", "learning_rate", "{:9.2e}"),
@@ -115,7 +116,8 @@ class Display:
             self._bar = None
 
     def _update_bar(self, progress: Progress) -> None:
-        figures = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}"
+        hits = "agreement" if "agreement" in self._columns else "accuracy"
+        figures = f"loss {progress.loss:.4f}  {hits} {progress.accuracy:.2%}"
         if progress.record and "validation_accuracy" in progress.record:
             self._validation = f"val. {progress.record['validation_accuracy']:.2%}"
         state = {

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from luce import models
 from luce.calibrating import Calibration
 from luce.data import Dataset, Schema, load_dataset, read_schema, three_way
+from luce.data.opening import of_source
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import (
@@ -174,8 +175,10 @@ class Run:
         -------
         dict
             The figures of :func:`luce.evaluation.metrics.summary`, of the calibrated
-            probabilities; under ``"uncalibrated"`` those that calibration changed, before it; and
-            under ``"scored_on"`` which rows they are of.
+            probabilities; under ``"uncalibrated"`` those that calibration changed, before it;
+            under ``"scored_on"`` which rows they are of; under ``"handled"`` what had to be handled
+            in them, and how often; and under ``"useless"`` which columns are written in another
+            way than in training, a sentence each.
 
         Raises
         ------
@@ -198,11 +201,13 @@ class Run:
                 f"{dataset.name} has no labels to score against{where}. Say where they are with "
                 f"target, or use `luce predict` for it."
             )
-        encoded, handled = self.schema.encode(dataset.features)
+        with of_source(dataset.name):
+            encoded, handled = self.schema.encode(dataset.features)
         return {
             "scored_on": scored_on,
             **self.classifier.score(encoded, dataset.labels),
             "handled": handled,
+            "useless": self.schema.useless(handled, len(dataset)),
         }
 
     def names_in(self, source: Any) -> tuple[str | None, str | None]:

@@ -227,3 +227,17 @@ def test_neighbours_look_up_their_own_categories():
     np.testing.assert_array_equal(out[1], [[1, 0], [0, 0], [0, 0]])
     assert handled["unseen category in 'a', treated as none"] == 1
     assert handled["missing value in 'b', treated as none"] == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        (["18", "80"], "18 to 80"),
+        (["-3", "2.5"], "-3 to 2.5"),
+        (["0.1234567", "123456789012"], "0.123457 to 123456789012"),
+        (["-1.5e-9", "2.25e30"], "-1.5e-09 to 2.25e+30"),
+    ],
+)
+def test_the_range_of_numbers_is_written_as_people_do(values, note):
+    """Whole numbers have no fraction, others six digits, and none is cut in the middle."""
+    assert infer([pl.Series("x", values)])[0].note == note

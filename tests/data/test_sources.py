@@ -230,7 +230,7 @@ def test_the_user_says_what_columns_are():
         "zip": "category",
         "half": "number",
     }
-    assert data.schema.columns[-1].note == "1.0 to 2.0, 10 missing, 10 unreadable"
+    assert data.schema.columns[-1].note == "1 to 2, 10 missing, 10 unreadable"
     _, handled = data.schema.fit(data.features).encode(data.features)
     assert handled["not a number in 'half', treated as missing"] == 10
 
@@ -245,6 +245,17 @@ def test_when_all_columns_are_left_out():
     with pytest.raises(DataError, match=message):
         load_dataset(frame, target="y")
     assert len(load_dataset(frame, target="y", keep=["id"]).schema.used) == 1
+
+
+def test_when_the_user_leaves_all_columns_out():
+    """What helps is to leave out fewer, and not to keep what is dropped."""
+    frame = pl.DataFrame({"a": [1.5, 2.5] * 20, "same": ["x"] * 40, "y": ["a", "b"] * 20})
+    with pytest.raises(DataError, match="as asked") as caught:
+        load_dataset(frame.drop("same"), target="y", drop=["a"])
+    assert "Leave out fewer, or add columns" in str(caught.value)
+    assert "--keep" not in str(caught.value)
+    with pytest.raises(DataError, match=r"Leave out fewer, keep one with --keep COLUMN"):
+        load_dataset(frame, target="y", types={"a": "left out"})
 
 
 @pytest.fixture

@@ -596,3 +596,12 @@ def test_rows_of_a_group_are_held_out_together(problem):
     np.testing.assert_allclose(model.scores_, once.scores_, rtol=1e-3)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit(X, y, groups=twice)
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_many_classes_of_labels_that_are_none_but_classes_are_no_warning(dtype):
+    """Texts are classes, however many: nothing says that they may be continuous."""
+    y = np.arange(60) % 40
+    y = y.astype(str).astype(dtype)
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    assert len(SoftmaxRegression().fit(X, y).classes_) == 40

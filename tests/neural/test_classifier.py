@@ -270,3 +270,12 @@ def test_class_weights_that_teach_nothing_are_refused(iris, weights, words):
     """Weights of zero for every class, or beyond what the weights' dtype holds, are said."""
     with pytest.raises(DataError, match=words):
         luce.NeuralClassifier(class_weight=weights, epochs=1).fit(*iris)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, str, object])
+def test_many_classes_of_labels_that_are_none_but_classes_are_no_warning(dtype):
+    """Whole numbers and texts are classes, however many: nothing says they may be continuous."""
+    y = np.arange(60) % 40
+    y = y.astype(str).astype(object) if dtype is object else y.astype(dtype)
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    assert len(luce.NeuralClassifier(hidden=(4,), epochs=1).fit(X, y).classes_) == 40

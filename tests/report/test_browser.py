@@ -116,6 +116,31 @@ def test_the_page_opens_without_an_error(browser, pages, name, width, dark):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_table_that_is_cut_shows_that_it_scrolls(browser, pages, dark):
+    """On a phone a shadow lies at the edge behind which a table goes on, and goes with its end."""
+    browser.show(pages["digits"], 390, dark=dark)
+    edges = """
+        window.wide = window.wide ?? [...document.querySelectorAll('.scroll')]
+            .find((e) => e.scrollWidth > e.clientWidth + 50 && !e.querySelector('.matrix'));
+        wide.scrollLeft = %s;
+        window.scrollTo({top: 0, behavior: 'instant'});
+        window.scrollTo({top: wide.getBoundingClientRect().bottom - 400, behavior: 'instant'});
+        const box = wide.getBoundingClientRect();
+        const below = box.top + wide.clientHeight - 4;  // the table, above a scroll bar
+        return [box.left + 1, box.right - 2, below, box.bottom + 3].map(Math.round);
+    """
+
+    def shades(scrolled):
+        left, right, inside, outside = browser.run(edges % scrolled)
+        picture = browser.picture()
+        paper = picture.getpixel((right, outside))
+        return [picture.getpixel((x, inside)) != paper for x in (left, right)]
+
+    assert shades("0") == [False, True]
+    assert shades("wide.scrollWidth") == [True, False]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", ["digits", "nasty"])
 def test_text_stands_out(browser, pages, name, dark):
     """Text and background differ as WCAG 2 AA asks: 4.5 to 1, in every element."""

@@ -55,6 +55,24 @@ def test_the_best_so_far_counts_all_seconds(content):
     assert progress["best"] == pytest.approx([0.7, 0.3, 0.3])
 
 
+@pytest.mark.parametrize(
+    ("searched", "log"),
+    [
+        ({"low": 0.0, "high": 0.5}, False),
+        ({"low": 1e-4, "high": 0.5, "log": False}, False),
+        ({"low": 1e-4, "high": 0.5, "log": True}, True),
+        ([1e-4, 0.1, 0.5], True),
+        ([0.3, 0.4, 0.5], False),
+    ],
+)
+def test_a_range_is_drawn_as_it_was_searched(content, searched, log):
+    """Only what is drawn on a logarithmic scale is shown on one, however near zero a value is."""
+    content["space"] = {"mlp": {"l2": searched}}
+    values = searched if isinstance(searched, list) else [1e-4, 0.1, 0.5]
+    content["trials"] = [trial(i, {"l2": value}, [0.5, 0.6]) for i, value in enumerate(values)]
+    assert [each["log"] for each in tuning(content)["slices"]] == [log]
+
+
 def test_slices_are_of_complete_trials(content):
     """Each option that had several values has one, numbers as numbers and others as words."""
     first, second = tuning(content)["slices"]

@@ -1,5 +1,6 @@
 """A run teaches a smaller one: what is learnt from, compared, resumed and refused."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from sklearn.metrics import log_loss
 
 import luce
 from luce.errors import ArgumentError, DataError, RunError
+from luce.progress import Display
 from luce.training import distilling
 
 
@@ -168,9 +170,18 @@ def test_rows_without_a_label_are_learnt_from(table, tmp_path, kind):
 
 
 def test_no_row_needs_a_label(table, tmp_path):
-    """Without a target the student has its teacher's classes, and is compared by agreement."""
+    """Without a target the student has its teacher's classes, and is compared by agreement.
+
+    No accuracy is shown meanwhile, nor kept: there is nothing that the student could be right in.
+    """
     people(600, seed=1).drop("label").write_csv(tmp_path / "none.csv")
-    run = luce.distil(table, tmp_path / "none.csv", out=tmp_path, hidden=(16,))
+    said = io.StringIO()
+    run = luce.distil(
+        table, tmp_path / "none.csv", out=tmp_path, hidden=(16,), display=Display(said)
+    )
+    assert "epoch      loss  agreement" in said.getvalue()
+    assert "accuracy" not in said.getvalue()
+    assert all(line["agreement"] and "accuracy" not in line for line in run.history)
     assert run.classes == table.classes
     assert run.metrics["test"] is run.metrics["train"] is None
     assert sides(run).keys() == {"teacher", "student"}
@@ -371,7 +382,9 @@ def test_the_command_prints_a_table(digits, tmp_path):
     ]
     assert "disagree in" in lines[6]
     assert "Next: luce predict runs/digits-student digits" in done.stderr
+    assert "epoch      loss  accuracy" in done.stderr
     page = (tmp_path / "runs" / "digits-student" / "report.html").read_text()
+    assert "points compared with the same model that learnt from the labels alone" in page
     assert "Teacher and student" in page
     assert "luce distil --config" in page
 

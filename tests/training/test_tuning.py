@@ -320,7 +320,11 @@ MISTAKES = [
     ({"C": [1]}, "mlp", "mlp has no option 'C': it is one of linear"),
     ({"C": [1], "hidden": [[4]]}, "auto", "no model has all of its options"),
     ({"learning_rate": 0.1}, "mlp", "learning_rate has no range"),
-    ({"learning_rate": {"low": 0.1}}, "mlp", "learning_rate has no range"),
+    ({"learning_rate": {}}, "mlp", "learning_rate has no range"),
+    ({"learning_rate": {"low": 0.1}}, "mlp", "learning_rate: high is missing: a range is"),
+    ({"learning_rate": {"high": 0.1}}, "mlp", "learning_rate: low is missing: a range is"),
+    ({"activation": {"low": 1, "high": 2}}, "mlp", "activation has no ranges, .* a list of values"),
+    ({"hidden": {"low": 16, "high": 64}}, "mlp", "hidden has no ranges, .* a list of values"),
     ({"learning_rate": {"low": 0.2, "high": 0.1}}, "mlp", "low must not be above high"),
     ({"l2": {"low": 0, "high": 0.1, "log": True}}, "mlp", "low must be above 0, got 0"),
     ({"l2": {"low": "a", "high": 0.1}}, "mlp", "low and high must be numbers"),
@@ -395,7 +399,7 @@ def test_folds_need_rows_of_each_class(tmp_path):
 
 def test_resume_needs_a_search(iris, tmp_path):
     """There must be a journal, of the same search; an ordinary run is gone on with by train."""
-    with pytest.raises(RunError, match="not a run folder"):
+    with pytest.raises(RunError, match=r"no run to go on with\. Leave out --resume"):
         luce.tune(iris, resume=True, out=tmp_path)
     luce.train(iris, model="linear", out=tmp_path)
     with pytest.raises(ArgumentError, match="is no search: go on with luce train"):

@@ -25,5 +25,5 @@ def evaluate(
         print_json(figures)
         return
     print_lines([f"{run} on {figures['scored_on']}:", "", *printing.evaluation(figures)])
-    report_handled(figures["handled"])
+    report_handled(figures["handled"], figures["useless"])
     next_step("", "predict", run, source)

@@ -30,6 +30,9 @@ _PARTS = re.compile(
     r"(?P<after>|[^\d.,' ].*| [^\d.,' ].*)"
 )
 
+# The rest of a date or of a time, which many rows may share.
+_NO_UNIT = re.compile(r":\d|[-/].*[-/].*\d|.*\d{4}")
+
 
 class Numerals(NamedTuple):
     """How the numbers of a column are written.
@@ -108,7 +111,7 @@ def guess(texts: Iterable[str]) -> tuple[Numerals, bool] | None:
         before, after = found["before"].strip(" +-"), found["after"].strip()
         if before and not (_is_currency(before) and not after):
             continue
-        if len(after) > LONGEST_UNIT:
+        if len(after) > LONGEST_UNIT or _NO_UNIT.match(after):
             continue
         read += 1
         units[before or after] += 1

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from io import BufferedIOBase
     from pathlib import Path
 
-__all__ = ["found", "open_binary", "packed_ratio", "quiet_panics", "reading", "reason"]
+__all__ = ["found", "of_source", "open_binary", "packed_ratio", "quiet_panics", "reading", "reason"]
 
 MOST_DEFLATED = 1032
 """How many bytes one byte of a deflate stream (gzip, ZIP) can stand for, at most."""
@@ -50,6 +50,23 @@ def found(path: Path) -> Path | None:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise DataError(f"{path}: is neither a file nor a folder. Save the data as a file first.")
     return path
+
+
+@contextmanager
+def of_source(name: str) -> Iterator[None]:
+    """Put the name of a source before what is wrong with its rows, where the message lacks it.
+
+    Raises
+    ------
+    luce.errors.DataError
+        As within, with the name.
+    """
+    try:
+        yield
+    except DataError as error:
+        if name in str(error):
+            raise
+        raise DataError(f"{name}: {error}") from error
 
 
 def open_binary(path: Path) -> BufferedIOBase:

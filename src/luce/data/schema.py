@@ -87,6 +87,24 @@ class Schema(ABC):
             For instance ``{"missing value in 'age', imputed": 3}``; empty when nothing was.
         """
 
+    def unread(self, handled: Mapping[str, int]) -> list[str]:  # noqa: ARG002
+        """Return what `encode` counted of values that are nothing of their column's kind.
+
+        A person should know who trains on them: a sentence for each column and reason.
+        """
+        return []
+
+    def useless(self, handled: Mapping[str, int], rows: int) -> list[str]:  # noqa: ARG002
+        """Return which columns of so many rows say nothing to what was learnt, a sentence each.
+
+        Parameters
+        ----------
+        handled : mapping of str to int
+            What `encode` counted in these rows.
+        rows : int
+        """
+        return []
+
     @property
     @abstractmethod
     def input_shape(self) -> tuple[int, ...]:

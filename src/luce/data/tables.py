@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from luce.data import leaks
-from luce.data.columns import Column, copied, dropped, infer, read_column
-from luce.data.columns.seen import is_opaque
+from luce.data.columns import KINDS, Column, copied, dropped, infer, read_column
+from luce.data.columns.seen import ENOUGH, is_opaque
 from luce.data.columns.stacks import stacks
 from luce.data.directions import Directions
 from luce.data.frames import as_frame
@@ -23,7 +23,7 @@ from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from luce.data.schema import Encoded
 
@@ -31,6 +31,9 @@ __all__ = ["TableSchema"]
 
 MOST_COMPARED = 2_000
 """Columns that are compared with the target, one by one."""
+
+FEWEST = 10
+"""Of fewer values of a column, it is not said that nearly all are of no use."""
 
 SUSPICIOUS = 0.97
 """A column is suspected that alone avoids this share of the mistakes."""
@@ -111,7 +114,8 @@ class TableSchema(Schema):
         if labels is not None:
             schema = schema._without_copies(frame, labels, {*told.keep, *told.types})
         if not schema.used:
-            raise DataError(_nothing_left(schema.columns))
+            asked = {name for name, kind in told.types.items() if not KINDS[kind].used}
+            raise DataError(_nothing_left(schema.columns, asked | set(told.drop)))
         return schema
 
     def _without_copies(self, frame: pl.DataFrame, labels: np.ndarray, asked: set[str]) -> Self:
@@ -157,12 +161,12 @@ class TableSchema(Schema):
 
     @property
     def assumed(self) -> list[str]:
-        """How numbers in text were read, a sentence for each way."""
+        """How numbers and dates were read, a sentence for each way."""
         ways: dict[str, list[str]] = {}
         for column in self.columns:
             for way in column.assumed:
-                ways.setdefault(way, []).append(column.name)
-        return [f"numbers read {way}: {listed(names)}." for way, names in ways.items()]
+                ways.setdefault(f"{column.plural} read {way}", []).append(column.name)
+        return [f"{way}: {listed(names)}." for way, names in ways.items()]
 
     @property
     def used(self) -> list[Column]:
@@ -196,7 +200,7 @@ class TableSchema(Schema):
         Raises
         ------
         luce.errors.DataError
-            If more than half of the schema's columns are absent.
+            If more than half of the columns that were learnt from are absent.
         """
         if not self.fitted:
             raise ArgumentError("TableSchema.encode: the schema has no statistics; call fit first.")
@@ -213,7 +217,7 @@ class TableSchema(Schema):
         absent = [name for name in used if name not in there]
         if 2 * len(absent) > len(used):
             raise DataError(
-                f"{len(absent)} of the {len(used)} columns that the schema needs are absent: "
+                f"{len(absent)} of the {len(used)} columns that were learnt from are absent: "
                 f"{listed(absent, 10)}. The table has {listed(list(there), 10)}. Add them, empty "
                 "where nothing is known, or train on a table without them."
             )
@@ -231,6 +235,26 @@ class TableSchema(Schema):
                 )
         missing = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
         return [there[name] if name in there else missing.alias(name) for name in used]
+
+    def unread(self, handled: Mapping[str, int]) -> list[str]:
+        """Return what could not be read as a number, a date, and so on; see `Schema.unread`."""
+        unread = (what for column in self.used for what in column.handled.unread)
+        return [f"{what}: {handled[what]:,}" for what in unread if handled.get(what)]
+
+    def useless(self, handled: Mapping[str, int], rows: int) -> list[str]:
+        """Return which columns are written in another way than in training; see `Schema`."""
+        found = []
+        for column in self.used:
+            said = column.handled
+            lost = sum(handled.get(what, 0) for what in (*said.unread, *said.unseen))
+            there = rows - handled.get(said.missing, 0)
+            if there >= FEWEST and lost >= ENOUGH * there:
+                found.append(
+                    f"{lost:,} of {there:,} values in {shown(column.name)} are of no use: each "
+                    f"should be {column.expected}, as in training. Write them so, or train on "
+                    f"data that have them as they are here."
+                )
+        return found
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -298,17 +322,20 @@ class TableSchema(Schema):
         return replace(schema, columns=columns)
 
 
-def _nothing_left(columns: Sequence[Column]) -> str:
-    """Return which columns were left out, why, and what to do."""
+def _nothing_left(columns: Sequence[Column], asked: Collection[str]) -> str:
+    """Return which columns were left out, why, and what to do; `asked` are those by the user."""
     if not columns:
         return "No column is left to learn from: the table has none but the target."
     reasons = "; ".join(f"{shown(c.name)}: {c.note}" for c in columns[:10])
     if len(columns) > 10:
         reasons += f"; and {len(columns) - 10:,} more"
-    return (
-        f"No column is left to learn from ({reasons}). Keep one with --keep COLUMN, say what it is "
-        f"with --type COLUMN=KIND, or add columns that tell the classes apart."
-    )
+    # --keep is no cure for what the user leaves out.
+    ways = ["leave out fewer"] * bool(asked)
+    if any(column.name not in asked for column in columns):
+        ways += ["keep one with --keep COLUMN", "say what it is with --type COLUMN=KIND"]
+    ways.append("add columns that tell the classes apart")
+    advice = ", ".join(ways[:-1]) + f", or {ways[-1]}"
+    return f"No column is left to learn from ({reasons}). {advice[0].upper()}{advice[1:]}."
 
 
 def _stacks(

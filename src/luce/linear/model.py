@@ -206,7 +206,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             X, y = validate_data(
                 self, X, y, accept_sparse="csr", dtype="numeric", ensure_all_finite=False
             )
-        if y.dtype.kind not in "biuU":  # those cannot be continuous; the check sorts twice
+        if not _surely_classes(y):  # the check sorts twice, and warns of many classes
             check_classification_targets(y)
         return self._move(X), y
 
@@ -431,3 +431,9 @@ def _classes_and_codes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _like(X: Any, values: Any) -> Any:
     return values if is_tensor(X) or not is_tensor(values) else values.numpy()
+
+
+def _surely_classes(y: np.ndarray) -> bool:
+    """Return whether labels are of a type that cannot be continuous."""
+    texts = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.tolist())
+    return texts or y.dtype.kind in "biuU"

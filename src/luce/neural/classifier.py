@@ -138,7 +138,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         The trained network, in evaluation mode.
     history_ : list of dict
         One record per epoch: loss, accuracy, learning rate, seconds and, with validation data,
-        validation loss and accuracy.
+        validation loss and accuracy. Where a teacher stands in for labels that are not there,
+        the accuracy is called agreement.
     n_iter_ : int
         Epochs trained.
     best_epoch_ : int
@@ -342,7 +343,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         beside: Mapping[str, NDArray[Any]] = {}
         if teacher is None:
             features, labels = self._validated(X, y, ensure_min_samples=2)
-            check_classification_targets(labels)
+            if not _surely_classes(labels):  # the check warns of many classes
+                check_classification_targets(labels)
             self.classes_ = np.unique(labels)
         else:
             features = self._validated(X, ensure_min_samples=2)
@@ -375,7 +377,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             shares=torch.from_numpy(shares / max(shares.sum(), 1e-300)).to(device),
         )
         if teacher is not None:
-            recipe = replace(recipe, loss=Distilled(hard=recipe.loss, temperature=temperature))
+            loss = Distilled(hard=recipe.loss, temperature=temperature)
+            recipe = replace(recipe, loss=loss, hits=lessons.hits)
         self.network_ = self._build(device, features)
         examples = self._examples(features, codes, weight, device, beside)
         self._check_outputs(examples, recipe.loss)
@@ -794,3 +797,9 @@ def _rows(weight: NDArray[Any] | None, rows: NDArray[Any]) -> NDArray[Any] | Non
 
 def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def _surely_classes(y: NDArray[Any]) -> bool:
+    """Return whether labels are of a type that cannot be continuous."""
+    texts = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.tolist())
+    return texts or y.dtype.kind in "biuU"

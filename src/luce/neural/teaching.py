@@ -39,12 +39,16 @@ class Lessons:
         (rows, classes), and the soft part's share, ``alpha`` of (rows,).
     temperature : float
         How far both softmaxes are softened.
+    hits : {"accuracy", "agreement"}
+        What the share of rows is called in which the student says `labels`: it is no accuracy
+        where the teacher has filled some in.
     """
 
     classes: NDArray[Any]
     labels: NDArray[Any]
     beside: Mapping[str, NDArray[Any]]
     temperature: float
+    hits: str = "accuracy"
 
 
 def prepare(
@@ -97,7 +101,13 @@ def prepare(
     unlabelled = codes < 0
     codes = np.where(unlabelled, logs.argmax(axis=1), codes)
     shares: NDArray[Any] = np.where(unlabelled, 1.0, alpha).astype(dtype)
-    return Lessons(ordered, ordered[codes], {"teacher": logs, "alpha": shares}, temperature)
+    return Lessons(
+        ordered,
+        ordered[codes],
+        {"teacher": logs, "alpha": shares},
+        temperature,
+        "agreement" if unlabelled.any() else "accuracy",
+    )
 
 
 def _rows(X: Any) -> int:

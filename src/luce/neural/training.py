@@ -51,6 +51,7 @@ class Recipe:
     clip_norm: float | None
     mixed_precision: bool
     seed: int
+    hits: str = "accuracy"  # what the share of rows is called whose label is predicted
 
 
 @dataclass(frozen=True)
@@ -288,11 +289,12 @@ def _is_number(value: object) -> bool:
 
 
 def _is_record(value: object) -> bool:
-    names = {"epoch", "loss", "accuracy", "learning_rate", "seconds"}
+    names = {"epoch", "loss", "learning_rate", "seconds"}
     also = {"validation_loss", "validation_accuracy"}
+    hits = {"accuracy", "agreement"}
     if not isinstance(value, dict) or not all(map(_is_number, value.values())):
         return False
-    return names <= value.keys() <= names | also
+    return (names <= value.keys() <= names | also | hits) and len(hits & value.keys()) == 1
 
 
 def batch_bounds(rows: int, size: int) -> list[int]:
@@ -476,7 +478,7 @@ def _end_epoch(
     record: dict[str, float] = {
         "epoch": state.epoch,
         "loss": loss,
-        "accuracy": accuracy,
+        recipe.hits: accuracy,
         "learning_rate": rate,
     }
     state.finished |= state.epoch >= recipe.epochs

@@ -76,12 +76,14 @@ SERIES = {
     "validation_loss": ("validation", "blue", "-"),
     "accuracy": ("training", "vermilion", "--"),
     "validation_accuracy": ("validation", "blue", "-"),
+    "agreement": ("training", "vermilion", "--"),
     "objective": ("objective", "blue", "-"),
     "gap": ("duality gap", "blue", "-"),
 }
 CURVES = (
     ("Log-loss", ("loss", "validation_loss")),
     ("Accuracy", ("accuracy", "validation_accuracy")),
+    ("Agreement", ("agreement",)),
     ("Objective", ("objective",)),
     ("Duality gap", ("gap",)),
 )
@@ -189,7 +191,7 @@ def draw_confusion(ax: Any, matrix: NDArray[Any], classes: Sequence[Any], *, num
 
 
 def draw_curve(ax: Any, curves: Mapping[str, Any], title: str) -> None:
-    """Draw one of a history's pictures: log-loss, accuracy, objective or duality gap.
+    """Draw one of a history's pictures: log-loss, accuracy, agreement, objective, gap.
 
     Parameters
     ----------
@@ -226,7 +228,7 @@ def draw_curve(ax: Any, curves: Mapping[str, Any], title: str) -> None:
     if title == "Duality gap":
         ax.set_yscale("log")
         plain_numbers(ax.yaxis)
-    if title == "Accuracy":
+    if title in ("Accuracy", "Agreement"):
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.set(xlabel=curves["step"], ylabel=title)

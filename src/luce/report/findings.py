@@ -68,9 +68,9 @@ def _bad(text: str) -> dict[str, str]:
 
 
 def _rows(scored: Mapping[str, Any]) -> list[dict[str, str]]:
-    found = []
     if scored["role"] == "none":
         return [_bad(scored["words"])]
+    found = [_bad(sentence) for sentence in scored["useless"]]
     if not scored["labelled"]:
         found.append(
             _look(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from luce.data.labels import as_classes
+from luce.data.opening import of_source
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Scored:
         Classes of the run that no label names.
     handled : dict of str to int
         What had to be handled in the features, and how often.
+    useless : list of str
+        Which columns are written in another way than in training, a sentence each.
     """
 
     words: str
@@ -67,6 +70,7 @@ class Scored:
     new_classes: Mapping[str, int] = field(default_factory=dict)
     missing_classes: Sequence[str] = ()
     handled: Mapping[str, int] = field(default_factory=dict)
+    useless: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -142,7 +146,8 @@ def score_rows(
     rows, codes, new, missing = known_rows(dataset, classifier.classes)
     whole = len(rows) == len(dataset)
     features = dataset.features if whole else dataset.features[rows]
-    encoded, handled = classifier.schema.encode(features)
+    with of_source(dataset.name):
+        encoded, handled = classifier.schema.encode(features)
     uncalibrated = None
     if classifier.calibration is not None:
         uncalibrated = classifier.probabilities(encoded, calibrated=False)
@@ -158,6 +163,7 @@ def score_rows(
         new_classes=new,
         missing_classes=missing,
         handled=handled,
+        useless=classifier.schema.useless(handled, len(rows)),
     )
 
 

@@ -178,7 +178,7 @@ def _architecture(info: Mapping[str, Any]) -> dict[str, Any]:
 def _scored(scored: Scored | None) -> dict[str, Any]:
     if scored is None:
         none = {"role": "none", "words": NO_ROWS, "rows": 0, "labelled": False, "new_rows": 0}
-        none |= {"new_classes": [], "missing_classes": [], "handled": []}
+        none |= {"new_classes": [], "missing_classes": [], "handled": [], "useless": []}
         return {**none, "new_classes_total": 0, "missing_classes_total": 0}
     return {
         "role": scored.role,
@@ -197,6 +197,7 @@ def _scored(scored: Scored | None) -> dict[str, Any]:
             {"what": what, "count": count}
             for what, count in list(scored.handled.items())[:SHOWN_NAMES]
         ],
+        "useless": list(scored.useless[:SHOWN_NAMES]),
     }
 
 

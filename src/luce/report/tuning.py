@@ -121,6 +121,8 @@ def _is_number(value: object) -> bool:
 def _is_wide(tried: Sequence[float], values: Any) -> bool:
     if min(tried) <= 0:
         return False
-    # Within a factor of 2 there is next to no difference, and numbers stand more evenly without.
-    asked = isinstance(values, dict) and bool(values.get("log"))
-    return max(tried) > (2 if asked else WIDE) * min(tried)
+    if not isinstance(values, dict):
+        return max(tried) > WIDE * min(tried)
+    # As they were drawn: a number near zero is chance where all of the range was alike. Within a
+    # factor of 2 there is next to no difference, and numbers stand more evenly without.
+    return bool(values.get("log")) and max(tried) > 2 * min(tried)

@@ -203,6 +203,7 @@ def _teach(
         lessons = _lessons(teacher, candidate, data, request)
         rows = replace(data.rows, labels=lessons.labels)
         taught = replace(data, parts={**data.parts, "train": rows})
+        display.say_all(f"note: {line}" for line in taught.unread())
         student = fit_and_save(candidate, taught, folder, request, display, lessons=lessons)
         folder.add(student)
         sides = {

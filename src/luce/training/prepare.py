@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 from luce.data import Dataset, check_labels, folds, load_dataset, rare_classes, three_way
+from luce.data.opening import of_source
 from luce.errors import DataError
 from luce.models import MODELS
 from luce.request import Request
@@ -55,7 +57,25 @@ class Prepared:
     @cached_property
     def encoded(self) -> dict[str, Examples]:
         """The encoded rows and the labels of each part."""
+        return {part: (rows, labels) for part, (rows, labels, _) in self._encoded.items()}
+
+    @cached_property
+    def _encoded(self) -> dict[str, tuple[Any, NDArray[Any], dict[str, int]]]:
         return {part: _encoded(data, self.schema) for part, data in self.parts.items()}
+
+    def unread(self) -> list[str]:
+        """Return what could not be used as it is written in the data, a sentence each."""
+        own, rows = Counter[str](), 0
+        found: list[str] = []
+        for part, data in self.parts.items():
+            handled = self._encoded[part][-1]
+            if part == "test" and self.dataset.test is not None:
+                given = self.schema.unread(handled) + self.schema.useless(handled, len(data))
+                found += [f"{data.name}: {line}" for line in given]
+            else:
+                own.update(handled)
+                rows += len(data)
+        return [*self.schema.unread(own), *self.schema.useless(own, rows), *found]
 
     def summary(self) -> dict[str, Any]:
         """Return what config.json says of the data: name, fingerprints, counts."""
@@ -153,7 +173,9 @@ def divide(
     told = [line for line in schema.assumed if line not in dataset.schema.assumed]
     display.say_all(f"note: {line}" for line in told)
     parts = {part: data for part, data in parts.items() if len(data)}
-    return Prepared(dataset, schema, parts, split, dealt)
+    prepared = Prepared(dataset, schema, parts, split, dealt)
+    display.say_all(f"note: {line}" for line in prepared.unread())
+    return prepared
 
 
 def _are_few(dataset: Dataset, rows: int, request: Request) -> bool:
@@ -167,7 +189,9 @@ def _are_few(dataset: Dataset, rows: int, request: Request) -> bool:
     return table and suits and request.validation_size > 0 and rows <= FEW_ROWS
 
 
-def _encoded(data: Dataset, schema: Schema) -> Examples:
+def _encoded(data: Dataset, schema: Schema) -> tuple[Any, NDArray[Any], dict[str, int]]:
     if data.labels is None:
         raise DataError(f"{data.name} has no labels to score against. Give target, or no test.")
-    return schema.encode(data.features)[0], data.labels
+    with of_source(data.name):
+        rows, handled = schema.encode(data.features)
+    return rows, data.labels, handled

@@ -343,7 +343,8 @@ def _fit(
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
     label, started = candidate.label, False
-    figures = {"loss", "accuracy", "learning_rate", "seconds"}
+    hits = "accuracy" if lessons is None else lessons.hits
+    figures = {"loss", hits, "learning_rate", "seconds"}
     if validation is not None:
         figures |= {"validation_loss", "validation_accuracy"}
 

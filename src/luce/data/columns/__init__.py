@@ -167,9 +167,12 @@ def _claimed(seen: Seen, kind: str | None) -> Column:
     if kind is not None:
         column = KINDS[kind].infer(seen)
         if column is None:
-            raise DataError(
-                f"column {shown(seen.name)} cannot be read as a {kind}: {_described(seen)}."
-            )
+            sentences = [
+                f"column {shown(seen.name)} cannot be read as a {kind}: {_described(seen)}.",
+                KINDS[kind].written,
+                "Name another kind for it, or none.",
+            ]
+            raise DataError(" ".join(filter(None, sentences)))
         return column
     for each in KINDS.values():
         column = each.infer(seen)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from luce.data.plain import to_plain
+from luce.data.wording import shown
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,7 +21,25 @@ if TYPE_CHECKING:
     from luce.data.columns.seen import Seen
     from luce.data.schema import Normalise
 
-__all__ = ["Column"]
+__all__ = ["Column", "Handled"]
+
+
+class Handled(NamedTuple):
+    """What `Column.encode` says of a column's values that it had to handle.
+
+    Attributes
+    ----------
+    missing : str
+        Of one that is missing.
+    unread : tuple of str
+        Of those that are there, and are nothing of the column's kind.
+    unseen : tuple of str
+        Of those that are, and that training did not know.
+    """
+
+    missing: str
+    unread: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +63,8 @@ class Column(ABC):
         Whether the kind is encoded.
     in_parts : bool
         Whether encoded columns stand for parts of a value, as words of a text; see `spans`.
+    written : str
+        How values of the kind may be written, a sentence for people; empty where in any way.
     added : frozenset of str
         The fields that runs of earlier versions did not store: they had the defaults.
     name : str
@@ -56,6 +77,7 @@ class Column(ABC):
     plural: ClassVar[str]
     used: ClassVar[bool] = True
     in_parts: ClassVar[bool] = False
+    written: ClassVar[str] = ""
     added: ClassVar[frozenset[str]] = frozenset()
     name: str
     note: str = ""
@@ -135,6 +157,16 @@ class Column(ABC):
     def reading(self) -> object:
         """What neighbours of the kind must have in common to be read together."""
         return None
+
+    @property
+    def handled(self) -> Handled:
+        """What `encode` says of the values that it has to handle."""
+        return Handled(f"missing value in {shown(self.name)}")
+
+    @property
+    def expected(self) -> str:
+        """What a value should be, as training found it, for people."""
+        return "a value"
 
     def spans(self, value: str) -> list[tuple[int, int, int]]:  # noqa: ARG002
         """Return where a value has what its encoded columns stand for: begin, end and column."""

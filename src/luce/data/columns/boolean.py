@@ -29,6 +29,10 @@ class Boolean(Numeric):
     kind: ClassVar[str] = "boolean"
     plural: ClassVar[str] = "booleans"
     noun: ClassVar[str] = "true or false"
+    written: ClassVar[str] = (
+        f"All values must be {', '.join(TRUE_WORDS)} or {', '.join(FALSE_WORDS)}, in capitals or "
+        "not."
+    )
 
     @classmethod
     def infer(cls, seen: Seen) -> Self | None:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from luce.data.columns.base import Column
+from luce.data.columns.base import Column, Handled
 from luce.data.columns.seen import Seen, commonest, counted, is_opaque
 from luce.data.wording import listed, shown
 
@@ -96,6 +96,20 @@ class Category(Column):
         """How many categories there are, and the others and the indicator."""
         return len(self.categories) + self.other + self.indicator
 
+    @property
+    def handled(self) -> Handled:
+        """Of what is missing and of what training did not see; see `Column.handled`."""
+        name = shown(self.name)
+        return Handled(
+            f"missing value in {name}, treated as none",
+            unseen=(f"unseen category in {name}, treated as none",),
+        )
+
+    @property
+    def expected(self) -> str:
+        """``one of 'a', 'b'``."""
+        return f"one of {listed(self.categories)}"
+
     @cached_property
     def places(self) -> dict[str, int]:
         """The place of each category."""
@@ -158,12 +172,12 @@ class Category(Column):
             place[here] = [column.places.get(spelled[code], -1) for code in here.tolist()]
             where = place[row]
             unseen = (where < 0) & (row >= 0)
-            name = shown(column.name)
+            said = column.handled
             if column.other:
                 where[unseen] = len(column.categories)
             else:
-                handled[f"unseen category in {name}, treated as none"] += int(unseen.sum())
-            handled[f"missing value in {name}, treated as none"] += int(gone.sum())
+                handled[said.unseen[0]] += int(unseen.sum())
+            handled[said.missing] += int(gone.sum())
             if column.indicator:
                 where[gone] = column.width - 1
             if out is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self, final
 
@@ -19,31 +21,74 @@ if TYPE_CHECKING:
 
 __all__ = ["Date"]
 
-FORMATS = (
+ISO_FORMATS = (
     "%Y-%m-%d",
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.fZ",
     "%Y-%m-%d %H:%M",
     "%Y-%m-%dT%H:%M",
-    "%Y/%m/%d",
-    "%d.%m.%Y",
-    "%m/%d/%Y",
-    "%d/%m/%Y",
+    "%Y-%m-%d %H:%M:%S%.f%#z",
+    "%Y-%m-%dT%H:%M:%S%.f%#z",
+    "%Y-%m-%dT%H:%M%#z",
 )
-"""How dates in text may be written; of two that fit equally, the earlier is taken."""
 
-ISO_FORMATS = FORMATS[:6]
+TIMES = ("", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p")
+
+SHAPES: dict[str, tuple[str, ...]] = {
+    r"\d{4}-": ISO_FORMATS,
+    r"\d{4}/": ("%Y/%m/%d",),
+    r"\d{1,2}\.\d{1,2}\.": ("%d.%m.%y", "%d.%m.%Y"),
+    r"\d{1,2}/\d{1,2}/": ("%m/%d/%y", "%m/%d/%Y", "%d/%m/%y", "%d/%m/%Y"),
+    r"\d{1,2}-\d{1,2}-": ("%d-%m-%Y", "%m-%d-%Y"),
+    r"\d{1,2}[ -][^\W\d_]{3}": ("%d %B %Y", "%d-%B-%Y"),
+    r"[^\W\d_]{3,9} \d{1,2},": ("%B %d, %Y",),
+}
+"""How days in text may be written, by how such text begins: a time may follow those that are not
+ISO. Of two that fit equally the earlier is taken. A name of a month may be cut to three letters,
+and ``%y``, which does not fit years of four digits, comes before ``%Y``, which fits those of two.
+"""
+
+BEGINNING = re.compile("|".join(f"({shape})" for shape in SHAPES))
+
+COMPACT = "%Y%m%d"
+"""A whole number that is a date, read so only where the user says it."""
+
+EXAMPLE = {
+    "%Y": "2024",
+    "%y": "24",
+    "%m": "03",
+    "%d": "05",
+    "%B": "Mar",
+    "%H": "13",
+    "%I": "01",
+    "%M": "30",
+    "%S": "00",
+    "%p": "PM",
+    "%.f": "",
+    "%#z": "+02:00",
+}
 
 DAY_US = 86_400_000_000
 
 
+def _formats_of(days: Sequence[str]) -> list[str]:
+    """Return the days with and without a time of day; ISO has its own ways to write one."""
+    return list(days) if days is ISO_FORMATS else [day + time for day in days for time in TIMES]
+
+
+FORMATS = (*(each for days in SHAPES.values() for each in _formats_of(days)), COMPACT)
+"""All of them."""
+
+
 def as_moments(values: pl.Series, date_format: str | None) -> pl.Series:
     """Return moments in microseconds (UTC where the source knew a zone), null for anything else."""
+    if date_format == COMPACT and values.dtype.is_numeric():
+        values = values.cast(pl.Int64, strict=False).cast(pl.String)
     if values.dtype == pl.String:
         # A column that was typed in training and is text now: ISO is how types are written.
         formats = ISO_FORMATS if date_format is None else (date_format,)
-        read = [values.str.to_datetime(f, strict=False, time_unit="us") for f in formats]
+        read = [_parsed(values, each) for each in formats]
         return pl.select(pl.coalesce(read)).to_series()
     if isinstance(values.dtype, pl.Datetime):
         if values.dtype.time_zone is not None:
@@ -52,6 +97,31 @@ def as_moments(values: pl.Series, date_format: str | None) -> pl.Series:
     if values.dtype == pl.Date:
         return values.cast(pl.Datetime("us"))
     return pl.Series(values.name, [None] * len(values), dtype=pl.Datetime("us"))
+
+
+def _parsed(texts: pl.Series, date_format: str) -> pl.Series:
+    moments = texts.str.to_datetime(date_format, strict=False, time_unit="us")
+    return moments.dt.replace_time_zone(None)  # of what had an offset: UTC
+
+
+def example(date_format: str | None) -> str:
+    """Return a date as it is written in the format.
+
+    Examples
+    --------
+    >>> example("%d/%m/%Y %H:%M")
+    '05/03/2024 13:30'
+    """
+    return re.sub("%[.#]?[a-zA-Z]", lambda part: EXAMPLE[part[0]], date_format or "%Y-%m-%d")
+
+
+def _other_order(date_format: str | None) -> str | None:
+    """Return the format with day and month the other way round, if both are in use."""
+    for one, other in (("%m/%d", "%d/%m"), ("%m-%d-", "%d-%m-")):
+        for old, new in ((one, other), (other, one)):
+            if date_format is not None and date_format.startswith(old):
+                return date_format.replace(old, new)
+    return None
 
 
 @final
@@ -67,13 +137,23 @@ class Date(Numeric):
         How a date in text is written; None where the column was typed.
     time : bool
         Whether there are times of day.
+    ambiguous : bool
+        Whether day and month may be the other way round, as far as the values say.
     """
 
     kind: ClassVar[str] = "date"
     plural: ClassVar[str] = "dates"
     noun: ClassVar[str] = "a date"
+    written: ClassVar[str] = (
+        "A date may be written as "
+        + ", ".join(example(days[-1]) for days in SHAPES.values() if days is not ISO_FORMATS)
+        + f", {example(COMPACT)} or {example(ISO_FORMATS[0])}, in one way in the whole column, "
+        f"with a time or without: {example(ISO_FORMATS[1])}, {example(ISO_FORMATS[7])}."
+    )
+    added: ClassVar[frozenset[str]] = frozenset({"ambiguous"})
     format: str | None = None
     time: bool = False
+    ambiguous: bool = False
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
@@ -98,10 +178,12 @@ class Date(Numeric):
         bad, date_format, moments = best
         read = moments.drop_nulls()
         span = f"{str(read.min())[:10]} to {str(read.max())[:10]}"
+        other = _other_order(date_format)
         return cls(
             name=seen.name,
             format=date_format,
             time=bool((read.dt.truncate("1d") != read).any()),
+            ambiguous=other in formats and as_moments(seen.values, other).null_count() == bad,
             note=f"{span}{seen.gone}{unreadable(bad)}",
         )
 
@@ -109,11 +191,41 @@ class Date(Numeric):
     def _formats(seen: Seen) -> Sequence[str | None]:
         """Return how the values may be written."""
         if seen.dtype != pl.String:
-            return (None,) if seen.dtype.is_temporal() else ()
-        # Every format begins with a digit; trying them all costs more than the rest together.
-        first = seen.values.head(200)
-        begun = sum(value[:1] in "+-0123456789" for value in first.to_list())
-        return FORMATS if begun >= 0.5 * len(first) or seen.asked else ()
+            whole = (COMPACT,) if seen.asked and seen.dtype.is_numeric() else ()
+            return (None,) if seen.dtype.is_temporal() else whole
+        if seen.asked:
+            return FORMATS
+        # Trying them all, or asking Polars, costs more than the rest together.
+        first = seen.values.head(200).to_list()
+        begun = Counter(found.lastindex for found in map(BEGINNING.match, first) if found)
+        return [
+            each
+            for number, days in enumerate(SHAPES.values(), 1)
+            if begun[number] >= 0.5 * len(first)
+            for each in _formats_of(days)
+        ]
+
+    @property
+    def expected(self) -> str:
+        """``a date written as 2024-03-05``."""
+        return f"a date written as {example(self.format)}"
+
+    @property
+    def assumed(self) -> Sequence[str]:
+        """Which comes first, day or month; the century of short years; the zone."""
+        written, other = self.format or "", _other_order(self.format)
+        found = []
+        if other is not None:
+            order = ("month/day", "day/month")
+            first, second = order if written.startswith("%m") else order[::-1]
+            found.append(
+                f"as {first}/year" + f", though {second}/year fits as well" * self.ambiguous
+            )
+        return (
+            found
+            + ["with years of two digits as 1970 to 2069"] * ("%y" in written)
+            + ["in UTC, whatever their offsets"] * ("%#z" in written)
+        )
 
     @property
     def reading(self) -> object:

@@ -71,6 +71,10 @@ class Number(Numeric):
     kind: ClassVar[str] = "number"
     plural: ClassVar[str] = "numbers"
     noun: ClassVar[str] = "a number"
+    written: ClassVar[str] = (
+        "A number may have a unit, separators between thousands and a decimal comma, as long as "
+        "the whole column has the same."
+    )
     added: ClassVar[frozenset[str]] = frozenset({"decimal", "thousands", "unit", "knots", "levels"})
     decimal: Literal[".", ","] = "."
     thousands: bool = False
@@ -96,7 +100,7 @@ class Number(Numeric):
         bad = unreadable(len(seen.values) - len(seen.numbers) - seen.infinite)
         return cls(
             name=seen.name,
-            note=f"{low!s:.8} to {high!s:.8}{unit}{seen.gone}{infinite}{bad}",
+            note=f"{_short(low)} to {_short(high)}{unit}{seen.gone}{infinite}{bad}",
             **seen.numerals._asdict(),
         )
 
@@ -109,6 +113,13 @@ class Number(Numeric):
             + ([f"with {shown(self.unit)} left out"] if self.unit else [])
             + ["by their ranks, as they are skewed"] * bool(self.knots)
         )
+
+    @property
+    def expected(self) -> str:
+        """``a number, alone or with '€'``."""
+        comma = " with a decimal comma" if self.decimal == "," else ""
+        unit = f", alone or with {shown(self.unit)}" if self.unit else ""
+        return f"a number{comma}{unit}"
 
     @property
     def reading(self) -> object:
@@ -149,6 +160,11 @@ class Number(Numeric):
                 for column, own in zip(columns, numbers, strict=True)
             ]
         )
+
+
+def _short(value: float) -> str:
+    """Return a number as a note has it: whole ones without a fraction, others in six digits."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
 
 
 def _quantiles(numbers: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:

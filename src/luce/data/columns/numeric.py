@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import polars as pl
 
-from luce.data.columns.base import Column
+from luce.data.columns.base import Column, Handled
 from luce.data.columns.stacks import matrix
 from luce.data.plain import FLOAT32_MAX, Finite, Float32, Positive
 from luce.data.schema import scaling
@@ -89,6 +89,23 @@ class Numeric(Column, ABC):
         return ()
 
     @property
+    def handled(self) -> Handled:
+        """Of what is missing, of what cannot be read, of infinities; see `Column.handled`."""
+        name = shown(self.name)
+        return Handled(
+            f"missing value in {name}, imputed",
+            unread=(
+                f"not {self.noun} in {name}, treated as missing",
+                f"infinite value in {name}, treated as missing",
+            ),
+        )
+
+    @property
+    def expected(self) -> str:
+        """``a number``."""
+        return self.noun
+
+    @property
     def names(self) -> list[str]:
         """The name, those derived, and that of the indicator."""
         return [self.name, *self.derived] + [f"{self.name} missing"] * self.indicator
@@ -135,12 +152,11 @@ class Numeric(Column, ABC):
         with np.errstate(over="ignore"):
             scaled = (cls.shaped(columns, full) - mean) / scale
             scaled = np.clip(scaled, -FLOAT32_MAX, FLOAT32_MAX)
-        unread = missing.sum(axis=1) - gone - infinite
+        counts = (gone, missing.sum(axis=1) - gone - infinite, infinite)
         for i, (column, place) in enumerate(zip(columns, out or (), strict=True)):
-            name = shown(column.name)
-            handled[f"missing value in {name}, imputed"] += int(gone[i])
-            handled[f"not {cls.noun} in {name}, treated as missing"] += int(unread[i])
-            handled[f"infinite value in {name}, treated as missing"] += int(infinite[i])
+            said = column.handled
+            for what, count in zip((said.missing, *said.unread), counts, strict=True):
+                handled[what] += int(count[i])
             place[:, 0] = scaled[i]
             for j, more in enumerate(column.derive(full[i]), 1):
                 place[:, j] = more

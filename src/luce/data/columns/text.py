@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 import numpy as np
 import polars as pl
 
-from luce.data.columns.base import Column
+from luce.data.columns.base import Column, Handled
 from luce.data.columns.seen import Seen, is_opaque
 from luce.data.plain import BESIDE
 from luce.data.vocabulary import Vocabulary
@@ -85,6 +85,20 @@ class Text(Column):
         return len(self.vocabulary) + self.indicator
 
     @property
+    def handled(self) -> Handled:
+        """Of what is missing and of texts without a word that is known; see `Column.handled`."""
+        name = shown(self.name)
+        return Handled(
+            f"missing value in {name}, treated as no words",
+            unseen=(f"text in {name} of which no word is known",),
+        )
+
+    @property
+    def expected(self) -> str:
+        """What a text should have."""
+        return "a text with words of those that were learnt from"
+
+    @property
     def sparse(self) -> bool:
         """Yes: a text holds few of all terms."""
         return True
@@ -119,10 +133,10 @@ class Text(Column):
         for column, texts in _each(columns, values):
             gone = texts.is_null().to_numpy()
             rows = column.vocabulary.encode(texts.fill_null(""))
-            name = shown(column.name)
-            handled[f"missing value in {name}, treated as no words"] += int(gone.sum())
+            said = column.handled
+            handled[said.missing] += int(gone.sum())
             strange = (np.diff(rows.indptr) == 0) & ~gone
-            handled[f"text in {name} of which no word is known"] += int(strange.sum())
+            handled[said.unseen[0]] += int(strange.sum())
             if column.indicator:
                 more = scipy.sparse.csr_array(gone[:, None].astype(np.float32))
                 rows = scipy.sparse.csr_array(scipy.sparse.hstack([rows, more], format="csr"))

@@ -23,12 +23,15 @@ from typing import Any
 from luce.errors import ArgumentError
 from luce.models import MODELS, Model, check_options
 from luce.models.candidates import options_in_words
-from luce.options import check, received
+from luce.options import Kind, check, received
 
 __all__ = ["Space", "cells", "make_space", "read_space", "value_of"]
 
 Space = dict[str, dict[str, Any]]
 """Model → option → a list of values, or a range: a dict of ``low``, ``high`` and ``log``."""
+
+# Of these, an option that takes numbers takes one.
+NUMBERS = (0, 0.5, 1)
 
 RANGE = '{"low": 0.001, "high": 0.1, "log": true}'
 
@@ -173,9 +176,23 @@ def _check(called: str, option: str, values: Any, model: Model[Any], *, grid: bo
         raise ArgumentError(
             f"{called} must be a list of values, got {received(values)}. Ranges are for a space."
         )
-    if not isinstance(values, Mapping) or not {"low", "high"} <= values.keys():
+    _check_range(called, values, kind)
+
+
+def _check_range(called: str, values: Any, kind: Kind) -> None:
+    """Raise ArgumentError unless this is a range of values that the kind allows."""
+    if not any(kind.allows(each) for each in NUMBERS):
+        raise ArgumentError(
+            f"{called} has no ranges, as it is no number: give a list of values, each "
+            f"{kind.words}; got {received(values)}."
+        )
+    if not isinstance(values, Mapping) or not values.keys() & {"low", "high"}:
         raise ArgumentError(
             f"{called} has no range: give {RANGE}, or a list of values; got {received(values)}."
+        )
+    if missing := {"low", "high"} - values.keys():
+        raise ArgumentError(
+            f"{called}: {missing.pop()} is missing: a range is {RANGE}; got {received(values)}."
         )
     if unknown := values.keys() - {"low", "high", "log"}:
         raise ArgumentError(

@@ -154,6 +154,8 @@ def tune(
             check_data(path, first["data"], request.test)
         if under_way:
             first["search"] = settings
+            # Without the encoded rows: the search encodes its folds, and would keep them as well.
+            data = replace(data)
             folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
             with folder.worked_in(display, request.resume_command(path, "tune")):
                 request = _searched(folder, settings, request, data, processes, display)
