@@ -516,13 +516,13 @@ NETWORK = {
         OF_NETWORKS,
     ),
     "bins": Option(
-        whole(0, 1024),
-        "Bins for each number, 0 for none, of mlp.  [default: 16 for tables, else 0]",
+        either(whole(0, 1024), "auto"),
+        "Bins for each number, 0 for none, of mlp.  [default: auto for tables, else 0]",
         OF_NETWORKS,
     ),
     "dropout": Option(
         FRACTION,
-        "Fraction of units dropped in training.  [default: 0.3 for mlp, 0.1 for tables, else 0]",
+        "Fraction of units dropped in training.  [default: 0.3 for mlp, 0 for tables, else 0]",
         OF_NETWORKS,
     ),
     "loss": Option(

@@ -108,6 +108,14 @@ def test_what_is_encoded_is_finite(column, bins):
         assert encoding(torch.from_numpy(values)).isfinite().all()
 
 
+def test_more_rows_have_more_bins():
+    """With bins="auto" there are 16 for a few thousand rows, and up to 128 for many."""
+    rng = np.random.default_rng(0)
+    counts = {100: 16, 3_900: 16, 6_500: 32, 11_700: 64, 29_000: 128, 100_000: 128}
+    for rows, bins in counts.items():
+        assert len(Encoding.of(rng.normal(size=(rows, 1)), bins="auto").binned) == bins
+
+
 def test_many_numbers_have_few_bins():
     """The encoded row has at most 1,024 bins; of very many numbers none has any."""
     rng = np.random.default_rng(0)

@@ -51,7 +51,7 @@ MODELS: dict[str, Model[Any]] = {
         {"hidden": (512,), "dropout": 0.3, "learning_rate": 5e-3, "l2": 0.01, "batch_size": 256},
         for_tables={
             "members": 8,
-            "bins": 16,
+            "bins": "auto",
             "hidden": (128, 128),
             "dropout": 0.0,
             "l2": 3e-4,

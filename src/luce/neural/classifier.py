@@ -60,9 +60,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     members : int, default=1
         Of "mlp": how many networks are trained in one, on the mean of their losses; probabilities
         are the mean of theirs (TabM: Gorishniy et al., 2024). For rows of numbers only.
-    bins : int, default=0
+    bins : int or "auto", default=0
         Of "mlp": into how many bins of equal shares of the rows each number is cut, for a
-        piecewise-linear encoding (Gorishniy et al., 2022); 0 for none. For rows of numbers only.
+        piecewise-linear encoding (Gorishniy et al., 2022); 0 for none. "auto" takes 16 to 128, more
+        with more rows. For rows of numbers only.
     activation : str, default="relu"
         Of "mlp" and "cnn": one of ``luce.neural.networks.ACTIVATIONS``.
     dropout : float, default=0.0
@@ -173,7 +174,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         *,
         hidden: Sequence[int] = (256,),
         members: int = 1,
-        bins: int = 0,
+        bins: int | str = 0,
         activation: str = "relu",
         dropout: float = 0.0,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
@@ -583,7 +584,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
 
     def _is_tabular(self) -> bool:
         """Say whether the network is that of `luce.neural.tabular`."""
-        return self.module == "mlp" and (self.members > 1 or self.bins > 0)
+        return self.module == "mlp" and (self.members > 1 or self.bins != 0)
 
     def _build(self, device: torch.device, features: Any) -> nn.Module:
         """Return a new network with the seed's initial weights; the caller's is never touched."""

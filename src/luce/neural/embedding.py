@@ -97,15 +97,15 @@ class EmbeddedRows(nn.Module):
         return self.embedding.embedding_dim + self.others.size
 
     @classmethod
-    def of(cls, rows: scipy.sparse.csr_array, bins: int) -> Self:
+    def of(cls, rows: scipy.sparse.csr_array, bins: int | str) -> Self:
         """Return what training rows, (rows, columns), ask for; initial embeddings are drawn.
 
         Parameters
         ----------
         rows : csr_array
             Finite numbers.
-        bins : int
-            Of each number that is not embedded, at most; 0 for none.
+        bins : int or "auto"
+            Of each number that is not embedded, as `Encoding.of` takes it.
         """
         count, columns = rows.shape
         held = np.bincount(rows.indices[rows.data != 0], minlength=columns)

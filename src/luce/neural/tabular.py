@@ -43,6 +43,13 @@ QUANTILE_ROWS = 20_000
 # where so few would be left that they say little.
 MOST_BINS, FEWEST_BINS = 1_024, 4
 
+# `bins="auto"` is the power of two that is nearest to a 180th of the rows, within these: with many
+# rows it can be learnt where exactly something changes, with few it would be learnt by heart.
+AUTO_ROWS, AUTO_BINS = 180, (16, 128)
+
+# A number of rows that asks for as many bins as any.
+MANY = 10**9
+
 # Of the standard deviation of a normal distribution: half of it is between ± this.
 QUARTILE = 0.6745
 
@@ -90,24 +97,24 @@ class Encoding(nn.Module):
         return len(self.binned) + len(self.numbers) + len(self.others)
 
     @classmethod
-    def of(cls, rows: NDArray[np.floating[Any]], bins: int) -> Self:
+    def of(cls, rows: NDArray[np.floating[Any]], bins: int | str) -> Self:
         """Return the encoding that training rows, (rows, columns), ask for.
 
         Parameters
         ----------
         rows : ndarray
             Finite numbers.
-        bins : int
-            Of each number, at most; 0 for none.
+        bins : int or "auto"
+            Of each number, at most; 0 for none. "auto" follows from how many rows there are.
         """
         lowest, highest = rows.min(axis=0), rows.max(axis=0)
         two = ((rows == lowest) | (rows == highest)).all(axis=0)
         numbers = np.flatnonzero(~two)
-        bins = min(bins, MOST_BINS // max(len(numbers), 1))
+        most = _most(bins, len(rows), len(numbers))
         step = max(len(rows) // QUANTILE_ROWS, 1)
         some = np.sort(rows[::step, numbers].astype(np.float64), axis=0)
         centre, spread = _robust(some)
-        edges = [_edges(column, bins if bins >= FEWEST_BINS else 0) for column in some.T]
+        edges = [_edges(column, most) for column in some.T]
         made = cls(len(numbers), int(two.sum()), sum(len(each) - 1 for each in edges))
         made.numbers.copy_(torch.from_numpy(numbers))
         made.others.copy_(torch.from_numpy(np.flatnonzero(two)))
@@ -121,10 +128,9 @@ class Encoding(nn.Module):
         return made
 
     @classmethod
-    def expected(cls, columns: int, bins: int) -> Self:
+    def expected(cls, columns: int, bins: int | str) -> Self:
         """Return the largest encoding that rows of so many columns may ask for."""
-        bins = min(bins, MOST_BINS // max(columns, 1))
-        return cls(columns, 0, columns * bins if bins >= FEWEST_BINS else 0)
+        return cls(columns, 0, columns * _most(bins, MANY, columns))
 
     @classmethod
     def like(cls, tensors: Mapping[str, Tensor], columns: int, *, under: str = "encoding") -> Self:
@@ -294,6 +300,17 @@ def tabular(
         width = units
     parts += [("output", Members(members, width, n_classes)), ("mean", Mean())]
     return nn.Sequential(OrderedDict(parts))
+
+
+def _most(bins: int | str, rows: int, numbers: int) -> int:
+    """Return how many bins each of so many numbers has at most."""
+    if isinstance(bins, int):
+        wanted = bins
+    else:
+        nearest = 2 ** round(math.log2(max(rows / AUTO_ROWS, 1)))
+        wanted = min(max(nearest, AUTO_BINS[0]), AUTO_BINS[1])
+    most = min(wanted, MOST_BINS // max(numbers, 1))
+    return most if most >= FEWEST_BINS else 0
 
 
 def _robust(some: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
