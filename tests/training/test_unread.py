@@ -170,6 +170,16 @@ def test_what_a_lost_column_should_have_been_is_said(kind, values, expected):
     )
 
 
+def test_of_many_columns_only_some_are_named():
+    """A table of hundreds of columns does not fill the screen."""
+    frame = pl.DataFrame({f"x{i}": ["1", "2"] * 10 for i in range(100)})
+    schema = TableSchema.infer(frame).fit(frame)
+    handled = schema.encode(frame.select(pl.all().replace("1", "one").replace("2", "two")))[1]
+    for lines in (schema.unread(handled), schema.useless(handled, 20)):
+        assert len(lines) == 11
+        assert lines[-1] == "and 90 more such lines."
+
+
 def test_few_values_that_are_lost_are_only_counted():
     """In a handful of rows a new category is no sign of another way to write."""
     frame = pl.DataFrame({"x": ["red", "blue"] * 20})

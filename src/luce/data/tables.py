@@ -35,6 +35,9 @@ MOST_COMPARED = 2_000
 FEWEST = 10
 """Of fewer values of a column, it is not said that nearly all are of no use."""
 
+MOST_SAID = 10
+"""Of more columns with values that cannot be used, only how many there are is said."""
+
 SUSPICIOUS = 0.97
 """A column is suspected that alone avoids this share of the mistakes."""
 
@@ -239,7 +242,7 @@ class TableSchema(Schema):
     def unread(self, handled: Mapping[str, int]) -> list[str]:
         """Return what could not be read as a number, a date, and so on; see `Schema.unread`."""
         unread = (what for column in self.used for what in column.handled.unread)
-        return [f"{what}: {handled[what]:,}" for what in unread if handled.get(what)]
+        return _first([f"{what}: {handled[what]:,}" for what in unread if handled.get(what)])
 
     def useless(self, handled: Mapping[str, int], rows: int) -> list[str]:
         """Return which columns are written in another way than in training; see `Schema`."""
@@ -254,7 +257,7 @@ class TableSchema(Schema):
                     f"should be {column.expected}, as in training. Write them so, or train on "
                     f"data that have them as they are here."
                 )
-        return found
+        return _first(found)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -336,6 +339,12 @@ def _nothing_left(columns: Sequence[Column], asked: Collection[str]) -> str:
     ways.append("add columns that tell the classes apart")
     advice = ", ".join(ways[:-1]) + f", or {ways[-1]}"
     return f"No column is left to learn from ({reasons}). {advice[0].upper()}{advice[1:]}."
+
+
+def _first(lines: list[str]) -> list[str]:
+    """Return the first few of lines about columns, and how many others there are."""
+    more = len(lines) - MOST_SAID
+    return lines if more <= 1 else [*lines[:MOST_SAID], f"and {more:,} more such lines."]
 
 
 def _stacks(
