@@ -215,6 +215,17 @@ def test_early_stopping_at_a_constant_rate_ends_by_itself(table):
     assert best["epoch"] == model.best_epoch_
 
 
+def test_classes_that_are_apart_are_not_trained_on_for_ever():
+    """There the validation log-loss falls for ever; training ends when it hardly does."""
+    X = np.r_[np.full((200, 2), -1.0), np.full((200, 2), 1.0)].astype(np.float32)
+    X += 0.1 * np.random.default_rng(0).normal(size=X.shape).astype(np.float32)
+    model = luce.NeuralClassifier(**SMALL, patience=3, learning_rate=0.02)
+    model.fit(X, np.repeat([0, 1], 200))
+    losses = [record["validation_loss"] for record in model.history_]
+    assert losses[-1] < losses[-4] < losses[-5]  # it fell until the end
+    assert losses[-4] - losses[-1] < 1e-4 <= losses[-5] - losses[-2]
+
+
 def write(path, X, y):
     lines = [",".join([*(f"{v:g}" for v in row), f"c{c}"]) for row, c in zip(X, y, strict=True)]
     path.write_text("\n".join(["skewed,few,two,one,class", *lines]) + "\n")

@@ -107,8 +107,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs, or, with
         `patience` at a constant rate, as many as early stopping wants.
     patience : int or None, default=None
-        Early stopping: end when the validation log-loss has not improved for so many epochs, and
-        keep the best epoch's weights.
+        Early stopping: end when the validation log-loss has fallen by less than 0.0001 in so many
+        epochs, and keep the best epoch's weights.
     minutes : float or None, default=None
         End the training after so long, with the best epoch's weights where there is a `patience`.
     averaging : float, default=0.0

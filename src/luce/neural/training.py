@@ -28,6 +28,10 @@ __all__ = ["SCHEDULES", "Examples", "Progress", "Recipe", "State", "forward", "t
 # Rows at a time where no gradient is needed: large enough to be fast, small enough for any memory.
 EVALUATION_ROWS = 2_048
 
+# Early stopping waits for the validation log-loss to fall by so much in `patience` epochs. Where
+# classes are apart it falls for ever, towards 0.
+LEAST_GAIN = 1e-4
+
 # After n steps the running mean of the weights looks back n to this power, until it may.
 YOUTH = 0.75
 
@@ -489,8 +493,10 @@ def _end_epoch(
             if recipe.patience is not None and checked < state.best_loss:
                 state.best_loss, state.best_epoch = checked, state.epoch
                 state.best = {k: v.clone() for k, v in state.network.state_dict().items()}
-        if recipe.patience is not None:
-            state.finished |= state.epoch - state.best_epoch >= recipe.patience
+        if recipe.patience is not None and state.epoch > recipe.patience:
+            losses = [past.get("validation_loss", math.inf) for past in [*state.history, record]]
+            gained = min(losses[: -recipe.patience]) - state.best_loss
+            state.finished |= not gained >= LEAST_GAIN
     state.seconds += time.perf_counter() - since
     record["seconds"] = state.seconds
     state.history.append(record)
