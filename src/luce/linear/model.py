@@ -356,8 +356,9 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             finite = math.isfinite(moments[1].sum())
         if not finite:
             raise not_finite(type(self).__name__, find_bad(rows))
+        blocks = None
         for c, C in enumerate(Cs):
-            fitted = small.minimize(
+            fitted, blocks = small.minimize(
                 rows,
                 codes,
                 weight,
@@ -369,6 +370,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 tol=float(self.tol),
                 max_iter=self.max_iter,
                 start=start,
+                blocks=blocks,
                 single=single,
                 report=display.report if self.verbose else None,
                 announce=display.say if self.verbose and count == 1 else None,

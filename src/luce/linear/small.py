@@ -230,11 +230,11 @@ class _Problem:
         out[:, :-1] += self.penalty.curvature * V[:, :-1]
         return out
 
-    def inverse(self, P: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Return an approximation of G ↦ (∇²F)⁻¹ G: of each class's block, or its diagonal."""
+    def blocks(self, P: np.ndarray) -> np.ndarray:
+        """Return each class's block of ∇²F without the penalty, or its diagonal for sparse rows."""
         curvature = P * (1 - P) * self.weight
         if hasattr(self.X, "nnz"):
-            return self._inverse_diagonal(curvature)
+            return self._diagonal(curvature)
         B = np.zeros((self.K, self.D + 1, self.D + 1))
         step = max(64, _BLOCK_VALUES // (self.D + 1))
         for i in range(0, len(self.codes), step):
@@ -244,6 +244,15 @@ class _Problem:
             for k in range(self.K):
                 weighed = X * np.sqrt(curvature[k, i : i + step, None])
                 B[k] += weighed.T @ weighed
+        return B
+
+    def inverse(self, blocks: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Return an approximation of G ↦ (∇²F)⁻¹ G, from what `blocks` gave here or nearby."""
+        B = blocks.copy()
+        if B.ndim == 2:
+            B[:, :-1] += self.penalty.curvature
+            B[B <= 0] = 1
+            return lambda G: self._balanced(G / B)
         diagonal = np.einsum("kjj->kj", B)
         diagonal[:, :-1] += self.penalty.curvature
         # A diagonal of ones, so that a feature's units do not matter to the ridge.
@@ -253,16 +262,15 @@ class _Problem:
         inverses = np.linalg.inv(B) * scale[:, :, None] * scale[:, None, :]
         return lambda G: self._balanced((inverses @ G[:, :, None])[:, :, 0])
 
-    def _inverse_diagonal(self, curvature: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def _diagonal(self, curvature: np.ndarray) -> np.ndarray:
         squares = self.X.power(2)
         diagonal = np.empty((self.K, self.D + 1))
         mass = curvature.sum(1)[:, None]
         one, two = curvature @ self.X, curvature @ squares
         spread = two - 2 * one * self.mean + mass * self.mean**2
-        diagonal[:, :-1] = spread.clip(min=0) + self.penalty.curvature
+        diagonal[:, :-1] = spread.clip(min=0)
         diagonal[:, -1:] = mass
-        diagonal[diagonal <= 0] = 1
-        return lambda G: self._balanced(G / diagonal)
+        return diagonal
 
     def _balanced(self, V: np.ndarray) -> np.ndarray:
         """Return V without its mean over the classes, which the softmax does not see."""
@@ -355,10 +363,11 @@ def minimize(
     tol: float,
     max_iter: int,
     start: Start | None = None,
+    blocks: np.ndarray | None = None,
     single: bool = False,
     report: Callable[[dict[str, float]], None] | None = None,
     announce: Callable[[str], None] | None = None,
-) -> Fitted:
+) -> tuple[Fitted, np.ndarray | None]:
     """Minimise the objective of softmax regression.
 
     Parameters
@@ -375,6 +384,9 @@ def minimize(
         As in `luce.SoftmaxRegression`.
     start : tuple of ndarray, optional
         Coefficients (K, D) and intercepts (K,) of another fit.
+    blocks : ndarray, optional
+        The blocks of ∇²F that the fit of these rows with another C ended with. They serve until
+        steps take too many products.
     single : bool, default=False
         Whether the features came in float32, and so the coefficients are to be.
     report, announce : callable, optional
@@ -383,6 +395,8 @@ def minimize(
     Returns
     -------
     Fitted
+    blocks : ndarray or None
+        For the next C; None where no step was needed.
     """
     started = time.perf_counter()
     problem = _Problem(
@@ -407,7 +421,7 @@ def minimize(
         at = problem.at(theta, problem.logits(theta))
     history: list[dict[str, float]] = []
     goal, n_iter, idle, least, products, spent = tol, 0, 0, math.inf, 0, 0
-    inverse: Callable[[np.ndarray], np.ndarray] | None = None
+    inverse = None if blocks is None else problem.inverse(blocks)
     while True:
         measure = problem.measure(at)
         history.append({"objective": at.value * problem.total, "gap": measure})
@@ -423,7 +437,8 @@ def minimize(
         if proven or n_iter == max_iter or idle == _PATIENCE or spent >= _MOST_PRODUCTS:
             break
         if inverse is None or products > max(_STALE, problem.D / 8):
-            inverse = problem.inverse(at.P)
+            blocks = problem.blocks(at.P)
+            inverse = problem.inverse(blocks)
         d, products = _direction(problem, at, inverse, tol, _MOST_PRODUCTS - spent)
         spent += products
         new = _search(problem, at, d)
@@ -453,7 +468,7 @@ def minimize(
         enough=tol,
         evaluate=lambda theta: problem.at(theta, problem.logits(theta)).value,
     )
-    return Fitted(
+    fitted = Fitted(
         coef=coef,
         intercept=intercept,
         objective=value * problem.total,
@@ -467,6 +482,7 @@ def minimize(
         separable=problem.penalty.strength == 0 and problem.separates(at),
         history=history,
     )
+    return fitted, blocks
 
 
 def _from(problem: _Problem, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
