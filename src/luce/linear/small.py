@@ -396,7 +396,7 @@ def minimize(
     -------
     Fitted
     blocks : ndarray or None
-        For the next C; None where no step was needed.
+        For the next C; None for sparse rows, and where no step was needed.
     """
     started = time.perf_counter()
     problem = _Problem(
@@ -482,7 +482,8 @@ def minimize(
         separable=problem.penalty.strength == 0 and problem.separates(at),
         history=history,
     )
-    return fitted, blocks
+    # A diagonal costs no more than a pass: it is made anew for each C.
+    return fitted, None if blocks is None or blocks.ndim == 2 else blocks
 
 
 def _from(problem: _Problem, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
