@@ -39,6 +39,7 @@ def main() -> None:
         # Left alone, a system may keep two threads on one core for seconds, which took one peer
         # ten times as long. Not for networks: their peers start processes, which inherit the core.
         os.environ.setdefault("OMP_PROC_BIND", "true")
+    isa.check()  # before hours are spent
     importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
 
 

@@ -71,7 +71,8 @@ def check() -> dict[str, object]:
     wide = any("zmm" in text for text in rows.maximum.inspect_asm().values())
     level = os.environ.get(CHOSEN, "native")
     pytorch = torch.backends.cpu.get_cpu_capability()
-    if level == "avx2" and (pytorch != "AVX2" or wide):
-        sys.exit(f"--isa avx2 did not hold: PyTorch says {pytorch}, 512-bit registers: {wide}")
+    wanted = {"avx2": ("AVX2", False), "avx512": ("AVX512", True)}.get(level, (pytorch, wide))
+    if (pytorch, wide) != wanted:
+        sys.exit(f"--isa {level} did not hold: PyTorch says {pytorch}, 512-bit registers: {wide}")
     processor = os.environ.get("NUMBA_CPU_NAME", "this one")
     return {"level": level, "pytorch": pytorch, "compiled for": processor, "512 bits": wide}

@@ -616,7 +616,8 @@ NETWORK = {
     ),
     "patience": Option(
         either(whole(1), None),
-        "Stop N epochs after the best validation log-loss.  [default: 5 for tables, else None]",
+        "Stop when the validation log-loss fell by less than 0.0001 in N epochs.  "
+        "[default: 5 for tables, else None]",
         OF_TRAINING,
     ),
     "minutes": Option(

@@ -94,6 +94,8 @@ def test_help_names_what_there_is():
         ("drop_rare=3 leaves 1 of 2 classes", "--drop-rare 3 leaves 1 of 2 classes"),
         # No option, one of Python's alone, and a user's own words.
         ("a=1, tol=2: column 'loss=focal'", "a=1, tol=2: column 'loss=focal'"),
+        ("runs/mlp-seed=3 exists, 'my C=3.csv' too", "runs/mlp-seed=3 exists, 'my C=3.csv' too"),
+        ("the data's seed=3 isn't C=2", "the data's --seed 3 isn't --C 2"),
     ],
 )  # fmt: skip
 def test_messages_have_options_as_they_are_typed(said, typed):

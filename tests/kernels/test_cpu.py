@@ -187,8 +187,12 @@ def test_parts_of_kernels_count_no_references():
     total = rows.exp_sum_into(out, row, top, one)
     assert total == pytest.approx(np.exp(row.astype(np.float64) - 99).sum())
     rows.write_scaled(out, out, one, np.float32(0), row[:0])
-    for part in (rows.exp_sum_into, rows.exp_lanes, rows.maximum, rows.write_scaled):
+    assert rows.maximum(row) == 99
+    assert rows.total(row) == 4950
+    assert rows.dot(row, row) == pytest.approx(328_350)
+    assert rows.weighted_gap(row, row[:0], top, one) == 4950
+    used = (rows.exp_sum_into, rows.exp_lanes, rows.maximum, rows.write_scaled)
+    for part in (*used, rows.total, rows.dot, rows.weighted_gap):
+        assert part.nopython_signatures, part.__name__
         for signature in part.nopython_signatures:
             assert "NRT_incref" not in part.inspect_llvm(signature.args), part.__name__
-    assert rows.exp_sum_into.nopython_signatures
-    assert rows.exp_lanes.nopython_signatures

@@ -113,7 +113,7 @@ def test_the_algebra_of_l2_is_its_formulas(form):
     r.add_gradient(form(W), gradient)
     np.testing.assert_allclose(np.asarray(gradient), 1 + 0.025 * W, rtol=1e-14)
     slope = np.sum(0.025 * W * V)
-    assert r.bend(form(V)) == pytest.approx(value(W + V) - value(W) - slope, rel=1e-12)
+    assert r.value(form(V)) == pytest.approx(value(W + V) - value(W) - slope, rel=1e-12)
     ahead = (value(W + V + 1e-6 * V) - value(W + V - 1e-6 * V)) / 2e-6
     assert r.along(form(W), form(V))(1.0) == pytest.approx((value(W + V), ahead), rel=1e-8)
     assert r.curvature == 0.025

@@ -594,8 +594,34 @@ def test_rows_of_a_group_are_held_out_together(problem):
     model = SoftmaxRegression("auto").fit(X[twice], y[twice], np.full(600, 0.5), groups=twice)
     assert model.C_ == once.C_
     np.testing.assert_allclose(model.scores_, once.scores_, rtol=1e-3)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(
+        DataError, match=r"one for each of 300 rows, got an array of shape \(600,\)"
+    ):
         model.fit(X, y, groups=twice)
+    some = np.where(np.arange(300) == 7, None, "a")
+    with pytest.raises(DataError, match=r"no value for 1 of 300 rows, the first is row 7"):
+        model.fit(X, y, groups=some)
+
+
+def test_the_order_of_rows_does_not_say_whether_c_is_chosen(problem):
+    """A group is of the class that most of its weight is of, whichever of its rows comes first."""
+    X, y = problem(N=300)
+    X, groups = scipy.sparse.csr_array(X), np.arange(300) // 3
+    found = [
+        SoftmaxRegression("auto").fit(X[order], y[order], groups=groups[order])
+        for order in (np.arange(300), np.random.default_rng(1).permutation(300))
+    ]
+    assert found[0].C_ == found[1].C_
+    np.testing.assert_allclose(found[0].scores_, found[1].scores_, rtol=1e-3)
+
+
+def test_a_class_of_one_group_is_not_held_out(problem):
+    """Where all rows of a class are of one group, nothing is held out: C is 1, without scores."""
+    X, y = problem(N=300)
+    groups = np.where(y == 0, 0, np.arange(300))
+    model = SoftmaxRegression("auto").fit(scipy.sparse.csr_array(X), y, groups=groups)
+    assert model.C_ == 1
+    assert not hasattr(model, "scores_")
 
 
 @pytest.mark.parametrize("dtype", [str, object])

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.linear import small
+from luce.linear.rounding import keep
 
 
 def make(N=40, D=5, K=3, link="softmax", C=0.7, intercept=True, sparse=False, seed=0):
@@ -236,3 +237,28 @@ def test_a_path_makes_the_blocks_of_the_hessian_seldom(monkeypatch):
     assert len(made) <= 3 * 4  # of 31 fits
     alone = SoftmaxRegression(C=chosen.C_, tol=1e-9).fit(X, y)
     np.testing.assert_allclose(chosen.objective_, alone.objective_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_what_is_kept_has_the_objective_that_is_said(link):
+    """Also where the classes have a mean: F is that of the coefficients without it, as rounded."""
+    problem, theta, _ = make(link=link, K=3, intercept=True)
+    theta = theta + (1.0 if link == "softmax" else 0.0)
+    at = problem.at(theta, problem.logits(theta))
+    coef, intercept, value, _ = keep(
+        theta,
+        at.value,
+        at.gradient,
+        1.0,
+        moments=(problem.mean, problem.variance),
+        penalty=problem.penalty,
+        link=link,
+        single=False,
+        enough=1.0,
+        evaluate=lambda _: pytest.fail("nothing is rounded in float64"),
+    )
+    kept = np.column_stack([coef, intercept + coef @ problem.mean])
+    assert value == pytest.approx(problem.at(kept, problem.logits(kept)).value, rel=1e-12)
+    if link == "softmax":
+        np.testing.assert_allclose(coef.mean(axis=0), 0, atol=1e-15)
+        assert value < at.value

@@ -278,3 +278,20 @@ def test_rows_of_another_width_are_refused(rows, labels):
     model = luce.NeuralClassifier(**SHORT).fit(rows, labels)
     with pytest.raises(ValueError, match="43 features, but NeuralClassifier is expecting 44"):
         model.predict(rows[:, :43])
+
+
+def test_a_place_that_is_named_twice_counts_once():
+    """Two entries for one place are their sum, to fit and to predict from."""
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random_array((200, 6), density=0.5, format="csr", rng=rng, dtype=np.float32)
+    X.data[:] = 1
+    y = np.asarray(X[:, [0]].toarray()[:, 0] > 0).astype(int)
+    twice = scipy.sparse.csr_array(
+        (np.repeat(X.data / 2, 2), np.repeat(X.indices, 2), 2 * X.indptr), X.shape
+    )
+    assert not twice.has_canonical_format
+    models = [luce.NeuralClassifier("mlp", epochs=3).fit(given, y) for given in (X, twice)]
+    said = [model.predict_proba(given) for model in models for given in (X, twice)]
+    for each in said[1:]:
+        np.testing.assert_array_equal(each, said[0])
+    assert twice.nnz == 2 * X.nnz  # the caller's stays as it was

@@ -112,6 +112,7 @@ def test_more_rows_have_more_bins():
     """With bins="auto" there are 16 for a few thousand rows, and up to 128 for many."""
     rng = np.random.default_rng(0)
     counts = {100: 16, 3_900: 16, 6_500: 32, 11_700: 64, 29_000: 128, 100_000: 128}
+    assert len(Encoding.of(rng.normal(size=(30_000, 1)), bins=np.int64(8)).binned) == 8
     for rows, bins in counts.items():
         assert len(Encoding.of(rng.normal(size=(rows, 1)), bins="auto").binned) == bins
 

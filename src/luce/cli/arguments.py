@@ -60,8 +60,9 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-# An option and its value as Python writes them; not within quotes, where a user's own words are.
-_GIVEN = re.compile(r"""(?<![\w'"])(\w+)=('[^']*'|[\w.+-]*\w)""")
+# An option and its value as Python writes them, a word of its own. What stands in quotes or is part
+# of a path are a user's own words: quotes are found first, and left.
+_GIVEN = re.compile(r"""(?<!\w)'[^']*'|(?<![^\s(])(\w+)=('[^']*'|[\w.+-]*\w)(?=[\s,.:;)]|$)""")
 
 
 def as_typed(message: str) -> str:
@@ -76,7 +77,7 @@ def as_typed(message: str) -> str:
 
     def typed(found: re.Match[str]) -> str:
         name, value = found.groups()
-        known = any(option.does for option in options.named(name))
+        known = name is not None and any(option.does for option in options.named(name))
         return f"{_flag(name)} {value.strip(chr(39))}" if known else found.group()
 
     return _GIVEN.sub(typed, message)

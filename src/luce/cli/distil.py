@@ -44,7 +44,7 @@ OWN_HELP = {
     "model": "linear, mlp or cnn: the student.  [default: mlp]",
     "temperature": "How far both softmaxes are softened.  [default: 2; linear takes 1 alone]",
     "hidden": "Widths of the hidden layers of mlp.  [default: 32]",
-    "dropout": "Fraction of units dropped in training.  [default: 0.1 for tables, else 0]",
+    "dropout": "Fraction of units dropped in training.  [default: 0]",
     "l2": "L2 penalty of the weights.  [default: 0.05 for cnn, 0.0003 for tables, else 0.0001]",
     "epochs": "Passes over the training rows.  [default: 40 for mlp on images, else auto]",
 }

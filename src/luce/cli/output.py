@@ -42,12 +42,12 @@ def print_run(run: "Run", lines: Sequence[str], *, as_json: bool, **more: Any) -
 def saved(run: "Run", command: str | None = None) -> None:
     """Say where a run is, and the command that comes next: by default the one that scores it."""
     wanted = run.config["request"]
-    step: tuple[object, ...] = (command, run.path, wanted["source"])
+    step: tuple[Any, ...] = (command, run.path, wanted["source"])
     if command is None:
         scored = ("evaluate", run.path, wanted["test"] or wanted["source"])
         step = scored if run.metrics["test"] else ("info", run.path)
     page = run.path / "report.html"
-    next_step(f"{run.path} holds the run; open {page} in a browser.", *map(str, step))
+    next_step(f"{run.path} holds the run; open {page} in a browser.", *step)
 
 
 def next_step(result: str, command: str, *arguments: object) -> None:

@@ -19,12 +19,12 @@ from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import assert_all_finite
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from luce.errors import ArgumentError, DataError, DtypeError, RunError
 from luce.evaluation.inputs import check_classes, check_probabilities, encode_labels
 from luce.evaluation.records import Count, Number, take
+from luce.targets import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -474,8 +474,7 @@ def _own_classes(
     """
     try:
         assert_all_finite(labels, input_name="y")
-        if labels.dtype.kind not in "biuU":  # those cannot be continuous, and may be of any number
-            check_classification_targets(labels)
+        check_target(labels)
     except ValueError as error:
         raise DataError(f"{who}: {error}") from error
     if labels.dtype.kind in "biuf":

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Certificate", "balance", "certify", "scaled_gradient"]
 
 # S from so many rows is good enough for Newton's steps on the intercepts to be nearly exact.
-_CURVATURE_ROWS: Final = 1 << 16
+_ROWS_OF_A_PROOF: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def balance(
         S, mean = objective.curvature(theta, len(objective.weight))
         off = mean - objective.frequency
     else:
-        S = objective.curvature(theta, _CURVATURE_ROWS).S
+        S = objective.curvature(theta, _ROWS_OF_A_PROOF).S
         off = gradient[:, -1]
     return _moved(theta, S, off), S
 
@@ -133,7 +133,7 @@ def _certify(
         if best.gap <= tol * best.value or slopes > tol * value or worse == 2:
             return best
         if S is None:
-            S = objective.curvature(theta, _CURVATURE_ROWS, working).S
+            S = objective.curvature(theta, _ROWS_OF_A_PROOF, working).S
         theta = _moved(theta, S, gradient[:, -1])
 
 

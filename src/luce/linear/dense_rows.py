@@ -37,10 +37,10 @@ _SCAN_OF_A_FIT: Final = 0.1
 # The sums of the kernels' lanes take at most so many bytes. Eight lanes there may be in any case.
 _KERNEL_SUMS_BYTES: Final = 64 << 20
 # Logits of at most so many classes are laid out by column, which is faster for few.
-_FEW_CLASSES: Final = 32
+_NARROW: Final = 32
 # A block and its logits should stay in the second-level cache.
 _BLOCK_BYTES: Final = 4 << 20
-_NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
+NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
 _TORCH_READS: Final = {np.dtype(t) for t in (np.float16, np.float32, np.float64, np.uint8)}
 
 
@@ -119,7 +119,7 @@ class DenseBlocks:
         else:
             readable = part.dtype in _TORCH_READS and part.dtype.isnative
             if not readable or min(part.strides, default=0) < 0:
-                part = np.array(part, dtype=_NUMPY.get(dtype, np.float32))
+                part = np.array(part, dtype=NUMPY.get(dtype, np.float32))
             block = torch.from_numpy(writable_view(part)).to(dtype)
         self.release()
         self._last = (key, block)
@@ -140,7 +140,7 @@ class DenseBlocks:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
         X = self.block(i, j, W.dtype)
         # Both the product and what is done along each row are faster so, for few classes.
-        return (W @ X.T).T if len(W) <= _FEW_CLASSES else X @ W.T
+        return (W @ X.T).T if len(W) <= _NARROW else X @ W.T
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
         """Add Rᵀ X[i:j] to G (K, D), which is float64."""

@@ -19,12 +19,10 @@ from luce.kernels.cpu.compile import kernel, part, sums
 from luce.kernels.cpu.lanes import load_lanes, store_lanes, transpose, width
 from luce.kernels.cpu.products import aligned, block_rows, multiply, multiply_rows
 from luce.kernels.cpu.threads import chunk_rows, gather
+from luce.linear.links import LOWEST
 
 __all__ = ["dense_pass", "dense_probabilities", "padded"]
 
-# Exponents are not taken below this: exp(-60) is nothing beside 1 even in float64, and far below it
-# are denormal numbers, which take five times as long.
-_LOWEST = -60.0
 # So many rows go through the softmax side by side, in vectors.
 _SIDE_BY_SIDE = 64
 # Rows of another dtype are converted so many at a time: they stay in the cache.
@@ -53,7 +51,7 @@ def _log1p(x, out):
 @part
 def _exponentials(z, bias, K, top):
     """Turn logits z (K', rows) into exp(z + bias - top), with their largest, top, set to 0."""
-    low = z.dtype.type(_LOWEST)
+    low = z.dtype.type(LOWEST)
     for r in range(z.shape[1]):
         top[r] = z[0, r] + bias[0]
     for k in range(K):
@@ -145,7 +143,7 @@ def _sigmoid_residuals(z, bias, K, y, w, logs, work, spare):
             z[k, r] += bias[k]
             margin[r] = z[k, r] if positive else -z[k, r]
             low = -abs(margin[r])
-            e[r] = max(low, T(_LOWEST))
+            e[r] = max(low, T(LOWEST))
         _exp(e)
         for r in range(n):
             small[r] = e[r]

@@ -17,7 +17,7 @@ Link = Literal["softmax", "sigmoid"]
 
 # Exponents are not taken below this: exp(-60) is nothing beside 1 even in float64, and far below it
 # are denormal numbers, with which processors are slow.
-_LOWEST: Final = -60.0
+LOWEST: Final = -60.0
 
 
 def probabilities(Z: Tensor, link: Link) -> Tensor:
@@ -63,7 +63,7 @@ def _softmax(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> float
         logs[0] += weight @ Z.double() - weight @ Z.gather(1, y).double()
     Z -= Z.amax(1, keepdim=True)
     picked = Z.gather(1, y)
-    Z.clamp_(min=_LOWEST).exp_()
+    Z.clamp_(min=LOWEST).exp_()
     chosen = Z.gather(1, y)
     Z.scatter_(1, y, 0)
     other = Z.sum(1, keepdim=True)
@@ -86,6 +86,6 @@ def _sigmoids(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> floa
     sign = (2 * y - 1).to(Z.dtype) if binary else torch.full_like(Z, -1).scatter_(1, y, 1)
     margin = Z * sign
     losses = torch.nn.functional.softplus(-margin, threshold=60).sum(1, dtype=torch.float64)
-    torch.sigmoid(margin.clamp_(max=-_LOWEST).neg_(), out=Z)
+    torch.sigmoid(margin.clamp_(max=-LOWEST).neg_(), out=Z)
     Z *= sign.mul_(-weight.to(Z.dtype)[:, None])
     return float(losses @ weight)

@@ -13,7 +13,6 @@ from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from luce.errors import BackendError, DataError
@@ -21,6 +20,7 @@ from luce.linear import small
 from luce.linear.arrays import as_array, find_bad, is_source, is_tensor, not_finite, numpy_of
 from luce.linear.penalties import PENALTIES, divided, roots
 from luce.options import LINEAR, check, one_of
+from luce.targets import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -206,8 +206,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             X, y = validate_data(
                 self, X, y, accept_sparse="csr", dtype="numeric", ensure_all_finite=False
             )
-        if not _surely_classes(y):  # the check sorts twice, and warns of many classes
-            check_classification_targets(y)
+        check_target(y)
         return self._move(X), y
 
     def _check_rows(self, X: Any) -> Any:
@@ -433,9 +432,3 @@ def _classes_and_codes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _like(X: Any, values: Any) -> Any:
     return values if is_tensor(X) or not is_tensor(values) else values.numpy()
-
-
-def _surely_classes(y: np.ndarray) -> bool:
-    """Return whether labels are of a type that cannot be continuous."""
-    texts = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.tolist())
-    return texts or y.dtype.kind in "biuU"

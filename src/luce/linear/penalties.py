@@ -62,10 +62,6 @@ class L2:
         """The Hessian is this times the identity: one number, so it looks the same in any basis."""
         return self.strength
 
-    def bend(self, V: Any) -> float:
-        """Return how far r(W + V) is above its tangent at W: the same for all W."""
-        return self.value(V)
-
     def along(self, W: Any, V: Any) -> Callable[[float], tuple[float, float]]:
         """Return t ↦ r(W + t V) and its slope."""
         WW, WV, VV = (float((A * B).sum()) for A, B in ((W, W), (W, V), (V, V)))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import scipy.sparse
 from sklearn.base import clone
-from sklearn.utils import check_consistent_length
 
+from luce.errors import DataError
 from luce.linear.arrays import numpy_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
@@ -168,7 +168,8 @@ class SoftmaxRegression(SoftmaxModel):
             Not negative.
         groups : array-like, shape (N,), optional
             Rows of the same group, such as those of one person, are held out together where
-            ``C="auto"`` holds rows out.
+            ``C="auto"`` holds rows out. A group counts for the class that most of its weight is
+            of; where a class has a single group, nothing is held out, and C is 1.
 
         Returns
         -------
@@ -179,7 +180,8 @@ class SoftmaxRegression(SoftmaxModel):
             self._check_parameters()
             X, y = self._check_rows_and_labels(X, y)
             codes, weight = self._encode(X, y, sample_weight)
-            check_consistent_length(y, groups)
+            if groups is not None:
+                groups = _checked(groups, len(codes))
             start = self._usable(before, X) if self.warm_start else None
             with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
                 self.C_ = self._strength(X, codes, weight, groups, display)
@@ -196,12 +198,10 @@ class SoftmaxRegression(SoftmaxModel):
             return math.inf if self.penalty is None else float(self.C)
         if not scipy.sparse.issparse(X):
             return 1.0
-        _, first, group = np.unique(
-            np.arange(len(codes)) if groups is None else np.asarray(groups),
-            return_index=True,
-            return_inverse=True,
-        )
-        own = codes[first]  # of a group: its first row's class
+        own, group = codes, np.arange(len(codes))
+        if groups is not None:
+            group = np.unique(groups, return_inverse=True)[1]
+            own = _commonest(codes, weight, group)
         fewest = min(filter(None, np.bincount(own).tolist()))
         if fewest < 2:
             return 1.0
@@ -241,3 +241,27 @@ class SoftmaxRegression(SoftmaxModel):
         if not all(np.isfinite(each).all() for each in last):
             return None
         return last[0].astype(np.float64), last[1].astype(np.float64)
+
+
+def _checked(groups: Any, rows: int) -> np.ndarray:
+    """Return the group of each row."""
+    found = np.asarray(groups)
+    if found.shape != (rows,):
+        raise DataError(
+            f"SoftmaxRegression: groups must be one for each of {rows:,} rows, got an array of "
+            f"shape {found.shape}."
+        )
+    gone = [i for i, group in enumerate(found.tolist()) if group is None or group != group]  # noqa: PLR0124
+    if gone:
+        raise DataError(
+            f"SoftmaxRegression: groups has no value for {len(gone):,} of {rows:,} rows, the first "
+            f"is row {gone[0]}. Give each row a group; a row on its own has one of its own."
+        )
+    return found
+
+
+def _commonest(codes: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the class of each group that has most of its weight; of equals the first."""
+    shape = (int(group.max()) + 1, int(codes.max()) + 1)
+    table = scipy.sparse.coo_array((weight, (group, codes)), shape).tocsr()
+    return np.asarray(table.argmax(axis=1)).ravel()

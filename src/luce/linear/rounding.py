@@ -79,7 +79,7 @@ def keep(
         # How far a logit moves, in the root mean square over the rows at most.
         far = np.abs(change[:, :-1]) @ np.sqrt(variance) * 1.01 + np.abs(change[:, -1])
         bend = float(np.square(far).sum()) / (4 if link == "softmax" else 8)
-        bend += penalty.bend(change[:, :-1])
+        bend += penalty.value(change[:, :-1])  # L2 is as far above its tangent, wherever that is
         low, high = value + slope, value + slope + bend
         if not abs(slope) + bend <= _CLOSE * value:
             low = high = evaluate(kept)

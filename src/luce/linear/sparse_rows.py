@@ -9,6 +9,7 @@ import scipy.sparse
 import torch
 
 from luce.linear.arrays import find_bad
+from luce.linear.dense_rows import NUMPY
 from luce.linear.sums import add_up, cut, deal, lane_count
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ __all__ = ["SparseRows"]
 _LANE_VALUES: Final = 128
 # X is held by column too where that and the residuals of all rows take at most so many bytes.
 _BY_COLUMN_BYTES: Final = 512 << 20
-_NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 @final
@@ -57,7 +57,7 @@ class SparseRows:
 
     def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
         """Return rows i to j as a dense tensor of ``dtype``."""
-        return torch.from_numpy(self.X[i:j].toarray().astype(_NUMPY[dtype]))
+        return torch.from_numpy(self.X[i:j].toarray().astype(NUMPY[dtype]))
 
     def _gathers(self, n_logits: int) -> bool:
         """Say whether there is room to hold X by column too, and what all rows' residuals take.
@@ -88,7 +88,7 @@ class SparseRows:
         """Return X[i:j] Wᵀ, shape (j - i, K), for a prepared W."""
         from luce.linear.sparse import sparse_project
 
-        Z = np.empty((j - i, W.shape[1]), _NUMPY[W.dtype])
+        Z = np.empty((j - i, W.shape[1]), NUMPY[W.dtype])
         sparse_project(self._csr(), i, W.numpy(), Z, torch.get_num_threads())
         return torch.from_numpy(Z)
 

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
@@ -38,6 +37,7 @@ from luce.neural.training import (
     train,
 )
 from luce.processor import free_memory
+from luce.targets import check_target
 
 __all__ = ["NeuralClassifier"]
 
@@ -344,8 +344,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         beside: Mapping[str, NDArray[Any]] = {}
         if teacher is None:
             features, labels = self._validated(X, y, ensure_min_samples=2)
-            if not _surely_classes(labels):  # the check warns of many classes
-                check_classification_targets(labels)
+            check_target(labels)
             self.classes_ = np.unique(labels)
         else:
             features = self._validated(X, ensure_min_samples=2)
@@ -798,9 +797,3 @@ def _rows(weight: NDArray[Any] | None, rows: NDArray[Any]) -> NDArray[Any] | Non
 
 def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
-
-
-def _surely_classes(y: NDArray[Any]) -> bool:
-    """Return whether labels are of a type that cannot be continuous."""
-    texts = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.tolist())
-    return texts or y.dtype.kind in "biuU"

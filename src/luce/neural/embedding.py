@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from luce.errors import ArgumentError
 from luce.neural.networks import Dropout
-from luce.neural.sparse_rows import SparseRows
+from luce.neural.sparse_rows import SparseRows, canonical
 from luce.neural.tabular import Encoding
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class EmbeddedRows(nn.Module):
         bins : int or "auto"
             Of each number that is not embedded, as `Encoding.of` takes it.
         """
+        rows = canonical(rows)
         count, columns = rows.shape
         held = np.bincount(rows.indices[rows.data != 0], minlength=columns)
         negative = np.bincount(rows.indices[rows.data < 0], minlength=columns) > 0

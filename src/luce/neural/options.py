@@ -14,7 +14,7 @@ from luce.neural.losses import choose_loss
 from luce.neural.training import Recipe
 from luce.options import NETWORK, check
 
-__all__ = ["PRECISIONS", "choose_device", "resolve"]
+__all__ = ["PRECISIONS", "choose_device", "power_of_two", "resolve"]
 
 # The dtype of weights and features.
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "mixed": torch.float32}
@@ -45,10 +45,22 @@ RESOLVED = (
 # at a constant rate ends by itself: then it is only what no training should come to.
 AUTO_BATCHES, AUTO_EPOCHS, ENDLESS = 250, (10, 60), 1_000
 
-
 # `batch_size="auto"` is the power of two that is nearest to a thirtieth of the rows, within these:
 # fewer steps an epoch are too few to learn from, more are slower than they are better.
 AUTO_STEPS, AUTO_BATCH = 30, (32, 128)
+
+
+def power_of_two(number: float, limits: tuple[int, int]) -> int:
+    """Return the power of two that is nearest to a number, on a logarithmic scale, within limits.
+
+    Examples
+    --------
+    >>> power_of_two(100, (32, 512)), power_of_two(3, (32, 512))
+    (128, 32)
+    """
+    least, most = limits
+    nearest = round(math.log2(max(number, 1)))
+    return min(max(1 << nearest, least), most)
 
 
 def resolve(options: Mapping[str, Any], rows: int, shares: Tensor | None = None) -> Recipe:
@@ -72,8 +84,7 @@ def resolve(options: Mapping[str, Any], rows: int, shares: Tensor | None = None)
         check(f"NeuralClassifier: {name}", options[name], NETWORK[name].kind)
     size = options["batch_size"]
     if size == "auto":
-        nearest = 2 ** round(math.log2(max(rows / AUTO_STEPS, 1)))
-        size = min(max(nearest, AUTO_BATCH[0]), AUTO_BATCH[1])
+        size = power_of_two(rows / AUTO_STEPS, AUTO_BATCH)
     epochs = options["epochs"]
     if epochs == "auto" and options["patience"] and options["schedule"] == "constant":
         epochs = ENDLESS

@@ -12,7 +12,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     import scipy.sparse
 
-__all__ = ["SparseRows"]
+__all__ = ["SparseRows", "canonical"]
+
+
+def canonical(rows: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """Return rows none of whose places is named twice: mostly these themselves."""
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +50,7 @@ class SparseRows:
     @classmethod
     def of(cls, rows: scipy.sparse.csr_array) -> Self:
         """Return SciPy's rows: values and columns without a copy, unless a place is named twice."""
-        if not rows.has_canonical_format:
-            rows = rows.copy()
-            rows.sum_duplicates()
+        rows = canonical(rows)
         ends, columns, values = (
             torch.from_numpy(np.require(part, requirements=["C", "W"]))
             for part in (rows.indptr, rows.indices, rows.data)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from luce.errors import ArgumentError
 from luce.neural.networks import ACTIVATIONS, Dropout
+from luce.neural.options import power_of_two
 from luce.options import NETWORK, check
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ MOST_BINS, FEWEST_BINS = 1_024, 4
 # `bins="auto"` is the power of two that is nearest to a 180th of the rows, within these: with many
 # rows it can be learnt where exactly something changes, with few it would be learnt by heart.
 AUTO_ROWS, AUTO_BINS = 180, (16, 128)
-
-# A number of rows that asks for as many bins as any.
-MANY = 10**9
 
 # Of the standard deviation of a normal distribution: half of it is between ± this.
 QUARTILE = 0.6745
@@ -110,7 +108,9 @@ class Encoding(nn.Module):
         lowest, highest = rows.min(axis=0), rows.max(axis=0)
         two = ((rows == lowest) | (rows == highest)).all(axis=0)
         numbers = np.flatnonzero(~two)
-        most = _most(bins, len(rows), len(numbers))
+        if bins == "auto":
+            bins = power_of_two(len(rows) / AUTO_ROWS, AUTO_BINS)
+        most = _most(int(bins), len(numbers))
         step = max(len(rows) // QUANTILE_ROWS, 1)
         some = np.sort(rows[::step, numbers].astype(np.float64), axis=0)
         centre, spread = _robust(some)
@@ -130,7 +130,8 @@ class Encoding(nn.Module):
     @classmethod
     def expected(cls, columns: int, bins: int | str) -> Self:
         """Return the largest encoding that rows of so many columns may ask for."""
-        return cls(columns, 0, columns * _most(bins, MANY, columns))
+        most = _most(AUTO_BINS[1] if bins == "auto" else int(bins), columns)
+        return cls(columns, 0, columns * most)
 
     @classmethod
     def like(cls, tensors: Mapping[str, Tensor], columns: int, *, under: str = "encoding") -> Self:
@@ -302,14 +303,9 @@ def tabular(
     return nn.Sequential(OrderedDict(parts))
 
 
-def _most(bins: int | str, rows: int, numbers: int) -> int:
-    """Return how many bins each of so many numbers has at most."""
-    if isinstance(bins, int):
-        wanted = bins
-    else:
-        nearest = 2 ** round(math.log2(max(rows / AUTO_ROWS, 1)))
-        wanted = min(max(nearest, AUTO_BINS[0]), AUTO_BINS[1])
-    most = min(wanted, MOST_BINS // max(numbers, 1))
+def _most(bins: int, numbers: int) -> int:
+    """Return how many bins each of so many numbers has at most, where so many are wanted."""
+    most = min(bins, MOST_BINS // max(numbers, 1))
     return most if most >= FEWEST_BINS else 0
 
 

@@ -335,9 +335,9 @@ def train(
     """Train `state.network` to the recipe's end, yielding after every batch.
 
     Stop iterating at any batch and save `state`; a later call with the loaded state goes on from
-    there. With `patience`, training ends when the validation log-loss has not improved for so
-    many epochs, and the best epoch's weights are put back. PyTorch's global random state is left
-    as it was found.
+    there. With `patience`, training ends when the validation log-loss has fallen by less than
+    0.0001 in so many epochs, and the best epoch's weights are put back. PyTorch's global random
+    state is left as it was found.
 
     Raises
     ------
