@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from luce import SoftmaxRegression
 from luce.linear.certificate import _certify, balance, certify
+from luce.linear.kronecker import Kronecker
 from luce.linear.large import make_objective
 from luce.linear.objective import Objective
-from luce.linear.precondition import Kronecker, choose
+from luce.linear.precondition import choose
 from luce.linear.rows import as_rows
 from luce.linear.solve import minimize
 

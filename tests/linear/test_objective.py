@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from luce.linear import dense_rows, sparse_rows
 from luce.linear import objective as module
+from luce.linear.exact import hessian
 from luce.linear.objective import Objective
-from luce.linear.precondition import hessian
 from luce.linear.rows import as_rows
 from luce.linear.sample import evenly
 

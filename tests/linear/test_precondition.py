@@ -8,9 +8,13 @@ import torch
 from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
-from luce.linear import dense_rows, precondition
+from luce.linear import blocks, dense_rows, kronecker, precondition
+from luce.linear.blocks import Blocks
+from luce.linear.exact import Exact
+from luce.linear.kronecker import Kronecker
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
+from luce.linear.sample import draw, level
 
 
 def drawn(N=200, D=6, K=3, *, link="softmax", C=0.5, intercept=True):
@@ -30,7 +34,13 @@ def as_matrix(P, K, width):
     return torch.stack([P(u.view(K, width)).flatten() for u in unit], 1)
 
 
-FORMS = ["Exact", "Kronecker", "rank one", "Blocks", "Diagonal"]
+FORMS = {
+    "Exact": Exact,
+    "Kronecker": Kronecker,
+    "rank one": Kronecker,
+    "Blocks": Blocks,
+    "Diagonal": precondition.Diagonal,
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -38,12 +48,11 @@ FORMS = ["Exact", "Kronecker", "rank one", "Blocks", "Diagonal"]
 def test_several_gradients_are_preconditioned_like_each(form, link, K, monkeypatch):
     """A stack of gradients, with more features than rows too, gives the stack of the steps."""
     if form == "rank one":
-        monkeypatch.setattr(precondition, "_LARGEST_S", 0)
+        monkeypatch.setattr(kronecker, "_LARGEST_S", 0)
     for D in (6, 300):
         o = drawn(D=D, K=K, link=link)
         theta = torch.from_numpy(np.random.default_rng(1).normal(size=(K, D + 1)))
-        name = "Kronecker" if form == "rank one" else form
-        P = getattr(precondition, name)(o, o.start())
+        P = FORMS[form](o, o.start())
         P.refresh(theta)
         G = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 3, K, D + 1)))
         each = torch.stack([P(g) for g in G.flatten(0, 1)]).view_as(G)
@@ -55,10 +64,10 @@ def test_several_gradients_are_preconditioned_like_each(form, link, K, monkeypat
 def test_a_gradient_in_float32_gives_a_step_in_float32(form, link, monkeypatch):
     """Conjugate gradients have their vectors in the precision of the products."""
     if form == "rank one":
-        monkeypatch.setattr(precondition, "_LARGEST_S", 0)
+        monkeypatch.setattr(kronecker, "_LARGEST_S", 0)
     o = drawn(K=4, link=link)
     o = o.with_precision(torch.float32)
-    P = getattr(precondition, "Kronecker" if form == "rank one" else form)(o, o.start())
+    P = FORMS[form](o, o.start())
     G = torch.from_numpy(np.random.default_rng(2).normal(size=(4, 7)))
     step = P(G.float())
     assert step.dtype is torch.float32
@@ -73,7 +82,7 @@ def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, mo
     X = rng.normal(size=(40, 20))[y] + rng.normal(size=(1200, 20))
     monkeypatch.setattr(precondition, "_MOST_BLOCKS", 0)
     full = SoftmaxRegression(solver=solver).fit(X, y)
-    monkeypatch.setattr(precondition, "_LARGEST_S", 0)
+    monkeypatch.setattr(kronecker, "_LARGEST_S", 0)
     rank_one = SoftmaxRegression(solver=solver).fit(X, y)
     best = objective_of(truth(X, y), X, y, 1.0)
     assert objective_of(rank_one, X, y, 1.0) == pytest.approx(best, rel=1e-6)
@@ -88,13 +97,13 @@ def test_sherman_morrison_inverts_its_matrix():
         as_rows(X), torch.from_numpy(y), torch.ones(50, dtype=torch.float64), n_logits=6,
         link="softmax", C=0.5, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
-    P = precondition.Kronecker(o, o.start())
-    monkey = precondition._LARGEST_S
+    P = Kronecker(o, o.start())
+    monkey = kronecker._LARGEST_S
     try:
-        precondition._LARGEST_S = 0
+        kronecker._LARGEST_S = 0
         P.refresh(o.start())
     finally:
-        precondition._LARGEST_S = monkey
+        kronecker._LARGEST_S = monkey
     S = torch.diag(P._a) - torch.outer(P._a, P._a) / P._a.sum()
     torch.testing.assert_close(S.diagonal(), o.curvature(o.start()).S.diagonal())
     Q, values = P.basis.vectors, P.basis.values
@@ -113,7 +122,7 @@ def test_blocks_of_sigmoids_are_the_hessian(K, C):
     o = drawn(K=K, link="sigmoid", C=C)
     theta = o.start()
     theta[:, :-1] = 0.002
-    P = precondition.Blocks(o, theta)
+    P = Blocks(o, theta)
     P.refresh(theta)
     X = torch.from_numpy(o.rows.X) - o.mean
     X = torch.cat([X, torch.ones(len(X), 1, dtype=X.dtype)], 1)
@@ -133,7 +142,7 @@ def test_blocks_do_not_depend_on_who_adds_them_up(N, D, monkeypatch):
         monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", enough)
         o = drawn(N, D)
         assert o.compiles == (enough == 0)
-        P = precondition.Blocks(o, theta)
+        P = Blocks(o, theta)
         P.refresh(theta)
         steps.append(P(o.evaluate(theta)[1]))
     torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-4 * float(steps[0].abs().max()))
@@ -148,7 +157,7 @@ def test_blocks_are_symmetric_and_positive(link, intercept, C, N, D):
     o = drawn(N, D, link=link, C=C, intercept=intercept)
     theta = o.start()
     theta[:, :-1] = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D))) / D
-    P = precondition.Blocks(o, theta)
+    P = Blocks(o, theta)
     P._width = lambda *_: len(P.basis.values) - 2
     P.refresh(theta)
     assert P._others == 2
@@ -170,7 +179,7 @@ def test_what_is_the_same_for_all_classes_has_only_the_penalty():
     o = drawn()
     theta = o.start()
     theta[:, :-1] = 0.1
-    P = precondition.Blocks(o, theta)
+    P = Blocks(o, theta)
     P.refresh(theta)
     G = torch.ones_like(theta) * torch.arange(7)
     G[:, -1] = 0
@@ -203,35 +212,83 @@ def test_many_classes_have_blocks_early(monkeypatch):
     assert blocks.objective_ == pytest.approx(kronecker.objective_, rel=2e-6)
 
 
-def factors_of(monkeypatch, o, after, **limits):
-    """Return the factors that a refresh makes after so many iterations, (K, width, width)."""
+def factors_of(monkeypatch, o, to_come, **limits):
+    """Return the factors that a refresh makes, (K, width, width)."""
     for name, value in limits.items():
-        monkeypatch.setattr(precondition, name, value)
-    P = precondition.Blocks(o, o.start())
-    P.refresh(o.start(), after)
-    return P._factors
+        monkeypatch.setattr(blocks, name, value)
+    P = Blocks(o, o.start())
+    P.refresh(o.start(), to_come)
+    return P.factors
 
 
-def test_later_blocks_are_wider(monkeypatch):
-    """As passes add up a refresh may cost more: blocks never shrink, and are wider in the end."""
+def test_the_more_is_to_come_the_wider_are_the_blocks(monkeypatch):
+    """A refresh may cost what it saves: nothing where the fit is about to end."""
     o = drawn(2000, 400, K=3)
-    widths = [factors_of(monkeypatch, o, after).shape[1] for after in (10, 20, 40, 80, 160)]
-    assert widths == sorted(widths)
-    assert widths[0] < widths[-1] < 400
+    widths = [factors_of(monkeypatch, o, to_come).shape[1] for to_come in (4, 30, 100, 300)]
+    assert widths == sorted(set(widths))
+    assert widths[-1] < 400
+    assert factors_of(monkeypatch, o, 3) is None
 
 
-@pytest.mark.parametrize("after", [10, 160])
 @pytest.mark.parametrize(
     ("N", "limits"),
-    [(300, {"_BLOCKS_BYTES": 0}), (9000, {"_BLOCKS_BYTES": 0, "KEEP_BYTES": 40_000})],
+    [(300, {}), (9000, {"KEEP_BYTES": 40_000})],
     ids=["few rows", "many rows"],
 )
-def test_blocks_take_no_more_memory_than_the_logits_that_are_kept(after, N, limits, monkeypatch):
-    """In float32, and nearly as much where that is what bounds them; 16 MB are always allowed."""
-    o = drawn(N, 100, K=30)
-    room = min(4 * 30 * N, limits.get("KEEP_BYTES", np.inf))
-    factors = factors_of(monkeypatch, o, after, **limits)
+def test_blocks_take_no_more_memory_than_six_times_the_logits(N, limits, monkeypatch):
+    """Or than what may be kept of them, and nearly as much; 16 MB are always allowed."""
+    o = drawn(N, 200, K=30)
+    room = min(6 * 4 * 30 * N, limits.get("KEEP_BYTES", np.inf))
+    factors = factors_of(monkeypatch, o, 1000, _BYTES=0, **limits)
     assert 30 * (factors.shape[1] + 1) ** 2 * 4 > room >= factors.nbytes
+
+
+@pytest.mark.parametrize("count", [1, 7.5, 60, 99])
+def test_a_level_draws_as_many_as_asked(count):
+    """Σ min(1, value / τ) over each row is the count, also where some values are 0."""
+    values = torch.from_numpy(np.random.default_rng(0).exponential(size=(4, 100)) ** 3).float()
+    values[:, :1] = 0
+    tau = level(values, count)
+    drawn_for = (values / tau[:, None]).clamp(max=1).sum(1)
+    torch.testing.assert_close(drawn_for, torch.full((4,), float(count)), rtol=1e-4, atol=0)
+
+
+def test_all_are_drawn_where_more_are_asked_for():
+    """Then no value changes."""
+    values = torch.rand(3, 50)
+    torch.testing.assert_close(level(values, 50), torch.zeros(3))
+    torch.testing.assert_close(draw(values, torch.zeros(3), 0), values)
+
+
+def test_drawn_values_stand_for_all():
+    """Large ones stay, of the small ones some are drawn, the same sum and share of rows remains."""
+    values = torch.from_numpy(np.random.default_rng(0).exponential(size=(4, 20_000)) ** 2).float()
+    least = level(values, 2000)
+    parts = [draw(values[:, i : i + 3000], least, i) for i in range(0, 20_000, 3000)]
+    found = torch.cat(parts, 1)
+    large = values >= least[:, None]
+    torch.testing.assert_close(found[large], values[large])
+    assert set(found[~large].unique().tolist()) <= {0.0, *least.tolist()}
+    torch.testing.assert_close(found.sum(1), values.sum(1), rtol=0.03, atol=0)
+    torch.testing.assert_close(
+        (found > 0).sum(1).float(), torch.full((4,), 2000.0), rtol=0.05, atol=0
+    )
+    assert not torch.equal(found[0] > 0, found[1] > 0)
+
+
+def test_blocks_of_drawn_rows_are_near_those_of_all(monkeypatch):
+    """Nine tenths of the rows less: the steps of both point the same way."""
+    o = drawn(6000, 20, K=4)
+    theta = 0.3 * torch.from_numpy(np.random.default_rng(1).normal(size=(4, 21)))
+    gradient = o.evaluate(theta)[1]
+    monkeypatch.setattr(blocks, "_ROWS_OF_ALL", 10_000)
+    steps = []
+    for enough in (10_000, 600):
+        monkeypatch.setattr(blocks, "_FEWEST_ROWS", enough)
+        P = Blocks(o, theta)
+        P.refresh(theta)
+        steps.append(P(gradient).flatten())
+    assert float(torch.cosine_similarity(*steps, dim=0)) > 0.98
 
 
 def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):
@@ -244,7 +301,7 @@ def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):
         as_rows(X), torch.from_numpy(y), torch.ones(1025).double(),
         n_logits=4, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
-    P = precondition.Blocks(o, o.start())
-    monkeypatch.setattr(precondition, "BLOCK_VALUES", 25_600)  # 1,024 rows and one
+    P = Blocks(o, o.start())
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", 25_600)  # 1,024 rows and one
     P.refresh(o.start())
     np.testing.assert_array_equal(X, before)

@@ -96,9 +96,22 @@ def eigenbasis(objective: Objective) -> Basis:
         cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance.to(dtype)))
     cov[objective.constant] = 0
     cov[:, objective.constant] = 0
-    values, Q = torch.linalg.eigh(cov, UPLO="U")
+    values, Q = _eigh(cov)
     Q[objective.constant] = 0  # where several eigenvalues are 0 their vectors mix
     return Basis(values.double().clamp_(min=0), Q)
+
+
+def _eigh(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors of a matrix, of which the upper half is read.
+
+    In float32 the algorithm may give up where many eigenvalues are 0: MKL's does so on MNIST's
+    pixels, on some processors. In float64 it does not.
+    """
+    try:
+        values, Q = torch.linalg.eigh(A, UPLO="U")
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        values, Q = torch.linalg.eigh(A.double(), UPLO="U")
+    return values, Q.to(A.dtype)
 
 
 def add_grams(objective: Objective, A: Tensor, weight: Tensor, out: Tensor) -> None:

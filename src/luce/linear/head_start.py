@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from luce.linear.blocks import Blocks
 from luce.linear.descent import Descent
-from luce.linear.precondition import Blocks, Exact
+from luce.linear.exact import Exact
 from luce.linear.sample import two_shares
 from luce.linear.search import point_at
 from luce.linear.steps import LBFGS, intercept_weight

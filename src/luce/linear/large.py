@@ -11,8 +11,10 @@ from torch import Tensor
 
 from luce.errors import DataError
 from luce.linear.arrays import not_finite
+from luce.linear.blocks import Blocks
+from luce.linear.kronecker import Kronecker
 from luce.linear.objective import Objective
-from luce.linear.precondition import Blocks, Kronecker, choose
+from luce.linear.precondition import choose
 from luce.linear.rows import as_rows
 from luce.linear.solve import minimize
 from luce.processor import free_memory

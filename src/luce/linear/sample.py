@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = ["SAMPLE_ROWS", "by_spread", "by_uncertainty", "evenly", "two_shares"]
+__all__ = ["SAMPLE_ROWS", "by_spread", "by_uncertainty", "draw", "evenly", "level", "two_shares"]
 
 # A sample that stands for all rows has at least so many.
 SAMPLE_ROWS: Final = 8192
@@ -20,6 +21,9 @@ SAMPLE_ROWS: Final = 8192
 _FEWEST_OF_A_CLASS: Final = 8
 # So many rows tell how uncertain each class is.
 _CURVATURE_ROWS: Final = 2048
+# Irrational numbers whose multiples are spread most evenly over [0, 1) when taken modulo 1.
+_GOLDEN: Final = 0.6180339887498949
+_PLASTIC: Final = 0.7548776662466927
 
 
 def evenly(objective: Objective, n: int | None = None) -> np.ndarray:
@@ -95,6 +99,36 @@ def two_shares(objective: Objective, n: int) -> tuple[Objective, Objective] | No
     if int(seen.min()) < _FEWEST_OF_A_CLASS:
         return None
     return objective.over(first), objective.over(index[4::5])
+
+
+def level(values: Tensor, count: float) -> Tensor:
+    """Return τ for each row of ``values`` (k, n): Σ min(1, value / τ) is ``count``; 0 if n is less.
+
+    Rows with more than τ are then drawn for certain, the others in proportion.
+    """
+    k, n = values.shape
+    if count >= n:
+        return values.new_zeros(k)
+    ordered = values.sort(1, descending=True).values
+    rest = ordered.flip(1).cumsum(1).flip(1)
+    above = torch.arange(min(n, math.ceil(count)), device=values.device)
+    tau = rest[:, : len(above)] / (count - above)
+    first = (tau >= ordered[:, : len(above)]).int().argmax(1)
+    return tau.gather(1, first[:, None])[:, 0]
+
+
+def draw(values: Tensor, least: Tensor, start: int) -> Tensor:
+    """Return values (k, n) of which those below ``least`` (k,) are 0 or ``least``.
+
+    On average they are what they were. Which ones is spread evenly over the rows, of which these
+    are ``start`` and following: multiples of the golden ratio modulo 1, from where each class has
+    a beginning of its own.
+    """
+    k, n = values.shape
+    row = _GOLDEN * torch.arange(start, start + n, dtype=torch.float64, device=values.device)
+    of_class = _PLASTIC * torch.arange(k, dtype=torch.float64, device=values.device)
+    mark = (row + of_class[:, None]).remainder_(1).float().mul_(least[:, None])
+    return torch.where(values >= least[:, None], values, least[:, None] * (values > mark))
 
 
 def _over_sum(share: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ Method = Literal["auto", "lbfgs", "newton-cg"]
 
 # After so many iterations without progress, float32 is at its rounding.
 _PATIENCE: Final = 20
+# With fewer iterations to come, the preconditioner stays as it is.
+_WORTH_REFRESHING: Final = 12
 # Products in bfloat16 have done what they can at this relative gap, or after so many iterations.
 _COARSE_GAP: Final = 1e-3
 _COARSE_ITERATIONS: Final = 20
@@ -174,7 +176,7 @@ def minimize(
     objective = objective.with_precision(objective.dtype, coarse=coarse)
     if announce is not None:
         announce(_describe(objective, precondition, method))
-    due = precondition.refresh_at
+    due: tuple[int, ...] = precondition.refresh_at
     ahead = None
     if known is not None:
         at = Point(known.theta, known.value, known.gradient)
@@ -182,7 +184,7 @@ def minimize(
         if not (warm or newton):
             ahead = head_start(objective, theta, precondition, max_iter)
         if ahead is not None:  # there the preconditioner has its first refresh
-            precondition.refresh(ahead, due[0])
+            precondition.refresh(ahead)
             due = due[1:]
         at = point_at(objective, theta if ahead is None else ahead)
     directions = _directions(objective, precondition, newton=newton)
@@ -227,6 +229,8 @@ class _Loop:
     history : list of dict
     since : int
         The entry of the history with which the precision of the moment began.
+    refreshed : int
+        The iteration before which the preconditioner last was.
     goal : float
         What the estimate must reach before a proof is tried: ``tol``, or less once that failed.
     hope : float
@@ -247,7 +251,7 @@ class _Loop:
     ) -> None:
         self.descent, self.method, self.due = descent, method, due
         self.tol, self.max_iter, self.may_widen, self.started = tol, max_iter, may_widen, started
-        self.n_iter, self.since = 0, 0
+        self.n_iter, self.since, self.refreshed = 0, 0, 0
         self.history: list[dict[str, float]] = []
         self.goal, self.hope = tol, math.inf
         self.proof: Certificate | None = None
@@ -331,7 +335,19 @@ class _Loop:
     def _refresh(self) -> None:
         """Refresh the preconditioner where that is due; for Newton's method each step does."""
         if self.method == "lbfgs" and self.n_iter in self.due:
-            self.descent.precondition.refresh(self.descent.at.theta, self.n_iter)
+            to_come = self._to_come()
+            if to_come >= _WORTH_REFRESHING:
+                self.descent.precondition.refresh(self.descent.at.theta, to_come)
+                self.refreshed = self.n_iter
+
+    def _to_come(self) -> float:
+        """Return how many iterations are to come, if they go on as since the last refresh."""
+        gaps = [max(entry["gap"], 1e-300) for entry in self.history[self.refreshed :]]
+        left, gained = min(gaps) / self.tol if self.tol > 0 else math.inf, gaps[0] / min(gaps)
+        most = self.max_iter - self.n_iter
+        if gained <= 1 or math.isinf(left):
+            return most
+        return min(most, (len(gaps) - 1) * math.log(max(left, 1)) / math.log(gained))
 
     def _at_rounding(self) -> bool:
         """Say whether products in this precision have done what they can.
@@ -360,7 +376,7 @@ class _Loop:
         else:
             objective = objective.with_precision(torch.float64)
             precondition = choose(objective, theta)
-            precondition.refresh(theta, self.n_iter)  # blocks are not made at once
+            precondition.refresh(theta, self._to_come())  # blocks are not made at once
             directions = _directions(objective, precondition, newton=self.method == "newton-cg")
             at = point_at(objective, theta)
             self.descent = Descent(objective, precondition, directions, at, trusted=True)

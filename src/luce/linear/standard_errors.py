@@ -13,9 +13,9 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
 from luce.errors import ArgumentError, DataError
+from luce.linear.exact import hessian
 from luce.linear.large import make_objective
 from luce.linear.penalties import divided, roots
-from luce.linear.precondition import hessian
 from luce.texttable import table
 
 if TYPE_CHECKING:
