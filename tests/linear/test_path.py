@@ -10,7 +10,7 @@ from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKF
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError, DataError
-from luce.linear import large, precondition
+from luce.linear import kronecker, large
 from luce.linear.solve import minimize
 
 
@@ -40,8 +40,8 @@ def test_path_is_the_separate_fits(problem, shape):
 def test_one_eigenproblem_for_each_fold(problem, monkeypatch):
     """The path of a fold computes its eigenbasis once, and the refit one more."""
     count = []
-    plain = precondition.eigenbasis
-    monkeypatch.setattr(precondition, "eigenbasis", lambda o: count.append(1) or plain(o))
+    plain = kronecker.eigenbasis
+    monkeypatch.setattr(kronecker, "eigenbasis", lambda o: count.append(1) or plain(o))
     X, y = problem(N=400, D=90, K=5)
     SoftmaxRegressionCV(Cs=6, cv=3, solver="lbfgs").fit(X, y)
     assert len(count) == 4

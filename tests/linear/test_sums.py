@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from luce.linear import dense_rows, objective, precondition, sparse_rows, sums
+from luce.linear import dense_rows, exact, objective, sparse_rows, sums
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 from luce.linear.sums import add_up, deal, lane_count
@@ -41,7 +41,7 @@ def everything(X, y, link):
     S, mean = o.curvature(theta, N)
     index = np.arange(0, N, 3)
     line = torch.tensor(o.along(theta, V)(0.5)).double()
-    H, product = precondition.hessian(o, theta, index), o.hessian_product(theta)(V.float())
+    H, product = exact.hessian(o, theta, index), o.hessian_product(theta)(V.float())
     value = torch.tensor(found.value)
     return [o.mean, o.variance, value, found.gradient, found.logs, S, mean, line, H, product]
 
@@ -73,7 +73,7 @@ def test_who_makes_a_lane_and_when_changes_no_bit(kind, link, compute, monkeypat
     def elsewhere(lanes, zeros, add, _compute=map):
         return add_up(lanes, zeros, add, lambda f, parts: seen.append(1) or compute(f, parts))
 
-    for module in (objective, dense_rows, sparse_rows, precondition):
+    for module in (objective, dense_rows, sparse_rows, exact):
         monkeypatch.setattr(module, "add_up", elsewhere)
     found = everything(X, y, link)
     assert len(seen) >= 6

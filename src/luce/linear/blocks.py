@@ -59,8 +59,9 @@ class Blocks:
     the covariance's eigenvalue times its own curvature.
     """
 
-    # Iterations of L-BFGS before which a refresh may be worth it.
+    # Iterations of L-BFGS before which a refresh may be worth it: with so many to come.
     refresh_at = (6, 20, 50, 100, 200, 400)
+    worth = 12
 
     def __init__(
         self,

@@ -26,7 +26,9 @@ class Exact:
     Scaled to a unit diagonal before it is factored, so the features' scales do not matter.
     """
 
-    refresh_at = (2, 4, 8, 16, 32, 64, 128)  # iterations of L-BFGS before which to refresh
+    # Iterations of L-BFGS before which to refresh, with however few to come: it takes no time.
+    refresh_at = (2, 4, 8, 16, 32, 64, 128)
+    worth = 0
 
     def __init__(self, objective: Objective, theta: Tensor) -> None:
         self.objective = objective

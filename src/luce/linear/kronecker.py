@@ -28,6 +28,7 @@ class Kronecker:
     """
 
     refresh_at = (8, 20)
+    worth = 0
 
     def __init__(
         self,

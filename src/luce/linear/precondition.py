@@ -43,6 +43,7 @@ class Diagonal:
     """
 
     refresh_at = (8, 20)
+    worth = 0
 
     def __init__(self, objective: Objective, theta: Tensor) -> None:
         self.objective = objective

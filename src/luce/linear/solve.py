@@ -43,8 +43,6 @@ Method = Literal["auto", "lbfgs", "newton-cg"]
 
 # After so many iterations without progress, float32 is at its rounding.
 _PATIENCE: Final = 20
-# With fewer iterations to come, the preconditioner stays as it is.
-_WORTH_REFRESHING: Final = 12
 # Products in bfloat16 have done what they can at this relative gap, or after so many iterations.
 _COARSE_GAP: Final = 1e-3
 _COARSE_ITERATIONS: Final = 20
@@ -336,7 +334,7 @@ class _Loop:
         """Refresh the preconditioner where that is due; for Newton's method each step does."""
         if self.method == "lbfgs" and self.n_iter in self.due:
             to_come = self._to_come()
-            if to_come >= _WORTH_REFRESHING:
+            if to_come >= self.descent.precondition.worth:
                 self.descent.precondition.refresh(self.descent.at.theta, to_come)
                 self.refreshed = self.n_iter
 
