@@ -22,8 +22,8 @@ from luce.kernels.cpu.lanes import (
     larger,
     load_lanes,
     read_ahead,
+    register_width,
     store_lanes,
-    transpose,
     wide,
     width,
 )
@@ -40,6 +40,7 @@ from luce.kernels.cpu.terms import (
     shifted,
     soft_terms,
 )
+from luce.kernels.cpu.transposes import transpose
 
 __all__ = [
     "cross_entropy_tiles",
@@ -66,11 +67,18 @@ def place_of(geometry: Geometry, unit: int) -> Any:
 
 
 @part
-def load_tile(x: Array, base: int, geometry: Geometry, n: int, tile: Array) -> None:
+def room(x: Array, geometry: Geometry) -> Any:
+    """Return the shape of memory for a tile, and for what transposes write after its last class."""
+    w = register_width(x)
+    return (geometry.classes + w - 1) // w * w, geometry.columns
+
+
+@part
+def load_tile(x: Array, base: int, geometry: Geometry, n: int, whole: Array) -> None:
     """Copy n columns into the tile."""
     across, along = geometry.across, geometry.along
-    K, columns = tile.shape
-    flat = tile.reshape(K * columns)
+    K, columns = geometry.classes, geometry.columns
+    flat = whole.reshape(whole.size)
     w = width(x)
     if across == 1:
         for c in range(K):
@@ -78,15 +86,15 @@ def load_tile(x: Array, base: int, geometry: Geometry, n: int, tile: Array) -> N
                 z = load_lanes(x, base + c * along + b, min(w, n - b), zero(x))
                 store_lanes(flat, c * columns + b, z, w)
     else:
-        transpose(x, base, across, n, K, flat, 0, columns)
+        transpose(x, base, across, n, K, flat, 0, columns, flat.size)
 
 
 @part
-def store_tile(out: Array, base: int, geometry: Geometry, n: int, tile: Array) -> None:
+def store_tile(out: Array, base: int, geometry: Geometry, n: int, whole: Array) -> None:
     """Copy n columns out of the tile."""
     across, along = geometry.across, geometry.along
-    K, columns = tile.shape
-    flat = tile.reshape(K * columns)
+    K, columns = geometry.classes, geometry.columns
+    flat = whole.reshape(whole.size)
     w = width(out)
     if across == 1:
         for c in range(K):
@@ -94,7 +102,7 @@ def store_tile(out: Array, base: int, geometry: Geometry, n: int, tile: Array) -
                 g = load_lanes(flat, c * columns + b, w, zero(out))
                 store_lanes(out, base + c * along + b, g, min(w, n - b))
     else:
-        transpose(flat, 0, columns, K, n, out, base, across)
+        transpose(flat, 0, columns, K, n, out, base, across, base + n * across)
 
 
 @part
@@ -193,7 +201,8 @@ def softmax_tiles(
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
     K, columns = geometry.classes, geometry.columns
-    tile = scratch(x, (K, columns))
+    whole = scratch(x, room(x, geometry))
+    tile = whole[:K]
     top = scratch(x, columns)
     spare = scratch(x, columns)
     nothing = scratch(x, 0)
@@ -201,7 +210,7 @@ def softmax_tiles(
     log_exps = np.empty(columns, np.float64)
     for unit in range(start, stop):
         example, base, n = place_of(geometry, unit)
-        load_tile(x, base, geometry, n, tile)
+        load_tile(x, base, geometry, n, whole)
         column_maxima(tile, n, top)
         column_exps(tile, n, top, inverse, mode == 0, exps, x, base, geometry)
         if mode == 0:
@@ -220,7 +229,7 @@ def softmax_tiles(
                 line = tile[c]
                 for b in range(n):
                     line[b] = shifted(line[b], top[b], inverse) - spare[b]
-        store_tile(out, base, geometry, n, tile)
+        store_tile(out, base, geometry, n, whole)
 
 
 @kernel
@@ -236,14 +245,15 @@ def softmax_backward_tiles(
 ) -> None:
     """Write the gradient of softmax or log-softmax, given its result y and the gradient there."""
     K, columns = geometry.classes, geometry.columns
-    value = scratch(y, (K, columns))
-    g = scratch(y, (K, columns))
+    whole = scratch(y, room(y, geometry))
+    whole_grad = scratch(y, room(y, geometry))
+    value, g = whole[:K], whole_grad[:K]
     sums = np.empty(columns, np.float64)
     spare = scratch(y, columns)
     for unit in range(start, stop):
         _, base, n = place_of(geometry, unit)
-        load_tile(y, base, geometry, n, value)
-        load_tile(grad, base, geometry, n, g)
+        load_tile(y, base, geometry, n, whole)
+        load_tile(grad, base, geometry, n, whole_grad)
         for b in range(n):
             sums[b] = 0
         for c in range(K):
@@ -264,7 +274,7 @@ def softmax_backward_tiles(
             else:
                 for b in range(n):
                     line[b] = (weight[b] - spare[b]) * line[b] * inverse
-        store_tile(out, base, geometry, n, value)
+        store_tile(out, base, geometry, n, whole)
 
 
 @kernel
@@ -280,7 +290,8 @@ def cross_entropy_tiles(
     loss, lse, grad = outputs
     inverse = terms.inverse
     K, columns = geometry.classes, geometry.columns
-    tile = scratch(x, (K, columns))
+    whole = scratch(x, room(x, geometry))
+    tile = whole[:K]
     top = scratch(x, columns)
     z_y = scratch(x, columns)
     gap = scratch(x, columns)
@@ -294,7 +305,7 @@ def cross_entropy_tiles(
     for unit in range(start, stop):
         example, base, n = place_of(geometry, unit)
         y = inputs.target[example : example + n]
-        load_tile(x, base, geometry, n, tile)
+        load_tile(x, base, geometry, n, whole)
         for b in range(n):
             z_y[b] = zero(x) if y[b] == terms.ignore_index else tile[y[b], b]
         column_maxima(tile, n, top)
@@ -346,7 +357,7 @@ def cross_entropy_tiles(
             elif factor[b] == 0 or not inputs.lse_scale.size:
                 for c in range(K):
                     tile[c, b] = 0
-        store_tile(grad, base, geometry, n, tile)
+        store_tile(grad, base, geometry, n, whole)
 
 
 @kernel
@@ -358,8 +369,10 @@ def soft_cross_entropy_tiles(
     loss, lse, grad = outputs
     inverse = terms.inverse
     K, columns = geometry.classes, geometry.columns
-    tile = scratch(x, (K, columns))
-    coefficients = scratch(x, (K, columns))
+    whole = scratch(x, room(x, geometry))
+    tile = whole[:K]
+    whole_targets = scratch(x, room(x, geometry))
+    coefficients = whole_targets[:K]
     top = scratch(x, columns)
     factor = scratch(x, columns)
     rate = scratch(x, columns)
@@ -370,8 +383,8 @@ def soft_cross_entropy_tiles(
     log_exps = np.empty(columns, np.float64)
     for unit in range(start, stop):
         example, base, n = place_of(geometry, unit)
-        load_tile(x, base, geometry, n, tile)
-        load_tile(inputs.probabilities, base, geometry, n, coefficients)
+        load_tile(x, base, geometry, n, whole)
+        load_tile(inputs.probabilities, base, geometry, n, whole_targets)
         column_maxima(tile, n, top)
         for b in range(n):
             coefficient_sum[b] = 0
@@ -402,4 +415,4 @@ def soft_cross_entropy_tiles(
             line, a = tile[c], coefficients[c]
             for b in range(n):
                 line[b] = line[b] * factor[b] - rate[b] * a[b]
-        store_tile(grad, base, geometry, n, tile)
+        store_tile(grad, base, geometry, n, whole)
