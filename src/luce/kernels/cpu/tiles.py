@@ -22,7 +22,6 @@ from luce.kernels.cpu.lanes import (
     larger,
     load_lanes,
     read_ahead,
-    register_width,
     store_lanes,
     wide,
     width,
@@ -40,7 +39,7 @@ from luce.kernels.cpu.terms import (
     shifted,
     soft_terms,
 )
-from luce.kernels.cpu.transposes import transpose
+from luce.kernels.cpu.transposes import block_width, transpose
 
 __all__ = [
     "cross_entropy_tiles",
@@ -69,7 +68,7 @@ def place_of(geometry: Geometry, unit: int) -> Any:
 @part
 def room(x: Array, geometry: Geometry) -> Any:
     """Return the shape of memory for a tile, and for what transposes write after its last class."""
-    w = register_width(x)
+    w = block_width(x)
     return (geometry.classes + w - 1) // w * w, geometry.columns
 
 

@@ -1,4 +1,4 @@
-"""Rows turned into columns, a block as large as a register at a time, in registers.
+"""Rows turned into columns, a square block at a time, in registers.
 
 A block at the edge of a matrix is taken whole, too, where that reads and overwrites nothing that
 matters. Masks cost more than the turning itself: without AVX-512, an AMD takes a dozen cycles for
@@ -6,7 +6,7 @@ each masked store, and NEON has none.
 """
 
 # Stubs and intrinsics name what their generators take.
-# ruff: noqa: ARG001
+# ruff: noqa: ARG001, ARG005
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 
-from luce.kernels.cpu.compile import intrinsic, part
+from luce.kernels.cpu.compile import intrinsic, overloads, part
 from luce.kernels.cpu.lanes import (
     masked_load,
     masked_store,
     register_of,
-    register_width,
     whole_load,
     whole_store,
 )
@@ -28,7 +27,28 @@ from luce.kernels.cpu.lanes import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["transpose"]
+__all__ = ["block_width", "transpose"]
+
+# Of registers that are wider, a block fills half: what lies beyond few classes is turned for nothing
+# (docs/log.md).
+_MOST_BITS = 256
+
+
+def _lanes(array: Any) -> int:
+    """Return how many rows and columns a block of this array's elements has."""
+    register = register_of(array)
+    return min(register.count, _MOST_BITS // register.element.bitwidth)
+
+
+def block_width(array: Any) -> int:
+    """Return how many rows and columns a block of this array's elements has."""
+    raise NotImplementedError
+
+
+@overloads(block_width)
+def _block_width(array: Any) -> Any:
+    lanes = _lanes(array)
+    return lambda array: lanes
 
 
 def _turned(builder: Any, block: list[Any]) -> list[Any]:
@@ -62,8 +82,8 @@ def _places(builder: Any, start: Any, step: Any, count: int) -> Iterator[tuple[i
 def _whole_block(
     _context: Any, source: Any, first: Any, step: Any, out: Any, to: Any, out_step: Any
 ) -> Any:
-    """Transpose as many rows and columns as a register has lanes."""
-    lanes = register_of(source).count
+    """Transpose as many rows and columns as a block has."""
+    lanes = _lanes(source)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         values, first, step, target, to, out_step = arguments
@@ -93,8 +113,8 @@ def _partial_block(
     to: Any,
     out_step: Any,
 ) -> Any:
-    """Transpose up to as many rows and columns as a register has lanes."""
-    lanes = register_of(source).count
+    """Transpose up to as many rows and columns as a block has."""
+    lanes = _lanes(source)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         values, first, step, rows, columns, target, to, out_step = arguments
@@ -136,7 +156,7 @@ def transpose(
     close together, that is the row after, which is written after; where ``end`` is that of the last
     row, nothing else is touched.
     """
-    w = register_width(source)
+    w = block_width(source)
     for c in range(0, columns, w):
         for r in range((rows - 1) // w * w, -1, -w):
             at, place = first + r * step + c, to + c * out_step + r
