@@ -224,9 +224,7 @@ def whole_load(context: Any, builder: Any, kind: Any, array: Any, index: Any, co
     return _unpack(builder, stored, kind.dtype)
 
 
-def whole_store(
-    context: Any, builder: Any, kind: Any, array: Any, index: Any, value: Any
-) -> None:
+def whole_store(context: Any, builder: Any, kind: Any, array: Any, index: Any, value: Any) -> None:
     """Write all lanes from an index on."""
     place, _ = _address(context, builder, kind, array, index, value.type.count)
     builder.store(_pack(builder, value, kind.dtype), place, align=kind.dtype.bitwidth // 8)
