@@ -48,6 +48,7 @@ __all__ = [
     "load_lanes",
     "masked_load",
     "masked_store",
+    "only_last",
     "read_ahead",
     "read_element",
     "register_of",
@@ -390,6 +391,18 @@ def wide(_context: Any, value: Any) -> Any:
         return v if value == lanes else builder.fpext(v, like(v, ir.DoubleType()))
 
     return lanes(value), generate
+
+
+@intrinsic
+def only_last(_context: Any, value: Any, n: Any) -> Any:
+    """Return the last n lanes where they are, and zeros before them."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        v, n = arguments
+        first = builder.sub(n.type(value.count), n)
+        return builder.select(_mask(builder, first, value.count), ir.Constant(v.type, None), v)
+
+    return value(value, types.intp), generate
 
 
 def _folded(builder: Any, value: Any, combine: Callable[..., Any]) -> Any:

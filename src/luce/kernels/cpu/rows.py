@@ -28,6 +28,7 @@ from luce.kernels.cpu.lanes import (
     largest,
     load,
     load_lanes,
+    only_last,
     read_ahead,
     store,
     store_lanes,
@@ -96,8 +97,12 @@ def maximum(row: Array) -> Any:
     for j in range(0, whole, 2 * w):
         even = larger(load_lanes(row, j, w, lowest), even)
         odd = larger(load_lanes(row, j + w, w, lowest), odd)
-    for j in range(whole, row.size, w):
-        even = larger(load_lanes(row, j, row.size - j, lowest), even)
+    if whole + w <= row.size:
+        even = larger(load_lanes(row, whole, w, lowest), even)
+    if row.size >= w:
+        odd = larger(load_lanes(row, row.size - w, w, lowest), odd)
+    else:
+        odd = larger(load_lanes(row, 0, row.size, lowest), odd)
     top = largest(larger(even, odd))
     if np.isinf(top):
         for j in range(row.size):
@@ -107,12 +112,9 @@ def maximum(row: Array) -> Any:
 
 
 @part
-def exp_lanes(out: Array, row: Array, j: int, n: int, top: Any, inverse: Any) -> Any:
-    """Return n exponentials, zeros after them, and write them to ``out`` if it is not empty."""
-    e = exp(shifted(load_lanes(row, j, n, as_working(row, -np.inf)), top, inverse))
-    if out.size:
-        store_lanes(out, j, e, n)
-    return e
+def exp_lanes(row: Array, j: int, n: int, top: Any, inverse: Any) -> Any:
+    """Return n exponentials, zeros after them."""
+    return exp(shifted(load_lanes(row, j, n, as_working(row, -np.inf)), top, inverse))
 
 
 @part
@@ -124,17 +126,25 @@ def exp_sum_into(out: Array, row: Array, top: Any, inverse: Any, rows: int = 1) 
     """
     w = width(row)
     total = wide(fill(row, zero(row)))
-    whole = row.size - row.size % w
+    left = row.size % w
+    whole = row.size - left
     ahead = rows * row.size
+    # The last vector of a row overlaps the one before it, so it is read before that is written.
+    last = exp_lanes(row, max(0, row.size - w), min(w, row.size), top, inverse)
     for start in range(0, whole, BLOCK):
         stop = min(start + BLOCK, whole)
         s = fill(row, zero(row))
         for j in range(start, stop, w):
             read_ahead(row, ahead + j)
-            s = s + exp_lanes(out, row, j, w, top, inverse)
+            e = exp_lanes(row, j, w, top, inverse)
+            if out.size:
+                store_lanes(out, j, e, w)
+            s = s + e
         total = total + wide(s)
-    if whole < row.size:
-        total = total + wide(exp_lanes(out, row, whole, row.size - whole, top, inverse))
+    if left:
+        if out.size:
+            store_lanes(out, max(0, row.size - w), last, min(w, row.size))
+        total = total + wide(only_last(last, left) if whole else last)
     return add_up(total)
 
 
@@ -160,11 +170,12 @@ def write_scaled(out: Array, e: Array, factor: Any, level: Any, weight: Array) -
     """Write e · factor − level · w; ``out`` may be ``e`` itself."""
     w = width(out)
     whole = out.size - out.size % w
+    place, n = max(0, out.size - w), min(w, out.size)
+    last = scaled_lanes(e, place, n, factor, level, weight)  # see exp_sum_into
     for j in range(0, whole, w):
         store_lanes(out, j, scaled_lanes(e, j, w, factor, level, weight), w)
-    left = out.size - whole
-    if left:
-        store_lanes(out, whole, scaled_lanes(e, whole, left, factor, level, weight), left)
+    if whole < out.size:
+        store_lanes(out, place, last, n)
 
 
 @sums
@@ -223,15 +234,22 @@ def weighted_gap(row: Array, weight: Array, top: Any, inverse: Any) -> Any:
 
 
 @part
+def log_lanes(row: Array, j: int, n: int, top: Any, inverse: Any, shift: Any) -> Any:
+    """Return n log-probabilities."""
+    return shifted(load_lanes(row, j, n, zero(row)), top, inverse) - shift
+
+
+@part
 def write_log_probabilities(out: Array, row: Array, top: Any, inverse: Any, shift: Any) -> None:
     """Write (z − top) / temperature − shift; ``out`` may be the row itself."""
     w = width(row)
     whole = row.size - row.size % w
+    place, n = max(0, row.size - w), min(w, row.size)
+    last = log_lanes(row, place, n, top, inverse, shift)  # see exp_sum_into
     for j in range(0, whole, w):
-        z = load_lanes(row, j, w, zero(row))
-        store_lanes(out, j, shifted(z, top, inverse) - shift, w)
-    for j in range(whole, row.size):
-        store(out, j, shifted(load(row, j), top, inverse) - shift)
+        store_lanes(out, j, log_lanes(row, j, w, top, inverse, shift), w)
+    if whole < row.size:
+        store_lanes(out, place, last, n)
 
 
 @kernel
