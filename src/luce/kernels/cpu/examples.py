@@ -72,7 +72,7 @@ def logs(exps: Array, n: int, log_exps: Array) -> None:
 def hard_examples(
     inputs: Inputs, terms: Terms, outputs: Outputs, example: int, n: int, sums: Sums, parts: Parts
 ) -> None:
-    """Write the losses of n examples whose targets are classes, and the parts of their gradients."""
+    """Write the losses of n examples whose targets are classes, and their gradients' parts."""
     x, weight, inverse = inputs.logits, inputs.weight, terms.inverse
     lse = outputs.lse
     y = inputs.target[example : example + n]

@@ -26,14 +26,13 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import models, register_model
 
-from luce.kernels.cpu.compile import intrinsic, overloads, part
+from luce.kernels.cpu.compile import intrinsic, overloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
     "CONTRACT",
-    "REGISTERS",
     "Lanes",
     "add_lanes",
     "add_lanes_of",
@@ -63,18 +62,18 @@ __all__ = [
 ]
 
 
-def _registers() -> tuple[int, int]:
-    """Return how many bytes a register holds, and how many there are, where kernels will run."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    present = set(features.split(","))
-    if "+avx512f" in present:
-        return 64, 32
-    if "+avx2" in present:
-        return 32, 16
-    return 16, 16 if triple.startswith("x86_64") else 32
+def _of_processor() -> tuple[int, int]:
+    """Return how many bytes a register holds where kernels will run, and the least it can mask."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    if "+avx512f" in features:
+        return 64, 8
+    if "+avx2" in features:
+        return 32, 32
+    return 16, 128
 
 
-_REGISTER_BYTES, REGISTERS = _registers()
+# The second: elements of fewer bits are loaded and stored one by one where a mask leaves some out.
+_REGISTER_BYTES, _MASKED_BITS = _of_processor()
 _BYTES = 64  # of a vector
 _WORKING: dict[Any, Any] = {
     types.float32: types.float32,
@@ -208,6 +207,33 @@ def masked_load(
     other: Any = None,
 ) -> Any:
     """Return up to n of ``count`` elements from an index on, and ``other`` (0) after them."""
+    if kind.dtype.bitwidth >= _MASKED_BITS:
+        return _some_loaded(context, builder, kind, array, index, n, count, other)
+    with builder.if_else(builder.icmp_signed(">=", n, n.type(count))) as (all_, some):
+        with all_:
+            whole, after_all = (
+                whole_load(context, builder, kind, array, index, count),
+                builder.block,
+            )
+        with some:
+            part = _some_loaded(context, builder, kind, array, index, n, count, other)
+            after_some = builder.block
+    result = builder.phi(whole.type)
+    result.add_incoming(whole, after_all)
+    result.add_incoming(part, after_some)
+    return result
+
+
+def _some_loaded(
+    context: Any,
+    builder: Any,
+    kind: Any,
+    array: Any,
+    index: Any,
+    n: Any,
+    count: int,
+    other: Any = None,
+) -> Any:
     place, stored = _address(context, builder, kind, array, index, count)
     if other is None:
         filler = ir.Constant(stored, None)
@@ -235,6 +261,19 @@ def masked_store(
     context: Any, builder: Any, kind: Any, array: Any, index: Any, value: Any, n: Any
 ) -> None:
     """Write up to n lanes, the first ones, from an index on."""
+    if kind.dtype.bitwidth >= _MASKED_BITS:
+        _store_some(context, builder, kind, array, index, value, n)
+        return
+    with builder.if_else(builder.icmp_signed(">=", n, n.type(value.type.count))) as (all_, some):
+        with all_:
+            whole_store(context, builder, kind, array, index, value)
+        with some:
+            _store_some(context, builder, kind, array, index, value, n)
+
+
+def _store_some(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, value: Any, n: Any
+) -> None:
     count = value.type.count
     place, stored = _address(context, builder, kind, array, index, count)
     packed = _pack(builder, value, kind.dtype)

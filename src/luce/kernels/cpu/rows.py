@@ -462,7 +462,9 @@ def soft_cross_entropy_rows(
     R = together(x, K)
     spare, coefficients = scratch(x, R * K), scratch(x, R * K)
     top = scratch(x, _TOGETHER)
-    sums = Sums(top, top, np.empty(_TOGETHER), np.empty(_TOGETHER), np.empty(_TOGETHER), np.empty(_TOGETHER))
+    sums = Sums(
+        top, top, np.empty(_TOGETHER), np.empty(_TOGETHER), np.empty(_TOGETHER), np.empty(_TOGETHER)
+    )
     factor, of_weight = np.empty(_TOGETHER), np.empty(_TOGETHER)
     parts = Parts(factor, factor, of_weight)
     for first in range(start, stop, R):

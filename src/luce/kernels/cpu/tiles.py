@@ -7,6 +7,8 @@ Every kernel works on tiles ``start`` to ``stop`` of flat arrays; ``Geometry`` s
 An option that is absent is an empty array.
 """
 
+# ruff: noqa: PLR0912
+
 from __future__ import annotations
 
 from typing import Any

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["block_width", "transpose"]
 
-# Of registers that are wider, a block fills half: what lies beyond few classes is turned for nothing
+# Of wider registers, a block fills half: what lies beyond few classes is turned for nothing
 # (docs/log.md).
 _MOST_BITS = 256
 
