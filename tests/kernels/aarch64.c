@@ -28,6 +28,15 @@ void NRT_MemInfo_call_dtor(void *info) { (void)info; }
 void numba_gil_ensure(void *state) { (void)state; }
 void numba_gil_release(void *state) { (void)state; }
 
+/* All that is reshaped is contiguous. */
+int numba_attempt_nocopy_reshape(int64_t nd, const int64_t *dims, const int64_t *strides,
+                                 int64_t newnd, const int64_t *newdims, int64_t *newstrides,
+                                 int64_t itemsize, int fortran) {
+    (void)nd, (void)dims, (void)strides, (void)fortran;
+    for (int64_t i = newnd - 1, step = itemsize; i >= 0; step *= newdims[i--]) newstrides[i] = step;
+    return 1;
+}
+
 void luce_softmax(float *, float *, float *, int64_t, int64_t, int64_t, int64_t);
 void luce_cross_entropy(float *, float *, float *, int64_t *, float *, int64_t, int64_t, int64_t);
 

@@ -41,16 +41,18 @@ def take_over(processor, modules):
     codegen._add_module = lambda module: modules.append(str(module))
     codegen.set_env = lambda _name, _environment: None
     FunctionCache.load_overload = FunctionCache.save_overload = lambda *_: None
-    JITCodeLibrary.get_pointer_to_function = lambda _library, _name: 0
+    JITCodeLibrary.get_pointer_to_function = lambda library, _name: library._ensure_finalized() or 0
 
 
 def retargeted(text, processor):
     """Return a module of LLVM's for aarch64, from the text of one that Numba made."""
     import llvmlite.binding as llvm
 
-    text = re.sub(r'^target triple = ".*"$', f'target triple = "{TRIPLE}"', text, flags=re.M)
+    text = re.sub(
+        r'^target triple = ".*"$', f'target triple = "{TRIPLE}"', text, flags=re.MULTILINE
+    )
     layout = f'target datalayout = "{processor.target_data}"'
-    text = re.sub(r'^target datalayout = ".*"$', layout, text, flags=re.M)
+    text = re.sub(r'^target datalayout = ".*"$', layout, text, flags=re.MULTILINE)
     text = re.sub(r'"(target-cpu|target-features|tune-cpu)"="[^"]*"', "", text)
     return llvm.parse_assembly(text)
 
@@ -108,12 +110,12 @@ def parts():
 def entries():
     """Return functions that C can call: row and tile kernels over plain memory, by name."""
     import numpy as np
-    from numba import carray, cfunc, float32, float64, int64, types
+    from numba import carray, cfunc, float32, int64, types
 
     from luce.kernels.cpu import rows, tiles
     from luce.kernels.cpu.terms import Geometry, Inputs, Outputs, Terms
 
-    floats, doubles, classes = map(types.CPointer, (float32, float64, int64))
+    floats, classes = map(types.CPointer, (float32, int64))
 
     def softmax(kernel_of_rows, kernel_of_tiles):
         def entry(x, out, lse, N, K, mode, columns):
@@ -161,9 +163,8 @@ def main(folder):
     take_over(processor, modules)
     names = {entry.native_name: f"luce_{name}" for name, entry in entries().items()}
     for i, text in enumerate(modules):
-        for given, name in names.items():
-            text = text.replace(given, name)
-        (folder / f"{i}.o").write_bytes(processor.emit_object(retargeted(text, processor)))
+        named = re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], text)
+        (folder / f"{i}.o").write_bytes(processor.emit_object(retargeted(named, processor)))
     for name, part, signature in parts():
         part.compile(signature)
         text = part.inspect_llvm(signature)

@@ -78,7 +78,7 @@ Array = Any
 
 
 @part
-def together(x: Array, K: int) -> int:
+def together(x: Array, K: int) -> Any:
     """Return how many rows go through a pass together."""
     return max(1, min(_TOGETHER, _TOGETHER_BYTES // (K * max(4, x.itemsize))))
 

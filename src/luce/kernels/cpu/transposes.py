@@ -37,7 +37,7 @@ _MOST_BITS = 256
 def _lanes(array: Any) -> int:
     """Return how many rows and columns a block of this array's elements has."""
     register = register_of(array)
-    return min(register.count, _MOST_BITS // register.element.bitwidth)
+    return int(min(register.count, _MOST_BITS // register.element.bitwidth))
 
 
 def block_width(array: Any) -> int:
