@@ -1,4 +1,4 @@
-"""Tests as on a processor that can do less: ``python -m tests.levels avx2 [pytest's arguments]``."""
+"""Tests as on a processor that can do less: ``python -m tests.levels avx2 ARGUMENTS`` of pytest."""
 
 import os
 import sys
