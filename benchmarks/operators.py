@@ -1,6 +1,7 @@
 """The operators beside PyTorch's and SciPy's: ``python -m benchmarks operators [part ...]``.
 
-Parts: cross_entropy, softmax, linear, memory; all of them if none is named. Two threads, float32
+Parts: cross_entropy, classes (the same for batches of other numbers of rows and classes), softmax,
+linear, memory; all of them if none is named. Two threads, float32
 unless said. Each timing is forward and backward with the last gradient let go before, as in
 training. "copy" is a plain copy of the logits into memory that is already there; "products" are
 the linear head's three matrix products alone, into memory that is already there.
@@ -25,6 +26,7 @@ from benchmarks.timing import alternate, apart, ratio, record
 
 THREADS = 2
 SHAPES = [(102_400, 10), (16_384, 1_000), (2_048, 32_000), (512, 131_072), (4, 16, 512, 512)]
+BATCHES = [(N, K) for N in (128, 4_096, 65_536) for K in (10, 50, 100, 200, 300, 1_000)]
 LINEAR = [(2_048, 256, 32_000), (2_048, 512, 32_768), (4_096, 256, 16_384), (60_000, 784, 10)]
 
 
@@ -33,6 +35,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(THREADS)
     parts = {
         "cross_entropy": cross_entropy,
+        "classes": classes,
         "softmax": softmax,
         "linear": linear,
         "memory": memory,
@@ -77,27 +80,37 @@ def trained(loss: Any, *leaves: torch.Tensor) -> Any:
 def cross_entropy() -> list[dict[str, Any]]:
     """Forward and backward against F.cross_entropy and against a copy."""
     print("cross_entropy, forward + backward: PyTorch's time / ours; ours / a copy")
-    rows = []
-    for shape in SHAPES:
-        values, place = torch.randn(shape), torch.empty(shape)
-        y = torch.randint(0, shape[1], (shape[0], *shape[2:]))
-        # A leaf each: whoever made a gradient also pays for giving its memory back.
-        x, peers = (values.clone().requires_grad_() for _ in range(2))
-        times = alternate(
-            {
-                "ours": trained(lambda x=x, y=y: luce.cross_entropy(x, y), x),
-                "torch": trained(lambda x=peers, y=y: F.cross_entropy(x, y), peers),
-                "copy": lambda values=values, place=place: place.copy_(values),
-            }
-        )
-        r, c = ratio(times["torch"], times["ours"]), ratio(times["ours"], times["copy"])
-        print(
-            f"{shape!s:>20}  ours {milliseconds(times['ours']):8.2f} ms  {spread(r)}  "
-            f"copies {c['ratio']:.2f}"
-        )
-        rows.append({"shape": shape, "seconds": times, "speedup": r, "copies": c})
+    rows = [trained_on(shape, 9) for shape in SHAPES]
     print(f"geometric mean {geometric_mean([r['speedup']['ratio'] for r in rows]):.2f}×")
     return rows
+
+
+def classes() -> list[dict[str, Any]]:
+    """Do the same for small and large batches of few and many classes."""
+    print("cross_entropy, forward + backward: PyTorch's time / ours; ours / a copy")
+    return [trained_on((N, K), 101 if N * K < 1e6 else 15) for N, K in BATCHES]
+
+
+def trained_on(shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
+    """Time cross_entropy of logits of a shape."""
+    values, place = torch.randn(shape), torch.empty(shape)
+    y = torch.randint(0, shape[1], (shape[0], *shape[2:]))
+    # A leaf each: whoever made a gradient also pays for giving its memory back.
+    x, peers = (values.clone().requires_grad_() for _ in range(2))
+    times = alternate(
+        {
+            "ours": trained(lambda: luce.cross_entropy(x, y), x),
+            "torch": trained(lambda: F.cross_entropy(peers, y), peers),
+            "copy": lambda: place.copy_(values),
+        },
+        repeats=repeats,
+    )
+    r, c = ratio(times["torch"], times["ours"]), ratio(times["ours"], times["copy"])
+    print(
+        f"{shape!s:>20}  ours {milliseconds(times['ours']):8.3f} ms  {spread(r)}  "
+        f"copies {c['ratio']:.2f}"
+    )
+    return {"shape": shape, "seconds": times, "speedup": r, "copies": c}
 
 
 def softmax() -> list[dict[str, Any]]:

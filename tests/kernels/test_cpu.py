@@ -22,7 +22,7 @@ TASKS = Path("/proc/self/task")
 USE = (
     "import torch, luce;"
     "from luce.kernels.cpu.rows import softmax_rows;"
-    "luce.softmax(torch.randn(2, 100), 1, backend='cpu');"
+    "luce.softmax(torch.randn(2, 200), 1, backend='cpu');"
     "hits = sum(softmax_rows.stats.cache_hits.values()) if softmax_rows.stats else 0;"
     "print(hits)"
 )

@@ -16,9 +16,10 @@ import numpy as np
 
 from luce.kernels.cpu.arithmetic import exp, log
 from luce.kernels.cpu.compile import kernel, part, sums
-from luce.kernels.cpu.lanes import load_lanes, store_lanes, transpose, width
+from luce.kernels.cpu.lanes import load_lanes, store_lanes, width
 from luce.kernels.cpu.products import aligned, block_rows, multiply, multiply_rows
 from luce.kernels.cpu.threads import chunk_rows, gather
+from luce.kernels.cpu.transposes import transpose
 from luce.linear.links import LOWEST
 
 __all__ = ["dense_pass", "dense_probabilities", "padded"]
@@ -196,7 +197,7 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, 
         else:
             loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, spare)
         if len(R):
-            transpose(z, 0, _SIDE_BY_SIDE, K, m, R, i * K, K)
+            transpose(z, 0, _SIDE_BY_SIDE, K, m, R, i * K, K, (i + m) * K)
             continue
         _add_rows(z, K, g)
         for k in range(K, z.shape[0]):

@@ -1,9 +1,12 @@
-"""Vectors of elements as values in kernels: what the widest registers hold, taken in one step.
+"""Vectors of elements as values in kernels: some registers of the processor's, taken in one step.
 
 Loops over ``Lanes`` do not depend on what LLVM's vectoriser makes of them: input and output may be
-the same memory, a reduction keeps its order, the last, partial vector is masked (where a
-count is known to be the whole width, LLVM leaves the mask out), and registers are 512 bits where
-the processor has them. Elsewhere LLVM takes several narrower ones for each.
+the same memory, a reduction keeps its order, and the last, partial vector is masked (where a
+count is known to be the whole width, LLVM leaves the mask out).
+
+A register holds 64 bytes with AVX-512, 32 with AVX2 and 16 with NEON. What goes along a row or a
+tile takes as many at once as hide the latency of an exponential: 64 bytes, so one, two or four
+(docs/log.md). What holds a block in registers, a transpose or a product, takes single ones.
 
 Elements of half precision are integers of their bits in Numba (bfloat16 as uint16, float16 as
 int16), because it knows neither type; they are loaded as float32 and rounded when stored.
@@ -20,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import models, register_model
 
-from luce.kernels.cpu.compile import intrinsic, overloads, part
+from luce.kernels.cpu.compile import intrinsic, overloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,17 +47,34 @@ __all__ = [
     "load_lanes",
     "masked_load",
     "masked_store",
+    "only_last",
     "read_ahead",
     "read_element",
+    "register_of",
+    "register_width",
     "spread",
     "store",
     "store_lanes",
-    "transpose",
+    "whole_load",
+    "whole_store",
     "wide",
     "width",
 ]
 
-_BYTES = 64
+
+def _of_processor() -> tuple[int, int]:
+    """Return how many bytes a register holds where kernels will run, and the least it can mask."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    if "+avx512f" in features:
+        return 64, 8
+    if "+avx2" in features:
+        return 32, 32
+    return 16, 128
+
+
+# The second: elements of fewer bits are loaded and stored one by one where a mask leaves some out.
+_REGISTER_BYTES, _MASKED_BITS = _of_processor()
+_BYTES = 64  # of a vector
 _WORKING: dict[Any, Any] = {
     types.float32: types.float32,
     types.float64: types.float64,
@@ -82,6 +103,12 @@ def lanes_of(array: Any) -> Lanes:
     """Return the type of a full vector of an array's elements, as they are computed with."""
     working = _WORKING[array.dtype]
     return Lanes(working, _BYTES * 8 // working.bitwidth)
+
+
+def register_of(array: Any) -> Lanes:
+    """Return the type of a single register of an array's elements, as they are computed with."""
+    working = _WORKING[array.dtype]
+    return Lanes(working, _REGISTER_BYTES * 8 // working.bitwidth)
 
 
 def like(value: Any, element: Any) -> Any:
@@ -170,24 +197,83 @@ def _masked(builder: Any, name: str, stored: Any, result: Any, arguments: list[A
 
 
 def masked_load(
-    context: Any, builder: Any, kind: Any, array: Any, index: Any, n: Any, other: Any = None
+    context: Any,
+    builder: Any,
+    kind: Any,
+    array: Any,
+    index: Any,
+    n: Any,
+    count: int,
+    other: Any = None,
 ) -> Any:
-    """Return up to n elements from an index on, and ``other`` (0) in the lanes after them."""
-    lanes = lanes_of(kind)
-    place, stored = _address(context, builder, kind, array, index, lanes.count)
+    """Return up to n of ``count`` elements from an index on, and ``other`` (0) after them."""
+    if kind.dtype.bitwidth >= _MASKED_BITS:
+        return _some_loaded(context, builder, kind, array, index, n, count, other)
+    with builder.if_else(builder.icmp_signed(">=", n, n.type(count))) as (all_, some):
+        with all_:
+            whole, after_all = (
+                whole_load(context, builder, kind, array, index, count),
+                builder.block,
+            )
+        with some:
+            part = _some_loaded(context, builder, kind, array, index, n, count, other)
+            after_some = builder.block
+    result = builder.phi(whole.type)
+    result.add_incoming(whole, after_all)
+    result.add_incoming(part, after_some)
+    return result
+
+
+def _some_loaded(
+    context: Any,
+    builder: Any,
+    kind: Any,
+    array: Any,
+    index: Any,
+    n: Any,
+    count: int,
+    other: Any = None,
+) -> Any:
+    place, stored = _address(context, builder, kind, array, index, count)
     if other is None:
         filler = ir.Constant(stored, None)
     else:
-        filler = spread(builder, _pack(builder, other, kind.dtype), lanes.count)
-    align, mask = ir.IntType(32)(kind.dtype.bitwidth // 8), _mask(builder, n, lanes.count)
+        filler = spread(builder, _pack(builder, other, kind.dtype), count)
+    align, mask = ir.IntType(32)(kind.dtype.bitwidth // 8), _mask(builder, n, count)
     found = _masked(builder, "load", stored, stored, [place, align, mask, filler])
     return _unpack(builder, found, kind.dtype)
+
+
+def whole_load(context: Any, builder: Any, kind: Any, array: Any, index: Any, count: int) -> Any:
+    """Return ``count`` elements from an index on."""
+    place, _ = _address(context, builder, kind, array, index, count)
+    stored = builder.load(place, align=kind.dtype.bitwidth // 8)
+    return _unpack(builder, stored, kind.dtype)
+
+
+def whole_store(context: Any, builder: Any, kind: Any, array: Any, index: Any, value: Any) -> None:
+    """Write all lanes from an index on."""
+    place, _ = _address(context, builder, kind, array, index, value.type.count)
+    builder.store(_pack(builder, value, kind.dtype), place, align=kind.dtype.bitwidth // 8)
 
 
 def masked_store(
     context: Any, builder: Any, kind: Any, array: Any, index: Any, value: Any, n: Any
 ) -> None:
     """Write up to n lanes, the first ones, from an index on."""
+    if kind.dtype.bitwidth >= _MASKED_BITS:
+        _store_some(context, builder, kind, array, index, value, n)
+        return
+    with builder.if_else(builder.icmp_signed(">=", n, n.type(value.type.count))) as (all_, some):
+        with all_:
+            whole_store(context, builder, kind, array, index, value)
+        with some:
+            _store_some(context, builder, kind, array, index, value, n)
+
+
+def _store_some(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, value: Any, n: Any
+) -> None:
     count = value.type.count
     place, stored = _address(context, builder, kind, array, index, count)
     packed = _pack(builder, value, kind.dtype)
@@ -207,7 +293,9 @@ def load_lanes(_context: Any, array: Any, index: Any, count: Any, other: Any) ->
     lanes = lanes_of(array)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return masked_load(context, builder, signature.args[0], *arguments)
+        values, index, n, other = arguments
+        kind = signature.args[0]
+        return masked_load(context, builder, kind, values, index, n, lanes.count, other)
 
     return lanes(array, types.intp, types.intp, lanes.element), generate
 
@@ -265,6 +353,17 @@ def _width(array: Any) -> Any:
     return lambda array: count
 
 
+def register_width(array: Any) -> int:
+    """Return how many lanes a single register of this array's elements has."""
+    raise NotImplementedError
+
+
+@overloads(register_width)
+def _register_width(array: Any) -> Any:
+    count = register_of(array).count
+    return lambda array: count
+
+
 @intrinsic
 def fill(_context: Any, array: Any, value: Any) -> Any:
     """Return a vector as of the array's elements, with the value in every lane."""
@@ -274,91 +373,6 @@ def fill(_context: Any, array: Any, value: Any) -> Any:
         return spread(builder, arguments[1], lanes.count)
 
     return lanes(array, lanes.element), generate
-
-
-@intrinsic
-def _transpose_block(
-    _context: Any,
-    source: Any,
-    first: Any,
-    step: Any,
-    rows: Any,
-    columns: Any,
-    out: Any,
-    to: Any,
-    out_step: Any,
-) -> Any:
-    """Transpose up to as many rows and columns as a vector has lanes, in registers."""
-    lanes = lanes_of(source)
-    stored = (source, out)
-
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        values, first, step, rows, columns, target, to, out_step = arguments
-        size, i32 = first.type, ir.IntType(32)
-
-        def places(kind: Any, array: Any, start: Any, stride: Any, filled: Any, across: Any) -> Any:
-            """Yield each row's address, alignment, mask and LLVM type."""
-            for r in range(lanes.count):
-                index = builder.add(start, builder.mul(stride, size(r)))
-                place, line = _address(context, builder, kind, array, index, lanes.count)
-                n = builder.select(builder.icmp_signed("<", size(r), filled), across, size(0))
-                yield place, i32(kind.dtype.bitwidth // 8), _mask(builder, n, lanes.count), line
-
-        block = []
-        for place, align, mask, line in places(stored[0], values, first, step, rows, columns):
-            undefined = ir.Constant(line, ir.Undefined)
-            found = _masked(builder, "load", line, line, [place, align, mask, undefined])
-            block.append(_unpack(builder, found, stored[0].dtype))
-        # Swap blocks of one, two, four ... lanes between rows that are as far apart.
-        distance = 1
-        while distance < lanes.count:
-            for a in range(lanes.count):
-                if a & distance:
-                    continue
-                b = a + distance
-                low = [
-                    i if not i & distance else i - distance + lanes.count
-                    for i in range(lanes.count)
-                ]
-                high = [
-                    i + distance if not i & distance else i + lanes.count
-                    for i in range(lanes.count)
-                ]
-                numbers = ir.VectorType(i32, lanes.count)
-                block[a], block[b] = (
-                    builder.shuffle_vector(block[a], block[b], ir.Constant(numbers, order))
-                    for order in (low, high)
-                )
-            distance *= 2
-        for value, (place, align, mask, line) in zip(
-            block, places(stored[1], target, to, out_step, columns, rows), strict=True
-        ):
-            packed = _pack(builder, value, stored[1].dtype)
-            _masked(builder, "store", line, ir.VoidType(), [packed, place, align, mask])
-        return context.get_dummy_value()
-
-    i = types.intp
-    return types.void(source, i, i, i, i, out, i, i), generate
-
-
-@part
-def transpose(
-    source: Any, first: int, step: int, rows: int, columns: int, out: Any, to: int, out_step: int
-) -> None:
-    """Copy rows that lie ``step`` apart from ``first`` on to columns of ``out``, from ``to`` on."""
-    w = width(source)
-    for r in range(0, rows, w):
-        for c in range(0, columns, w):
-            _transpose_block(
-                source,
-                first + r * step + c,
-                step,
-                min(w, rows - r),
-                min(w, columns - c),
-                out,
-                to + c * out_step + r,
-                out_step,
-            )
 
 
 # Arithmetic. Multiply and add may fuse, as everywhere in kernels; nothing else is reordered.
@@ -416,6 +430,18 @@ def wide(_context: Any, value: Any) -> Any:
         return v if value == lanes else builder.fpext(v, like(v, ir.DoubleType()))
 
     return lanes(value), generate
+
+
+@intrinsic
+def only_last(_context: Any, value: Any, n: Any) -> Any:
+    """Return the last n lanes where they are, and zeros before them."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        v, n = arguments
+        first = builder.sub(n.type(value.count), n)
+        return builder.select(_mask(builder, first, value.count), ir.Constant(v.type, None), v)
+
+    return value(value, types.intp), generate
 
 
 def _folded(builder: Any, value: Any, combine: Callable[..., Any]) -> Any:

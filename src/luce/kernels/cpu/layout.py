@@ -22,9 +22,11 @@ __all__ = ["Layout", "array", "working_scalar"]
 
 # With at least this many classes, vector lanes go along a row; with fewer, across rows. Each is the
 # faster one on its side (docs/log.md).
-_ROWS_FROM = 64
-# A tile of this many bytes stays in the first levels of cache.
-_TILE_BYTES = 1 << 16
+_ROWS_FROM = 112
+# A tile of this many bytes stays in the first levels of cache. The lines of its classes lie an odd
+# number of cache lines apart: a power of two would put all of them into a few places of the cache.
+_TILE_BYTES = 1 << 15
+_COLUMNS = 16
 _NONE = np.empty(0, np.float64)
 
 
@@ -84,7 +86,8 @@ class Layout:
         across, along = 1, span
         if span == 1:
             outer, span, across, along = 1, outer, K, 1
-        columns = max(16, min(256, _TILE_BYTES // (K * max(size, 4)) // 16 * 16))
+        lines = max(1, min(15, _TILE_BYTES // (K * max(size, 4) * _COLUMNS)))
+        columns = _COLUMNS * (lines - (lines % 2 == 0))
         geometry = Geometry(K, span, across, along, columns)
         units = outer * -(-span // columns)
         split(lambda a, b: tiles(*arguments, geometry, a, b), units, columns * K * size)

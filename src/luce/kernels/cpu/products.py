@@ -22,13 +22,13 @@ from luce.kernels.cpu.compile import intrinsic, part
 from luce.kernels.cpu.lanes import (
     CONTRACT,
     add_lanes_of,
-    lanes_of,
     masked_load,
     masked_store,
     read_ahead,
     read_element,
+    register_of,
+    register_width,
     spread,
-    width,
 )
 
 __all__ = ["add_outer", "aligned", "block_rows", "multiply", "multiply_rows"]
@@ -56,7 +56,7 @@ def aligned(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
 @intrinsic
 def _zeros(_context: Any, array: Any, rows: Any, vectors: Any) -> Any:
     """Return a block of zeros."""
-    block = types.UniTuple(lanes_of(array), rows.count * vectors.count)  # type: ignore[no-untyped-call]
+    block = types.UniTuple(register_of(array), rows.count * vectors.count)  # type: ignore[no-untyped-call]
 
     def generate(context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
         return ir.Constant(context.get_value_type(block), None)
@@ -87,15 +87,16 @@ def _add_dots(
     """Add the products of up to n elements of each row of A with those of each row of B."""
     count = len(rows)
     others = len(block) // count
+    lanes = register_of(b).count
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         sums, _, left, i, i_step, right, j, j_step, some = arguments
         bs = []
         for _ in range(others):
-            bs.append(masked_load(context, builder, b, right, j, some))
+            bs.append(masked_load(context, builder, b, right, j, some, lanes))
             j = builder.add(j, j_step)
         for k in range(count):
-            line = masked_load(context, builder, a, left, i, some)
+            line = masked_load(context, builder, a, left, i, some, lanes)
             i = builder.add(i, i_step)
             for r, other in enumerate(bs):
                 sums = _plus_product(builder, sums, k * others + r, line, other)
@@ -120,16 +121,16 @@ def _add_multiples(
     """Add one element of each row of A times a row of B, up to n elements for each vector."""
     count = len(rows)
     vectors = len(block) // count
-    lanes = lanes_of(b)
+    lanes = register_of(b).count
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         sums, _, left, i, i_step, right, j, some = arguments
         bs = []
         for _ in range(vectors):
-            bs.append(masked_load(context, builder, b, right, j, some))
-            j = builder.add(j, j.type(lanes.count))
+            bs.append(masked_load(context, builder, b, right, j, some, lanes))
+            j = builder.add(j, j.type(lanes))
         for k in range(count):
-            factor = spread(builder, read_element(context, builder, a, left, i), lanes.count)
+            factor = spread(builder, read_element(context, builder, a, left, i), lanes)
             i = builder.add(i, i_step)
             for v, line in enumerate(bs):
                 sums = _plus_product(builder, sums, k * vectors + v, factor, line)
@@ -164,14 +165,14 @@ def _add_vectors(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: 
     """Add the vectors of a block to what is there, up to n elements of each."""
     count = len(rows)
     vectors = len(block) // count
-    lanes = lanes_of(out)
+    lanes = register_of(out).count
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         sums, _, target, i, i_step, some = arguments
         for k in range(count):
             for v in range(vectors):
-                place = builder.add(i, i.type(v * lanes.count))
-                before = masked_load(context, builder, out, target, place, some)
+                place = builder.add(i, i.type(v * lanes))
+                before = masked_load(context, builder, out, target, place, some, lanes)
                 total = builder.fadd(before, builder.extract_value(sums, k * vectors + v))
                 masked_store(context, builder, out, target, place, total, some)
             i = builder.add(i, i_step)
@@ -187,7 +188,7 @@ def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int) -> Non
     Meanwhile up to half as much as B is asked for in advance, a line at each step, from the place
     ``ahead`` of its memory on: memory is as slow as the products, and so both go on at once.
     """
-    w = width(B)
+    w = register_width(B)
     D = B.shape[1]
     whole = D - D % w
     line, end = ahead, ahead + B.size // 2
@@ -217,7 +218,7 @@ def multiply(block: Any, A: Array, R: int, B: Array, out: Array, ahead: int) -> 
 
     ``ahead`` as for ``multiply_rows``.
     """
-    w = width(B)
+    w = register_width(B)
     D = B.shape[1]
     whole = D - D % (w * _ROWS)
     line, end = ahead, ahead + B.size // 2
@@ -247,7 +248,7 @@ def add_outer(block: Any, A: Array, out: Array, first: int, last: int) -> None:
 
     ``first`` is a multiple of the block's length, and so is ``last`` unless it is the end.
     """
-    w = width(A)
+    w = register_width(A)
     R, D = A.shape
     whole = D - D % (w * _ROWS)
     for k in range(first, last - len(block) + 1, len(block)):

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["chunk_rows", "gather", "split"]
 
-# A thread gets at least this many bytes of memory to go through. For fewer, waking it costs more
-# than it saves.
-_BYTES_PER_THREAD = 1 << 18
+# A thread gets at least this many bytes of memory to go through at once. For fewer, waking it, and
+# handing Python's lock over, cost more than it saves.
+_BYTES_PER_THREAD = 1 << 19
+_TURNS = 4  # how often a thread comes back for more, at most
 _CHUNK = 4096  # rows that a thread takes at once, at most
 _LEAST = 1024  # and at least, as long as that makes eight chunks
 _LANES = 64  # and a multiple of so many, which kernels go through side by side
@@ -41,12 +42,13 @@ def split(work: Callable[[int, int], object], units: int, bytes_per_unit: int) -
     The calling thread always takes part; small work stays on it altogether. Ranges are handed out
     as threads come free, because other programs may hold a core.
     """
-    threads = min(torch.get_num_threads(), units, units * bytes_per_unit // _BYTES_PER_THREAD)
+    portions = units * bytes_per_unit // _BYTES_PER_THREAD
+    threads = min(torch.get_num_threads(), units, portions)
     if threads <= 1:
         if units:
             work(0, units)
         return
-    step = -(-units // (threads * 4))
+    step = -(-units // (threads * min(_TURNS, portions // threads)))
     starts = itertools.count(0, step)
 
     def take() -> None:

@@ -7,7 +7,7 @@ Every kernel works on tiles ``start`` to ``stop`` of flat arrays; ``Geometry`` s
 An option that is absent is an empty array.
 """
 
-# ruff: noqa: C901, PLR0912, PLR0915
+# ruff: noqa: PLR0912
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from luce.kernels.cpu.arithmetic import as_working, exp, log, scratch, zero
+from luce.kernels.cpu.arithmetic import as_working, exp, scratch, zero
 from luce.kernels.cpu.compile import kernel, part
+from luce.kernels.cpu.examples import Parts, Sums, hard_examples, logs, soft_examples
 from luce.kernels.cpu.lanes import (
     fill,
     larger,
     load_lanes,
     read_ahead,
     store_lanes,
-    transpose,
     wide,
     width,
 )
@@ -34,12 +34,11 @@ from luce.kernels.cpu.terms import (
     Outputs,
     Terms,
     at,
-    hard_terms,
     log_sum_exp,
     mixed,
     shifted,
-    soft_terms,
 )
+from luce.kernels.cpu.transposes import block_width, transpose
 
 __all__ = [
     "cross_entropy_tiles",
@@ -66,11 +65,18 @@ def place_of(geometry: Geometry, unit: int) -> Any:
 
 
 @part
-def load_tile(x: Array, base: int, geometry: Geometry, n: int, tile: Array) -> None:
+def room(x: Array, geometry: Geometry) -> Any:
+    """Return the shape of memory for a tile, and for what transposes write after its last class."""
+    w = block_width(x)
+    return (geometry.classes + w - 1) // w * w, geometry.columns
+
+
+@part
+def load_tile(x: Array, base: int, geometry: Geometry, n: int, whole: Array) -> None:
     """Copy n columns into the tile."""
     across, along = geometry.across, geometry.along
-    K, columns = tile.shape
-    flat = tile.reshape(K * columns)
+    K, columns = geometry.classes, geometry.columns
+    flat = whole.reshape(whole.size)
     w = width(x)
     if across == 1:
         for c in range(K):
@@ -78,15 +84,15 @@ def load_tile(x: Array, base: int, geometry: Geometry, n: int, tile: Array) -> N
                 z = load_lanes(x, base + c * along + b, min(w, n - b), zero(x))
                 store_lanes(flat, c * columns + b, z, w)
     else:
-        transpose(x, base, across, n, K, flat, 0, columns)
+        transpose(x, base, across, n, K, flat, 0, columns, flat.size)
 
 
 @part
-def store_tile(out: Array, base: int, geometry: Geometry, n: int, tile: Array) -> None:
+def store_tile(out: Array, base: int, geometry: Geometry, n: int, whole: Array) -> None:
     """Copy n columns out of the tile."""
     across, along = geometry.across, geometry.along
-    K, columns = tile.shape
-    flat = tile.reshape(K * columns)
+    K, columns = geometry.classes, geometry.columns
+    flat = whole.reshape(whole.size)
     w = width(out)
     if across == 1:
         for c in range(K):
@@ -94,7 +100,7 @@ def store_tile(out: Array, base: int, geometry: Geometry, n: int, tile: Array) -
                 g = load_lanes(flat, c * columns + b, w, zero(out))
                 store_lanes(out, base + c * along + b, g, min(w, n - b))
     else:
-        transpose(flat, 0, columns, K, n, out, base, across)
+        transpose(flat, 0, columns, K, n, out, base, across, base + n * across)
 
 
 @part
@@ -153,14 +159,6 @@ def column_exps(
 
 
 @part
-def column_logs(exps: Array, n: int, log_exps: Array) -> None:
-    """Write the logarithm of each column's sum."""
-    w = width(exps)
-    for b in range(0, n, w):
-        store_lanes(log_exps, b, log(load_lanes(exps, b, w, 1.0)), w)
-
-
-@part
 def scale_columns(
     tile: Array, n: int, factor: Array, level: Array, weight: Array, leveled: bool
 ) -> None:
@@ -193,7 +191,8 @@ def softmax_tiles(
 ) -> None:
     """Write softmax or log-softmax to ``out`` or the log-sum-exp to ``lse``."""
     K, columns = geometry.classes, geometry.columns
-    tile = scratch(x, (K, columns))
+    whole = scratch(x, room(x, geometry))
+    tile = whole[:K]
     top = scratch(x, columns)
     spare = scratch(x, columns)
     nothing = scratch(x, 0)
@@ -201,7 +200,7 @@ def softmax_tiles(
     log_exps = np.empty(columns, np.float64)
     for unit in range(start, stop):
         example, base, n = place_of(geometry, unit)
-        load_tile(x, base, geometry, n, tile)
+        load_tile(x, base, geometry, n, whole)
         column_maxima(tile, n, top)
         column_exps(tile, n, top, inverse, mode == 0, exps, x, base, geometry)
         if mode == 0:
@@ -209,7 +208,7 @@ def softmax_tiles(
                 spare[b] = 1.0 / exps[b]
             scale_columns(tile, n, spare, spare, nothing, False)
         else:
-            column_logs(exps, n, log_exps)
+            logs(exps, n, log_exps)
             if mode == LSE:
                 for b in range(n):
                     lse[example + b] = log_sum_exp(top[b], log_exps[b], inverse)
@@ -220,7 +219,7 @@ def softmax_tiles(
                 line = tile[c]
                 for b in range(n):
                     line[b] = shifted(line[b], top[b], inverse) - spare[b]
-        store_tile(out, base, geometry, n, tile)
+        store_tile(out, base, geometry, n, whole)
 
 
 @kernel
@@ -236,14 +235,15 @@ def softmax_backward_tiles(
 ) -> None:
     """Write the gradient of softmax or log-softmax, given its result y and the gradient there."""
     K, columns = geometry.classes, geometry.columns
-    value = scratch(y, (K, columns))
-    g = scratch(y, (K, columns))
+    whole = scratch(y, room(y, geometry))
+    whole_grad = scratch(y, room(y, geometry))
+    value, g = whole[:K], whole_grad[:K]
     sums = np.empty(columns, np.float64)
     spare = scratch(y, columns)
     for unit in range(start, stop):
         _, base, n = place_of(geometry, unit)
-        load_tile(y, base, geometry, n, value)
-        load_tile(grad, base, geometry, n, g)
+        load_tile(y, base, geometry, n, whole)
+        load_tile(grad, base, geometry, n, whole_grad)
         for b in range(n):
             sums[b] = 0
         for c in range(K):
@@ -264,7 +264,19 @@ def softmax_backward_tiles(
             else:
                 for b in range(n):
                     line[b] = (weight[b] - spare[b]) * line[b] * inverse
-        store_tile(out, base, geometry, n, value)
+        store_tile(out, base, geometry, n, whole)
+
+
+@part
+def column_gaps(tile: Array, n: int, top: Array, weight: Array, inverse: Any, gap: Array) -> None:
+    """Write Σ w (top − z) / temperature of each column."""
+    for b in range(n):
+        gap[b] = 0
+    for c in range(len(tile)):
+        line = tile[c]
+        w = at(weight, c, as_working(tile, 1))
+        for b in range(n):
+            gap[b] -= w * shifted(line[b], top[b], inverse)
 
 
 @kernel
@@ -276,67 +288,28 @@ def cross_entropy_tiles(
     The gradient of example i is that of ``scale * loss_scale_i * loss_i + lse_scale_i * lse_i``.
     An empty ``grad`` or ``lse`` is not written; an ignored example has loss 0.
     """
-    x, weight = inputs.logits, inputs.weight
-    loss, lse, grad = outputs
+    x, weight, grad = inputs.logits, inputs.weight, outputs.grad
     inverse = terms.inverse
     K, columns = geometry.classes, geometry.columns
-    tile = scratch(x, (K, columns))
-    top = scratch(x, columns)
-    z_y = scratch(x, columns)
-    gap = scratch(x, columns)
-    exps = np.empty(columns, np.float64)
-    log_exps = np.empty(columns, np.float64)
-    factor = scratch(x, columns)
-    of_target = scratch(x, columns)
-    of_weight = scratch(x, columns)
-    options = weight.size or inputs.loss_scale.size or inputs.lse_scale.size or lse.size
-    plain = not options and terms.uniform == 0.0 and terms.z_loss == 0.0
+    whole = scratch(x, room(x, geometry))
+    tile = whole[:K]
+    z_y, top, gap = scratch(x, columns), scratch(x, columns), scratch(x, columns)
+    exps, log_exps = np.empty(columns, np.float64), np.empty(columns, np.float64)
+    sums = Sums(z_y, top, exps, log_exps, gap, gap)
+    factor, of_target, of_weight = scratch(x, columns), scratch(x, columns), scratch(x, columns)
+    parts = Parts(factor, of_target, of_weight)
     for unit in range(start, stop):
         example, base, n = place_of(geometry, unit)
         y = inputs.target[example : example + n]
-        load_tile(x, base, geometry, n, tile)
+        load_tile(x, base, geometry, n, whole)
         for b in range(n):
             z_y[b] = zero(x) if y[b] == terms.ignore_index else tile[y[b], b]
         column_maxima(tile, n, top)
         if terms.uniform != 0.0:
-            for b in range(n):
-                gap[b] = 0
-            for c in range(K):
-                line = tile[c]
-                w = at(weight, c, as_working(x, 1))
-                for b in range(n):
-                    gap[b] -= w * shifted(line[b], top[b], inverse)
+            column_gaps(tile, n, top, weight, inverse, gap)
         column_exps(tile, n, top, inverse, grad.size > 0, exps, x, base, geometry)
-        column_logs(exps, n, log_exps)
-        losses = loss[example : example + n]
-        if plain:  # a loop that fits into vector lanes
-            for b in range(n):
-                counts = y[b] != terms.ignore_index
-                log_p = shifted(z_y[b], top[b], inverse) - as_working(x, log_exps[b])
-                value, exps_part, target_part, _ = hard_terms(
-                    terms, terms.scale, 0.0, 1.0, log_p, 0.0, 0.0, 0.0
-                )
-                losses[b] = value if counts else 0.0
-                of_target[b] = target_part if counts else 0.0
-                factor[b] = (exps_part if counts else 0.0) / exps[b]
-        else:
-            for b in range(n):
-                i = example + b
-                counts = y[b] != terms.ignore_index
-                s = terms.scale * at(inputs.loss_scale, i, 1.0)
-                u = at(inputs.lse_scale, i, 0.0)
-                w = np.float64(at(weight, y[b] if counts else 0, as_working(x, 1)))
-                log_p = shifted(z_y[b], top[b], inverse) - as_working(x, log_exps[b])
-                row_lse = log_sum_exp(top[b], log_exps[b], inverse)
-                if lse.size:
-                    lse[i] = row_lse
-                value, exps_part, target_part, weight_part = hard_terms(
-                    terms, s, u, w, log_p, gap[b], row_lse, log_exps[b]
-                )
-                losses[b] = value if counts else 0.0
-                factor[b] = (exps_part if counts else u * inverse) / exps[b]
-                of_target[b] = target_part if counts else 0.0
-                of_weight[b] = weight_part if counts else 0.0
+        logs(exps, n, log_exps)
+        hard_examples(inputs, terms, outputs, example, n, sums, parts)
         if not grad.size:
             continue
         scale_columns(tile, n, factor, of_weight, weight, terms.uniform != 0.0)
@@ -346,7 +319,7 @@ def cross_entropy_tiles(
             elif factor[b] == 0 or not inputs.lse_scale.size:
                 for c in range(K):
                     tile[c, b] = 0
-        store_tile(grad, base, geometry, n, tile)
+        store_tile(grad, base, geometry, n, whole)
 
 
 @kernel
@@ -354,24 +327,21 @@ def soft_cross_entropy_tiles(
     inputs: Inputs, terms: Terms, outputs: Outputs, geometry: Geometry, start: int, stop: int
 ) -> None:
     """Write loss, log-sum-exp and gradient for targets that are probabilities, as above."""
-    x = inputs.logits
-    loss, lse, grad = outputs
+    x, grad = inputs.logits, outputs.grad
     inverse = terms.inverse
     K, columns = geometry.classes, geometry.columns
-    tile = scratch(x, (K, columns))
-    coefficients = scratch(x, (K, columns))
-    top = scratch(x, columns)
-    factor = scratch(x, columns)
-    rate = scratch(x, columns)
+    whole, whole_targets = scratch(x, room(x, geometry)), scratch(x, room(x, geometry))
+    tile, coefficients = whole[:K], whole_targets[:K]
+    top, factor, rate = scratch(x, columns), scratch(x, columns), scratch(x, columns)
     kept, uniform = as_working(x, terms.kept), as_working(x, terms.uniform)
-    coefficient_sum = np.empty(columns, np.float64)
-    gap = np.empty(columns, np.float64)
-    exps = np.empty(columns, np.float64)
-    log_exps = np.empty(columns, np.float64)
+    coefficient_sum, gap = np.empty(columns, np.float64), np.empty(columns, np.float64)
+    exps, log_exps = np.empty(columns, np.float64), np.empty(columns, np.float64)
+    sums = Sums(top, top, exps, log_exps, gap, coefficient_sum)
+    parts = Parts(factor, factor, rate)
     for unit in range(start, stop):
         example, base, n = place_of(geometry, unit)
-        load_tile(x, base, geometry, n, tile)
-        load_tile(inputs.probabilities, base, geometry, n, coefficients)
+        load_tile(x, base, geometry, n, whole)
+        load_tile(inputs.probabilities, base, geometry, n, whole_targets)
         column_maxima(tile, n, top)
         for b in range(n):
             coefficient_sum[b] = 0
@@ -384,22 +354,12 @@ def soft_cross_entropy_tiles(
                 coefficient_sum[b] += a[b]
                 gap[b] -= a[b] * shifted(line[b], top[b], inverse)
         column_exps(tile, n, top, inverse, grad.size > 0, exps, x, base, geometry)
-        column_logs(exps, n, log_exps)
-        for b in range(n):
-            i = example + b
-            s = terms.scale * at(inputs.loss_scale, i, 1.0)
-            u = at(inputs.lse_scale, i, 0.0)
-            row_lse = log_sum_exp(top[b], log_exps[b], inverse)
-            if lse.size:
-                lse[i] = row_lse
-            loss[i], of_exps, rate[b] = soft_terms(
-                terms, s, u, coefficient_sum[b], gap[b], row_lse, log_exps[b]
-            )
-            factor[b] = of_exps / exps[b]
+        logs(exps, n, log_exps)
+        soft_examples(inputs, terms, outputs, example, n, sums, parts)
         if not grad.size:
             continue
         for c in range(K):
             line, a = tile[c], coefficients[c]
             for b in range(n):
                 line[b] = line[b] * factor[b] - rate[b] * a[b]
-        store_tile(grad, base, geometry, n, tile)
+        store_tile(grad, base, geometry, n, whole)
