@@ -171,6 +171,7 @@ def complete(
         display.say("note: this training has finished already; nothing is left to do.")
     else:
         train()
+    data.forget()  # the report encodes the rows that it shows
     run = folder.load()
     if announce is not None:
         announce(run)
