@@ -110,8 +110,8 @@ def infer(
                 found.append(_claimed(seen, kind))
         return found
 
-    rows = len(columns[0]) if columns else 0
-    return list(itertools.chain.from_iterable(at_once(claimed, parts, rows)))
+    found = at_once(claimed, parts, sum(map(len, columns)))
+    return list(itertools.chain.from_iterable(found))
 
 
 def _guesses(values: pl.Series, columns: int) -> list[tuple[Numerals, bool] | None]:

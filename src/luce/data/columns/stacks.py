@@ -28,8 +28,8 @@ STACKED_CELLS = 2**18
 """How many values are handed to Polars at once."""
 
 
-FEWEST_ROWS = 2**15
-"""Of shorter columns, threads cost more than they save."""
+FEWEST_CELLS = 2**18
+"""With fewer values in all, threads cost more than they save."""
 
 MOST_THREADS = 4
 """Each thread has copies of a column; of more than these, memory would be what runs out."""
@@ -60,16 +60,16 @@ def each_stack(
         together = columns[part]
         return call(part, present(pl.concat(together) if len(together) > 1 else together[0]))
 
-    return at_once(one, list(_stacks(columns, alike)), len(columns[0]) if columns else 0)
+    return at_once(one, list(_stacks(columns, alike)), sum(map(len, columns)))
 
 
-def at_once(call: Callable[[Item], Result], items: Sequence[Item], rows: int) -> list[Result]:
-    """Return what a call says of each item; several at a time where columns have many rows.
+def at_once(call: Callable[[Item], Result], items: Sequence[Item], cells: int) -> list[Result]:
+    """Return what a call says of each item; several at a time where they have many cells in all.
 
     Polars and NumPy use one processor for one column.
     """
     threads = min(MOST_THREADS, pl.thread_pool_size(), len(items))
-    if threads < 2 or rows < FEWEST_ROWS:
+    if threads < 2 or cells < FEWEST_CELLS:
         return [call(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(call, items))
