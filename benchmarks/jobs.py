@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -91,9 +90,9 @@ def job(name: str, folder: Path, options: argparse.Namespace) -> list[dict[str, 
             measured([part.replace(str(table), str(few)) for part in command])
     found: dict[str, dict[str, list[dict[str, Any]]]] = {"train": {}, "predict": {}}
     for _ in range(options.repeats):
-        for what in found:
+        for what, runs in found.items():
             for side, commands in sides.items():
-                found[what].setdefault(side, []).append(measured(commands[what]))
+                runs.setdefault(side, []).append(measured(commands[what]))
     return [summary(name, rows, what, runs) for what, runs in found.items()]
 
 

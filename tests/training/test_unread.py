@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import luce
+from luce.data import three_way
 from luce.data.directions import Directions
 from luce.data.tables import TableSchema
 from luce.errors import DataError
@@ -66,6 +67,20 @@ def test_training_does_not_count_what_is_only_missing():
     prepare(frame, Request(target="tier"), Display(stream))
     assert "age" in stream.getvalue()
     assert "missing" not in stream.getvalue()
+
+
+def test_parts_of_the_data_are_copied_while_they_are_used():
+    """A part is the dataset's rows, and encoded rows that were let go of come back the same."""
+    data = prepare(shop(), Request(target="tier"), Display(io.StringIO()))
+    training, _, held_out = three_way(data.dataset.labels, **data.split)
+    for part, rows in (("train", training), ("test", held_out)):
+        taken = data.dataset.take(rows)
+        assert data.parts[part].features.equals(taken.features)
+        assert data.parts[part].labels.tolist() == taken.labels.tolist()
+    before = {part: rows.tobytes() for part, (rows, _) in data.encoded.items()}
+    data.forget()
+    assert "encoded" not in vars(data)
+    assert before == {part: rows.tobytes() for part, (rows, _) in data.encoded.items()}
 
 
 def test_tuning_says_it_once(folder, said, tmp_path):
