@@ -86,12 +86,17 @@ class Prepared:
 
     @cached_property
     def encoded(self) -> dict[str, Examples]:
-        """The encoded rows and the labels of each part."""
+        """The encoded rows and the labels to train on and to validate on."""
         return {part: (rows, labels) for part, (rows, labels, _) in self._encoded.items()}
 
     @cached_property
     def _encoded(self) -> dict[str, tuple[Any, NDArray[Any], dict[str, int]]]:
-        return {part: _encoded(data, self.schema) for part, data in self.parts.items()}
+        learnt = {part: data for part, data in self.parts.items() if part != "test"}
+        return {part: _encoded(data, self.schema) for part, data in learnt.items()}
+
+    def test(self) -> Examples:
+        """Encode the test rows, which must be there; they are not kept: they are scored once."""
+        return _encoded(self.parts["test"], self.schema)[:2]
 
     def forget(self) -> None:
         """Let go of the encoded rows; who asks for them again has them encoded again."""
@@ -103,7 +108,10 @@ class Prepared:
         own, rows = Counter[str](), 0
         found: list[str] = []
         for part, data in self.parts.items():
-            handled = self._encoded[part][-1]
+            if part == "test":
+                *_, handled = _encoded(data, self.schema)
+            else:
+                *_, handled = self._encoded[part]
             if part == "test" and self.dataset.test is not None:
                 given = self.schema.unread(handled) + self.schema.useless(handled, len(data))
                 found += [f"{data.name}: {line}" for line in given]
