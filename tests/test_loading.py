@@ -67,6 +67,39 @@ def test_a_run_of_softmax_regression_is_used_without_pytorch(tmp_path):
     assert not loaded_by(code, tmp_path) & {"torch", "numba"}
 
 
+def test_softmax_regression_predicts_many_rows_without_pytorch(tmp_path):
+    """Of any number of rows NumPy multiplies some at a time, to what all at once are.
+
+    PyTorch, which the estimator itself would multiply so many with, is the truth here.
+    """
+    code = (
+        "import luce, numpy as np, sys; run = luce.train('digits', model='linear', out='runs')\n"
+        "many = np.tile(luce.load_dataset('digits').features, (8, 1, 1, 1))\n"
+        "found = run.classifier.log_probabilities(rows := run.schema.encode(many)[0])\n"
+        "assert 'torch' not in sys.modules\n"
+        "rows = rows.reshape(len(rows), -1)\n"
+        "np.testing.assert_allclose(found, run.estimator.predict_log_proba(rows), atol=1e-5)\n"
+        "assert 'torch' in sys.modules"
+    )
+    assert "torch" in loaded_by(code, tmp_path)
+
+
+def test_a_command_leaves_pandas_to_those_who_use_it(tmp_path):
+    """scikit-learn is loaded without pandas, which can be loaded afterwards; or was before."""
+    code = """
+import sys
+from luce.importing import for_command
+with for_command():
+    import luce.run
+assert "sklearn" in sys.modules and "pandas" not in sys.modules
+import pandas
+with for_command():
+    pass
+assert sys.modules["pandas"] is pandas
+"""
+    assert "sklearn" in loaded_by(code, tmp_path)
+
+
 def test_the_collector_is_as_it_was_after_an_import():
     """Paused while libraries are imported, it is on again after it, also after an error."""
     assert gc.isenabled()

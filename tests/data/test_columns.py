@@ -13,8 +13,9 @@ import scipy.sparse
 
 import luce
 from luce.data import columns, read_schema
-from luce.data.columns import KINDS, Column, infer, read_column
+from luce.data.columns import KINDS, Column, infer, read_column, stacks
 from luce.data.columns.category import Category
+from luce.data.directions import Directions
 from luce.data.tables import TableSchema
 from luce.errors import DataError, RunError
 
@@ -227,6 +228,46 @@ def test_neighbours_look_up_their_own_categories():
     np.testing.assert_array_equal(out[1], [[1, 0], [0, 0], [0, 0]])
     assert handled["unseen category in 'a', treated as none"] == 1
     assert handled["missing value in 'b', treated as none"] == 1
+
+
+def mixture(rows):
+    """Columns of every kind, some values missing or of another kind; twice, to be neighbours."""
+    own = {
+        "number": [f"{i % 37}.5" if i % 9 else "x" for i in range(rows)],
+        "skewed": [str(1.5 ** (i % 40)) for i in range(rows)],
+        "flag": [("yes", "no", "")[i % 3] for i in range(rows)],
+        "day": [f"2024-0{1 + i % 9}-11" for i in range(rows)],
+        "town": [f"town {i % 7}" for i in range(rows)],
+        "street": [f"street {i % 150}" for i in range(rows)],
+        "text": [f"it was a {('good', 'bad')[i % 2]} day for {i % 450} of us" for i in range(rows)],
+    }
+    return pl.DataFrame(own | {f"{name} too": values[::-1] for name, values in own.items()})
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_change_nothing(threads, monkeypatch):
+    """Columns that are worked on at the same time become what they become one after the other."""
+    frame, found = mixture(600), []
+    monkeypatch.setattr(stacks, "FEWEST_CELLS", 0)
+    monkeypatch.setattr(stacks.pl, "thread_pool_size", lambda: threads)
+    for most in (1, threads):
+        monkeypatch.setattr(stacks, "MOST_THREADS", most)
+        schema = TableSchema.infer(frame).fit(frame[:500])
+        encoded, handled = schema.encode(frame)
+        tensors = {name: tensor.tolist() for name, tensor in schema.tensors().items()}
+        found.append((schema.to_json(), tensors, encoded.toarray().tolist(), list(handled.items())))
+    assert {column.kind for column in schema.columns} == set(KINDS) - {"left out"}
+    assert found[0] == found[1]
+
+
+def test_of_columns_that_fail_in_threads_the_first_is_named(monkeypatch):
+    """The message does not depend on which thread was the first to fail."""
+    frame = mixture(50)
+    monkeypatch.setattr(stacks, "FEWEST_CELLS", 0)
+    monkeypatch.setattr(stacks.pl, "thread_pool_size", lambda: 4)
+    types = dict.fromkeys(["town too", "street", "text", "flag too"], "number")
+    with pytest.raises(DataError, match="column 'street' cannot be read as a number"):
+        TableSchema.infer(frame, directions=Directions(types=types))
 
 
 @pytest.mark.parametrize(

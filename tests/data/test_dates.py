@@ -30,6 +30,13 @@ def column(*values, **told):
         ("22-Apr-2023", "01-Apr-2023", DAY),
         ("22-04-2023", "23-04-2023", DAY),
         ("4/22/23", "4/23/99", DAY),
+        ("22-04-23", "23-04-99", DAY),
+        ("04-22-23", "04-23-99", DAY),
+        ("23-04-22", "99-04-23", DAY),
+        ("23/04/22 08:00", "99/04/23 09:30", MOMENT),
+        ("22 Apr 23", "1 April 99", DAY),
+        ("22-Apr-23", "01-Apr-99", DAY),
+        ("Apr 22, 23", "May 1, 99", DAY),
         ("04/22/2023 8:00 AM", "04/22/2023 11:30 PM", MOMENT),
         ("22.04.2023 08:00", "23.04.2023 09:30", MOMENT),
         ("2023/04/22 08:00:00", "2023/04/23 09:30:00", MOMENT),
@@ -59,7 +66,15 @@ def test_units_with_digits_are_still_units(values):
         (("03/25/2024", "04/12/2024"), ["as month/day/year"]),
         (("25/03/2024", "04/12/2024"), ["as day/month/year"]),
         (("03-05-2024", "04-12-2024"), ["as day/month/year, though month/day/year fits as well"]),
-        (("25/3/24", "4/12/98"), ["as day/month/year", "with years of two digits as 1970 to 2069"]),
+        (("25/3/98", "4/12/98"), ["as day/month/year", "with years of two digits as 1970 to 2069"]),
+        (
+            ("01-02-03", "02-03-04"),
+            [
+                "as day/month/year, though month/day/year or year/month/day fits as well",
+                "with years of two digits as 1970 to 2069",
+            ],
+        ),
+        (("98-03-25",), ["as year/month/day", "with years of two digits as 1970 to 2069"]),
         (("2024-03-05T10:00:00+02:00",), ["in UTC, whatever their offsets"]),
         (("2024-03-05",), []),
         (("05.03.2024",), []),
@@ -73,6 +88,17 @@ def test_what_was_assumed_of_a_date_is_said_and_stored(values, said):
     assert schema.assumed == [f"dates read {each}: 'd'." for each in said]
     again = read_column(schema.columns[0].to_json())
     assert list(again.assumed) == said
+
+
+def test_years_below_1000_are_no_years():
+    """No year of two digits is read as one of the first century, and none stops the inference."""
+    for written in ("0024-04-22", "0000-04-22", "24-04-22", "+12024-04-22"):
+        assert as_moments(pl.Series([written]), None).to_list() == [None]
+        assert as_moments(pl.Series([written]), "%Y-%m-%d").to_list() == [None]
+    assert column("0024-04-22", "0000-04-22").kind == "category"
+    found = column("99-04-23", "00-04-23", types={"d": "date"})
+    assert found.format == "%y-%m-%d"
+    assert found.note == "1999-04-23 to 2000-04-23"
 
 
 def test_a_date_of_an_earlier_version_is_read():

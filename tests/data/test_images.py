@@ -397,13 +397,21 @@ def test_progress_goes_to_stderr(capsys):
     [
         ("digit", "no such file or folder, nor a data set of that name. Did you mean 'digits'"),
         ("fashion_mnist", "Did you mean 'fashion-mnist'"),
-        ("nowhere.csv", "Names are digits, mnist, fashion-mnist"),
+        ("nowhere", "Names are digits, mnist, fashion-mnist"),
     ],
 )
 def test_unknown_sources_are_refused(source, message):
     """A name that is nothing is refused, with the name that was probably meant."""
     with pytest.raises(DataError, match=message):
         load_dataset(source, target="y")
+
+
+@pytest.mark.parametrize("source", ["nix.csv", "mnist/x", "digits.npz"])
+def test_a_path_is_not_taken_for_the_name_of_a_data_set(source):
+    """Of a file that is not there, no data set with a similar name is offered."""
+    with pytest.raises(DataError, match=r"there is no such file or folder\. Look for") as caught:
+        load_dataset(source, target="y")
+    assert "mnist'" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,21 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luce.data import check_labels, load_dataset, rare_classes, read_schema, split_rows
+from luce.data import (
+    check_labels,
+    folds,
+    load_dataset,
+    rare_classes,
+    read_schema,
+    split_rows,
+    three_way,
+)
+from luce.data.labels import coded, labels_from_series
 from luce.errors import ArgumentError, DataError, RunError
 
 
@@ -32,6 +42,36 @@ def test_split_is_a_stratified_partition(values, fraction, seed):
         assert out < fraction * count + 1 + 1e-9
     again = split_rows(labels, fraction, seed=seed)
     np.testing.assert_array_equal(kept, again[0])
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=60), st.integers(0, 99))
+def test_texts_are_coded_and_split_as_their_places_in_the_alphabet(values, seed):
+    """NumPy's ``unique`` is the truth for the codes, and texts are split as those codes are."""
+    labels = np.array(values, dtype=object)
+    classes, codes = np.unique(labels, return_inverse=True)
+    found = coded(labels)
+    assert found[0].tolist() == classes.tolist()
+    assert found[1].tolist() == codes.tolist()
+    sizes = {"validation_size": 0.2, "test_size": 0.3, "seed": seed}
+    for own, other in zip(three_way(labels, **sizes), three_way(codes, **sizes), strict=True):
+        assert own.tolist() == other.tolist()
+
+
+@pytest.mark.parametrize("classes", [3, 70_000])
+def test_folds_deal_every_class_in_turn(classes):
+    """However many classes there are, no two folds differ by more than one row of a class."""
+    codes = np.arange(140_001) % classes
+    dealt = folds(codes, 2, seed=0)
+    counts = np.stack([np.bincount(codes[dealt == fold], minlength=classes) for fold in (0, 1)])
+    assert np.abs(counts[0] - counts[1]).max() <= 1
+    assert counts.sum() == len(codes)
+
+
+def test_rows_of_a_class_share_one_text():
+    """A million labels of a column are as many references, not as many texts."""
+    labels, _ = labels_from_series(pl.Series("y", ["no", "yes", "no", None, "yes"]))
+    assert labels.tolist() == ["no", "yes", "no", "yes"]
+    assert labels[0] is labels[2]
 
 
 def test_split_depends_on_the_seed():

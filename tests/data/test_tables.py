@@ -187,7 +187,12 @@ def test_thousands_of_categories_are_sparse_rows():
     encoded, handled = schema.encode(frame)
     counts = Counter(values)
     common = {value for value, count in counts.items() if count > 1 and value}
-    assert handled == {"missing value in 'c', treated as none": 10}
+    assert handled == {
+        "missing value in 'c', treated as none": 10,
+        "rare or unseen category in 'c', treated as other": sum(
+            1 for value, count in counts.items() if count == 1 and value
+        ),
+    }
     assert encoded.shape == (len(values), len(common) + 2 + 1)
     columns = dict(zip(schema.feature_names, encoded.toarray().T, strict=True))
     for value in list(common)[:50]:
@@ -209,7 +214,7 @@ def test_rare_categories_go_together():
     encoded, handled = schema.encode(pl.DataFrame({"c": ["v109", "v110", "new"]}))
     assert encoded.toarray()[:, -1].tolist() == [0, 1, 1]
     assert encoded.sum(axis=1).tolist() == [1, 1, 1]
-    assert handled == {}
+    assert handled == {"rare or unseen category in 'c', treated as other": 2}
 
 
 def test_of_hundreds_of_categories_one_that_gives_the_target_away_is_suspected():

@@ -1,11 +1,13 @@
 """Values that cannot be used as they are written are said, once, wherever a table is read."""
 
 import io
+import json
 
 import polars as pl
 import pytest
 
 import luce
+from luce.data import three_way
 from luce.data.directions import Directions
 from luce.data.tables import TableSchema
 from luce.errors import DataError
@@ -65,6 +67,20 @@ def test_training_does_not_count_what_is_only_missing():
     prepare(frame, Request(target="tier"), Display(stream))
     assert "age" in stream.getvalue()
     assert "missing" not in stream.getvalue()
+
+
+def test_parts_of_the_data_are_copied_while_they_are_used():
+    """A part is the dataset's rows, and encoded rows that were let go of come back the same."""
+    data = prepare(shop(), Request(target="tier"), Display(io.StringIO()))
+    training, _, held_out = three_way(data.dataset.labels, **data.split)
+    for part, rows in (("train", training), ("test", held_out)):
+        taken = data.dataset.take(rows)
+        assert data.parts[part].features.equals(taken.features)
+        assert data.parts[part].labels.tolist() == taken.labels.tolist()
+    before = {part: rows.tobytes() for part, (rows, _) in data.encoded.items()}
+    data.forget()
+    assert "encoded" not in vars(data)
+    assert before == {part: rows.tobytes() for part, (rows, _) in data.encoded.items()}
 
 
 def test_tuning_says_it_once(folder, said, tmp_path):
@@ -149,6 +165,57 @@ def test_a_table_that_is_another_is_named(folder, said, tmp_path, use):
         use(luce.load_run(folder / "shop"), tmp_path / "else.csv")
     assert "else" in str(caught.value).split(":")[0]
     assert "schema" not in str(caught.value)
+
+
+def test_keys_of_json_lines_are_judged_over_the_whole_source(folder, said, tmp_path):
+    """Files whose rows lack most keys are predicted, as the same rows are in one file."""
+    run = luce.load_run(folder / "shop")
+    rows = shop().drop("tier").rows(named=True)[:20]
+    bare = [{key: row[key] for key in keys} for row in rows[:3] for keys in (["age"], ["price"])]
+    some = [json.dumps(row) + "\n" for row in bare + rows]
+    (tmp_path / "parts").mkdir()
+    for name, part in (("a", some[:2]), ("b", some[2:6]), ("c", some[6:])):
+        (tmp_path / "parts" / f"{name}.jsonl").write_text("".join(part))
+    (tmp_path / "whole.jsonl").write_text("".join(some))
+    (tmp_path / "parts" / "d.jsonl").write_text('{"price": "€2.50"}\n')
+    with (tmp_path / "whole.jsonl").open("a") as file:
+        file.write('{"price": "€2.50"}\n')
+    written = {}
+    for source in ("parts", "whole.jsonl"):
+        done = write_predictions(run, tmp_path / source, out=tmp_path / "out.csv")
+        written[source] = ((tmp_path / "out.csv").read_text(), done.handled)
+    assert written["parts"] == written["whole.jsonl"]
+    assert written["parts"][1]["missing value in 'income', imputed"] == 7
+    (tmp_path / "whole.jsonl").write_text("".join(some[:6]))
+    handled = write_predictions(run, tmp_path / "whole.jsonl", out=tmp_path / "out.csv").handled
+    assert handled["absent column 'income', treated as missing"] == 6
+
+
+@pytest.mark.parametrize("name", ["table.csv", "train.csv", "data.csv"])
+def test_a_source_is_named_whatever_it_is_called(folder, said, tmp_path, name, monkeypatch):
+    """A file whose name is a word of the message is named all the same."""
+    monkeypatch.chdir(tmp_path)
+    shop().select("tier", other="age").write_csv(name)
+    run = luce.load_run(folder / "shop")
+    stem = name.removesuffix(".csv")
+    for use, called in ((write_predictions, name), (luce.Run.evaluate, stem)):
+        with pytest.raises(DataError) as caught:
+            use(run, name)
+        assert str(caught.value).startswith(f"{called}: 3 of the 3 columns")
+
+
+def test_unknown_values_of_many_are_said(tmp_path):
+    """Words that training did not know are counted where others share a column, too."""
+    towns = [f"town {i}" for i in range(150)]
+    frame = pl.DataFrame({"town": [*(towns * 4), *(f"hamlet {i}" for i in range(30))]})
+    schema = TableSchema.infer(frame).fit(frame)
+    (column,) = schema.columns
+    assert column.other
+    lines = schema.useless(schema.encode(frame.with_columns(town=pl.lit("nowhere")))[1], 630)
+    assert lines[0].startswith("630 of 630 values in 'town' are of no use: each should be one of")
+    own = schema.encode(frame)[1]
+    assert own == {"rare or unseen category in 'town', treated as other": 30}
+    assert schema.useless(own, 630) == []
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from luce.cli.arguments import (
     with_options,
 )
 from luce.cli.output import print_run, saved
-from luce.importing import quickly
+from luce.importing import for_command
 from luce.plan import INHERITED, make_plan, student_arguments
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def distil(
     anew = config is None and not resume
     wanted = student_arguments(teacher, arguments, anew=anew)
     make_plan(source, command="distil", **asked, arguments=wanted)
-    with quickly():
+    with for_command():
         from luce.progress import Display
         from luce.training import distilling
 

@@ -2,6 +2,7 @@
 
 from luce.cli.arguments import AsJson, Debug, Features, RunFolder, Source, Target
 from luce.cli.output import next_step, print_json, print_lines, report_handled
+from luce.importing import for_command
 from luce.plan import check_use
 
 __all__ = ["evaluate"]
@@ -17,8 +18,9 @@ def evaluate(
 ) -> None:
     """Score RUN on SOURCE, as a whole and class by class."""
     check_use(run, source)
-    from luce import printing
-    from luce.run import load_run
+    with for_command():
+        from luce import printing
+        from luce.run import load_run
 
     figures = load_run(run).evaluate(source, target=target, features=features)
     if as_json:

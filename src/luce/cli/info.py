@@ -8,6 +8,7 @@ import typer
 
 from luce.cli.arguments import AsJson, Debug
 from luce.cli.output import print_json, print_lines
+from luce.importing import for_command
 from luce.plan import check_use
 
 __all__ = ["info", "warm_up"]
@@ -31,7 +32,8 @@ def info(
         print_json(content) if as_json else print_lines(printing.environment(content))
         return
     check_use(run)
-    from luce.run import load_run
+    with for_command():
+        from luce.run import load_run
 
     content = load_run(run).info()
     print_json(content) if as_json else print_lines(printing.information(content))

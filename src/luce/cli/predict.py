@@ -7,6 +7,7 @@ import typer
 
 from luce.cli.arguments import Debug, RunFolder, Text, flag, sources, values
 from luce.cli.output import next_step, report_handled
+from luce.importing import for_command
 from luce.plan import check_use
 
 __all__ = ["predict"]
@@ -37,8 +38,9 @@ def predict(
     """Predict every row of SOURCE, with probabilities, as CSV."""
     asked = values(context)
     check_use(run, None if source == "-" else source)
-    from luce.predicting import write_predictions
-    from luce.run import load_run
+    with for_command():
+        from luce.predicting import write_predictions
+        from luce.run import load_run
 
     written = write_predictions(
         load_run(run), source, out=out, calibrated=not no_calibration, **asked

@@ -7,6 +7,7 @@ import typer
 
 from luce.cli.arguments import AsJson, Debug, Features, RunFolder, Target, sources
 from luce.cli.output import next_step, print_json
+from luce.importing import for_command
 from luce.plan import check_use
 
 __all__ = ["report"]
@@ -32,7 +33,8 @@ def report(
 ) -> None:
     """Write a page on what RUN learnt and where it is wrong."""
     check_use(run, source)
-    from luce.run import load_run
+    with for_command():
+        from luce.run import load_run
 
     made = load_run(run).report(source, target=target, features=features)
     if as_json:

@@ -26,7 +26,7 @@ from luce.cli.arguments import (
     with_options,
 )
 from luce.cli.output import print_run, saved
-from luce.importing import quickly
+from luce.importing import for_command
 from luce.plan import make_plan
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def train(
     }
     # Before anything heavy is imported; `train` looks again.
     make_plan(source, command="train", **asked, arguments=arguments)
-    with quickly():
+    with for_command():
         from luce.progress import Display
         from luce.training import train as training
 

@@ -26,7 +26,7 @@ from luce.cli.arguments import (
     with_options,
 )
 from luce.cli.output import print_run, saved
-from luce.importing import quickly
+from luce.importing import for_command
 
 if TYPE_CHECKING:
     from luce.run import Run
@@ -107,7 +107,7 @@ def tune(
     from luce.training.tuning.plan import plan_tuning
 
     plan_tuning(source, **asked, arguments=arguments)
-    with quickly():
+    with for_command():
         from luce.progress import Display
         from luce.training.tuning import tune as tuning
 

@@ -29,7 +29,7 @@ from luce.data.wording import listed, shown
 from luce.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["as_frame", "frame_blocks", "read_columns", "read_frame"]
@@ -63,7 +63,11 @@ def _called(paths: Sequence[Path]) -> str:
 
 
 def frame_blocks(
-    paths: Sequence[Path], *, rows: int, dialect: Dialect | None = None
+    paths: Sequence[Path],
+    *,
+    rows: int,
+    dialect: Dialect | None = None,
+    wanted: Collection[str] = (),
 ) -> Iterator[pl.DataFrame]:
     """Yield the table in blocks of at most `rows` rows; a table without rows as one empty block.
 
@@ -76,6 +80,8 @@ def frame_blocks(
         How many rows a block has at most.
     dialect : Dialect, optional
         How text is written; it is told what was found.
+    wanted : collection of str, optional
+        Columns that every block of JSON Lines has if any has them: it may be read ahead for that.
 
     Raises
     ------
@@ -85,6 +91,7 @@ def frame_blocks(
     """
     names: list[str] = []
     dialect = dialect or Dialect()
+    keys = _keys_in([path for path in paths if ending(path) in JSON_ENDINGS], wanted)
     for path in paths:
         own = replace(dialect)
         keyed = ending(path) in JSON_ENDINGS
@@ -94,8 +101,22 @@ def frame_blocks(
             if len(paths) > 1 and block.columns != names and not keyed:
                 _check_same(paths[0], names, path, block.columns)
                 yield block.select(names)
+            elif keyed:
+                lacks = [key for key in keys if key not in block.columns]
+                yield block.with_columns(pl.lit(None, pl.String).alias(key) for key in lacks)
             else:
                 yield block
+
+
+def _keys_in(paths: Sequence[Path], wanted: Collection[str]) -> list[str]:
+    """Return which keys the rows of JSON Lines have, read until all that are wanted are found."""
+    there: set[str] = set()
+    for path in paths if wanted else ():
+        for block in _file_blocks(path, BLOCK_ROWS, Dialect()):
+            there.update(block.columns)
+            if there.issuperset(wanted):
+                return list(wanted)
+    return [key for key in wanted if key in there]
 
 
 def _check_same(first: Path, names: list[str], other: Path, columns: list[str]) -> None:

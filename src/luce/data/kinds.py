@@ -128,10 +128,14 @@ def existing(source: str | Path) -> Path:
     if found(sheet_of(path)[0]) is None and not (is_pattern(path) and tables_in(path)):
         if source == "-":
             raise DataError("Only luce predict reads standard input (-). Give a file.")
-        near = closest(str(source), list(NAMES))
-        hint = near if near.startswith("Did") else f"Names are {', '.join(NAMES)}."
         if is_pattern(path):
             raise DataError(f"{source}: no file is named so. Look into the folder.")
+        if path.suffix or len(path.parts) > 1:
+            raise DataError(
+                f"{source}: there is no such file or folder. Look for slips in the path."
+            )
+        near = closest(str(source), list(NAMES))
+        hint = near if near.startswith("Did") else f"Names are {', '.join(NAMES)}."
         raise DataError(
             f"{source}: there is no such file or folder, nor a data set of that name. {hint}"
         )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from luce.data.labels import coded
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -51,7 +53,7 @@ def skills(encoded: Encoded, widths: Sequence[int], labels: np.ndarray) -> list[
     >>> [round(skill, 2) for skill in skills(x[shuffled, None], [1], (x > 900)[shuffled])]
     [1.0]
     """
-    codes = np.unique(labels, return_inverse=True)[1]
+    codes = coded(labels)[1]
     half = len(codes) // 2
     learn, judge = codes[:half], codes[half:]
     if not half or len(judge) - np.bincount(judge).max() < FEWEST:
@@ -91,7 +93,7 @@ def copies(column: pl.Series, labels: np.ndarray) -> bool:
     """Return whether each value goes with a class of its own, in all rows."""
     if column.null_count():
         return False
-    codes = np.unique(labels, return_inverse=True)[1]
+    codes = coded(labels)[1]
     classes = int(codes.max()) + 1
     if column.n_unique() != classes:
         return False

@@ -31,7 +31,8 @@ _PARTS = re.compile(
 )
 
 # The rest of a date or of a time, which many rows may share.
-_NO_UNIT = re.compile(r":\d|[-/].*[-/].*\d|.*\d{4}")
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_NO_UNIT = re.compile(rf":\d|[-/].*[-/].*\d|.*\d{{4}}|(?i:{_MONTHS})[^\W\d_]* \d{{2}}\b")
 
 
 class Numerals(NamedTuple):

@@ -64,7 +64,7 @@ def of_source(name: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if name in str(error):
+        if str(error).startswith(f"{name}:"):
             raise
         raise DataError(f"{name}: {error}") from error
 

@@ -458,7 +458,8 @@ def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> 
         for block in idx.idx_blocks(splits.get("train", path), rows=rows):
             yield from _array_parts(block, schema, rows, str(path))
     elif files := tables_in(path):
-        frames = frame_blocks(files, rows=rows, dialect=_dialect(schema))
+        wanted = [c.name for c in schema.used] if isinstance(schema, TableSchema) else []
+        frames = frame_blocks(files, rows=rows, dialect=_dialect(schema), wanted=wanted)
         yield from _table_parts(frames, schema, str(path))
     elif path.is_dir() or kind in IMAGE_ENDINGS:
         _check_kind(schema, "image", str(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from luce.data.labels import coded
 from luce.data.schema import Label
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
@@ -41,7 +42,8 @@ def check_labels(labels: np.ndarray | None) -> np.ndarray:
         raise DataError("The source has no labels. Give target: the column, array or file of them.")
     if len(labels) == 0:
         raise DataError("The source has no rows with a label. Give at least two per class.")
-    classes, counts = np.unique(labels, return_counts=True)
+    classes, codes = coded(labels)
+    counts = np.bincount(codes)
     if len(classes) == 1:
         only = shown(classes.tolist()[0])
         raise DataError(
@@ -72,7 +74,8 @@ def rare_classes(labels: np.ndarray, fewest: int) -> list[Label]:
     >>> rare_classes(np.array(list("aaabbc")), 2)
     ['c']
     """
-    classes, counts = np.unique(labels, return_counts=True)
+    classes, codes = coded(labels)
+    counts = np.bincount(codes)
     rare: list[Label] = classes[counts < fewest].tolist()
     if len(rare) and len(classes) - len(rare) < 2:
         most = np.sort(counts)[::-1][:2]
@@ -110,22 +113,35 @@ def split_rows(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.nd
     """
     if not 0 <= fraction < 1:
         raise ArgumentError(f"split_rows: fraction must be from 0 to below 1, got {fraction}.")
-    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return _split(coded(labels)[1], fraction, seed)
+
+
+def _split(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide rows as `split_rows` does; `codes` has each class's place, and every place."""
+    counts = np.bincount(codes)
     share = fraction * counts
     held = np.floor(share).astype(np.int64)
     # Rounded, so that 0.2 × 5 rows is one row and not a remainder of rounding.
     remainder = np.round(share - held, 9)
-    short = round(fraction * len(labels)) - int(held.sum())
+    short = round(fraction * len(codes)) - int(held.sum())
     if short > 0:
         held[np.argsort(-remainder, kind="stable")[:short]] += 1
     held = np.minimum(held, counts - 1)
 
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(codes[order], kind="stable")]
+    order = _shuffled(codes, seed)
     starts = np.repeat(np.cumsum(counts) - counts, counts)
-    rank = np.arange(len(labels)) - starts
-    out = rank < np.repeat(held, counts)
-    return np.sort(order[~out]), np.sort(order[out])
+    rank = np.arange(len(codes)) - starts
+    out = np.empty(len(codes), bool)
+    out[order] = rank < np.repeat(held, counts)
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def _shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Return the rows class by class, within a class in a random order."""
+    order = np.random.default_rng(seed).permutation(len(codes))
+    # Of small numbers NumPy counts how many there are of each, and compares none.
+    few = codes.astype(np.uint16) if len(codes) and codes.max() < 2**16 else codes
+    return order[np.argsort(few[order], kind="stable")]
 
 
 def three_way(
@@ -159,8 +175,9 @@ def three_way(
     [6, 2, 2]
     """
     check_sizes(validation_size, test_size)
-    kept, test = split_rows(labels, test_size, seed=seed)
-    training, validation = split_rows(labels[kept], validation_size / (1 - test_size), seed=seed)
+    codes = coded(labels)[1]
+    kept, test = _split(codes, test_size, seed)
+    training, validation = _split(codes[kept], validation_size / (1 - test_size), seed)
     return kept[training], kept[validation], test
 
 
@@ -187,9 +204,8 @@ def folds(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
     >>> folds(np.array(list("aaaabbc")), 2, seed=0)
     array([ 0,  1,  0,  1,  0,  1, -1])
     """
-    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(codes[order], kind="stable")]
+    _, codes = coded(labels)
+    counts, order = np.bincount(codes), _shuffled(codes, seed)
     # Dealt on from class to class, so that folds are alike in size too.
     alone = counts[codes[order]] == 1
     dealt = np.cumsum(~alone) - 1

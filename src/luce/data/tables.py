@@ -13,7 +13,7 @@ import polars as pl
 from luce.data import leaks
 from luce.data.columns import KINDS, Column, copied, dropped, infer, read_column
 from luce.data.columns.seen import ENOUGH, is_opaque
-from luce.data.columns.stacks import stacks
+from luce.data.columns.stacks import each_stack
 from luce.data.directions import Directions
 from luce.data.frames import as_frame
 from luce.data.plain import refuse
@@ -23,7 +23,7 @@ from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from luce.data.schema import Encoded
 
@@ -180,11 +180,13 @@ class TableSchema(Schema):
         """Return the schema with medians, categories and deviations of the rows; see `Schema`."""
         check_normalise(normalise)
         series = self._checked(as_frame(features), Counter())
-        fitted = {
-            column.name: column
-            for kind, part, values in _stacks(self.used, series)
-            for column in kind.fit(part, values, normalise)
-        }
+        columns = self.used
+
+        def fit(part: slice, values: pl.Series) -> list[Column]:
+            return list(type(columns[part.start]).fit(columns[part], values, normalise))
+
+        found = itertools.chain.from_iterable(each_stack(fit, series, _alike(columns)))
+        fitted = {column.name: column for column in found}
         if not any(column.width for column in fitted.values()):
             raise DataError(
                 f"There is nothing to learn from in {listed(list(fitted), 10)}: no word is in two "
@@ -347,13 +349,9 @@ def _first(lines: list[str]) -> list[str]:
     return lines if more <= 1 else [*lines[:MOST_SAID], f"and {more:,} more such lines."]
 
 
-def _stacks(
-    columns: Sequence[Column], series: Sequence[pl.Series]
-) -> Iterator[tuple[type[Column], Sequence[Column], pl.Series]]:
-    """Yield neighbours that are read alike: their kind, they, and their values end to end."""
-    alike = [(type(column), column.reading) for column in columns]
-    for part, values in stacks(series, alike):
-        yield type(columns[part.start]), columns[part], values
+def _alike(columns: Sequence[Column]) -> list[object]:
+    """Return what neighbours must have in common to be read together."""
+    return [(type(column), column.reading) for column in columns]
 
 
 def _encoded(
@@ -364,11 +362,8 @@ def _encoded(
     for sparse, group in itertools.groupby(range(len(columns)), lambda i: columns[i].sparse):
         where = list(group)
         part = slice(where[0], where[-1] + 1)
-        if sparse:
-            for kind, own, values in _stacks(columns[part], series[part]):
-                parts += kind.encode(own, values, None, handled)
-        else:
-            parts.append(_dense(columns[part], series[part], rows, handled))
+        make = _sparse if sparse else _dense
+        parts += make(columns[part], series[part], rows, handled)
     if len(parts) == 1 and isinstance(parts[0], np.ndarray):
         return parts[0]
     import scipy.sparse
@@ -377,15 +372,34 @@ def _encoded(
     return scipy.sparse.csr_array(scipy.sparse.hstack(parts, format="csr", dtype=np.float32))
 
 
+def _sparse(
+    columns: Sequence[Column],
+    series: Sequence[pl.Series],
+    rows: int,  # noqa: ARG001
+    handled: Counter[str],
+) -> list[Encoded]:
+    def encode(part: slice, values: pl.Series) -> tuple[Sequence[Encoded], Counter[str]]:
+        own = Counter[str]()
+        return type(columns[part.start]).encode(columns[part], values, None, own), own
+
+    parts = each_stack(encode, series, _alike(columns))
+    for _, own in parts:
+        handled.update(own)
+    return [each for found, _ in parts for each in found]
+
+
 def _dense(
     columns: Sequence[Column], series: Sequence[pl.Series], rows: int, handled: Counter[str]
-) -> np.ndarray:
-    out = np.zeros((rows, sum(column.width for column in columns)), np.float32)
-    stop = 0
-    for kind, part, values in _stacks(columns, series):
-        widths = [column.width for column in part]
-        ends = stop + np.cumsum(widths)
-        places = [out[:, end - width : end] for end, width in zip(ends, widths, strict=True)]
-        stop = int(ends[-1])
-        kind.encode(part, values, places, handled)
-    return out
+) -> list[Encoded]:
+    ends = np.cumsum([column.width for column in columns]).tolist()
+    out = np.zeros((rows, ends[-1]), np.float32)
+    places = [out[:, start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def encode(part: slice, values: pl.Series) -> Counter[str]:
+        own = Counter[str]()
+        type(columns[part.start]).encode(columns[part], values, places[part], own)
+        return own
+
+    for own in each_stack(encode, series, _alike(columns)):
+        handled.update(own)
+    return [out]

@@ -6,7 +6,7 @@ PyTorch is not loaded where the fit does not need it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
@@ -15,6 +15,7 @@ from luce.models.base import Layer, Model, Weights
 from luce.options import LINEAR, check, one_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from luce.linear.model import SoftmaxModel
@@ -25,6 +26,9 @@ __all__ = ["Linear"]
 
 # What only `SoftmaxRegressionCV` has beside Cs.
 OF_CROSS_VALIDATION = ("cv", "scoring", "refit")
+
+# Of fewer rows in a block, calls would cost more than products.
+FEWEST_IN_BLOCK = 1_000
 
 
 @final
@@ -105,6 +109,18 @@ class Linear(Model["SoftmaxModel"]):
         else:
             _learn(estimator, self._shaped(rows), lessons)
         return iter(())
+
+    def log_probabilities(
+        self, estimator: SoftmaxModel, rows: NDArray[Any]
+    ) -> NDArray[np.floating[Any]]:
+        """Return the log-probabilities of rows, block by block; see `Model.log_probabilities`."""
+        return _in_blocks(estimator, self._shaped(rows), estimator.predict_log_proba)
+
+    def probabilities(
+        self, estimator: SoftmaxModel, rows: NDArray[Any]
+    ) -> NDArray[np.floating[Any]]:
+        """Return the probabilities of rows, block by block; see `Model.probabilities`."""
+        return _in_blocks(estimator, self._shaped(rows), estimator.predict_proba)
 
     def history(self, estimator: SoftmaxModel) -> list[dict[str, Any]]:
         """Return a record for the start and each iteration of the solver."""
@@ -188,6 +204,24 @@ class Linear(Model["SoftmaxModel"]):
         if len(coefficients) == 1:  # two classes: the weights of the second against the first
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         return Weights("classes", coefficients - coefficients.mean(axis=0))
+
+
+def _in_blocks(
+    estimator: SoftmaxModel, X: Any, predict: Callable[[Any], Any]
+) -> NDArray[np.floating[Any]]:
+    """Predict rows in blocks that NumPy multiplies: it is done before PyTorch would be loaded."""
+    import numpy as np
+
+    from luce.linear.small import suits
+
+    rows, n_logits = X.shape[0], len(estimator.coef_)
+    size = rows
+    while size > FEWEST_IN_BLOCK and not suits(X[:size], n_logits):
+        size //= 2
+    if size <= FEWEST_IN_BLOCK or size == rows:
+        found: NDArray[np.floating[Any]] = predict(X)
+        return found
+    return np.concatenate([predict(X[start : start + size]) for start in range(0, rows, size)])
 
 
 def _learn(estimator: SoftmaxModel, X: Any, lessons: Lessons) -> None:

@@ -224,7 +224,7 @@ def _teach(
                 f"{why} with a label to learn from."
             )
         scores = {
-            **scored(student, data.encoded, request.seed),
+            **scored(student, data, request.seed),
             "distillation": compared(sides, data.held),
         }
         folder.finish(student, scores, [student.entry])

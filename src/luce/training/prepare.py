@@ -16,18 +16,48 @@ from luce.models import MODELS
 from luce.request import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
     from numpy.typing import NDArray
 
+    from luce.data.dataset import Features
     from luce.data.schema import Normalise, Schema
     from luce.progress import Display
     from luce.training.candidates import Examples
 
-__all__ = ["Prepared", "divide", "prepare"]
+__all__ = ["Part", "Prepared", "divide", "prepare"]
 
 # With no more rows than these to train on and to validate on, models are judged on so many folds:
 # one split would leave the choice and the temperature to chance, and its validation rows unused
 # (docs/log.md).
 FEW_ROWS, FOLDS = 1_000, 5
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a dataset; they are copied only for as long as somebody works with them."""
+
+    whole: Dataset
+    rows: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.whole.name
+
+    @property
+    def features(self) -> Features:
+        """The raw features of the rows."""
+        return self.whole.features[self.rows]
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The labels of the rows; None where the dataset has none."""
+        return None if self.whole.labels is None else self.whole.labels[self.rows]
 
 
 @dataclass(frozen=True)
@@ -40,7 +70,7 @@ class Prepared:
         All of it, as it was read.
     schema : Schema
         Fitted on the training rows; it knows the classes.
-    parts : dict of Dataset
+    parts : dict of Part or Dataset
         The rows of "train", "validation" and "test"; parts without rows are absent.
     split : dict
         How the rows were divided, as `luce.data.three_way` takes it.
@@ -50,25 +80,38 @@ class Prepared:
 
     dataset: Dataset
     schema: Schema
-    parts: dict[str, Dataset]
+    parts: Mapping[str, Part | Dataset]
     split: dict[str, Any]
     folds: NDArray[Any] | None = None
 
     @cached_property
     def encoded(self) -> dict[str, Examples]:
-        """The encoded rows and the labels of each part."""
+        """The encoded rows and the labels to train on and to validate on."""
         return {part: (rows, labels) for part, (rows, labels, _) in self._encoded.items()}
 
     @cached_property
     def _encoded(self) -> dict[str, tuple[Any, NDArray[Any], dict[str, int]]]:
-        return {part: _encoded(data, self.schema) for part, data in self.parts.items()}
+        learnt = {part: data for part, data in self.parts.items() if part != "test"}
+        return {part: _encoded(data, self.schema) for part, data in learnt.items()}
+
+    def test(self) -> Examples:
+        """Encode the test rows, which must be there; they are not kept: they are scored once."""
+        return _encoded(self.parts["test"], self.schema)[:2]
+
+    def forget(self) -> None:
+        """Let go of the encoded rows; who asks for them again has them encoded again."""
+        for cached in ("encoded", "_encoded"):
+            self.__dict__.pop(cached, None)
 
     def unread(self) -> list[str]:
         """Return what could not be used as it is written in the data, a sentence each."""
         own, rows = Counter[str](), 0
         found: list[str] = []
         for part, data in self.parts.items():
-            handled = self._encoded[part][-1]
+            if part == "test":
+                *_, handled = _encoded(data, self.schema)
+            else:
+                *_, handled = self._encoded[part]
             if part == "test" and self.dataset.test is not None:
                 given = self.schema.unread(handled) + self.schema.useless(handled, len(data))
                 found += [f"{data.name}: {line}" for line in given]
@@ -162,10 +205,10 @@ def divide(
         found = folds(labels[rows], FOLDS, seed=request.seed)
         if found.max() == FOLDS - 1:
             split, dealt, training, validation = given, found, rows, validation[:0]
-    parts = {
-        "train": dataset.take(training),
-        "validation": dataset.take(validation),
-        "test": dataset.test if dataset.test is not None else dataset.take(held_out),
+    parts: dict[str, Part | Dataset] = {
+        "train": Part(dataset, training),
+        "validation": Part(dataset, validation),
+        "test": Part(dataset, held_out) if dataset.test is None else dataset.test,
     }
     normalise = cast("Normalise", request.normalise)
     fitted = dataset.schema.fit(parts["train"].features, normalise=normalise)
@@ -189,7 +232,7 @@ def _are_few(dataset: Dataset, rows: int, request: Request) -> bool:
     return table and suits and request.validation_size > 0 and rows <= FEW_ROWS
 
 
-def _encoded(data: Dataset, schema: Schema) -> tuple[Any, NDArray[Any], dict[str, int]]:
+def _encoded(data: Part | Dataset, schema: Schema) -> tuple[Any, NDArray[Any], dict[str, int]]:
     if data.labels is None:
         raise DataError(f"{data.name} has no labels to score against. Give target, or no test.")
     with of_source(data.name):

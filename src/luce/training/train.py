@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -211,25 +211,28 @@ def compare(
     with folder.worked_in(display, request.resume_command(folder.path)):
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
-        scores = scored(best, data.encoded, request.seed)
+        scores = scored(best, data, request.seed)
         folder.finish(best, scores, [trained.entry for trained in board])
 
 
-def scored(trained: Trained, examples: Mapping[str, Examples], seed: int) -> dict[str, Any]:
+def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
     """Return the figures of each part of the data; None of a part without rows.
 
-    Of the training rows, some that the seed draws stand for all where there are many.
+    Of the training rows, some that the seed draws stand for all where there are many. No encoded
+    rows are kept: nobody needs those that were learnt from afterwards.
     """
     found: dict[str, Any] = {"train": None, "validation": trained.scored, "test": None}
-    for part in ("train", "test"):
-        if part not in examples:
-            continue
-        features, labels = examples[part]
-        if part == "train" and len(labels) > SCORED_TRAINING_ROWS:
+    if "train" in data.encoded:
+        features, labels = data.encoded["train"]
+        if len(labels) > SCORED_TRAINING_ROWS:
             rows = np.random.default_rng(seed).permutation(len(labels))
             rows = np.sort(rows[:SCORED_TRAINING_ROWS])
             features, labels = features[rows], labels[rows]
-        found[part] = trained.classifier.score(features, labels)
+        found["train"] = trained.classifier.score(features, labels)
+        del features
+    data.forget()
+    if "test" in data.parts:
+        found["test"] = trained.classifier.score(*data.test())
     return found
 
 

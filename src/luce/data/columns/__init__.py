@@ -22,7 +22,7 @@ from luce.data.columns.left_out import LeftOut
 from luce.data.columns.number import Number, as_numbers
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen, is_opaque
-from luce.data.columns.stacks import matrix, stacks
+from luce.data.columns.stacks import at_once, each_stack, matrix
 from luce.data.columns.text import Text
 from luce.data.numerals import PLAIN, Numerals, guess
 from luce.data.plain import field_names, from_plain, named
@@ -89,26 +89,29 @@ def infer(
     >>> [column.kind for column in infer([pl.Series("age", ["31", "", "52.5"])])]
     ['number']
     """
-    parts = list(stacks(columns))
-    guessed = [
-        guess for part, values in parts for guess in _guesses(values, part.stop - part.start)
-    ]
+    parts = each_stack(
+        lambda part, values: (part, values, _guesses(values, part.stop - part.start)), columns
+    )
+    guessed = [guess for _, _, own in parts for guess in own]
     decimal = decimal or _decimal(guessed, likely)
-    found = []
-    for part, values in parts:
-        own = range(part.start, part.stop)
-        rows = len(values) // len(own)
-        for run, numerals in _alike([_settled(guessed[i], decimal) for i in own]):
+
+    def claimed(stack: tuple[slice, pl.Series, Any]) -> list[Column]:
+        part, values, own = stack
+        rows, found = len(values) // len(own), []
+        for run, numerals in _alike([_settled(each, decimal) for each in own]):
             some = values[run.start * rows : run.stop * rows]
             numbers = _numbers(some, numerals, len(run))
             for i in range(len(run)):
-                column, name = some[i * rows : (i + 1) * rows], columns[own[run.start + i]].name
+                column, name = some[i * rows : (i + 1) * rows], columns[part][run.start + i].name
                 kind = None if types is None else types.get(name)
                 seen = Seen(
                     name, column, numbers[i], numerals, asked=kind is not None, kept=name in keep
                 )
                 found.append(_claimed(seen, kind))
-    return found
+        return found
+
+    found = at_once(claimed, parts, sum(map(len, columns)))
+    return list(itertools.chain.from_iterable(found))
 
 
 def _guesses(values: pl.Series, columns: int) -> list[tuple[Numerals, bool] | None]:

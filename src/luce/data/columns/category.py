@@ -100,10 +100,10 @@ class Category(Column):
     def handled(self) -> Handled:
         """Of what is missing and of what training did not see; see `Column.handled`."""
         name = shown(self.name)
-        return Handled(
-            f"missing value in {name}, treated as none",
-            unseen=(f"unseen category in {name}, treated as none",),
-        )
+        unseen = f"unseen category in {name}, treated as none"
+        if self.other:  # which has what a single training row had, too
+            unseen = f"rare or unseen category in {name}, treated as other"
+        return Handled(f"missing value in {name}, treated as none", unseen=(unseen,))
 
     @property
     def expected(self) -> str:
@@ -175,7 +175,7 @@ class Category(Column):
             said = column.handled
             if column.other:
                 where[unseen] = len(column.categories)
-            else:
+            if column.categories:  # else all are others, as in training
                 handled[said.unseen[0]] += int(unseen.sum())
             handled[said.missing] += int(gone.sum())
             if column.indicator:

@@ -39,14 +39,13 @@ SHAPES: dict[str, tuple[str, ...]] = {
     r"\d{4}-": ISO_FORMATS,
     r"\d{4}/": ("%Y/%m/%d",),
     r"\d{1,2}\.\d{1,2}\.": ("%d.%m.%y", "%d.%m.%Y"),
-    r"\d{1,2}/\d{1,2}/": ("%m/%d/%y", "%m/%d/%Y", "%d/%m/%y", "%d/%m/%Y"),
-    r"\d{1,2}-\d{1,2}-": ("%d-%m-%Y", "%m-%d-%Y"),
-    r"\d{1,2}[ -][^\W\d_]{3}": ("%d %B %Y", "%d-%B-%Y"),
-    r"[^\W\d_]{3,9} \d{1,2},": ("%B %d, %Y",),
+    r"\d{1,2}/\d{1,2}/": ("%m/%d/%y", "%d/%m/%y", "%y/%m/%d", "%m/%d/%Y", "%d/%m/%Y"),
+    r"\d{1,2}-\d{1,2}-": ("%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%d-%m-%Y", "%m-%d-%Y"),
+    r"\d{1,2}[ -][^\W\d_]{3}": ("%d %B %y", "%d-%B-%y", "%d %B %Y", "%d-%B-%Y"),
+    r"[^\W\d_]{3,9} \d{1,2},": ("%B %d, %y", "%B %d, %Y"),
 }
 """How days in text may be written, by how such text begins: a time may follow those that are not
-ISO. Of two that fit equally the earlier is taken. A name of a month may be cut to three letters,
-and ``%y``, which does not fit years of four digits, comes before ``%Y``, which fits those of two.
+ISO. Of two that fit equally the earlier is taken. A name of a month may be cut to three letters.
 """
 
 BEGINNING = re.compile("|".join(f"({shape})" for shape in SHAPES))
@@ -70,6 +69,9 @@ EXAMPLE = {
 }
 
 DAY_US = 86_400_000_000
+
+YEARS = 1000, 9999
+"""Of what is read: ``%Y`` would read a year of two digits as one of the first century."""
 
 
 def _formats_of(days: Sequence[str]) -> list[str]:
@@ -101,7 +103,9 @@ def as_moments(values: pl.Series, date_format: str | None) -> pl.Series:
 
 def _parsed(texts: pl.Series, date_format: str) -> pl.Series:
     moments = texts.str.to_datetime(date_format, strict=False, time_unit="us")
-    return moments.dt.replace_time_zone(None)  # of what had an offset: UTC
+    moments = moments.dt.replace_time_zone(None)  # of what had an offset: UTC
+    fine = pl.when(moments.dt.year().is_between(*YEARS)).then(moments)
+    return pl.select(fine).to_series().alias(texts.name)
 
 
 def example(date_format: str | None) -> str:
@@ -115,13 +119,18 @@ def example(date_format: str | None) -> str:
     return re.sub("%[.#]?[a-zA-Z]", lambda part: EXAMPLE[part[0]], date_format or "%Y-%m-%d")
 
 
-def _other_order(date_format: str | None) -> str | None:
-    """Return the format with day and month the other way round, if both are in use."""
-    for one, other in (("%m/%d", "%d/%m"), ("%m-%d-", "%d-%m-")):
-        for old, new in ((one, other), (other, one)):
-            if date_format is not None and date_format.startswith(old):
-                return date_format.replace(old, new)
-    return None
+def _other_orders(date_format: str | None) -> list[str]:
+    """Return the formats with day, month and year in another order, as far as those are in use."""
+    # What begins with a whole year is in no other order.
+    alike = [each for each in FORMATS if sorted(each) == sorted(date_format or "")]
+    alike = [each for each in alike if not each.startswith("%Y")]
+    return [each for each in alike if each != date_format] if date_format in alike else []
+
+
+def _order(date_format: str) -> str:
+    """Return ``day/month/year``, as the format has them."""
+    names = {"d": "day", "m": "month", "y": "year", "Y": "year"}
+    return "/".join(names[part] for part in re.findall("%([dmyY])", date_format))
 
 
 @final
@@ -138,7 +147,7 @@ class Date(Numeric):
     time : bool
         Whether there are times of day.
     ambiguous : bool
-        Whether day and month may be the other way round, as far as the values say.
+        Whether day, month and year may be in another order, as far as the values say.
     """
 
     kind: ClassVar[str] = "date"
@@ -178,12 +187,12 @@ class Date(Numeric):
         bad, date_format, moments = best
         read = moments.drop_nulls()
         span = f"{str(read.min())[:10]} to {str(read.max())[:10]}"
-        other = _other_order(date_format)
+        others = [each for each in _other_orders(date_format) if each in formats]
         return cls(
             name=seen.name,
             format=date_format,
             time=bool((read.dt.truncate("1d") != read).any()),
-            ambiguous=other in formats and as_moments(seen.values, other).null_count() == bad,
+            ambiguous=any(as_moments(seen.values, each).null_count() == bad for each in others),
             note=f"{span}{seen.gone}{unreadable(bad)}",
         )
 
@@ -212,15 +221,12 @@ class Date(Numeric):
 
     @property
     def assumed(self) -> Sequence[str]:
-        """Which comes first, day or month; the century of short years; the zone."""
-        written, other = self.format or "", _other_order(self.format)
-        found = []
-        if other is not None:
-            order = ("month/day", "day/month")
-            first, second = order if written.startswith("%m") else order[::-1]
-            found.append(
-                f"as {first}/year" + f", though {second}/year fits as well" * self.ambiguous
-            )
+        """Which comes first, day, month or year; the century of short years; the zone."""
+        written, found = self.format or "", []
+        if others := _other_orders(self.format):
+            names = [_order(each) for each in others]
+            also = f", though {' or '.join(names)} fits as well" if self.ambiguous else ""
+            found.append(f"as {_order(written)}{also}")
         return (
             found
             + ["with years of two digits as 1970 to 2069"] * ("%y" in written)

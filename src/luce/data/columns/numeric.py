@@ -120,7 +120,7 @@ class Numeric(Column, ABC):
         # The median of nothing is 0; NumPy would warn.
         known = (row[~gone] for row, gone in zip(numbers, missing, strict=True))
         fills = np.array([np.median(row) if len(row) else 0.0 for row in known])
-        full = np.where(missing, fills[:, None], numbers)
+        full = np.where(missing, fills[:, None], numbers) if missing.any() else numbers
         if normalise == "standard":
             columns, full = cls.shape(columns, full)
         deviation = full.std(axis=1) if full.size else np.ones(len(columns))
@@ -148,10 +148,11 @@ class Numeric(Column, ABC):
             np.array([getattr(column, name) for column in columns])[:, None]
             for name in ("fill", "mean", "scale")
         )
-        full = np.where(missing, fill, numbers)
+        full = np.where(missing, fill, numbers) if missing.any() else numbers
         with np.errstate(over="ignore"):
-            scaled = (cls.shaped(columns, full) - mean) / scale
-            scaled = np.clip(scaled, -FLOAT32_MAX, FLOAT32_MAX)
+            scaled = cls.shaped(columns, full) - mean
+            scaled /= scale
+            np.clip(scaled, -FLOAT32_MAX, FLOAT32_MAX, out=scaled)
         counts = (gone, missing.sum(axis=1) - gone - infinite, infinite)
         for i, (column, place) in enumerate(zip(columns, out or (), strict=True)):
             said = column.handled
