@@ -227,7 +227,7 @@ def _teach(
             **scored(student, data.encoded, request.seed),
             "distillation": compared(sides, data.held),
         }
-        folder.finish(student, scores, [student.entry])
+        folder.finish(student, scores, [student.entry], data.judged_rows)
 
 
 def _lessons(teacher: Run, candidate: Candidate, data: Material, request: Request) -> Lessons:

@@ -59,6 +59,13 @@ class Prepared:
         """The encoded rows and the labels of each part."""
         return {part: (rows, labels) for part, (rows, labels, _) in self._encoded.items()}
 
+    @property
+    def judged_rows(self) -> Any:
+        """The encoded rows that candidates are judged by; None if there are none."""
+        if self.folds is not None:
+            return self.encoded["train"][0][self.folds >= 0]
+        return self.encoded["validation"][0] if "validation" in self.encoded else None
+
     @cached_property
     def _encoded(self) -> dict[str, tuple[Any, NDArray[Any], dict[str, int]]]:
         return {part: _encoded(data, self.schema) for part, data in self.parts.items()}

@@ -212,7 +212,8 @@ def compare(
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
         scores = scored(best, data.encoded, request.seed)
-        folder.finish(best, scores, [trained.entry for trained in board])
+        board_lines = [trained.entry for trained in board]
+        folder.finish(best, scores, board_lines, data.judged_rows)
 
 
 def scored(trained: Trained, examples: Mapping[str, Examples], seed: int) -> dict[str, Any]:

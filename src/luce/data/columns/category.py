@@ -110,6 +110,11 @@ class Category(Column):
         """``one of 'a', 'b'``."""
         return f"one of {listed(self.categories)}"
 
+    @property
+    def examples(self) -> Sequence[str]:
+        """The categories; of many, the commonest."""
+        return self.categories[:MOST_DENSE]
+
     @cached_property
     def places(self) -> dict[str, int]:
         """The place of each category."""

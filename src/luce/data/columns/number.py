@@ -70,6 +70,7 @@ class Number(Numeric):
 
     kind: ClassVar[str] = "number"
     plural: ClassVar[str] = "numbers"
+    json_type: ClassVar[Literal["string", "number", "boolean"]] = "number"
     noun: ClassVar[str] = "a number"
     written: ClassVar[str] = (
         "A number may have a unit, separators between thousands and a decimal comma, as long as "
@@ -120,6 +121,11 @@ class Number(Numeric):
         comma = " with a decimal comma" if self.decimal == "," else ""
         unit = f", alone or with {shown(self.unit)}" if self.unit else ""
         return f"a number{comma}{unit}"
+
+    @property
+    def examples(self) -> Sequence[float]:
+        """The median of the training rows."""
+        return [int(self.fill) if self.fill.is_integer() else self.fill]
 
     @property
     def reading(self) -> object:
