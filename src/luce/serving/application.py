@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Application"]
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
 SHORT = 65_536
 """Bytes of JSON that are read where they arrive: it takes less than a millisecond."""
 
@@ -116,16 +118,12 @@ class Application:
         self._held = 0
         self._described: tuple[object, bytes] = (None, b"")
         self._page = files("luce.serving").joinpath("page.html").read_bytes()
-        app: Any = Starlette(
-            routes=self._routes(),
-            exception_handlers={
-                LuceError: self._failed,
-                HTTPException: self._failed,
-                ClientDisconnect: self._failed,
-                Exception: self._failed,
-            },
-            lifespan=self._alive,
+        failed = dict.fromkeys((LuceError, HTTPException, Exception), self._failed)
+        self._routed = Starlette(
+            routes=self._routes(), exception_handlers=failed, lifespan=self._alive
         )
+        self._direct = self._directly()
+        app: Any = self._dispatch
         if origins:
             app = CORSMiddleware(
                 app,
@@ -162,6 +160,33 @@ class Application:
             Route("/openapi.json", self.openapi),
         ]
 
+    def _directly(self) -> dict[str, tuple[Endpoint, dict[str, str]]]:
+        """Return by path what predicts, and its parameters: found without a router, in a tenth of
+        the time.
+        """
+        found: dict[str, tuple[Endpoint, dict[str, str]]] = {
+            "/predict": (self.predict, {}),
+            "/invocations": (self.invocations, {}),
+        }
+        for name in self.served:
+            found[f"/v1/models/{name}/predict"] = (self.predict, {"name": name})
+            found[f"/v2/models/{name}/infer"] = (self.infer, {"name": name})
+        return found
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for predictions here, any other by Starlette."""
+        direct = self._direct.get(scope["path"]) if scope["type"] == "http" else None
+        if direct is None or scope["method"] != "POST":
+            await self._routed(scope, receive, send)
+            return
+        scope["endpoint"], scope["path_params"] = direct
+        request = Request(scope, receive)
+        try:
+            response = await direct[0](request)
+        except Exception as error:  # noqa: BLE001 - as Starlette's own handlers have it
+            response = await self._failed(request, error)
+        await response(scope, receive, send)
+
     @asynccontextmanager
     async def _alive(self, _: Starlette) -> AsyncIterator[None]:
         self.inference.start()
@@ -189,6 +214,7 @@ class Application:
             return
         self.watching.begin(found.values())
         self.served = found
+        self._direct = self._directly()
         self.metrics.reloads["done"] += 1
         each = ", ".join(f"{name} ({served.sha256[:12]})" for name, served in found.items())
         sys.stderr.write(f"note: reloaded {each}\n")
@@ -216,7 +242,7 @@ class Application:
                 status = message["status"]
             await send(message)
 
-        app: Callable[[Scope, Receive, Send], Awaitable[None]] = self._app
+        app: Any = self._app
         if self._token is not None and not self._may(scope):
             app = said(
                 {"error": "this server needs a token. Send it as: Authorization: Bearer TOKEN."},

@@ -27,6 +27,40 @@ def connections(limits: Limits) -> type[HttpToolsProtocol]:
     return Connection
 
 
+class Joined:
+    """A transport that sends the head of a response together with its body.
+
+    uvicorn writes them one after the other. Each is a call of the system, which takes as long as
+    the rest of a short request.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Send what waits and the data; a head waits for what comes in the same moment."""
+        if not self._head and data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data if head else data)
+
+    def close(self) -> None:
+        """Send what waits, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Limited(HttpToolsProtocol):
     """A connection: a request's head is short and comes soon, or the connection is closed.
 
@@ -45,6 +79,7 @@ class Limited(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, unless there are too many connections."""
         super().connection_made(transport)
+        self.transport = Joined(transport, self.loop)  # type: ignore[assignment]
         if len(self.connections) > self.limits.connections:
             self._refuse(503, "too many connections are open. Try again in a second.")
             return
