@@ -65,6 +65,8 @@ def serve(
     for run in runs:
         check_use(run, None)
     token = _token(token_file)
+    # One thread predicts: to hand a few rows to others costs more than they do.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
     try:
         from luce.serving.limits import Limits
         from luce.serving.server import serve as start

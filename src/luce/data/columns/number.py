@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
 
 import msgspec
 import numpy as np
@@ -43,8 +43,11 @@ def as_numbers(values: pl.Series, numerals: Numerals = PLAIN) -> pl.Series:
     """Return float64, infinite beyond float32's range, null where there is no number."""
     if values.dtype == pl.String and numerals != PLAIN:
         values = plainly(values, numerals)
-    numbers = values.cast(pl.Float64, strict=False).fill_nan(None)
-    if not (numbers.abs() > FLOAT32_MAX).any():
+    numbers = values.cast(pl.Float64, strict=False)
+    if values.dtype == pl.String:  # else `present` has seen to it
+        numbers = numbers.fill_nan(None)
+    ends: list[Any] = [numbers.min(), numbers.max()]
+    if all(end is None or abs(end) <= FLOAT32_MAX for end in ends):
         return numbers
     infinite = numbers.sign() * float("inf")
     return pl.select(

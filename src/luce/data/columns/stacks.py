@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from luce.data.spelling import present
@@ -12,10 +13,9 @@ from luce.data.spelling import present
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["matrix", "stacks"]
+__all__ = ["matrix", "nulls", "stacks"]
 
 STACKED_CELLS = 2**18
 """How many values are handed to Polars at once."""
@@ -56,6 +56,13 @@ def stacks(
             part = slice(start, min(start + most, where[-1] + 1))
             together = columns[part]
             yield part, present(pl.concat(together) if len(together) > 1 else together[0])
+
+
+def nulls(values: pl.Series) -> NDArray[np.bool_]:
+    """Return where values are missing."""
+    if not values.null_count():
+        return np.zeros(len(values), bool)
+    return values.is_null().to_numpy()
 
 
 def matrix(values: pl.Series, columns: int) -> NDArray[np.float64]:
