@@ -116,11 +116,8 @@ class Reference:
         self, schema: Schema, encoded: Encoded, probabilities: NDArray[Any]
     ) -> list[NDArray[np.int64]]:
         """Return of each measure how many of other rows are in each of its bins."""
-        blocks: dict[str, Any] = {}
         wanted = {measure.name for measure in self.measures}
-        for name, block in _blocks(schema, encoded):
-            if name in wanted:
-                blocks[name] = block
+        blocks = {name: each for name, each in _blocks(schema, encoded) if name in wanted}
         found = []
         for measure in self.measures:
             match measure.how:

@@ -69,9 +69,9 @@ def present(series: pl.Series, *, but: Collection[str] = ()) -> pl.Series:
     moments outside of the calendar, which Parquet can hold and neither Python nor Polars can say.
     """
     if series.dtype == pl.String and len(series) <= FEW:
-        words = MISSING_SET.difference(but) if but else MISSING_SET
+        gone = MISSING_SET.difference(but) if but else MISSING_SET
         texts = (None if text is None else text.strip(BLANKS) for text in series.to_list())
-        values = [None if text in words else text for text in texts]
+        values = [None if text in gone else text for text in texts]
         return pl.Series(series.name, values, dtype=pl.String)
     if series.dtype == pl.String:
         # In one call of Polars: of few values, what takes time is how many calls there are.

@@ -72,9 +72,7 @@ def answer(served: Served, predicted: Predicted, held: PredictionSets | None) ->
     return said
 
 
-def rendered(
-    kind: str, served: Served, predicted: Predicted, held: PredictionSets | None
-) -> bytes:
+def rendered(kind: str, served: Served, predicted: Predicted, held: PredictionSets | None) -> bytes:
     """Return predictions as JSON, CSV or Arrow; CSV is as `luce predict` writes it."""
     if kind == JSON:
         return msgspec.json.encode(answer(served, predicted, held))

@@ -161,9 +161,7 @@ class Application:
         ]
 
     def _directly(self) -> dict[str, tuple[Endpoint, dict[str, str]]]:
-        """Return by path what predicts, and its parameters: found without a router, in a tenth of
-        the time.
-        """
+        """Return by path what predicts, and its parameters: ten times as fast as a router."""
         found: dict[str, tuple[Endpoint, dict[str, str]]] = {
             "/predict": (self.predict, {}),
             "/invocations": (self.invocations, {}),
@@ -205,9 +203,7 @@ class Application:
         If one cannot be read, all stay as they are, and standard error says why.
         """
         try:
-            found = await asyncio.to_thread(
-                load, self.paths, self.limits, coverage=self.coverage
-            )
+            found = await asyncio.to_thread(load, self.paths, self.limits, coverage=self.coverage)
         except LuceError as error:
             self.metrics.reloads["failed"] += 1
             sys.stderr.write(f"note: not reloaded: {error}\n")
@@ -334,6 +330,8 @@ class Application:
         try:
             body = await self._body(request)
             length = len(body)
+            if not body:
+                raise RefusedError(400, "the body is empty.")
             form = form_of(request.headers.get("content-type", ""), body)
             if form is None or (only_json and form != "json"):
                 raise RefusedError(
@@ -360,20 +358,16 @@ class Application:
 
     async def _body(self, request: Request) -> bytes:
         """Return a request's body, counted as it comes; what is returned counts as held."""
-        most = self.limits.body
         declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > most:
-            raise _too_large(most)
+        if declared.isdigit():
+            self._check_size(int(declared[:20]))
         parts, total = [], 0
         try:
             async with asyncio.timeout(self.limits.seconds):
                 async for part in request.stream():
                     total += len(part)
                     self._held += len(part)
-                    if total > most:
-                        raise _too_large(most)
-                    if self._held > self.limits.held:
-                        raise BusyError("too much is being sent at once. Try again in a second.")
+                    self._check_size(total)
                     parts.append(part)
         except TimeoutError as error:
             self._held -= total
@@ -386,6 +380,19 @@ class Application:
             self._held -= total
             raise
         return b"".join(parts)
+
+    def _check_size(self, size: int) -> None:
+        """Refuse a body of this size, or now."""
+        most = self.limits.body
+        if size > most:
+            # What is still to come of the body is not waited for.
+            raise RefusedError(
+                413,
+                f"the body is longer than {most:,} bytes. Send fewer rows at once.",
+                connection="close",
+            )
+        if self._held > self.limits.held:
+            raise BusyError("too much is being sent at once. Try again in a second.")
 
     def _named(self, request: Request) -> Served:
         """Return the run that a request is for."""
@@ -488,15 +495,6 @@ class Application:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-
-
-def _too_large(most: int) -> RefusedError:
-    # What is still to come of the body is not waited for.
-    return RefusedError(
-        413,
-        f"the body is longer than {most:,} bytes. Send fewer rows at once.",
-        connection="close",
-    )
 
 
 def _coverage(request: Request) -> float | None:

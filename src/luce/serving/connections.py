@@ -148,7 +148,11 @@ class Limited(HttpToolsProtocol):
         """Answer without asking the application, and close."""
         self._untime()
         body = msgspec.json.encode({"error": sentence})
-        reason = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
+        reason = {
+            400: "Bad Request",
+            408: "Request Timeout",
+            431: "Request Header Fields Too Large",
+        }
         lines = [
             f"HTTP/1.1 {status} {reason.get(status, 'Service Unavailable')}",
             "content-type: application/json",

@@ -107,7 +107,7 @@ class Inference:
         if len(self) >= self.waiting:
             raise BusyError("too many requests are waiting. Try again in a second.")
         notices = served.misnamed(rows)
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Predicted] = asyncio.get_running_loop().create_future()
         job = Job(served, rows, future, notices)
         with self._there:
             (self._long if job.long else self._short).append(job)
@@ -193,15 +193,13 @@ def _grouped(jobs: Iterable[Job]) -> Iterable[list[Job]]:
 
 def _together(jobs: Sequence[Job]) -> NDArray[Any] | pl.DataFrame:
     """Return the rows of requests that are alike, one after the other."""
-    first = jobs[0].rows
+    first: Any = jobs[0].rows
+    if len(jobs) == 1:
+        return first.raw  # type: ignore[no-any-return]
+    each: list[Any] = [job.rows.features for job in jobs]
     if isinstance(first.features, np.ndarray):
-        if len(jobs) == 1:
-            return first.features
-        return np.concatenate([job.rows.features for job in jobs])
-    return framed(
-        {n: [v for job in jobs for v in job.rows.features[n]] for n in first.features},  # type: ignore[call-overload,index]
-        first.types,
-    )
+        return np.concatenate(each)
+    return framed({n: [v for own in each for v in own[n]] for n in first.features}, first.types)
 
 
 def _sliced(rows: Rows, part: slice) -> Any:

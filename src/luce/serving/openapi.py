@@ -119,7 +119,7 @@ def _predict(served: Served, limits: Limits) -> dict[str, Any]:
     forms: list[dict[str, Any]] = [
         {"type": "object", "required": ["rows"], "properties": {"rows": rows}}
     ]
-    examples = {"rows": {"value": {"rows": example_rows(served)}}}
+    examples: dict[str, Any] = {"rows": {"value": {"rows": example_rows(served)}}}
     content: dict[str, Any] = {"application/json": {"schema": {"anyOf": forms}}}
     if served.columns:
         columns = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from luce.serving.inference import Predicted
     from luce.serving.served import Served
 
-__all__ = ["invocation", "inferred", "metadata", "of_tensors"]
+__all__ = ["inferred", "invocation", "metadata", "of_tensors"]
 
 DATATYPES = {"string": "BYTES", "number": "FP64", "boolean": "BOOL"}
 """What a column is called in the protocol, by its type in JSON."""
@@ -217,7 +217,7 @@ def invocation(content: Any, wanted: Wanted) -> Rows:
     if isinstance(content, list):
         return from_rows(content, wanted)
     if not isinstance(content, dict):
-        raise DataError("the body must be a JSON object, such as {\"dataframe_split\": {…}}.")
+        raise DataError('the body must be a JSON object, such as {"dataframe_split": {…}}.')
     if "dataframe_split" in content:
         split = content["dataframe_split"]
         if not isinstance(split, dict) or "data" not in split:

@@ -2,7 +2,8 @@
 
 Decoders allocate what a few bytes claim, and what Rust cannot allocate ends the process. So bodies
 are read where a limit of memory and of time can be set, and where an end is one request's end. Two
-things go each way: a message of msgspec, and bytes. `python -m luce.serving.reader` is that process.
+things go each way: a message of msgspec, and bytes. `python -m luce.serving.reader` is that
+process.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import signal
 import struct
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import polars as pl
 
+from luce.data.delimited import csv_blocks
 from luce.errors import DataError, LuceError
 from luce.serving.rows import BODY, Rows, Wanted, read
 
@@ -144,7 +146,11 @@ class Reader:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                    "POLARS_MAX_THREADS": "1",
+                },
             )
         return self._process
 
@@ -188,6 +194,11 @@ def _unpacked(answer: Answer, content: bytes) -> Rows:
 
 def _limit_memory(most: int) -> None:
     """Let this process take so many bytes more than it has now, where the system can."""
+    # Threads and arenas are set up with the first table, and promise themselves a lot of room.
+    small, packed = pl.DataFrame({"a": ["1", "2"]}), io.BytesIO()
+    small.write_parquet(packed)
+    list(csv_blocks(iter([b"a\n1\n"]), where=BODY, rows=9))
+    pl.scan_parquet(io.BytesIO(packed.getvalue())).select(pl.len(), pl.col("a").max()).collect()
     try:
         import resource
 

@@ -188,8 +188,6 @@ def read(form: str, body: bytes, wanted: Wanted) -> Rows:
     luce.errors.DataError
         If it cannot be read, or has other rows than the run needs.
     """
-    if not body:
-        raise DataError(f"{BODY} is empty.")
     if form == "json":
         return _of_json(parse(body), wanted)
     if form == "image":
@@ -289,9 +287,7 @@ def _of_lists(rows: list[Any], names: Any, wanted: Wanted) -> Rows:
             )
     place = {name: i for i, name in enumerate(names)}
     empty = [None] * len(rows)
-    cells = {
-        n: [row[place[n]] for row in rows] if n in place else empty for n in wanted.columns
-    }
+    cells = {n: [row[place[n]] for row in rows] if n in place else empty for n in wanted.columns}
     return _cells(cells, names, wanted)
 
 
@@ -323,9 +319,7 @@ def from_columns(columns: Any, wanted: Wanted) -> Rows:
     return _cells({name: columns.get(name, empty) for name in wanted.columns}, columns, wanted)
 
 
-def _cells(
-    cells: Mapping[str, Sequence[Any]], there: Iterable[str], wanted: Wanted
-) -> Rows:
+def _cells(cells: Mapping[str, Sequence[Any]], there: Iterable[str], wanted: Wanted) -> Rows:
     """Return the cells of a table, each column's in one type, whatever other requests send."""
     own, types = {}, []
     for name, values in cells.items():

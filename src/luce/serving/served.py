@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from luce.data import Schema
 from luce.data.tables import TableSchema
 from luce.errors import ArgumentError
+from luce.manifest import read_config
 from luce.predicting import prediction_sets
 from luce.run import Run, load_run
 from luce.serving.rows import Wanted
-from luce.storage import digest_of
+from luce.storage import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class Served:
     name : str
     run : Run
     sha256 : str
-        That of the run's config.json, which has the digests of all other files.
+        What its config.json says of itself, which has the digests of all other files.
     wanted : Wanted
         What it needs of a body.
     coverage : float or None
@@ -125,7 +126,9 @@ def load(
                 f"its folder's name; rename one of the folders."
             )
         run = load_run(path)
-        sha256 = digest_of(path / "config.json").sha256
+        while (read := read_config(path)) != {key: run.config[key] for key in read}:
+            run = load_run(path)  # a training put it in its place in this moment
+        sha256 = sealed(read)["sha256"]
         served = Served(name, run, sha256, Wanted.of(run.schema, limits), coverage)
         served.sets(None)  # refused now, not at the first request
         found[name] = served

@@ -78,7 +78,7 @@ def serve(
         )
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         config = uvicorn.Config(
-            application,  # type: ignore[arg-type]
+            application,
             http=connections(limits),
             ws="none",
             lifespan="on",
@@ -92,7 +92,9 @@ def serve(
         )
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        server = _Server(config, application, lambda: announce(f"http://{shown}:{port}", application))
+        server = _Server(
+            config, application, lambda: announce(f"http://{shown}:{port}", application)
+        )
         server.run(sockets=[listening])
     finally:
         listening.close()

@@ -225,7 +225,9 @@ class Log:
         )
         inputs = pl.concat([_table(each) for each in rows], how="diagonal_relaxed")
         with self._there:
-            self._frames.setdefault(served.name, []).append(pl.concat([said, inputs], how="horizontal"))
+            self._frames.setdefault(served.name, []).append(
+                pl.concat([said, inputs], how="horizontal")
+            )
             self._rows += len(best)
             if self._rows >= PART_ROWS:
                 self._there.notify()
