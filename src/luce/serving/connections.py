@@ -13,8 +13,7 @@ from luce.serving.limits import Limits
 __all__ = ["connections"]
 
 LINGER = 0.5
-"""Seconds in which an idle connection of a server that stops may still send a request: it may be on
-its way."""
+"""Seconds that what a client sent has to arrive, before a connection is closed for good."""
 
 
 def connections(limits: Limits) -> type[HttpToolsProtocol]:
@@ -38,6 +37,7 @@ class Joined:
         self._transport = transport
         self._loop = loop
         self._head = b""
+        self._closing = False
 
     def write(self, data: bytes) -> None:
         """Send what waits and the data; a head waits for what comes in the same moment."""
@@ -49,9 +49,22 @@ class Joined:
         self._transport.write(head + data if head else data)
 
     def close(self) -> None:
-        """Send what waits, and close."""
+        """Send what waits, and the end; take what still comes for a moment, unread.
+
+        What is closed at once while a client sends is reset, and the client never reads why.
+        """
+        if self.is_closing():
+            return
         self._flush()
-        self._transport.close()
+        self._closing = True
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        self._loop.call_later(LINGER, self._transport.close)
+
+    def is_closing(self) -> bool:
+        """Say whether the end has been sent."""
+        return self._closing or self._transport.is_closing()
 
     def _flush(self) -> None:
         if self._head:
@@ -93,6 +106,8 @@ class Limited(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what comes; count it while it is a head."""
+        if self.transport.is_closing():
+            return
         if self._in_head:
             self._head += len(data)
         super().data_received(data)
