@@ -193,9 +193,7 @@ def test_a_token_is_asked_for(browser, runs):
 
 def test_drawn_digits_are_recognised(browser, data_dir, tmp_path):
     """Of ten digits that a mouse draws, at least eight are what they are."""
-    luce.train(
-        str(data_dir / "mnist"), model="cnn", epochs=1, out=tmp_path, name="mnist", test_size=0.0
-    )
+    luce.train(str(data_dir / "mnist"), model="mlp", epochs=2, out=tmp_path, name="mnist")
     started = Server(tmp_path / "mnist")
     try:
         open_page(browser, started)

@@ -234,6 +234,18 @@ def test_parquet_that_unpacks_to_gigabytes_ends_one_request(client, runs):
     assert again.status_code == 200
 
 
+def test_parquet_whose_texts_unpack_to_gigabytes_is_refused(client, runs):
+    """A dictionary of one long text is short in the file, and does not come further than there."""
+    frame = pl.DataFrame({"remark": pl.repeat("x" * 100_000, 1_000, eager=True)})
+    frame = frame.with_columns(age=1.5, city=pl.lit("Graz"))
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    limits = Limits(unpacked=20_000_000)
+    answer = client(runs / "people", limits=limits).post("/predict", content=buffer.getvalue())
+    assert answer.status_code == 400
+    assert "more than 20,000,000 bytes when it is unpacked" in answer.json()["error"]
+
+
 def test_what_takes_too_long_to_read_ends_one_request(client, runs):
     """Reading has a time, too."""
     asked = client(runs / "people", limits=Limits(reading=0.001))

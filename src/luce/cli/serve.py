@@ -87,7 +87,7 @@ def serve(
         limits=Limits(body=round(body_limit * 1e6)),
         announce=_announce,
     )
-    sys.stderr.write("stopped; every request that came was answered.\n")
+    sys.stderr.write("stopped.\n")
 
 
 def _announce(address: str, application: "Application") -> None:

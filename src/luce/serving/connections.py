@@ -41,6 +41,8 @@ class Joined:
 
     def write(self, data: bytes) -> None:
         """Send what waits and the data; a head waits for what comes in the same moment."""
+        if self._closing:
+            return
         if not self._head and data.startswith(b"HTTP/1.1 "):
             self._head = data
             self._loop.call_soon(self._flush)

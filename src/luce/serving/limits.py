@@ -25,6 +25,8 @@ class Limits:
         How long reading one body may take.
     memory : int
         Bytes that reading one body may take.
+    unpacked : int
+        Bytes that the rows of one body may have.
     waiting : int
         Requests that may wait for the inference thread; as many may wait to be read.
     held : int
@@ -47,6 +49,7 @@ class Limits:
     seconds: float = 30.0
     reading: float = 10.0
     memory: int = 2**30
+    unpacked: int = 200_000_000
     waiting: int = 1_000
     held: int = 200_000_000
     connections: int = 1_000
