@@ -263,7 +263,8 @@ def made():
     """Return good bodies to start from, and bombs."""
     frame = people(20, 3).drop("label")
     # A dictionary of one text: a gigabyte in less than a thousand bytes.
-    bomb = pl.DataFrame({"remark": pl.repeat("x" * 1_000_000, 1_000, eager=True), "age": 1.5})
+    bomb = pl.DataFrame({"remark": pl.repeat("x" * 1_000_000, 1_000, eager=True)})
+    bomb = bomb.with_columns(age=1.5, city=pl.lit("Graz"))
     buffer = io.BytesIO()
     bomb.write_parquet(buffer, compression="zstd", statistics=False)
     wide = io.BytesIO()

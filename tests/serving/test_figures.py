@@ -56,7 +56,7 @@ def p_values(client):
 
 
 def test_drift_is_found_in_the_column_that_has_it(client, runs):
-    """Rows of the training's kind have no small p-value; of older people, age has, and the classes."""
+    """Rows like the training's have no small p-value; of older people, age and the classes have."""
     asked = client(runs / "people")
     send(asked, people(400, 1).drop("label"))
     before = p_values(asked)

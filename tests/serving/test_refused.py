@@ -243,7 +243,7 @@ def test_parquet_whose_texts_unpack_to_gigabytes_is_refused(client, runs):
     limits = Limits(unpacked=20_000_000)
     answer = client(runs / "people", limits=limits).post("/predict", content=buffer.getvalue())
     assert answer.status_code == 400
-    assert "more than 20,000,000 bytes when it is unpacked" in answer.json()["error"]
+    assert "at most 20,000,000 are answered at once" in answer.json()["error"]
 
 
 def test_what_takes_too_long_to_read_ends_one_request(client, runs):

@@ -45,7 +45,6 @@ class Asked(msgspec.Struct):
     form: str
     wanted: Wanted
     memory: int
-    unpacked: int
 
 
 class Answer(msgspec.Struct):
@@ -126,7 +125,7 @@ class Reader:
     ) -> Rows:
         assert process.stdin is not None  # noqa: S101
         assert process.stdout is not None  # noqa: S101
-        head = msgspec.msgpack.encode(Asked(form, wanted, self.limits.memory, self.limits.unpacked))
+        head = msgspec.msgpack.encode(Asked(form, wanted, self.limits.memory))
         process.stdin.writelines([HEAD.pack(len(head), len(body)), head, body])
         await process.stdin.drain()
         sizes = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
@@ -210,10 +209,6 @@ def _limit_memory(most: int) -> None:
         pass  # Windows and macOS have no such limit; time is limited all the same
 
 
-def _too_much(most: int) -> str:
-    return f"{BODY} has more than {most:,} bytes when it is unpacked. Send fewer rows at once."
-
-
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
     """Read bodies from `source` and write their rows to `sink`, until the server is gone."""
     limited = False
@@ -227,8 +222,6 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         content: bytes | memoryview = b""
         try:
             answer, content = _packed(read(asked.form, body, asked.wanted))
-            if len(content) > asked.unpacked:
-                answer, content = Answer(error=_too_much(asked.unpacked)), b""
         except DataError as error:
             answer = Answer(error=str(error))
         except MemoryError:

@@ -95,8 +95,8 @@ class Wanted(msgspec.Struct, frozen=True):
         Tables: a column that is left out without a word.
     encoding, separator : str or None
         How a CSV is written, where it does not say it itself.
-    rows, pixels : int
-        The most that there may be.
+    rows, pixels, unpacked : int
+        The most that there may be; of a table, bytes when it is unpacked.
     """
 
     kind: Kind
@@ -107,6 +107,7 @@ class Wanted(msgspec.Struct, frozen=True):
     separator: str | None
     rows: int
     pixels: int
+    unpacked: int
 
     @classmethod
     def of(cls, schema: Schema, limits: Limits) -> Wanted:
@@ -120,6 +121,7 @@ class Wanted(msgspec.Struct, frozen=True):
             separator=getattr(schema, "separator", None),
             rows=limits.rows,
             pixels=limits.pixels,
+            unpacked=limits.unpacked,
         )
 
 
@@ -456,6 +458,7 @@ def _projected(
 
 def _of_frame(frame: pl.DataFrame, wanted: Wanted) -> Rows:
     _check_count(frame.height, wanted)
+    _check_size(frame, wanted)
     if wanted.kind == "table":
         names = tuple(frame.columns)
         return Rows(frame.height, frame.select(n for n in wanted.columns if n in names), (), names)
@@ -468,6 +471,19 @@ def _of_frame(frame: pl.DataFrame, wanted: Wanted) -> Rows:
                 f"be a number."
             )
     return Rows(frame.height, numbers.to_numpy())
+
+
+def _check_size(frame: pl.DataFrame, wanted: Wanted) -> None:
+    """Refuse a table whose texts are long, though a file may have each but once."""
+    size = frame.height * frame.width * 8
+    for column in frame.get_columns():
+        if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+            size += int(column.cast(pl.String).str.len_bytes().sum() or 0)
+    if size > wanted.unpacked:
+        raise DataError(
+            f"{BODY} has {size:,} bytes when it is unpacked; at most {wanted.unpacked:,} are "
+            f"answered at once. Send fewer rows."
+        )
 
 
 def _check_kind(kind: Kind, wanted: Wanted) -> None:
