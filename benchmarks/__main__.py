@@ -16,6 +16,7 @@ NAMES = (
     "mnist",
     "operators",
     "regression",
+    "serve",
     "tables",
     "texts",
     "tuning",
