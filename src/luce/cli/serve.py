@@ -29,7 +29,7 @@ TOKEN = "LUCE_TOKEN"  # noqa: S105 - the variable's name
 def serve(
     context: typer.Context,
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders, such as runs/digits.")
+        list[Path], typer.Argument(metavar="RUN", help="Run folders, such as runs/digits.")
     ],
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="0.0.0.0 is every address of this machine.")
