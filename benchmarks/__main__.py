@@ -17,6 +17,7 @@ NAMES = (
     "mnist",
     "operators",
     "regression",
+    "serve",
     "tables",
     "texts",
     "tuning",

@@ -150,6 +150,7 @@ def test_run_folders_have_the_files_that_the_page_names(runs):
         "config.json",
         "schema.json",
         "calibration.json",
+        "reference.json",
         "metrics.json",
         "tuning.json",
         "environment.json",

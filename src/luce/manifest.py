@@ -22,6 +22,7 @@ __all__ = [
     "CALIBRATION",
     "JOURNAL",
     "RECORDS",
+    "REFERENCE",
     "TENSORS",
     "TRUSTED",
     "TUNING",
@@ -37,6 +38,8 @@ __all__ = [
 # versions hold the digests of these alone.
 TRUSTED = ("schema.json", "model.safetensors")
 CALIBRATION = "calibration.json"
+# What the rows were like that a run was judged by: what `luce serve` compares new ones with.
+REFERENCE = "reference.json"
 # What of the schema is too large for JSON: the terms of texts. Most runs have none.
 TENSORS = "schema.safetensors"
 # What a search tried; only of runs of `luce tune`.

@@ -25,7 +25,14 @@ from luce.storage import open_whole
 if TYPE_CHECKING:
     from luce.evaluation.conformal import PredictionSets
 
-__all__ = ["SEPARATOR", "Written", "write_predictions"]
+__all__ = [
+    "SEPARATOR",
+    "Written",
+    "members",
+    "prediction_sets",
+    "predictions",
+    "write_predictions",
+]
 
 # Stands between the labels of a set. Within a label, a backslash stands before it.
 SEPARATOR = "|"
@@ -90,7 +97,7 @@ def write_predictions(
         raise ArgumentError(
             f"--top must be from 1 to the number of classes, {len(run.classes)}; got {top}."
         )
-    held = None if sets is None else _sets(run, sets, calibrated=calibrated)
+    held = None if sets is None else prediction_sets(run, sets, calibrated=calibrated)
     rows, handled, notices = 0, Counter[str](), list[str]()
     called = str(source) if isinstance(source, str | Path) else "the rows"
     called = "standard input" if called == "-" else called
@@ -98,9 +105,7 @@ def write_predictions(
         for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
             with of_source(called):
                 probabilities, counts = run.predict_block(block.features, calibrated=calibrated)
-            frame = _frame(block.names, probabilities, run.classes, top)
-            if held is not None:
-                frame = frame.with_columns(_set_column(held, probabilities, run.classes))
+            frame = predictions(probabilities, run.classes, names=block.names, top=top, held=held)
             file.write(frame.write_csv(include_header=rows == 0).encode())
             rows += len(probabilities)
             handled.update(counts)
@@ -108,7 +113,8 @@ def write_predictions(
     return Written(rows, dict(handled), run.schema.useless(handled, rows) + notices)
 
 
-def _sets(run: Run, coverage: float, *, calibrated: bool) -> PredictionSets:
+def prediction_sets(run: Run, coverage: float, *, calibrated: bool = True) -> PredictionSets:
+    """Return what makes a run's prediction sets, or raise ArgumentError if it has none."""
     if run.calibration is None:
         raise ArgumentError(
             "--sets needs a run that was trained with validation rows, which say how wrong it can "
@@ -121,20 +127,30 @@ def _sets(run: Run, coverage: float, *, calibrated: bool) -> PredictionSets:
     return run.calibration.sets(coverage)
 
 
-def _set_column(
-    held: PredictionSets, probabilities: NDArray[np.floating[Any]], classes: list[Any]
-) -> pl.Series:
-    """Return each row's set as text, the most probable class first."""
-    names = [
-        str(label).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for label in classes
-    ]
-    inside = held.predict_sets(probabilities)
-    texts = []
-    for row, members in enumerate(inside):
-        found = np.flatnonzero(members)
-        order = found[np.argsort(-probabilities[row, found], kind="stable")]
-        texts.append(SEPARATOR.join(names[k] for k in order))
-    return pl.Series("set", texts, dtype=pl.String)
+def members(
+    held: PredictionSets, probabilities: NDArray[np.floating[Any]]
+) -> Iterator[NDArray[np.intp]]:
+    """Yield the classes of each row's set, by their columns, the most probable first."""
+    for row, inside in enumerate(held.predict_sets(probabilities)):
+        found = np.flatnonzero(inside)
+        yield found[np.argsort(-probabilities[row, found], kind="stable")]
+
+
+def predictions(
+    probabilities: NDArray[np.floating[Any]],
+    classes: list[Any],
+    *,
+    names: Sequence[str] | None = None,
+    top: int | None = None,
+    held: PredictionSets | None = None,
+) -> pl.DataFrame:
+    """Return rows' predictions as the columns that `write_predictions` names."""
+    frame = _frame(names, probabilities, classes, top)
+    if held is None:
+        return frame
+    own = [str(c).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for c in classes]
+    texts = [SEPARATOR.join(own[k] for k in order) for order in members(held, probabilities)]
+    return frame.with_columns(pl.Series("set", texts, dtype=pl.String))
 
 
 def _frame(
@@ -143,7 +159,6 @@ def _frame(
     classes: list[Any],
     top: int | None,
 ) -> pl.DataFrame:
-    """Return a block's predictions as the columns that are written."""
     labels = np.array(classes)
     columns: dict[str, Any] = {} if names is None else {"file": names}
     if top is None:

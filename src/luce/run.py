@@ -22,6 +22,7 @@ from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import (
     CALIBRATION,
+    REFERENCE,
     TENSORS,
     TUNING,
     check_finished,
@@ -31,6 +32,7 @@ from luce.manifest import (
     read_config,
 )
 from luce.models.classifier import Classifier
+from luce.reference import Reference
 from luce.request import Request
 from luce.storage import read_bytes, read_json, read_tensors, size_of
 
@@ -367,6 +369,20 @@ class Run:
         content = read_json(self.path / TUNING, expected(self.config, TUNING))
         check_tuning(content)
         return content
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the rows were like that the run was judged by; None where that was not kept.
+
+        Raises
+        ------
+        RunError
+            If the file is missing, or another than training wrote.
+        """
+        if REFERENCE not in self.config["files"]:
+            return None
+        content = read_json(self.path / REFERENCE, expected(self.config, REFERENCE))
+        return Reference.from_json(content, self.schema, len(self.classes))
 
     def info(self) -> dict[str, Any]:
         """Return what the run is: data, model, layers, parameters, FLOPs, size and figures."""

@@ -11,6 +11,8 @@
       model.safetensors    the weights
       calibration.json     the temperature, and the scores that prediction sets follow from;
                            absent where there were no validation rows
+      reference.json       what the rows were like that it was judged by, for comparison with new
+                           ones; absent where calibration.json is
       metrics.json         what the model scored
       history.csv          a line per epoch
       tuning.json          what a search tried, and tuning.jsonl, its journal; of runs of `luce

@@ -8,9 +8,9 @@ import tempfile
 
 import torch
 
-from tests.hostile import files, runs
+from tests.hostile import files, runs, serving
 
-RUNS, FILES = 3_000, 2_000
+RUNS, FILES, REQUESTS = 3_000, 2_000, 10_000
 
 
 def kills() -> int:
@@ -33,4 +33,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     failed = runs.main(RUNS, seed) + kills() + files.main(FILES, seed)
+    failed += serving.main(REQUESTS, seed)
     sys.exit(min(failed, 1))

@@ -24,6 +24,8 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 is_argument = parameter.param_type_name == "argument"
+                if is_argument:  # of several values, typer adds what Python calls their type
+                    record = (record[0].partition(" <")[0], record[1])
                 group = getattr(parameter, "rich_help_panel", None) or "Options"
                 sections.setdefault("Arguments" if is_argument else group, []).append(record)
         order = ["Arguments", *HEADINGS]

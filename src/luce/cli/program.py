@@ -15,6 +15,8 @@ from luce.cli.evaluate import evaluate
 from luce.cli.info import info, warm_up
 from luce.cli.predict import predict
 from luce.cli.report import report
+from luce.cli.serve import EXAMPLES as OF_SERVING
+from luce.cli.serve import serve
 from luce.cli.train import EXAMPLES, train
 from luce.cli.tune import EXAMPLES as OF_TUNING
 from luce.cli.tune import tune
@@ -29,6 +31,7 @@ app.command("tune", cls=Command, epilog=OF_TUNING)(tune)
 app.command("evaluate", cls=Command)(evaluate)
 app.command("predict", cls=Command)(predict)
 app.command("report", cls=Command)(report)
+app.command("serve", cls=Command, epilog=OF_SERVING)(serve)
 app.command("info", cls=Command)(info)
 app.command("warm-up", cls=Command)(warm_up)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_high
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, Literal, NoReturn, Self
 
 import msgspec
 import numpy as np
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-__all__ = ["IMAGE_ENDINGS", "ImageSchema", "as_images", "list_images", "read_images", "survey"]
+__all__ = [
+    "IMAGE_ENDINGS",
+    "ImageSchema",
+    "as_images",
+    "decode",
+    "list_images",
+    "read_images",
+    "survey",
+]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 IN_CACHE = 1024
@@ -274,17 +282,20 @@ def _common(sizes: Counter[tuple[int, int]], image_size: ImageSize | None) -> tu
     return height, width, image_size is None and longest > LONGEST_SIDE
 
 
-def _opened(file: Path) -> Image.Image:
+def _opened(
+    file: Path | BinaryIO, called: str | None = None, most: int = MOST_PIXELS
+) -> Image.Image:
     """Return an image that is a PNG or a JPEG of a sane size, not decoded yet."""
+    called = str(file) if called is None else called
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise DataError(f"{file}: is neither a PNG nor a JPEG image, or is damaged.") from error
-    if math.prod(image.size) > MOST_PIXELS:
+        raise DataError(f"{called}: is neither a PNG nor a JPEG image, or is damaged.") from error
+    if math.prod(image.size) > most:
         image.close()
         raise DataError(
-            f"{file}: has {image.size[0]:,} × {image.size[1]:,} pixels; at most {MOST_PIXELS:,} "
-            f"are read."
+            f"{called}: has {image.size[0]:,} × {image.size[1]:,} pixels; at most {most:,} are "
+            f"read."
         )
     return image
 
@@ -293,9 +304,18 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 
 
-def decode(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the image as uint8 of (channels, height, width), or raise DataError."""
-    with reading(file, "image"), _opened(file) as opened:
+def decode(
+    file: Path | BinaryIO,
+    shape: tuple[int, ...],
+    *,
+    called: str | None = None,
+    most: int = MOST_PIXELS,
+) -> np.ndarray:
+    """Return the image as uint8 of (channels, height, width), or raise DataError.
+
+    `called` is what messages call an open file; of more than `most` pixels, nothing is decoded.
+    """
+    with reading(called or file, "image"), _opened(file, called, most) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits of grey; convert would clip them
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))

@@ -37,13 +37,25 @@ MISSING_WORDS = (
 )
 
 # In any mixture of cases: to look for all of them is faster than to lower every value.
-_SPELLINGS = sorted(
-    {
-        "".join(letters)
-        for word in MISSING_WORDS
-        for letters in itertools.product(*((letter, letter.upper()) for letter in word))
-    }
+MISSING = pl.Series(
+    sorted(
+        {
+            "".join(letters)
+            for word in MISSING_WORDS
+            for letters in itertools.product(*((letter, letter.upper()) for letter in word))
+        }
+    )
 )
+
+MISSING_SET = frozenset(MISSING)
+
+FEW = 64
+"""So many values are looked at by Python before Polars has begun."""
+
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+"""What Polars strips: Unicode's white space."""
 
 DASHES = ("-", "–", "—")
 
@@ -56,13 +68,28 @@ def present(series: pl.Series, *, but: Collection[str] = ()) -> pl.Series:
     That is every spelling of *missing* in text, `but` for those that mean something here; NaN, and
     moments outside of the calendar, which Parquet can hold and neither Python nor Polars can say.
     """
+    if series.dtype == pl.String and len(series) <= FEW:
+        gone = MISSING_SET.difference(but) if but else MISSING_SET
+        texts = (None if text is None else text.strip(BLANKS) for text in series.to_list())
+        values = [None if text in gone else text for text in texts]
+        return pl.Series(series.name, values, dtype=pl.String)
     if series.dtype == pl.String:
-        series = series.str.strip_chars()
-        missing = series.is_in([word for word in _SPELLINGS if word not in but])
-        return _where(~missing, series)
+        # In one call of Polars: of few values, what takes time is how many calls there are.
+        text = pl.col("x").str.strip_chars()
+        words = MISSING if not but else MISSING.filter(~MISSING.is_in(list(but)))
+        found = series.to_frame("x").select(pl.when(~text.is_in(words.implode())).then(text))
+        return found.to_series().alias(series.name)
     if (limits := _calendar(series.dtype)) is not None:
         return _where(series.to_physical().is_between(*limits), series)
-    return series.fill_nan(None) if series.dtype.is_float() else series
+    if series.dtype.is_float() and _has_nan(series):
+        return series.fill_nan(None)
+    return series
+
+
+def _has_nan(series: pl.Series) -> bool:
+    """Say whether a column of floats has NaN: a sum does, if one of its parts is."""
+    total = series.sum()
+    return bool(total != total) and bool(series.is_nan().any())  # noqa: PLR0124
 
 
 def _where(fine: pl.Series, series: pl.Series) -> pl.Series:

@@ -219,18 +219,8 @@ class TableSchema(Schema):
         """Return the columns that are encoded, those that are absent as missing in every row."""
         there = {series.name: series for series in frame.get_columns()}
         used = [column.name for column in self.used]
-        absent = [name for name in used if name not in there]
-        if 2 * len(absent) > len(used):
-            raise DataError(
-                f"{len(absent)} of the {len(used)} columns that were learnt from are absent: "
-                f"{listed(absent, 10)}. The table has {listed(list(there), 10)}. Add them, empty "
-                "where nothing is known, or train on a table without them."
-            )
-        known = {column.name for column in self.columns} | {self.target}
-        for name in there.keys() - known:
-            handled[f"extra column {shown(name)}, ignored"] += frame.height
-        for name in absent:
-            handled[f"absent column {shown(name)}, treated as missing"] += frame.height
+        for what in self.misnamed(there):
+            handled[what] += frame.height
         for name in used:
             if name in there and is_opaque(there[name].dtype):
                 raise DataError(
@@ -240,6 +230,28 @@ class TableSchema(Schema):
                 )
         missing = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
         return [there[name] if name in there else missing.alias(name) for name in used]
+
+    def misnamed(self, there: Collection[str]) -> list[str]:
+        """Return what is to be said of columns that are extra or absent in a table of these names.
+
+        Raises
+        ------
+        luce.errors.DataError
+            If more than half of the columns that were learnt from are absent.
+        """
+        used = [column.name for column in self.used]
+        absent = [name for name in used if name not in there]
+        if 2 * len(absent) > len(used):
+            raise DataError(
+                f"{len(absent)} of the {len(used)} columns that were learnt from are absent: "
+                f"{listed(absent, 10)}. The table has {listed(list(there), 10)}. Add them, empty "
+                "where nothing is known, or train on a table without them."
+            )
+        known = {column.name for column in self.columns} | {self.target}
+        return [
+            *(f"extra column {shown(name)}, ignored" for name in there if name not in known),
+            *(f"absent column {shown(name)}, treated as missing" for name in absent),
+        ]
 
     def unread(self, handled: Mapping[str, int]) -> list[str]:
         """Return what could not be read as a number, a date, and so on; see `Schema.unread`."""

@@ -161,6 +161,13 @@ class Vocabulary:
             for first, second in self.terms.tolist()
         ]
 
+    def commonest(self, most: int) -> list[str]:
+        """Return the words that are in most texts, the commonest first."""
+        words = self.words.split("\n")
+        single = np.flatnonzero(self.terms[:, 1] < 0)
+        best = single[np.argsort(-self.counts[single], kind="stable")[:most]]
+        return [words[word] for word in self.terms[best, 0].tolist()]
+
     @cached_property
     def idf(self) -> NDArray[np.float64]:
         """What a term weighs: 1 if it is in every text, the more the fewer texts it is in."""

@@ -223,11 +223,12 @@ def _teach(
                 "note: the student is not compared with one that has no teacher: "
                 f"{why} with a label to learn from."
             )
+        judged = data.judged_rows  # before scoring lets go of what was encoded
         scores = {
             **scored(student, data, request.seed),
             "distillation": compared(sides, data.held),
         }
-        folder.finish(student, scores, [student.entry])
+        folder.finish(student, scores, [student.entry], judged)
 
 
 def _lessons(teacher: Run, candidate: Candidate, data: Material, request: Request) -> Lessons:

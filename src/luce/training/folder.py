@@ -14,8 +14,18 @@ from numpy.typing import NDArray
 
 from luce.errors import LuceError, RunError, TrainingStoppedError
 from luce.folders import begin, exchange, remove, resumable
-from luce.manifest import CALIBRATION, JOURNAL, RECORDS, TENSORS, TRUSTED, TUNING, read_config
+from luce.manifest import (
+    CALIBRATION,
+    JOURNAL,
+    RECORDS,
+    REFERENCE,
+    TENSORS,
+    TRUSTED,
+    TUNING,
+    read_config,
+)
 from luce.models import Checkpoint
+from luce.reference import Reference
 from luce.run import Run, load_run
 from luce.storage import digest_of, read_tensors, sealed, write_json, write_tensors
 from luce.training.candidates import Trained
@@ -108,9 +118,16 @@ class RunFolder:
         self._lines += labelled(trained.candidate.label, trained.history)
 
     def finish(
-        self, best: Trained, scores: Mapping[str, Any], leaderboard: list[dict[str, Any]]
+        self,
+        best: Trained,
+        scores: Mapping[str, Any],
+        leaderboard: list[dict[str, Any]],
+        rows: Any = None,
     ) -> None:
-        """Write the run of the best candidate; config.json last, which makes it whole."""
+        """Write the run of the best candidate; config.json last, which makes it whole.
+
+        `rows` are the encoded ones that it was judged by: what they were like is kept.
+        """
         classifier, folder = best.classifier, self.files
         model, estimator = classifier.model, classifier.estimator
         calibration = classifier.calibration
@@ -121,6 +138,11 @@ class RunFolder:
             write_tensors(folder / TENSORS, tensors)
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
+        reference = None
+        if rows is not None and calibration is not None and best.judged_by is not None:
+            said = calibration.probabilities(best.judged_by[0])
+            reference = Reference.of(classifier.schema, rows, said)
+            write_json(folder / REFERENCE, reference.to_json())
         write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})
         write_history(folder / "history.csv", self._lines)
         if not os.path.lexists(folder / "environment.json"):
@@ -128,6 +150,7 @@ class RunFolder:
         optional = {
             TENSORS: bool(tensors),
             CALIBRATION: calibration is not None,
+            REFERENCE: reference is not None,
             TUNING: os.path.lexists(folder / TUNING),
         }
         names = (*TRUSTED, *(name for name, there in optional.items() if there), *RECORDS)

@@ -89,6 +89,13 @@ class Prepared:
         """The encoded rows and the labels to train on and to validate on."""
         return {part: (rows, labels) for part, (rows, labels, _) in self._encoded.items()}
 
+    @property
+    def judged_rows(self) -> Any:
+        """The encoded rows that candidates are judged by; None if there are none."""
+        if self.folds is not None:
+            return self.encoded["train"][0][self.folds >= 0]
+        return self.encoded["validation"][0] if "validation" in self.encoded else None
+
     @cached_property
     def _encoded(self) -> dict[str, tuple[Any, NDArray[Any], dict[str, int]]]:
         learnt = {part: data for part, data in self.parts.items() if part != "test"}

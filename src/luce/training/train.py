@@ -211,8 +211,9 @@ def compare(
     with folder.worked_in(display, request.resume_command(folder.path)):
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
+        judged = data.judged_rows  # before scoring lets go of what was encoded
         scores = scored(best, data, request.seed)
-        folder.finish(best, scores, [trained.entry for trained in board])
+        folder.finish(best, scores, [trained.entry for trained in board], judged)
 
 
 def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from luce.data.plain import to_plain
 from luce.data.wording import shown
@@ -63,6 +63,8 @@ class Column(ABC):
         Whether the kind is encoded.
     in_parts : bool
         Whether encoded columns stand for parts of a value, as words of a text; see `spans`.
+    json_type : {"string", "number", "boolean"}
+        What a value is best in JSON.
     written : str
         How values of the kind may be written, a sentence for people; empty where in any way.
     added : frozenset of str
@@ -77,6 +79,7 @@ class Column(ABC):
     plural: ClassVar[str]
     used: ClassVar[bool] = True
     in_parts: ClassVar[bool] = False
+    json_type: ClassVar[Literal["string", "number", "boolean"]] = "string"
     written: ClassVar[str] = ""
     added: ClassVar[frozenset[str]] = frozenset()
     name: str
@@ -167,6 +170,22 @@ class Column(ABC):
     def expected(self) -> str:
         """What a value should be, as training found it, for people."""
         return "a value"
+
+    @property
+    def examples(self) -> Sequence[Any]:
+        """Values as JSON has them, such as training saw: all that there are, or a typical one."""
+        return ()
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of a value: its type, `examples`, what is `expected`.
+
+        A value of another type is no error where `encode` can read it, so the type is the best one.
+        """
+        return {
+            "type": [self.json_type, "null"],
+            "examples": list(self.examples),
+            "description": f"{self.expected}; null where it is not known",
+        }
 
     def spans(self, value: str) -> list[tuple[int, int, int]]:  # noqa: ARG002
         """Return where a value has what its encoded columns stand for: begin, end and column."""

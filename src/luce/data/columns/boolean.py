@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self, final
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, final
 
 import polars as pl
 
@@ -29,6 +29,7 @@ class Boolean(Numeric):
     kind: ClassVar[str] = "boolean"
     plural: ClassVar[str] = "booleans"
     noun: ClassVar[str] = "true or false"
+    json_type: ClassVar[Literal["string", "number", "boolean"]] = "boolean"
     written: ClassVar[str] = (
         f"All values must be {', '.join(TRUE_WORDS)} or {', '.join(FALSE_WORDS)}, in capitals or "
         "not."
@@ -47,6 +48,11 @@ class Boolean(Numeric):
         return cls(
             name=seen.name, note=f"{float(numbers.sum()) / len(numbers):.0%} true{seen.gone}"
         )
+
+    @property
+    def examples(self) -> Sequence[bool]:
+        """Both, the commoner one first."""
+        return [self.fill >= 0.5, self.fill < 0.5]
 
     @classmethod
     def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:  # noqa: ARG003

@@ -12,6 +12,7 @@ import polars as pl
 
 from luce.data.columns.base import Column, Handled
 from luce.data.columns.seen import Seen, commonest, counted, is_opaque
+from luce.data.columns.stacks import nulls
 from luce.data.wording import listed, shown
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ others, together.
 
 MOST_CATEGORIES = 2**16
 """A column gets one encoded column for each of its commonest values, up to so many."""
+
+FEW = 256
+"""So many values are counted by Python before Polars has begun."""
 
 LONGEST = 100
 """Values that are longer than so many characters on average are no categories."""
@@ -110,6 +114,11 @@ class Category(Column):
         """``one of 'a', 'b'``."""
         return f"one of {listed(self.categories)}"
 
+    @property
+    def examples(self) -> Sequence[str]:
+        """The categories; of many, the commonest."""
+        return self.categories[:MOST_DENSE]
+
     @cached_property
     def places(self) -> dict[str, int]:
         """The place of each category."""
@@ -155,15 +164,12 @@ class Category(Column):
     ) -> Sequence[Any]:
         """Write which category each row has; see `Column.encode`."""
         texts = values.cast(pl.String, strict=False)
-        missing = values.is_null().to_numpy().reshape(len(columns), -1)
-        distinct = texts.drop_nulls().unique()
-        numbers = pl.Series(range(len(distinct)), dtype=pl.Int64)
-        spelled = distinct.to_list()
-        codes = texts.replace_strict(distinct, numbers, default=-1, return_dtype=pl.Int64)
+        missing = nulls(values).reshape(len(columns), -1)
+        spelled, codes = _coded(texts)
         place = np.full(len(spelled) + 1, -1)  # of each code; the last is that of no value
         sparse: list[scipy.sparse.csr_array] = []
         for number, (column, gone, row) in enumerate(
-            zip(columns, missing, codes.to_numpy().reshape(missing.shape), strict=True)
+            zip(columns, missing, codes.reshape(missing.shape), strict=True)
         ):
             # The values of these rows are looked up, however many categories there are.
             own = np.zeros(len(place), bool)
@@ -186,6 +192,19 @@ class Category(Column):
                 rows = np.flatnonzero(where >= 0)
                 out[number][rows, where[rows]] = 1
         return sparse
+
+
+def _coded(texts: pl.Series) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the different texts, and of each value the number of its text; -1 of none."""
+    if len(texts) <= FEW:
+        values = texts.to_list()
+        spelled = [text for text in dict.fromkeys(values) if text is not None]
+        numbers = {text: i for i, text in enumerate(spelled)}
+        return spelled, np.array([numbers.get(value, -1) for value in values], np.int64)
+    distinct = texts.drop_nulls().unique()
+    places = pl.Series(range(len(distinct)), dtype=pl.Int64)
+    codes = texts.replace_strict(distinct, places, default=-1, return_dtype=pl.Int64)
+    return distinct.to_list(), codes.to_numpy()
 
 
 def _one_hot(where: NDArray[np.int64], width: int) -> scipy.sparse.csr_array:

@@ -220,6 +220,15 @@ class Date(Numeric):
         return f"a date written as {example(self.format)}"
 
     @property
+    def examples(self) -> Sequence[str]:
+        """The median of the training rows, as dates are written."""
+        moment = pl.Series([round(self.fill * DAY_US)]).cast(pl.Datetime("us"))
+        written = self.format or ("%Y-%m-%dT%H:%M:%S" if self.time else "%Y-%m-%d")
+        if "%#z" in written:
+            return moment.dt.to_string(written.replace("%#z", "+00:00")).to_list()
+        return moment.dt.to_string(written).to_list()
+
+    @property
     def assumed(self) -> Sequence[str]:
         """Which comes first, day, month or year; the century of short years; the zone."""
         written, found = self.format or "", []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
 
 import msgspec
 import numpy as np
@@ -43,8 +43,11 @@ def as_numbers(values: pl.Series, numerals: Numerals = PLAIN) -> pl.Series:
     """Return float64, infinite beyond float32's range, null where there is no number."""
     if values.dtype == pl.String and numerals != PLAIN:
         values = plainly(values, numerals)
-    numbers = values.cast(pl.Float64, strict=False).fill_nan(None)
-    if not (numbers.abs() > FLOAT32_MAX).any():
+    numbers = values.cast(pl.Float64, strict=False)
+    if values.dtype == pl.String:  # else `present` has seen to it
+        numbers = numbers.fill_nan(None)
+    ends: list[Any] = [numbers.min(), numbers.max()]
+    if all(end is None or abs(end) <= FLOAT32_MAX for end in ends):
         return numbers
     infinite = numbers.sign() * float("inf")
     return pl.select(
@@ -70,6 +73,7 @@ class Number(Numeric):
 
     kind: ClassVar[str] = "number"
     plural: ClassVar[str] = "numbers"
+    json_type: ClassVar[Literal["string", "number", "boolean"]] = "number"
     noun: ClassVar[str] = "a number"
     written: ClassVar[str] = (
         "A number may have a unit, separators between thousands and a decimal comma, as long as "
@@ -120,6 +124,11 @@ class Number(Numeric):
         comma = " with a decimal comma" if self.decimal == "," else ""
         unit = f", alone or with {shown(self.unit)}" if self.unit else ""
         return f"a number{comma}{unit}"
+
+    @property
+    def examples(self) -> Sequence[float]:
+        """The median of the training rows."""
+        return [int(self.fill) if self.fill.is_integer() else self.fill]
 
     @property
     def reading(self) -> object:

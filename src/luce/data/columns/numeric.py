@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from luce.data.columns.base import Column, Handled
-from luce.data.columns.stacks import matrix
+from luce.data.columns.stacks import matrix, nulls
 from luce.data.plain import FLOAT32_MAX, Finite, Float32, Positive
 from luce.data.schema import scaling
 from luce.data.wording import shown
@@ -143,7 +143,7 @@ class Numeric(Column, ABC):
         """Write the scaled numbers, those derived and the indicator; see `Column.encode`."""
         numbers, infinite = cls._matrix(columns, values)
         missing = np.isnan(numbers)
-        gone = values.is_null().to_numpy().reshape(numbers.shape).sum(axis=1)
+        gone = nulls(values).reshape(numbers.shape).sum(axis=1)
         fill, mean, scale = (
             np.array([getattr(column, name) for column in columns])[:, None]
             for name in ("fill", "mean", "scale")

@@ -9,6 +9,7 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import polars as pl
 
 from luce.data.spelling import present
@@ -16,10 +17,9 @@ from luce.data.spelling import present
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["at_once", "each_stack", "matrix"]
+__all__ = ["at_once", "each_stack", "matrix", "nulls"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -87,6 +87,13 @@ def _stacks(columns: Sequence[pl.Series], alike: Sequence[object] | None) -> Ite
         where = list(run)
         for start in range(where[0], where[-1] + 1, most):
             yield slice(start, min(start + most, where[-1] + 1))
+
+
+def nulls(values: pl.Series) -> NDArray[np.bool_]:
+    """Return where values are missing."""
+    if not values.null_count():
+        return np.zeros(len(values), bool)
+    return values.is_null().to_numpy()
 
 
 def matrix(values: pl.Series, columns: int) -> NDArray[np.float64]:

@@ -99,6 +99,15 @@ class Text(Column):
         return "a text with words of those that were learnt from"
 
     @property
+    def examples(self) -> Sequence[str]:
+        """A few of the commonest words, which are no sentence."""
+        return [" ".join(self.vocabulary.commonest(8))]
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of a text; see `Column.json_schema`."""
+        return {**super().json_schema(), "contentMediaType": "text/plain"}
+
+    @property
     def sparse(self) -> bool:
         """Yes: a text holds few of all terms."""
         return True

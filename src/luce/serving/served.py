@@ -1,0 +1,135 @@
+"""A run as it is served: what it needs of a body, and what is said of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from luce.data import Schema
+from luce.data.tables import TableSchema
+from luce.errors import ArgumentError
+from luce.manifest import read_config
+from luce.predicting import prediction_sets
+from luce.run import Run, load_run
+from luce.serving.rows import Wanted
+from luce.storage import sealed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from luce.data.columns import Column
+    from luce.evaluation.conformal import PredictionSets
+    from luce.serving.limits import Limits
+    from luce.serving.rows import Rows
+
+__all__ = ["Served", "load"]
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """One run, under the name of its folder.
+
+    Attributes
+    ----------
+    name : str
+    run : Run
+    sha256 : str
+        What its config.json says of itself, which has the digests of all other files.
+    wanted : Wanted
+        What it needs of a body.
+    coverage : float or None
+        Of the prediction sets that are answered where a request does not say another.
+    """
+
+    name: str
+    run: Run
+    sha256: str
+    wanted: Wanted
+    coverage: float | None = None
+
+    @property
+    def classes(self) -> list[Any]:
+        """The labels, in the order of the probabilities."""
+        return self.run.classes
+
+    @property
+    def schema(self) -> Schema:
+        """How rows become numbers."""
+        return self.run.schema
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns of a table that are encoded; of other data none."""
+        return self.schema.used if isinstance(self.schema, TableSchema) else ()
+
+    def sets(self, coverage: float | None) -> PredictionSets | None:
+        """Return what makes prediction sets, if any are asked for.
+
+        Raises
+        ------
+        luce.errors.ArgumentError
+            If the coverage is out of range, or the run was trained without validation rows.
+        """
+        coverage = self.coverage if coverage is None else coverage
+        return None if coverage is None else prediction_sets(self.run, coverage)
+
+    def misnamed(self, rows: Rows) -> list[str]:
+        """Return what is said of columns that are extra or absent, or raise DataError."""
+        if not isinstance(self.schema, TableSchema):
+            return []
+        return [f"{what}: {rows.count:,}" for what in self.schema.misnamed(rows.names)]
+
+    @cached_property
+    def _said(self) -> dict[str, Column]:
+        """What is said of values that could not be used, and of which column each is.
+
+        A value that is missing is no mistake: whoever asks knows that.
+        """
+        return {
+            what: column
+            for column in self.columns
+            for what in (*column.handled.unread, *column.handled.unseen)
+        }
+
+    def told(self, handled: Mapping[str, int]) -> list[str]:
+        """Return a sentence for each column with values that could not be used, and how many."""
+        return [f"{what}: {n:,}" for what, n in handled.items() if n and what in self._said]
+
+    def culprits(self, handled: Mapping[str, int]) -> TableSchema | None:
+        """Return the schema of the columns with values that could not be used, if there are any."""
+        found = {self._said[what].name for what, n in handled.items() if n and what in self._said}
+        if not found or not isinstance(self.schema, TableSchema):
+            return None
+        return replace(self.schema, columns=tuple(c for c in self.schema.used if c.name in found))
+
+
+def load(
+    paths: Sequence[Path], limits: Limits, *, coverage: float | None = None
+) -> dict[str, Served]:
+    """Return runs by name.
+
+    Raises
+    ------
+    luce.errors.ArgumentError
+        If two have the same name, or one cannot have the sets that are asked for.
+    luce.errors.RunError
+        If one cannot be trusted.
+    """
+    found: dict[str, Served] = {}
+    for path in paths:
+        name = path.resolve().name
+        if name in found:
+            raise ArgumentError(
+                f"two runs are called {name}: {found[name].run.path} and {path}. Each is served by "
+                f"its folder's name; rename one of the folders."
+            )
+        run = load_run(path)
+        while (read := read_config(path)) != {key: run.config[key] for key in read}:
+            run = load_run(path)  # a training put it in its place in this moment
+        sha256 = sealed(read)["sha256"]
+        served = Served(name, run, sha256, Wanted.of(run.schema, limits), coverage)
+        served.sets(None)  # refused now, not at the first request
+        found[name] = served
+    return found
