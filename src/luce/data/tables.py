@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from luce.data.schema import Encoded
+    from luce.nodes import Parts, Var
 
 __all__ = ["TableSchema"]
 
@@ -212,6 +213,29 @@ class TableSchema(Schema):
         series = self._checked(frame, handled)
         encoded = _encoded(self.used, series, frame.height, handled)
         return encoded, {what: count for what, count in handled.items() if count}
+
+    @property
+    def raw_inputs(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """A column of texts or of float64 for each that is encoded; see `Schema.raw_inputs`."""
+        return {c.name: (str if c.written_as_text else float, (1,)) for c in self.used}
+
+    def nodes(self, inputs: Mapping[str, Var]) -> Parts:
+        """Return the encoded columns, those of a kind together; see `Schema.nodes`."""
+        ends = np.cumsum([column.width for column in self.used])
+        groups: dict[Any, list[int]] = {}
+        for i, column in enumerate(self.used):
+            alike = (type(column), column.reading, column.sparse)
+            groups.setdefault(alike, []).append(i)
+        parts: Parts = []
+        for where in groups.values():
+            columns = [self.used[i] for i in where]
+            made = type(columns[0]).nodes(columns, [inputs[column.name] for column in columns])
+            spans = [np.arange(ends[i] - self.used[i].width, ends[i]) for i in where]
+            if columns[0].sparse:
+                parts += zip(made, spans, strict=True)
+            elif sum(map(len, spans)):
+                parts.append((made[0], np.concatenate(spans)))
+        return parts
 
     def _checked(self, frame: pl.DataFrame, handled: Counter[str]) -> list[pl.Series]:
         """Return the columns that are encoded, those that are absent as missing in every row."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from luce.data.plain import to_plain
 from luce.data.wording import shown
+from luce.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from luce.data.columns.seen import Seen
     from luce.data.schema import Normalise
+    from luce.nodes import Encoded, Var
 
 __all__ = ["Column", "Handled"]
 
@@ -167,6 +169,42 @@ class Column(ABC):
     def expected(self) -> str:
         """What a value should be, as training found it, for people."""
         return "a value"
+
+    @property
+    def written_as_text(self) -> bool:
+        """Whether values go into an exported graph as texts; else as numbers, NaN for missing."""
+        return True
+
+    @property
+    def beyond_onnx(self) -> str:
+        """What of the column standard ONNX has no operator for, as a sentence; mostly nothing."""
+        return ""
+
+    @classmethod
+    def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:  # noqa: ARG003
+        """Return what `encode` gives, as nodes of an ONNX graph.
+
+        Parameters
+        ----------
+        columns : sequence of columns
+            As for `encode`.
+        inputs : sequence of Var
+            The values of each, (rows, 1): texts, "" for missing, or float64.
+
+        Returns
+        -------
+        sequence of Var or Entries
+            For each column if they are `sparse`; otherwise one matrix, (rows, width of all).
+
+        Raises
+        ------
+        ArgumentError
+            If there are none.
+        """
+        raise ArgumentError(
+            f"export: a column of kind {cls.kind}, such as {shown(columns[0].name)}, does not say "
+            "how it is written in ONNX. Leave it out with --drop and train again."
+        )
 
     def spans(self, value: str) -> list[tuple[int, int, int]]:  # noqa: ARG002
         """Return where a value has what its encoded columns stand for: begin, end and column."""

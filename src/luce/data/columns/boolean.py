@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from luce.data.schema import Normalise
+    from luce.nodes import Var
 
 __all__ = ["Boolean"]
 
@@ -59,6 +60,19 @@ class Boolean(Numeric):
             )
         numbers = values.cast(pl.Float64, strict=False)
         return pl.select(pl.when(numbers.is_in([0.0, 1.0])).then(numbers)).to_series()
+
+    @classmethod
+    def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:  # noqa: ARG003
+        """Return 1.0 and 0.0, NaN for anything else; see `Numeric.read_nodes`."""
+        from luce.nodes import BLANK, constant, matches, op, side_by_side
+
+        texts = side_by_side(inputs)
+        yes, no = (
+            matches(texts, f"{BLANK}(?i:{'|'.join(words)}){BLANK}")
+            for words in (TRUE_WORDS, FALSE_WORDS)
+        )
+        one, zero, none = (constant(value, "float64") for value in (1, 0, float("nan")))
+        return op.where(yes, one, op.where(no, zero, none))
 
     @classmethod
     def fit(

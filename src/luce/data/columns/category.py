@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.data.schema import Normalise
+    from luce.nodes import Encoded, Var
 
 __all__ = ["Category"]
 
@@ -186,6 +187,44 @@ class Category(Column):
                 rows = np.flatnonzero(where >= 0)
                 out[number][rows, where[rows]] = 1
         return sparse
+
+    @classmethod
+    def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:
+        """Return which category each row has; see `Column.nodes`."""
+        from luce.data.columns.reading import missing
+        from luce.nodes import Entries, constant, ml, op, side_by_side, stripped
+
+        texts = side_by_side(inputs)
+        gone, texts = missing(texts), stripped(texts)
+        found: list[Encoded] = []
+        for i, column in enumerate(columns):
+            known = len(column.categories)
+            at = constant([i], np.int64)
+            own = op.gather(texts, at, axis=1)
+            # Of no category: -1, which is no encoded column.
+            unseen = known if column.other else -1
+            where = constant([[unseen]], np.int64)
+            if known:
+                where = ml.label_encoder(
+                    own,
+                    keys_strings=column.categories,
+                    values_int64s=list(range(known)),
+                    default_int64=unseen,
+                )
+            nothing = column.width - 1 if column.indicator else -1
+            where = op.where(op.gather(gone, at, axis=1), constant(nothing, np.int64), where)
+            if not column.sparse:
+                places = constant(np.arange(column.width))
+                found.append(op.cast(op.equal(where, places), to=np.float32))
+                continue
+            flat = op.reshape(where, constant([-1]))
+            rows = op.reshape(
+                op.non_zero(op.greater_or_equal(flat, constant(0))), constant([-1])
+            )
+            places = op.gather(flat, rows)
+            ones = op.expand(constant(1, np.float32), op.shape(rows))
+            found.append(Entries(rows, places, ones, column.width))
+        return found if columns[0].sparse else [side_by_side(found)]  # type: ignore[arg-type]
 
 
 def _one_hot(where: NDArray[np.int64], width: int) -> scipy.sparse.csr_array:

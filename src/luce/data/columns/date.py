@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from luce.nodes import Var
+
 __all__ = ["Date"]
 
 ISO_FORMATS = (
@@ -250,3 +252,20 @@ class Date(Numeric):
         month = moments.astype("datetime64[M]").astype(np.int64) % 12
         turns = [month / 12, (np.floor(numbers) % 7) / 7] + [numbers % 1] * self.time
         return [wave(2 * np.pi * turn) for turn in turns for wave in (np.sin, np.cos)]
+
+    @classmethod
+    def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:
+        """Return days since 1970; see `Numeric.read_nodes`."""
+        from luce.data.columns.reading import date_nodes
+        from luce.nodes import side_by_side
+
+        written = columns[0].format
+        formats = ISO_FORMATS if written is None else (written,)
+        return date_nodes(side_by_side(inputs), formats)
+
+    @classmethod
+    def derive_nodes(cls, columns: Sequence[Self], numbers: Var) -> list[Var]:
+        """Return sines and cosines; see `Numeric.derive_nodes`."""
+        from luce.data.columns.reading import cycle_nodes
+
+        return [cycle_nodes(numbers, i, time=each.time) for i, each in enumerate(columns)]

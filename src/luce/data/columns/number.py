@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from luce.nodes import Var
+
 __all__ = ["Number", "as_numbers"]
 
 KNOTS = 128
@@ -135,6 +137,50 @@ class Number(Numeric):
     def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:
         """Return the values as numbers; see `Numeric.read`."""
         return as_numbers(values, columns[0].numerals)
+
+    @property
+    def written_as_text(self) -> bool:
+        """Whether numbers are read in another way than programs write them."""
+        return self.numerals != PLAIN
+
+    @classmethod
+    def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:
+        """Return the values as nodes; see `Numeric.read_nodes`."""
+        from luce.data.columns.reading import number_nodes
+        from luce.nodes import side_by_side
+
+        values = side_by_side(inputs)
+        return number_nodes(values, columns[0].numerals) if columns[0].written_as_text else values
+
+    @classmethod
+    def shape_nodes(cls, columns: Sequence[Self], numbers: Var) -> Var:
+        """Return the numbers, those with knots by the lines between these."""
+        from luce.nodes import constant, op, side_by_side
+
+        bent = [i for i, column in enumerate(columns) if column.knots]
+        if not bent:
+            return numbers
+        # Of each column as many knots: behind the last, at infinity, nothing changes any more.
+        knots = np.full((len(bent), KNOTS), np.inf)
+        low, base, slope = np.zeros((3, len(bent), KNOTS))
+        for row, i in enumerate(bent):
+            x, y = np.array(columns[i].knots), np.array(columns[i].levels)
+            knots[row, : len(x)], low[row, : len(x)], base[row, : len(x)] = x, x, y
+            slope[row, : len(x) - 1] = np.diff(y) / np.diff(x)
+        own = op.gather(numbers, constant(bent, np.int64), axis=1)
+        own = op.max([own, constant(knots[:, 0])])
+        passed = op.greater_or_equal(op.unsqueeze(own, constant([2])), constant(knots))
+        count = op.reduce_sum(op.cast(passed, to=np.float64), constant([2]), keepdims=False)
+        # The segment of each, counted through all columns.
+        first = np.arange(len(bent)) * KNOTS - 1
+        segment = op.cast(op.add(count, constant(first, np.float64)), to=np.int64)
+        low_, base_, slope_ = (
+            op.gather(constant(table.ravel()), segment) for table in (low, base, slope)
+        )
+        lines = op.add(op.mul(op.sub(own, low_), slope_), base_)
+        place = np.arange(len(columns))
+        place[bent] = len(columns) + np.arange(len(bent))
+        return op.gather(side_by_side([numbers, lines]), constant(place), axis=1)
 
     @classmethod
     def shape(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.data.schema import Normalise
+    from luce.nodes import Encoded, Var
 
 __all__ = ["Text"]
 
@@ -142,6 +143,21 @@ class Text(Column):
                 rows = scipy.sparse.csr_array(scipy.sparse.hstack([rows, more], format="csr"))
             parts.append(rows)
         return parts
+
+    @property
+    def beyond_onnx(self) -> str:
+        """How texts are cut into words."""
+        return f"Standard ONNX has no operator that cuts the texts of {shown(self.name)} into words"
+
+    @classmethod
+    def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:
+        """Return how much of each term the texts hold; see `Column.nodes`."""
+        from luce.data.columns.words import text_nodes
+
+        return [
+            text_nodes(text, column.vocabulary, indicator=column.indicator)
+            for column, text in zip(columns, inputs, strict=True)
+        ]
 
     def spans(self, value: str) -> list[tuple[int, int, int]]:
         """Return where the text has which term; see `Column.spans`."""
