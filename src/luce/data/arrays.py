@@ -103,6 +103,13 @@ class ArraySchema(Schema):
                 out[part] = np.clip(values, -FLOAT32_MAX, FLOAT32_MAX)
         return out, {}
 
+    def made_up(self, rows: int, random: np.random.Generator) -> np.ndarray:
+        """Return usual rows, zeros and large numbers; see `Schema.made_up`."""
+        usual = random.normal(self.mean, self.scale, (rows, self.columns))
+        usual[:1], usual[1:2], usual[2:3] = 0, 1e20, -1e20
+        usual[3 : rows // 2] *= 10.0 ** random.integers(-3, 4, (self.columns,))
+        return usual
+
     def nodes(self, inputs: Mapping[str, Var]) -> Parts:
         """Return the normalised matrix; of a row that is not finite, NaN. See `Schema.nodes`."""
         from luce.nodes import constant, op

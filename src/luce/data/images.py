@@ -124,6 +124,14 @@ class ImageSchema(Schema):
         """Images of bytes; see `Schema.raw_inputs`."""
         return {"X": (np.uint8, self.input_shape)}
 
+    def made_up(self, rows: int, random: np.random.Generator) -> np.ndarray:
+        """Return noise, black, white and stripes; see `Schema.made_up`."""
+        images = random.integers(0, 256, (rows, *self.input_shape), dtype=np.uint8)
+        images[:1], images[1:2] = 0, 255
+        images[2:3] = 255 * (np.arange(self.width) % 2).astype(np.uint8)
+        images[3 : rows // 2] //= 16
+        return images
+
     def nodes(self, inputs: Mapping[str, Var]) -> Parts:
         """Return the normalised images; see `Schema.nodes`."""
         from luce.nodes import constant, op

@@ -146,6 +146,19 @@ class Schema(ABC):
         """The inputs of an exported graph by name: their dtype and the shape of one row."""
         return {"X": (float, self.input_shape)}
 
+    def raw(self, features: Any) -> dict[str, np.ndarray]:
+        """Return raw features as the inputs of an exported graph; see `raw_inputs`."""
+        import numpy as np
+
+        return {
+            name: np.asarray(features, dtype).reshape(len(features), *shape)
+            for name, (dtype, shape) in self.raw_inputs.items()
+        }
+
+    def made_up(self, rows: int, random: np.random.Generator) -> Any:
+        """Return raw features of every sort, to see whether an exported graph agrees."""
+        raise NotImplementedError
+
     @abstractmethod
     def nodes(self, inputs: Mapping[str, Var]) -> Parts:
         """Return what `encode` gives, as nodes of an ONNX graph.

@@ -219,6 +219,30 @@ class TableSchema(Schema):
         """A column of texts or of float64 for each that is encoded; see `Schema.raw_inputs`."""
         return {c.name: (str if c.written_as_text else float, (1,)) for c in self.used}
 
+    def raw(self, features: Any) -> dict[str, np.ndarray]:
+        """Return a frame as the inputs of an exported graph; see `Schema.raw`."""
+        frame = as_frame(features)
+        found: dict[str, np.ndarray] = {}
+        for column, values in zip(self.used, self._checked(frame, Counter()), strict=True):
+            if column.written_as_text:
+                texts = column.as_text(values).fill_null("").to_numpy().astype(object)
+                found[column.name] = texts[:, None]
+            else:
+                numbers = values.cast(pl.Float64, strict=False).fill_null(np.nan)
+                found[column.name] = numbers.to_numpy()[:, None]
+        return found
+
+    def made_up(self, rows: int, random: np.random.Generator) -> pl.DataFrame:
+        """Return rows whose columns have each of the values that they bring; see `Schema`."""
+        columns = {}
+        for column in self.used:
+            values = column.made_up
+            drawn = random.permuted(np.resize(np.arange(len(values)), max(rows, len(values))))
+            dtype = pl.String if column.written_as_text else pl.Float64
+            own = [values[i] for i in drawn[:rows].tolist()]
+            columns[column.name] = pl.Series(column.name, own, dtype=dtype)
+        return pl.DataFrame(columns)
+
     def nodes(self, inputs: Mapping[str, Var]) -> Parts:
         """Return the encoded columns, those of a kind together; see `Schema.nodes`."""
         ends = np.cumsum([column.width for column in self.used])

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from luce.data.schema import Normalise
     from luce.nodes import Encoded, Var
 
-__all__ = ["Column", "Handled"]
+__all__ = ["ODD", "Column", "Handled"]
+
+ODD = ("", "  ", "NA", " none ", "N/A", "-", "nothing like it", "日本 ñ 😀", "x" * 500, "1e400", "0")
+"""Texts that may stand in a column of any kind."""
 
 
 class Handled(NamedTuple):
@@ -174,6 +177,17 @@ class Column(ABC):
     def written_as_text(self) -> bool:
         """Whether values go into an exported graph as texts; else as numbers, NaN for missing."""
         return True
+
+    def as_text(self, values: pl.Series) -> pl.Series:
+        """Return values of any type as an exported graph reads them, where that takes texts."""
+        import polars as pl
+
+        return values.cast(pl.String, strict=False)
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Values of every sort, to see whether an exported graph reads them as `encode` does."""
+        return [*ODD]
 
     @property
     def beyond_onnx(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import polars as pl
 
+from luce.data.columns.base import ODD
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen, commonest, counted
 from luce.data.spelling import FALSE_WORDS, TRUE_WORDS
@@ -60,6 +61,22 @@ class Boolean(Numeric):
             )
         numbers = values.cast(pl.Float64, strict=False)
         return pl.select(pl.when(numbers.is_in([0.0, 1.0])).then(numbers)).to_series()
+
+    @property
+    def written_as_text(self) -> bool:
+        """Yes: a graph's own booleans cannot be missing."""
+        return True
+
+    def as_text(self, values: pl.Series) -> pl.Series:
+        """Return ``true`` and ``false`` of numbers as well; see `Column`."""
+        if values.dtype.is_numeric():
+            values = self.read([], values).cast(pl.Boolean)
+        return super().as_text(values)
+
+    @property
+    def made_up(self) -> list[Any]:
+        """All words; see `Column.made_up`."""
+        return [*ODD, *WORDS, *map(str.upper, WORDS), *map(str.title, WORDS), " yes ", "1.0"]
 
     @classmethod
     def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:  # noqa: ARG003

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from luce.data.columns.base import Column, Handled
+from luce.data.columns.base import ODD, Column, Handled
 from luce.data.columns.seen import Seen, commonest, counted, is_opaque
 from luce.data.wording import listed, shown
 
@@ -187,6 +187,12 @@ class Category(Column):
                 rows = np.flatnonzero(where >= 0)
                 out[number][rows, where[rows]] = 1
         return sparse
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Some categories, also with blanks and in capitals; see `Column.made_up`."""
+        some = [*self.categories[:20], *self.categories[-5:]]
+        return [*ODD, *some, *(f" {each}  " for each in some[:5]), *map(str.upper, some[:5])]
 
     @classmethod
     def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:

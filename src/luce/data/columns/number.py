@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
 
 import msgspec
 import numpy as np
 import polars as pl
 
+from luce.data.columns.base import ODD
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen, unreadable
 from luce.data.numerals import LONGEST_UNIT, PLAIN, Numerals, plainly
@@ -142,6 +143,22 @@ class Number(Numeric):
     def written_as_text(self) -> bool:
         """Whether numbers are read in another way than programs write them."""
         return self.numerals != PLAIN
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Numbers, as text if they are read from such; see `Column.made_up`."""
+        numbers = [*super().made_up, *self.knots]
+        if not self.written_as_text:
+            return numbers
+        texts = [f"{number:.3f}" for number in numbers if abs(number) < 1e15]
+        grouped = [f"{number:,.2f}" for number in (self.mean, 1234567.5, -1234.0)] + ["1,23,456"]
+        texts += [*grouped, "1 234", "1\u202f234.5", "1'234", "(12)", "( 12)", "+5", "\u22127", ".5"]
+        texts += ["5.", "2.5e3", "2e-3", "1.2.3", "12 34", "--1"]
+        if self.decimal == ",":
+            texts = [each.translate({44: 46, 46: 44}) for each in texts]
+        ways = ["{}", " {} ", "{u}{}", "{u} {}", "{} {u}", "{}{u}", "-{u}{}", "({u}{})"]
+        each = zip(texts, itertools.cycle(ways if self.unit else ways[:2]), strict=False)
+        return [*ODD, *texts, *(way.format(text, u=self.unit) for text, way in each)]
 
     @classmethod
     def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:

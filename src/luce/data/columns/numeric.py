@@ -165,6 +165,18 @@ class Numeric(Column, ABC):
                 place[:, -1] = missing[i]
         return ()
 
+    @property
+    def written_as_text(self) -> bool:
+        """No: they are numbers."""
+        return False
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Usual numbers, extremes, and what is none; see `Column.made_up`."""
+        usual = [self.mean + turn * self.scale for turn in (-30.0, -3.0, -1.0, 0.0, 0.5, 2.0, 30.0)]
+        odd = [0.0, -0.0, 1e-300, 1e20, -1e20, FLOAT32_MAX, 1e308, np.inf, -np.inf, np.nan]
+        return [*usual, self.fill, *odd]
+
     @classmethod
     def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:
         """Return the numbers as nodes, float64 of (rows, columns), NaN where there is none."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 import numpy as np
 import polars as pl
 
-from luce.data.columns.base import Column, Handled
+from luce.data.columns.base import ODD, Column, Handled
 from luce.data.columns.seen import Seen, is_opaque
 from luce.data.plain import BESIDE
 from luce.data.vocabulary import Vocabulary
@@ -143,6 +143,14 @@ class Text(Column):
                 rows = scipy.sparse.csr_array(scipy.sparse.hstack([rows, more], format="csr"))
             parts.append(rows)
         return parts
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Texts of known words and of others; see `Column.made_up`."""
+        terms = self.vocabulary.names[:: 1 + len(self.vocabulary) // 40]
+        texts = ["; ".join(terms), " ".join(terms * 2), *terms[:10], "a b c", "\tone\ntwo "]
+        texts += [f"({terms[i]}), {terms[-i]}!" for i in range(min(len(terms), 10))]
+        return [*ODD, *texts, *map(str.upper, texts), *map(str.title, texts[:12])]
 
     @property
     def beyond_onnx(self) -> str:
