@@ -59,11 +59,14 @@ def plain(text: Var) -> Var:
 def number_nodes(text: Var, numerals: Numerals) -> Var:
     """Return texts as numbers, as `luce.data.numerals.plainly` reads them, NaN for no number."""
     point, unit = re.escape(numerals.decimal), re.escape(numerals.unit)
-    shapes = [rf"(?:\d+(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"]
+    # Numbers beyond float64, which a cast would stop at, count as missing in any case.
+    exponent = r"[eE](?:\+?0*\d{1,2}|-\d+)"
+    shapes = [rf"(?:\d{{1,200}}(?:{point}\d*)?|{point}\d+)(?:{exponent})?"]
     group, gap = "," if numerals.decimal == "." else ".", r"[ \x{a0}\x{202f}]*"
     if numerals.thousands:
         for mark in (re.escape(group), gap[:-1], "'"):
-            shapes.append(rf"\d{{1,3}}(?:{mark}\d{{2,3}})*{mark}\d{{3}}(?:{point}\d*)?")
+            groups = rf"(?:{mark}\d{{2,3}}){{0,{MOST_GROUPS - 1}}}"
+            shapes.append(rf"\d{{1,3}}{groups}{mark}\d{{3}}(?:{point}\d*)?")
     number = f"(?:{'|'.join(shapes)})"
     sign = r"[+\-\x{2212}]?"
     ways = [f"{sign}{number}", rf"\({number}\)"]
@@ -93,7 +96,8 @@ def number_nodes(text: Var, numerals: Numerals) -> Var:
         whole, fraction = parts(strings.string_concat(text, constant(",")), ",", 2)
         pointed = strings.string_concat(strings.string_concat(whole, constant(".")), fraction)
         text = op.where(matches(text, ".*,.*"), pointed, text)
-    numbers = plain(text)
+    tiny = matches(text, r".*[eE]-0*[1-9]\d{2,}")
+    numbers = plain(op.where(tiny, constant("0"), text))
     numbers = op.where(negative, op.neg(numbers), numbers)
     return op.where(fine, numbers, constant(np.nan, np.float64))
 
