@@ -77,5 +77,9 @@ def export(subject: Subject, path: Path, *, to: str, operators: str) -> Exported
         from luce.export.onnx_file import to_onnx
 
         content, exported = to_onnx(subject, path, operators=operators)
+    elif to == "html":
+        from luce.export.html_file import to_html
+
+        content, exported = to_html(subject, path)
     write_whole(path, content)
     return exported
