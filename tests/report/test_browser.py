@@ -1,82 +1,12 @@
 """The page in headless Chromium: no errors, every section, nothing wider than a phone."""
 
-import base64
-import io
-import json
-import shutil
-import subprocess
-import urllib.request
-
 import pytest
-from PIL import Image
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-DRIVER = shutil.which("chromedriver")
+from tests.browser import Browser, needs_browser
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="chromium or chromedriver is not installed: apt-get install chromium chromium-driver",
-)
+pytestmark = needs_browser
 
 SECTIONS = 12
-
-
-class Browser:
-    """A headless Chromium, spoken to by the WebDriver protocol."""
-
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        line = next(each for each in self.process.stdout if "started successfully on port" in each)
-        self.address = f"http://127.0.0.1:{line.strip().rstrip('.').split()[-1]}"
-        arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        options = {"binary": CHROMIUM, "args": arguments}
-        asked = {
-            "browserName": "chrome",
-            "goog:chromeOptions": options,
-            "goog:loggingPrefs": {"browser": "ALL"},
-        }
-        session = self.call("", {"capabilities": {"alwaysMatch": asked}}, session="")
-        self.session = session["sessionId"]
-
-    def call(self, path, content=None, session=None):
-        session = f"/session/{self.session}" if session is None else "/session"
-        request = urllib.request.Request(
-            self.address + session + path,
-            data=None if content is None else json.dumps(content).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-    def run(self, script):
-        return self.call("/execute/sync", {"script": script, "args": []})
-
-    def show(self, path, width=1280, *, dark=False):
-        """Open a page at a width, as a light or a dark screen has it."""
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self.chrome("Emulation.setDeviceMetricsOverride", metrics)
-        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.chrome("Emulation.setEmulatedMedia", {"media": "screen", "features": features})
-        self.call("/url", {"url": path.as_uri()})
-
-    def chrome(self, command, parameters):
-        return self.call("/goog/cdp/execute", {"cmd": command, "params": parameters})
-
-    def errors(self):
-        return self.call("/se/log", {"type": "browser"})
-
-    def picture(self):
-        png = base64.b64decode(self.call("/screenshot"))
-        return Image.open(io.BytesIO(png)).convert("RGB")
-
-    def close(self):
-        request = urllib.request.Request(f"{self.address}/session/{self.session}", method="DELETE")
-        urllib.request.urlopen(request, timeout=60).close()
-        self.process.terminate()
-        self.process.stdout.close()
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")

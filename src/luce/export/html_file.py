@@ -32,6 +32,9 @@ LARGE = 1_000_000
 LARGEST = 100 * LARGE
 """A page of more bytes would not open in many browsers."""
 
+TRIED = 100
+"""Of so many rows, that with the fewest missing values is the one that the page opens with."""
+
 KINDS = ("left out", "number", "boolean", "date", "category", "text")
 """The kinds of column that luce.js reads."""
 
@@ -87,7 +90,11 @@ def packed_model(subject: Subject) -> dict[str, Any]:
     return {
         "name": subject.name,
         "sha256": subject.sha256,
-        "classes": classifier.classes,
+        # A number of JavaScript holds no larger whole ones.
+        "classes": [
+            str(each) if isinstance(each, int) and abs(each) > 2**53 else each
+            for each in classifier.classes
+        ],
         "schema": plain,
         "shape": list(schema.input_shape),
         "steps": [_step(step) for step in subject.steps],
@@ -150,12 +157,15 @@ def _example(subject: Subject) -> Any:
         return [float(f"{value:.6g}") for value in mean]
     if schema.kind != "table":
         return None
-    raw = {} if features is None else schema.raw(features[:1])
-    example = {}
-    for name, value in raw.items():
-        first = value[0, 0] if len(value) else ""
-        example[name] = first if isinstance(first, str) else _plain(float(first))
-    return example
+    if features is None or not len(features):
+        return {}
+    raw = schema.raw(features[:TRIED])
+    gone = sum((each == "") | (each != each) for each in raw.values())  # noqa: PLR0124 - NaN
+    row = int(gone.argmin())
+    return {
+        name: value[row, 0] if isinstance(value[row, 0], str) else _plain(float(value[row, 0]))
+        for name, value in raw.items()
+    }
 
 
 def _plain(number: float) -> str:

@@ -34,13 +34,16 @@ const LuceDraw = (() => {
 
     function stroke(to) {
       const from = last ?? to;
-      pen.strokeStyle = grey(255 - paper);
+      pen.strokeStyle = pen.fillStyle = grey(255 - paper);
       pen.lineWidth = width;
-      pen.lineCap = pen.lineJoin = "round";
       pen.beginPath();
       pen.moveTo(from.x, from.y);
       pen.lineTo(to.x, to.y);
       pen.stroke();
+      // Round ends; a line from a point to itself draws nothing.
+      pen.beginPath();
+      pen.arc(to.x, to.y, width / 2, 0, 2 * Math.PI);
+      pen.fill();
       last = to;
       self.empty = false;
       change();
@@ -61,7 +64,7 @@ const LuceDraw = (() => {
       stroke(place(event));
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (event.buttons & 1) for (const each of event.getCoalescedEvents?.() ?? [event]) stroke(place(each));
+      if (event.buttons & 1) stroke(place(event));
     });
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     canvas.addEventListener("keydown", (event) => {

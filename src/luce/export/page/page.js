@@ -228,12 +228,14 @@
     added(encoded, best);
   }
 
+  at("temperature").min = Math.min(-1, Math.log10(model.temperature));
+  at("temperature").max = Math.max(1, Math.log10(model.temperature));
   at("temperature").value = Math.log10(model.temperature);
   at("reset").addEventListener("click", () => {
     at("temperature").value = Math.log10(model.temperature);
     update();
   });
-  for (const name of ["conformal", "in-set"]) at(name).hidden = !model.scores;
+  for (const name of ["conformal", "in-set", "set-column"]) at(name).hidden = !model.scores;
   at("class").append(
     made("option", { value: "" }, "the most probable class"),
     ...classes.map((each, k) => made("option", { value: k }, String(each)))
