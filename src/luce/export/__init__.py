@@ -77,6 +77,10 @@ def export(subject: Subject, path: Path, *, to: str, operators: str) -> Exported
         from luce.export.onnx_file import to_onnx
 
         content, exported = to_onnx(subject, path, operators=operators)
+    elif to == "torch":
+        from luce.export.torch_file import to_torch
+
+        content, exported = to_torch(subject, path)
     elif to == "html":
         from luce.export.html_file import to_html
 
