@@ -81,6 +81,10 @@ def export(subject: Subject, path: Path, *, to: str, operators: str) -> Exported
         from luce.export.torch_file import to_torch
 
         content, exported = to_torch(subject, path)
+    elif to == "pmml":
+        from luce.export.pmml_file import to_pmml
+
+        content, exported = to_pmml(subject, path)
     elif to == "html":
         from luce.export.html_file import to_html
 
