@@ -1,8 +1,9 @@
 """ONNX nodes, as spox builds them: what columns, models and the export make their graphs of.
 
 Only an export imports this. A `Var` is a value within a graph: what an input, a constant or a node
-gives. Nodes are written with the oldest version of each operator that does what is needed; spox
-then finds the oldest opset that has all of them.
+gives. Nodes are written with the oldest version of each operator that does what is needed, and spox
+finds the oldest opset that has all of them. Where texts are read that is 20, whose operators are
+then used for all (`strings`): spox would bring older ones to it one by one, which takes long.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ try:
     import spox.opset.ai.onnx.v17 as op
     import spox.opset.ai.onnx.v20 as strings
     from spox import Var
+    from spox._future import initializer
 except ImportError as error:
     raise MissingExtraError(
         "export: writing ONNX takes spox, onnx and onnxruntime, which are not installed. "
@@ -81,7 +83,7 @@ Parts: TypeAlias = "list[tuple[Encoded, NDArray[np.integer[Any]]]]"
 def constant(value: Any, dtype: Any = None) -> Var:
     """Return a constant of these numbers or texts."""
     array = np.asarray(value, dtype=dtype)
-    return op.const(array.astype(str) if array.dtype == object else array)
+    return initializer(array.astype(str) if array.dtype == object else array)
 
 
 def side_by_side(vars: Sequence[Var], axis: int = 1) -> Var:
@@ -110,26 +112,26 @@ def without(text: Var, mark: str, most: int) -> Var:
     joined = _piece(pieces, 0)
     for i in range(1, most + 1):
         joined = strings.string_concat(joined, _piece(pieces, i))
-    return op.reshape(joined, op.shape(text))
+    return strings.reshape(joined, strings.shape(text))
 
 
 def parts(text: Var, mark: str, count: int) -> list[Var]:
     """Return the first pieces of texts that have so many between marks; "" for white space."""
     pieces = strings.string_split(text, delimiter=mark)[0]
-    shape = op.shape(text)
-    return [op.reshape(_piece(pieces, i), shape) for i in range(count)]
+    shape = strings.shape(text)
+    return [strings.reshape(_piece(pieces, i), shape) for i in range(count)]
 
 
 def stripped(text: Var) -> Var:
     """Return a matrix of texts without outer spaces."""
     # A row of two pieces sees to it that there is always a second one to take.
-    width = op.slice(op.shape(text), constant([1]), constant([2]))
-    row = op.expand(constant("x y"), op.concat([constant([1]), width], axis=0))
-    both = op.concat([strings.string_concat(constant("x "), text), row], axis=0)
+    width = strings.slice(strings.shape(text), constant([1]), constant([2]))
+    row = strings.expand(constant("x y"), strings.concat([constant([1]), width], axis=0))
+    both = strings.concat([strings.string_concat(constant("x "), text), row], axis=0)
     pieces = strings.string_split(both, delimiter="", maxsplit=1)[0]
-    there = op.slice(_piece(pieces, 1), constant([0]), constant([-1]), constant([0]))
-    return op.reshape(there, op.shape(text))
+    there = strings.slice(_piece(pieces, 1), constant([0]), constant([-1]), constant([0]))
+    return strings.reshape(there, strings.shape(text))
 
 
 def _piece(pieces: Var, i: int) -> Var:
-    return op.slice(pieces, constant([i]), constant([i + 1]), constant([-1]))
+    return strings.slice(pieces, constant([i]), constant([i + 1]), constant([-1]))

@@ -81,7 +81,8 @@ class Boolean(Numeric):
     @classmethod
     def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:  # noqa: ARG003
         """Return 1.0 and 0.0, NaN for anything else; see `Numeric.read_nodes`."""
-        from luce.nodes import BLANK, constant, matches, op, side_by_side
+        from luce.nodes import BLANK, constant, matches, side_by_side
+        from luce.nodes import strings as op
 
         texts = side_by_side(inputs)
         yes, no = (

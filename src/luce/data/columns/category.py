@@ -198,7 +198,8 @@ class Category(Column):
     def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:
         """Return which category each row has; see `Column.nodes`."""
         from luce.data.columns.reading import missing
-        from luce.nodes import Entries, constant, ml, op, side_by_side, stripped
+        from luce.nodes import Entries, constant, ml, side_by_side, stripped
+        from luce.nodes import strings as op
 
         texts = side_by_side(inputs)
         gone, texts = missing(texts), stripped(texts)

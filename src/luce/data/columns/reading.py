@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from luce.data.spelling import MISSING_WORDS
-from luce.nodes import BLANK, Var, constant, either, matches, ml, op, parts, strings, without
+from luce.nodes import BLANK, Var, constant, either, matches, ml, parts, without
+from luce.nodes import strings as op
 
 if TYPE_CHECKING:
     from luce.data.numerals import Numerals
@@ -93,8 +94,8 @@ def number_nodes(text: Var, numerals: Numerals) -> Var:
     for mark in "+-":  # not that of an exponent
         text = op.where(matches(text, rf"\{mark}.*"), without(text, mark, 1), text)
     if numerals.decimal == ",":
-        whole, fraction = parts(strings.string_concat(text, constant(",")), ",", 2)
-        pointed = strings.string_concat(strings.string_concat(whole, constant(".")), fraction)
+        whole, fraction = parts(op.string_concat(text, constant(",")), ",", 2)
+        pointed = op.string_concat(op.string_concat(whole, constant(".")), fraction)
         text = op.where(matches(text, ".*,.*"), pointed, text)
     tiny = matches(text, r".*[eE]-0*[1-9]\d{2,}")
     numbers = plain(op.where(tiny, constant("0"), text))
@@ -175,7 +176,7 @@ def _fields(text: Var, formats: Sequence[str]) -> dict[str, Var]:
         text = _first_as_space(text, "T")
     longest = max(formats, key=len).replace("T", " ").split(" ")
     if len(formats) > 1:  # some have no time of day
-        text = strings.string_concat(text, constant(" 0:0"))
+        text = op.string_concat(text, constant(" 0:0"))
     pieces = parts(text, "", len(longest))
     fields: dict[str, Var] = {}
     for piece, written in zip(pieces, longest, strict=True):
@@ -199,8 +200,8 @@ def _fields(text: Var, formats: Sequence[str]) -> dict[str, Var]:
 
 def _first_as_space(text: Var, mark: str) -> Var:
     """Return texts with a space for a mark that may be there once."""
-    before, after = parts(strings.string_concat(text, constant(mark)), mark, 2)
-    return strings.string_concat(strings.string_concat(before, constant(" ")), after)
+    before, after = parts(op.string_concat(text, constant(mark)), mark, 2)
+    return op.string_concat(op.string_concat(before, constant(" ")), after)
 
 
 def _month(name: Var) -> Var:
@@ -224,10 +225,10 @@ def _seconds(time: Var, offsets: bool) -> Var:
     if offsets:
         time = without(without(time, "Z", 1), "z", 1)
         for mark, sign in (("+", -60.0), ("-", 60.0)):
-            time, offset = parts(strings.string_concat(time, constant(mark)), mark, 2)
+            time, offset = parts(op.string_concat(time, constant(mark)), mark, 2)
             offset = without(offset, ":", 1)
             short = matches(offset, r"\d\d")
-            digits = op.where(short, strings.string_concat(offset, constant("00")), offset)
+            digits = op.where(short, op.string_concat(offset, constant("00")), offset)
             digits = op.where(matches(digits, ""), constant("0"), digits)
             hours, minutes = _divided(plain(digits), 100)
             own = op.mul(
@@ -235,7 +236,7 @@ def _seconds(time: Var, offsets: bool) -> Var:
                 constant(sign, np.float64),
             )
             shift = own if shift is None else op.add(shift, own)
-    own = parts(strings.string_concat(time, constant(":0")), ":", 3)
+    own = parts(op.string_concat(time, constant(":0")), ":", 3)
     hour, minute, second = map(plain, own)
     total = op.add(
         op.add(op.mul(hour, constant(3600, np.float64)), op.mul(minute, constant(60, np.float64))),

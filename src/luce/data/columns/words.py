@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from spox import inline
 
 from luce.data.columns.reading import missing
-from luce.nodes import Entries, Var, constant, ml, op
+from luce.nodes import Entries, Var, constant, ml
+from luce.nodes import strings as op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def _tokens(text: Var) -> Var:
         [helper.make_tensor_value_info("text", TensorProto.STRING, ["rows"])],
         [helper.make_tensor_value_info("tokens", TensorProto.STRING, ["rows", "words"])],
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     # A text more, of one word: of no text and of empty ones nothing is made otherwise.
     more = op.concat([text, constant(["aa"])], axis=0)
     (tokens,) = inline(helper.make_model(graph, opset_imports=opsets))(text=more).values()
