@@ -11,20 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-
-from luce.errors import MissingExtraError
-
-try:
-    import spox.opset.ai.onnx.ml.v3 as ml
-    import spox.opset.ai.onnx.v17 as op
-    import spox.opset.ai.onnx.v20 as strings
-    from spox import Var
-    from spox._future import initializer
-except ImportError as error:
-    raise MissingExtraError(
-        "export: writing ONNX takes spox, onnx and onnxruntime, which are not installed. "
-        "Install them with: pip install 'luce[export]'"
-    ) from error
+import spox.opset.ai.onnx.ml.v3 as ml
+import spox.opset.ai.onnx.v17 as op
+import spox.opset.ai.onnx.v20 as strings
+from spox import Var
+from spox._future import initializer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,9 +40,7 @@ __all__ = [
     "without",
 ]
 
-BLANK = (
-    r"[\s\x{0b}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]*"
-)
+BLANK = r"[\s\x{0b}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]*"
 """White space, as a regular expression of RE2: its own ``\\s`` is ASCII's alone."""
 
 

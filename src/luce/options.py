@@ -670,9 +670,7 @@ TUNE = {
 
 # Options of `luce predict`.
 EXPORT = {
-    "to": Option(
-        one_of("onnx", "torch", "html", "pmml"), "The format.  [default: as FILE ends]"
-    ),
+    "to": Option(one_of("onnx", "torch", "html", "pmml"), "The format.  [default: as FILE ends]"),
     "operators": Option(
         one_of("onnx", "onnxruntime"),
         "What an ONNX file may need: the standard's operators, or also ONNX Runtime's own, as texts "

@@ -22,7 +22,9 @@ def table():
     """Return a table with each kind of column, each written in several ways, and its labels."""
     random = np.random.default_rng(0)
     y = random.integers(0, 3, ROWS)
-    days = [dt.date(2019, 12, 20) + dt.timedelta(days=int(d)) for d in random.integers(0, 1500, ROWS)]
+    days = [
+        dt.date(2019, 12, 20) + dt.timedelta(days=int(d)) for d in random.integers(0, 1500, ROWS)
+    ]
     amounts = random.uniform(-1e6, 1e6, ROWS)
     euros = [f"{x:,.2f}".translate({44: 46, 46: 44}) + " €" for x in amounts]
     hours = random.integers(0, 24, ROWS)
@@ -41,12 +43,18 @@ def table():
         "month first": [day.strftime("%d-%B-%Y") for day in days],
         "stamp": [f"{d}T{h:02}:30:15.25+02:00" for d, h in zip(days, hours, strict=True)],
         "typed": with_gaps(days, random),
-        "moment": [dt.datetime(d.year, d.month, d.day, h) for d, h in zip(days, hours.tolist(), strict=True)],
+        "moment": [
+            dt.datetime(d.year, d.month, d.day, h)
+            for d, h in zip(days, hours.tolist(), strict=True)
+        ],
         "island": with_gaps(random.choice(["Dream", "New York", "Île"], ROWS).tolist(), random),
         "town": with_gaps([f"town {int(k)}" for k in random.zipf(1.3, ROWS) % 200], random),
         "code": [f"c{i % 128}" for i in random.permutation(ROWS)],
         "remark": with_gaps(
-            [" ".join(random.choice(words, 9)) + ("; great" * k) + random.choice([".", " 😀"]) for k in y],
+            [
+                " ".join(random.choice(words, 9)) + ("; great" * k) + random.choice([".", " 😀"])
+                for k in y
+            ],
             random,
         ),
         "y": ["abc"[k] for k in y],
@@ -102,7 +110,9 @@ def colours():
     """Return pictures of 3 × 22 × 19 pixels, and their labels."""
     random = np.random.default_rng(2)
     y = random.integers(0, 4, 120)
-    return (random.integers(0, 200, (120, 3, 22, 19)) + 10 * y[:, None, None, None]).astype(np.uint8), y
+    return (random.integers(0, 200, (120, 3, 22, 19)) + 10 * y[:, None, None, None]).astype(
+        np.uint8
+    ), y
 
 
 def features_of(run_of, source, count=60):

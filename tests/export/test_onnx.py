@@ -59,7 +59,9 @@ def test_a_run_and_its_graph_say_the_same(run_of, tmp_path, source, model, optio
     """Probabilities agree to 1e-5 and labels are the same, for each kind of column and model."""
     run = run_of(source, model, **options)
     features = features_of(run_of, source)
-    exported = run.export(tmp_path / "run.onnx", operators="onnxruntime", source=_again(run_of, source))
+    exported = run.export(
+        tmp_path / "run.onnx", operators="onnxruntime", source=_again(run_of, source)
+    )
     agree(exported.path, run, features)
     assert max(each.difference for each in exported.compared) <= TOLERANCE
     assert [each.rows for each in exported.compared][-2:] == [1, 0]
@@ -122,14 +124,14 @@ def test_columns_may_be_called_as_the_outputs(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
-@pytest.mark.parametrize(("source", "model"), [("text", "linear"), ("sparse", "mlp"), ("array", "mlp")])
+@pytest.mark.parametrize(
+    ("source", "model"), [("text", "linear"), ("sparse", "mlp"), ("array", "mlp")]
+)
 def test_any_number_of_rows_goes_in(run_of, tmp_path, source, model, rows):
     """Also none, of which there are no answers."""
     run = run_of(source, model)
     run.export(tmp_path / "run.onnx", operators="onnxruntime")
-    label, probabilities = answers(
-        tmp_path / "run.onnx", run, features_of(run_of, source, rows)
-    )
+    label, probabilities = answers(tmp_path / "run.onnx", run, features_of(run_of, source, rows))
     assert label.shape == (rows,)
     assert probabilities.shape == (rows, len(run.classes))
 
@@ -150,7 +152,9 @@ def test_a_graph_that_says_something_else_is_not_written(run_of, tmp_path, monke
     path.write_bytes(b"before")
     softmax = graph.softmax
     monkeypatch.setattr(graph, "softmax", lambda logits, _: softmax(logits, 0.7))
-    with pytest.raises(ExportError, match=r"of 'a' is .*, and by the run .* The row: .*'age': "):
+    with pytest.raises(
+        ExportError, match=r"of '\w' is 0\.\d+, and by the run 0\.\d+.* The row: \{'age': "
+    ):
         run_of("plain", "linear").export(path)
     assert path.read_bytes() == b"before"
 
@@ -172,7 +176,7 @@ def test_texts_need_the_operators_of_onnx_runtime(run_of, tmp_path):
 
 def test_a_column_that_brings_no_nodes_is_named(run_of, tmp_path, monkeypatch):
     """A kind of column from outside may have none."""
-    monkeypatch.setattr(KINDS["boolean"], "read_nodes", luce.data.columns.Numeric.read_nodes)
+    monkeypatch.delattr(KINDS["boolean"], "read_nodes")
     with pytest.raises(ArgumentError, match=r"kind boolean, such as 'member', does not say"):
         run_of("plain", "linear").export(tmp_path / "run.onnx")
 
@@ -188,8 +192,6 @@ def test_a_model_that_does_not_say_what_it_computes_is_refused(run_of, tmp_path,
 def test_without_spox_the_extra_is_named(run_of, tmp_path, monkeypatch):
     """The message says what to install."""
     monkeypatch.setitem(sys.modules, "spox", None)
-    for name in [each for each in sys.modules if each.startswith(("spox.", "luce.nodes", "luce.export"))]:
-        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingExtraError, match=r"pip install 'luce\[export\]'"):
         run_of("plain", "linear").export(tmp_path / "run.onnx")
 
@@ -209,7 +211,7 @@ def computed(make, texts):
     return session.run(None, {"text": np.array(texts, dtype=object)[:, None]})[0][:, 0]
 
 
-NUMBERS = """0 7 -7 +7 −7 12.5 -0.5 .5 5. 1e3 2.5E-3 1e400 -1e400 1e-400 0e500 1,234 1,234,567.89
+NUMBERS = """0 7 -7 +7 −7 12.5 -0.5 .5 5. 1e3 2.5E-3 1e400 -1e400 1e-400 1,234 1,234,567.89
 12,34,567 1,23 1,2345 1.234,5 0,13 1'234 1'234.5 (12) (1,234) -(5) (-5) -- +-5 1.2.3 12a NaN inf
 -Infinity ١٢ 1_000 0x10 1e 1e+ e5 . , - 99999999999999999999999999999999999999999""".split()
 NUMBERS += ["1 234", "1\u00a0234", "1\u202f234,5", "12 34", " 5", "5  ", "- 5", "", "9" * 400]
@@ -225,13 +227,26 @@ def test_numbers_in_text_are_read_as_in_python(unit, decimal, thousands):
     numerals = Numerals(decimal, thousands, unit)
     if numerals == Numerals():
         numerals = Numerals(unit="%")
-    ways = ["{}", "{u}{}", "{u} {}", "{} {u}", "{}{u}", "-{u}{}", "-{u} {}", "({u}{})", "{u}({})", "({}) {u}", "{u}-{}"]
+    ways = [
+        "{}",
+        "{u}{}",
+        "{u} {}",
+        "{} {u}",
+        "{}{u}",
+        "-{u}{}",
+        "-{u} {}",
+        "({u}{})",
+        "{u}({})",
+        "({}) {u}",
+        "{u}-{}",
+    ]
     texts = [way.format(each, u=numerals.unit) for each in NUMBERS for way in ways]
     wanted = as_numbers(pl.Series([text.strip(" ") for text in texts]), numerals).to_numpy()
     wanted = np.where(np.isinf(wanted), np.nan, wanted)
     found = computed(lambda text: number_nodes(text, numerals), texts)
     found = np.where(np.abs(found) > np.finfo(np.float32).max, np.nan, found)
-    np.testing.assert_allclose(found, wanted, rtol=1e-12, err_msg=str(texts))
+    same = np.isclose(found, wanted, rtol=1e-12, equal_nan=True)
+    assert not [each for each in zip(texts, found, wanted, same, strict=True) if not each[-1]]
 
 
 @pytest.mark.parametrize("written", [None, *FORMATS])
@@ -246,8 +261,18 @@ def test_dates_in_text_are_read_as_in_python(written):
         for year, month, day in years:
             for pad in ("02", ""):
                 parts = {"%Y": f"{year:04}", "%y": f"{year % 100:02}", "%m": f"{month:{pad}}"}
-                parts |= {"%d": f"{day:{pad}}", "%H": f"{day % 24:{pad}}", "%I": f"{1 + day % 12:{pad}}"}
-                parts |= {"%M": "05", "%S": f"{day:{pad}}", "%.f": ".125", "%p": "pm", "%#z": "-03:30"}
+                parts |= {
+                    "%d": f"{day:{pad}}",
+                    "%H": f"{day % 24:{pad}}",
+                    "%I": f"{1 + day % 12:{pad}}",
+                }
+                parts |= {
+                    "%M": "05",
+                    "%S": f"{day:{pad}}",
+                    "%.f": ".125",
+                    "%p": "pm",
+                    "%#z": "-03:30",
+                }
                 months = ["January", "Feb", "mar", "APR", "may", "June", "JULY", "Aug", "September"]
                 parts["%B"] = (months + ["Oct", "november", "December"])[month - 1]
                 text = each
@@ -261,5 +286,6 @@ def test_dates_in_text_are_read_as_in_python(written):
     moments = as_moments(pl.Series([text.strip() for text in texts]), written).to_physical()
     wanted = (moments.cast(pl.Float64) / 86_400e6).fill_null(np.nan).to_numpy()
     found = computed(lambda text: date_nodes(text, formats), texts)
-    np.testing.assert_allclose(found, wanted, atol=1e-10, err_msg=str(texts))
+    same = np.isclose(found, wanted, rtol=0, atol=1e-10, equal_nan=True)
+    assert not [each for each in zip(texts, found, wanted, same, strict=True) if not each[-1]]
     assert np.isfinite(wanted).sum() > 20

@@ -137,7 +137,8 @@ class ImageSchema(Schema):
         from luce.nodes import constant, op
 
         mean, scale = (
-            np.reshape(np.array(each, np.float64), (1, -1, 1, 1)) for each in (self.mean, self.scale)
+            np.reshape(np.array(each, np.float64), (1, -1, 1, 1))
+            for each in (self.mean, self.scale)
         )
         pixels = op.div(op.cast(inputs["X"], to=np.float64), constant(255, np.float64))
         levels = op.div(op.sub(pixels, constant(mean)), constant(scale))

@@ -63,7 +63,9 @@ def compare(subject: Subject, predict: Predict) -> list[Compared]:
     for features, words in _rows(subject):
         rows, worst = len(features), 0.0
         for start in range(0, max(rows, 1), BLOCK):
-            worst = max(worst, _difference(subject, predict, features[start : start + BLOCK], words))
+            worst = max(
+                worst, _difference(subject, predict, features[start : start + BLOCK], words)
+            )
         found.append(Compared(rows, words, worst))
     return found
 

@@ -21,11 +21,13 @@ def to_onnx(subject: Subject, path: Path, *, operators: str) -> tuple[bytes, Exp
     """Return the file and what is to be said of it; see `luce.export.export`."""
     _check_operators(subject, operators)
     try:
+        import onnx  # noqa: F401
         import onnxruntime
+        import spox  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            "export: comparing the graph with the run takes onnxruntime, which is not installed. "
-            "Install it with: pip install 'luce[export]'"
+            f"export: ONNX takes spox, onnx and onnxruntime, and {error.name} is not installed. "
+            "Install them with: pip install 'luce[export]'"
         ) from error
     from luce.export.graph import graph_of, input_names, output_names
 

@@ -91,7 +91,9 @@ def _check(subject: Subject) -> None:
     """Raise ArgumentError for what a RegressionModel cannot say."""
     schema = subject.classifier.schema
     if schema.kind != "table":
-        raise ArgumentError(f"export: PMML is of tables, and this run reads {schema.kind}s. {ELSEWHERE}")
+        raise ArgumentError(
+            f"export: PMML is of tables, and this run reads {schema.kind}s. {ELSEWHERE}"
+        )
     if [step.kind for step in subject.steps] != ["flatten", "linear"]:
         raise ArgumentError(
             f"export: PMML is of softmax regression, and this run's model is {subject.kind}. "

@@ -82,9 +82,7 @@ def _conv(layer: nn.Conv2d) -> Step:
 
 
 def _linear(layer: nn.Linear) -> Step:
-    return Step(
-        kind="linear", arrays={"weight": _array(layer.weight), "bias": _array(layer.bias)}
-    )
+    return Step(kind="linear", arrays={"weight": _array(layer.weight), "bias": _array(layer.bias)})
 
 
 def _average(layer: nn.AdaptiveAvgPool2d, shape: Sequence[int]) -> Step:

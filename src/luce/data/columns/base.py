@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = ["ODD", "Column", "Handled"]
 
-ODD = ("", "  ", "NA", " none ", "N/A", "-", "nothing like it", "日本 ñ 😀", "x" * 500, "1e400", "0")
+ODD = (
+    "",
+    "  ",
+    "NA",
+    " none ",
+    "N/A",
+    "-",
+    "nothing like it",
+    "日本 ñ 😀",
+    "x" * 500,
+    "1e400",
+    "0",
+)
 """Texts that may stand in a column of any kind."""
 
 

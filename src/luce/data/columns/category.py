@@ -225,9 +225,7 @@ class Category(Column):
                 found.append(op.cast(op.equal(where, places), to=np.float32))
                 continue
             flat = op.reshape(where, constant([-1]))
-            rows = op.reshape(
-                op.non_zero(op.greater_or_equal(flat, constant(0))), constant([-1])
-            )
+            rows = op.reshape(op.non_zero(op.greater_or_equal(flat, constant(0))), constant([-1]))
             places = op.gather(flat, rows)
             ones = op.expand(constant(1, np.float32), op.shape(rows))
             found.append(Entries(rows, places, ones, column.width))

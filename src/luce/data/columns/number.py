@@ -152,7 +152,17 @@ class Number(Numeric):
             return numbers
         texts = [f"{number:.3f}" for number in numbers if abs(number) < 1e15]
         grouped = [f"{number:,.2f}" for number in (self.mean, 1234567.5, -1234.0)] + ["1,23,456"]
-        texts += [*grouped, "1 234", "1\u202f234.5", "1'234", "(12)", "( 12)", "+5", "\u22127", ".5"]
+        texts += [
+            *grouped,
+            "1 234",
+            "1\u202f234.5",
+            "1'234",
+            "(12)",
+            "( 12)",
+            "+5",
+            "\u22127",
+            ".5",
+        ]
         texts += ["5.", "2.5e3", "2e-3", "1.2.3", "12 34", "--1"]
         if self.decimal == ",":
             texts = [each.translate({44: 46, 46: 44}) for each in texts]

@@ -73,6 +73,7 @@ def number_nodes(text: Var, numerals: Numerals) -> Var:
     ways = [f"{sign}{number}", rf"\({number}\)"]
     if unit:
         ways += [
+            f"{sign}{gap}{number}",
             f"{unit}{gap}{sign}{gap}{number}",
             f"{sign}{gap}{unit}{gap}{number}",
             f"{sign}{gap}{number}{gap}{unit}",
@@ -91,8 +92,17 @@ def number_nodes(text: Var, numerals: Numerals) -> Var:
         text = without(text, mark, most)
     for mark in ("\u2212", "(", ")"):
         text = without(text, mark, 1)
-    for mark in "+-":  # not that of an exponent
-        text = op.where(matches(text, rf"\{mark}.*"), without(text, mark, 1), text)
+    for mark in "+-":  # that it begins with, not that of an exponent
+        begun = op.where(matches(text, rf"\{mark}.*"), text, op.string_concat(constant(mark), text))
+        text = op.reshape(
+            op.slice(
+                op.string_split(begun, delimiter=mark, maxsplit=1)[0],
+                constant([1]),
+                constant([2]),
+                constant([-1]),
+            ),
+            op.shape(text),
+        )
     if numerals.decimal == ",":
         whole, fraction = parts(op.string_concat(text, constant(",")), ",", 2)
         pointed = op.string_concat(op.string_concat(whole, constant(".")), fraction)
@@ -276,9 +286,7 @@ def _days(year: Var, month: Var, day: Var) -> tuple[Var, Var]:
     last = op.add(length, op.where(op.equal(month, constant(2, np.float64)), extra, zero))
     # Leap days of all years before this one, counted from year 0, which is one.
     years = op.sub(year, one)
-    leaps = op.add(
-        op.sub(_divided(years, 4)[0], _divided(years, 100)[0]), _divided(years, 400)[0]
-    )
+    leaps = op.add(op.sub(_divided(years, 4)[0], _divided(years, 100)[0]), _divided(years, 400)[0])
     begun = op.add(op.mul(years, constant(365, np.float64)), leaps)
     within = op.add(op.add(before, op.where(late, extra, zero)), day)
     # 719,163 days are from 1 January of the year 1 to the same of 1970, both counted.
