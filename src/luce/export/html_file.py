@@ -79,7 +79,7 @@ def packed_model(subject: Subject) -> dict[str, Any]:
                 f"{shown(column.name)}. Leave it out with --drop and train again."
             )
     plain = schema.to_json()
-    for column, stored in zip(columns, plain.get("columns", ()), strict=True):
+    for column, stored in zip(columns, plain["columns"] if columns else (), strict=True):
         if column.in_parts:
             stored["vocabulary"] = {
                 "texts": column.vocabulary.texts,
