@@ -80,6 +80,9 @@ def run_of(tmp_path_factory):
         "sparse": lambda: table().drop("remark"),
         "text": table,
         "plain": lambda: table().select("age", "income", "member", "island", "town", "y"),
+        "said in PMML": lambda: table().select(
+            "age", "income", "price", "member", "active", "island", "town", "y"
+        ),
         "words": lambda: table().select("remark", "y"),
         "array": array,
         "colours": colours,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from luce.errors import ArgumentError
@@ -90,4 +91,8 @@ def export(subject: Subject, path: Path, *, to: str, operators: str) -> Exported
 
         content, exported = to_html(subject, path)
     write_whole(path, content)
+    if exported.compared and subject.features is None:
+        why = subject.words.rstrip(".")
+        note = f"no held-out rows were compared: {why}. Give a source to compare on."
+        exported = replace(exported, notes=[*exported.notes, note])
     return exported

@@ -57,7 +57,9 @@ def to_html(subject: Subject, path: Path) -> tuple[bytes, Exported]:
             "terms: it is slower to send and to open. A smaller model is a smaller page: "
             "luce distil makes one."
         ]
-    return content, Exported(path=path, to="html", bytes=len(content), notes=notes)
+    schema = subject.classifier.schema
+    shapes = {} if schema.kind == "table" else {"X": " × ".join(map(str, schema.input_shape))}
+    return content, Exported(path=path, to="html", bytes=len(content), inputs=shapes, notes=notes)
 
 
 def packed_model(subject: Subject) -> dict[str, Any]:
