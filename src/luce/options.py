@@ -668,17 +668,17 @@ TUNE = {
     "processes": Option(whole(1, 1024), "Try so many at once.  [default: 1]", OF_SEARCH),
 }
 
-# Options of `luce predict`.
+# Options of `luce export`.
 EXPORT = {
     "to": Option(one_of("onnx", "torch", "html", "pmml"), "The format.  [default: as FILE ends]"),
     "operators": Option(
         one_of("onnx", "onnxruntime"),
-        "What an ONNX file may need: the standard's operators, or also ONNX Runtime's own, as texts "
-        "do.  [default: onnx]",
+        "What an ONNX file may need: the standard's operators, or also ONNX Runtime's own, which "
+        "texts take.  [default: onnx]",
     ),
 }
 
-
+# Options of `luce predict`.
 PREDICT = {
     "top": Option(whole(1), "Only the K most probable classes."),
     "sets": Option(

@@ -28,7 +28,7 @@ def table():
     amounts = random.uniform(-1e6, 1e6, ROWS)
     euros = [f"{x:,.2f}".translate({44: 46, 46: 44}) + " €" for x in amounts]
     hours = random.integers(0, 24, ROWS)
-    words = "good bad très über_x night DAY the a of was story plot Straße GREAT boring".split()
+    words = ["good", "très", "über_x", "night", "DAY", "the", "a", "of", "Straße", "GREAT", "plot"]
     columns = {
         "age": with_gaps(random.normal(40 + 5 * y, 10).round(1).tolist(), random),
         "income": with_gaps(np.exp(random.normal(8 + y / 3, 2)).tolist(), random),
@@ -44,8 +44,7 @@ def table():
         "stamp": [f"{d}T{h:02}:30:15.25+02:00" for d, h in zip(days, hours, strict=True)],
         "typed": with_gaps(days, random),
         "moment": [
-            dt.datetime(d.year, d.month, d.day, h)
-            for d, h in zip(days, hours.tolist(), strict=True)
+            dt.datetime.combine(d, dt.time(h)) for d, h in zip(days, hours.tolist(), strict=True)
         ],
         "island": with_gaps(random.choice(["Dream", "New York", "Île"], ROWS).tolist(), random),
         "town": with_gaps([f"town {int(k)}" for k in random.zipf(1.3, ROWS) % 200], random),

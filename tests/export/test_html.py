@@ -57,7 +57,7 @@ def plainly(run, features):
         return [row.ravel().tolist() for row in features]
     raw = run.schema.raw(features)
     columns = {
-        name: [v if isinstance(v, str) else (float(v) if np.isfinite(v) else None) for v in values[:, 0]]
+        name: [v if isinstance(v, str) or np.isfinite(v) else None for v in values[:, 0].tolist()]
         for name, values in raw.items()
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -124,12 +124,13 @@ SHOWN = "return document.getElementById('said').textContent"
 
 
 def test_the_form_answers(browser, pages):
-    """What is chosen changes the answer; temperature flattens it, and the button takes that back."""
-    exported, run, _ = pages["dense"]
+    """What is chosen changes the answer; temperature flattens it, a button takes that back."""
+    exported, _, _ = pages["dense"]
     browser.show(exported.path)
     before = browser.run(SHOWN)
     browser.run("""
-        const field = [...document.querySelectorAll('label')].find((each) => each.textContent === 'age').control;
+        const labels = [...document.querySelectorAll('label')];
+        const field = labels.find((each) => each.textContent === 'age').control;
         field.value = field.valueAsNumber > 40 ? 5 : 90;
         field.dispatchEvent(new Event('input', { bubbles: true }));
     """)
@@ -178,7 +179,8 @@ DRAW = """
     canvas.setPointerCapture = () => {};  // which only a pointer that is there can be given
     const box = canvas.getBoundingClientRect();
     const send = (type, [x, y]) => canvas.dispatchEvent(new PointerEvent(type, {
-      clientX: box.left + x * box.width, clientY: box.top + y * box.height, buttons: 1, bubbles: true,
+      clientX: box.left + x * box.width, clientY: box.top + y * box.height,
+      buttons: 1, bubbles: true,
     }));
     const points = %s;
     send('pointerdown', points[0]);
@@ -199,7 +201,8 @@ def test_a_drawn_digit_is_seen(browser, pages):
         "return [...seen.getContext('2d').getImageData(0, 0, 8, 8).data]"
     )
     pixels = np.array(seen).reshape(8, 8, 4)[:, :, 0]
-    assert pixels[0].max() > 60 and pixels[-1].max() > 60 and pixels[3:5, 3:5].max() < 60
+    assert min(pixels[0].max(), pixels[-1].max()) > 60
+    assert pixels[3:5, 3:5].max() < 60
     browser.run("document.querySelector('button').click()")
     assert browser.run("return document.getElementById('answer').hidden")
 
@@ -219,8 +222,8 @@ def test_the_canvas_can_be_drawn_on_by_keyboard(browser, pages):
 def test_names_cannot_end_the_script(browser, tmp_path):
     """What a table calls its columns and classes is text, not markup."""
     hostile = "</script><img src=x onerror=alert(1)>"
-    frame = pl.DataFrame({hostile: [1.0, 2.0, 3.0, 4.0] * 20, "b": [f"{hostile}{i % 2}" for i in range(80)]})
-    frame = frame.with_columns(y=pl.Series([hostile, "<b>"] * 40))
+    frame = pl.DataFrame({hostile: [1.0, 2.0, 3.0, 4.0] * 20, "y": [hostile, "<b>"] * 40})
+    frame = frame.with_columns(b=pl.Series([f"{hostile}{i % 2}" for i in range(80)]))
     run = luce.train(frame, target="y", model="linear", out=tmp_path)
     path = run.export(tmp_path / "page.html", source=frame).path
     browser.show(path)
@@ -239,5 +242,5 @@ def test_the_page_knows_all_spellings(browser, pages):
         f"const schema = {{ kind: 'table', columns: [{json.dumps(column)}] }};"
         f"return {json.dumps(words)}.map((x) => [...Luce.encode(schema, {{ x }})])"
     )
-    wanted = [[0, 1]] * len(MISSING_WORDS) + [[1, 0]] * len(TRUE_WORDS) + [[0, 0]] * len(FALSE_WORDS)
-    assert found == wanted * 2
+    wanted = [[0, 1]] * len(MISSING_WORDS) + [[1, 0]] * len(TRUE_WORDS)
+    assert found == (wanted + [[0, 0]] * len(FALSE_WORDS)) * 2

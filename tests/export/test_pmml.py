@@ -43,7 +43,8 @@ def test_an_engine_says_what_the_run_does(run_of, tmp_path):
     run = run_of("said in PMML", "linear")
     run.export(tmp_path / "run.pmml")
     evaluator = make_evaluator(str(tmp_path / "run.pmml"))
-    held, made_up = features_of(run_of, "said in PMML", 40), run.schema.made_up(120, np.random.default_rng(0))
+    held = features_of(run_of, "said in PMML", 40)
+    made_up = run.schema.made_up(120, np.random.default_rng(0))
     for features in (held, made_up):
         said = [evaluator.evaluate(row) for row in numbers_of(run, features)]
         found = [[each[f"probability({label})"] for label in run.classes] for each in said]
@@ -55,7 +56,7 @@ def test_the_file_is_a_regression_model(run_of, tmp_path):
     """Softmax normalisation, a table for each class, the temperature within the coefficients."""
     run = run_of("said in PMML", "linear")
     exported = run.export(tmp_path / "run.pmml")
-    model = ET.parse(exported.path).find("p:RegressionModel", SPACE)  # noqa: S314 - our own file
+    model = ET.parse(exported.path).find("p:RegressionModel", SPACE)
     assert model.get("normalizationMethod") == "softmax"
     tables = model.findall("p:RegressionTable", SPACE)
     assert [each.get("targetCategory") for each in tables] == ["a", "b", "c"]

@@ -105,7 +105,8 @@ class ArraySchema(Schema):
 
     def made_up(self, rows: int, random: np.random.Generator) -> np.ndarray:
         """Return usual rows, zeros and large numbers; see `Schema.made_up`."""
-        usual = random.normal(self.mean, self.scale, (rows, self.columns))
+        mean, scale = np.array(self.mean or 0.0), np.array(self.scale or 1.0)
+        usual = random.normal(mean, scale, (rows, self.columns))
         usual[:1], usual[1:2], usual[2:3] = 0, 1e20, -1e20
         usual[3 : rows // 2] *= 10.0 ** random.integers(-3, 4, (self.columns,))
         return usual

@@ -36,8 +36,8 @@ def format_of(path: str | Path | None, to: str | None) -> str:
     if path is None:
         raise ArgumentError(f"export needs a format, {names}: to='onnx'.")
     raise ArgumentError(
-        f"export: {str(path)!r} ends in none of {', '.join(FORMATS.values())}. Name the file so, or "
-        f"give the format, {names}: to='onnx'."
+        f"export: {str(path)!r} ends in none of {', '.join(FORMATS.values())}. Name the file so, "
+        f"or give the format, {names}: to='onnx'."
     )
 
 

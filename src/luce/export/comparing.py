@@ -109,8 +109,8 @@ def _difference(subject: Subject, predict: Predict, features: Any, words: str) -
     if worst > TOLERANCE:
         column = int(gap[row].argmax())
         raise ExportError(
-            f"export: the exported model does not say what the run says. Of a row among {words}, the "
-            f"probability of {classifier.classes[column]!r} is {given[row, column]:.7f}, and by "
+            f"{OTHER} Of a row among {words}, the probability of "
+            f"{classifier.classes[column]!r} is {given[row, column]:.7f}, and by "
             f"the run {wanted[row, column]:.7f}. {_shown(features, row)}No file was written. "
             f"{REPORT}"
         )
@@ -121,14 +121,14 @@ def _difference(subject: Subject, predict: Predict, features: Any, words: str) -
         if (sure & other).any():
             row = int(np.flatnonzero(sure & other)[0])
             raise ExportError(
-                f"export: the exported model does not say what the run says. Of a row among {words}, "
-                f"its label is {labels[row]!r}, and by the run "
+                f"{OTHER} Of a row among {words}, its label is {labels[row]!r}, and by the run "
                 f"{classifier.classes[int(wanted[row].argmax())]!r}. {_shown(features, row)}No "
                 f"file was written. {REPORT}"
             )
     return worst
 
 
+OTHER = "export: the exported model does not say what the run says."
 REPORT = "Please report it, with this message."
 
 

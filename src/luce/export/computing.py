@@ -146,10 +146,10 @@ def _members(value: Value, step: Step) -> Var:
     return op.add(op.transpose(by_member, perm=[1, 0, 2]), constant(bias))
 
 
-def _mean(value: Value, _: Step) -> Var:
+def _mean(value: Value, step: Step) -> Var:  # noqa: ARG001
     single = op.log_softmax(_matrix(value), axis=2)
     # Operators that did not change since: another opset may be needed for other nodes.
-    most, _ = op.top_k(single, constant([1]), axis=1)
+    most = op.top_k(single, constant([1]), axis=1)[0]
     total = op.reduce_sum(op.exp(op.sub(single, most)), constant([1]), keepdims=False)
     members = op.cast(op.shape(single, start=1, end=2), to=np.float32)
     return op.add(op.squeeze(most, constant([1])), op.log(op.div(total, members)))

@@ -35,9 +35,6 @@ LARGEST = 100 * LARGE
 TRIED = 100
 """Of so many rows, that with the fewest missing values is the one that the page opens with."""
 
-KINDS = ("left out", "number", "boolean", "date", "category", "text")
-"""The kinds of column that luce.js reads."""
-
 
 def to_html(subject: Subject, path: Path) -> tuple[bytes, Exported]:
     """Return the page and what is to be said of it; see `luce.export.export`."""
@@ -48,15 +45,15 @@ def to_html(subject: Subject, path: Path) -> tuple[bytes, Exported]:
             f"export: the page would have {len(text):,} bytes, and may have {LARGEST:,}. Export "
             "this run with to='onnx', which has no such limit."
         )
-    content = _page(subject, model, text).encode()
+    content = _page(subject, text).encode()
     notes = []
     if len(content) > LARGE:
         weights = sum(len(each) for each in _data(model))
-        notes = [
+        notes.append(
             f"the page has {len(content) / 1e6:.1f} MB, {weights / 1e6:.1f} MB of them weights and "
             "terms: it is slower to send and to open. A smaller model is a smaller page: "
             "luce distil makes one."
-        ]
+        )
     schema = subject.classifier.schema
     shapes = {} if schema.kind == "table" else {"X": " × ".join(map(str, schema.input_shape))}
     return content, Exported(path=path, to="html", bytes=len(content), inputs=shapes, notes=notes)
@@ -75,20 +72,15 @@ def packed_model(subject: Subject) -> dict[str, Any]:
     calibration = classifier.calibration
     columns = getattr(schema, "columns", ()) if schema.kind == "table" else ()
     for column in columns:
-        if column.kind not in KINDS:
+        if not column.in_pages:
             raise ArgumentError(
                 f"export: a page cannot read a column of kind {column.kind}, such as "
                 f"{shown(column.name)}. Leave it out with --drop and train again."
             )
     plain = schema.to_json()
     for column, stored in zip(columns, plain["columns"] if columns else (), strict=True):
-        if column.in_parts:
-            stored["vocabulary"] = {
-                "texts": column.vocabulary.texts,
-                "words": column.vocabulary.words,
-                "terms": _packed(column.vocabulary.terms),
-                "counts": _packed(column.vocabulary.counts),
-            }
+        if tensors := column.tensors():
+            stored["tensors"] = {name: _packed(tensor) for name, tensor in tensors.items()}
     return {
         "name": subject.name,
         "sha256": subject.sha256,
@@ -104,13 +96,14 @@ def packed_model(subject: Subject) -> dict[str, Any]:
         "scores": None if calibration is None else _packed(calibration.scores.astype(np.float64)),
         "parts": _parts(subject),
         "example": _example(subject),
-        "hints": {column.name: _hint(column) for column in columns if column.used},
+        "hints": {column.name: column.hint for column in columns if column.used},
     }
 
 
 def _packed(array: NDArray[Any]) -> dict[str, Any]:
     """Return an array as plain data: little-endian numbers in base64."""
-    kind = {"f4": "float32", "f8": "float64"}.get(array.dtype.str[1:], "int32")
+    kinds = {"f4": "float32", "f8": "float64", "u1": "uint8"}
+    kind = kinds.get(array.dtype.str[1:], "int32")
     little = np.ascontiguousarray(array, np.dtype(kind).newbyteorder("<"))
     data = base64.b64encode(little.tobytes()).decode()
     return {"dtype": kind, "shape": list(array.shape), "data": data}
@@ -174,27 +167,17 @@ def _plain(number: float) -> str:
     return f"{number:.15g}" if np.isfinite(number) else ""
 
 
-def _hint(column: Any) -> str:
-    """Return what a value looks like, where the field does not show it."""
-    if column.kind in ("number", "date"):
-        usual = f"{column.mean:.4g} ± {column.scale:.2g}" if column.kind == "number" else ""
-        bent = bool(getattr(column, "knots", ()))
-        typical = "" if bent or not usual else f"mostly {usual}"
-        return typical if not column.written_as_text else str(column.expected)
-    return ""
-
-
 def _data(value: Any) -> list[str]:
-    """Return all packed numbers and vocabularies within a model."""
+    """Return all packed numbers within a model."""
     if isinstance(value, Mapping):
-        own = [value[key] for key in ("data", "words") if isinstance(value.get(key), str)]
+        own = [value["data"]] if isinstance(value.get("data"), str) else []
         return own + [text for each in value.values() for text in _data(each)]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [text for each in value for text in _data(each)]
     return []
 
 
-def _page(subject: Subject, model: Mapping[str, Any], text: str) -> str:
+def _page(subject: Subject, text: str) -> str:
     folder = files("luce.export").joinpath("page")
 
     def script(name: str) -> Markup:

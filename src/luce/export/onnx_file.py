@@ -37,7 +37,7 @@ def to_onnx(subject: Subject, path: Path, *, operators: str) -> tuple[bytes, Exp
     options.log_severity_level = 3  # its warnings are of shapes of no rows
     try:
         session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - its own kinds of error are in no common tree
+    except Exception as error:
         raise ExportError(f"export: ONNX Runtime does not load the graph: {error}") from error
     names, outputs = input_names(subject), output_names(subject)
     schema = subject.classifier.schema

@@ -12,15 +12,13 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 import luce
+from luce.data.columns.predictive import present, present_name
 from luce.data.plain import FLOAT32_MAX
-from luce.data.spelling import FALSE_WORDS, MISSING_WORDS, TRUE_WORDS
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError
 from luce.export.result import Exported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from luce.data.columns import Column
     from luce.data.tables import TableSchema
     from luce.export.subject import Subject
@@ -76,12 +74,12 @@ def to_pmml(subject: Subject, path: Path) -> tuple[bytes, Exported]:
             _in(table, "NumericPredictor", name=name, coefficient=repr(coefficient))
     ET.indent(root)
     content = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    texts = [shown(c.name) for c in schema.used if c.kind == "number" and c.written_as_text]
+    texts = [shown(c.name) for c in schema.used if c.pmml_type == "double" and c.written_as_text]
     notes = [
         f"{', '.join(texts)}: PMML takes numbers as programs write them, such as 1234.5."
     ] * bool(texts)
-    inputs = {c.name: "number" if c.kind == "number" else "text" for c in schema.used}
-    outputs = {target: "the label", "probability(CLASS)": "number, one for each class"}
+    inputs = {c.name: c.pmml_type for c in schema.used}
+    outputs = {target: "the label", "probability(CLASS)": "double, one for each class"}
     return content, Exported(
         path=path, to="pmml", bytes=len(content), inputs=inputs, outputs=outputs, notes=notes
     )
@@ -99,7 +97,7 @@ def _check(subject: Subject) -> None:
             f"export: PMML is of softmax regression, and this run's model is {subject.kind}. "
             f"{ELSEWHERE}"
         )
-    unsaid = [c for c in schema.used if c.kind not in _DERIVED]  # type: ignore[attr-defined]
+    unsaid = [c for c in schema.used if not c.pmml_type]  # type: ignore[attr-defined]
     if unsaid:
         raise ArgumentError(
             f"export: PMML has no functions for columns of kind {unsaid[0].kind}, such as "
@@ -125,7 +123,7 @@ def _dictionary(root: ET.Element, subject: Subject, target: str) -> None:
     for each in labels:
         _in(field, "Value", value=_written(each))
     for column in schema.used:
-        if column.kind == "number":
+        if column.pmml_type == "double":
             field = _in(
                 dictionary, "DataField", name=column.name, optype="continuous", dataType="double"
             )
@@ -144,114 +142,17 @@ def _dictionary(root: ET.Element, subject: Subject, target: str) -> None:
 
 def _derive(parent: ET.Element, column: Column) -> list[str]:
     """Write the encoded columns of a column as derived fields; return their names."""
-    if column.kind != "number":
-        # Without outer blanks, and missing where it is a way to say so: an `if` with no else.
+    if column.pmml_type == "string":
         field = _in(
             parent,
             "DerivedField",
-            name=_present(column),
+            name=present_name(column.name),
             optype="categorical",
             dataType="string",
         )
-        value = _apply("trimBlanks", _field(column.name))
-        there = _apply("isNotIn", _apply("lowercase", value), *map(_text, MISSING_WORDS))
-        field.append(_apply("if", there, value))
+        field.append(present(column.name))
     names = [f"encoded {name}" for name in column.names]
-    for name, element in zip(names, _DERIVED[column.kind](column), strict=True):
+    for name, element in zip(names, column.pmml(), strict=True):
         field = _in(parent, "DerivedField", name=name, optype="continuous", dataType="double")
         field.append(element)
     return names
-
-
-def _element(tag: str, *children: ET.Element, **attributes: str) -> ET.Element:
-    element = ET.Element(tag, attributes)
-    element.extend(children)
-    return element
-
-
-def _field(name: str) -> ET.Element:
-    return _element("FieldRef", field=name)
-
-
-def _number(value: float) -> ET.Element:
-    element = _element("Constant", dataType="double")
-    element.text = repr(value)
-    return element
-
-
-def _text(value: str) -> ET.Element:
-    element = _element("Constant", dataType="string")
-    element.text = value
-    return element
-
-
-def _apply(function: str, *arguments: ET.Element) -> ET.Element:
-    return _element("Apply", *arguments, function=function)
-
-
-def _present(column: Any) -> str:
-    """Return the field that has the column's value as it is read."""
-    name: str = column.name if column.kind == "number" else f"present {column.name}"
-    return name
-
-
-def _if_missing(column: Any, then: ET.Element, otherwise: ET.Element) -> ET.Element:
-    return _apply("if", _apply("isMissing", _field(_present(column))), then, otherwise)
-
-
-def _gone(column: Any) -> ET.Element:
-    return _if_missing(column, _number(1.0), _number(0.0))
-
-
-def _of_number(column: Any) -> Iterator[ET.Element]:
-    """Yield the scaled number, along the lines between knots where there are any."""
-    x = np.array(column.knots or (column.mean, column.mean + column.scale))
-    y = np.array(column.levels) if column.knots else x
-    fill = float(np.interp(column.fill, x, y)) if column.knots else column.fill
-    norms = ((y - column.mean) / column.scale).tolist()
-    points = [
-        _element("LinearNorm", orig=repr(a), norm=repr(b))
-        for a, b in zip(x.tolist(), norms, strict=True)
-    ]
-    yield _element(
-        "NormContinuous",
-        *points,
-        field=column.name,
-        outliers="asExtremeValues" if column.knots else "asIs",
-        mapMissingTo=repr((fill - column.mean) / column.scale),
-    )
-    if column.indicator:
-        yield _gone(column)
-
-
-def _of_boolean(column: Any) -> Iterator[ET.Element]:
-    """Yield 1 or 0, the commoner of them for anything else; and where it was that."""
-    word = _apply("lowercase", _field(_present(column)))
-    zero, one, fill = (
-        _number((value - column.mean) / column.scale) for value in (0.0, 1.0, column.fill)
-    )
-    no = _apply("if", _apply("isIn", word, *map(_text, FALSE_WORDS)), zero, fill)
-    yes = _apply("if", _apply("isIn", word, *map(_text, TRUE_WORDS)), one, no)
-    # Of a missing value a function makes what is missing again.
-    yield _if_missing(column, fill, yes)
-    if column.indicator:
-        words = map(_text, (*TRUE_WORDS, *FALSE_WORDS))
-        read = _apply("if", _apply("isIn", word, *words), _number(0.0), _number(1.0))
-        yield _if_missing(column, _number(1.0), read)
-
-
-def _of_category(column: Any) -> Iterator[ET.Element]:
-    """Yield 1 for the category that it is."""
-    value = _field(_present(column))
-    for each in column.categories:
-        same = _apply("if", _apply("equal", value, _text(each)), _number(1.0), _number(0.0))
-        yield _if_missing(column, _number(0.0), same)
-    if column.other:
-        known = _apply("isIn", value, *map(_text, column.categories))
-        own = _apply("if", known, _number(0.0), _number(1.0))
-        yield _if_missing(column, _number(0.0), own)
-    if column.indicator:
-        yield _gone(column)
-
-
-_DERIVED = {"number": _of_number, "boolean": _of_boolean, "category": _of_category}

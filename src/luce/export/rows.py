@@ -35,17 +35,17 @@ class Rows:
         self.is_image = is_image
         self._entries = [(part, where) for part, where in parts if isinstance(part, Entries)]
         dense = [(part, where) for part, where in parts if not isinstance(part, Entries)]
-        self._dense = side_by_side([part for part, _ in dense]) if dense else None  # type: ignore[misc]
+        self._dense = side_by_side([part for part, _ in dense]) if dense else None
         self._where = np.concatenate([where for _, where in dense] or [np.zeros(0, np.int64)])
 
     def product(self, weight: NDArray[np.floating[Any]]) -> Var:
         """Return the rows times a matrix (columns, units), in the matrix's precision."""
         dtype, units = weight.dtype, weight.shape[1]
-        total = None
+        total: Var | None = None
         if self._dense is not None:
             dense = op.cast(self._dense, to=dtype) if dtype != np.float32 else self._dense
             total = op.matmul(dense, constant(weight[self._where]))
-        if self._entries and total is None:
+        if total is None:
             shape = op.concat([self.count, constant([units])], axis=0)
             total = op.expand(constant(0, dtype), shape)
         for part, where in self._entries:
@@ -60,12 +60,11 @@ class Rows:
         place = np.full(self.width, -1)
         place[self._where] = np.arange(len(self._where))
         dense = place[chosen] >= 0
-        matrix = None
-        if dense.any():
-            matrix = self._dense
-            if not np.array_equal(place[chosen[dense]], np.arange(len(self._where))):
-                matrix = op.gather(matrix, constant(place[chosen[dense]]), axis=1)
-        if dense.all():
+        matrix = self._dense if dense.any() else None
+        own = place[chosen[dense]]
+        if matrix is not None and not np.array_equal(own, np.arange(len(self._where))):
+            matrix = op.gather(matrix, constant(own), axis=1)
+        if matrix is not None and dense.all():
             return matrix
         # The rest, of sparse rows: beside the dense ones, and then each to its place.
         rest = chosen[~dense]

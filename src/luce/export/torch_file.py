@@ -59,12 +59,12 @@ def to_torch(subject: Subject, path: Path) -> tuple[bytes, Exported]:
             return None, loaded(torch.from_numpy(np.ascontiguousarray(rows, dtype))).numpy()
 
     sizes = ", ".join(map(str, ("rows", *shape)))
-    notes_for_people = []
+    said = []
     if not raw:
-        notes_for_people = [
-            f"the input is encoded rows, {shape[0]:,} numbers each: run.schema.encode(frame)[0], or "
-            "what you make of schema and features in the file's luce.json."
-        ]
+        said.append(
+            f"the input is encoded rows, {shape[0]:,} numbers each: run.schema.encode(frame)[0], "
+            "or what you make of schema and features in the file's luce.json."
+        )
     return content, Exported(
         path=path,
         to="torch",
@@ -72,7 +72,7 @@ def to_torch(subject: Subject, path: Path) -> tuple[bytes, Exported]:
         compared=compare(subject, predict),
         inputs={name: f"{np.dtype(dtype).name} ({sizes})"},
         outputs={"probabilities": f"float32 (rows, {len(subject.classifier.classes)})"},
-        notes=notes_for_people,
+        notes=said,
     )
 
 

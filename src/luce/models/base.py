@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from luce.neural.teaching import Lessons
     from luce.models.steps import Step
+    from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
     from luce.options import Option
 

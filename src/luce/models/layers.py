@@ -119,7 +119,7 @@ _LAYERS: dict[type[nn.Module], Callable[[Any], Step]] = {
         # Bound here: a loop's variable would be the last of them.
         activation: lambda _, name=name: Step(kind="activation", name=name)  # type: ignore[misc]
         for name, activation in ACTIVATIONS.items()
-    },  # type: ignore[dict-item]
+    },
 }
 
 

@@ -182,7 +182,7 @@ class Linear(Model["SoftmaxModel"]):
         ]
 
     def steps(self, estimator: SoftmaxModel) -> list[Step]:
-        """Return the linear step, of rows in one line; of two classes, the first has the logit 0."""
+        """Return the linear step; of two classes, the first has the logit 0."""
         import numpy as np
 
         from luce.models.steps import Step

@@ -13,6 +13,7 @@ from luce.errors import ArgumentError
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
+    from xml.etree.ElementTree import Element
 
     import numpy as np
     import polars as pl
@@ -78,6 +79,8 @@ class Column(ABC):
         What several columns of the kind are called.
     used : bool
         Whether the kind is encoded.
+    in_pages : bool
+        Whether the JavaScript of exported pages reads it, by the kind's name.
     in_parts : bool
         Whether encoded columns stand for parts of a value, as words of a text; see `spans`.
     written : str
@@ -93,6 +96,7 @@ class Column(ABC):
     kind: ClassVar[str]
     plural: ClassVar[str]
     used: ClassVar[bool] = True
+    in_pages: ClassVar[bool] = False
     in_parts: ClassVar[bool] = False
     written: ClassVar[str] = ""
     added: ClassVar[frozenset[str]] = frozenset()
@@ -189,6 +193,20 @@ class Column(ABC):
     def written_as_text(self) -> bool:
         """Whether values go into an exported graph as texts; else as numbers, NaN for missing."""
         return True
+
+    @property
+    def hint(self) -> str:
+        """What a value is like, for who fills in a form; nothing where the form shows it."""
+        return ""
+
+    @property
+    def pmml_type(self) -> str:
+        """What PMML takes: "double" or "string"; nothing if it cannot say what is made of it."""
+        return ""
+
+    def pmml(self) -> Iterable[Element]:
+        """Return what each of the encoded columns is in PMML; only asked if there is a type."""
+        return ()
 
     def as_text(self, values: pl.Series) -> pl.Series:
         """Return values of any type as an exported graph reads them, where that takes texts."""

@@ -14,6 +14,7 @@ from luce.data.spelling import FALSE_WORDS, TRUE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from xml.etree.ElementTree import Element
 
     from luce.data.schema import Normalise
     from luce.nodes import Var
@@ -30,6 +31,7 @@ class Boolean(Numeric):
 
     kind: ClassVar[str] = "boolean"
     plural: ClassVar[str] = "booleans"
+    in_pages: ClassVar[bool] = True
     noun: ClassVar[str] = "true or false"
     written: ClassVar[str] = (
         f"All values must be {', '.join(TRUE_WORDS)} or {', '.join(FALSE_WORDS)}, in capitals or "
@@ -72,6 +74,17 @@ class Boolean(Numeric):
         if values.dtype.is_numeric():
             values = self.read([], values).cast(pl.Boolean)
         return super().as_text(values)
+
+    @property
+    def pmml_type(self) -> str:
+        """Words."""
+        return "string"
+
+    def pmml(self) -> Iterable[Element]:
+        """Return what the encoded columns are; see `Column.pmml`."""
+        from luce.data.columns.predictive import of_boolean
+
+        return of_boolean(self)
 
     @property
     def made_up(self) -> list[Any]:

@@ -16,7 +16,8 @@ from luce.data.wording import listed, shown
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from xml.etree.ElementTree import Element
 
     import scipy.sparse
     from numpy.typing import NDArray
@@ -62,6 +63,7 @@ class Category(Column):
 
     kind: ClassVar[str] = "category"
     plural: ClassVar[str] = "categories"
+    in_pages: ClassVar[bool] = True
     categories: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_CATEGORIES)] = ()
     other: bool = False
     indicator: bool = False
@@ -187,6 +189,17 @@ class Category(Column):
                 rows = np.flatnonzero(where >= 0)
                 out[number][rows, where[rows]] = 1
         return sparse
+
+    @property
+    def pmml_type(self) -> str:
+        """Texts."""
+        return "string"
+
+    def pmml(self) -> Iterable[Element]:
+        """Return what the encoded columns are; see `Column.pmml`."""
+        from luce.data.columns.predictive import of_category
+
+        return of_category(self)
 
     @property
     def made_up(self) -> list[Any]:

@@ -147,6 +147,7 @@ class Date(Numeric):
 
     kind: ClassVar[str] = "date"
     plural: ClassVar[str] = "dates"
+    in_pages: ClassVar[bool] = True
     noun: ClassVar[str] = "a date"
     written: ClassVar[str] = (
         "A date may be written as "
@@ -268,6 +269,11 @@ class Date(Numeric):
         if self.format == COMPACT and values.dtype.is_numeric():
             values = values.cast(pl.Int64, strict=False)
         return super().as_text(values)
+
+    @property
+    def hint(self) -> str:
+        """How it is written."""
+        return self.expected
 
     @property
     def made_up(self) -> list[Any]:

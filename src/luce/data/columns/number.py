@@ -19,7 +19,8 @@ from luce.data.plain import FLOAT32_MAX, Finite
 from luce.data.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from xml.etree.ElementTree import Element
 
     from numpy.typing import NDArray
 
@@ -73,6 +74,7 @@ class Number(Numeric):
 
     kind: ClassVar[str] = "number"
     plural: ClassVar[str] = "numbers"
+    in_pages: ClassVar[bool] = True
     noun: ClassVar[str] = "a number"
     written: ClassVar[str] = (
         "A number may have a unit, separators between thousands and a decimal comma, as long as "
@@ -143,6 +145,24 @@ class Number(Numeric):
     def written_as_text(self) -> bool:
         """Whether numbers are read in another way than programs write them."""
         return self.numerals != PLAIN
+
+    @property
+    def hint(self) -> str:
+        """How it is written, or around what the training rows' were."""
+        if self.written_as_text:
+            return self.expected
+        return "" if self.knots else f"mostly {self.mean:.4g} ± {self.scale:.2g}"
+
+    @property
+    def pmml_type(self) -> str:
+        """Numbers, whatever way they were written in training."""
+        return "double"
+
+    def pmml(self) -> Iterable[Element]:
+        """Return what the encoded columns are; see `Column.pmml`."""
+        from luce.data.columns.predictive import of_number
+
+        return of_number(self)
 
     @property
     def made_up(self) -> list[Any]:

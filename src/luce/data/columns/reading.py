@@ -216,7 +216,7 @@ def _first_as_space(text: Var, mark: str) -> Var:
 
 def _month(name: Var) -> Var:
     """Return the numbers of months' names, whole or cut to three letters."""
-    numbers = {}
+    numbers: dict[str, int] = {}
     for number, month in enumerate(MONTHS, 1):
         for each in (month, month[:3]):
             numbers |= dict.fromkeys((each, each.lower(), each.upper()), number)
@@ -246,8 +246,8 @@ def _seconds(time: Var, offsets: bool) -> Var:
                 constant(sign, np.float64),
             )
             shift = own if shift is None else op.add(shift, own)
-    own = parts(op.string_concat(time, constant(":0")), ":", 3)
-    hour, minute, second = map(plain, own)
+    clock = parts(op.string_concat(time, constant(":0")), ":", 3)
+    hour, minute, second = map(plain, clock)
     total = op.add(
         op.add(op.mul(hour, constant(3600, np.float64)), op.mul(minute, constant(60, np.float64))),
         second,

@@ -52,6 +52,7 @@ class Text(Column):
 
     kind: ClassVar[str] = "text"
     plural: ClassVar[str] = "texts"
+    in_pages: ClassVar[bool] = True
     in_parts: ClassVar[bool] = True
     indicator: bool = False
     vocabulary: Vocabulary = field(default_factory=Vocabulary, metadata=BESIDE)

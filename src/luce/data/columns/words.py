@@ -93,21 +93,19 @@ def _tokens(text: Var) -> Var:
 
 def _numbers(tokens: Var, vocabulary: Vocabulary) -> Var:
     """Return the number of each word, -1 for none that is known."""
-    known: dict[str, int] = {}
-    words = vocabulary.words.split("\n")
-    for number, word in enumerate(words):
-        known[word] = number
+    words = vocabulary.words.split("\n") if vocabulary.words else []
+    known = {word: number for number, word in enumerate(words)}
     for number, word in enumerate(words):
         if not word.isascii():
             for way in _ways(word):
                 known.setdefault(way, number)
-    numbers = ml.label_encoder(
+    known = known or {"\n": -1}  # which no word is
+    return ml.label_encoder(
         tokens,
         keys_strings=list(known),
         values_int64s=list(known.values()),
         default_int64=-1,
     )
-    return numbers
 
 
 def _ways(word: str) -> Iterator[str]:

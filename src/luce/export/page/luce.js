@@ -19,7 +19,12 @@ const Luce = (() => {
 
   // ---- arrays ---------------------------------------------------------------------------------
 
-  const TYPES = { float32: Float32Array, float64: Float64Array, int32: Int32Array };
+  const TYPES = {
+    float32: Float32Array,
+    float64: Float64Array,
+    int32: Int32Array,
+    uint8: Uint8Array,
+  };
 
   /** Return a packed array, {dtype, shape, data: base64 of little-endian numbers}, as a typed one. */
   function unpack({ dtype, shape, data }) {
@@ -205,7 +210,7 @@ const Luce = (() => {
     },
 
     text(column, value) {
-      const { places, weights } = terms(column.vocabulary);
+      const { places, weights } = terms(column.tensors);
       const out = new Float32Array(weights.length + column.indicator);
       if (value === null) {
         if (column.indicator) out[out.length - 1] = 1;
@@ -230,13 +235,14 @@ const Luce = (() => {
   /** Return the place of each term of a vocabulary, and what it weighs; made once. */
   function terms(vocabulary) {
     if (!vocabulary.index) {
-      const words = vocabulary.words.split("\n");
+      const words = new TextDecoder().decode(vocabulary.words).split("\n");
+      const texts = vocabulary.texts[0];
       const places = new Map();
       const weights = new Float64Array(vocabulary.counts.length);
       for (let i = 0; i < weights.length; i++) {
         const [first, second] = [vocabulary.terms[2 * i], vocabulary.terms[2 * i + 1]];
         places.set(second < 0 ? words[first] : `${words[first]} ${words[second]}`, i);
-        weights[i] = Math.log((1 + vocabulary.texts) / (1 + vocabulary.counts[i])) + 1;
+        weights[i] = Math.log((1 + texts) / (1 + vocabulary.counts[i])) + 1;
       }
       vocabulary.index = { places, weights };
     }
