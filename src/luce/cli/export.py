@@ -32,7 +32,7 @@ def export(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write RUN as a file that works without Luce, once it says what RUN says."""
+    """Write RUN as a file that works without Luce: ONNX, HTML, PyTorch, PMML."""
     asked = values(context)
     check_use(run, source)
     from luce import printing

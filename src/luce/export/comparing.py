@@ -90,8 +90,9 @@ def _difference(subject: Subject, predict: Predict, features: Any, words: str) -
     classifier = subject.classifier
     wanted = np.zeros((0, len(classifier.classes)))
     if len(features):  # estimators take no fewer rows than one
-        encoded, _ = classifier.schema.encode(features)
-        wanted = np.asarray(classifier.probabilities(encoded), np.float64)
+        with np.errstate(all="ignore"):  # made-up numbers are as large as they may be
+            encoded, _ = classifier.schema.encode(features)
+            wanted = np.asarray(classifier.probabilities(encoded), np.float64)
     labels, given = predict(features)
     if given.shape != wanted.shape:
         raise ExportError(

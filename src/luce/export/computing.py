@@ -32,7 +32,8 @@ def run_steps(steps: Sequence[Step], rows: Rows) -> Var:
 def softmax(scores: Var, temperature: float = 1.0) -> Var:
     """Return the probabilities of logits, over the last axis."""
     if temperature != 1:
-        scores = op.div(scores, constant(temperature, _dtype(scores)))
+        # Large logits over a small temperature are infinite; their distances may be.
+        scores = op.div(op.log_softmax(scores, axis=-1), constant(temperature, _dtype(scores)))
     return op.softmax(scores, axis=-1)
 
 
@@ -159,7 +160,10 @@ def _mixture(value: Value, step: Step) -> Var:
     assert isinstance(value, Rows)  # noqa: S101 - for mypy: members read rows as they come
 
     logits = [
-        op.div(op.cast(run_steps(branch.steps, value), to=np.float32), _one(branch.temperature))
+        op.div(
+            op.log_softmax(op.cast(run_steps(branch.steps, value), to=np.float32), axis=-1),
+            _one(branch.temperature),
+        )
         for branch in step.branches
     ]
     return _log_mean(logits, [branch.weight for branch in step.branches])

@@ -101,7 +101,8 @@ class Probabilities(nn.Module):
         value = self.normalise(rows)
         for step in self.steps:
             value = step(value)
-        return torch.softmax(value / self.temperature, dim=1).float()
+        # Large logits over a small temperature are infinite; their distances may be.
+        return torch.softmax(value.log_softmax(dim=1) / self.temperature, dim=1).float()
 
 
 class Normalise(nn.Module):
@@ -190,7 +191,8 @@ def _mean(value: Tensor, _: StepModule) -> Tensor:
 
 def _mixture(value: Tensor, step: StepModule) -> Tensor:
     said = [
-        (branch(value).float() / temperature).log_softmax(dim=1) + float(np.log(weight))
+        (branch(value).float().log_softmax(dim=1) / temperature).log_softmax(dim=1)
+        + float(np.log(weight))
         for branch, (weight, temperature) in zip(step.branches, step.weights, strict=True)
     ]
     return torch.stack(said).logsumexp(dim=0)
