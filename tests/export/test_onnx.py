@@ -123,17 +123,28 @@ def test_columns_may_be_called_as_the_outputs(tmp_path):
     agree(tmp_path / "run.onnx", run, frame.drop("y"))
 
 
-@pytest.mark.parametrize("rows", [0, 1, 7])
 @pytest.mark.parametrize(
     ("source", "model"), [("text", "linear"), ("sparse", "mlp"), ("array", "mlp")]
 )
-def test_any_number_of_rows_goes_in(run_of, tmp_path, source, model, rows):
+def test_any_number_of_rows_goes_in(run_of, tmp_path, source, model):
     """Also none, of which there are no answers."""
     run = run_of(source, model)
     run.export(tmp_path / "run.onnx", operators="onnxruntime")
-    label, probabilities = answers(tmp_path / "run.onnx", run, features_of(run_of, source, rows))
-    assert label.shape == (rows,)
-    assert probabilities.shape == (rows, len(run.classes))
+    for rows in (0, 1, 7):
+        some = features_of(run_of, source, rows)
+        label, probabilities = answers(tmp_path / "run.onnx", run, some)
+        assert label.shape == (rows,)
+        assert probabilities.shape == (rows, len(run.classes))
+
+
+def test_a_text_of_which_no_word_is_known_is_exported(tmp_path):
+    """Beside another column, its words being different in every row."""
+    random = np.random.default_rng(0)
+    words = [" ".join(f"w{5 * i + j}" for j in range(5)) for i in range(80)]
+    frame = pl.DataFrame({"x": random.normal(size=80), "remark": words, "y": ["a", "b"] * 40})
+    run = luce.train(frame, target="y", model="linear", types={"remark": "text"}, out=tmp_path)
+    run.export(tmp_path / "run.onnx", operators="onnxruntime", source=frame)
+    agree(tmp_path / "run.onnx", run, frame.drop("y"))
 
 
 def test_what_is_not_finite_in_an_array_gives_no_probability(run_of, tmp_path):
