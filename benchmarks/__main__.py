@@ -12,6 +12,7 @@ from benchmarks import isa
 NAMES = (
     "distillation",
     "evaluation",
+    "export",
     "jobs",
     "losses",
     "mnist",

@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import os
 import shutil
 import subprocess
 import urllib.request
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -17,6 +19,13 @@ needs_browser = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None,
     reason="chromium or chromedriver is not installed: apt-get install chromium chromium-driver",
 )
+
+
+def npm(path):
+    """Return a file that npm installed, in node_modules here or where NODE_PATH says, or None."""
+    folders = [Path(__file__).parents[1] / "node_modules"]
+    folders += [Path(each) for each in os.environ.get("NODE_PATH", "").split(os.pathsep) if each]
+    return next((folder / path for folder in folders if (folder / path).is_file()), None)
 
 
 class Browser:
@@ -50,6 +59,11 @@ class Browser:
 
     def run(self, script):
         return self.call("/execute/sync", {"script": script, "args": []})
+
+    def run_async(self, script):
+        """Run a script that calls ``done`` with its result."""
+        script = f"const done = arguments[arguments.length - 1];{script}"
+        return self.call("/execute/async", {"script": script, "args": []})
 
     def show(self, path, width=1280, *, dark=False):
         """Open a page at a width, as a light or a dark screen has it."""

@@ -11,6 +11,7 @@
     ├── BackendError (RuntimeError)   a backend asked for by name cannot do this here
     ├── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── DataError (ValueError)        the data cannot be used as they are
+    ├── ExportError                   an exported model does not say what the run says
     ├── DivergenceError (ArithmeticError)   training left the finite numbers
     ├── RunError (OSError)            a run folder cannot be trusted, read or written
     └── TrainingStoppedError          Ctrl-C stopped training; it was saved and can be resumed
@@ -32,6 +33,7 @@ __all__ = [
     "DimensionError",
     "DivergenceError",
     "DtypeError",
+    "ExportError",
     "LuceError",
     "MissingExtraError",
     "RunError",
@@ -106,6 +108,10 @@ def not_finite_at(value: float, position: list[int], too_large: str = "") -> Dat
         f"Input X contains {kind}: the first is at row {row}, {where} (counted from 0). "
         "Fill it in, for example with sklearn.impute.SimpleImputer, or drop the row."
     )
+
+
+class ExportError(LuceError):
+    """An exported model does not say what the run says; no file was written."""
 
 
 class DivergenceError(LuceError, ArithmeticError):

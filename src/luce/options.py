@@ -20,6 +20,7 @@ from luce.errors import ArgumentError
 
 __all__ = [
     "DISTIL",
+    "EXPORT",
     "HEADINGS",
     "LINEAR",
     "NETWORK",
@@ -104,7 +105,7 @@ def check_sizes(validation_size: float, test_size: float) -> None:
 
 def named(name: str) -> list[Option]:
     """Return the options of that name, of the networks first."""
-    everywhere = (RUN, PREDICT, DISTIL, TUNE, NETWORK, LINEAR)
+    everywhere = (RUN, PREDICT, EXPORT, DISTIL, TUNE, NETWORK, LINEAR)
     return [options[name] for options in everywhere if name in options]
 
 
@@ -665,6 +666,16 @@ TUNE = {
         whole(1), "Try so many candidates.  [default: every cell of a grid, else 50]", OF_SEARCH
     ),
     "processes": Option(whole(1, 1024), "Try so many at once.  [default: 1]", OF_SEARCH),
+}
+
+# Options of `luce export`.
+EXPORT = {
+    "to": Option(one_of("onnx", "torch", "html", "pmml"), "The format.  [default: as FILE ends]"),
+    "operators": Option(
+        one_of("onnx", "onnxruntime"),
+        "What an ONNX file may need: the standard's operators, or also ONNX Runtime's own, which "
+        "texts take.  [default: onnx]",
+    ),
 }
 
 # Options of `luce predict`.

@@ -14,6 +14,7 @@ __all__ = [
     "distillation",
     "environment",
     "evaluation",
+    "exported",
     "headline",
     "information",
     "kernels",
@@ -23,6 +24,9 @@ __all__ = [
 
 # Above this many classes a table of all of them helps nobody: the worst are shown.
 SHOWN_CLASSES = 30
+
+# Of the inputs of an exported model, so many are named.
+SHOWN_COLUMNS = 20
 
 # Of the candidates that a search tried, so many are shown.
 SHOWN_TRIALS = 5
@@ -270,6 +274,26 @@ def information(info: Mapping[str, Any]) -> list[str]:
 
 def _temperature(temperature: float | None) -> str:
     return "no: no validation rows" if temperature is None else f"temperature {temperature:.4f}"
+
+
+def exported(content: Mapping[str, Any]) -> list[str]:
+    """Return what was exported, and how it was compared, for a person."""
+    rows = [["file", f"{content['path']}, {content['bytes']:,} bytes"]]
+    if content["ir_version"] is not None:
+        needs = [
+            f"opset {version}" if name == "ai.onnx" else f"{name} {version}"
+            for name, version in content["opsets"].items()
+        ]
+        rows.append(["needs", f"ONNX {', '.join(needs)}; IR version {content['ir_version']}"])
+    for title in ("inputs", "outputs"):
+        items = [f"{shown(name)[1:-1]}: {kind}" for name, kind in content[title].items()]
+        few = items[:SHOWN_COLUMNS]
+        more = [f"and {len(items) - len(few):,} more"] * (len(items) > len(few))
+        rows += [[title if not i else "", each] for i, each in enumerate([*few, *more])]
+    for i, each in enumerate(content["compared"]):
+        same = f"within {each['difference']:.1e}, the same labels" if each["rows"] else "no answer"
+        rows.append(["compared" if not i else "", f"{each['words']}: {same}"])
+    return table(rows, left=2)
 
 
 def environment(content: Mapping[str, Any]) -> list[str]:

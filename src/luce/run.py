@@ -34,9 +34,11 @@ from luce.manifest import (
 from luce.models.classifier import Classifier
 from luce.reference import Reference
 from luce.request import Request
-from luce.storage import read_bytes, read_json, read_tensors, size_of
+from luce.storage import read_bytes, read_json, read_tensors, sealed, size_of
 
 if TYPE_CHECKING:
+    from luce.data.dataset import Features
+    from luce.export import Exported
     from luce.report import Report
     from luce.report.subject import Role
 
@@ -295,23 +297,114 @@ class Run:
         """
         own = source is None
         if own:
-            request = Request.from_json(self.config["request"])
-            request = request.located(self.config.get("directory"))
+            request = self._located()
             source = request.test or request.source
         if source is None:
             raise ArgumentError(
                 "report: the run was trained on data in memory; give the data to report on: "
                 "run.report((X, y)), or luce report RUN SOURCE."
             )
+        dataset = self._loaded(source, target, features)
+        return self.report_of(dataset, own_test=own and request.test is not None)
+
+    def _located(self) -> Request:
+        """Return what training was asked for, with its paths as they are found from here."""
+        return Request.from_json(self.config["request"]).located(self.config.get("directory"))
+
+    def _loaded(self, source: Any, target: str | None, features: str | None) -> Dataset:
+        """Return a source, whose labels may be absent or of other classes."""
         names = self.names_in(source)
-        dataset = load_dataset(
+        return load_dataset(
             source,
             target=target or names[0],
             features=features or names[1],
             # Labels of other classes are the report's to tell, not an error.
             schema=replace(self.schema, classes=None),
         )
-        return self.report_of(dataset, own_test=own and request.test is not None)
+
+    def export(
+        self,
+        path: str | Path | None = None,
+        *,
+        to: str | None = None,
+        operators: str = "onnx",
+        source: Any = None,
+    ) -> Exported:
+        """Write the run as a file that works without Luce, and see that it says the same.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            The file; replaced if it exists. By default the run's name, in this directory.
+        to : {"onnx", "torch", "html", "pmml"}, optional
+            Its format. By default as the path ends: ``.onnx``, ``.pt2``, ``.html``, ``.pmml``.
+        operators : {"onnx", "onnxruntime"}, default="onnx"
+            Which operators an ONNX graph may have: the standard's, or also those that ONNX
+            Runtime alone has. Texts need one of these.
+        source : str, Path, array or DataFrame, optional
+            Rows that the file is compared with the run on, as for :func:`luce.load_dataset`; by
+            default those that training held out. Others are made up as well.
+
+        Returns
+        -------
+        Exported
+            What was written, and what was compared.
+
+        Raises
+        ------
+        ArgumentError
+            If the format is unknown, or cannot say what this run does.
+        ExportError
+            If the file would say something else than the run; then none is written.
+        MissingExtraError
+            If what writes the format is not installed: ``pip install 'luce[export]'``.
+        RunError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import luce, tempfile
+        >>> run = luce.train("digits", model="linear", out=tempfile.mkdtemp())
+        >>> exported = run.export(run.path / "digits.html")
+        >>> exported.to, exported.bytes < 1_000_000
+        ('html', True)
+        """
+        from luce.export import FORMATS, Subject, export, format_of
+
+        found = format_of(path, to)
+        rows, words = self._to_compare(source)
+        subject = Subject(
+            name=self.path.resolve().name,
+            sha256=self.sha256,
+            kind=self.config["model"],
+            classifier=self.classifier,
+            features=rows,
+            words=words,
+        )
+        file = Path(subject.name + FORMATS[found]) if path is None else Path(path)
+        return export(subject, file, to=found, operators=operators)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 that config.json says of all of the run: runs that differ have others."""
+        digest: str = sealed(read_config(self.path))["sha256"]
+        return digest
+
+    def _to_compare(self, source: Any) -> tuple[Features | None, str]:
+        """Return raw rows that training has not seen, and what they are or why there are none."""
+        if source is None:
+            try:
+                request = self._located()
+                source = request.test or request.source
+                if source is None:
+                    return None, "the run was trained on data in memory"
+                dataset = self._loaded(source, None, None)
+            except DataError as error:
+                return None, str(error)
+        else:
+            dataset = self._loaded(source, None, None)
+        rows, words, _, _ = self._unseen(dataset)
+        return (None if rows is None else rows.features), words
 
     def report_of(self, dataset: Dataset, *, own_test: bool = False) -> Report:
         """Report on a dataset that is loaded already; `own_test` says that it is the run's test."""

@@ -64,12 +64,13 @@ def test_what_is_said_of_the_data_is_said_to_each_command(command):
         ("evaluate", Run.evaluate),
         ("predict", write_predictions),
         ("report", Run.report),
+        ("export", Run.export),
     ],
 )
 def test_every_option_is_known_to_the_library(command, function):
     """No option of a command is one that the function behind it does not take."""
     known = parameters(function) | OWN
-    known |= {"out"} if command == "report" else set()  # of Report.save
+    known |= {"out"} if command in ("report", "export") else set()  # of Report.save; path
     known |= {"no_calibration"} if command == "predict" else set()  # calibrated=False
     known |= {"text"} if command in ("train", "tune") else set()  # types={COLUMN: "text"}
     if command in ("train", "distil", "tune"):

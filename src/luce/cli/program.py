@@ -12,6 +12,7 @@ from luce.cli.arguments import as_typed
 from luce.cli.distil import EXAMPLES as DISTILLATIONS
 from luce.cli.distil import distil
 from luce.cli.evaluate import evaluate
+from luce.cli.export import export
 from luce.cli.info import info, warm_up
 from luce.cli.predict import predict
 from luce.cli.report import report
@@ -32,6 +33,7 @@ app.command("evaluate", cls=Command)(evaluate)
 app.command("predict", cls=Command)(predict)
 app.command("report", cls=Command)(report)
 app.command("serve", cls=Command, epilog=OF_SERVING)(serve)
+app.command("export", cls=Command)(export)
 app.command("info", cls=Command)(info)
 app.command("warm-up", cls=Command)(warm_up)
 

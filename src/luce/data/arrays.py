@@ -18,9 +18,11 @@ from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import polars as pl
+
+    from luce.nodes import Parts, Var
 
 __all__ = ["ArraySchema", "check_array", "read_npy", "read_npz", "row_slices"]
 
@@ -100,6 +102,27 @@ class ArraySchema(Schema):
                     values = (array[part] - mean) / scale
                 out[part] = np.clip(values, -FLOAT32_MAX, FLOAT32_MAX)
         return out, {}
+
+    def made_up(self, rows: int, random: np.random.Generator) -> np.ndarray:
+        """Return usual rows, zeros and large numbers; see `Schema.made_up`."""
+        mean, scale = np.array(self.mean or 0.0), np.array(self.scale or 1.0)
+        usual = random.normal(mean, scale, (rows, self.columns))
+        usual[:1], usual[1:2], usual[2:3] = 0, 1e20, -1e20
+        usual[3 : rows // 2] *= 10.0 ** random.integers(-3, 4, (self.columns,))
+        return usual
+
+    def nodes(self, inputs: Mapping[str, Var]) -> Parts:
+        """Return the normalised matrix; of a row that is not finite, NaN. See `Schema.nodes`."""
+        from luce.nodes import constant, op
+
+        # What is not finite is refused in Python, which a graph cannot do: then all becomes NaN.
+        X = inputs["X"]
+        spoilt = op.reduce_sum(op.mul(X, constant(0, np.float64)), constant([1]))
+        mean, scale = np.array([self.mean]), np.array([self.scale])
+        values = op.div(op.sub(X, constant(mean)), constant(scale))
+        limit = constant(FLOAT32_MAX, np.float64)
+        values = op.add(op.clip(values, op.neg(limit), limit), spoilt)
+        return [(op.cast(values, to=np.float32), np.arange(self.columns))]
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -32,9 +32,11 @@ from luce.errors import ArgumentError, DataError
 from luce.options import LARGEST_SIDE, MOST_NUMBERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import polars as pl
+
+    from luce.nodes import Parts, Var
 
 __all__ = [
     "IMAGE_ENDINGS",
@@ -124,6 +126,33 @@ class ImageSchema(Schema):
             for part in row_slices(len(images), IN_CACHE * math.prod(self.input_shape)):
                 np.take(table, images[part, channel], out=out[part, channel], mode="clip")
         return out, {}
+
+    @property
+    def raw_inputs(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """Images of bytes; see `Schema.raw_inputs`."""
+        return {"X": (np.uint8, self.input_shape)}
+
+    def made_up(self, rows: int, random: np.random.Generator) -> np.ndarray:
+        """Return noise, black, white and stripes; see `Schema.made_up`."""
+        images = random.integers(0, 256, (rows, *self.input_shape), dtype=np.uint8)
+        images[:1], images[1:2] = 0, 255
+        images[2:3] = 255 * (np.arange(self.width) % 2).astype(np.uint8)
+        images[3 : rows // 2] //= 16
+        return images
+
+    def nodes(self, inputs: Mapping[str, Var]) -> Parts:
+        """Return the normalised images; see `Schema.nodes`."""
+        from luce.nodes import constant, op
+
+        mean, scale = (
+            np.reshape(np.array(each, np.float64), (1, -1, 1, 1))
+            for each in (self.mean, self.scale)
+        )
+        pixels = op.div(op.cast(inputs["X"], to=np.float64), constant(255, np.float64))
+        levels = op.div(op.sub(pixels, constant(mean)), constant(scale))
+        limit = constant(float(np.finfo(np.float32).max), np.float64)
+        levels = op.cast(op.clip(levels, op.neg(limit), limit), to=np.float32)
+        return [(levels, np.arange(math.prod(self.input_shape)))]
 
     def _checked(self, features: Any) -> np.ndarray:
         images = as_images(np.asarray(features), channels=self.channels)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import polars as pl
     import scipy.sparse
 
+    from luce.nodes import Parts, Var
+
     Encoded: TypeAlias = np.ndarray | scipy.sparse.csr_array
 
 __all__ = [
@@ -138,6 +140,39 @@ class Schema(ABC):
     def warnings(self) -> list[str]:
         """What a person should look at before they believe what is learnt, a sentence each."""
         return []
+
+    @property
+    def raw_inputs(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """The inputs of an exported graph by name: their dtype and the shape of one row."""
+        return {"X": (float, self.input_shape)}
+
+    def raw(self, features: Any) -> dict[str, np.ndarray]:
+        """Return raw features as the inputs of an exported graph; see `raw_inputs`."""
+        import numpy as np
+
+        return {
+            name: np.asarray(features, dtype).reshape(len(features), *shape)
+            for name, (dtype, shape) in self.raw_inputs.items()
+        }
+
+    def made_up(self, rows: int, random: np.random.Generator) -> Any:
+        """Return raw features of every sort, to see whether an exported graph agrees."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def nodes(self, inputs: Mapping[str, Var]) -> Parts:
+        """Return what `encode` gives, as nodes of an ONNX graph.
+
+        Parameters
+        ----------
+        inputs : mapping of str to Var
+            Those of `raw_inputs`, (rows, ...).
+
+        Raises
+        ------
+        luce.errors.ArgumentError
+            If a column has none.
+        """
 
     def with_classes(self, classes: list[Any]) -> Self:
         """Return the schema with the sorted classes filled in."""

@@ -11,7 +11,7 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["DASHES", "FALSE_WORDS", "TRUE_WORDS", "present"]
+__all__ = ["DASHES", "FALSE_WORDS", "MISSING_WORDS", "TRUE_WORDS", "present"]
 
 TRUE_WORDS = ("true", "t", "yes", "y", "1")
 FALSE_WORDS = ("false", "f", "no", "n", "0")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from luce.data.schema import Encoded
+    from luce.nodes import Parts, Var
 
 __all__ = ["TableSchema"]
 
@@ -214,6 +215,53 @@ class TableSchema(Schema):
         series = self._checked(frame, handled)
         encoded = _encoded(self.used, series, frame.height, handled)
         return encoded, {what: count for what, count in handled.items() if count}
+
+    @property
+    def raw_inputs(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """A column of texts or of float64 for each that is encoded; see `Schema.raw_inputs`."""
+        return {c.name: (str if c.written_as_text else float, (1,)) for c in self.used}
+
+    def raw(self, features: Any) -> dict[str, np.ndarray]:
+        """Return a frame as the inputs of an exported graph; see `Schema.raw`."""
+        frame = as_frame(features)
+        found: dict[str, np.ndarray] = {}
+        for column, values in zip(self.used, self._checked(frame, Counter()), strict=True):
+            if column.written_as_text:
+                texts = column.as_text(values).fill_null("").to_numpy().astype(object)
+                found[column.name] = texts[:, None]
+            else:
+                numbers = values.cast(pl.Float64, strict=False).fill_null(np.nan)
+                found[column.name] = numbers.to_numpy()[:, None]
+        return found
+
+    def made_up(self, rows: int, random: np.random.Generator) -> pl.DataFrame:
+        """Return rows whose columns have each of the values that they bring; see `Schema`."""
+        columns = {}
+        for column in self.used:
+            values = column.made_up
+            drawn = random.permuted(np.resize(np.arange(len(values)), max(rows, len(values))))
+            dtype = pl.String if column.written_as_text else pl.Float64
+            own = [values[i] for i in drawn[:rows].tolist()]
+            columns[column.name] = pl.Series(column.name, own, dtype=dtype)
+        return pl.DataFrame(columns)
+
+    def nodes(self, inputs: Mapping[str, Var]) -> Parts:
+        """Return the encoded columns, those of a kind together; see `Schema.nodes`."""
+        ends = np.cumsum([column.width for column in self.used])
+        groups: dict[Any, list[int]] = {}
+        for i, column in enumerate(self.used):
+            alike = (type(column), column.reading, column.sparse)
+            groups.setdefault(alike, []).append(i)
+        parts: Parts = []
+        for where in groups.values():
+            columns = [self.used[i] for i in where]
+            made = type(columns[0]).nodes(columns, [inputs[column.name] for column in columns])
+            spans = [np.arange(ends[i] - self.used[i].width, ends[i]) for i in where]
+            if columns[0].sparse:
+                parts += zip(made, spans, strict=True)
+            elif sum(map(len, spans)):
+                parts.append((made[0], np.concatenate(spans)))
+        return parts
 
     def _checked(self, frame: pl.DataFrame, handled: Counter[str]) -> list[pl.Series]:
         """Return the columns that are encoded, those that are absent as missing in every row."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from luce.models.steps import Step
+
 __all__ = ["Average", "Averaged", "Member", "Part"]
 
 Weight = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -210,3 +212,15 @@ class Average(Model[Averaged]):
             for part, kind, fitted in estimator.members
             for layer in kind.layers(fitted, input_shape)
         ]
+
+    def steps(self, estimator: Averaged) -> list[Step] | None:
+        """Return the one step that mixes its members'."""
+        from luce.models.steps import Branch, Step
+
+        branches = []
+        for part, kind, fitted in estimator.members:
+            steps = kind.steps(fitted)
+            if steps is None:
+                return None
+            branches.append(Branch(weight=part.weight, temperature=part.temperature, steps=steps))
+        return [Step(kind="mixture", branches=branches)]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from luce.models.steps import Step
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
     from luce.options import Option
@@ -263,6 +264,13 @@ class Model(ABC, Generic[E]):
             "input_shape": list(input_shape),
             "classes": len(estimator.classes_),
         }
+
+    def steps(self, estimator: E) -> list[Step] | None:  # noqa: ARG002
+        """Return what a fitted estimator computes of encoded rows, up to logits, for an export.
+
+        None if it does not say: then it cannot be exported.
+        """
+        return None
 
     def explain(self, estimator: E) -> Weights | None:  # noqa: ARG002
         """Return weights of a fitted estimator that a person can look at, if it has any."""

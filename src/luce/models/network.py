@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from luce.models.steps import Step
     from luce.neural.classifier import NeuralClassifier
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
@@ -210,6 +211,12 @@ class Network(Model["NeuralClassifier"]):
             for name, layer in leaves.items()
             if name in outputs  # a layer that has no columns to read is not called
         ]
+
+    def steps(self, estimator: NeuralClassifier) -> list[Step]:
+        """Return the steps of the network's layers."""
+        from luce.models.layers import steps_of
+
+        return steps_of(estimator.network_, estimator.input_shape_)
 
     def explain(self, estimator: NeuralClassifier) -> Weights | None:
         """Return the weights of each class, where that is all; else of the first layer of ours."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.linear.model import SoftmaxModel
+    from luce.models.steps import Step
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
@@ -195,6 +196,23 @@ class Linear(Model["SoftmaxModel"]):
                 flops=2 * rows * features,
             )
         ]
+
+    def steps(self, estimator: SoftmaxModel) -> list[Step]:
+        """Return the linear step; of two classes, the first has the logit 0."""
+        import numpy as np
+
+        from luce.models.steps import Step
+
+        weight, bias = estimator.coef_, estimator.intercept_
+        if len(weight) == 1:
+            weight = np.concatenate([np.zeros_like(weight), weight])
+            bias = np.concatenate([np.zeros_like(bias), bias])
+        linear = Step(kind="linear", arrays={"weight": weight, "bias": bias})
+        steps = [Step(kind="flatten"), linear]
+        # With two classes one against the rest is softmax.
+        if estimator.link == "ovr" and len(estimator.classes_) > 2:
+            steps.append(Step(kind="sigmoids"))
+        return steps
 
     def explain(self, estimator: SoftmaxModel) -> Weights:
         """Return the weights of each class."""

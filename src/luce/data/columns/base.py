@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from luce.data.plain import to_plain
 from luce.data.wording import shown
+from luce.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
+    from xml.etree.ElementTree import Element
 
     import numpy as np
     import polars as pl
@@ -20,8 +22,24 @@ if TYPE_CHECKING:
 
     from luce.data.columns.seen import Seen
     from luce.data.schema import Normalise
+    from luce.nodes import Encoded, Var
 
-__all__ = ["Column", "Handled"]
+__all__ = ["ODD", "Column", "Handled"]
+
+ODD = (
+    "",
+    "  ",
+    "NA",
+    " none ",
+    "N/A",
+    "-",
+    "nothing like it",
+    "日本 ñ 😀",
+    "x" * 500,
+    "1e400",
+    "0",
+)
+"""Texts that may stand in a column of any kind."""
 
 
 class Handled(NamedTuple):
@@ -61,6 +79,8 @@ class Column(ABC):
         What several columns of the kind are called.
     used : bool
         Whether the kind is encoded.
+    in_pages : bool
+        Whether the JavaScript of exported pages reads it, by the kind's name.
     in_parts : bool
         Whether encoded columns stand for parts of a value, as words of a text; see `spans`.
     json_type : {"string", "number", "boolean"}
@@ -78,6 +98,7 @@ class Column(ABC):
     kind: ClassVar[str]
     plural: ClassVar[str]
     used: ClassVar[bool] = True
+    in_pages: ClassVar[bool] = False
     in_parts: ClassVar[bool] = False
     json_type: ClassVar[Literal["string", "number", "boolean"]] = "string"
     written: ClassVar[str] = ""
@@ -186,6 +207,67 @@ class Column(ABC):
             "examples": list(self.examples),
             "description": f"{self.expected}; null where it is not known",
         }
+
+    @property
+    def written_as_text(self) -> bool:
+        """Whether values go into an exported graph as texts; else as numbers, NaN for missing."""
+        return True
+
+    @property
+    def hint(self) -> str:
+        """What a value is like, for who fills in a form; nothing where the form shows it."""
+        return ""
+
+    @property
+    def pmml_type(self) -> str:
+        """What PMML takes: "double" or "string"; nothing if it cannot say what is made of it."""
+        return ""
+
+    def pmml(self) -> Iterable[Element]:
+        """Return what each of the encoded columns is in PMML; only asked if there is a type."""
+        return ()
+
+    def as_text(self, values: pl.Series) -> pl.Series:
+        """Return values of any type as an exported graph reads them, where that takes texts."""
+        import polars as pl
+
+        return values.cast(pl.String, strict=False)
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Values of every sort, to see whether an exported graph reads them as `encode` does."""
+        return [*ODD]
+
+    @property
+    def beyond_onnx(self) -> str:
+        """What of the column standard ONNX has no operator for, as a sentence; mostly nothing."""
+        return ""
+
+    @classmethod
+    def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:  # noqa: ARG003
+        """Return what `encode` gives, as nodes of an ONNX graph.
+
+        Parameters
+        ----------
+        columns : sequence of columns
+            As for `encode`.
+        inputs : sequence of Var
+            The values of each, (rows, 1): texts, "" for missing, or float64.
+
+        Returns
+        -------
+        sequence of Var or Entries
+            For each column if they are `sparse`; otherwise one matrix, (rows, width of all).
+
+        Raises
+        ------
+        ArgumentError
+            If there are none.
+        """
+        raise ArgumentError(
+            f"export: a column of kind {cls.kind}, such as {shown(columns[0].name)}, does not say "
+            "how it is written in ONNX. Leave it out with --drop and train again."
+        )
 
     def spans(self, value: str) -> list[tuple[int, int, int]]:  # noqa: ARG002
         """Return where a value has what its encoded columns stand for: begin, end and column."""

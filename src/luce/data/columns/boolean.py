@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import polars as pl
 
+from luce.data.columns.base import ODD
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen, commonest, counted
 from luce.data.spelling import FALSE_WORDS, TRUE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from xml.etree.ElementTree import Element
 
     from luce.data.schema import Normalise
+    from luce.nodes import Var
 
 __all__ = ["Boolean"]
 
@@ -28,6 +31,7 @@ class Boolean(Numeric):
 
     kind: ClassVar[str] = "boolean"
     plural: ClassVar[str] = "booleans"
+    in_pages: ClassVar[bool] = True
     noun: ClassVar[str] = "true or false"
     json_type: ClassVar[Literal["string", "number", "boolean"]] = "boolean"
     written: ClassVar[str] = (
@@ -65,6 +69,47 @@ class Boolean(Numeric):
             )
         numbers = values.cast(pl.Float64, strict=False)
         return pl.select(pl.when(numbers.is_in([0.0, 1.0])).then(numbers)).to_series()
+
+    @property
+    def written_as_text(self) -> bool:
+        """Yes: a graph's own booleans cannot be missing."""
+        return True
+
+    def as_text(self, values: pl.Series) -> pl.Series:
+        """Return ``true`` and ``false`` of numbers as well; see `Column`."""
+        if values.dtype.is_numeric():
+            values = self.read([], values).cast(pl.Boolean)
+        return super().as_text(values)
+
+    @property
+    def pmml_type(self) -> str:
+        """Words."""
+        return "string"
+
+    def pmml(self) -> Iterable[Element]:
+        """Return what the encoded columns are; see `Column.pmml`."""
+        from luce.data.columns.predictive import of_boolean
+
+        return of_boolean(self)
+
+    @property
+    def made_up(self) -> list[Any]:
+        """All words; see `Column.made_up`."""
+        return [*ODD, *WORDS, *map(str.upper, WORDS), *map(str.title, WORDS), " yes ", "1.0"]
+
+    @classmethod
+    def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:  # noqa: ARG003
+        """Return 1.0 and 0.0, NaN for anything else; see `Numeric.read_nodes`."""
+        from luce.nodes import BLANK, constant, matches, side_by_side
+        from luce.nodes import strings as op
+
+        texts = side_by_side(inputs)
+        yes, no = (
+            matches(texts, f"{BLANK}(?i:{'|'.join(words)}){BLANK}")
+            for words in (TRUE_WORDS, FALSE_WORDS)
+        )
+        one, zero, none = (constant(value, "float64") for value in (1, 0, float("nan")))
+        return op.where(yes, one, op.where(no, zero, none))
 
     @classmethod
     def fit(

@@ -10,19 +10,21 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from luce.data.columns.base import Column, Handled
+from luce.data.columns.base import ODD, Column, Handled
 from luce.data.columns.seen import Seen, commonest, counted, is_opaque
 from luce.data.columns.stacks import nulls
 from luce.data.wording import listed, shown
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from xml.etree.ElementTree import Element
 
     import scipy.sparse
     from numpy.typing import NDArray
 
     from luce.data.schema import Normalise
+    from luce.nodes import Encoded, Var
 
 __all__ = ["Category"]
 
@@ -65,6 +67,7 @@ class Category(Column):
 
     kind: ClassVar[str] = "category"
     plural: ClassVar[str] = "categories"
+    in_pages: ClassVar[bool] = True
     categories: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_CATEGORIES)] = ()
     other: bool = False
     indicator: bool = False
@@ -192,6 +195,60 @@ class Category(Column):
                 rows = np.flatnonzero(where >= 0)
                 out[number][rows, where[rows]] = 1
         return sparse
+
+    @property
+    def pmml_type(self) -> str:
+        """Texts."""
+        return "string"
+
+    def pmml(self) -> Iterable[Element]:
+        """Return what the encoded columns are; see `Column.pmml`."""
+        from luce.data.columns.predictive import of_category
+
+        return of_category(self)
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Some categories, also with blanks and in capitals; see `Column.made_up`."""
+        some = [*self.categories[:20], *self.categories[-5:]]
+        return [*ODD, *some, *(f" {each}  " for each in some[:5]), *map(str.upper, some[:5])]
+
+    @classmethod
+    def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:
+        """Return which category each row has; see `Column.nodes`."""
+        from luce.data.columns.reading import missing
+        from luce.nodes import Entries, constant, ml, side_by_side, stripped
+        from luce.nodes import strings as op
+
+        texts = side_by_side(inputs)
+        gone, texts = missing(texts), stripped(texts)
+        found: list[Encoded] = []
+        for i, column in enumerate(columns):
+            known = len(column.categories)
+            at = constant([i], np.int64)
+            own = op.gather(texts, at, axis=1)
+            # Of no category: -1, which is no encoded column.
+            unseen = known if column.other else -1
+            where = constant([[unseen]], np.int64)
+            if known:
+                where = ml.label_encoder(
+                    own,
+                    keys_strings=column.categories,
+                    values_int64s=list(range(known)),
+                    default_int64=unseen,
+                )
+            nothing = column.width - 1 if column.indicator else -1
+            where = op.where(op.gather(gone, at, axis=1), constant(nothing, np.int64), where)
+            if not column.sparse:
+                places = constant(np.arange(column.width))
+                found.append(op.cast(op.equal(where, places), to=np.float32))
+                continue
+            flat = op.reshape(where, constant([-1]))
+            rows = op.reshape(op.non_zero(op.greater_or_equal(flat, constant(0))), constant([-1]))
+            places = op.gather(flat, rows)
+            ones = op.expand(constant(1, np.float32), op.shape(rows))
+            found.append(Entries(rows, places, ones, column.width))
+        return found if columns[0].sparse else [side_by_side(found)]  # type: ignore[arg-type]
 
 
 def _coded(texts: pl.Series) -> tuple[list[str], NDArray[np.int64]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self, final
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import numpy as np
 import polars as pl
 
+from luce.data.columns.base import ODD
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import ENOUGH, Seen, unreadable
 from luce.data.wording import shown
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from luce.nodes import Var
 
 __all__ = ["Date"]
 
@@ -152,6 +156,7 @@ class Date(Numeric):
 
     kind: ClassVar[str] = "date"
     plural: ClassVar[str] = "dates"
+    in_pages: ClassVar[bool] = True
     noun: ClassVar[str] = "a date"
     written: ClassVar[str] = (
         "A date may be written as "
@@ -265,3 +270,53 @@ class Date(Numeric):
         month = moments.astype("datetime64[M]").astype(np.int64) % 12
         turns = [month / 12, (np.floor(numbers) % 7) / 7] + [numbers % 1] * self.time
         return [wave(2 * np.pi * turn) for turn in turns for wave in (np.sin, np.cos)]
+
+    @property
+    def written_as_text(self) -> bool:
+        """Yes, as ISO has it where the column was typed."""
+        return True
+
+    def as_text(self, values: pl.Series) -> pl.Series:
+        """Return dates as they are written in the format, moments in UTC; see `Column`."""
+        if values.dtype in (pl.Datetime, pl.Date):
+            written = (self.format or ISO_FORMATS[1]).replace("%#z", "+00:00")
+            return as_moments(values, None).dt.strftime(written)
+        if self.format == COMPACT and values.dtype.is_numeric():
+            values = values.cast(pl.Int64, strict=False)
+        return super().as_text(values)
+
+    @property
+    def hint(self) -> str:
+        """How it is written."""
+        return self.expected
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Dates of several years, and what are none; see `Column.made_up`."""
+        moments = [datetime(year, 3, 5, 13, 30, 1) for year in (1970, 1999, 2024, 2069)]  # noqa: DTZ001
+        moments += [datetime(2000, 2, 29), datetime(2023, 12, 31, 23, 59), datetime(2001, 1, 1)]  # noqa: DTZ001
+        formats = ISO_FORMATS if self.format is None else (self.format,)
+        found = []
+        for written in formats:
+            plain = written.replace("%.f", ".25").replace("%#z", "-03:30")
+            found += [moment.strftime(plain) for moment in moments]
+            found += [found[-1].replace("2001", "2023").replace("01", "13"), f" {found[0]} "]
+            found.append(example(written).replace("05", "30").replace("03", "02"))
+        return [*ODD, *found]
+
+    @classmethod
+    def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:
+        """Return days since 1970; see `Numeric.read_nodes`."""
+        from luce.data.columns.reading import date_nodes
+        from luce.nodes import side_by_side
+
+        written = columns[0].format
+        formats = ISO_FORMATS if written is None else (written,)
+        return date_nodes(side_by_side(inputs), formats)
+
+    @classmethod
+    def derive_nodes(cls, columns: Sequence[Self], numbers: Var) -> list[Var]:
+        """Return sines and cosines; see `Numeric.derive_nodes`."""
+        from luce.data.columns.reading import cycle_nodes
+
+        return [cycle_nodes(numbers, i, time=each.time) for i, each in enumerate(columns)]

@@ -40,6 +40,7 @@ class LeftOut(Column):
 
     kind: ClassVar[str] = "left out"
     plural: ClassVar[str] = "left out"
+    in_pages: ClassVar[bool] = True
     used: ClassVar[bool] = False
 
     @classmethod

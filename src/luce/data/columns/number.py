@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from luce.data.columns.base import ODD
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen, unreadable
 from luce.data.numerals import LONGEST_UNIT, PLAIN, Numerals, plainly
@@ -18,9 +19,12 @@ from luce.data.plain import FLOAT32_MAX, Finite
 from luce.data.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from xml.etree.ElementTree import Element
 
     from numpy.typing import NDArray
+
+    from luce.nodes import Var
 
 __all__ = ["Number", "as_numbers"]
 
@@ -74,6 +78,7 @@ class Number(Numeric):
     kind: ClassVar[str] = "number"
     plural: ClassVar[str] = "numbers"
     json_type: ClassVar[Literal["string", "number", "boolean"]] = "number"
+    in_pages: ClassVar[bool] = True
     noun: ClassVar[str] = "a number"
     written: ClassVar[str] = (
         "A number may have a unit, separators between thousands and a decimal comma, as long as "
@@ -144,6 +149,94 @@ class Number(Numeric):
     def read(cls, columns: Sequence[Self], values: pl.Series) -> pl.Series:
         """Return the values as numbers; see `Numeric.read`."""
         return as_numbers(values, columns[0].numerals)
+
+    @property
+    def written_as_text(self) -> bool:
+        """Whether numbers are read in another way than programs write them."""
+        return self.numerals != PLAIN
+
+    @property
+    def hint(self) -> str:
+        """How it is written, or around what the training rows' were."""
+        if self.written_as_text:
+            return self.expected
+        return "" if self.knots else f"mostly {self.mean:.4g} ± {self.scale:.2g}"
+
+    @property
+    def pmml_type(self) -> str:
+        """Numbers, whatever way they were written in training."""
+        return "double"
+
+    def pmml(self) -> Iterable[Element]:
+        """Return what the encoded columns are; see `Column.pmml`."""
+        from luce.data.columns.predictive import of_number
+
+        return of_number(self)
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Numbers, as text if they are read from such; see `Column.made_up`."""
+        numbers = [*super().made_up, *self.knots]
+        if not self.written_as_text:
+            return numbers
+        texts = [f"{number:.3f}" for number in numbers if abs(number) < 1e15]
+        grouped = [f"{number:,.2f}" for number in (self.mean, 1234567.5, -1234.0)] + ["1,23,456"]
+        texts += [
+            *grouped,
+            "1 234",
+            "1\u202f234.5",
+            "1'234",
+            "(12)",
+            "( 12)",
+            "+5",
+            "\u22127",
+            ".5",
+        ]
+        texts += ["5.", "2.5e3", "2e-3", "1.2.3", "12 34", "--1"]
+        if self.decimal == ",":
+            texts = [each.translate({44: 46, 46: 44}) for each in texts]
+        ways = ["{}", " {} ", "{u}{}", "{u} {}", "{} {u}", "{}{u}", "-{u}{}", "({u}{})"]
+        each = zip(texts, itertools.cycle(ways if self.unit else ways[:2]), strict=False)
+        return [*ODD, *texts, *(way.format(text, u=self.unit) for text, way in each)]
+
+    @classmethod
+    def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:
+        """Return the values as nodes; see `Numeric.read_nodes`."""
+        from luce.data.columns.reading import number_nodes
+        from luce.nodes import side_by_side
+
+        values = side_by_side(inputs)
+        return number_nodes(values, columns[0].numerals) if columns[0].written_as_text else values
+
+    @classmethod
+    def shape_nodes(cls, columns: Sequence[Self], numbers: Var) -> Var:
+        """Return the numbers, those with knots by the lines between these."""
+        from luce.nodes import constant, op, side_by_side
+
+        bent = [i for i, column in enumerate(columns) if column.knots]
+        if not bent:
+            return numbers
+        # Of each column as many knots: behind the last, at infinity, nothing changes any more.
+        knots = np.full((len(bent), KNOTS), np.inf)
+        low, base, slope = np.zeros((3, len(bent), KNOTS))
+        for row, i in enumerate(bent):
+            x, y = np.array(columns[i].knots), np.array(columns[i].levels)
+            knots[row, : len(x)], low[row, : len(x)], base[row, : len(x)] = x, x, y
+            slope[row, : len(x) - 1] = np.diff(y) / np.diff(x)
+        own = op.gather(numbers, constant(bent, np.int64), axis=1)
+        own = op.max([own, constant(knots[:, 0])])
+        passed = op.greater_or_equal(op.unsqueeze(own, constant([2])), constant(knots))
+        count = op.reduce_sum(op.cast(passed, to=np.float64), constant([2]), keepdims=False)
+        # The segment of each, counted through all columns.
+        first = np.arange(len(bent)) * KNOTS - 1
+        segment = op.cast(op.add(count, constant(first, np.float64)), to=np.int64)
+        low_, base_, slope_ = (
+            op.gather(constant(table.ravel()), segment) for table in (low, base, slope)
+        )
+        lines = op.add(op.mul(op.sub(own, low_), slope_), base_)
+        place = np.arange(len(columns))
+        place[bent] = len(columns) + np.arange(len(bent))
+        return op.gather(side_by_side([numbers, lines]), constant(place), axis=1)
 
     @classmethod
     def shape(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.data.schema import Normalise
+    from luce.nodes import Encoded, Var
 
 __all__ = ["Numeric"]
 
@@ -164,6 +165,63 @@ class Numeric(Column, ABC):
             if column.indicator:
                 place[:, -1] = missing[i]
         return ()
+
+    @property
+    def written_as_text(self) -> bool:
+        """No: they are numbers."""
+        return False
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Usual numbers, extremes, and what is none; see `Column.made_up`."""
+        usual = [self.mean + turn * self.scale for turn in (-30.0, -3.0, -1.0, 0.0, 0.5, 2.0, 30.0)]
+        odd = [0.0, -0.0, 1e-300, 1e20, -1e20, FLOAT32_MAX, 1e308, np.inf, -np.inf, np.nan]
+        return [*usual, self.fill, *odd]
+
+    @classmethod
+    def read_nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Var:
+        """Return the numbers as nodes, float64 of (rows, columns), NaN where there is none."""
+        matrix: Var = super().nodes(columns, inputs)  # type: ignore[assignment] # which raises
+        return matrix
+
+    @classmethod
+    def shape_nodes(cls, columns: Sequence[Self], numbers: Var) -> Var:  # noqa: ARG003
+        """Return numbers as `shaped` bends them."""
+        return numbers
+
+    @classmethod
+    def derive_nodes(cls, columns: Sequence[Self], numbers: Var) -> list[Var]:  # noqa: ARG003
+        """Return what `derive` does, a float32 matrix for each column; nothing if there is none."""
+        return []
+
+    @classmethod
+    def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:
+        """Return scaled numbers, those derived and indicators; see `Column.nodes`."""
+        from luce.nodes import constant, op, side_by_side
+
+        numbers = cls.read_nodes(columns, inputs)
+        # NaN is not below anything, so this finds it and what float32 cannot hold.
+        there = op.less_or_equal(op.abs(numbers), constant(FLOAT32_MAX, np.float64))
+        fill, mean, scale = (
+            constant([[getattr(column, name) for column in columns]], np.float64)
+            for name in ("fill", "mean", "scale")
+        )
+        full = op.where(there, numbers, fill)
+        scaled = op.div(op.sub(cls.shape_nodes(columns, full), mean), scale)
+        limit = constant(FLOAT32_MAX, np.float64)
+        scaled = op.cast(op.clip(scaled, op.neg(limit), limit), to=np.float32)
+        derived = cls.derive_nodes(columns, full)
+        if not derived and not any(column.indicator for column in columns):
+            return [scaled]
+        gone = op.cast(op.not_(there), to=np.float32)
+        # All numbers, then all indicators, then what is derived; and the place of each among these.
+        count, places, at = len(columns), [], 2 * len(columns)
+        for i, column in enumerate(columns):
+            more = len(column.derived)
+            places += [i, *range(at, at + more)] + [count + i] * column.indicator
+            at += more
+        whole = side_by_side([scaled, gone, *derived])
+        return [op.gather(whole, constant(places, np.int64), axis=1)]
 
     @classmethod
     def _matrix(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 import numpy as np
 import polars as pl
 
-from luce.data.columns.base import Column, Handled
+from luce.data.columns.base import ODD, Column, Handled
 from luce.data.columns.seen import Seen, is_opaque
 from luce.data.plain import BESIDE
 from luce.data.vocabulary import Vocabulary
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.data.schema import Normalise
+    from luce.nodes import Encoded, Var
 
 __all__ = ["Text"]
 
@@ -51,6 +52,7 @@ class Text(Column):
 
     kind: ClassVar[str] = "text"
     plural: ClassVar[str] = "texts"
+    in_pages: ClassVar[bool] = True
     in_parts: ClassVar[bool] = True
     indicator: bool = False
     vocabulary: Vocabulary = field(default_factory=Vocabulary, metadata=BESIDE)
@@ -151,6 +153,29 @@ class Text(Column):
                 rows = scipy.sparse.csr_array(scipy.sparse.hstack([rows, more], format="csr"))
             parts.append(rows)
         return parts
+
+    @property
+    def made_up(self) -> list[Any]:
+        """Texts of known words and of others; see `Column.made_up`."""
+        terms = self.vocabulary.names[:: 1 + len(self.vocabulary) // 40]
+        texts = ["; ".join(terms), " ".join(terms * 2), *terms[:10], "a b c", "\tone\ntwo "]
+        texts += [f"({terms[i]}), {terms[-i]}!" for i in range(min(len(terms), 10))]
+        return [*ODD, *texts, *map(str.upper, texts), *map(str.title, texts[:12])]
+
+    @property
+    def beyond_onnx(self) -> str:
+        """How texts are cut into words."""
+        return f"Standard ONNX has no operator that cuts the texts of {shown(self.name)} into words"
+
+    @classmethod
+    def nodes(cls, columns: Sequence[Self], inputs: Sequence[Var]) -> Sequence[Encoded]:
+        """Return how much of each term the texts hold; see `Column.nodes`."""
+        from luce.data.columns.words import text_nodes
+
+        return [
+            text_nodes(text, column.vocabulary, indicator=column.indicator)
+            for column, text in zip(columns, inputs, strict=True)
+        ]
 
     def spans(self, value: str) -> list[tuple[int, int, int]]:
         """Return where the text has which term; see `Column.spans`."""
