@@ -1,8 +1,8 @@
 """Exported graphs in ONNX Runtime, beside `run.predict_proba`.
 
 ``python -m benchmarks export`` trains runs of tables, texts and images, exports each, and times
-both from raw rows to probabilities, in turn: for one row, which is what a service is asked for, and for
-10,000. It also says how large the file is, and how long ONNX Runtime takes to open it.
+both from raw rows to probabilities, in turn: for one row, which is what a service is asked for,
+and for 10,000. It also says how large the file is, and how long ONNX Runtime takes to open it.
 """
 
 from __future__ import annotations
