@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luce import SoftmaxRegression
 from luce.data import Dataset, load_dataset, read_blocks, read_schema
 from luce.data.columns import infer
 from luce.data.columns.seen import OPAQUE
@@ -771,3 +772,17 @@ def test_encode_needs_fit():
     frame = pl.DataFrame({"x": [1, 2]})
     with pytest.raises(ArgumentError, match="call fit first"):
         TableSchema.infer(frame).encode(frame)
+
+
+def test_a_number_that_is_far_out_has_probabilities():
+    """Whatever a row says, no product of it overflows: it is predicted, as others in its batch."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 300)
+    frame = pl.DataFrame({"a": random.normal(y, 1e-3), "b": random.normal(-y, 1e-3)})
+    dataset = load_dataset(frame.with_columns(y=y), target="y")
+    schema = dataset.schema.fit(dataset.features)
+    model = SoftmaxRegression(C=100.0).fit(schema.encode(dataset.features)[0], y)
+    rows = pl.DataFrame({"a": [3e38, -3e38, 3e38], "b": [3e38, 3e38, -1e30]})
+    encoded, _ = schema.encode(rows)
+    assert np.isfinite(encoded).all()
+    assert np.isfinite(model.predict_log_proba(encoded)).all()

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from luce.data.opening import MOST_DEFLATED, reading
-from luce.data.plain import FLOAT32_MAX, Finite, Positive
+from luce.data.plain import FARTHEST, FLOAT32_MAX, Finite, Positive
 from luce.data.schema import Normalise, Schema, check_normalise, check_pairs, scaling
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
@@ -100,7 +100,7 @@ class ArraySchema(Schema):
             else:
                 with np.errstate(over="ignore"):
                     values = (array[part] - mean) / scale
-                out[part] = np.clip(values, -FLOAT32_MAX, FLOAT32_MAX)
+                out[part] = np.clip(values, -FARTHEST, FARTHEST)
         return out, {}
 
     def made_up(self, rows: int, random: np.random.Generator) -> np.ndarray:
@@ -120,7 +120,7 @@ class ArraySchema(Schema):
         spoilt = op.reduce_sum(op.mul(X, constant(0, np.float64)), constant([1]))
         mean, scale = np.array([self.mean]), np.array([self.scale])
         values = op.div(op.sub(X, constant(mean)), constant(scale))
-        limit = constant(FLOAT32_MAX, np.float64)
+        limit = constant(FARTHEST, np.float64)
         values = op.add(op.clip(values, op.neg(limit), limit), spoilt)
         return [(op.cast(values, to=np.float32), np.arange(self.columns))]
 

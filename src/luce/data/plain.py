@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BESIDE",
+    "FARTHEST",
     "FLOAT32_MAX",
     "Finite",
     "Float32",
@@ -32,6 +33,9 @@ __all__ = [
 
 FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 """Numbers beyond this cannot be encoded: the feature matrix is float32."""
+
+FARTHEST = 1e18
+"""No encoded number is farther from 0: products and sums of such stay within float32."""
 
 LARGEST = 1.7e308
 

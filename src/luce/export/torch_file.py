@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from luce.data.plain import FLOAT32_MAX
+from luce.data.plain import FARTHEST
 from luce.export.comparing import compare
 from luce.export.result import Exported
 from luce.neural.networks import ACTIVATIONS
@@ -123,7 +123,7 @@ class Normalise(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return the normalised rows."""
         scaled = (rows.double() / self.factor - self.mean) / self.scale
-        return scaled.clamp(-FLOAT32_MAX, FLOAT32_MAX).float()
+        return scaled.clamp(-FARTHEST, FARTHEST).float()
 
 
 class StepModule(nn.Module):

@@ -11,7 +11,7 @@ import polars as pl
 
 from luce.data.columns.base import Column, Handled
 from luce.data.columns.stacks import matrix, nulls
-from luce.data.plain import FLOAT32_MAX, Finite, Float32, Positive
+from luce.data.plain import FARTHEST, FLOAT32_MAX, Finite, Float32, Positive
 from luce.data.schema import scaling
 from luce.data.wording import shown
 
@@ -153,7 +153,7 @@ class Numeric(Column, ABC):
         with np.errstate(over="ignore"):
             scaled = cls.shaped(columns, full) - mean
             scaled /= scale
-            np.clip(scaled, -FLOAT32_MAX, FLOAT32_MAX, out=scaled)
+            np.clip(scaled, -FARTHEST, FARTHEST, out=scaled)
         counts = (gone, missing.sum(axis=1) - gone - infinite, infinite)
         for i, (column, place) in enumerate(zip(columns, out or (), strict=True)):
             said = column.handled
@@ -208,7 +208,7 @@ class Numeric(Column, ABC):
         )
         full = op.where(there, numbers, fill)
         scaled = op.div(op.sub(cls.shape_nodes(columns, full), mean), scale)
-        limit = constant(FLOAT32_MAX, np.float64)
+        limit = constant(FARTHEST, np.float64)
         scaled = op.cast(op.clip(scaled, op.neg(limit), limit), to=np.float32)
         derived = cls.derive_nodes(columns, full)
         if not derived and not any(column.indicator for column in columns):

@@ -16,6 +16,7 @@
 
 const Luce = (() => {
   const FLOAT32_MAX = 3.4028234663852886e38;
+  const FARTHEST = 1e18;
 
   // ---- arrays ---------------------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ const Luce = (() => {
     return levels[i] + (x - knots[i]) * slope;
   }
 
-  const clipped = (x) => Math.max(-FLOAT32_MAX, Math.min(FLOAT32_MAX, x));
+  const clipped = (x) => Math.max(-FARTHEST, Math.min(FARTHEST, x));
 
   /** Return what a column that is one number a row becomes: scaled, what follows, the indicator. */
   function numeric(column, number, derive = () => []) {
