@@ -160,7 +160,7 @@ class Number(Numeric):
         """How it is written, or around what the training rows' were."""
         if self.written_as_text:
             return self.expected
-        return "" if self.knots else f"mostly {self.mean:.4g} ± {self.scale:.2g}"
+        return "" if self.knots else f"mostly {self.mean:.4g} ± {float(f'{self.scale:.2g}'):g}"
 
     @property
     def pmml_type(self) -> str:
