@@ -64,7 +64,8 @@ def test_every_form_of_a_table_is_predicted_as_the_run_does(client, runs, body, 
     expected = run.predict_proba(frame)
     np.testing.assert_allclose(answer.json()["probabilities"], expected, rtol=1e-6)
     assert answer.json()["labels"] == run.predict(frame).tolist()
-    assert answer.json()["notices"] == []
+    counts = run.schema.encode(frame)[1]
+    assert answer.json()["notices"] == [f"{what}: {count}" for what, count in counts.items()]
 
 
 def test_long_json_is_read_in_the_other_process(client, runs):
@@ -168,7 +169,8 @@ def test_requests_that_wait_are_predicted_together_and_keep_their_notices(client
     served = application.served["people"]
     from luce.serving.rows import from_rows
 
-    rows = [{"age": 40, "city": "Graz", "member": True, "day": "2024-05-01", "remark": "a letter"}]
+    known = luce.load_run(runs / "people").schema.used[-1].categories[0]
+    rows = [{"age": 40, "city": "Graz", "member": True, "day": "2024-05-01", "remark": known}]
     odd = {7: ("city", "Mars"), 20: ("age", "old")}
     wanted = [[rows[0] | dict([odd[i]])] if i in odd else rows for i in range(40)]
 

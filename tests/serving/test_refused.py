@@ -114,7 +114,7 @@ def test_columns_that_are_absent_and_extra_are_named(client, runs):
 
 def test_values_of_wrong_types_are_named(client, runs):
     """A value that is nothing of its column's kind counts as missing, and is named."""
-    row = {**ROW, "age": "old", "member": "perhaps", "day": "soon"}
+    row = {**ROW, "remark": None, "age": "old", "member": "perhaps", "day": "soon"}
     answer = client(runs / "people").post("/predict", json={"rows": [row]})
     assert answer.json()["notices"] == [
         "not a number in 'age', treated as missing: 1",

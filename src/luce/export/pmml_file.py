@@ -17,11 +17,13 @@ from luce.data.plain import FLOAT32_MAX
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError
 from luce.export.result import Exported
+from luce.models.steps import product
 
 if TYPE_CHECKING:
     from luce.data.columns import Column
     from luce.data.tables import TableSchema
     from luce.export.subject import Subject
+    from luce.models.steps import Step
 
 __all__ = ["to_pmml"]
 
@@ -30,11 +32,10 @@ ELSEWHERE = "Export this run with to='onnx', which can say it."
 
 def to_pmml(subject: Subject, path: Path) -> tuple[bytes, Exported]:
     """Return the file and what is to be said of it; see `luce.export.export`."""
-    _check(subject)
+    last = _checked(subject)
     schema: TableSchema = subject.classifier.schema  # type: ignore[assignment]
-    linear = subject.steps[-1]
     weight, bias = (
-        np.asarray(linear.arrays[name], np.float64) / subject.temperature
+        np.asarray(last.arrays[name], np.float64) / subject.temperature
         for name in ("weight", "bias")
     )
     target = schema.target or "label"
@@ -85,14 +86,15 @@ def to_pmml(subject: Subject, path: Path) -> tuple[bytes, Exported]:
     )
 
 
-def _check(subject: Subject) -> None:
-    """Raise ArgumentError for what a RegressionModel cannot say."""
+def _checked(subject: Subject) -> Step:
+    """Return the product that gives the logits; raise for what a RegressionModel cannot say."""
     schema = subject.classifier.schema
     if schema.kind != "table":
         raise ArgumentError(
             f"export: PMML is of tables, and this run reads {schema.kind}s. {ELSEWHERE}"
         )
-    if [step.kind for step in subject.steps] != ["flatten", "linear"]:
+    last = product(subject.steps)
+    if last is None:
         raise ArgumentError(
             f"export: PMML is of softmax regression, and this run's model is {subject.kind}. "
             f"{ELSEWHERE}"
@@ -103,6 +105,7 @@ def _check(subject: Subject) -> None:
             f"export: PMML has no functions for columns of kind {unsaid[0].kind}, such as "
             f"{listed([column.name for column in unsaid])}. {ELSEWHERE}"
         )
+    return last
 
 
 def _in(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:

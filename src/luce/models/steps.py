@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Branch", "Step"]
+__all__ = ["Branch", "Step", "product"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +58,8 @@ class Branch:
     weight: float
     temperature: float
     steps: Sequence[Step]
+
+
+def product(steps: Sequence[Step]) -> Step | None:
+    """Return the step that gives the logits, where a model is one product; else None."""
+    return steps[-1] if [step.kind for step in steps] == ["flatten", "linear"] else None
