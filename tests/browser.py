@@ -28,6 +28,25 @@ def npm(path):
     return next((folder / path for folder in folders if (folder / path).is_file()), None)
 
 
+FAINTEST = """
+const rgb = (s) => s.match(/[\\d.]+/g).map(Number);
+const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => { v /= 255;
+  return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+const behind = (e) => { for (; e; e = e.parentElement) {
+  const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3]) return c; }
+  return [255, 255, 255]; };
+let worst = [99, ""];
+for (const e of document.querySelectorAll(SELECTOR)) {
+  if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+  if (e.namespaceURI.endsWith("svg") || e.tagName === "SCRIPT") continue;
+  const a = light(rgb(getComputedStyle(e).color)), b = light(behind(e));
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 80)];
+}
+return worst;"""
+
+
 class Browser:
     """A headless Chromium, spoken to by the WebDriver protocol."""
 
@@ -84,6 +103,10 @@ class Browser:
               else setTimeout(look, 20);
             }})();"""
         assert self.call("/execute/async", {"script": script, "args": []}), condition
+
+    def faintest(self, selector):
+        """Return the least contrast of text and what is behind it, and the element that has it."""
+        return self.run(f"const SELECTOR = {json.dumps(selector)};{FAINTEST}")
 
     def chrome(self, command, parameters):
         return self.call("/goog/cdp/execute", {"cmd": command, "params": parameters})

@@ -10,6 +10,7 @@ import torch
 from hypothesis import settings
 
 from luce import cli
+from tests.browser import Browser
 
 settings.register_profile("luce", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("luce")
@@ -26,6 +27,14 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("LUCE_DATA_DIR is not set: the real data are not here")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for all tests here."""
+    started = Browser()
+    yield started
+    started.close()
 
 
 @dataclass

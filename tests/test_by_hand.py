@@ -5,19 +5,11 @@ from pathlib import Path
 import pytest
 
 import luce
-from tests.browser import Browser, needs_browser
+from tests.browser import needs_browser
 
 PAGE = Path(__file__).parents[1] / "docs" / "softmax-by-hand.html"
 
 pytestmark = needs_browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for all tests here."""
-    started = Browser()
-    yield started
-    started.close()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

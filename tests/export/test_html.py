@@ -10,7 +10,7 @@ import pytest
 import luce
 from luce.data.spelling import FALSE_WORDS, MISSING_WORDS, TRUE_WORDS
 from luce.errors import ArgumentError
-from tests.browser import Browser, needs_browser, npm
+from tests.browser import needs_browser, npm
 from tests.export.conftest import features_of
 
 pytestmark = needs_browser
@@ -25,14 +25,6 @@ PAGES = {
     "digits": ("digits", "auto", {"epochs": 1}),
     "colours": ("colours", "cnn", {"activation": "mish"}),
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for all tests here."""
-    started = Browser()
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from tests.browser import Browser, needs_browser, npm
+from tests.browser import needs_browser, npm
 from tests.export.conftest import features_of
 
 ORT = "onnxruntime-web/dist/ort.wasm.min.js"
@@ -35,14 +35,6 @@ def site(tmp_path_factory):
     yield folder, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for all tests here."""
-    started = Browser()
-    yield started
-    started.close()
 
 
 TYPES = {"O": "string", "f": "float64", "u": "uint8"}

@@ -2,19 +2,11 @@
 
 import pytest
 
-from tests.browser import Browser, needs_browser
+from tests.browser import needs_browser
 
 pytestmark = needs_browser
 
 SECTIONS = 12
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for all tests here."""
-    started = Browser()
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,23 +67,7 @@ def test_a_table_that_is_cut_shows_that_it_scrolls(browser, pages, dark):
 def test_text_stands_out(browser, pages, name, dark):
     """Text and background differ as WCAG 2 AA asks: 4.5 to 1, in every element."""
     browser.show(pages[name], dark=dark)
-    worst = browser.run("""
-        const rgb = (s) => s.match(/[\\d.]+/g).map(Number);
-        const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => { v /= 255;
-          return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
-          return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-        const behind = (e) => { for (; e; e = e.parentElement) {
-          const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3]) return c; }
-          return [255, 255, 255]; };
-        let worst = [99, ""];
-        for (const e of document.querySelectorAll("main *, header *")) {
-          if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
-          if (e.namespaceURI.endsWith("svg")) continue;
-          const a = light(rgb(getComputedStyle(e).color)), b = light(behind(e));
-          const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-          if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 80)];
-        }
-        return worst;""")
+    worst = browser.faintest("main *, header *")
     assert worst[0] >= 4.5, worst
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 import luce
-from tests.browser import Browser, needs_browser
+from tests.browser import needs_browser
 from tests.serving.conftest import Server
 
 pytestmark = needs_browser
@@ -30,14 +30,6 @@ STROKES = {
     8: [[*circle(0.5, 0.32, 0.15, 0.15, 90, -360), *circle(0.5, 0.66, 0.19, 0.18, -90, 360)]],
     9: [[*circle(0.48, 0.34, 0.17, 0.18, 0, -360), (0.65, 0.34), (0.6, 0.6), (0.52, 0.86)]],
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for all tests here."""
-    started = Browser()
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")
@@ -114,23 +106,7 @@ def test_text_stands_out(browser, served, dark):
     """Text and background differ as WCAG 2 AA asks: 4.5 to 1."""
     open_page(browser, served, "people", dark=dark)
     browser.pause("document.getElementById('bars').children.length > 1")
-    worst = browser.run("""
-        const rgb = (s) => s.match(/[\\d.]+/g).map(Number);
-        const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => { v /= 255;
-          return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
-          return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-        const behind = (e) => { for (; e; e = e.parentElement) {
-          const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3]) return c; }
-          return [255, 255, 255]; };
-        let worst = [99, ""];
-        for (const e of document.querySelectorAll("body *")) {
-          if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
-          if (!e.checkVisibility() || e.tagName === "SCRIPT") continue;
-          const a = light(rgb(getComputedStyle(e).color)), b = light(behind(e));
-          const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-          if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 80)];
-        }
-        return worst;""")
+    worst = browser.faintest("body *")
     assert worst[0] >= 4.5, worst
 
 

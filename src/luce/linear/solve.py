@@ -379,6 +379,7 @@ class _Loop:
             at = point_at(objective, theta)
             self.descent = Descent(objective, precondition, directions, at, trusted=True)
             self.due, self.hope = precondition.refresh_at, math.inf
+            self.refreshed = self.n_iter
         self.goal, self.since = self.tol, len(self.history)
 
 
