@@ -181,7 +181,7 @@ def test_precision_is_the_networks(iris, precision):
     ],
 )
 def test_auto_is_mixed_for_images_where_bfloat16_is_multiplied(monkeypatch, shape, bfloat16, as_if):
-    """By "auto", larger images are trained on as by "mixed" on such a processor; all else is not."""
+    """On such a processor "auto" is "mixed" for larger images, and "float32" for all else."""
     monkeypatch.setattr("luce.neural.options.has_bfloat16", lambda: bfloat16)
     X = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
     y = np.arange(64) % 2
