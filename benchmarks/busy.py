@@ -43,7 +43,7 @@ CONDITIONS: dict[str, tuple[int, float | None]] = {
     "1.5 CPUs": (0, 1.5),
 }
 PERIOD = 100_000  # microseconds, as container engines have it
-SECONDS = 6.0  # for each case and condition, about: more rounds of what is short
+SECONDS = 2.0  # for each case and condition, about: more rounds of what is short
 GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -189,9 +189,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"there is no such case; one of: {'; '.join(CASES)}")
     rows = []
     for name in names:
-        row = measured(name)
-        rows.append(row)
-        show(row)
+        print(name, flush=True)
+        rows.append(measured(name))
     if names == list(CASES):
         print(f"\nWritten to {record('busy', rows)}")
 
@@ -210,7 +209,7 @@ def timed(ours: Callable[[], object], peer: Callable[[], object]) -> dict[str, l
 
 
 def measured(name: str) -> dict[str, Any]:
-    """Return one case's times and slowdowns under all conditions that can be made here."""
+    """Print and return one case's slowdowns under all conditions that can be made here."""
     row: dict[str, Any] = {"case": name, "conditions": {}}
     alone: dict[str, float] = {}
     for condition, (beside, cpus) in CONDITIONS.items():
@@ -232,6 +231,7 @@ def measured(name: str) -> dict[str, Any]:
             "worse": slower["ours"] / slower["peer"],
             "ratio": middle["peer"] / middle["ours"],
         }
+        show(condition, row["conditions"][condition])
     return row
 
 
@@ -277,14 +277,12 @@ def limited(cpus: float) -> Iterator[Path]:
         folder.rmdir()
 
 
-def show(row: dict[str, Any]) -> None:
-    """Print one case: a line for each condition."""
-    print(row["case"])
-    for condition, each in row["conditions"].items():
-        slower = each["slower"]
-        print(
-            f"  {condition:<10} ours {slower['ours']:5.2f} times its time alone, the peer "
-            f"{slower['peer']:5.2f}; worse by {each['worse']:4.2f}; ours is "
-            f"{each['ratio']:.1f} times as fast",
-            flush=True,
-        )
+def show(condition: str, found: dict[str, Any]) -> None:
+    """Print what one condition does to one case."""
+    slower = found["slower"]
+    print(
+        f"  {condition:<10} ours {slower['ours']:6.2f} times its time alone, the peer "
+        f"{slower['peer']:6.2f}; worse by {found['worse']:4.2f}; ours is {found['ratio']:.1f} "
+        "times as fast",
+        flush=True,
+    )
