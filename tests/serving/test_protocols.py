@@ -62,7 +62,10 @@ def test_metadata_and_readiness(client, runs):
         "BYTES",
     ]
     version = said["versions"][0]
-    assert asked.get(f"/v2/models/people/versions/{version}/ready").json() == {"ready": True}
+    assert asked.get(f"/v2/models/people/versions/{version}/ready").json() == {
+        "name": "people",
+        "ready": True,
+    }
     assert asked.get("/v2/models/people/versions/1/ready").status_code == 404
     assert asked.get("/v2/models/nobody/ready").status_code == 404
     assert asked.get("/v2/health/live").json() == {"live": True}
@@ -72,7 +75,7 @@ def test_metadata_and_readiness(client, runs):
 def test_a_server_that_is_to_stop_is_not_ready(client, runs):
     """While what was accepted is answered, nothing new is asked for."""
     asked = client(runs / "people")
-    asked.application.stopping = True
+    asked.application.about.stopping = True
     for path in ("/ping", "/v2/health/ready", "/health"):
         assert asked.get(path).status_code == 503
 

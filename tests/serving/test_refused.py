@@ -293,7 +293,9 @@ def test_other_origins_may_not_ask_unless_they_are_named(client, runs):
 def test_what_is_our_fault_says_nothing_of_it(client, runs, monkeypatch, capsys):
     """An error that nobody foresaw is a 500 without a traceback; standard error has it."""
     application = client(runs / "people").application
-    monkeypatch.setattr(type(application.served["people"]), "misnamed", lambda *_: 1 / 0)
+    monkeypatch.setattr(
+        type(application.runs.asked({"name": "people"})), "misnamed", lambda *_: 1 / 0
+    )
     asked = client(runs / "people")
     answer = asked.post("/predict", json=[ROW])
     assert answer.status_code == 500

@@ -202,8 +202,9 @@ def test_a_body_that_comes_too_slowly_is_a_408():
 
     from starlette.testclient import TestClient  # noqa: F401 - the extra is there
 
-    from luce.serving.application import Application, RefusedError
+    from luce.serving.bodies import Bodies, Held
     from luce.serving.limits import Limits
+    from luce.serving.refusals import RefusedError
 
     class Slow:
         headers = {}  # noqa: RUF012
@@ -212,12 +213,11 @@ def test_a_body_that_comes_too_slowly_is_a_408():
             yield b"{"
             await asyncio.sleep(60)
 
-    application = Application.__new__(Application)
-    application.limits, application._held = Limits(seconds=0.05), 0
-    with pytest.raises(RefusedError, match="took more than") as refused:
-        asyncio.run(application._body(Slow()))
+    bodies = Bodies(Limits(seconds=0.05))
+    with pytest.raises(RefusedError, match="took more than") as refused, Held(bodies) as held:
+        asyncio.run(held.body(Slow()))
     assert refused.value.status == 408
-    assert application._held == 0
+    assert bodies.held == 0
 
 
 def test_a_head_that_does_not_come_ends_its_connection(monkeypatch):
@@ -245,6 +245,9 @@ def test_a_head_that_does_not_come_ends_its_connection(monkeypatch):
 
         def can_write_eof(self):
             return False
+
+        def get_write_buffer_size(self):
+            return 0
 
         def resume_reading(self):
             pass

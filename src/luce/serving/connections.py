@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,26 +16,29 @@ LINGER = 0.5
 """Seconds that what a client sent has to arrive, before a connection is closed for good."""
 
 
-def connections(limits: Limits) -> type[HttpToolsProtocol]:
+def connections(limits: Limits) -> type[Limited]:
     """Return the class of connections under these limits, for uvicorn's ``http``."""
 
     class Connection(Limited):
         pass
 
-    Connection.limits = limits
+    Connection.limits, Connection.untaken = limits, set()
     return Connection
 
 
 class Joined:
-    """A transport that sends the head of a response together with its body.
+    """A transport that sends the head of a response together with its body, and ends gently.
 
-    uvicorn writes them one after the other. Each is a call of the system, which takes as long as
-    the rest of a short request.
+    uvicorn writes head and body one after the other. Each is a call of the system, which takes as
+    long as the rest of a short request.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._seconds = seconds
         self._head = b""
         self._closing = False
 
@@ -62,7 +65,12 @@ class Joined:
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._transport.resume_reading()
-        self._loop.call_later(LINGER, self._transport.close)
+        self._loop.call_later(LINGER, self._end)
+
+    def _end(self) -> None:
+        self._transport.close()
+        if self._transport.get_write_buffer_size():  # it would wait for ever to be taken
+            self._loop.call_later(self._seconds, self._transport.abort)
 
     def is_closing(self) -> bool:
         """Say whether the end has been sent."""
@@ -77,12 +85,20 @@ class Joined:
 
 
 class Limited(HttpToolsProtocol):
-    """A connection: a request's head is short and comes soon, or the connection is closed.
+    """A connection: heads are short and come soon, answers are taken soon, or it is closed.
 
-    uvicorn waits for the first request for ever, and keeps any number of headers.
+    uvicorn waits for the first request for ever, keeps any number of headers, and waits for ever
+    until an answer is taken.
     """
 
     limits = Limits()
+    untaken: ClassVar[set[Limited]] = set()
+    """Those whose clients have not taken what was sent."""
+
+    @classmethod
+    def unsent(cls) -> int:
+        """Return how many bytes wait for their clients to take them."""
+        return sum(each.transport.get_write_buffer_size() for each in cls.untaken)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -90,11 +106,12 @@ class Limited(HttpToolsProtocol):
         self._in_head = False
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
+        self._taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, unless there are too many connections."""
         super().connection_made(transport)
-        self.transport = Joined(transport, self.loop)  # type: ignore[assignment]
+        self.transport = Joined(transport, self.loop, self.limits.seconds)  # type: ignore[assignment]
         if len(self.connections) > self.limits.connections:
             self._refuse(503, "too many connections are open. Try again in a second.")
             return
@@ -104,7 +121,25 @@ class Limited(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._untime()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait, for so long, until the client takes what is sent."""
+        super().pause_writing()
+        self.untaken.add(self)
+        self._taking = self.loop.call_later(self.limits.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: nearly all has been taken."""
+        self._taken()
+        super().resume_writing()
+
+    def _taken(self) -> None:
+        self.untaken.discard(self)
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
     def data_received(self, data: bytes) -> None:
         """Take what comes; count it while it is a head."""
@@ -158,7 +193,9 @@ class Limited(HttpToolsProtocol):
             self._timer = None
 
     def _late(self) -> None:
-        if not self.transport.is_closing():
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._time()  # the request before is still being answered
+        elif not self.transport.is_closing():
             self._refuse(408, f"no request came within {self.limits.head_seconds:g} s.")
 
     def _refuse(self, status: int, sentence: str) -> None:
