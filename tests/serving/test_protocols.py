@@ -92,6 +92,7 @@ def test_a_server_that_is_to_stop_is_not_ready(client, runs):
         ),
         ({"datatype": "BYTES"}, "input 'rows': the run needs numbers, got BYTES."),
         ({"data": [[0] * 63, 0]}, "input 'rows': data is nested here and flat there."),
+        ({"shape": [3, 0], "data": []}, "input 'rows': shape [3, 0] has no rows of numbers."),
         ({"data": 3}, "the body is no inference request: Expected `array`, got `int`"),
     ],
 )
@@ -134,3 +135,49 @@ def test_invocations_refuse_in_words(client, runs):
     answer = client(runs / "people").post("/invocations", json={"rows": [ROW]})
     assert answer.status_code == 400
     assert "must have dataframe_split, dataframe_records, instances or inputs" in answer.text
+
+
+def test_sagemakers_runtime_names_a_run_in_its_path(client, runs):
+    """Its clients ask /endpoints/NAME/invocations, so several runs can be served."""
+    asked = client(runs / "people", runs / "digits")
+    answer = asked.post("/endpoints/digits/invocations", json=[[0] * 64])
+    assert len(answer.json()["predictions"]) == 1
+    assert answer.headers["luce-run-sha256"] == luce.load_run(runs / "digits").sha256
+    assert asked.post("/endpoints/nobody/invocations", json=[[0] * 64]).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/invocations", {"instances": [ROW] * 2_000}),
+        (
+            "/v2/models/people/infer",
+            {
+                "id": "long",
+                "inputs": [
+                    {"name": "age", "shape": [20_000], "datatype": "FP64", "data": [40] * 20_000},
+                    {
+                        "name": "city",
+                        "shape": [20_000],
+                        "datatype": "BYTES",
+                        "data": ["Graz"] * 20_000,
+                    },
+                    {
+                        "name": "member",
+                        "shape": [20_000],
+                        "datatype": "BOOL",
+                        "data": [True] * 20_000,
+                    },
+                ],
+            },
+        ),
+    ],
+)
+def test_long_json_of_other_clients_is_read_in_the_other_process(
+    client, runs, monkeypatch, path, content
+):
+    """Beyond 64 KiB nothing of it is read where others wait."""
+    monkeypatch.setattr("luce.serving.bodies.read", lambda *_: 1 / 0)
+    answer = client(runs / "people").post(path, json=content)
+    assert answer.status_code == 200
+    assert answer.json().get("id", "long") == "long"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -147,10 +148,39 @@ class Limited(HttpToolsProtocol):
             return
         if self._in_head:
             self._head += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            self._stay(data[error.args[0] :])
+        except httptools.HttpParserError:
+            self._misread()
         # What is left of the data after the head has been counted in `on_headers_complete`.
-        if self._in_head and self._head > self.limits.head and not self.transport.is_closing():
-            self._refuse(431, f"the headers are longer than {self.limits.head:,} bytes.")
+        if self._in_head and self._head > self.limits.head:
+            self._refuse_head()
+
+    def _stay(self, rest: bytes) -> None:
+        """Go on with HTTP/1.1 where a client would change to another protocol.
+
+        Java's clients offer HTTP/2 with the first request, and take an answer without. Then the
+        parser stops after the head, and the body would be lost: head and body are read again.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "this is no proxy.")
+            return
+        kept = [each for each in self.headers if each[0] not in (b"upgrade", b"http2-settings")]
+        lines = [b"%s %s HTTP/1.1" % (method, self.url), *(b"%s: %s" % each for each in kept)]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def _misread(self) -> None:
+        """Refuse what is no HTTP; but what came before it, whole, is answered first."""
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
+            self.send_400_response("Invalid HTTP request received.")
+        else:
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -165,11 +195,22 @@ class Limited(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """End a head; of a server that stops, this request is the connection's last."""
+        if self.parser.should_upgrade():
+            return  # see `_stay`
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         self._in_head, self._head = False, 0
         self._untime()
+        if size > self.limits.head:
+            self._refuse_head()
+            raise ValueError  # the parser stops
         super().on_headers_complete()
         if self._stopping and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def shutdown(self) -> None:
         """End after the request that is under way; and if there is none, soon."""
@@ -198,9 +239,14 @@ class Limited(HttpToolsProtocol):
         elif not self.transport.is_closing():
             self._refuse(408, f"no request came within {self.limits.head_seconds:g} s.")
 
+    def _refuse_head(self) -> None:
+        self._refuse(431, f"the headers are longer than {self.limits.head:,} bytes.")
+
     def _refuse(self, status: int, sentence: str) -> None:
         """Answer without asking the application, and close."""
         self._untime()
+        if self.transport.is_closing():
+            return
         body = msgspec.json.encode({"error": sentence})
         reason = {
             400: "Bad Request",

@@ -192,7 +192,7 @@ def load(
                 f"its folder's name; rename one of the folders."
             )
         run = load_run(path)
-        while (read := read_config(path)) != {key: run.config[key] for key in read}:
+        while (read := read_config(path)) != {key: run.config.get(key) for key in read}:
             run = load_run(path)  # a training put it in its place in this moment
         sha256 = sealed(read)["sha256"]
         served = Served(name, run, sha256, Wanted.of(run.schema, limits), coverage)
