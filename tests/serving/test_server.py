@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 
+import psutil
 import pytest
 
 import luce
@@ -80,6 +81,20 @@ def test_a_stop_under_load_loses_no_request(server, runs):
     for each in clients:
         each.join(60)
     assert (code, lost, set(answered)) == (0, [], {200})
+
+
+def test_signals_to_all_processes_are_for_the_server(server, runs):
+    """A service's manager tells every process to end: what reads bodies goes on until the last."""
+    started = server(runs / "matrix")
+    with connected(started) as connection:
+        for how in (None, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            (reader,) = psutil.Process(started.process.pid).children()
+            if how is not None:
+                reader.send_signal(how)
+            connection.request("POST", "/predict", "1,2,3\n", {"content-type": "text/csv"})
+            assert json.loads(connection.getresponse().read())["labels"] == [1]
+            assert reader.is_running()
+    assert started.stop()[0] == 0
 
 
 def test_a_signal_reads_the_runs_again_without_a_lost_request(server, runs, tmp_path):

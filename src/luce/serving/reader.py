@@ -233,6 +233,9 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C is for the server: it ends this process when the last request is answered.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal, or what manages services, tells all processes. That is for the server, which ends
+    # this one when the last request is answered; and if it is gone, there is nothing to read.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     serve(sys.stdin.buffer, sys.stdout.buffer)
