@@ -1,5 +1,8 @@
 """What other servers' clients send is answered as they expect, with the run's own figures."""
 
+import json
+import math
+
 import numpy as np
 import polars as pl
 import pytest
@@ -47,6 +50,26 @@ def test_open_inference_of_images(client, runs, shape):
     np.testing.assert_allclose(
         np.reshape(output["data"], (2, 10)), expected(runs, "digits", images), rtol=1e-6
     )
+
+
+def test_pixels_may_come_as_floats(client, runs):
+    """A tensor of FP32 whose numbers are whole has pixels; others are named."""
+    tensor = {"name": "rows", "shape": [1, 64], "datatype": "FP32", "data": [3.0] * 64}
+    asked = client(runs / "digits")
+    answer = asked.post("/v2/models/digits/infer", json={"inputs": [tensor]})
+    label = luce.load_run(runs / "digits").predict(np.full((1, 1, 8, 8), 3, np.uint8)).tolist()
+    assert answer.json()["outputs"][0]["data"] == label
+    tensor["data"][5] = 3.5
+    refused = asked.post("/v2/models/digits/infer", json={"inputs": [tensor]})
+    assert "at [0, 5]: must be a whole number" in refused.json()["error"]
+
+
+def test_binary_tensors_are_refused_in_words(client, runs):
+    """An extension of the protocol that /v2 does not list, as its header says."""
+    headers = {"inference-header-content-length": "20"}
+    answer = client(runs / "digits").post("/v2/models/digits/infer", content=b"{", headers=headers)
+    assert answer.status_code == 415
+    assert "binary_data=False" in answer.json()["error"]
 
 
 def test_metadata_and_readiness(client, runs):
@@ -120,6 +143,18 @@ def test_invocations_take_what_mlflow_sends(client, runs, form):
     answer = client(runs / "people").post("/invocations", json={form: FORMS[form]()})
     label = luce.load_run(runs / "people").predict(pl.DataFrame([ROW])).tolist()
     assert answer.json() == {"predictions": label}
+
+
+def test_invocations_take_nan_as_missing(client, runs):
+    """MLflow's client writes pandas' missing values so; Infinity is none of them."""
+    asked = client(runs / "people")
+    label = luce.load_run(runs / "people").predict(pl.DataFrame([{**ROW, "age": None}])).tolist()
+    sent = json.dumps({"dataframe_records": [{**ROW, "age": math.nan}]})
+    assert "NaN" in sent
+    assert asked.post("/invocations", content=sent).json() == {"predictions": label}
+    for worse in (sent.replace("NaN", "[NaN, -Infinity]"), sent.replace("Graz", "\\ud800")):
+        assert asked.post("/invocations", content=worse).status_code == 400
+    assert asked.post("/predict", content=json.dumps([{**ROW, "age": math.nan}])).status_code == 400
 
 
 def test_invocations_take_csv_as_sagemaker_sends_it(client, runs):

@@ -252,6 +252,12 @@ class Application:
     async def infer(self, request: Request) -> Response:
         """POST /v2/models/NAME/infer: the Open Inference Protocol."""
         served = self.runs.asked(request.path_params)
+        if "inference-header-content-length" in request.headers:
+            raise RefusedError(
+                415,
+                "tensors as binary data are not read. Send them as JSON: Triton's client does so "
+                "with binary_data=False.",
+            )
         predicted, body = await self._predicted(request, served, as_json="tensors")
         content = await self._written(predicted, inferred, served, predicted, asked_of(body))
         return _answer(content, JSON, served, predicted)

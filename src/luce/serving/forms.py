@@ -73,5 +73,5 @@ def read(form: str, body: bytes, wanted: Wanted) -> Rows:
         If it cannot be read, or has other rows than the run needs.
     """
     if form in JSON_FORMS:
-        return JSON_FORMS[form](parse(body), wanted)
+        return JSON_FORMS[form](parse(body, nan=form == "invocation"), wanted)
     return of_file(form, body, wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
@@ -25,29 +25,37 @@ __all__ = ["from_columns", "from_rows", "of_json", "parse"]
 Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 
-def parse(body: bytes) -> Any:
-    """Return what JSON says; NaN and Infinity, which it does not have, are refused by name."""
+def parse(body: bytes, *, nan: bool = False) -> Any:
+    """Return what JSON says; NaN and Infinity, which it does not have, are refused by name.
+
+    With `nan`, NaN is null: pandas has it for what is missing, and MLflow's clients send it so.
+    """
+    content = body.removeprefix(b"\xef\xbb\xbf")
     try:
-        return msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
+        return msgspec.json.decode(content)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise DataError(_why_no_json(body, error)) from error
+        named = _constants(content)
+        if nan and named == {"NaN"}:
+            return parse(json.dumps(json.loads(content, parse_constant=lambda _: None)).encode())
+        if named:
+            raise DataError(
+                f"{BODY} has {min(named)}, which JSON has no number for. Write null for what is "
+                f"missing."
+            ) from error
+        if isinstance(error, RecursionError):
+            raise DataError(f"{BODY} is JSON that is nested too deep.") from error
+        why = str(error).removeprefix("JSON is malformed: ")
+        raise DataError(f"{BODY} is no JSON: {why}.") from error
 
 
-def _why_no_json(body: bytes, error: Exception) -> str:
-    def refuse(name: str) -> NoReturn:
-        raise DataError(
-            f"{BODY} has {name}, which JSON has no number for. Write null for what is missing."
-        )
-
+def _constants(content: bytes) -> set[str]:
+    """Return NaN, Infinity and -Infinity as far as they are in what is JSON but for them."""
+    found: set[str] = set()
     try:
-        json.loads(body, parse_constant=refuse)
-    except DataError as named:
-        return str(named)
+        json.loads(content, parse_constant=found.add)
     except (ValueError, RecursionError):
-        pass  # msgspec has said it
-    if isinstance(error, RecursionError):
-        return f"{BODY} is JSON that is nested too deep."
-    return f"{BODY} is no JSON: {str(error).removeprefix('JSON is malformed: ')}."
+        return set()
+    return found
 
 
 def of_json(content: Any, wanted: Wanted) -> Rows:

@@ -134,6 +134,9 @@ def _of_one(tensor: Tensor, wanted: Wanted) -> Rows:
         raise DataError(f"input {shown(tensor.name)}: the run needs numbers, got BYTES.")
     if not tensor.data:
         raise DataError(f"input {shown(tensor.name)}: shape {tensor.shape} has no rows of numbers.")
+    if wanted.kind == "image" and tensor.datatype.startswith("FP"):
+        # What says of itself that it has fractions may have none.
+        tensor.data = [int(x) if type(x) is float and x.is_integer() else x for x in tensor.data]
     width = len(tensor.data) // rows
     flat = [tensor.data[start : start + width] for start in range(0, len(tensor.data), width)]
     found = from_rows(flat, wanted)
