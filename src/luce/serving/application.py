@@ -48,12 +48,6 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 QUICK = 2_000
 """Numbers of an answer that is written where it is awaited."""
 
-NEEDS_TOKEN = said(
-    {"error": "this server needs a token. Send it as: Authorization: Bearer TOKEN."},
-    401,
-    {"www-authenticate": "Bearer"},
-)
-
 
 class Application:
     """What uvicorn calls for each request.
@@ -136,7 +130,9 @@ class Application:
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for predictions here, any other by Starlette; none without the token."""
         if scope["type"] == "http" and not self._may(scope):
-            await NEEDS_TOKEN(scope, receive, send)
+            sentence = "this server needs a token. Send it as: Authorization: Bearer TOKEN."
+            refused = said({"error": sentence}, 401, {"www-authenticate": "Bearer"})
+            await refused(scope, receive, send)
             return
         direct = self._direct.get(scope["path"]) if scope["type"] == "http" else None
         if direct is None or scope["method"] != "POST":

@@ -58,7 +58,7 @@ class Limits:
     unpacked: int = 200_000_000
     waiting: int = 1_000
     held: int = 400_000_000
-    numbers: int = 5_000_000
+    numbers: int = 2_000_000
     connections: int = 1_000
     head: int = 65_536
     head_seconds: float = 10.0
