@@ -28,6 +28,12 @@ def npm(path):
     return next((folder / path for folder in folders if (folder / path).is_file()), None)
 
 
+AXE = npm("axe-core/axe.min.js")
+
+needs_axe = pytest.mark.skipif(
+    AXE is None, reason="axe-core is not installed: npm install axe-core"
+)
+
 FAINTEST = """
 const rgb = (s) => s.match(/[\\d.]+/g).map(Number);
 const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => { v /= 255;
@@ -107,6 +113,12 @@ class Browser:
     def faintest(self, selector):
         """Return the least contrast of text and what is behind it, and the element that has it."""
         return self.run(f"const SELECTOR = {json.dumps(selector)};{FAINTEST}")
+
+    def violations(self):
+        """Return what axe-core finds wrong for people who do not see or use a mouse."""
+        self.run(AXE.read_text(encoding="utf-8"))
+        found = self.run_async("axe.run().then((found) => done(found.violations))")
+        return [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
 
     def chrome(self, command, parameters):
         return self.call("/goog/cdp/execute", {"cmd": command, "params": parameters})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import luce
-from tests.browser import needs_browser
+from tests.browser import needs_axe, needs_browser
 
 PAGE = Path(__file__).parents[1] / "docs" / "softmax-by-hand.html"
 
@@ -20,6 +20,15 @@ def test_the_page_opens_without_an_error(browser, width, dark):
     assert browser.errors() == []
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert (sum(browser.picture().getpixel((2, 2))) < 150) == dark
+
+
+@needs_axe
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_accessible(browser, width, dark):
+    """axe-core finds no violation: labels, roles, contrast."""
+    browser.show(PAGE, width, dark=dark)
+    assert browser.violations() == []
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

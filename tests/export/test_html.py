@@ -10,7 +10,7 @@ import pytest
 import luce
 from luce.data.spelling import FALSE_WORDS, MISSING_WORDS, TRUE_WORDS
 from luce.errors import ArgumentError
-from tests.browser import needs_browser, npm
+from tests.browser import needs_axe, needs_browser
 from tests.export.conftest import features_of
 
 pytestmark = needs_browser
@@ -81,14 +81,12 @@ def test_the_page_opens_without_an_error(browser, pages, name, width, dark):
 
 
 @pytest.mark.parametrize("name", ["dense", "text", "array", "digits"])
-@pytest.mark.skipif(npm("axe-core/axe.min.js") is None, reason="axe-core is not installed")
+@needs_axe
 def test_the_page_is_accessible(browser, pages, name):
     """axe-core finds no violation, light or dark: labels, roles, contrast."""
     for dark in (False, True):
         browser.show(pages[name][0].path, dark=dark)
-        browser.run(npm("axe-core/axe.min.js").read_text(encoding="utf-8"))
-        found = browser.run_async("axe.run().then((found) => done(found.violations))")
-        assert [(each["id"], [n["html"] for n in each["nodes"]]) for each in found] == []
+        assert browser.violations() == []
 
 
 def test_tables_and_small_images_are_under_a_megabyte(pages):

@@ -1,6 +1,7 @@
 """PyTorch: the program in a .pt2 file gives the run's probabilities."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,3 +37,15 @@ def test_it_was_compared_before_it_was_written(run_of, tmp_path):
     exported = run_of("array", "mlp").export(tmp_path / "run.pt2")
     assert [each.rows for each in exported.compared] == [400, 1, 0]
     assert exported.bytes == exported.path.stat().st_size
+
+
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_pixels_far_from_their_mean_are_as_the_run_has_them(run_of, tmp_path, ending):
+    """However small a channel's deviation: no encoded number is beyond 1e18, in run and file."""
+    run = run_of("colours", "linear")
+    schema = replace(run.schema, scale=(1e-30, 1e-12, 1.0))
+    far = replace(run, classifier=replace(run.classifier, schema=schema))
+    encoded, _ = schema.encode(features_of(run_of, "colours", 20))
+    assert np.abs(encoded[:, 0]).max() == np.float32(1e18)
+    exported = far.export(tmp_path / f"run.{ending}")  # raises if they differ
+    assert max(each.difference for each in exported.compared) < 1e-5

@@ -1,5 +1,6 @@
 """Metrics, drift, the log of inputs, and what programs are told of the server."""
 
+import io
 import json
 import re
 
@@ -11,6 +12,7 @@ from scipy.stats import chi2_contingency
 import luce
 from luce.errors import RunError
 from luce.reference import Reference, compare
+from luce.serving.metrics import Metrics
 from tests.serving.conftest import people
 
 CSV = {"content-type": "text/csv"}
@@ -136,6 +138,51 @@ def test_inputs_and_predictions_are_kept_as_parquet(client, runs, tmp_path):
     assert kept["luce_prediction"].to_list() == run.predict(frame).tolist()
     image = pl.read_parquet(tmp_path / "log" / "digits" / "*.parquet")["pixels"][0]
     assert image == bytes([7] * 64)
+
+
+def test_the_log_takes_columns_of_its_own_names_and_of_several_types(client, runs, tmp_path):
+    """A run may be trained on a log; a date comes as text here and as a date there."""
+    frame = people(300, 0).rename({"city": "luce_prediction"})
+    frame.write_csv(tmp_path / "again.csv")
+    source = tmp_path / "again.csv"
+    luce.train(source, target="label", model="linear", out=tmp_path, name="again")
+    asked = client(tmp_path / "again", log=tmp_path / "log")
+    rows = frame[:10].drop("label")
+    buffer = io.BytesIO()
+    rows.with_columns(pl.col("day").cast(pl.Datetime("us", "UTC"))).write_parquet(buffer)
+    for content in (rows.write_csv().encode(), buffer.getvalue()):
+        answer = asked.post("/predict", content=content, headers={} if b"PAR1" in content else CSV)
+        assert answer.status_code == 200, answer.text
+    rows.with_columns(member=pl.lit(1.5)).write_parquet(buffer := io.BytesIO())
+    asked.post("/predict", content=buffer.getvalue())
+    asked.application.watching.stop()
+    kept = pl.read_parquet(tmp_path / "log" / "again" / "*.parquet")
+    assert kept["luce_prediction"].to_list() == 3 * rows["luce_prediction"].to_list()
+    assert set(kept["luce_prediction_"]) <= {"low", "mid", "high"}
+    assert kept["luce_time"].null_count() == 0
+
+
+def test_what_goes_wrong_beside_a_prediction_leaves_nobody_without_one(
+    client, runs, monkeypatch, capsys
+):
+    """Of drift or log that fail, standard error has it once; every request is answered."""
+    asked = client(runs / "people")
+    monkeypatch.setattr(asked.application.watching, "saw", lambda *_: 1 / 0)
+    for _ in range(3):
+        assert asked.post("/predict", json=[{"age": 3, "city": "Graz", "member": True}]).is_success
+    assert capsys.readouterr().err.count("ZeroDivisionError") == 1
+
+
+def test_other_classes_of_a_run_that_is_read_again_are_counted_anew():
+    """Predictions are counted by label, not by place."""
+    metrics = Metrics()
+    for labels in (["a", "b"], ["a", "b"], ["b", "c"]):
+        metrics.batch(1, "run", labels, np.array([[0.9, 0.1]]))
+    found = [each for each in metrics.lines(0) if each.startswith("luce_predictions_total")]
+    assert found == [
+        'luce_predictions_total{model="run",class="b"} 1',
+        'luce_predictions_total{model="run",class="c"} 0',
+    ]
 
 
 def test_every_example_of_the_openapi_document_works(client, runs):

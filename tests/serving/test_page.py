@@ -5,7 +5,7 @@ import math
 import pytest
 
 import luce
-from tests.browser import needs_browser
+from tests.browser import needs_axe, needs_browser
 from tests.serving.conftest import Server
 
 pytestmark = needs_browser
@@ -99,6 +99,19 @@ def test_every_control_has_a_name(browser, served):
         assert nameless == []
         ids = browser.run("return [...document.querySelectorAll('[id]')].map((e) => e.id)")
         assert len(set(ids)) == len(ids)
+
+
+@needs_axe
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["people", "digits", "matrix"])
+def test_the_page_is_accessible(browser, served, name, width, dark):
+    """axe-core finds no violation: labels, roles, contrast."""
+    open_page(browser, served, name, width, dark=dark)
+    if name == "digits":
+        draw(browser, STROKES[3])
+    browser.pause("document.getElementById('bars').children.length > 1")
+    assert browser.violations() == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

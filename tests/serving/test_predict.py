@@ -64,8 +64,11 @@ def test_every_form_of_a_table_is_predicted_as_the_run_does(client, runs, body, 
     expected = run.predict_proba(frame)
     np.testing.assert_allclose(answer.json()["probabilities"], expected, rtol=1e-6)
     assert answer.json()["labels"] == run.predict(frame).tolist()
-    counts = run.schema.encode(frame)[1]
-    assert answer.json()["notices"] == [f"{what}: {count}" for what, count in counts.items()]
+    # What `luce predict` would say of rare words is not said: training had such, too.
+    assert set(run.schema.encode(frame)[1]) == {
+        "rare or unseen category in 'remark', treated as other"
+    }
+    assert answer.json()["notices"] == []
 
 
 def test_long_json_is_read_in_the_other_process(client, runs):
@@ -166,8 +169,8 @@ def test_requests_that_wait_are_predicted_together_and_keep_their_notices(client
     import asyncio
 
     application = client(runs / "people").application
-    served = application.served["people"]
-    from luce.serving.rows import from_rows
+    served = application.runs.asked({"name": "people"})
+    from luce.serving.json_rows import from_rows
 
     known = luce.load_run(runs / "people").schema.used[-1].categories[0]
     rows = [{"age": 40, "city": "Graz", "member": True, "day": "2024-05-01", "remark": known}]
@@ -183,3 +186,57 @@ def test_requests_that_wait_are_predicted_together_and_keep_their_notices(client
     assert told[20] == ["not a number in 'age', treated as missing: 1"]
     assert not any(told[i] for i in range(40) if i not in odd)
     assert application.metrics.batched.total / sum(application.metrics.batched.counts) > 1
+
+
+def test_a_request_that_fails_harms_none_that_is_predicted_with_it(client, runs, monkeypatch):
+    """Of rows predicted together, an error that nobody foresaw is told to its own request alone."""
+    import asyncio
+
+    from luce.serving import inference
+    from luce.serving.json_rows import from_rows
+
+    application = client(runs / "people").application
+    served = application.runs.asked({"name": "people"})
+    predicted = inference._predicted
+
+    def breaks(served, features):
+        assert 13 not in features["age"].to_list()
+        return predicted(served, features)
+
+    monkeypatch.setattr(inference, "_predicted", breaks)
+    row = {"city": "Graz", "member": True, "day": "2024-05-01", "remark": "a letter"}
+
+    async def ask():
+        found = [from_rows([{"age": age, **row}], served.wanted) for age in range(30)]
+        asked = (application.inference.predict(served, rows) for rows in found)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    wrong = [age for age, said in enumerate(asyncio.run(ask())) if isinstance(said, Exception)]
+    assert wrong == [13]
+
+
+def test_who_no_longer_waits_is_not_predicted(runs):
+    """After a time-out nothing is computed for a request: others wait behind it."""
+    import asyncio
+
+    from luce.serving.inference import Inference
+    from luce.serving.json_rows import from_rows
+    from luce.serving.limits import Limits
+    from luce.serving.served import Runs
+
+    served = Runs([runs / "matrix"], Limits()).asked({})
+    seen = []
+    inference = Inference(10, lambda *watched: seen.append(watched[3].shape[0]))
+
+    async def ask():
+        rows = [from_rows([[0, 0, 0]] * n, served.wanted) for n in (1, 2)]
+        gone, waits = (asyncio.create_task(inference.predict(served, each)) for each in rows)
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        inference.start()
+        await waits
+
+    asyncio.run(ask())
+    inference.stop()
+    assert seen == [2]

@@ -1,5 +1,8 @@
 """What other servers' clients send is answered as they expect, with the run's own figures."""
 
+import json
+import math
+
 import numpy as np
 import polars as pl
 import pytest
@@ -49,6 +52,26 @@ def test_open_inference_of_images(client, runs, shape):
     )
 
 
+def test_pixels_may_come_as_floats(client, runs):
+    """A tensor of FP32 whose numbers are whole has pixels; others are named."""
+    tensor = {"name": "rows", "shape": [1, 64], "datatype": "FP32", "data": [3.0] * 64}
+    asked = client(runs / "digits")
+    answer = asked.post("/v2/models/digits/infer", json={"inputs": [tensor]})
+    label = luce.load_run(runs / "digits").predict(np.full((1, 1, 8, 8), 3, np.uint8)).tolist()
+    assert answer.json()["outputs"][0]["data"] == label
+    tensor["data"][5] = 3.5
+    refused = asked.post("/v2/models/digits/infer", json={"inputs": [tensor]})
+    assert "at [0, 5]: must be a whole number" in refused.json()["error"]
+
+
+def test_binary_tensors_are_refused_in_words(client, runs):
+    """An extension of the protocol that /v2 does not list, as its header says."""
+    headers = {"inference-header-content-length": "20"}
+    answer = client(runs / "digits").post("/v2/models/digits/infer", content=b"{", headers=headers)
+    assert answer.status_code == 415
+    assert "binary_data=False" in answer.json()["error"]
+
+
 def test_metadata_and_readiness(client, runs):
     """The protocol's metadata names inputs and outputs; a version is the hash's beginning."""
     asked = client(runs / "people")
@@ -62,7 +85,10 @@ def test_metadata_and_readiness(client, runs):
         "BYTES",
     ]
     version = said["versions"][0]
-    assert asked.get(f"/v2/models/people/versions/{version}/ready").json() == {"ready": True}
+    assert asked.get(f"/v2/models/people/versions/{version}/ready").json() == {
+        "name": "people",
+        "ready": True,
+    }
     assert asked.get("/v2/models/people/versions/1/ready").status_code == 404
     assert asked.get("/v2/models/nobody/ready").status_code == 404
     assert asked.get("/v2/health/live").json() == {"live": True}
@@ -72,7 +98,7 @@ def test_metadata_and_readiness(client, runs):
 def test_a_server_that_is_to_stop_is_not_ready(client, runs):
     """While what was accepted is answered, nothing new is asked for."""
     asked = client(runs / "people")
-    asked.application.stopping = True
+    asked.application.about.stopping = True
     for path in ("/ping", "/v2/health/ready", "/health"):
         assert asked.get(path).status_code == 503
 
@@ -89,6 +115,7 @@ def test_a_server_that_is_to_stop_is_not_ready(client, runs):
         ),
         ({"datatype": "BYTES"}, "input 'rows': the run needs numbers, got BYTES."),
         ({"data": [[0] * 63, 0]}, "input 'rows': data is nested here and flat there."),
+        ({"shape": [3, 0], "data": []}, "input 'rows': shape [3, 0] has no rows of numbers."),
         ({"data": 3}, "the body is no inference request: Expected `array`, got `int`"),
     ],
 )
@@ -118,6 +145,18 @@ def test_invocations_take_what_mlflow_sends(client, runs, form):
     assert answer.json() == {"predictions": label}
 
 
+def test_invocations_take_nan_as_missing(client, runs):
+    """MLflow's client writes pandas' missing values so; Infinity is none of them."""
+    asked = client(runs / "people")
+    label = luce.load_run(runs / "people").predict(pl.DataFrame([{**ROW, "age": None}])).tolist()
+    sent = json.dumps({"dataframe_records": [{**ROW, "age": math.nan}]})
+    assert "NaN" in sent
+    assert asked.post("/invocations", content=sent).json() == {"predictions": label}
+    for worse in (sent.replace("NaN", "[NaN, -Infinity]"), sent.replace("Graz", "\\ud800")):
+        assert asked.post("/invocations", content=worse).status_code == 400
+    assert asked.post("/predict", content=json.dumps([{**ROW, "age": math.nan}])).status_code == 400
+
+
 def test_invocations_take_csv_as_sagemaker_sends_it(client, runs):
     """Rows of numbers as CSV without names."""
     answer = client(runs / "matrix").post(
@@ -131,3 +170,49 @@ def test_invocations_refuse_in_words(client, runs):
     answer = client(runs / "people").post("/invocations", json={"rows": [ROW]})
     assert answer.status_code == 400
     assert "must have dataframe_split, dataframe_records, instances or inputs" in answer.text
+
+
+def test_sagemakers_runtime_names_a_run_in_its_path(client, runs):
+    """Its clients ask /endpoints/NAME/invocations, so several runs can be served."""
+    asked = client(runs / "people", runs / "digits")
+    answer = asked.post("/endpoints/digits/invocations", json=[[0] * 64])
+    assert len(answer.json()["predictions"]) == 1
+    assert answer.headers["luce-run-sha256"] == luce.load_run(runs / "digits").sha256
+    assert asked.post("/endpoints/nobody/invocations", json=[[0] * 64]).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/invocations", {"instances": [ROW] * 2_000}),
+        (
+            "/v2/models/people/infer",
+            {
+                "id": "long",
+                "inputs": [
+                    {"name": "age", "shape": [20_000], "datatype": "FP64", "data": [40] * 20_000},
+                    {
+                        "name": "city",
+                        "shape": [20_000],
+                        "datatype": "BYTES",
+                        "data": ["Graz"] * 20_000,
+                    },
+                    {
+                        "name": "member",
+                        "shape": [20_000],
+                        "datatype": "BOOL",
+                        "data": [True] * 20_000,
+                    },
+                ],
+            },
+        ),
+    ],
+)
+def test_long_json_of_other_clients_is_read_in_the_other_process(
+    client, runs, monkeypatch, path, content
+):
+    """Beyond 64 KiB nothing of it is read where others wait."""
+    monkeypatch.setattr("luce.serving.bodies.read", lambda *_: 1 / 0)
+    answer = client(runs / "people").post(path, json=content)
+    assert answer.status_code == 200
+    assert answer.json().get("id", "long") == "long"

@@ -153,6 +153,13 @@ def test_a_column_of_lists_is_refused(client, runs):
             404,
             "there is no run 'nobody'; there is 'people'",
         ),
+        (
+            "POST",
+            "/predict",
+            {"content-encoding": "gzip"},
+            415,
+            "content-encoding 'gzip' is not read. Send the body as it is.",
+        ),
         ("GET", "/predict", {}, 405, "this needs POST."),
         ("GET", "/nothing", {}, 404, "there is nothing here."),
     ],
@@ -198,6 +205,47 @@ def test_rows_beyond_the_limit_are_refused(client, runs):
         answer = asked.post("/predict", content=content)
         assert answer.status_code == 400
         assert "more rows than the 10 that are answered at once" in answer.json()["error"]
+
+
+def test_rows_with_too_many_probabilities_are_refused(client, runs):
+    """Rows of a few bytes may have thousands of classes each: the answer has a limit, too."""
+    asked = client(runs / "digits", limits=Limits(numbers=100))
+    assert asked.post("/predict", json=[[0] * 64] * 10).status_code == 200
+    answer = asked.post("/predict", json=[[0] * 64] * 11)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == (
+        "11 rows have 110 probabilities; at most 100 are answered at once. Send at most 10 rows."
+    )
+
+
+def test_rows_count_as_held_until_they_are_answered(client, runs):
+    """Bodies that are short and unpack to much do not add up in memory."""
+    asked = client(runs / "people", limits=Limits(held=300_000))
+    buffer = io.BytesIO()
+    frame = people(1, 0).drop("label", "remark")
+    pl.concat([frame] * 10_000).write_parquet(buffer, compression="zstd")
+    assert len(buffer.getvalue()) < 20_000
+    answer = asked.post("/predict", content=buffer.getvalue())
+    assert answer.status_code == 503
+    assert answer.json()["error"].startswith("too much is being sent at once.")
+    assert asked.application.bodies.held == 0
+    assert asked.post("/predict", json=[ROW]).status_code == 200
+
+
+def test_nothing_is_taken_while_answers_wait_to_be_taken(client, runs):
+    """What clients do not read of their answers counts as held."""
+    asked = client(runs / "people", limits=Limits(held=1_000))
+    asked.application.bodies.unsent = lambda: 2_000
+    assert asked.post("/predict", json=[ROW]).status_code == 503
+
+
+def test_a_longer_body_may_take_more_memory():
+    """With --body-limit all limits grow that such a body would exceed."""
+    limits, usual = Limits.of_bodies(500_000_000), Limits()
+    assert limits.body == 500_000_000
+    assert limits.held / limits.body == usual.held / usual.body
+    assert limits.memory == 50 * usual.memory
+    assert Limits.of_bodies(1_000) == Limits(body=1_000)
 
 
 def bomb(width, height):
@@ -277,6 +325,13 @@ def test_a_token_is_needed_where_there_is_one(client, runs):
     assert "people" not in asked.get("/").text
 
 
+def test_a_token_may_have_any_letters(client, runs):
+    """It is compared byte by byte, in UTF-8 as the environment has it."""
+    asked = client(runs / "people", token="schlüssel")
+    given = {b"authorization": b"bearer " + "schlüssel".encode()}
+    assert asked.get("/v1/models", headers=given).status_code == 200
+
+
 def test_other_origins_may_not_ask_unless_they_are_named(client, runs):
     """There is no CORS header, but for an origin that is asked for."""
     origin = {"origin": "https://example.org"}
@@ -286,6 +341,10 @@ def test_other_origins_may_not_ask_unless_they_are_named(client, runs):
     )
     allowed = client(runs / "people", origins=["https://example.org"])
     assert allowed.post("/predict", json=[ROW], headers=origin).headers[header] == origin["origin"]
+    # Without the token the page reads the sentence, not a mistake of the network.
+    closed = client(runs / "people", origins=["https://example.org"], token="secret")
+    refused = closed.post("/predict", json=[ROW], headers=origin)
+    assert (refused.status_code, refused.headers[header]) == (401, origin["origin"])
     other = {"origin": "https://example.com"}
     assert header not in allowed.post("/predict", json=[ROW], headers=other).headers
 
@@ -293,7 +352,9 @@ def test_other_origins_may_not_ask_unless_they_are_named(client, runs):
 def test_what_is_our_fault_says_nothing_of_it(client, runs, monkeypatch, capsys):
     """An error that nobody foresaw is a 500 without a traceback; standard error has it."""
     application = client(runs / "people").application
-    monkeypatch.setattr(type(application.served["people"]), "misnamed", lambda *_: 1 / 0)
+    monkeypatch.setattr(
+        type(application.runs.asked({"name": "people"})), "misnamed", lambda *_: 1 / 0
+    )
     asked = client(runs / "people")
     answer = asked.post("/predict", json=[ROW])
     assert answer.status_code == 500

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 
+import psutil
 import pytest
 
 import luce
@@ -80,6 +81,20 @@ def test_a_stop_under_load_loses_no_request(server, runs):
     for each in clients:
         each.join(60)
     assert (code, lost, set(answered)) == (0, [], {200})
+
+
+def test_signals_to_all_processes_are_for_the_server(server, runs):
+    """A service's manager tells every process to end: what reads bodies goes on until the last."""
+    started = server(runs / "matrix")
+    with connected(started) as connection:
+        for how in (None, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            (reader,) = psutil.Process(started.process.pid).children()
+            if how is not None:
+                reader.send_signal(how)
+            connection.request("POST", "/predict", "1,2,3\n", {"content-type": "text/csv"})
+            assert json.loads(connection.getresponse().read())["labels"] == [1]
+            assert reader.is_running()
+    assert started.stop()[0] == 0
 
 
 def test_a_signal_reads_the_runs_again_without_a_lost_request(server, runs, tmp_path):
@@ -186,7 +201,9 @@ def test_bad_connections_harm_nobody(server, runs):
         started, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"
     )
     endless = b"GET /health HTTP/1.1\r\n" + b"".join(b"x%d: y\r\n" % i for i in range(20_000))
-    assert b"431 Request Header Fields Too Large" in raw(started, endless)
+    whole = b"GET /health HTTP/1.1\r\nx: " + b"y" * 70_000 + b"\r\n\r\n"
+    for content in (endless, whole):
+        assert b"431 Request Header Fields Too Large" in raw(started, content)
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
     for part in (head, head + DIGIT, b"POST /pre"):
         raw(started, part, until_closed=False)
@@ -196,14 +213,39 @@ def test_bad_connections_harm_nobody(server, runs):
     assert "Traceback" not in said
 
 
+POST = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n" % len(DIGIT)
+
+
+def test_an_offer_of_http_2_is_passed_over(server, runs):
+    """Java's clients offer it with their first request: body and connection are as of any other."""
+    started = server(runs / "digits")
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAE\r\n"
+    last = POST + b"connection: close\r\n\r\n" + DIGIT
+    for parts in ([POST + offer + b"\r\n" + DIGIT + last], [POST + offer + b"\r\n", DIGIT + last]):
+        with socket.create_connection(("127.0.0.1", started.port), timeout=30) as connection:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.2)  # so that they do not arrive as one
+            answers = b"".join(iter(lambda: connection.recv(65_536), b""))
+        assert answers.count(b"HTTP/1.1 200 OK") == 2
+        assert answers.count(b"HTTP/1.1 ") == 2
+
+
+def test_what_comes_whole_before_no_http_is_answered(server, runs):
+    """Requests may be sent one behind the other; nonsense behind them ends the connection."""
+    answers = raw(server(runs / "digits"), 3 * (POST + b"\r\n" + DIGIT) + b"\0nonsense\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 200 OK") == answers.count(b"HTTP/1.1 ") == 3
+
+
 def test_a_body_that_comes_too_slowly_is_a_408():
     """The time for head and body ends a connection on which nothing comes."""
     import asyncio
 
     from starlette.testclient import TestClient  # noqa: F401 - the extra is there
 
-    from luce.serving.application import Application, RefusedError
+    from luce.serving.bodies import Bodies, Held
     from luce.serving.limits import Limits
+    from luce.serving.refusals import RefusedError
 
     class Slow:
         headers = {}  # noqa: RUF012
@@ -212,12 +254,11 @@ def test_a_body_that_comes_too_slowly_is_a_408():
             yield b"{"
             await asyncio.sleep(60)
 
-    application = Application.__new__(Application)
-    application.limits, application._held = Limits(seconds=0.05), 0
-    with pytest.raises(RefusedError, match="took more than") as refused:
-        asyncio.run(application._body(Slow()))
+    bodies = Bodies(Limits(seconds=0.05))
+    with pytest.raises(RefusedError, match="took more than") as refused, Held(bodies) as held:
+        asyncio.run(held.body(Slow()))
     assert refused.value.status == 408
-    assert application._held == 0
+    assert bodies.held == 0
 
 
 def test_a_head_that_does_not_come_ends_its_connection(monkeypatch):
@@ -246,6 +287,9 @@ def test_a_head_that_does_not_come_ends_its_connection(monkeypatch):
         def can_write_eof(self):
             return False
 
+        def get_write_buffer_size(self):
+            return 0
+
         def resume_reading(self):
             pass
 
@@ -264,6 +308,48 @@ def test_a_head_that_does_not_come_ends_its_connection(monkeypatch):
 
     written = asyncio.run(asyncio.wait_for(wait(), 30))
     assert written.startswith(b"HTTP/1.1 408 Request Timeout")
+
+
+def test_an_answer_that_is_not_taken_ends_its_connection():
+    """Of a client that does not read, nothing is kept for ever; meanwhile it counts."""
+    import asyncio
+
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from luce.serving.connections import connections
+    from luce.serving.limits import Limits
+
+    class Transport(asyncio.Transport):
+        aborted = False
+
+        def abort(self):
+            self.aborted = True
+
+        def is_closing(self):
+            return False
+
+        def get_write_buffer_size(self):
+            return 1_000
+
+    async def wait():
+        kind = connections(Limits(seconds=0.05))
+        found = []
+        for taken in (True, False):
+            config = Config(lambda *_: None, lifespan="off")
+            connection = kind(config=config, server_state=ServerState(), app_state={})
+            transport = Transport()
+            connection.connection_made(transport)
+            connection.pause_writing()
+            held = kind.unsent()
+            if taken:
+                connection.resume_writing()
+            await asyncio.sleep(0.2)
+            found.append((held, transport.aborted))
+            connection.connection_lost(OSError())
+        return [*found, kind.unsent()]
+
+    assert asyncio.run(wait()) == [(1_000, False), (1_000, True), 0]
 
 
 def test_the_help_names_the_extra_where_it_is_not_installed(tmp_path, runs):

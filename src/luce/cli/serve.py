@@ -84,7 +84,7 @@ def serve(
         token=token,
         origins=cors or (),
         log=log,
-        limits=Limits(body=round(body_limit * 1e6)),
+        limits=Limits.of_bodies(round(body_limit * 1e6)),
         announce=_announce,
     )
     sys.stderr.write("stopped.\n")
@@ -94,7 +94,8 @@ def _announce(address: str, application: "Application") -> None:
     """Say where the server is, and what it has."""
     print_lines([address])
     sys.stdout.flush()
-    for name, served in application.served.items():
+    for served in application.runs.all:
+        name = served.name
         sys.stderr.write(f"serving {name} ({served.sha256[:12]}) at {address}/v1/models/{name}\n")
         if served.run.reference is None:
             sys.stderr.write(f"note: {name} has no reference.json, so /metrics has no drift.\n")

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedIm
 
 from luce.data.arrays import row_slices
 from luce.data.opening import reading, reason
-from luce.data.plain import Finite, Positive, refuse
+from luce.data.plain import FARTHEST, Finite, Positive, refuse
 from luce.data.schema import (
     ImageSize,
     Normalise,
@@ -118,10 +118,9 @@ class ImageSchema(Schema):
             raise ArgumentError("ImageSchema.encode: the schema has no statistics; call fit first.")
         images = self._checked(features)
         out = np.empty(images.shape, np.float32)
-        limit = float(np.finfo(np.float32).max)
         for channel, (mean, scale) in enumerate(zip(self.mean, self.scale, strict=True)):
             with np.errstate(over="ignore"):
-                levels = np.clip((np.arange(256) / 255 - mean) / scale, -limit, limit)
+                levels = np.clip((np.arange(256) / 255 - mean) / scale, -FARTHEST, FARTHEST)
             table = levels.astype(np.float32)
             for part in row_slices(len(images), IN_CACHE * math.prod(self.input_shape)):
                 np.take(table, images[part, channel], out=out[part, channel], mode="clip")
@@ -150,7 +149,7 @@ class ImageSchema(Schema):
         )
         pixels = op.div(op.cast(inputs["X"], to=np.float64), constant(255, np.float64))
         levels = op.div(op.sub(pixels, constant(mean)), constant(scale))
-        limit = constant(float(np.finfo(np.float32).max), np.float64)
+        limit = constant(FARTHEST, np.float64)
         levels = op.cast(op.clip(levels, op.neg(limit), limit), to=np.float32)
         return [(levels, np.arange(math.prod(self.input_shape)))]
 

@@ -311,7 +311,7 @@ class TableSchema(Schema):
         found = []
         for column in self.used:
             said = column.handled
-            lost = sum(handled.get(what, 0) for what in (*said.unread, *said.unseen))
+            lost = sum(handled.get(what, 0) for what in (*said.unread, *said.unseen, *said.others))
             there = rows - handled.get(said.missing, 0)
             if there >= FEWEST and lost >= ENOUGH * there:
                 found.append(

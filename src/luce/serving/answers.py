@@ -1,4 +1,4 @@
-"""Predictions → JSON, CSV or an Arrow stream."""
+"""Predictions → JSON, CSV or an Arrow stream; and the tensors of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -13,9 +13,20 @@ from luce.predicting import members, predictions
 if TYPE_CHECKING:
     from luce.evaluation.conformal import PredictionSets
     from luce.serving.inference import Predicted
+    from luce.serving.protocols import Asked
     from luce.serving.served import Served
 
-__all__ = ["ARROW", "CSV", "JSON", "accepted", "answer", "labels_of", "rendered"]
+__all__ = [
+    "ARROW",
+    "CSV",
+    "JSON",
+    "accepted",
+    "answer",
+    "datatype_of",
+    "inferred",
+    "labels_of",
+    "rendered",
+]
 
 JSON, CSV, ARROW = "application/json", "text/csv", "application/vnd.apache.arrow.stream"
 
@@ -82,3 +93,37 @@ def rendered(kind: str, served: Served, predicted: Predicted, held: PredictionSe
     buffer = io.BytesIO()
     frame.write_ipc_stream(buffer, compat_level=None)
     return buffer.getvalue()
+
+
+def inferred(served: Served, predicted: Predicted, asked: Asked) -> bytes:
+    """Return the answer to an inference request, as JSON."""
+    rows, classes = predicted.probabilities.shape
+    labels = labels_of(served, predicted)
+    outputs = {
+        "label": {
+            "name": "label",
+            "shape": [rows],
+            "datatype": datatype_of(served),
+            "data": labels,
+        },
+        "probabilities": {
+            "name": "probabilities",
+            "shape": [rows, classes],
+            "datatype": "FP32",
+            "data": np.asarray(predicted.probabilities).ravel().tolist(),
+        },
+    }
+    names = [each.name for each in asked.outputs] or list(outputs)
+    said: dict[str, Any] = {
+        "model_name": served.name,
+        "model_version": served.sha256[:12],
+        "outputs": [outputs[name] for name in names],
+        "parameters": {"sha256": served.sha256, "notices": predicted.notices},
+    }
+    return msgspec.json.encode(said if asked.id is None else {**said, "id": asked.id})
+
+
+def datatype_of(served: Served) -> str:
+    """Return what the Open Inference Protocol calls the labels' type."""
+    first = served.classes[0]
+    return "BOOL" if type(first) is bool else "INT64" if type(first) is int else "BYTES"

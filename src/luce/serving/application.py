@@ -8,9 +8,8 @@ import hmac
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +23,14 @@ from starlette.routing import Route
 
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, LuceError
-from luce.serving.answers import ARROW, CSV, JSON, accepted, labels_of, rendered
+from luce.serving.about import OPEN, About, said
+from luce.serving.answers import ARROW, CSV, JSON, accepted, inferred, labels_of, rendered
+from luce.serving.bodies import Bodies, Held
 from luce.serving.inference import Inference, Predicted
 from luce.serving.metrics import Metrics
-from luce.serving.openapi import describe, summary_of
-from luce.serving.protocols import inferred, invocation, metadata, of_tensors
-from luce.serving.reader import BusyError, Reader
-from luce.serving.rows import FORMS, Rows, form_of, parse, read
-from luce.serving.served import Served, load
-from luce.storage import read_bytes
+from luce.serving.protocols import asked_of
+from luce.serving.refusals import BusyError, RefusedError
+from luce.serving.served import Runs, Served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,40 +38,15 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from luce.serving.limits import Limits
+    from luce.serving.rows import Rows
     from luce.serving.watching import Watching
 
 __all__ = ["Application"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-SHORT = 65_536
-"""Bytes of JSON that are read where they arrive: it takes less than a millisecond."""
-
 QUICK = 2_000
-"""Numbers of an answer that is written where it is awaited; longer ones are written aside."""
-
-OPEN = {"/", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
-"""What needs no token: the page has nothing of a run in it before it has the token."""
-
-POLICY = (
-    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
-SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
-
-
-class RefusedError(LuceError):
-    """A request that is answered with a status of its own."""
-
-    def __init__(self, status: int, sentence: str, **headers: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.headers = headers
-
-
-def said(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer as JSON."""
-    return Response(msgspec.json.encode(content), status, headers, JSON)
+"""Numbers of an answer that is written where it is awaited."""
 
 
 class Application:
@@ -105,19 +78,14 @@ class Application:
         watching: Watching,
     ) -> None:
         self.limits = limits
-        self.paths = list(paths)
-        self.coverage = coverage
-        self.stopping = False
-        self.metrics = Metrics()
-        self.watching = watching
-        self.served = load(self.paths, limits, coverage=coverage)
-        watching.begin(self.served.values())
+        self.runs = Runs(paths, limits, coverage=coverage)
+        self.metrics, self.watching = Metrics(), watching
+        watching.begin(self.runs.all)
         self.inference = Inference(limits.waiting, self._watch)
-        self.reader = Reader(limits)
-        self._token = None if token is None else _digest(token)
-        self._held = 0
-        self._described: tuple[object, bytes] = (None, b"")
-        self._page = files("luce.serving").joinpath("page.html").read_bytes()
+        self.bodies = Bodies(limits)
+        self.about = About(self.runs, limits, self.inference, self.metrics, watching)
+        self._token = None if token is None else _digest(token.encode(errors="surrogateescape"))
+        self._writing, self._reloading = asyncio.Lock(), asyncio.Lock()
         failed = dict.fromkeys((LuceError, HTTPException, Exception), self._failed)
         self._routed = Starlette(
             routes=self._routes(), exception_handlers=failed, lifespan=self._alive
@@ -130,6 +98,7 @@ class Application:
                 allow_origins=list(origins),
                 allow_methods=["GET", "POST"],
                 allow_headers=["authorization", "content-type"],
+                expose_headers=["luce-run-sha256", "luce-notices", "retry-after"],
             )
         self._app = app
 
@@ -138,26 +107,13 @@ class Application:
             return Route(path, endpoint, methods=["POST"])
 
         return [
-            Route("/", self.page),
+            *self.about.routes(),
             post("/predict", self.predict),
             post("/v1/models/{name}/predict", self.predict),
-            Route("/v1/models", self.models),
-            Route("/v1/models/{name}", self.model),
-            Route("/v1/models/{name}/report", self.report),
-            Route("/v2", self.server),
-            Route("/v2/health/live", self.live),
-            Route("/v2/health/ready", self.ready),
-            Route("/v2/models/{name}", self.metadata),
-            Route("/v2/models/{name}/versions/{version}", self.metadata),
-            Route("/v2/models/{name}/ready", self.ready),
-            Route("/v2/models/{name}/versions/{version}/ready", self.ready),
             post("/v2/models/{name}/infer", self.infer),
             post("/v2/models/{name}/versions/{version}/infer", self.infer),
             post("/invocations", self.invocations),
-            Route("/ping", self.ready),
-            Route("/health", self.health),
-            Route("/metrics", self.figures),
-            Route("/openapi.json", self.openapi),
+            post("/endpoints/{name}/invocations", self.invocations),
         ]
 
     def _directly(self) -> dict[str, tuple[Endpoint, dict[str, str]]]:
@@ -166,13 +122,18 @@ class Application:
             "/predict": (self.predict, {}),
             "/invocations": (self.invocations, {}),
         }
-        for name in self.served:
+        for name in self.runs.names:
             found[f"/v1/models/{name}/predict"] = (self.predict, {"name": name})
             found[f"/v2/models/{name}/infer"] = (self.infer, {"name": name})
         return found
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for predictions here, any other by Starlette."""
+        """Answer a request for predictions here, any other by Starlette; none without the token."""
+        if scope["type"] == "http" and not self._may(scope):
+            sentence = "this server needs a token. Send it as: Authorization: Bearer TOKEN."
+            refused = said({"error": sentence}, 401, {"www-authenticate": "Bearer"})
+            await refused(scope, receive, send)
+            return
         direct = self._direct.get(scope["path"]) if scope["type"] == "http" else None
         if direct is None or scope["method"] != "POST":
             await self._routed(scope, receive, send)
@@ -188,13 +149,13 @@ class Application:
     @asynccontextmanager
     async def _alive(self, _: Starlette) -> AsyncIterator[None]:
         self.inference.start()
-        starting = asyncio.create_task(self.reader.start())
+        starting = asyncio.create_task(self.bodies.reader.start())
         try:
             yield
         finally:
             await starting
             await asyncio.to_thread(self.inference.stop)
-            await self.reader.stop()
+            await self.bodies.reader.stop()
             await asyncio.to_thread(self.watching.stop)
 
     async def reload(self) -> None:
@@ -202,23 +163,26 @@ class Application:
 
         If one cannot be read, all stay as they are, and standard error says why.
         """
+        async with self._reloading:
+            await self._reload()
+
+    async def _reload(self) -> None:
         try:
-            found = await asyncio.to_thread(load, self.paths, self.limits, coverage=self.coverage)
+            await asyncio.to_thread(self.runs.reload)
         except LuceError as error:
             self.metrics.reloads["failed"] += 1
             sys.stderr.write(f"note: not reloaded: {error}\n")
             return
-        self.watching.begin(found.values())
-        self.served = found
+        self.watching.begin(self.runs.all)
         self._direct = self._directly()
         self.metrics.reloads["done"] += 1
-        each = ", ".join(f"{name} ({served.sha256[:12]})" for name, served in found.items())
+        each = ", ".join(f"{served.name} ({served.sha256[:12]})" for served in self.runs.all)
         sys.stderr.write(f"note: reloaded {each}\n")
 
     def _watch(
         self, requests: int, served: Served, encoded: Any, probabilities: Any, rows: list[Rows]
     ) -> None:
-        self.metrics.batch(requests, served.name, probabilities)
+        self.metrics.batch(requests, served.name, served.classes, probabilities)
         self.watching.saw(served, encoded, probabilities, rows)
 
     # ---------------------------------------------------------------------------------------------
@@ -226,7 +190,7 @@ class Application:
     # ---------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, after its token is checked, and count it."""
+        """Answer one request, and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -238,35 +202,25 @@ class Application:
                 status = message["status"]
             await send(message)
 
-        app: Any = self._app
-        if self._token is not None and not self._may(scope):
-            app = said(
-                {"error": "this server needs a token. Send it as: Authorization: Bearer TOKEN."},
-                401,
-                {"www-authenticate": "Bearer"},
-            )
         try:
-            await app(scope, receive, sent)
+            await self._app(scope, receive, sent)
         finally:
             name = getattr(scope.get("endpoint"), "__name__", "none")
             self.metrics.request(name, status, time.perf_counter() - since)
 
     def _may(self, scope: Scope) -> bool:
         """Say whether a request has the token; it takes as long for any other."""
-        preflight = scope["method"] == "OPTIONS"
-        if preflight or scope["path"] in OPEN:
+        if self._token is None or scope["path"] in OPEN:
             return True
-        given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        scheme, _, token = given.partition(" ")
-        same = hmac.compare_digest(_digest(token.strip()), self._token or b"")
-        return same and scheme.lower() == "bearer"
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, token = given.partition(b" ")
+        same = hmac.compare_digest(_digest(token.strip()), self._token)
+        return same and scheme.lower() == b"bearer"
 
     async def _failed(self, _: Request, error: Exception) -> Response:
         """Return what is wrong, in a sentence; of what is our fault, nothing but that it is."""
         if isinstance(error, RefusedError):
             return said({"error": str(error)}, error.status, error.headers)
-        if isinstance(error, BusyError):
-            return said({"error": str(error)}, 503, {"retry-after": "1"})
         if isinstance(error, LuceError):
             return said({"error": str(error)}, 400)
         if isinstance(error, HTTPException):
@@ -282,219 +236,84 @@ class Application:
 
     async def predict(self, request: Request) -> Response:
         """POST /predict: the rows of a body → labels, probabilities, sets."""
-        served = self._named(request)
+        served = self.runs.asked(request.path_params)
         kind = accepted(request.headers.get("accept", ""))
         if kind is None:
             raise RefusedError(406, f"what is answered is {JSON}, {CSV} or {ARROW}.")
         held = served.sets(_coverage(request))
-        predicted = await self._predicted(request, served, read)
-        if predicted.probabilities.size <= QUICK:
-            content = rendered(kind, served, predicted, held)
-        else:
-            content = await asyncio.to_thread(rendered, kind, served, predicted, held)
-        headers = {"luce-run-sha256": served.sha256}
-        if kind != JSON and predicted.notices:
-            headers["luce-notices"] = _ascii("; ".join(predicted.notices))
-        return Response(content, media_type=kind, headers=headers)
+        predicted, _ = await self._predicted(request, served)
+        content = await self._written(predicted, rendered, kind, served, predicted, held)
+        return _answer(content, kind, served, predicted)
 
     async def infer(self, request: Request) -> Response:
         """POST /v2/models/NAME/infer: the Open Inference Protocol."""
-        served = self._named(request)
-        asked: Any = None
-
-        def of_body(_: str, body: bytes, wanted: Any) -> Rows:
-            nonlocal asked
-            rows, asked = of_tensors(parse(body), wanted)
-            return rows
-
-        predicted = await self._predicted(request, served, of_body, only_json=True)
-        return said(inferred(served, predicted, asked))
+        served = self.runs.asked(request.path_params)
+        if "inference-header-content-length" in request.headers:
+            raise RefusedError(
+                415,
+                "tensors as binary data are not read. Send them as JSON: Triton's client does so "
+                "with binary_data=False.",
+            )
+        predicted, body = await self._predicted(request, served, as_json="tensors")
+        content = await self._written(predicted, inferred, served, predicted, asked_of(body))
+        return _answer(content, JSON, served, predicted)
 
     async def invocations(self, request: Request) -> Response:
         """POST /invocations: what MLflow's and SageMaker's clients send."""
-        served = self._named(request)
-
-        def of_body(form: str, body: bytes, wanted: Any) -> Rows:
-            return invocation(parse(body), wanted) if form == "json" else read(form, body, wanted)
-
-        predicted = await self._predicted(request, served, of_body)
+        served = self.runs.asked(request.path_params)
+        predicted, _ = await self._predicted(request, served, as_json="invocation")
         if accepted(request.headers.get("accept", "")) == CSV:
-            return Response(rendered(CSV, served, predicted, None), media_type=CSV)
-        return said({"predictions": labels_of(served, predicted)})
+            content = await self._written(predicted, rendered, CSV, served, predicted, None)
+            return _answer(content, CSV, served, predicted)
+        content = msgspec.json.encode({"predictions": labels_of(served, predicted)})
+        return _answer(content, JSON, served, predicted)
+
+    async def _written(
+        self, predicted: Predicted, write: Callable[..., bytes], *arguments: Any
+    ) -> bytes:
+        """Return an answer as bytes; long ones are written aside, one at a time."""
+        if predicted.probabilities.size <= QUICK:
+            return write(*arguments)
+        async with self._writing:
+            return await asyncio.to_thread(write, *arguments)
 
     async def _predicted(
-        self, request: Request, served: Served, of_body: Any, *, only_json: bool = False
-    ) -> Predicted:
-        """Return the predictions of a request's rows, in the time that there is."""
-        length = 0
-        try:
-            body = await self._body(request)
-            length = len(body)
-            if not body:
-                raise RefusedError(400, "the body is empty.")
-            form = form_of(request.headers.get("content-type", ""), body)
-            if form is None or (only_json and form != "json"):
-                raise RefusedError(
-                    415,
-                    f"content-type {shown(request.headers.get('content-type', 'none'))} is none "
-                    f"that is read: {JSON if only_json else ', '.join(FORMS)}.",
-                )
+        self, request: Request, served: Served, *, as_json: str = "json"
+    ) -> tuple[Predicted, bytes]:
+        """Return the predictions of a request's rows, in the time that there is; and its body."""
+        seconds = self.limits.seconds
+        with Held(self.bodies) as held:
+            body = await held.body(request)
             try:
-                async with asyncio.timeout(self.limits.seconds):
-                    if form == "json" and (length <= SHORT or of_body is not read):
-                        rows = of_body(form, body, served.wanted)
-                    else:
-                        rows = await self.reader.read(form, body, served.wanted)
-                    del body
-                    return await self.inference.predict(served, rows)
+                async with asyncio.timeout(seconds):
+                    rows = await held.rows(request, body, served.wanted, as_json)
+                    self._check_numbers(rows, served)
+                    return await self.inference.predict(served, rows), body
             except TimeoutError as error:
-                raise RefusedError(
-                    503,
-                    f"it took more than {self.limits.seconds:g} s. Try again, with fewer rows.",
-                    **{"retry-after": "1"},
+                raise BusyError(
+                    f"it took more than {seconds:g} s. Try again, with fewer rows."
                 ) from error
-        finally:
-            self._held -= length
 
-    async def _body(self, request: Request) -> bytes:
-        """Return a request's body, counted as it comes; what is returned counts as held."""
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit():
-            self._check_size(int(declared[:20]))
-        parts, total = [], 0
-        try:
-            async with asyncio.timeout(self.limits.seconds):
-                async for part in request.stream():
-                    total += len(part)
-                    self._held += len(part)
-                    self._check_size(total)
-                    parts.append(part)
-        except TimeoutError as error:
-            self._held -= total
-            raise RefusedError(
-                408,
-                f"the body took more than {self.limits.seconds:g} s to arrive.",
-                connection="close",
-            ) from error
-        except BaseException:
-            self._held -= total
-            raise
-        return b"".join(parts)
-
-    def _check_size(self, size: int) -> None:
-        """Refuse a body of this size, or now."""
-        most = self.limits.body
-        if size > most:
-            # What is still to come of the body is not waited for.
-            raise RefusedError(
-                413,
-                f"the body is longer than {most:,} bytes. Send fewer rows at once.",
-                connection="close",
+    def _check_numbers(self, rows: Rows, served: Served) -> None:
+        """Refuse rows of which the answer would be too long: a few bytes can ask for gigabytes."""
+        most = max(1, self.limits.numbers // len(served.classes))
+        if rows.count > most:
+            raise ArgumentError(
+                f"{rows.count:,} rows have {rows.count * len(served.classes):,} probabilities; at "
+                f"most {self.limits.numbers:,} are answered at once. Send at most {most:,} rows."
             )
-        if self._held > self.limits.held:
-            raise BusyError("too much is being sent at once. Try again in a second.")
-
-    def _named(self, request: Request) -> Served:
-        """Return the run that a request is for."""
-        served = self.served
-        name = request.path_params.get("name")
-        if name is None:
-            if len(served) > 1:
-                raise ArgumentError(
-                    f"this server has several runs, {listed(list(served), 20)}. Ask one of them: "
-                    f"/v1/models/{next(iter(served))}/predict."
-                )
-            return next(iter(served.values()))
-        if name not in served:
-            raise RefusedError(
-                404, f"there is no run {shown(name)}; there is {listed(list(served), 20)}."
-            )
-        version = request.path_params.get("version")
-        if version is not None and version != served[name].sha256[:12]:
-            raise RefusedError(
-                404, f"{name} is of version {served[name].sha256[:12]}, not {shown(version)}."
-            )
-        return served[name]
-
-    # ---------------------------------------------------------------------------------------------
-    # Everything else
-    # ---------------------------------------------------------------------------------------------
-
-    async def page(self, _: Request) -> Response:
-        """GET /: a page to play with."""
-        headers = {**SAFE, "content-security-policy": POLICY, "cache-control": "no-cache"}
-        return Response(self._page, headers=headers, media_type="text/html")
-
-    async def models(self, _: Request) -> Response:
-        """GET /v1/models: the names of the runs."""
-        return said({"models": [{"name": s.name, "sha256": s.sha256} for s in self._all()]})
-
-    async def model(self, request: Request) -> Response:
-        """GET /v1/models/NAME: what the run needs and knows."""
-        return said(summary_of(self._named(request)))
-
-    async def report(self, request: Request) -> Response:
-        """GET /v1/models/NAME/report: the run's report.html."""
-        served = self._named(request)
-        path = served.run.path / "report.html"
-        if not path.exists():
-            raise RefusedError(404, f"{served.name} has no report.html. Make one: luce report.")
-        content = await asyncio.to_thread(read_bytes, path)
-        policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        policy += "script-src 'unsafe-inline'; sandbox allow-scripts"
-        headers = {**SAFE, "content-security-policy": policy}
-        return Response(content, headers=headers, media_type="text/html")
-
-    async def server(self, _: Request) -> Response:
-        """GET /v2: what the server is."""
-        from luce import __version__
-
-        return said({"name": "luce", "version": __version__, "extensions": []})
-
-    async def metadata(self, request: Request) -> Response:
-        """GET /v2/models/NAME: what the Open Inference Protocol says of a model."""
-        return said(metadata(self._named(request)))
-
-    async def live(self, _: Request) -> Response:
-        """GET /v2/health/live: whether the server runs."""
-        return said({"live": True})
-
-    async def ready(self, request: Request) -> Response:
-        """GET /v2/health/ready and /ping: whether it takes requests; not when it is to stop."""
-        if "name" in request.path_params:
-            self._named(request)
-        return said({"ready": not self.stopping}, 503 if self.stopping else 200)
-
-    async def health(self, _: Request) -> Response:
-        """GET /health: how the server is."""
-        content = {
-            "status": "stopping" if self.stopping else "ok",
-            "waiting": len(self.inference),
-            "models": {served.name: served.sha256 for served in self._all()},
-        }
-        return said(content, 503 if self.stopping else 200)
-
-    async def figures(self, _: Request) -> Response:
-        """GET /metrics: figures for Prometheus."""
-        classes = {served.name: served.classes for served in self._all()}
-        lines = self.metrics.text(len(self.inference), classes)
-        lines += await asyncio.to_thread(self.watching.lines)
-        text = "\n".join(lines) + "\n"
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def openapi(self, _: Request) -> Response:
-        """GET /openapi.json: all of this for programs."""
-        if self._described[0] is not self.served:
-            content = await asyncio.to_thread(describe, self._all(), self.limits)
-            self._described = (self.served, msgspec.json.encode(content))
-        return Response(self._described[1], media_type=JSON)
-
-    def _all(self) -> list[Served]:
-        return list(self.served.values())
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+def _answer(content: bytes, kind: str, served: Served, predicted: Predicted) -> Response:
+    """Return an answer; what JSON of /predict says of run and rows, others have in headers."""
+    headers = {"luce-run-sha256": served.sha256}
+    if predicted.notices:
+        headers["luce-notices"] = _ascii("; ".join(predicted.notices))
+    return Response(content, media_type=kind, headers=headers)
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
 
 
 def _coverage(request: Request) -> float | None:

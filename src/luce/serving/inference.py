@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from luce.errors import LuceError
-from luce.serving.reader import BusyError
+from luce.serving.refusals import BusyError
 from luce.serving.rows import Rows, framed
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Inference:
         self._short: deque[Job] = deque()
         self._long: deque[Job] = deque()
         self._there = threading.Condition()
-        self._stopped = False
+        self._stopped = self._failed = False
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
     def start(self) -> None:
@@ -134,7 +135,7 @@ class Inference:
             rows += batch[-1].rows.count
         if self._long:
             batch.append(self._long.popleft())
-        return batch
+        return [job for job in batch if not job.future.done()]  # others waited for too long
 
     def _settle(self, jobs: list[Job]) -> None:
         """Predict the rows of requests that are alike, and give each its own."""
@@ -144,35 +145,38 @@ class Inference:
                 return
             probabilities, handled, encoded = _predicted(jobs[0].served, _together(jobs))
             each = _handled_each(jobs, handled)
-        except LuceError as error:
+        except Exception as error:  # noqa: BLE001 - whoever asked hears of it, and the thread lives
             if len(jobs) == 1:
                 _tell([(jobs[0], error)])
                 return
             for job in jobs:  # one of them is wrong, and its sentence counts its own rows
                 self._settle([job])
             return
-        except Exception as error:  # noqa: BLE001 - whoever asked hears of it, and the thread lives
-            _tell((job, error) for job in jobs)
-            return
         ends = np.cumsum([job.rows.count for job in jobs]).tolist()
         starts = [0, *ends[:-1]]
-        self._watch(len(jobs), jobs[0].served, encoded, probabilities, [j.rows for j in jobs])
+        self._saw(jobs, encoded, probabilities)
         _tell(
             (job, Predicted(probabilities[start:end], job.notices + job.served.told(own)))
             for job, start, end, own in zip(jobs, starts, ends, each, strict=True)
         )
 
+    def _saw(self, jobs: list[Job], encoded: Any, probabilities: Any) -> None:
+        """Tell of what was predicted; nobody is left without an answer if that goes wrong."""
+        try:
+            rows = [job.rows for job in jobs]
+            self._watch(len(jobs), jobs[0].served, encoded, probabilities, rows)
+        except Exception as error:  # noqa: BLE001 - the thread has to live
+            if not self._failed:  # once: it would fail again with every request
+                sys.stderr.write("".join(traceback.format_exception(error)))
+            self._failed = True
+
     def _piece(self, job: Job) -> None:
         """Predict the next rows of a long request, and put it back behind the others."""
         stop = min(job.start + 16 * TOGETHER, job.rows.count)
         features = _sliced(job.rows, slice(job.start, stop))
-        try:
-            probabilities, handled, encoded = _predicted(job.served, features)
-        except LuceError as error:
-            _tell([(job, error)])
-            return
-        part = replace(job.rows, count=stop - job.start, features=features)
-        self._watch(int(stop == job.rows.count), job.served, encoded, probabilities, [part])
+        probabilities, handled, encoded = _predicted(job.served, features)
+        part = replace(job, rows=replace(job.rows, count=stop - job.start, features=features))
+        self._saw([part], encoded, probabilities)
         job.done.append(probabilities)
         job.handled.update(handled)
         job.start = stop

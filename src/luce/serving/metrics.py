@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -70,7 +70,7 @@ class Metrics:
         self.batches = Histogram(SIZES)
         self.batched = Histogram(SIZES)
         self.rows: Counter[str] = Counter()
-        self.classes: dict[str, NDArray[np.int64]] = {}
+        self.classes: dict[str, tuple[Sequence[Any], NDArray[np.int64]]] = {}
         self.reloads: Counter[str] = Counter()
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
@@ -80,7 +80,9 @@ class Metrics:
             self.latency[endpoint] = Histogram(SECONDS)
         self.latency[endpoint].add(seconds)
 
-    def batch(self, requests: int, model: str, probabilities: NDArray[Any]) -> None:
+    def batch(
+        self, requests: int, model: str, labels: Sequence[Any], probabilities: NDArray[Any]
+    ) -> None:
         """Count rows that are predicted at once."""
         rows, classes = probabilities.shape
         self.batches.add(rows)
@@ -88,12 +90,12 @@ class Metrics:
         self.rows[model] += rows
         if classes <= MOST_CLASSES:
             counts = np.bincount(probabilities.argmax(axis=1), minlength=classes)
-            known = self.classes.get(model)
-            same = known is not None and len(known) == classes
-            self.classes[model] = known + counts if same else counts  # type: ignore[operator]
+            before, known = self.classes.get(model, (None, counts))
+            # A run that was trained again may have other classes.
+            self.classes[model] = labels, known + counts if before == labels else counts
 
-    def text(self, waiting: int, classes: Mapping[str, Sequence[Any]]) -> list[str]:
-        """Return all figures; `classes` are the labels of each model."""
+    def lines(self, waiting: int) -> list[str]:
+        """Return all figures."""
         out = ["# TYPE luce_requests_total counter"]
         for (endpoint, status), count in sorted(self.requests.items()):
             out.append(line("luce_requests_total", count, endpoint=endpoint, status=status))
@@ -106,11 +108,11 @@ class Metrics:
         out.append("# TYPE luce_rows_total counter")
         out += [line("luce_rows_total", n, model=model) for model, n in sorted(self.rows.items())]
         out.append("# TYPE luce_predictions_total counter")
-        for model, counts in sorted(self.classes.items()):
-            if len(counts) == len(classes.get(model, ())):
-                for label, count in zip(classes[model], counts.tolist(), strict=True):
-                    name = "luce_predictions_total"
-                    out.append(line(name, count, model=model, **{"class": label}))
+        for model in sorted(self.classes):
+            labels, counts = self.classes[model]
+            for label, count in zip(labels, counts.tolist(), strict=True):
+                name = "luce_predictions_total"
+                out.append(line(name, count, model=model, **{"class": label}))
         out.append("# TYPE luce_reloads_total counter")
         out += [line("luce_reloads_total", n, result=r) for r, n in sorted(self.reloads.items())]
         return out

@@ -1,4 +1,4 @@
-"""What the server takes and answers, as OpenAPI 3.1, with examples that work."""
+"""What the server takes and answers, as programs are told: OpenAPI 3.1, and the protocol's way."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luce import __version__
-from luce.serving.answers import ARROW, CSV, answer
+from luce.serving.answers import ARROW, CSV, answer, datatype_of
 from luce.serving.inference import Predicted
-from luce.serving.rows import from_rows
+from luce.serving.json_rows import from_rows
 
 if TYPE_CHECKING:
     from luce.serving.limits import Limits
     from luce.serving.served import Served
 
-__all__ = ["describe", "example_rows", "summary_of"]
+__all__ = ["describe", "metadata", "summary_of"]
 
 MOST_COLUMNS = 1_000
 """Of more columns, these are described, and no others."""
+
+DATATYPES = {"string": "BYTES", "number": "FP64", "boolean": "BOOL"}
+"""What a column is called in the protocol, by its type in JSON."""
 
 
 def example_rows(served: Served) -> list[Any]:
@@ -225,4 +228,31 @@ def _answer_schema(served: Served) -> dict[str, Any]:
                 "description": "What had to be handled in the rows",
             },
         },
+    }
+
+
+def metadata(served: Served) -> dict[str, Any]:
+    """Return what the protocol says of a model."""
+    shape = list(served.schema.input_shape)
+    inputs = [
+        {"name": column.name, "datatype": DATATYPES[column.json_type], "shape": [-1]}
+        for column in served.columns
+    ]
+    if not inputs:
+        numbers = "UINT8" if served.wanted.kind == "image" else "FP64"
+        inputs = [{"name": "rows", "datatype": numbers, "shape": [-1, *shape]}]
+    return {
+        "name": served.name,
+        "versions": [served.sha256[:12]],
+        "platform": "luce",
+        "inputs": inputs,
+        "outputs": [
+            {"name": "label", "datatype": datatype_of(served), "shape": [-1]},
+            {
+                "name": "probabilities",
+                "datatype": "FP32",
+                "shape": [-1, len(served.classes)],
+                "parameters": {"classes": served.classes},
+            },
+        ],
     }

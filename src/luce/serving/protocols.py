@@ -1,30 +1,22 @@
-"""What other servers' clients send and expect: Open Inference Protocol v2, MLflow, SageMaker.
+"""JSON of other servers' clients → the rows of a request.
 
-A request is turned into the rows that /predict would have, and its answer into their words.
+Open Inference Protocol, MLflow, SageMaker.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-import numpy as np
 
 from luce.data.wording import listed, shown
 from luce.errors import DataError
-from luce.serving.answers import labels_of
-from luce.serving.rows import Rows, Wanted, from_columns, from_rows
+from luce.serving.json_rows import from_columns, from_rows
+from luce.serving.rows import Rows, Wanted
 
-if TYPE_CHECKING:
-    from luce.serving.inference import Predicted
-    from luce.serving.served import Served
-
-__all__ = ["inferred", "invocation", "metadata", "of_tensors"]
-
-DATATYPES = {"string": "BYTES", "number": "FP64", "boolean": "BOOL"}
-"""What a column is called in the protocol, by its type in JSON."""
+__all__ = ["Asked", "asked_of", "of_invocation", "of_tensors"]
 
 NUMBERS = {
     "BOOL",
@@ -52,16 +44,26 @@ class Output(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
-class Inference(msgspec.Struct):
-    """What is sent to /v2/models/NAME/infer."""
+class Asked(msgspec.Struct):
+    """What a request to /v2/models/NAME/infer says beside its tensors."""
 
-    inputs: list[Tensor]
     id: str | None = None
     outputs: list[Output] = []
     parameters: dict[str, Any] = {}
 
 
-def of_tensors(content: Any, wanted: Wanted) -> tuple[Rows, Inference]:
+class Inference(Asked, kw_only=True):
+    """All of such a request."""
+
+    inputs: list[Tensor]
+
+
+def asked_of(body: bytes) -> Asked:
+    """Return what a request says beside its tensors, which `of_tensors` has found to be right."""
+    return msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"), type=Asked)
+
+
+def of_tensors(content: Any, wanted: Wanted) -> Rows:
     """Return the rows of an inference request: a tensor for each column, or one for all rows.
 
     Raises
@@ -83,12 +85,12 @@ def of_tensors(content: Any, wanted: Wanted) -> tuple[Rows, Inference]:
             f"there is no output {listed(sorted(unknown))}; there are 'label' and 'probabilities'."
         )
     if wanted.kind == "table":
-        return _of_columns(asked.inputs, wanted), asked
+        return _of_columns(asked.inputs, wanted)
     if len(asked.inputs) > 1:
         raise DataError(
             f"the run needs one tensor of all rows; got {listed([t.name for t in asked.inputs])}."
         )
-    return _of_one(asked.inputs[0], wanted), asked
+    return _of_one(asked.inputs[0], wanted)
 
 
 def _check(tensor: Tensor) -> None:
@@ -130,8 +132,11 @@ def _of_one(tensor: Tensor, wanted: Wanted) -> Rows:
     rows = tensor.shape[0]
     if tensor.datatype == "BYTES":
         raise DataError(f"input {shown(tensor.name)}: the run needs numbers, got BYTES.")
-    if not rows:
-        raise DataError("the body has no rows.")
+    if not tensor.data:
+        raise DataError(f"input {shown(tensor.name)}: shape {tensor.shape} has no rows of numbers.")
+    if wanted.kind == "image" and tensor.datatype.startswith("FP"):
+        # What says of itself that it has fractions may have none.
+        tensor.data = [int(x) if type(x) is float and x.is_integer() else x for x in tensor.data]
     width = len(tensor.data) // rows
     flat = [tensor.data[start : start + width] for start in range(0, len(tensor.data), width)]
     found = from_rows(flat, wanted)
@@ -146,67 +151,7 @@ def _of_one(tensor: Tensor, wanted: Wanted) -> Rows:
     return found
 
 
-def inferred(served: Served, predicted: Predicted, asked: Inference) -> dict[str, Any]:
-    """Return the answer to an inference request."""
-    rows, classes = predicted.probabilities.shape
-    labels = labels_of(served, predicted)
-    outputs = {
-        "label": {
-            "name": "label",
-            "shape": [rows],
-            "datatype": _datatype(served),
-            "data": labels,
-        },
-        "probabilities": {
-            "name": "probabilities",
-            "shape": [rows, classes],
-            "datatype": "FP32",
-            "data": np.asarray(predicted.probabilities).ravel().tolist(),
-        },
-    }
-    names = [each.name for each in asked.outputs] or list(outputs)
-    said: dict[str, Any] = {
-        "model_name": served.name,
-        "model_version": served.sha256[:12],
-        "outputs": [outputs[name] for name in names],
-        "parameters": {"sha256": served.sha256, "notices": predicted.notices},
-    }
-    return said if asked.id is None else {**said, "id": asked.id}
-
-
-def _datatype(served: Served) -> str:
-    first = served.classes[0]
-    return "BOOL" if type(first) is bool else "INT64" if type(first) is int else "BYTES"
-
-
-def metadata(served: Served) -> dict[str, Any]:
-    """Return what the protocol says of a model."""
-    shape = list(served.schema.input_shape)
-    inputs = [
-        {"name": column.name, "datatype": DATATYPES[column.json_type], "shape": [-1]}
-        for column in served.columns
-    ]
-    if not inputs:
-        numbers = "UINT8" if served.wanted.kind == "image" else "FP64"
-        inputs = [{"name": "rows", "datatype": numbers, "shape": [-1, *shape]}]
-    return {
-        "name": served.name,
-        "versions": [served.sha256[:12]],
-        "platform": "luce",
-        "inputs": inputs,
-        "outputs": [
-            {"name": "label", "datatype": _datatype(served), "shape": [-1]},
-            {
-                "name": "probabilities",
-                "datatype": "FP32",
-                "shape": [-1, len(served.classes)],
-                "parameters": {"classes": served.classes},
-            },
-        ],
-    }
-
-
-def invocation(content: Any, wanted: Wanted) -> Rows:
+def of_invocation(content: Any, wanted: Wanted) -> Rows:
     """Return the rows of what MLflow's and SageMaker's clients send as JSON.
 
     Raises

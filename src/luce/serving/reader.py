@@ -23,20 +23,18 @@ import numpy as np
 import polars as pl
 
 from luce.data.delimited import csv_blocks
-from luce.errors import DataError, LuceError
-from luce.serving.rows import BODY, Rows, Wanted, read
+from luce.errors import DataError
+from luce.serving.forms import read
+from luce.serving.refusals import BusyError
+from luce.serving.rows import BODY, Rows, Wanted
 
 if TYPE_CHECKING:
     from luce.serving.limits import Limits
 
-__all__ = ["BusyError", "Reader"]
+__all__ = ["Reader"]
 
 HEAD = struct.Struct("<QQ")
 """How long message and bytes are."""
-
-
-class BusyError(LuceError):
-    """More is waiting than can soon be answered."""
 
 
 class Asked(msgspec.Struct):
@@ -83,7 +81,7 @@ class Reader:
             await self._running()
 
     async def read(self, form: str, body: bytes, wanted: Wanted) -> Rows:
-        """Return the rows of a body, as `luce.serving.rows.read` does.
+        """Return the rows of a body, as `luce.serving.forms.read` does.
 
         Raises
         ------
@@ -235,6 +233,9 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C is for the server: it ends this process when the last request is answered.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal, or what manages services, tells all processes. That is for the server, which ends
+    # this one when the last request is answered; and if it is gone, there is nothing to read.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     serve(sys.stdin.buffer, sys.stdout.buffer)

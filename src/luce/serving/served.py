@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from luce.data import Schema
 from luce.data.tables import TableSchema
+from luce.data.wording import listed, shown
 from luce.errors import ArgumentError
 from luce.manifest import read_config
 from luce.predicting import prediction_sets
 from luce.run import Run, load_run
+from luce.serving.refusals import RefusedError
 from luce.serving.rows import Wanted
 from luce.storage import sealed
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from luce.serving.limits import Limits
     from luce.serving.rows import Rows
 
-__all__ = ["Served", "load"]
+__all__ = ["Runs", "Served", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,8 @@ class Served:
     def _said(self) -> dict[str, Column]:
         """What is said of values that could not be used, and of which column each is.
 
-        A value that is missing is no mistake: whoever asks knows that.
+        A value that is missing is no mistake: whoever asks knows that. Nor is a rare word where the
+        run has learnt from rare words, as "other": it would be said of every second request.
         """
         return {
             what: column
@@ -103,6 +106,69 @@ class Served:
         if not found or not isinstance(self.schema, TableSchema):
             return None
         return replace(self.schema, columns=tuple(c for c in self.schema.used if c.name in found))
+
+
+class Runs:
+    """The runs that are served, by name.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Their folders.
+    limits : Limits
+    coverage : float, optional
+        Of the prediction sets of each answer.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], limits: Limits, *, coverage: float | None = None
+    ) -> None:
+        self._paths, self._limits, self._coverage = list(paths), limits, coverage
+        self._found: Mapping[str, Served] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the runs; if one cannot be read, all stay as they are. See `load`."""
+        self._found = load(self._paths, self._limits, coverage=self._coverage)
+
+    @property
+    def names(self) -> list[str]:
+        """What they are called."""
+        return list(self._found)
+
+    @property
+    def all(self) -> list[Served]:
+        """All of them."""
+        return list(self._found.values())
+
+    def asked(self, parameters: Mapping[str, str]) -> Served:
+        """Return the run that the parameters of a path say; if none, the only one.
+
+        Raises
+        ------
+        luce.errors.ArgumentError
+            If no run is named and there are several.
+        RefusedError
+            If there is none of this name, or not in this version.
+        """
+        found, name = self._found, parameters.get("name")
+        if name is None:
+            if len(found) > 1:
+                raise ArgumentError(
+                    f"this server has several runs, {listed(list(found), 20)}. Ask one of them: "
+                    f"/v1/models/{next(iter(found))}/predict."
+                )
+            return next(iter(found.values()))
+        if name not in found:
+            raise RefusedError(
+                404, f"there is no run {shown(name)}; there is {listed(list(found), 20)}."
+            )
+        version = parameters.get("version")
+        if version is not None and version != found[name].sha256[:12]:
+            raise RefusedError(
+                404, f"{name} is of version {found[name].sha256[:12]}, not {shown(version)}."
+            )
+        return found[name]
 
 
 def load(
@@ -126,7 +192,7 @@ def load(
                 f"its folder's name; rename one of the folders."
             )
         run = load_run(path)
-        while (read := read_config(path)) != {key: run.config[key] for key in read}:
+        while (read := read_config(path)) != {key: run.config.get(key) for key in read}:
             run = load_run(path)  # a training put it in its place in this moment
         sha256 = sealed(read)["sha256"]
         served = Served(name, run, sha256, Wanted.of(run.schema, limits), coverage)

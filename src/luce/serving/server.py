@@ -77,9 +77,11 @@ def serve(
             watching=Watching(log),
         )
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        protocol = connections(limits)
+        application.bodies.unsent = protocol.unsent
         config = uvicorn.Config(
             application,
-            http=connections(limits),
+            http=protocol,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -153,7 +155,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop gracefully at SIGTERM and Ctrl-C; at the second, at once. Neither is an error."""
+        """Stop gracefully at SIGTERM and Ctrl-C; at a second Ctrl-C, at once. None is an error."""
         signals = [signal.SIGINT, signal.SIGTERM]
         before = {each: signal.signal(each, self.handle_exit) for each in signals}
         try:
@@ -163,5 +165,5 @@ class _Server(uvicorn.Server):
                 signal.signal(each, handler)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self._application.stopping = True
+        self._application.about.stopping = True
         super().handle_exit(sig, frame)

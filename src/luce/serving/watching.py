@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -216,17 +217,16 @@ class Log:
             self._left_out += len(probabilities)
             return
         best = probabilities.argmax(axis=1)
-        said = pl.DataFrame(
-            {
-                "luce_time": [datetime.now(UTC).replace(tzinfo=None)] * len(best),
-                "luce_prediction": [str(served.classes[k]) for k in best.tolist()],
-                "luce_probability": probabilities.max(axis=1),
-            }
-        )
+        said = {
+            "luce_time": [datetime.now(UTC).replace(tzinfo=None)] * len(best),
+            "luce_prediction": [str(served.classes[k]) for k in best.tolist()],
+            "luce_probability": probabilities.max(axis=1),
+        }
         inputs = pl.concat([_table(each) for each in rows], how="diagonal_relaxed")
+        free = {_free(name, inputs.columns): values for name, values in said.items()}
         with self._there:
             self._frames.setdefault(served.name, []).append(
-                pl.concat([said, inputs], how="horizontal")
+                pl.concat([pl.DataFrame(free), inputs], how="horizontal")
             )
             self._rows += len(best)
             if self._rows >= PART_ROWS:
@@ -261,12 +261,11 @@ class Log:
     def _write(self, name: str, parts: list[pl.DataFrame]) -> None:
         self._number += 1
         path = self.folder / name / f"{self._begun}-{self._number:06}.parquet"
-        frame = pl.concat(parts, how="diagonal_relaxed")
         try:
             with open_whole(path, sync=False) as file:
-                frame.write_parquet(file)
-        except RunError as error:
-            self._left_out += frame.height
+                _joined(parts).write_parquet(file)
+        except (RunError, OSError, pl.exceptions.PolarsError) as error:
+            self._left_out += sum(part.height for part in parts)
             if not self._told:  # once: a full disk is full every minute
                 sys.stderr.write(f"note: the log is not written: {error}\n")
             self._told = True
@@ -280,3 +279,27 @@ def _table(rows: Rows) -> pl.DataFrame:
     if raw.ndim == 2:
         return pl.DataFrame(raw, schema=[f"x{i}" for i in range(raw.shape[1])])
     return pl.DataFrame({"pixels": [image.tobytes() for image in raw]})
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """Return a name for a column of ours that no input has: a log may be trained on."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return tables as one; what is a date here and a text there becomes text."""
+    kinds: defaultdict[str, set[pl.DataType]] = defaultdict(set)
+    for part in parts:
+        for name, kind in part.schema.items():
+            if kind != pl.Null:
+                kinds[name].add(kind)
+    mixed = {
+        name for name, own in kinds.items() if len(own) > 1 and not all(k.is_numeric() for k in own)
+    }
+    alike = [
+        part.with_columns(pl.col(name).cast(pl.String) for name in part.columns if name in mixed)
+        for part in parts
+    ]
+    return pl.concat(alike, how="diagonal_relaxed")

@@ -53,11 +53,14 @@ class Handled(NamedTuple):
         Of those that are there, and are nothing of the column's kind.
     unseen : tuple of str
         Of those that are, and that training did not know.
+    others : tuple of str
+        Of those that count as "other": words that are rare or new, of which training had some, too.
     """
 
     missing: str
     unread: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,10 +107,12 @@ class Category(Column):
     def handled(self) -> Handled:
         """Of what is missing and of what training did not see; see `Column.handled`."""
         name = shown(self.name)
-        unseen = f"unseen category in {name}, treated as none"
+        missing = f"missing value in {name}, treated as none"
         if self.other:  # which has what a single training row had, too
-            unseen = f"rare or unseen category in {name}, treated as other"
-        return Handled(f"missing value in {name}, treated as none", unseen=(unseen,))
+            return Handled(
+                missing, others=(f"rare or unseen category in {name}, treated as other",)
+            )
+        return Handled(missing, unseen=(f"unseen category in {name}, treated as none",))
 
     @property
     def expected(self) -> str:
@@ -185,7 +187,7 @@ class Category(Column):
             if column.other:
                 where[unseen] = len(column.categories)
             if column.categories:  # else all are others, as in training
-                handled[said.unseen[0]] += int(unseen.sum())
+                handled[(said.unseen or said.others)[0]] += int(unseen.sum())
             handled[said.missing] += int(gone.sum())
             if column.indicator:
                 where[gone] = column.width - 1
