@@ -1,6 +1,6 @@
 """Processes that wait for tasks, each a rank of gloo: one set of them for many tests."""
 
-import datetime
+import datetime as dt
 import multiprocessing
 import os
 import traceback
@@ -38,7 +38,7 @@ class Ranks:
             results.append(pipe.recv())
         for result in results:
             if isinstance(result, str):
-                raise AssertionError(result)
+                raise AssertionError(result)  # noqa: TRY004
         return results
 
     def close(self):
@@ -58,7 +58,7 @@ def _serve(pipe, rank, count, store):
         init_method=f"file://{store}",
         rank=rank,
         world_size=count,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=dt.timedelta(seconds=60),
     )
     groups = {n: dist.new_group(list(range(n))) for n in range(1, count)}
     groups[count] = dist.group.WORLD
@@ -66,7 +66,7 @@ def _serve(pipe, rank, count, store):
         name, arguments = task
         try:
             pipe.send(globals()[name](rank, groups, *arguments))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the test shows it
             pipe.send(traceback.format_exc())
     dist.destroy_process_group()
 
