@@ -17,6 +17,7 @@ NAMES = (
     "losses",
     "mnist",
     "operators",
+    "plan",
     "regression",
     "serve",
     "tables",
