@@ -95,10 +95,9 @@ class _Sharded:
         working = multiplied_in(given.input.dtype, head.softcap)
         copies, budget = 1 + bool(head.softcap), given.memory_budget
         self._tiles = plan(N, [head], self._wants, budget, copies, working)
-        self._loss = loss = CrossEntropyOfTiles(working, head, labels, self._tiles)
-        loss.terms = loss.terms._replace(
-            uniform=options.label_smoothing / shard.all_classes, weight_sum=shard.weight_sum
-        )
+        terms = labels.terms(shard.all_classes, torch.promote_types(working, torch.float32))
+        terms = terms._replace(weight_sum=shard.weight_sum)
+        self._loss = loss = CrossEntropyOfTiles(working, head, labels, self._tiles, terms)
         if not classes:
             loss.kept.top[:] = -np.inf
         for rows, part in self._tiles.tiles() if N and classes else ():
@@ -139,9 +138,8 @@ class _Sharded:
             else:
                 mass = np.float64(self._weight_sum())
                 sums += [kept.at_target, *([kept.gap] if terms.uniform else [])]
+                sums += [] if given.weight is None else [kept.weight_at_target]
             kept.gap[:] = np.where(mass == 0, kept.gap, kept.gap + mass * way)
-        if given.weight is not None:
-            sums.append(kept.weight_at_target)
         totals = shards.total(torch.from_numpy(np.stack(sums, dtype=np.float64)), given.group)
         for values, over_ranks in zip(sums, totals.numpy(), strict=True):
             values[:] = over_ranks

@@ -22,7 +22,7 @@ from luce.kernels.cpu.head import Gradients, Head, Plan, Rows, logits, multiplie
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.online import Kept, Tile, finish_rows, gradient_rows, merge_rows
-from luce.kernels.cpu.terms import Outputs
+from luce.kernels.cpu.terms import Outputs, Terms
 from luce.kernels.cpu.threads import split
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def cross_entropy_over_tiles(
     """Return each row's loss (unweighted) and log-sum-exp, and the gradients that are wanted."""
     working = multiplied_in(x.dtype, head.softcap)
     tiles = plan(len(x), [head], wants, budget, 1 + bool(head.softcap), working)
-    loss = CrossEntropyOfTiles(working, head, labels, tiles)
+    terms = labels.terms(tiles.classes, torch.promote_types(working, torch.float32))
+    loss = CrossEntropyOfTiles(working, head, labels, tiles, terms)
     gradients = over_tiles(loss, x, head, tiles, wants)
     return loss.loss, loss.lse, gradients
 
@@ -131,7 +132,9 @@ class CrossEntropyOfTiles:
         What is kept of each row.
     """
 
-    def __init__(self, dtype: torch.dtype, head: Head, labels: Labels, plan: Plan) -> None:
+    def __init__(
+        self, dtype: torch.dtype, head: Head, labels: Labels, plan: Plan, terms: Terms
+    ) -> None:
         N, wide = plan.rows, torch.promote_types(dtype, torch.float32)
         self.dtype = dtype
         self.loss = torch.zeros(N, dtype=wide)
@@ -139,7 +142,7 @@ class CrossEntropyOfTiles:
         self._head, self._labels = head, labels
         copies = 2 if head.softcap else 1
         self._place = empty((plan.tile_rows * plan.tile_classes * copies,), dtype)
-        self.terms = labels.terms(plan.classes, wide)
+        self.terms = terms
         working = np.float64 if wide == torch.float64 else np.float32
         self.kept = Kept(*np.zeros((3, N), working), *np.zeros((7, N)))
 
