@@ -18,6 +18,7 @@ NAMES = (
     "losses",
     "mnist",
     "operators",
+    "plan",
     "regression",
     "serve",
     "tables",

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "cli": {
         "importing",
         "compiling",
+        "costs",
         "data",
         "training",
         "kernels",
@@ -32,6 +33,7 @@ MAY_IMPORT = {
         "run",
         "serving",
     },
+    "costs": {"data", "linear", "options"},
     "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
         "evaluation",

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from luce.errors import ArgumentError, ShapeError
-from luce.kernels import checks, operators
+from luce.kernels import checks, operators, shards
 from luce.kernels.arguments import (
     CrossEntropy,
     Distillation,
     LinearCrossEntropy,
     LinearDistillation,
     LinearTopK,
+    ShardedLinearCrossEntropy,
 )
 from luce.kernels.arrays import Given, back, tensor
 from luce.kernels.options import DistillationOptions, LossOptions, SoftmaxOptions
@@ -405,6 +406,7 @@ def linear_cross_entropy(
     sample_weight: Given | None = None,
     return_lse: bool = False,
     memory_budget: int = MEMORY_BUDGET,
+    process_group: Any = None,
     backend: str = "auto",
 ) -> Any:
     """Cross-entropy of a linear head's logits, which are never held all at once.
@@ -431,6 +433,12 @@ def linear_cross_entropy(
         Bytes that may be used beyond inputs, result and gradients. However few these are, a tile
         has at least one row and one class; below some megabytes, tiles are too small to be fast.
         A second derivative and ``backend="reference"`` hold all the logits.
+    process_group
+        A ``torch.distributed.ProcessGroup`` whose ranks share the classes, in the order of the
+        ranks: ``linear_weight`` (C, D), ``linear_bias``, ``weight`` and target probabilities are
+        those of this rank's classes, as few as none. All else is the same on every rank, class
+        indices among all classes too, and so are the loss and the gradient of ``input``. Every
+        rank has to make the same calls.
     backend
         See :func:`softmax`.
 
@@ -463,9 +471,8 @@ def linear_cross_entropy(
         weight=weight,
         sample_weight=sample_weight,
     )
-    x, head, bias = checks.linear_head(
-        name, x, head, bias, ("input", "linear_weight", "linear_bias")
-    )
+    names, split = ("input", "linear_weight", "linear_bias"), process_group is not None
+    x, head, bias = checks.linear_head(name, x, head, bias, names, part=split)
     budget = checks.bytes_allowed(name, memory_budget)
     reduction = checks.reduction_of(name, reduction)
     single = x.ndim == 1
@@ -474,6 +481,11 @@ def linear_cross_entropy(
             f"{name}: K-dimensional loss defined by linear_weight shape {tuple(head.shape)} "
             f"requires batched input, (N, {head.shape[-1]}), got unbatched input with shape "
             f"{tuple(x.shape)}."
+        )
+    if split and head.ndim > 2:
+        raise ShapeError(
+            f"{name}: with process_group, linear_weight must be of shape (C, D), got "
+            f"{tuple(head.shape)}. Call it once for each position."
         )
     if single:
         x, y, s = x.unsqueeze(0), y.unsqueeze(0), None if s is None else s.unsqueeze(0)
@@ -485,8 +497,13 @@ def linear_cross_entropy(
     y, s = checks.as_examples(name, shape, y, w, s)
     ignored = -100 if ignore_index is None else ignore_index
     o = checks.loss_options(name, reduction, ignored, label_smoothing, temperature, z_loss, softcap)
-    given = LinearCrossEntropy(x, head, bias, y, w, s, o, budget)
-    loss, lse = operators.linear_cross_entropy(backend, given, want_lse=return_lse)
+    if split:
+        group = shards.group_name(name, process_group, (x, head, bias, y, w, s))
+        shard = ShardedLinearCrossEntropy(x, head, bias, y, w, s, o, budget, group)
+        loss, lse = operators.sharded_linear_cross_entropy(backend, shard, want_lse=return_lse)
+    else:
+        given = LinearCrossEntropy(x, head, bias, y, w, s, o, budget)
+        loss, lse = operators.linear_cross_entropy(backend, given, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)
 
 

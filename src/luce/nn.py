@@ -201,7 +201,7 @@ class LinearCrossEntropyLoss(nn.Module):
     in_features
         D, the size of each input.
     num_classes
-        C, the number of classes.
+        C, the number of classes; with ``process_group``, of this rank's classes.
     out_features
         (d1, ...) if there is a head for each position, else ().
     bias
@@ -211,7 +211,8 @@ class LinearCrossEntropyLoss(nn.Module):
     reduction, weight, ignore_index, label_smoothing, options
         As of :func:`luce.linear_cross_entropy`.
     **more
-        ``temperature``, ``z_loss``, ``softcap``, ``return_lse``, ``memory_budget``, ``backend``.
+        ``temperature``, ``z_loss``, ``softcap``, ``return_lse``, ``memory_budget``,
+        ``process_group``, ``backend``.
 
     Attributes
     ----------
@@ -265,7 +266,14 @@ class LinearCrossEntropyLoss(nn.Module):
         self.linear = nn.Linear(in_features, rows, bias=bias, device=device, dtype=dtype)
         self.options = options
         self.more = _known(
-            more, "temperature", "z_loss", "softcap", "return_lse", "memory_budget", "backend"
+            more,
+            "temperature",
+            "z_loss",
+            "softcap",
+            "return_lse",
+            "memory_budget",
+            "process_group",
+            "backend",
         )
 
     def forward(self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Any:

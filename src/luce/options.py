@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "HEADINGS",
     "LINEAR",
     "NETWORK",
+    "PLAN",
     "RUN",
     "SCALING",
     "TUNE",
@@ -105,7 +106,7 @@ def check_sizes(validation_size: float, test_size: float) -> None:
 
 def named(name: str) -> list[Option]:
     """Return the options of that name, of the networks first."""
-    everywhere = (RUN, PREDICT, EXPORT, DISTIL, TUNE, NETWORK, LINEAR)
+    everywhere = (RUN, PREDICT, EXPORT, PLAN, DISTIL, TUNE, NETWORK, LINEAR)
     return [options[name] for options in everywhere if name in options]
 
 
@@ -191,6 +192,20 @@ def whole(low: int, high: int | None = None) -> Kind:
         read=int,
         form="N",
     )
+
+
+def count(low: int) -> Kind:
+    """Return the kind of whole numbers from `low` on that may be written as 1e9."""
+
+    def read(text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            real = float(text)
+            return int(real) if real.is_integer() else low - 1
+
+    kind = whole(low)
+    return replace(kind, words=f"{kind.words}, such as 64 or 1e9", read=read)
 
 
 def one_of(*names: str | None) -> Kind:
@@ -676,6 +691,23 @@ EXPORT = {
         "What an ONNX file may need: the standard's operators, or also ONNX Runtime's own, which "
         "texts take.  [default: onnx]",
     ),
+}
+
+# Options of `luce plan`.
+PLAN = {
+    "rows": Option(count(1), "How many rows there will be, such as 1e9.  [default: SOURCE's]"),
+    "columns": Option(count(1), "Encoded columns, where there is no SOURCE."),
+    "classes": Option(count(2), "How many classes there will be.  [default: SOURCE's]"),
+    "values": Option(POSITIVE, "Of sparse rows, how many values a row has that are not 0."),
+    "dtype": Option(
+        one_of("float32", "float16", "uint8", "float64"),
+        "Of the cached columns, where there is no SOURCE.  [default: float32]",
+    ),
+    "workers": Option(count(1), "How many, each like this machine.  [default: 1]"),
+    "passes": Option(count(1), "Iterations.  [default: as of a fit of SOURCE's first rows]"),
+    "memory": Option(POSITIVE, "Of each worker, in GB.  [default: this machine's]"),
+    "disk": Option(POSITIVE, "How fast a worker reads its disk, in MB/s.  [default: 500]"),
+    "network": Option(POSITIVE, "How fast the driver's network is, in MB/s.  [default: 1000]"),
 }
 
 # Options of `luce predict`.

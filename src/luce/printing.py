@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "information",
     "kernels",
     "leaderboard",
+    "plan",
     "trials",
 ]
 
@@ -93,6 +95,72 @@ def trials(tuning: Mapping[str, Any]) -> list[str]:
         early = f", of which {given_up:,} {'was' if given_up == 1 else 'were'} given up early"
         lines.append(f"and {others:,} more{early if given_up else ''}")
     return [f"mean of {tuning['folds']} folds:", *lines]
+
+
+def plan(planned: Mapping[str, Any]) -> list[str]:
+    """Return what a fit will take, and what that rests on."""
+    problem, workers, passes = planned["problem"], planned["workers"], planned["passes"]
+    kind = "sparse rows" if problem["values"] is not None else "rows"
+    head = (
+        f"{problem['rows']:,} {kind} × {problem['features']:,} columns, {problem['classes']:,} "
+        f"classes, {workers:,} {'worker' if workers == 1 else 'workers'}"
+    )
+    share, source = planned["worker_rows_bytes"], planned["source_bytes"]
+    each = f", {in_bytes(share)} of it for each worker" if workers > 1 else ""
+    lines = [
+        ("files", "not known" if source is None else in_bytes(source)),
+        ("cache", f"{in_bytes(planned['cache_bytes'])}{each}"),
+        ("passes", f"{passes:,} over the cache"),
+        ("lanes", f"{planned['lanes']:,}, with {in_bytes(planned['sums_bytes'])} of sums each"),
+    ]
+    if workers > 1:
+        up, down = in_bytes(planned["up_bytes"]), in_bytes(planned["down_bytes"])
+        traffic = in_bytes(planned["traffic_bytes"])
+        lines.append(
+            ("network", f"{up} to the driver and {down} from it in a pass, {traffic} in all")
+        )
+    held = planned["worker_bytes"] + share
+    keeps = f"{in_bytes(planned['worker_bytes'])}, {in_bytes(held)} to keep its rows"
+    owner = "each worker" if workers > 1 else "in all"
+    driver = f"; driver {in_bytes(planned['driver_bytes'])}" if workers > 1 else ""
+    lines.append(("memory", f"{owner} {keeps}{driver}"))
+    encode = planned["encode_seconds"]
+    lines += [
+        ("encoding", "not known without a source" if encode is None else in_time(encode)),
+        ("fit", f"{in_time(planned['fit_seconds'])}, {in_time(planned['pass_seconds'])} a pass"),
+    ]
+    return [head, "", *table(lines, left=2), "", *planned["assumptions"]]
+
+
+def in_bytes(size: float) -> str:
+    """Return a number of bytes in the unit that suits it.
+
+    Examples
+    --------
+    >>> from luce.printing import in_bytes
+    >>> in_bytes(512), in_bytes(3.14e12)
+    ('512 B', '3.1 TB')
+    """
+    units = ("B", "kB", "MB", "GB", "TB", "PB")
+    place = min(len(units) - 1, max(0, math.floor(math.log10(max(1, size)) / 3)))
+    return f"{size:.0f} B" if place == 0 else f"{size / 1000**place:,.1f} {units[place]}"
+
+
+def in_time(seconds: float) -> str:
+    """Return seconds in the unit that suits them.
+
+    Examples
+    --------
+    >>> from luce.printing import in_time
+    >>> in_time(0.0123), in_time(90), in_time(7200), in_time(1e6)
+    ('12 ms', '90.0 s', '2.0 h', '11.6 days')
+    """
+    if seconds < 1:
+        return f"{1e3 * seconds:.2g} ms"
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def headline(figures: Mapping[str, Any]) -> list[str]:

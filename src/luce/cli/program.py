@@ -14,6 +14,8 @@ from luce.cli.distil import distil
 from luce.cli.evaluate import evaluate
 from luce.cli.export import export
 from luce.cli.info import info, warm_up
+from luce.cli.plan import EXAMPLES as OF_PLANS
+from luce.cli.plan import plan
 from luce.cli.predict import predict
 from luce.cli.report import report
 from luce.cli.serve import EXAMPLES as OF_SERVING
@@ -34,6 +36,7 @@ app.command("predict", cls=Command)(predict)
 app.command("report", cls=Command)(report)
 app.command("export", cls=Command)(export)
 app.command("serve", cls=Command, epilog=OF_SERVING)(serve)
+app.command("plan", cls=Command, epilog=OF_PLANS)(plan)
 app.command("info", cls=Command)(info)
 app.command("warm-up", cls=Command)(warm_up)
 

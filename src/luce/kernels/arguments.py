@@ -18,6 +18,7 @@ __all__ = [
     "LinearCrossEntropy",
     "LinearDistillation",
     "LinearTopK",
+    "ShardedLinearCrossEntropy",
 ]
 
 
@@ -68,6 +69,32 @@ class LinearCrossEntropy(NamedTuple):
     sample_weight: Tensor | None
     options: LossOptions
     memory_budget: int
+
+
+class ShardedLinearCrossEntropy(NamedTuple):
+    """What linear_cross_entropy is computed of where the classes are split over processes.
+
+    Attributes
+    ----------
+    linear_weight, linear_bias, weight
+        Those of this rank's classes.
+    target
+        Indices among all classes; or the probabilities of this rank's classes.
+    input, sample_weight, options, memory_budget
+        As in ``LinearCrossEntropy``, the same on every rank.
+    group
+        The process group's name. Its ranks have the classes in their order.
+    """
+
+    input: Tensor
+    linear_weight: Tensor
+    linear_bias: Tensor | None
+    target: Tensor
+    weight: Tensor | None
+    sample_weight: Tensor | None
+    options: LossOptions
+    memory_budget: int
+    group: str
 
 
 class LinearTopK(NamedTuple):

@@ -336,9 +336,18 @@ def as_examples(
 
 
 def linear_head(
-    operator: str, x: Tensor, weight: Tensor, bias: Tensor | None, names: tuple[str, str, str]
+    operator: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    names: tuple[str, str, str],
+    *,
+    part: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return features, head and bias that fit together, in one dtype."""
+    """Return features, head and bias that fit together, in one dtype.
+
+    If ``part``, the head may be of a part of the classes, and even of none.
+    """
     input_name, weight_name, bias_name = names
     for name, t in ((input_name, x), (weight_name, weight)):
         floating(operator, name, t)
@@ -352,7 +361,8 @@ def linear_head(
             f"{operator}: expected {weight_name} with dimensionality at least 2, got {weight.ndim}:"
             f" shape {tuple(weight.shape)}."
         )
-    some_class(operator, len(weight), weight_name, weight.shape)
+    if not part:
+        some_class(operator, len(weight), weight_name, weight.shape)
     if x.shape[-1] != weight.shape[-1]:
         raise ShapeError(
             f"{operator}: expected equal {input_name} and {weight_name} last dimensions "

@@ -25,6 +25,7 @@ from luce.kernels.arguments import (
     LinearCrossEntropy,
     LinearDistillation,
     LinearTopK,
+    ShardedLinearCrossEntropy,
 )
 from luce.kernels.differentiate import differentiated_again, handed_out
 from luce.kernels.dispatch import Operator, types_of
@@ -44,6 +45,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "nll_loss",
+    "sharded_linear_cross_entropy",
     "softmax",
     "usual_cross_entropy",
 ]
@@ -200,6 +202,9 @@ _nll_loss = _Loss("nll_loss", CrossEntropy, trained=1, fake=_like_contiguous, ea
 _linear_cross_entropy = _Loss(
     "linear_cross_entropy", LinearCrossEntropy, trained=3, fake=_like_contiguous
 )
+_sharded_linear_cross_entropy = _Loss(
+    "sharded_linear_cross_entropy", ShardedLinearCrossEntropy, trained=3, fake=_like_contiguous
+)
 _distillation_loss = _Loss("distillation_loss", Distillation, trained=1, fake=_like_contiguous)
 _linear_distillation_loss = _Loss(
     "linear_distillation_loss", LinearDistillation, trained=3, fake=_like_contiguous
@@ -240,6 +245,14 @@ def linear_cross_entropy(
         return _linear_cross_entropy(kernels, given, want_lse=want_lse)
 
     return small.exactly(lambda given: positions.at_each(of_head, given), given)
+
+
+def sharded_linear_cross_entropy(
+    backend: str, given: ShardedLinearCrossEntropy, *, want_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss of a linear head of which each rank of a process group has some classes."""
+    kernels = _sharded_linear_cross_entropy.chosen(backend, given)
+    return _sharded_linear_cross_entropy(kernels, given, want_lse=want_lse)
 
 
 def distillation_loss(backend: str, given: Distillation) -> Tensor:

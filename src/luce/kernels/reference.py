@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luce.errors import missing_class
+from luce.kernels import shards
 from luce.kernels.arguments import CrossEntropy, Distillation
 from luce.kernels.arrays import has_tangent
 from luce.kernels.differentiate import through
@@ -27,7 +28,12 @@ from luce.kernels.differentiate import through
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from luce.kernels.arguments import LinearCrossEntropy, LinearDistillation, LinearTopK
+    from luce.kernels.arguments import (
+        LinearCrossEntropy,
+        LinearDistillation,
+        LinearTopK,
+        ShardedLinearCrossEntropy,
+    )
     from luce.kernels.options import SoftmaxOptions
 
 __all__ = [
@@ -45,6 +51,8 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "nll_loss_backward",
+    "sharded_linear_cross_entropy",
+    "sharded_linear_cross_entropy_backward",
     "softmax",
     "softmax_backward",
 ]
@@ -278,6 +286,59 @@ def _linear_cross_entropy(
     return _cross_entropy(CrossEntropy(z, target, weight, sample_weight, options), want_lse)
 
 
+def _sharded_linear_cross_entropy(
+    given: ShardedLinearCrossEntropy, want_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss of a head whose classes ranks share; each holds the logits of its own."""
+    x, head, bias, target, weight, sample_weight, o, _, group = given
+    want_x = torch.is_grad_enabled() and x.requires_grad
+    shard = shards.agreed(given, "reference", want_x=want_x)
+    z = _logits(shards.copied(x, group), head, bias)
+    weight = None if weight is None else weight.to(z.dtype)
+    if o.softcap:
+        z = o.softcap * torch.tanh(z / o.softcap)
+    z = z / o.temperature
+    lowest = z.new_full((len(z), 1), -torch.inf)
+    top = shards.highest(torch.cat((z.detach(), lowest), 1).amax(1), group).to(z.dtype)
+    below = z - top.unsqueeze(1)
+    sums = [below.exp().sum(1)]
+    counts = torch.ones_like(top, dtype=torch.bool)
+    smoothing, uniform = o.label_smoothing, o.label_smoothing / shard.all_classes
+    if target.is_floating_point():
+        a = target.to(z.dtype) * (1 - smoothing) + uniform
+        a = a if weight is None else a * weight
+        sums += [a.sum(1), -(a * below).sum(1)]
+    else:
+        counts = target != o.ignore_index
+        _check_classes(target, counts, shard.all_classes)
+        index = shards.owned(target, shard, len(head), o.ignore_index)
+        here = (index >= 0) & (index < len(head))
+        # One class more, which nobody asks for, so that there is one.
+        padded = torch.cat((below, torch.zeros_like(lowest)), 1)
+        at_target = padded.gather(1, index.where(here, 0).unsqueeze(1)).squeeze(1)
+        w = here.to(z.dtype) if weight is None else _class_weight(index, here, weight)
+        spread = below if weight is None else below * weight
+        every = head.new_tensor(float(len(head))) if weight is None else weight.sum()
+        sums += [at_target.where(here, 0), w]
+        if smoothing:
+            sums += [-spread.sum(1), every.to(z.dtype).expand_as(w)]
+    exps, *rest = shards.summed(torch.stack(sums), group).unbind()
+    log_exps = exps.log()
+    if target.is_floating_point():
+        mass, gap = rest
+        loss, mean_weight = gap + mass * log_exps, torch.ones_like(log_exps)
+    else:
+        at_target, mean_weight = rest[0], rest[1]
+        loss = (1 - smoothing) * mean_weight * (log_exps - at_target)
+        if smoothing:
+            loss = loss + uniform * (rest[2] + rest[3] * log_exps)
+    lse = (top + log_exps).where(top.isfinite(), top)
+    if o.z_loss:
+        loss = loss + o.z_loss * lse.square()
+    loss = reduce(loss.where(counts, 0), mean_weight, sample_weight, o.reduction)
+    return loss, lse if want_lse else None
+
+
 def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
     """Return probabilities (N, k), log-sum-exps (N,) and class indices (N, k), best first."""
     x, head, bias, k, temperature, _ = given
@@ -316,5 +377,8 @@ def _linear_distillation_loss(given: LinearDistillation, want_lse: bool) -> tupl
 cross_entropy, cross_entropy_backward = _loss(_cross_entropy)
 nll_loss, nll_loss_backward = _loss(_nll_loss)
 linear_cross_entropy, linear_cross_entropy_backward = _loss(_linear_cross_entropy)
+sharded_linear_cross_entropy, sharded_linear_cross_entropy_backward = _loss(
+    _sharded_linear_cross_entropy
+)
 distillation_loss, distillation_loss_backward = _loss(_distillation_loss)
 linear_distillation_loss, linear_distillation_loss_backward = _loss(_linear_distillation_loss)

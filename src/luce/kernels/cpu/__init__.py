@@ -12,6 +12,10 @@ from luce.kernels.cpu.linear_distillation import (
     linear_distillation_loss_backward,
 )
 from luce.kernels.cpu.nll import nll_loss, nll_loss_backward
+from luce.kernels.cpu.sharded import (
+    sharded_linear_cross_entropy,
+    sharded_linear_cross_entropy_backward,
+)
 from luce.kernels.cpu.softmax import (
     log_softmax,
     log_softmax_backward,
@@ -35,6 +39,8 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "nll_loss_backward",
+    "sharded_linear_cross_entropy",
+    "sharded_linear_cross_entropy_backward",
     "softmax",
     "softmax_backward",
 ]

@@ -19,7 +19,11 @@ from luce.kernels.cpu.tiles import cross_entropy_tiles, soft_cross_entropy_tiles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from luce.kernels.arguments import CrossEntropy, LinearCrossEntropy
+    from luce.kernels.arguments import (
+        CrossEntropy,
+        LinearCrossEntropy,
+        ShardedLinearCrossEntropy,
+    )
     from luce.kernels.options import LossOptions
 
 __all__ = [
@@ -147,7 +151,7 @@ def cross_entropy_backward(
 
 
 def labels_of(
-    given: CrossEntropy | LinearCrossEntropy,
+    given: CrossEntropy | LinearCrossEntropy | ShardedLinearCrossEntropy,
     loss_scale: Tensor | None,
     lse_scale: Tensor | None,
     scale: float,
@@ -202,7 +206,9 @@ def scale_of(counted: float, reduction: str) -> float:
 
 
 def scales_of(
-    given: CrossEntropy | LinearCrossEntropy, counted: float, grad_loss: Tensor | None
+    given: CrossEntropy | LinearCrossEntropy | ShardedLinearCrossEntropy,
+    counted: float,
+    grad_loss: Tensor | None,
 ) -> tuple[Tensor | None, float]:
     """Return what the gradient of each example's loss is multiplied by, and that of every one."""
     each = doubled(given.sample_weight)

@@ -182,19 +182,26 @@ class Gradients:
 
     A sum is complete, and rounded to its dtype, with its last tile. So where rows are the outer
     loop, half precision needs a float32 sum of one tile of rows, and where classes are, of one
-    tile of classes.
+    tile of classes. The features' is not rounded if ``round_x`` is false: it is added to others.
     """
 
-    def __init__(self, x: Tensor, head: Head, wants: Wants, plan: Plan) -> None:
+    def __init__(
+        self, x: Tensor, head: Head, wants: Wants, plan: Plan, *, round_x: bool = True
+    ) -> None:
         self._plan = plan
         wide = torch.promote_types(x.dtype, torch.float32)
         # What adds up over tiles of classes does so in float64, as a row's sums do.
         over_classes = wide if plan.whole or wide != x.dtype else torch.float64
         outer = {want: rows_outer for rows_outer, wanted in plan.passes for want in _names(wanted)}
         N, K, R, C = plan.rows, plan.classes, plan.tile_rows, plan.tile_classes
-        self.x = _Sum(x, over_classes, R if outer.get("x") else N) if wants[0] else None
-        at_once = K if outer.get("weight") else C
-        self.weight = _Sum(head.weight.matrix, wide, at_once) if wants[1] else None
+        self.x: _Sum | None = None
+        self.weight: _Sum | None = None
+        if wants[0]:
+            result = x.dtype if round_x else wide
+            self.x = _Sum(x.shape, result, over_classes, R if outer.get("x") else N)
+        if wants[1]:
+            matrix, at_once = head.weight.matrix, K if outer.get("weight") else C
+            self.weight = _Sum(matrix.shape, matrix.dtype, wide, at_once)
         self.bias = torch.zeros(K, dtype=torch.float64) if wants[2] else None
         self._bias = head.bias
 
@@ -233,15 +240,17 @@ def _names(wants: Wants) -> list[str]:
 class _Sum:
     """Products that add up to a matrix, ``at_once`` of its rows at a time.
 
-    They do so in ``dtype``, and are rounded to that of ``like`` when the last is there.
+    They do so in ``dtype``, and are rounded to that of the result when the last is there.
     """
 
-    def __init__(self, like: Tensor, dtype: torch.dtype, at_once: int) -> None:
-        self.result = empty(like.shape, like.dtype)
-        self._all = at_once >= len(like)
+    def __init__(
+        self, shape: Sequence[int], result: torch.dtype, dtype: torch.dtype, at_once: int
+    ) -> None:
+        self.result = empty(shape, result)
+        self._all = at_once >= shape[0]
         self._sum = self.result
-        if dtype != like.dtype:
-            self._sum = empty((min(at_once, len(like)), like.shape[1]), dtype)
+        if dtype != result:
+            self._sum = empty((min(at_once, shape[0]), shape[1]), dtype)
 
     def add(self, part: slice, a: Tensor, b: Tensor, *, first: bool, last: bool) -> None:
         """Add a @ b to some rows; what was there before the first is overwritten."""

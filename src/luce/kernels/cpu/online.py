@@ -1,11 +1,10 @@
 """Kernels over a tile of logits when one row of them is itself large.
 
 Going over the classes tile by tile, ``merge_rows`` keeps for each row the maximum and the sum of
-exponentials seen so far (Milakov and Gimelshein, 2018) and what the loss needs of the logits. With
-these known, ``gradient_rows`` turns a recomputed tile of logits into their gradient, in place.
+exponentials seen so far (Milakov and Gimelshein, 2018) and what the loss needs of the logits.
+``finish_rows`` makes losses of what is kept of all classes. With these known, ``gradient_rows``
+turns a recomputed tile of logits into their gradient, in place.
 """
-
-# ruff: noqa: PLR0915
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ from luce.kernels.cpu.terms import (
     soft_terms,
 )
 
-__all__ = ["Kept", "Tile", "gradient_rows", "merge_rows"]
+__all__ = ["Kept", "Tile", "finish_rows", "gradient_rows", "merge_rows"]
 
 Array = Any
 
@@ -53,13 +52,14 @@ class Tile(NamedTuple):
 class Kept(NamedTuple):
     """What is kept of each row from tile to tile, in the words of ``terms``.
 
-    ``gap`` is relative to ``origin``, the largest logit of the first tile. What the gradient is put
-    together from is there after the last tile.
+    ``gap`` is relative to ``origin``, the largest logit of the first tile. The last three, of which
+    the gradient is put together, are there once the row is finished.
     """
 
     top: Array
     origin: Array
     at_target: Array
+    weight_at_target: Array
     exps: Array
     gap: Array
     coefficient_sum: Array
@@ -69,10 +69,8 @@ class Kept(NamedTuple):
 
 
 @kernel
-def merge_rows(
-    inputs: Inputs, terms: Terms, outputs: Outputs, tile: Tile, kept: Kept, start: int, stop: int
-) -> None:
-    """Take a tile of logits into what is kept; with the last, write losses and log-sum-exps."""
+def merge_rows(inputs: Inputs, terms: Terms, tile: Tile, kept: Kept, start: int, stop: int) -> None:
+    """Take a tile of logits into what is kept."""
     z, weight, probabilities = inputs.logits, inputs.weight, inputs.probabilities
     top, exps, inverse = kept.top, kept.exps, terms.inverse
     first, C, K = tile
@@ -84,7 +82,8 @@ def merge_rows(
         here = maximum(row)
         if first == 0:
             top[i] = here
-            kept.origin[i] = here
+            # Any number serves as origin; one that is not finite would make NaN of the rest.
+            kept.origin[i] = here if np.isfinite(here) else as_working(z, 0.0)
             exps[i] = 0.0 if here == -np.inf else exp_sum(row, here, inverse)
         elif here > top[i]:
             before = 0.0 if exps[i] == 0.0 else exps[i] * exp(shifted(top[i], here, inverse))
@@ -100,11 +99,21 @@ def merge_rows(
             y = inputs.target[i] - first
             if 0 <= y < C:
                 kept.at_target[i] = load(row, y)
+                kept.weight_at_target[i] = at(part_weight, y, as_working(z, 1))
             if terms.uniform != 0.0:
                 kept.gap[i] += weighted_gap(row, part_weight, kept.origin[i], inverse)
-        if first + C < K:
-            continue
-        log_exps = log(exps[i]) if exps[i] > 0.0 else np.nan
+
+
+@kernel
+def finish_rows(
+    inputs: Inputs, terms: Terms, outputs: Outputs, kept: Kept, start: int, stop: int
+) -> None:
+    """Write losses and log-sum-exps of rows of which all classes are kept."""
+    top, inverse = kept.top, terms.inverse
+    soft = inputs.target.size == 0
+    for i in range(start, stop):
+        exps = kept.exps[i]
+        log_exps = log(exps) if exps > 0.0 else np.nan
         lse = log_sum_exp(top[i], log_exps, inverse)
         outputs.lse[i] = lse
         s = terms.scale * at(inputs.loss_scale, i, 1.0)
@@ -119,14 +128,13 @@ def merge_rows(
         elif inputs.target[i] == terms.ignore_index:
             s = 0.0
         else:
-            w = np.float64(at(weight, inputs.target[i], as_working(z, 1)))
-            log_p = shifted(kept.at_target[i], top[i], inverse) - as_working(z, log_exps)
+            log_p = shifted(kept.at_target[i], top[i], inverse) - as_working(top, log_exps)
             gap = kept.gap[i] + terms.weight_sum * way
             value, of_exps, of_target, of_weight = hard_terms(
-                terms, s, u, w, log_p, gap, lse, log_exps
+                terms, s, u, kept.weight_at_target[i], log_p, gap, lse, log_exps
             )
         outputs.loss[i] = value
-        kept.of_exps[i] = 0.0 if s == 0.0 and u == 0.0 else of_exps / exps[i]
+        kept.of_exps[i] = 0.0 if s == 0.0 and u == 0.0 else of_exps / exps
         kept.of_target[i] = of_target
         kept.of_weight[i] = of_weight
 
