@@ -205,7 +205,8 @@ class Views(nn.Module):
 
     def __init__(self, members: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("signs", torch.randint(0, 2, (members, width)) * 2.0 - 1)
+        # In place: a product of tensors without memory would load PyTorch's compiler, for seconds.
+        self.register_buffer("signs", torch.empty(members, width).random_(0, 2).mul_(2).sub_(1))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the row as each member sees it."""
