@@ -18,6 +18,7 @@ SOURCE = Path(luce.__file__).parent
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {
+        "group",
         "importing",
         "compiling",
         "data",
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
         "evaluation",
+        "group",
         "options",
         "plan",
         "models",
@@ -61,7 +63,7 @@ MAY_IMPORT = {
     "predicting": {"data", "evaluation", "run", "storage"},
     "printing": {"data", "models", "texttable"},
     "progress": {"data", "neural", "printing"},
-    "plan": {"data", "folders", "manifest", "models", "options", "request"},
+    "plan": {"data", "folders", "group", "manifest", "models", "options", "request"},
     "request": {"data", "models", "options", "storage"},
     "run": {
         "calibrating",

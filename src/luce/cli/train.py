@@ -26,6 +26,7 @@ from luce.cli.arguments import (
     with_options,
 )
 from luce.cli.output import print_run, saved
+from luce.group import known
 from luce.importing import for_command
 from luce.plan import make_plan
 
@@ -102,7 +103,7 @@ def train(
         announce=lambda run: _print_result(run, as_json=as_json),
         **arguments,
     )
-    if not as_json:
+    if not as_json and known().rank == 0:
         saved(run)
 
 

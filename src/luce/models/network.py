@@ -52,6 +52,7 @@ class Network(Model["NeuralClassifier"]):
     takes_images = True
     suits_text = False
     in_steps = True
+    together = True
     taught = True
 
     def __init__(
