@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import scipy.sparse
     from numpy.typing import NDArray
 
+    from luce.data.columns.fitting import Fitting
     from luce.data.columns.seen import Seen
     from luce.data.schema import Normalise
     from luce.nodes import Encoded, Var
@@ -130,6 +131,13 @@ class Column(ABC):
         normalise : {"standard", "none"} or (float, float)
             As for `Schema.fit`.
         """
+
+    @classmethod
+    def fitting(cls, columns: Sequence[Self], normalise: Normalise, rows: int) -> Fitting:
+        """Return what fits columns to rows that come block by block; see `Fitting`."""
+        from luce.data.columns.fitting import OfSample
+
+        return OfSample(columns, normalise, rows)
 
     @classmethod
     @abstractmethod

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from luce.data.columns.moments import Moments
     from luce.nodes import Var
 
 __all__ = ["Number", "as_numbers"]
@@ -240,14 +241,28 @@ class Number(Numeric):
 
     @classmethod
     def shape(
-        cls, columns: Sequence[Self], numbers: NDArray[np.float64]
+        cls,
+        columns: Sequence[Self],
+        numbers: NDArray[np.float64],
+        moments: Moments | None = None,
     ) -> tuple[Sequence[Self], NDArray[np.float64]]:
         """Return columns with knots where numbers are skewed or heavy-tailed; see `Numeric`."""
-        if numbers.shape[1] < FEWEST:
-            return columns, numbers
+        if moments is None:
+            if numbers.shape[1] < FEWEST:
+                return columns, numbers
+            found = list(map(_quantiles, numbers))
+        else:
+            # A column that stays as it is remains the same object.
+            skewed = moments.are_skewed(SKEWED, HEAVY) & (moments.count >= FEWEST)
+            found = [
+                _knots(own) if bent else ((), ())
+                for own, bent in zip(numbers, skewed.tolist(), strict=True)
+            ]
+            if not any(knots for knots, _ in found):
+                return columns, numbers
         bent = [
-            replace(column, knots=knots, levels=levels)
-            for column, (knots, levels) in zip(columns, map(_quantiles, numbers), strict=True)
+            replace(column, knots=knots, levels=levels) if knots or moments is None else column
+            for column, (knots, levels) in zip(columns, found, strict=True)
         ]
         return bent, cls.shaped(bent, numbers)
 
@@ -279,6 +294,11 @@ def _quantiles(numbers: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[f
     square = centred * centred
     if abs((square * centred).mean()) < SKEWED and (square * square).mean() - 3 < HEAVY:
         return (), ()
+    return _knots(numbers)
+
+
+def _knots(numbers: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return knots and levels, nothing where many numbers are the same."""
     shares = (np.arange(KNOTS) + 0.5) / KNOTS
     knots, groups, counts = np.unique(
         np.quantile(numbers, shares), return_inverse=True, return_counts=True
