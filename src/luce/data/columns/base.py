@@ -180,6 +180,16 @@ class Column(ABC):
         """Whether the column is encoded as sparse rows: then those of the table are sparse."""
         return False
 
+    def held_by(self, dtype: pl.DataType | None) -> Literal["uint8", "float16", "float32"]:  # noqa: ARG002
+        """Return the narrowest type that holds all encoded numbers as they are.
+
+        Parameters
+        ----------
+        dtype : DataType, optional
+            The type of all values, if it is known.
+        """
+        return "float32"
+
     @property
     def assumed(self) -> Sequence[str]:
         """What was assumed of how the values are written, for people."""

@@ -71,6 +71,10 @@ class Boolean(Numeric):
         numbers = values.cast(pl.Float64, strict=False)
         return pl.select(pl.when(numbers.is_in([0.0, 1.0])).then(numbers)).to_series()
 
+    def held_by(self, dtype: pl.DataType | None) -> Literal["uint8", "float16", "float32"]:  # noqa: ARG002
+        """Return the type of 0 and 1."""
+        return "uint8"
+
     @property
     def written_as_text(self) -> bool:
         """Yes: a graph's own booleans cannot be missing."""

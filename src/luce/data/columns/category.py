@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
 
 import msgspec
 import numpy as np
@@ -150,6 +150,10 @@ class Category(Column):
     def fitting(cls, columns: Sequence[Self], normalise: Normalise, rows: int) -> Fitting:
         """Return what counts the values; see `Column.fitting`."""
         return CategoryFitting(columns, normalise, rows)
+
+    def held_by(self, dtype: pl.DataType | None) -> Literal["uint8", "float16", "float32"]:  # noqa: ARG002
+        """Return the type of 0 and 1."""
+        return "uint8"
 
     @property
     def sparse(self) -> bool:

@@ -151,6 +151,14 @@ class Number(Numeric):
         """Return the values as numbers; see `Numeric.read`."""
         return as_numbers(values, columns[0].numerals)
 
+    def held_by(self, dtype: pl.DataType | None) -> Literal["uint8", "float16", "float32"]:
+        """Return the type of the values, if they are not scaled and as narrow; see `Column`."""
+        if self.knots or (self.mean, self.scale) != (0.0, 1.0):
+            return "float32"
+        if dtype == pl.UInt8 and self.fill.is_integer():
+            return "uint8"
+        return "float16" if str(dtype) == "Float16" else "float32"  # early Polars has none
+
     @property
     def written_as_text(self) -> bool:
         """Whether numbers are read in another way than programs write them."""

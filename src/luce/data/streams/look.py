@@ -56,8 +56,8 @@ class Look:
     labels : Labels
     rows : int
         All rows, those that are left out included.
-    sampled : int
-        How many rows the kinds were told from.
+    sample : polars.DataFrame
+        The rows that the kinds were told from, without the target.
     notices : tuple of str
     """
 
@@ -65,7 +65,7 @@ class Look:
     schema: TableSchema
     labels: Labels
     rows: int
-    sampled: int
+    sample: pl.DataFrame
     notices: tuple[str, ...] = ()
 
     @property
@@ -139,7 +139,7 @@ def look(
             f"{int(labels.rows.sum()):,} rows."
         )
     notices += schema.assumed + schema.warnings
-    return Look(name, schema, labels, rows, features.height, tuple(notices))
+    return Look(name, schema, labels, rows, features, tuple(notices))
 
 
 def check_classes(labels: Labels, dealer: Dealer, drop_rare: int) -> None:

@@ -76,6 +76,7 @@ class Reader:
         self._rows = rows
         self._first: StreamFile | None = None
         self._dtypes: dict[str, pl.DataType] = {}
+        self._several: set[str] = set()  # columns that have one type here and another there
 
     @property
     def typed(self) -> bool:
@@ -111,6 +112,10 @@ class Reader:
         if self._rows is not None:
             return self._rows
         return max(FEWEST_ROWS, min(MOST_ROWS, CELLS // max(1, columns)))
+
+    def dtype(self, name: str) -> pl.DataType | None:
+        """Return the type that a column has in all files, as they say it; None if it has none."""
+        return None if name in self._several else self._dtypes.get(name)
 
     def heights(self) -> list[int]:
         """Return how many rows each file has, from what typed files say of themselves."""
@@ -177,6 +182,8 @@ class Reader:
             raise different(self._first, file, f"it {' and '.join(how)}")
         for name, dtype in dtypes.items():
             first = self._dtypes.get(name, dtype)
+            if dtype != first:
+                self._several.add(name)
             if pl.Null not in (dtype, first) and _sort(dtype) != _sort(first):
                 raise different(
                     self._first, file, f"{shown(name)} is {dtype} in it, and {first} in the other"
