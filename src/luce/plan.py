@@ -99,6 +99,10 @@ def make_plan(
     if command != "distil":
         check_no_teacher(request, command, given)
     request.check()
+    if request.stream and command != "train":
+        raise ArgumentError(
+            f"{command} does not read streams: stream is an option of train. Leave it out."
+        )
     if request.teacher is not None and not resume:  # else the run knows the model
         student_kind(request.model).check_taught(request.options, request.temperature)
     source = request.source if source is None else source

@@ -39,6 +39,7 @@ class Linear(Model["SoftmaxModel"]):
     options = LINEAR
     defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
     takes_sparse = True
+    takes_parts = True
     taught = True
     # At another temperature the teacher is softened and the labels are not: no one set of
     # probabilities is learnt, and what is left is no softmax regression.
@@ -105,7 +106,15 @@ class Linear(Model["SoftmaxModel"]):
         lessons: Lessons | None = None,
     ) -> Iterator[Progress]:
         """Solve the problem; of what a teacher said, as weighted copies of the rows."""
-        if lessons is None:
+        if labels is None:
+            import numpy as np
+            class Src:
+                shape = rows.shape
+                def blocks(self):
+                    return (np.asarray(rows.open(k)[0]) for k in range(len(rows.blocks)))
+            codes = np.concatenate([rows.open(k)[1] for k in range(len(rows.blocks))])
+            estimator.fit(Src(), np.array(rows.classes)[codes])
+        elif lessons is None:
             estimator.fit(self._shaped(rows), labels)
         else:
             _learn(estimator, self._shaped(rows), lessons)

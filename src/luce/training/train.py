@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from luce import __version__, models
+from luce.data.streams.scan import Scan
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
 from luce.models import MODELS, Candidate, Estimator, Model
@@ -28,6 +27,7 @@ from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import FOLDS, Prepared, prepare
 from luce.training.resume import check_data, ready, resumed
+from luce.training.streaming import Stream, prepare_stream, streamed_request
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
@@ -43,6 +43,9 @@ __all__ = [
     "train",
 ]
 
+Data = Prepared | Stream
+"""Rows to train on, in memory or on the disk."""
+
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
 
@@ -57,6 +60,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
+    cache_size: int | None = None,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -66,7 +70,7 @@ def train(
     Parameters
     ----------
     source : str, Path, array, DataFrame or tuple
-        What to learn from, as for :func:`luce.load_dataset`.
+        What to learn from, as for :func:`luce.load_dataset`; or what :func:`luce.scan` gives.
     preset : {"tutorial"}, optional
         A whole recipe by name; single arguments override it.
     config : path, optional
@@ -83,6 +87,9 @@ def train(
     download : bool, default=False
         Whether a source that is an address may be downloaded. It is kept, and found again by its
         address.
+    cache_size : int, optional
+        How many bytes encoded rows of streams may take on the disk, those of other runs included;
+        by default as many as there is room for.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
@@ -91,7 +98,8 @@ def train(
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
         are); ``encoding``, ``separator``, ``decimal``, ``drop``, ``keep`` and ``types`` (tables:
         how they are written, which columns count, of what kind they are); ``image_size`` (folders
-        of images are resized to it); ``drop_rare`` (0: classes with fewer rows are left out);
+        of images are resized to it); ``stream`` (True: tables are read block by block, and encoded on
+        the disk; otherwise that is done with what would not fit into memory); ``drop_rare`` (0: classes with fewer rows are left out);
         ``model`` ("auto", "linear", "mlp", "cnn");
         ``validation_size`` (0.1) and ``test_size`` (0.2), fractions of the rows held out, in the
         classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
@@ -116,6 +124,8 @@ def train(
         After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
     """
     display = display or Display()
+    if isinstance(source, Scan):
+        source, arguments = source.source, {**source.arguments, **arguments}
     plan = make_plan(
         source,
         command="train",
@@ -136,7 +146,13 @@ def train(
             check_no_teacher(request, "train")
         else:
             check_free(path, overwrite=overwrite)
-        data = prepare(ready(source, request, "train"), request, display)
+        ready_source = ready(source, request, "train")
+        request = streamed_request(ready_source, request, display)
+        data: Data
+        if request.stream:
+            data = prepare_stream(ready_source, request, display, cache_size)
+        else:
+            data = prepare(ready_source, request, display)
         first = begun(request, data)
         candidates = _candidates(request, data, display)
         if resume:
@@ -146,7 +162,7 @@ def train(
         return complete(trained, data, folder, display, announce)
 
 
-def begun(request: Request, data: Prepared) -> dict[str, Any]:
+def begun(request: Request, data: Data) -> dict[str, Any]:
     """Return the first config.json of a run: what is asked for, of which data."""
     return {
         "luce": __version__,
@@ -161,7 +177,7 @@ def begun(request: Request, data: Prepared) -> dict[str, Any]:
 
 def complete(
     train: Callable[[], None],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     display: Display,
     announce: Callable[[Run], None] | None,
@@ -175,13 +191,13 @@ def complete(
     if announce is not None:
         announce(run)
     try:
-        run.report_of(data.dataset).save(folder.path / "report.html")
+        data.save_report(run, folder.path / "report.html")
     except LuceError as error:  # the run is whole without it
         display.say(f"note: no report.html: {error}")
     return run
 
 
-def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
+def _candidates(request: Request, data: Data, display: Display) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
     shape = data.schema.input_shape
     rows = {"sparse": data.schema.sparse, "text": data.schema.only_text}
@@ -190,7 +206,7 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
     found = models.candidates(request.model, request.options, shape, **rows)
     for candidate in found:
         estimator = unfitted(candidate, data.schema, seed=request.seed)
-        MODELS[candidate.model].check_rows(estimator, shape, len(data.dataset.classes))
+        MODELS[candidate.model].check_rows(estimator, shape, len(data.classes))
     if len(found) > 1 and "validation" not in data.parts and data.folds is None:
         raise ArgumentError(
             "model='auto' compares candidates on validation rows: give a validation_size above "
@@ -201,7 +217,7 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
 
 def compare(
     found: Sequence[Candidate],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,
@@ -216,7 +232,7 @@ def compare(
         folder.finish(best, scores, [trained.entry for trained in board], judged)
 
 
-def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
+def scored(trained: Trained, data: Data, seed: int) -> dict[str, Any]:
     """Return the figures of each part of the data; None of a part without rows.
 
     Of the training rows, some that the seed draws stand for all where there are many. No encoded
@@ -224,13 +240,9 @@ def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"train": None, "validation": trained.scored, "test": None}
     if "train" in data.encoded:
-        features, labels = data.encoded["train"]
-        if len(labels) > SCORED_TRAINING_ROWS:
-            rows = np.random.default_rng(seed).permutation(len(labels))
-            rows = np.sort(rows[:SCORED_TRAINING_ROWS])
-            features, labels = features[rows], labels[rows]
-        found["train"] = trained.classifier.score(features, labels)
-        del features
+        rows = data.training_sample(SCORED_TRAINING_ROWS, seed)
+        found["train"] = trained.classifier.score(*rows)
+        del rows
     data.forget()
     if "test" in data.parts:
         found["test"] = trained.classifier.score(*data.test())
@@ -239,7 +251,7 @@ def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
 
 def _leaderboard(
     found: Sequence[Candidate],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,
@@ -300,7 +312,7 @@ def _leaderboard(
 
 def fit_and_save(
     candidate: Candidate,
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,

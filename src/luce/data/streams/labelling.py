@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import polars as pl
 
-from luce.data.labels import coded, labels_from_series
+from luce.data.labels import are_among, as_classes, coded, labels_from_series
+from luce.data.spelling import present
 from luce.data.wording import shown
 from luce.errors import DataError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from luce.data.schema import Label
 
-__all__ = ["LabelCounts", "Labels"]
+__all__ = ["LabelCounts", "Labels", "known_codes"]
 
 MOST_LABELS: Final = 2**20
 """Different values that a target may have."""
@@ -171,3 +172,35 @@ def plain(series: pl.Series) -> pl.Series:
     if series.dtype in (pl.Categorical, pl.Enum):
         return series.cast(pl.String)
     return series
+
+
+def known_codes(
+    series: pl.Series, classes: list[Label], dropped: list[Label], *, name: str
+) -> NDArray[np.int32]:
+    """Return the place of each row's label among a run's classes.
+
+    It is -1 where there is none, or one that the run left out as too rare.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If a label is none of the classes.
+    """
+    values = plain(series).unique()
+    meant = {each for each in classes if isinstance(each, str)}
+    values = values.filter(present(values, but=meant).is_not_null())
+    if dropped and len(values):
+        values = values.filter(pl.Series(~are_among(_array(values), dropped)))
+    if not len(values):
+        return np.full(len(series), -1, np.int32)
+    place = {label: code for code, label in enumerate(classes)}
+    labels = as_classes(_array(values), classes, name=name)
+    codes = pl.Series([place[label] for label in labels.tolist()], dtype=pl.Int32)
+    found = plain(series).replace_strict(values, codes, default=-1, return_dtype=pl.Int32)
+    return found.fill_null(-1).to_numpy()
+
+
+def _array(values: pl.Series) -> NDArray[Any]:
+    found = np.empty(len(values), dtype=object)
+    found[:] = values.to_list()
+    return found
