@@ -37,8 +37,8 @@ from luce.manifest import (
 from luce.models.classifier import Classifier
 from luce.reference import Reference
 from luce.request import Request
-from luce.streaming import Held, is_large, score_files
 from luce.storage import read_bytes, read_json, read_tensors, sealed, size_of
+from luce.streaming import Held, is_large, score_files
 
 if TYPE_CHECKING:
     from luce.data.dataset import Features
@@ -197,9 +197,7 @@ class Run:
         if isinstance(source, Scan) or self._streams(source):
             path = source.source if isinstance(source, Scan) else source
             held = Held(self.config["data"]["fingerprint"], self.config["split"])
-            return score_files(
-                name_of(path), path, target or own_target, self.classifier, held
-            )
+            return score_files(name_of(path), path, target or own_target, self.classifier, held)
         dataset, scored_on = self.held_out(
             load_dataset(
                 source,

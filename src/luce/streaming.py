@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from luce.data.tables import TableSchema
     from luce.models.classifier import Classifier
 
-__all__ = ["Held", "as_labels", "check_table", "is_large", "most_scored", "sample_of", "score_files"]
+__all__ = [
+    "Held",
+    "as_labels",
+    "check_table",
+    "is_large",
+    "most_scored",
+    "sample_of",
+    "score_files",
+]
 
 SHARE: Final = 0.5
 """A table is read as a stream if it would take more of the free memory than this."""

@@ -108,10 +108,13 @@ class Linear(Model["SoftmaxModel"]):
         """Solve the problem; of what a teacher said, as weighted copies of the rows."""
         if labels is None:
             import numpy as np
+
             class Src:
                 shape = rows.shape
+
                 def blocks(self):
                     return (np.asarray(rows.open(k)[0]) for k in range(len(rows.blocks)))
+
             codes = np.concatenate([rows.open(k)[1] for k in range(len(rows.blocks))])
             estimator.fit(Src(), np.array(rows.classes)[codes])
         elif lessons is None:

@@ -174,7 +174,7 @@ def prepare_stream(
     DataError
         If the data cannot be used, or the disk has no room.
     """
-    split = {
+    split: dict[str, Any] = {
         "validation_size": float(request.validation_size),
         "test_size": float(request.test_size),
         "seed": request.seed,

@@ -98,9 +98,9 @@ def train(
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
         are); ``encoding``, ``separator``, ``decimal``, ``drop``, ``keep`` and ``types`` (tables:
         how they are written, which columns count, of what kind they are); ``image_size`` (folders
-        of images are resized to it); ``stream`` (True: tables are read block by block, and encoded on
-        the disk; otherwise that is done with what would not fit into memory); ``drop_rare`` (0: classes with fewer rows are left out);
-        ``model`` ("auto", "linear", "mlp", "cnn");
+        of images are resized to it); ``stream`` (True: tables are read block by block and encoded
+        on the disk, as is done otherwise with what would not fit into memory); ``drop_rare`` (0:
+        classes with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
         ``validation_size`` (0.1) and ``test_size`` (0.2), fractions of the rows held out, in the
         classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
         ``seed`` (0); ``report_every`` (batches); and every option of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import polars as pl
 
-from luce.data.columns.base import ODD
+from luce.data.columns.base import ODD, Column
 from luce.data.columns.numeric import Numeric, NumericFitting
 from luce.data.columns.seen import Seen, commonest, counted
 from luce.data.spelling import FALSE_WORDS, TRUE_WORDS
@@ -136,8 +136,8 @@ class Boolean(Numeric):
 class BooleanFitting(NumericFitting):
     """The commoner value follows from the mean, which is exact."""
 
-    def fitted(self) -> Iterable[Boolean]:
+    def fitted(self) -> Iterable[Column]:
         """Return the columns with the commoner value; see `Fitting.fitted`."""
         commoner = (self._moments.mean >= 0.5).tolist()
         for column, yes in zip(super().fitted(), commoner, strict=True):
-            yield replace(column, fill=float(yes))  # type: ignore[call-arg]
+            yield replace(column, fill=float(yes))  # type: ignore[call-arg] # a Boolean

@@ -271,8 +271,8 @@ def _with_counts(column: Category, counts: list[tuple[str, int]], *, missing: bo
 class CategoryFitting(Fitting):
     """How often each value is there.
 
-    Where more than `MOST_COUNTED` values are known of a column, the rarer half of them is forgotten:
-    what comes again counts anew.
+    Where more than `MOST_COUNTED` values are known of a column, the rarer half is forgotten: what
+    comes again counts anew.
     """
 
     def __init__(self, columns: Sequence[Any], normalise: Normalise, rows: int) -> None:
@@ -295,9 +295,7 @@ class CategoryFitting(Fitting):
 
     def fitted(self) -> Iterator[Category]:
         """Return the columns with their commonest values; see `Fitting.fitted`."""
-        for column, counts, missing in zip(
-            self.columns, self._counts, self._missing, strict=True
-        ):
+        for column, counts, missing in zip(self.columns, self._counts, self._missing, strict=True):
             yield _with_counts(column, list(counts.items()), missing=missing)
 
 

@@ -75,7 +75,7 @@ class Moments:
         found = Moments(*(each.copy() for each in vars(self).values()))
         zero = np.zeros(len(values))
         everything = slice(0, len(values))
-        found._merge(everything, counts.astype(float), values, zero, zero, zero)  # noqa: SLF001
+        found._merge(everything, counts.astype(float), values, zero, zero, zero)
         return found
 
     def _merge(

@@ -200,8 +200,10 @@ class Text(Column):
 
 
 class TextFitting(Fitting):
-    """The terms of texts: of a sample where there are more than `MOST_TEXTS`, as pairs of words are
-    ever more.
+    """The terms of texts.
+
+    They are those of a sample where there are more than `MOST_TEXTS`: of ever more texts, there are
+    ever more pairs of words.
     """
 
     def __init__(self, columns: Sequence[Any], normalise: Normalise, rows: int) -> None:

@@ -138,9 +138,7 @@ class Cache:
         luce.errors.DataError
             If they do not: the message says how much is needed, and how much there is.
         """
-        others = sorted(
-            (each for each in self.entries() if each.key != entry.key), key=_last_used
-        )
+        others = sorted((each for each in self.entries() if each.key != entry.key), key=_last_used)
         taken = sum(each.bytes for each in others)
         if self.size is not None and needed > self.size:
             raise DataError(
@@ -176,11 +174,13 @@ class Cache:
     def entries(self) -> list[Entry]:
         """Return what is there."""
         try:
-            names = sorted(os.listdir(self.folder))
+            names = sorted(each.name for each in self.folder.iterdir())
         except OSError:
             return []
         return [
-            Entry(self.folder, name.removesuffix(".rows")) for name in names if name.endswith(".rows")
+            Entry(self.folder, name.removesuffix(".rows"))
+            for name in names
+            if name.endswith(".rows")
         ]
 
     def _free(self) -> int:

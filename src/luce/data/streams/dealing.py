@@ -74,5 +74,4 @@ class Dealer:
         code *= _FACTORS[1]
         code ^= code >> np.uint64(31)
         # 53 bits: what a float64 holds exactly, so that no number rounds up to 1.
-        numbers: NDArray[np.float64] = (code >> np.uint64(11)) * 2.0**-53
-        return numbers
+        return (code >> np.uint64(11)).astype(np.float64) * 2.0**-53

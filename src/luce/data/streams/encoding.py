@@ -183,9 +183,7 @@ def streamed(
             return None
         entry.used()
         notices = tuple(store.note["notices"])
-        return Streamed(
-            name, tuple(files), schema, store, source, notices, found, entry, lock
-        )
+        return Streamed(name, tuple(files), schema, store, source, notices, found, entry, lock)
 
     while True:
         there = kept(found=True)
@@ -238,17 +236,16 @@ def _labelled(
     """Yield the columns that are used, the class, the part and the draw of each row."""
     target = str(seen.schema.target)
     wanted = {column.name for column in seen.schema.used} | {target}
-    for file, start, frame in reader.blocks(wanted):
-        codes = seen.labels.of(frame[target])
-        parts = dealer.parts(file.name, start, frame.height)
-        draws = dealer.draws(file.name, start, frame.height)
-        frame = frame.drop(target)
-        if (codes < 0).any():
-            there = codes >= 0
-            frame = frame.filter(pl.Series(there))
-            codes, parts, draws = codes[there], parts[there], draws[there]
-        if len(codes):
+    for file, start, rows in reader.blocks(wanted):
+        codes = seen.labels.of(rows[target])
+        parts = dealer.parts(file.name, start, rows.height)
+        draws = dealer.draws(file.name, start, rows.height)
+        there = codes >= 0
+        frame = rows.drop(target)
+        if there.all():
             yield frame, codes, parts, draws
+        elif there.any():
+            yield frame.filter(pl.Series(there)), codes[there], parts[there], draws[there]
 
 
 def _training_rows(
@@ -387,7 +384,7 @@ def _bytes(schema: TableSchema, seen: Look, reader: Reader) -> int:
     if not schema.sparse:
         size = np.dtype(_dtype(schema, reader)).itemsize
         return rows * (schema.input_shape[0] * size + 4)
-    encoded, _ = schema.encode(seen.sample)
+    encoded: Any = schema.encode(seen.sample)[0]
     return int(rows * (8 * encoded.nnz / max(1, encoded.shape[0]) + 8))
 
 
@@ -417,7 +414,7 @@ def _write_tensors(path: Path, schema: TableSchema) -> None:
     tensors = schema.tensors()
     if tensors:
         content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **tensors)  # type: ignore[arg-type]
+        np.savez(content, allow_pickle=False, **tensors)
         _write_whole(path, content.getvalue())
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["StreamFile", "check_same", "files_of", "fingerprint", "memory_for"]
 
 ENDS: Final = 2**16
-"""Bytes at either end of a file that its fingerprint looks at; a Parquet file's last have the counts
-and extremes of its columns."""
+"""Bytes at either end of a file that its fingerprint looks at. The last ones of a Parquet file have
+the counts and extremes of its columns."""
 
 # What a byte of a file becomes in memory, roughly: text in columns of its own, and the matrix.
 IN_MEMORY: Final = {"text": 3.0, "packed": 12.0, "parquet": 6.0, "arrow": 2.0}

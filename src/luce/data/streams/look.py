@@ -129,7 +129,9 @@ def look(
     )
     notices = [f"{name}: {each}" for each in reader.notices()]
     if labels.missing:
-        notices.append(f"{counted(labels.missing, 'row')} without a label in {shown(target)} left out.")
+        notices.append(
+            f"{counted(labels.missing, 'row')} without a label in {shown(target)} left out."
+        )
     if labels.dropped:
         gone = counted(labels.dropped_rows, "row")
         notices.append(f"{gone} of rare classes left out: {listed(labels.dropped)}.")
@@ -152,8 +154,8 @@ def check_classes(labels: Labels, dealer: Dealer, drop_rare: int) -> None:
                 f"{len(classes) + len(labels.dropped):,} classes; two are needed."
             )
         raise DataError(
-            f"All {int(totals.sum()):,} rows have the same label, {shown(classes[0])}. A classifier "
-            "needs at least two classes: check that target names the right column."
+            f"All {int(totals.sum()):,} rows have the same label, {shown(classes[0])}. A "
+            "classifier needs at least two classes: check that target names the right column."
         )
     single = _of(classes, totals == 1)
     if single:
@@ -210,8 +212,8 @@ def _slices(
     ends = np.cumsum(heights)
     length = most // SLICES
     found = []
-    for begin in np.linspace(0, int(ends[-1]) - length, SLICES).astype(np.int64).tolist():
-        stop = begin + length
+    for row in np.linspace(0, int(ends[-1]) - length, SLICES).astype(np.int64).tolist():
+        begin, stop = row, row + length
         at = int(np.searchsorted(ends, begin, side="right"))
         while begin < stop:
             first = int(ends[at]) - heights[at]
@@ -265,7 +267,9 @@ def _lowest(
     return left, limit
 
 
-def _check_target(name: str, target: str | None, columns: list[str], *, keyed: bool = False) -> None:
+def _check_target(
+    name: str, target: str | None, columns: list[str], *, keyed: bool = False
+) -> None:
     if target is None:
         raise no_target(columns)
     if target not in columns and not keyed:  # else it may come in later rows

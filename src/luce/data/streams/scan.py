@@ -182,8 +182,6 @@ def scan(
 
 def name_of(source: str | Path) -> str:
     """Return what a stream is called: as `luce.load_dataset` calls it."""
-    from pathlib import Path
-
     from luce.data.kinds import existing
 
     path = existing(source)
