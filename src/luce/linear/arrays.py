@@ -9,7 +9,7 @@ import numpy as np
 
 from luce.errors import DataError, not_finite_at
 
-__all__ = ["as_array", "find_bad", "is_source", "is_tensor", "not_finite", "numpy_of"]
+__all__ = ["as_array", "find_bad", "is_part", "is_source", "is_tensor", "not_finite", "numpy_of"]
 
 
 def is_tensor(value: Any) -> bool:
@@ -21,6 +21,11 @@ def is_tensor(value: Any) -> bool:
 def is_source(value: Any) -> bool:
     """Say whether a value is a `luce.linear.streamed_rows.Source`, read block by block."""
     return callable(getattr(type(value), "blocks", None)) and hasattr(value, "shape")
+
+
+def is_part(value: Any) -> bool:
+    """Say whether a value is the part of a block store: rows and labels, encoded on disk."""
+    return callable(getattr(type(value), "stamp", None)) and hasattr(value, "blocks")
 
 
 def as_array(X: Any) -> Any:
