@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from luce import models
 from luce.calibrating import Calibration
-from luce.data import Dataset, Schema, load_dataset, read_schema, three_way
+from luce.data import Dataset, Schema, load_dataset, read_blocks, read_schema, three_way
 from luce.data.kinds import NAMES, existing, tables_in
 from luce.data.labels import as_classes
 from luce.data.opening import of_source
@@ -134,7 +134,7 @@ class Run:
         ----------
         features : ndarray or DataFrame
             As the training data were before any scaling: a table with the training columns
-            (polars or pandas), (rows, features), or images.
+            (polars or pandas), (rows, features), or images; or files that `luce.scan` names.
         calibrated : bool, default=True
             Whether to divide the logits by the temperature that was fitted on the validation rows.
             Without such rows there is none, and this changes nothing.
@@ -149,6 +149,10 @@ class Run:
         DataError
             If the features do not fit the schema.
         """
+        if isinstance(features, Scan):
+            blocks = read_blocks(features.source, self.schema)
+            parts = (self.predict_block(each.features, calibrated=calibrated) for each in blocks)
+            return np.concatenate([probabilities for probabilities, _ in parts])
         return self.predict_block(features, calibrated=calibrated)[0]
 
     def predict(self, features: Any) -> NDArray[Any]:
@@ -467,8 +471,9 @@ class Run:
 
     def report_on_some(self, frame: Any, total: int, name: str) -> Report:
         """Report on some rows that were held out of a stream, out of so many in all."""
-        labels = as_classes(frame[self.schema.target].to_numpy(), self.classes, name=name)
-        some = Dataset(name, frame.drop(self.schema.target), labels, self.schema)
+        target = str(self.schema.target)
+        labels = as_classes(np.array(frame[target].to_list(), object), self.classes, name=name)
+        some = Dataset(name, frame.drop(target), labels, self.schema)
         words = f"{frame.height:,} of the {total:,} rows of {name} that training held out"
         role: Role = "test" if self.config["data"]["rows"]["test"] else "validation"
         return self._report(some, words, role, None)

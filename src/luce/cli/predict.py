@@ -27,6 +27,8 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
+            "--out",
+            "-o",
             metavar="FILE",
             help="Write there, not to standard output; Parquet if it ends in .parquet.",
         ),

@@ -107,16 +107,7 @@ class Linear(Model["SoftmaxModel"]):
     ) -> Iterator[Progress]:
         """Solve the problem; of what a teacher said, as weighted copies of the rows."""
         if labels is None:
-            import numpy as np
-
-            class Src:
-                shape = rows.shape
-
-                def blocks(self):
-                    return (np.asarray(rows.open(k)[0]) for k in range(len(rows.blocks)))
-
-            codes = np.concatenate([rows.open(k)[1] for k in range(len(rows.blocks))])
-            estimator.fit(Src(), np.array(rows.classes)[codes])
+            estimator.fit(rows)
         elif lessons is None:
             estimator.fit(self._shaped(rows), labels)
         else:

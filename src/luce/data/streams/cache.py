@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shutil
+import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from luce.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Cache", "Entry", "key_of"]
+__all__ = ["Cache", "Entry", "Hold", "key_of"]
 
 LAYOUT: Final = 1
 
@@ -93,6 +94,14 @@ class Entry:
                 each.unlink()
 
 
+class Hold:
+    """A lock that is held until it is let go, or nobody has it any more."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        # The lock is that of the open file, whatever descriptors it has.
+        self.let_go = weakref.finalize(self, os.close, os.dup(file.fileno()))
+
+
 class Cache:
     """A folder of entries.
 
@@ -124,11 +133,11 @@ class Cache:
         with self._locked(entry, exclusive=True, wait=wait):
             yield
 
-    def reading(self, entry: Entry) -> IO[bytes]:
-        """Return an open file: until it is closed, nobody removes the entry."""
-        file = self._lock_file(entry)
-        _flock(file, exclusive=False)
-        return file
+    def reading(self, entry: Entry) -> Hold:
+        """Return a hold on an entry: until it is let go, nobody removes the entry."""
+        with self._lock_file(entry) as file:
+            _flock(file, exclusive=False)
+            return Hold(file)
 
     def make_room(self, entry: Entry, needed: int) -> list[str]:
         """Remove entries that nobody uses, until so many bytes fit; return what was removed.

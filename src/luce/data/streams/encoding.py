@@ -13,7 +13,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,7 @@ import scipy.sparse
 from luce.data.blocks import PARTS, BlockStore, BlockWriter
 from luce.data.opening import of_source
 from luce.data.schemas import read_schema
-from luce.data.streams.cache import Cache, Entry, key_of
+from luce.data.streams.cache import Cache, Entry, Hold, key_of
 from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
 from luce.data.streams.files import check_same, fingerprint
 from luce.data.streams.look import Look, look
@@ -110,6 +110,8 @@ class Streamed:
         What the user should know, a sentence each.
     found : bool
         Whether the rows were encoded before.
+    hold : Hold
+        Keeps the rows in the cache for as long as this is somewhere.
     """
 
     name: str
@@ -120,7 +122,7 @@ class Streamed:
     notices: tuple[str, ...]
     found: bool
     _entry: Entry
-    _lock: IO[bytes]
+    hold: Hold
 
     @property
     def rows(self) -> dict[str, int]:  # noqa: D102 - above
@@ -179,7 +181,7 @@ def streamed(
         store = entry.store()
         schema = None if store is None else _stored_schema(store, entry)
         if store is None or schema is None:
-            lock.close()
+            lock.let_go()
             return None
         entry.used()
         notices = tuple(store.note["notices"])
