@@ -108,6 +108,10 @@ def make_plan(
     request.check()
     if not resume:  # else the run knows the model
         check_together(command, request)
+    if request.stream and command != "train":
+        raise ArgumentError(
+            f"{command} does not read streams: stream is an option of train. Leave it out."
+        )
     if request.teacher is not None and not resume:  # else the run knows the model
         student_kind(request.model).check_taught(request.options, request.temperature)
     source = request.source if source is None else source

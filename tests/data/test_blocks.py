@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pickle
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_a_pickled_part_is_its_path(tmp_path):
     assert pickle.loads(pickled) == part
     (tmp_path / "rows").rename(tmp_path / "old")
     write(tmp_path / "rows", rows=(999,))
-    blocks._store.cache_clear()
+    blocks._part.cache_clear()
     with pytest.raises(DataError, match="others than when this began"):
         pickle.loads(pickled)
 
@@ -169,6 +170,19 @@ def test_damage_is_named(tmp_path, damage, says):
         part = BlockStore.open(tmp_path / "rows").part("train")
         part.open(1)
         part.verify(1)
+
+
+def test_a_change_of_content_is_seen_without_asking(tmp_path):
+    """A file that is younger than the manifest is compared with its checksum when it is opened."""
+    write(tmp_path / "rows")
+    file = tmp_path / "rows" / "00000.X.npy"
+    os.utime(file, (2e9, 2e9))  # a copy, of the same content
+    part = BlockStore.open(tmp_path / "rows").part("train")
+    part.open(0)
+    flip(file, 130)
+    os.utime(file, (2e9, 2e9))
+    with pytest.raises(DataError, match="its checksum differs"):
+        part.open(0)
 
 
 def flip(path, at):

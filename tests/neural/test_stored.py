@@ -200,6 +200,11 @@ def test_a_part_is_validated_on_block_by_block(tmp_path, small, blobs, monkeypat
     store = store_of(tmp_path / "rows", X, y, [100, 140], validation=(X[::3], y[::3]))
     model = luce.NeuralClassifier(hidden=(8,), epochs=2, precision="float64")
     model.fit(store.part("train"), validation=store.part("validation"))
+    memory = luce.NeuralClassifier(hidden=(8,), epochs=2, precision="float64")
+    memory.fit(store.part("train"), validation=(X[::3], y[::3]))
+    np.testing.assert_allclose(
+        memory.history_[-1]["validation_loss"], model.history_[-1]["validation_loss"], rtol=1e-12
+    )
     truth = model.predict_log_proba(X[::3])[np.arange(80), np.searchsorted(["a", "b", "c"], y[::3])]
     record = model.history_[-1]
     np.testing.assert_allclose(record["validation_loss"], -truth.mean(), rtol=1e-12)
@@ -266,8 +271,9 @@ def test_what_does_not_go_with_a_store_is_refused(tmp_path, blobs):
     model = luce.NeuralClassifier(hidden=(4,), epochs=1)
     with pytest.raises(ArgumentError, match="labels and weights of its own"):
         model.fit(part, y)
+    other = store_of(tmp_path / "other", X[80:], y[80:], [160]).part("train")
     with pytest.raises(ArgumentError, match="part of the same store"):
-        model.fit(part, validation=(X, y))
+        model.fit(part, validation=other)
     with pytest.raises(ArgumentError, match="needs rows to validate on"):
         luce.NeuralClassifier(hidden=(4,), epochs=1, patience=2).fit(part)
     with pytest.raises(ArgumentError, match="goes with another part"):

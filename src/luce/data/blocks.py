@@ -102,11 +102,24 @@ class Part:
     def open(self, k: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
         """Return rows, codes and weights of a block, mapped from its files.
 
+        A store does not change, so files that are younger than its manifest are read once to see
+        whether they are what was written: a copy, perhaps.
+
         Raises
         ------
         luce.errors.DataError
-            If a file is missing or not of the size that it was written with.
+            If a file is missing, or is not as it was written.
         """
+        written = os.stat(os.path.join(self.folder, _MANIFEST)).st_mtime_ns  # noqa: PTH116, PTH118
+        stamp = self.stamp(k)
+        for (file, size, _), (_, found, _) in zip(self._of(k).values(), stamp, strict=True):
+            if found != size:
+                raise DataError(
+                    f"{file} has not the {size:,} bytes that were written. "
+                    + _AGAIN.format(folder=self.folder)
+                )
+        if any(changed > written for _, _, changed in stamp):
+            self.verify(k)
         arrays = {kind: self._map(file, size) for kind, (file, size, _) in self._of(k).items()}
         codes, weight = arrays["codes"], arrays.get("weight")
         if not self.sparse:
@@ -165,18 +178,11 @@ class Part:
 
     def _map(self, file: str, size: int) -> np.ndarray:
         try:
-            if os.path.getsize(file) != size:  # noqa: PTH202 - as above
-                raise DataError(
-                    f"{file} has not the {size:,} bytes that were written. "
-                    + _AGAIN.format(folder=self.folder)
-                )
             mapped = np.lib.format.open_memmap(file, mode="r") if size > _HEADER else None
             return np.load(file, allow_pickle=False) if mapped is None else mapped
         except OSError as error:
             raise self._gone(file, error) from error
         except ValueError as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(
                 f"{file} is damaged: {error}. " + _AGAIN.format(folder=self.folder)
             ) from error
@@ -478,19 +484,15 @@ class BlockWriter:
         )
 
 
-@lru_cache(maxsize=16)
-def _store(folder: str, key: str) -> BlockStore:
+@lru_cache(maxsize=16)  # a worker unpickles the same part again and again
+def _part(folder: str, name: str, key: str) -> Part:
     store = BlockStore.open(folder)
     if store.key != key:
         raise DataError(
             f"the encoded rows in {folder} are others than when this began: something has written "
             "them anew meanwhile. Begin again."
         )
-    return store
-
-
-def _part(folder: str, name: str, key: str) -> Part:
-    return _store(folder, key).part(name)
+    return store.part(name)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

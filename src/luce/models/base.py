@@ -106,6 +106,9 @@ class Model(ABC, Generic[E]):
     takes_sparse : bool
         Whether rows may be sparse, as those of tables with texts or hundreds of categories are:
         SciPy's ``csr_array``. Other models are not trained on such tables.
+    takes_parts : bool
+        Whether training rows may be a part of a block store (`luce.data.blocks.Part`), which has
+        their labels: then `fit` is given None for these.
     suits_text : bool
         Whether "auto" is to try it where rows are texts and nothing else.
     space : mapping of str to list or dict
@@ -125,6 +128,7 @@ class Model(ABC, Generic[E]):
     space: Mapping[str, Any] = {}
     takes_images: bool = False
     takes_sparse: bool = False
+    takes_parts: bool = False
     suits_text: bool = True
     in_steps: bool = False
     together: bool = False

@@ -50,6 +50,7 @@ class Network(Model["NeuralClassifier"]):
     """
 
     takes_images = True
+    takes_parts = True
     suits_text = False
     in_steps = True
     together = True

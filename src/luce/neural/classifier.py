@@ -387,7 +387,11 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         weight = self._weights(features, labels, sample_weight)
         held_out = None
         if checked is not None:
-            held_out = self._check_validation(checked, codes, device)
+            of_class = None
+            if self.class_weight is not None:
+                of_class = np.ones(len(self.classes_), self._dtype())
+                of_class[codes] = compute_sample_weight(self.class_weight, self.classes_[codes])
+            held_out = self._check_validation(checked, of_class, device)
         elif self.patience is not None:
             kept, held = self._hold_out(codes)
             held_out = self._examples(features[held], codes[held], _rows(weight, held), device)
@@ -421,6 +425,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             raise self._reads_no_sparse_rows(part.shape)
         if part.shape[0] < 2:
             raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
+        if list(part.classes) != sorted(part.classes):
+            raise DataError("NeuralClassifier: the classes of the store must be sorted.")
         self.classes_, self.input_shape_, self.sparse_ = np.array(part.classes), shape, part.sparse
         self.n_features_in_ = shape[0]
         self._check_classes()
@@ -429,14 +435,19 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         counts = rows.counts()
         if not counts.any():
             raise _no_weight()
-        held_out = None
-        if validation is not None:
-            if not is_stored(validation) or tuple(validation.classes) != tuple(part.classes):
+        held_out: Rows | None = None
+        if is_stored(validation):
+            if tuple(validation.classes) != tuple(part.classes):
                 raise ArgumentError(
                     "NeuralClassifier: validation must be a part of the same store, such as "
-                    'store.part("validation").'
+                    'store.part("validation"), or a pair (X, y).'
                 )
             held_out = replace(rows, part=validation) if len(validation.blocks) else None
+        elif validation is not None:
+            features, labels = validation
+            if len(shape) > 1:
+                features = np.asarray(features).reshape(len(labels), *shape)
+            held_out = self._check_validation((features, labels), class_weight, device)
         if held_out is None and self.patience is not None:
             raise ArgumentError(
                 f"NeuralClassifier: patience={self.patience} needs rows to validate on. Give "
@@ -788,7 +799,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def _check_validation(
         self,
         validation: tuple[ArrayLike, ArrayLike],
-        training: NDArray[np.intp],
+        of_class: NDArray[Any] | None,
         device: torch.device,
     ) -> Examples:
         """Return the caller's held-out data as examples, with the training rows' class weights."""
@@ -801,11 +812,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 "which the training labels do not."
             )
         weight = None
-        if self.class_weight is not None:
+        if of_class is not None and of_class[codes].any():
             # Or the best epoch would be one that has not learnt yet which classes count.
-            of_class = np.ones(len(self.classes_), self._dtype())
-            of_class[training] = compute_sample_weight(self.class_weight, self.classes_[training])
-            weight = of_class[codes] if of_class[codes].any() else None
+            weight = of_class[codes].astype(self._dtype())
         return self._examples(features, codes, weight, device)
 
     @torch.no_grad()

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from luce import __version__, models
-from luce.errors import (
-    ArgumentError,
-    DataError,
-    DivergenceError,
-    LuceError,
-    TrainingStoppedError,
-)
+from luce.data.streams.scan import Scan
+from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
-from luce.group import Group, join
+from luce.group import join
 from luce.models import MODELS, Candidate, Estimator, Model
 from luce.plan import Plan, check_no_teacher, check_together, make_plan
 from luce.progress import Display
@@ -35,6 +28,8 @@ from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import FOLDS, Prepared, prepare
 from luce.training.resume import check_data, ready, resumed
+from luce.training.streaming import Stream, prepare_stream, streamed_request
+from luce.training.together import check_same, in_turn, told
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
@@ -49,6 +44,9 @@ __all__ = [
     "scored",
     "train",
 ]
+
+Data = Prepared | Stream
+"""Rows to train on, in memory or on the disk."""
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
@@ -67,6 +65,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
+    cache_size: int | None = None,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -76,7 +75,7 @@ def train(
     Parameters
     ----------
     source : str, Path, array, DataFrame or tuple
-        What to learn from, as for :func:`luce.load_dataset`.
+        What to learn from, as for :func:`luce.load_dataset`; or what :func:`luce.scan` gives.
     preset : {"tutorial"}, optional
         A whole recipe by name; single arguments override it.
     config : path, optional
@@ -93,6 +92,9 @@ def train(
     download : bool, default=False
         Whether a source that is an address may be downloaded. It is kept, and found again by its
         address.
+    cache_size : int, optional
+        How many bytes encoded rows of streams may take on the disk, those of other runs included;
+        by default as many as there is room for.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
@@ -101,8 +103,9 @@ def train(
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
         are); ``encoding``, ``separator``, ``decimal``, ``drop``, ``keep`` and ``types`` (tables:
         how they are written, which columns count, of what kind they are); ``image_size`` (folders
-        of images are resized to it); ``drop_rare`` (0: classes with fewer rows are left out);
-        ``model`` ("auto", "linear", "mlp", "cnn");
+        of images are resized to it); ``stream`` (True: tables are read block by block and encoded
+        on the disk, as is done otherwise with what would not fit into memory); ``drop_rare`` (0:
+        classes with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
         ``validation_size`` (0.1) and ``test_size`` (0.2), fractions of the rows held out, in the
         classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
         ``seed`` (0); ``report_every`` (batches); and every option of
@@ -136,6 +139,8 @@ def train(
     display = display or Display()
     if group.rank:
         display, announce = Display(), None
+    if isinstance(source, Scan):
+        source, arguments = source.source, {**source.arguments, **arguments}
     with ExitStack() as held:
         with group.agreed():
             plan = make_plan(
@@ -152,61 +157,47 @@ def train(
             )
             if group.rank == 0:
                 held.enter_context(locked(plan.path))
-                plan = _claimed(plan, preset, anew=config is None)
-        plan = _told(plan, group)
+                plan = _claimed(plan, preset, display, anew=config is None)
+        plan = told(plan, group)
         request, path = plan.request, plan.path
+        data = in_turn(partial(_prepared, plan, display, cache_size), group, cached=request.stream)
+        first = begun(request, data)
+        check_same(group, first["data"])
         with group.agreed():
-            data = prepare(ready(plan.source, request, "train"), request, display)
-            first = begun(request, data)
             candidates = _candidates(request, data, display)
             if plan.resume and group.rank == 0:
                 check_data(path, first["data"], request.test)
-        _check_same(group, first["data"])
         folder = RunFolder(path, first, resume=plan.resume, overwrite=plan.overwrite, group=group)
         trained = partial(compare, candidates, data, folder, request, display)
         return complete(trained, data, folder, display, announce)
 
 
-def _claimed(plan: Plan, preset: str | None, *, anew: bool) -> Plan:
-    """Return the plan with what the run to resume was asked for, or see that there is room."""
-    if not plan.resume:
-        check_free(plan.path, overwrite=plan.overwrite)
-        return plan
-    wanted = {**PRESETS.get(preset or "", {}), **plan.given}
-    request = resumed(plan.path, wanted, None if anew else plan.request)
-    check_no_teacher(request, "train")
-    check_together("train", request)
-    return replace(plan, request=request)
+def _claimed(plan: Plan, preset: str | None, display: Display, *, anew: bool) -> Plan:
+    """Return the plan with what the run to resume was asked for, or see that there is room.
 
-
-def _told(plan: Plan, group: Group) -> Plan:
-    """Return the plan that rank 0 has: it alone has looked into the folder."""
-    if group.size == 1:
-        return plan
-    said = group.told([asdict(plan.request), plan.resume, plan.overwrite])
-    request, resume, overwrite = said
-    return replace(plan, request=Request.from_json(request), resume=resume, overwrite=overwrite)
-
-
-def _check_same(group: Group, data: Mapping[str, Any]) -> None:
-    """See that all ranks have read the same data.
-
-    Raises
-    ------
-    DataError
-        On all ranks, if one has not.
+    And whether the source is read as a stream.
     """
-    said = group.each(dict(data))
-    for rank, each in enumerate(said):
-        if each != said[0]:
-            raise DataError(
-                f"rank {rank} of {group.size} found other data in {data['name']} than rank 0. "
-                "Give all of them the same source, whole: on every machine, or on a disk that all "
-                "share."
-            )
+    request = plan.request
+    if plan.resume:
+        wanted = {**PRESETS.get(preset or "", {}), **plan.given}
+        request = resumed(plan.path, wanted, None if anew else plan.request)
+        check_no_teacher(request, "train")
+        check_together("train", request)
+    else:
+        check_free(plan.path, overwrite=plan.overwrite)
+    source = ready(plan.source, request, "train")
+    return replace(plan, request=streamed_request(source, request, display))
 
 
-def begun(request: Request, data: Prepared) -> dict[str, Any]:
+def _prepared(plan: Plan, display: Display, cache_size: int | None) -> Data:
+    """Return the rows to train on."""
+    source = ready(plan.source, plan.request, "train")
+    if plan.request.stream:
+        return prepare_stream(source, plan.request, display, cache_size)
+    return prepare(source, plan.request, display)
+
+
+def begun(request: Request, data: Data) -> dict[str, Any]:
     """Return the first config.json of a run: what is asked for, of which data."""
     return {
         "luce": __version__,
@@ -221,7 +212,7 @@ def begun(request: Request, data: Prepared) -> dict[str, Any]:
 
 def complete(
     train: Callable[[], None],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     display: Display,
     announce: Callable[[Run], None] | None,
@@ -237,13 +228,13 @@ def complete(
     if announce is not None:
         announce(run)
     try:
-        run.report_of(data.dataset).save(folder.path / "report.html")
+        data.save_report(run, folder.path / "report.html")
     except LuceError as error:  # the run is whole without it
         display.say(f"note: no report.html: {error}")
     return run
 
 
-def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
+def _candidates(request: Request, data: Data, display: Display) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
     shape = data.schema.input_shape
     rows = {"sparse": data.schema.sparse, "text": data.schema.only_text}
@@ -252,7 +243,7 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
     found = models.candidates(request.model, request.options, shape, **rows)
     for candidate in found:
         estimator = unfitted(candidate, data.schema, seed=request.seed)
-        MODELS[candidate.model].check_rows(estimator, shape, len(data.dataset.classes))
+        MODELS[candidate.model].check_rows(estimator, shape, len(data.classes))
     if len(found) > 1 and "validation" not in data.parts and data.folds is None:
         raise ArgumentError(
             "model='auto' compares candidates on validation rows: give a validation_size above "
@@ -263,7 +254,7 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
 
 def compare(
     found: Sequence[Candidate],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,
@@ -280,7 +271,7 @@ def compare(
             folder.finish(best, scores, [trained.entry for trained in board], judged)
 
 
-def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
+def scored(trained: Trained, data: Data, seed: int) -> dict[str, Any]:
     """Return the figures of each part of the data; None of a part without rows.
 
     Of the training rows, some that the seed draws stand for all where there are many. No encoded
@@ -288,13 +279,9 @@ def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"train": None, "validation": trained.scored, "test": None}
     if "train" in data.encoded:
-        features, labels = data.encoded["train"]
-        if len(labels) > SCORED_TRAINING_ROWS:
-            rows = np.random.default_rng(seed).permutation(len(labels))
-            rows = np.sort(rows[:SCORED_TRAINING_ROWS])
-            features, labels = features[rows], labels[rows]
-        found["train"] = trained.classifier.score(features, labels)
-        del features
+        rows = data.training_sample(SCORED_TRAINING_ROWS, seed)
+        found["train"] = trained.classifier.score(*rows)
+        del rows
     data.forget()
     if "test" in data.parts:
         found["test"] = trained.classifier.score(*data.test())
@@ -303,7 +290,7 @@ def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
 
 def _leaderboard(
     found: Sequence[Candidate],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,
@@ -364,7 +351,7 @@ def _leaderboard(
 
 def fit_and_save(
     candidate: Candidate,
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,
