@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -179,7 +180,11 @@ def join() -> Group:
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         with _interface():
-            dist.init_process_group(backend)
+            store, rank, size = next(dist.rendezvous("env://"))
+            # torchrun keeps its store when it starts processes again: in it are the addresses of
+            # those that were there before, for whom the new ones would wait.
+            attempt = dist.PrefixStore(f"luce-{_said('TORCHELASTIC_RESTART_COUNT')}", store)
+            dist.init_process_group(backend, store=attempt, rank=rank, world_size=size)
     except (RuntimeError, ValueError, OSError) as error:
         raise GroupError(
             f"rank {_said('RANK')} of {_said('WORLD_SIZE')} could not join the others at {where}: "
@@ -281,5 +286,6 @@ def _leading_to(address: str) -> str | None:
 
 
 def _line(error: BaseException) -> str:
-    """Return the first line of PyTorch's message, which may have a trace in C++ behind it."""
-    return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+    """Return the first sentence of PyTorch's message, without a place in C++ before it."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[^]]*\] *", "", line).split(". ")[0].strip().rstrip(".")

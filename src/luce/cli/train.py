@@ -97,8 +97,9 @@ def train(
         "overwrite": overwrite,
         "download": download,
     }
-    # Before anything heavy is imported; `train` looks again.
-    make_plan(source, command="train", **asked, arguments=arguments)
+    if known().size == 1:  # else all processes of the group look at once
+        # Before anything heavy is imported; `train` looks again.
+        make_plan(source, command="train", **asked, arguments=arguments)
     with for_command():
         from luce.progress import Display
         from luce.training import train as training

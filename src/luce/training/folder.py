@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from luce.errors import LuceError, RunError, TrainingStoppedError
+from luce.errors import GroupError, LuceError, RunError, TrainingStoppedError
 from luce.folders import begin, exchange, remove, resumable
 from luce.group import ALONE, Group
 from luce.manifest import (
@@ -232,7 +232,9 @@ class RunFolder:
         if self.resume or self._folder is None:
             return False
         kept = ("checkpoints/*.safetensors", JOURNAL)
-        if isinstance(error, RunError) and any(any(self.files.glob(each)) for each in kept):
+        if isinstance(error, RunError | GroupError) and any(
+            any(self.files.glob(each)) for each in kept
+        ):
             return True
         remove(self._folder)
         return False
