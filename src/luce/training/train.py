@@ -51,6 +51,9 @@ Data = Prepared | Stream
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
 
+# An epoch that takes longer is saved within, so often in seconds of training.
+SAVE_EVERY = 60.0
+
 # How often, in seconds, processes that train together ask each other whether one is to stop.
 ASK_EVERY = 0.3
 
@@ -397,7 +400,7 @@ def _fit(
     lessons: Lessons | None = None,
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
-    label, started, asked = candidate.label, False, 0.0
+    label, started, asked, saved = candidate.label, False, 0.0, 0.0
     group = folder.group
     hits = "accuracy" if lessons is None else lessons.hits
     figures = {"loss", hits, "learning_rate", "seconds"}
@@ -405,19 +408,20 @@ def _fit(
         figures |= {"validation_loss", "validation_accuracy"}
 
     def on_step(model: Model[Any], estimator: Estimator, progress: Progress) -> None:
-        nonlocal started, asked
+        nonlocal started, asked, saved
         if not started:
             folder.open()
             if not brief:
                 display.start(label, model.parameters(estimator), figures)
-            started = True
+            started, saved = True, progress.seconds
         stopping = stop.is_set()
         if group.size > 1:
             # All or none stop, after the same batch: their clock is the same.
             due = progress.record is not None or progress.seconds >= asked + ASK_EVERY
             stopping = due and group.any(stopping)
             asked = progress.seconds if due else asked
-        if progress.record or stopping:
+        if progress.record or stopping or progress.seconds >= saved + SAVE_EVERY:
+            saved = progress.seconds
             with group.agreed():
                 if folder.writes:
                     now = model.checkpoint(estimator)
