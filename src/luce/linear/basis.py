@@ -91,7 +91,7 @@ def eigenbasis(objective: Objective) -> Basis:
     lane = objective.rows.pick(index, max(64, min(1024, BLOCK_VALUES // D)))
     sums = add_up([lane], lambda: (torch.zeros(1, D, D, dtype=dtype, device=device),), add)
     (cov,) = sums[0]
-    if len(index) < len(objective.weight):
+    if objective.is_sample or len(index) < len(objective.weight):
         # A feature that the sample happens not to show must not look as if it never varied.
         cov.diagonal().copy_(torch.maximum(cov.diagonal(), objective.variance.to(dtype)))
     cov[objective.constant] = 0

@@ -88,7 +88,7 @@ def balance(
     if not objective.fit_intercept or objective.penalty.strength == 0:
         return theta, None
     if gradient is None:
-        S, mean = objective.curvature(theta, len(objective.weight))
+        S, mean = objective.curvature(theta, None)
         off = mean - objective.frequency
     else:
         S = objective.curvature(theta, _ROWS_OF_A_PROOF).S

@@ -39,9 +39,11 @@ def head_start(
     Or None where that is not worth it, or is not far: what such a start has learnt of its rows
     alone would have to be unlearnt.
     """
-    N = len(objective.weight)
+    N = objective.rows.shape[0]
     n = min(N // _ONE_ROW_OF, _SAMPLE_VALUES * N // max(1, objective.rows.stored))
     serves = N >= _ENOUGH_ROWS and isinstance(precondition, Exact | Blocks)
+    objective = objective.at_hand
+    n = min(n, 4 * len(objective.weight) // 5)  # a quarter as many more are held out
     drawn = two_shares(objective, n) if serves else None
     if drawn is None:
         return None

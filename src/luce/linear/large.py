@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from luce.linear.fitted import Fitted, Start
     from luce.linear.model import SoftmaxModel
 
-__all__ = ["find_bad", "fits", "log_probabilities", "logits", "make_objective"]
+__all__ = [
+    "find_bad",
+    "fits",
+    "log_probabilities",
+    "logits",
+    "make_objective",
+    "path",
+    "suits_float32",
+]
 
 
 def fits(
@@ -43,10 +51,26 @@ def fits(
 ) -> Iterator[Fitted]:
     """Yield the fit for each C, each from where the last ended.
 
-    ``count`` fits of this kind will be made in all. The eigenbasis of the features serves all Cs,
-    and what a certificate found out about its point is known when the next C begins there.
+    ``count`` fits of this kind will be made in all.
     """
     objective = make_objective(model, X, codes, weight, Cs[0], fits=count)
+    yield from path(model, objective, Cs, start, display, count=count)
+
+
+def path(
+    model: SoftmaxModel,
+    objective: Objective,
+    Cs: Sequence[float] | np.ndarray,
+    start: Start | None,
+    display: GapDisplay,
+    *,
+    count: int = 1,
+) -> Iterator[Fitted]:
+    """Yield the fit of an objective for each C, each from where the last ended.
+
+    The eigenbasis of the features serves all Cs, and what a certificate found out about its point
+    is known when the next C begins there.
+    """
     theta = objective.start() if start is None else _started(objective, start)
     basis, known = None, None
     if len(Cs) > 1:
@@ -93,7 +117,7 @@ def make_objective(
     )
     if not bool(torch.isfinite(objective.variance.sum())):
         raise not_finite(type(model).__name__, rows.find_bad())
-    if model.precision == "auto" and not _suits_float32(objective, model.tol):
+    if model.precision == "auto" and not suits_float32(objective, model.tol):
         return objective.with_precision(torch.float64)
     return objective
 
@@ -161,7 +185,7 @@ def find_bad(X: Any) -> tuple[int, int, float] | None:
     return as_rows(X).find_bad()
 
 
-def _suits_float32(objective: Objective, tol: float) -> bool:
+def suits_float32(objective: Objective, tol: float) -> bool:
     """Say whether products in float32 save time and lose nothing that ``tol`` asks for."""
     N, D = objective.rows.shape
     if N * D * objective.n_logits < 5_000_000 or tol < 1e-8 or objective.penalty.strength == 0:

@@ -15,9 +15,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from luce.errors import BackendError, DataError
+from luce.errors import ArgumentError, BackendError, DataError
 from luce.linear import small
-from luce.linear.arrays import as_array, find_bad, is_source, is_tensor, not_finite, numpy_of
+from luce.linear.arrays import (
+    as_array,
+    find_bad,
+    is_part,
+    is_source,
+    is_tensor,
+    not_finite,
+    numpy_of,
+    part_of,
+)
 from luce.linear.penalties import PENALTIES, divided, roots
 from luce.options import LINEAR, check, one_of
 from luce.targets import check_target
@@ -71,7 +80,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         return tags
 
     @abstractmethod
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit to rows X with labels y."""
 
     def decision_function(self, X: Any) -> Any:
@@ -151,6 +160,10 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def _own_logits(self, X: Any) -> Any:
         check_is_fitted(self, "coef_")
+        X = part_of(X)
+        if is_part(X):
+            blocks = (self._own_logits(X.open(k)[0]) for k in range(len(X.blocks)))
+            return np.concatenate([numpy_of(Z) for Z in blocks])
         return self._logits(self._check_rows(X), self.coef_, self.intercept_)
 
     def _logits(self, X: Any, coef: np.ndarray, intercept: np.ndarray) -> Any:
@@ -193,6 +206,31 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             if name in parameters:
                 check(f"{type(self).__name__}: {name}", parameters[name], LINEAR[name].kind)
         check(f"{type(self).__name__}: penalty", self.penalty, one_of(*PENALTIES, None))
+
+    def _check_no_engine(self, engine: Any) -> None:
+        if engine is not None:
+            raise ArgumentError(
+                f"{type(self).__name__}: an engine sums up the rows of a block store, and X is not "
+                "the part of one: leave engine out, or write X with luce.data.blocks.BlockWriter."
+            )
+
+    def _check_part(self, y: Any, sample_weight: Any, groups: Any = None) -> None:
+        """Refuse what comes with the part of a block store, or cannot be had over one."""
+        name = type(self).__name__
+        if y is not None or sample_weight is not None:
+            raise ArgumentError(
+                f"{name}: the part of a block store has labels and weights of its own: leave y and "
+                "sample_weight out."
+            )
+        if groups is not None:
+            raise ArgumentError(
+                f"{name}: groups need rows in memory: leave them out, or set C to a number."
+            )
+        if self.device not in {"auto", "cpu"}:
+            raise BackendError(
+                f"{name}: the part of a block store is computed on CPUs: set device='auto', got "
+                f"{self.device!r}."
+            )
 
     def _check_rows_and_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Validate as scikit-learn does, except for finiteness: the first pass sees that."""

@@ -96,6 +96,8 @@ class Objective:
 
     Attributes
     ----------
+    is_sample : bool
+        Whether the rows stand for more, of which mean and variance are.
     coarse : bool
         Whether values and gradients in float32 have products in bfloat16, right to two or three
         digits: enough far from the optimum.
@@ -114,7 +116,7 @@ class Objective:
         dtype: torch.dtype,
         fits: int = 1,
     ) -> None:
-        self.fits, self.coarse = float(fits), False
+        self.fits, self.coarse, self.is_sample = float(fits), False, False
         self.rows, self.target, self.weight = rows, target, weight
         self.n_logits, self.link, self.fit_intercept, self.dtype = (
             n_logits,
@@ -130,21 +132,33 @@ class Objective:
         first, one, two = rows.column_sums(weight, sample)
         if not bool(torch.isfinite(two).all()):  # perhaps only the squares in float32
             first, one, two = rows.column_sums(weight, sample, wide=True)
+        self._describe(first, one, two)
+        counts = torch.bincount(target, weight, minlength=max(2, n_logits)) / self.total
+        self.frequency = counts[1:] if n_logits == 1 else counts[:n_logits]
+
+    def _describe(self, first: Tensor, one: Tensor, two: Tensor) -> None:
+        """Set mean and variance of the features from what ``column_sums`` returns."""
         shift = one / self.total
         spread = two / self.total
-        if fit_intercept:
+        if self.fit_intercept:
             self.mean = first + shift
             self.variance = (spread - shift**2).clamp_(min=0)
             self.constant = two == 0
-            if rows.is_sparse:
+            if self.rows.is_sparse:
                 self.constant = self.variance == 0
             self.variance[self.constant] = 0
         else:
             self.mean = torch.zeros_like(first)
             self.variance = spread + 2 * first * shift + first**2  # the second moment
             self.constant = torch.zeros_like(first, dtype=torch.bool)
-        counts = torch.bincount(target, weight, minlength=max(2, n_logits)) / self.total
-        self.frequency = counts[1:] if n_logits == 1 else counts[:n_logits]
+
+    @property
+    def at_hand(self) -> Objective:
+        """The objective over rows that can be picked one by one: itself.
+
+        Where rows are elsewhere, a sample of them: what steps are made from need not be exact.
+        """
+        return self
 
     @property
     def n_features(self) -> int:
@@ -199,11 +213,7 @@ class Objective:
     def evaluate(self, theta: Tensor, *, logs: bool = False) -> Evaluation:
         """Return F(Θ) and ∇F(Θ), and if asked the means of log p."""
         W = theta[:, :-1]
-        rows = self._fused_rows()
-        if rows is None or self._working is torch.bfloat16:
-            loss, G, g, L = self._by_blocks(theta, logs)
-        else:
-            loss, G, g, L = self._fused(rows, theta, logs)
+        loss, G, g, L = self._sums(theta, logs)
         value = loss / self.total + self.penalty.value(W)
         gradient = self._mean_gradient(G, g, theta)
         self.penalty.add_gradient(W, gradient[:, :-1])
@@ -368,15 +378,16 @@ class Objective:
     def curvature(
         self,
         theta: Tensor,
-        n: int = SAMPLE_ROWS,
+        n: int | None = SAMPLE_ROWS,
         dtype: torch.dtype | None = None,
     ) -> Curvature:
-        """Return how p spreads over a sample of about n rows, or over all if there are no more."""
+        """Return how p spreads over a sample of about n rows, or over all; None asks for all."""
         matrix = self.link == "softmax"
         if not bool(theta[:, :-1].any()):
             p = probabilities(theta[None, :, -1], self.link)[0]  # of every row
             return Curvature(torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p), p)
-        index = evenly(self, n) if n < len(self.weight) else None  # all rows need no copies
+        some = n is not None and n < len(self.weight)
+        index = evenly(self, n) if some else None  # all rows need no copies
         total = self.total if index is None else float(self.weight[self.at(index)].sum())
         lanes, of_block = self._probabilities(theta, dtype or self.dtype, index)
 
@@ -394,7 +405,12 @@ class Objective:
                 S += (weighed * (1 - P)).sum(0).double()
 
         S, mass = self._add_up(lanes, zeros, add)
-        if matrix:
+        return self._spread(S, mass, total)
+
+    @staticmethod
+    def _spread(S: Tensor, mass: Tensor, total: float) -> Curvature:
+        """Return the curvature from sums over rows, of which those off the diagonal are used."""
+        if S.ndim == 2:
             # Each row is the negative sum of its other entries. So their digits are what counts: no
             # direction loses more of its curvature than the share that they do.
             S.add_(S.T.clone()).div_(2).fill_diagonal_(0)
@@ -441,6 +457,13 @@ class Objective:
     def _working(self) -> torch.dtype:
         """What products are made in; a certificate in float64 may come at any time."""
         return torch.bfloat16 if self.coarse and self.dtype is torch.float32 else self.dtype
+
+    def _sums(self, theta: Tensor, logs: bool) -> tuple[float, Tensor, Tensor, Tensor]:
+        """Return the loss, its gradient and, if asked, Σ log p, all summed up over the rows."""
+        rows = self._fused_rows()
+        if rows is None or self._working is torch.bfloat16:
+            return self._by_blocks(theta, logs)
+        return self._fused(rows, theta, logs)
 
     def _by_blocks(self, theta: Tensor, logs: bool) -> tuple[float, Tensor, Tensor, Tensor]:
         dtype = self._working

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -11,8 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
-from luce.errors import DataError
-from luce.linear.arrays import is_source, is_tensor, numpy_of
+from luce.errors import ArgumentError, DataError
+from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of, part_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
 from luce.linear.regression import SoftmaxRegression
@@ -20,6 +21,8 @@ from luce.options import CANDIDATES, check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from luce.linear.fitted import Fitted
 
 __all__ = ["SoftmaxRegressionCV"]
 
@@ -105,22 +108,32 @@ class SoftmaxRegressionCV(SoftmaxModel):
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, engine: Any = None) -> Self:
         """Choose C, and fit to rows X with labels y.
 
         Parameters
         ----------
         X : array-like, sparse matrix, frame or tensor, shape (N, D)
+            Or the part of a block store, `luce.data.blocks.Part`. Its folds follow from the places
+            of the rows, ``cv`` and ``scoring`` are a number and the default, and there are no
+            ``oof_proba_``.
         y : array-like, shape (N,)
+            None for the part of a block store, which has labels and weights of its own.
         sample_weight : array-like, shape (N,), optional
+        engine : str, dask Client or SparkSession, optional
+            Who sums up the rows of the part of a block store; as in `SoftmaxRegression.fit`.
 
         Returns
         -------
         SoftmaxRegressionCV
             Itself.
         """
+        X = part_of(X)
+        if is_part(X):
+            return self._fit_part(X, y, sample_weight, engine)
         with self._fitting():
             self._check_parameters()
+            self._check_no_engine(engine)
             self.Cs_ = self._candidates()
             if is_source(X):
                 raise DataError(
@@ -160,21 +173,75 @@ class SoftmaxRegressionCV(SoftmaxModel):
                         X, codes, weight, [C], start, display, count=scores.size
                     )
             self.C_, self.scores_, self.oof_proba_ = C, scores, held_out
-            if refitted is not None:
-                self._keep(refitted)
-                self._warn(refitted)
-            else:
-                self.coef_, self.intercept_ = mean
-                self.n_iter_ = np.array([iterations], dtype=np.int32)
-                self.converged_, self.duality_gap_ = not short, float("nan")
-            if short:
-                warnings.warn(
-                    f"SoftmaxRegressionCV: {len(short)} of {scores.size} fits of the path ended "
-                    f"above tol={self.tol:g}, the first at {short[0]}: raise max_iter, or scale "
-                    "the features (sklearn.preprocessing.StandardScaler).",
-                    ConvergenceWarning,
-                    stacklevel=2,
+            self._choose(refitted, mean, iterations, short)
+        return self
+
+    def _choose(
+        self,
+        refitted: Fitted | None,
+        mean: tuple[np.ndarray, ...],
+        iterations: int,
+        short: list[str],
+    ) -> None:
+        """Keep the fit to all rows, or else the mean of the folds'; warn of the path."""
+        if refitted is not None:
+            self._keep(refitted)
+            self._warn(refitted)
+        else:
+            self.coef_, self.intercept_ = mean
+            self.n_iter_ = np.array([iterations], dtype=np.int32)
+            self.converged_, self.duality_gap_ = not short, float("nan")
+        if short:
+            warnings.warn(
+                f"SoftmaxRegressionCV: {len(short)} of {self.scores_.size} fits of the path ended "
+                f"above tol={self.tol:g}, the first at {short[0]}: raise max_iter, or scale "
+                "the features (sklearn.preprocessing.StandardScaler).",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _fit_part(self, part: Any, y: Any, sample_weight: Any, engine: Any) -> SoftmaxRegressionCV:
+        """Choose C over the part of a block store; lanes of its rows are summed up by an engine."""
+        from luce.engines import connected
+        from luce.linear.parts import fits
+
+        with self._fitting(), connected(engine) as workers:
+            self._check_parameters()
+            self._check_part(y, sample_weight)
+            if not isinstance(self.cv, Integral) or self.cv < 2 or self.scoring != "neg_log_loss":
+                raise ArgumentError(
+                    "SoftmaxRegressionCV: over the part of a block store cv is a number of folds "
+                    f"and scoring 'neg_log_loss', got {self.cv!r} and {self.scoring!r}."
                 )
+            self.Cs_, folds = self._candidates(), int(self.cv)
+            rows = fits.material(self, part, workers.map)
+            scores = np.empty((folds, len(self.Cs_)))
+            models: list[list[Fitted]] = []
+            with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
+                for f in range(folds):
+                    rest, models = rows.fold(f, folds, held_out=False), [*models, []]
+                    path = fits.fits(self, rest, self.Cs_, None, display, count=scores.size)
+                    for c, fitted in enumerate(path):
+                        models[f].append(fitted)
+                        scores[f, c] = fits.held_out(self, rows, fitted, f, folds)
+                best = int(np.argmax(scores.mean(axis=0)))
+                of_best = [path[best] for path in models]
+                coef = np.mean([fitted.coef for fitted in of_best], axis=0)
+                mean = coef, np.mean([fitted.intercept for fitted in of_best], axis=0)
+                refitted = None
+                if self.refit:
+                    start = (mean[0].astype(np.float64), mean[1].astype(np.float64))
+                    Cs = [float(self.Cs_[best])]
+                    (refitted,) = fits.fits(self, rows, Cs, start, display, count=scores.size)
+            self.C_, self.scores_ = float(self.Cs_[best]), scores
+            every = [fitted for path in models for fitted in path]
+            short = [
+                f"C={self.Cs_[c]:g} in fold {f} ({fitted.measure:.1g})"
+                for f, path in enumerate(models)
+                for c, fitted in enumerate(path)
+                if not fitted.converged
+            ]
+            self._choose(refitted, mean, sum(fitted.n_iter for fitted in every), short)
         return self
 
     def _candidates(self) -> np.ndarray:

@@ -75,6 +75,7 @@ def choose(
     known: Certificate | None = None,
 ) -> Preconditioner:
     """Return the most exact form that is affordable, made from what is known at Θ."""
+    objective = objective.at_hand
     if theta.numel() <= _EXACT_COEFFICIENTS:
         return Exact(objective, theta)
     if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST_BASIS:

@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.base import clone
 
 from luce.errors import DataError
-from luce.linear.arrays import numpy_of
+from luce.linear.arrays import is_part, numpy_of, part_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
 
@@ -157,27 +157,44 @@ class SoftmaxRegression(SoftmaxModel):
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        groups: Any = None,
+        engine: Any = None,
+    ) -> Self:
         """Fit to rows X with labels y.
 
         Parameters
         ----------
         X : array-like, sparse matrix, frame or tensor, shape (N, D)
+            Or the part of a block store, `luce.data.blocks.Part`, or what `luce.scan` gives.
         y : array-like, shape (N,)
+            None for the part of a block store, which has labels and weights of its own.
         sample_weight : array-like, shape (N,), optional
             Not negative.
         groups : array-like, shape (N,), optional
             Rows of the same group, such as those of one person, are held out together where
             ``C="auto"`` holds rows out. A group counts for the class that most of its weight is
             of; where a class has a single group, nothing is held out, and C is 1.
+        engine : str, dask Client or SparkSession, optional
+            Who sums up the rows of the part of a block store: "local", "dask", "spark", "ray", or
+            an address of theirs. By default this process's threads.
 
         Returns
         -------
         SoftmaxRegression
             Itself.
         """
+        X = part_of(X)
+        if is_part(X):
+            return self._fit_part(X, y, sample_weight, groups, engine)
         with self._fitting() as before:
             self._check_parameters()
+            self._check_no_engine(engine)
             X, y = self._check_rows_and_labels(X, y)
             codes, weight = self._encode(X, y, sample_weight)
             if groups is not None:
@@ -189,6 +206,46 @@ class SoftmaxRegression(SoftmaxModel):
             self._keep(fitted)
             self._warn(fitted)
         return self
+
+    def _fit_part(
+        self, part: Any, y: Any, sample_weight: Any, groups: Any, engine: Any
+    ) -> SoftmaxRegression:
+        """Fit to the part of a block store; lanes of its rows are summed up by an engine."""
+        from luce.engines import connected
+        from luce.linear.parts import fits
+
+        with self._fitting() as before, connected(engine) as workers:
+            self._check_parameters()
+            self._check_part(y, sample_weight, groups)
+            rows = fits.material(self, part, workers.map)
+            start = self._usable(before, part) if self.warm_start else None
+            with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
+                if self.penalty is None:
+                    self.C_ = math.inf
+                elif not isinstance(self.C, str):
+                    self.C_ = float(self.C)
+                else:
+                    self.C_ = self._strength_of_part(rows, display) if part.sparse else 1.0
+                (fitted,) = fits.fits(self, rows, [self.C_], start, display)
+            self._keep(fitted)
+            self._warn(fitted)
+        return self
+
+    def _strength_of_part(self, rows: Any, display: GapDisplay) -> float:
+        """Return the C that does best on a fold held out; set ``scores_``."""
+        from luce.linear.parts import fits
+
+        search = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
+        search.classes_ = self.classes_
+        rest = rows.fold(0, FOLDS, held_out=False)
+        path = fits.fits(search, rest, CANDIDATES, None, display, count=len(CANDIDATES))
+        scores: list[float] = []
+        for fitted in path:
+            scores.append(fits.held_out(search, rows, fitted, 0, FOLDS))
+            if not scores[-1] > max(scores[:-1], default=-math.inf):
+                break
+        self.scores_ = np.array(scores)
+        return CANDIDATES[int(np.argmax(scores))]
 
     def _strength(
         self, X: Any, codes: np.ndarray, weight: np.ndarray, groups: Any, display: GapDisplay

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from luce.linear.objective import Objective
 
-__all__ = ["SAMPLE_ROWS", "by_spread", "by_uncertainty", "draw", "evenly", "level", "two_shares"]
+__all__ = [
+    "SAMPLE_ROWS",
+    "by_spread",
+    "by_uncertainty",
+    "draw",
+    "evenly",
+    "level",
+    "one_of_each",
+    "two_shares",
+]
 
 # A sample that stands for all rows has at least so many.
 SAMPLE_ROWS: Final = 8192
@@ -36,13 +45,13 @@ def evenly(objective: Objective, n: int | None = None) -> np.ndarray:
     most = max(SAMPLE_ROWS, 4 * min(objective.n_features, 2048))
     count = len(weight) if bool(weight.all()) else int(torch.count_nonzero(weight))
     m = max(1, count // max(most, n or 0))
-    index = _one_of_each(count, -(-count // m))
+    index = one_of_each(count, -(-count // m))
     if n is not None and n < min(most, len(index)):
-        index = index[_one_of_each(len(index), n)]
+        index = index[one_of_each(len(index), n)]
     return index if count == len(weight) else torch.nonzero(weight)[:, 0].cpu().numpy()[index]
 
 
-def _one_of_each(count: int, n: int) -> np.ndarray:
+def one_of_each(count: int, n: int) -> np.ndarray:
     """Return one of each of n equal parts of ``range(count)``."""
     ends = np.arange(n + 1) * count // n
     return ends[:-1] + (_drawn(n) * np.diff(ends)).astype(np.int64)

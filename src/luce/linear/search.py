@@ -41,6 +41,7 @@ def length(objective: Objective, theta: Tensor, d: Tensor) -> float:
 
     Curvature at W = 0 says little about how far to go where classes are easily told apart.
     """
+    objective = objective.at_hand
     if len(objective.weight) < 4 * _SAMPLE_ROWS:
         return 1.0
     phi = objective.along(theta, d, _SAMPLE_ROWS)

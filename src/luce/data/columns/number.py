@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from luce.data.columns.moments import Moments
     from luce.nodes import Var
 
 __all__ = ["Number", "as_numbers"]
@@ -150,6 +151,14 @@ class Number(Numeric):
         """Return the values as numbers; see `Numeric.read`."""
         return as_numbers(values, columns[0].numerals)
 
+    def held_by(self, dtype: pl.DataType | None) -> Literal["uint8", "float16", "float32"]:
+        """Return the type of the values, if they are not scaled and as narrow; see `Column`."""
+        if self.knots or (self.mean, self.scale) != (0.0, 1.0):
+            return "float32"
+        if dtype == pl.UInt8 and self.fill.is_integer():
+            return "uint8"
+        return "float16" if str(dtype) == "Float16" else "float32"  # early Polars has none
+
     @property
     def written_as_text(self) -> bool:
         """Whether numbers are read in another way than programs write them."""
@@ -240,14 +249,28 @@ class Number(Numeric):
 
     @classmethod
     def shape(
-        cls, columns: Sequence[Self], numbers: NDArray[np.float64]
+        cls,
+        columns: Sequence[Self],
+        numbers: NDArray[np.float64],
+        moments: Moments | None = None,
     ) -> tuple[Sequence[Self], NDArray[np.float64]]:
         """Return columns with knots where numbers are skewed or heavy-tailed; see `Numeric`."""
-        if numbers.shape[1] < FEWEST:
-            return columns, numbers
+        if moments is None:
+            if numbers.shape[1] < FEWEST:
+                return columns, numbers
+            found = list(map(_quantiles, numbers))
+        else:
+            # A column that stays as it is remains the same object.
+            skewed = moments.are_skewed(SKEWED, HEAVY) & (moments.count >= FEWEST)
+            found = [
+                _knots(own) if bent else ((), ())
+                for own, bent in zip(numbers, skewed.tolist(), strict=True)
+            ]
+            if not any(knots for knots, _ in found):
+                return columns, numbers
         bent = [
-            replace(column, knots=knots, levels=levels)
-            for column, (knots, levels) in zip(columns, map(_quantiles, numbers), strict=True)
+            replace(column, knots=knots, levels=levels) if knots or moments is None else column
+            for column, (knots, levels) in zip(columns, found, strict=True)
         ]
         return bent, cls.shaped(bent, numbers)
 
@@ -279,6 +302,11 @@ def _quantiles(numbers: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[f
     square = centred * centred
     if abs((square * centred).mean()) < SKEWED and (square * square).mean() - 3 < HEAVY:
         return (), ()
+    return _knots(numbers)
+
+
+def _knots(numbers: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return knots and levels, nothing where many numbers are the same."""
     shares = (np.arange(KNOTS) + 0.5) / KNOTS
     knots, groups, counts = np.unique(
         np.quantile(numbers, shares), return_inverse=True, return_counts=True

@@ -1,0 +1,151 @@
+"""Engines: where lanes are computed. A small file each; all have the same three names.
+
+An engine calls a pure function for each lane with what all lanes share, anywhere, and hands out
+what it returned in the order of the lanes. Retries, lost workers, added workers and stragglers are
+the engine's own. Workers read the data where they lie: a lane names them. Nothing is pickled but by
+the engine itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from luce.errors import ArgumentError, BackendError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+
+__all__ = ["ENGINES", "TIMEOUT", "Engine", "connected"]
+
+# Seconds that an engine at an address has to answer.
+TIMEOUT: Final = 30.0
+
+# Name → module. Each has ``connect(address, timeout)`` → Engine; ``adopt(given)`` → Engine, or None
+# if that is nothing of this engine's; ``SCHEMES``, with which its addresses begin; and ``PORT``.
+ENGINES: Final = {
+    "local": "luce.engines.local",
+    "dask": "luce.engines.dask",
+    "spark": "luce.engines.spark",
+    "ray": "luce.engines.ray",
+}
+
+
+class Engine(Protocol):
+    """What computes lanes."""
+
+    def map(
+        self,
+        function: Callable[..., tuple[np.ndarray, ...]],
+        lanes: Sequence[Any],
+        shared: Mapping[str, Any],
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yield ``function(lane, **shared)`` for each lane, in their order.
+
+        Raises
+        ------
+        luce.errors.LuceError
+            What the function raised of these, with the same message.
+        """
+
+    def close(self) -> None:
+        """Give back what `connect` has taken."""
+
+
+@contextmanager
+def connected(
+    engine: Any = None, address: str | None = None, timeout: float = TIMEOUT
+) -> Iterator[Engine]:
+    """Connect to an engine, for as long as the context is open.
+
+    Parameters
+    ----------
+    engine : None, str, dask Client, SparkSession or Engine
+        A name in `ENGINES`; or an address, whose beginning says whose it is (``tcp://``, ``spark://``
+        and ``sc://``, ``ray://``); or what a user has connected already, which stays open. None is
+        this process's own threads.
+    address : str, optional
+        Where a named engine runs. Without, one is started on this machine.
+    timeout : float
+        Seconds that the address has to answer.
+
+    Raises
+    ------
+    luce.errors.ArgumentError
+        There is no such engine.
+    luce.errors.MissingExtraError
+        It is not installed.
+    luce.errors.BackendError
+        It did not answer in time.
+    """
+    if engine is not None and not isinstance(engine, str):
+        yield _adopted(engine)
+        return
+    name = "local" if engine is None else engine
+    if name not in ENGINES:
+        name, address = _named(name)
+    module = _module(name)
+    if address is not None:
+        _check_answers(name, module, address, timeout)
+    opened = module.connect(address, timeout)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(ENGINES[name])
+    except ImportError as error:
+        raise MissingExtraError(
+            f"engine {name!r} is not installed here ({error}): pip install 'luce[{name}]', on this "
+            "machine and on the workers."
+        ) from error
+
+
+def _adopted(given: Any) -> Engine:
+    if callable(getattr(given, "map", None)) and type(given).__module__ in ENGINES.values():
+        return given  # type: ignore[no-any-return]
+    # What is not installed cannot have made it.
+    home = type(given).__module__.partition(".")[0]
+    for name in {"distributed": ["dask"], "pyspark": ["spark"]}.get(home, []):
+        if (adopted := _module(name).adopt(given)) is not None:
+            return adopted  # type: ignore[no-any-return]
+    raise ArgumentError(
+        f"engine must be one of {', '.join(ENGINES)}, an address, a dask Client or a SparkSession, "
+        f"got a {type(given).__name__}."
+    )
+
+
+def _named(address: str) -> tuple[str, str]:
+    """Return the name of the engine whose address this is."""
+    scheme = address.partition("://")[0] if "://" in address else ""
+    names = {"tcp": "dask", "tls": "dask", "spark": "spark", "sc": "spark", "ray": "ray"}
+    if scheme not in names:
+        raise ArgumentError(
+            f"engine must be one of {', '.join(ENGINES)}, or an address that begins with "
+            f"{', '.join(f'{each}://' for each in names)}; got {address!r}."
+        )
+    return names[scheme], address
+
+
+def _check_answers(name: str, module: Any, address: str, timeout: float) -> None:
+    """Raise unless something listens at the address: engines wait for minutes, or for ever."""
+    place = address.rpartition("://")[2].partition("/")[0].partition(";")[0]
+    host, colon, port = place.rpartition(":")
+    if not colon:
+        host, port = place, str(module.PORT)
+    if not port.isdigit():  # such as local[2], which is no place
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+    except OSError as error:
+        raise BackendError(
+            f"engine {name!r} did not answer at {address} within {timeout:g} s ({error}). Is it "
+            "running, and is the address right? --timeout waits longer."
+        ) from error

@@ -1,0 +1,172 @@
+"""Estimators over the part of a block store: what they check, and how their fits are set up."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils import compute_class_weight
+
+from luce.errors import ArgumentError, DataError
+from luce.linear import large
+from luce.linear.arrays import not_finite
+from luce.linear.parts import sums
+from luce.linear.parts.lanes import deal_part
+from luce.linear.parts.objective import PartObjective, added
+from luce.linear.parts.rows import Weighing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from luce.linear.display import GapDisplay
+    from luce.linear.fitted import Fitted, Start
+    from luce.linear.model import SoftmaxModel
+    from luce.linear.parts.lanes import Part
+
+__all__ = ["Material", "Scores", "fits", "held_out", "material", "score"]
+
+
+class Material(NamedTuple):
+    """The rows of a fit, and who sums them up."""
+
+    part: Part
+    compute: Any  # an engine's ``map``
+    weigh: Weighing
+
+    def fold(self, fold: int, folds: int, *, held_out: bool) -> Material:
+        """Return the rows of a fold, or all others."""
+        return self._replace(weigh=self.weigh._replace(folds=folds, fold=fold, held_out=held_out))
+
+
+class Scores(NamedTuple):
+    """What a model scores on some rows.
+
+    Attributes
+    ----------
+    log_likelihood : tuple of float
+        The weighted mean of log p, for each temperature that was asked for.
+    accuracy : float
+        The weighted share of rows whose class is the likeliest.
+    weight : float
+        Of all rows together.
+    """
+
+    log_likelihood: tuple[float, ...]
+    accuracy: float
+    weight: float
+
+
+def material(model: SoftmaxModel, part: Part, compute: Any) -> Material:
+    """Check a part, set the estimator's classes and number of features, and weigh the classes.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If weights are negative, if a class has no weight, or if there are fewer than two.
+    """
+    name = type(model).__name__
+    N, D = part.shape
+    K = len(part.classes)
+    if model.penalty not in {"l2", None}:
+        raise ArgumentError(
+            f"{name}: penalty {model.penalty!r} is not to be had over the part of a block store: "
+            "choose 'l2' or None, or fit to rows in memory."
+        )
+    if N == 0 or D == 0:
+        raise DataError(f"{name}: the part {part.name!r} has {N:,} rows of {D:,} features.")
+    if K < 2:
+        raise DataError(
+            f"{name}: needs rows of at least two classes, but the data contains only one class: "
+            f"{list(part.classes)!r}."
+        )
+    model.classes_, model.n_features_in_ = np.array(list(part.classes)), D
+    mass = np.zeros(K)
+    for own, (row, least) in compute(sums.counts, deal_part(part, K), {"n_classes": K}):
+        if not least >= 0:
+            raise DataError(f"{name}: weights must not be negative, got {least:g} at row {row:g}.")
+        mass += own
+    if not np.all(mass > 0):
+        empty = part.classes[int(np.argmin(mass))]
+        raise DataError(
+            f"{name}: no row of class {empty!r} is in the part {part.name!r}, or none has weight. "
+            "Drop the class, or give it more rows."
+        )
+    factors = None
+    if model.class_weight is not None:
+        each = compute_class_weight(
+            model.class_weight, classes=model.classes_, y=model.classes_, sample_weight=mass
+        )
+        factors = tuple(each.tolist())
+        mass = mass * each
+    total = float(mass.sum())
+    if not (math.isfinite(total) and math.isfinite(1 / total)):
+        raise DataError(
+            f"{name}: the weights of the rows add up to {total:g}, which the objective cannot be "
+            "divided by: scale weights and class_weight to numbers near 1."
+        )
+    if not np.all(mass > 0):
+        empty = part.classes[int(np.argmin(mass))]
+        raise DataError(f"{name}: class_weight leaves class {empty!r} without weight.")
+    return Material(part, compute, Weighing(factors))
+
+
+def fits(
+    model: SoftmaxModel,
+    rows: Material,
+    Cs: Sequence[float] | np.ndarray,
+    start: Start | None,
+    display: GapDisplay,
+    *,
+    count: int = 1,
+) -> Iterator[Fitted]:
+    """Yield the fit for each C, each from where the last ended."""
+    K = len(model.classes_)
+    Cs = [float(C) for C in Cs]
+    objective = PartObjective(
+        rows.part,
+        rows.compute,
+        rows.weigh,
+        n_logits=1 if K == 2 else K,
+        link="sigmoid" if K == 2 or model.link == "ovr" else "softmax",
+        C=Cs[0],
+        fit_intercept=model.fit_intercept,
+        dtype=torch.float64 if model.precision == "float64" else torch.float32,
+    )
+    if not bool(torch.isfinite(objective.variance.sum())):
+        raise not_finite(type(model).__name__, objective.find_bad())
+    if model.precision == "auto" and not large.suits_float32(objective, model.tol):
+        wide: Any = objective.with_precision(torch.float64)
+        objective = wide
+    yield from large.path(model, objective, Cs, start, display, count=count)
+
+
+def held_out(model: SoftmaxModel, rows: Material, fitted: Fitted, fold: int, folds: int) -> float:
+    """Return the mean log-likelihood of the rows of a fold."""
+    held = rows.fold(fold, folds, held_out=True)
+    return score(model, held, fitted.coef, fitted.intercept).log_likelihood[0]
+
+
+def score(
+    model: SoftmaxModel,
+    rows: Material,
+    coef: np.ndarray,
+    intercept: np.ndarray,
+    temperatures: Sequence[float] = (1.0,),
+) -> Scores:
+    """Return what coefficients score on all rows, in one pass."""
+    dtype = coef.dtype
+    shared = {
+        "W": np.ascontiguousarray(coef),
+        "bias": np.ascontiguousarray(intercept, dtype),
+        "ovr": model.link == "ovr",
+        "weigh": rows.weigh,
+        "inverse_temperatures": tuple(1 / float(t) for t in temperatures),
+    }
+    lanes = deal_part(rows.part, len(temperatures))
+    (found,) = added(rows.compute(sums.scores, lanes, shared))
+    weight, hits, *log_p = found.tolist()
+    if weight == 0:
+        raise DataError(f"no row of the part {rows.part.name!r} has weight.")
+    return Scores(tuple(each / weight for each in log_p), hits / weight, weight)

@@ -1,0 +1,139 @@
+"""A lane's rows, where the lane is computed: from blocks that are mapped once and stay mapped."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from luce.errors import DataError
+from luce.linear.dense_rows import DenseRows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from luce.linear.parts.lanes import Lane, Part
+
+__all__ = ["Rows", "Weighing", "csr_of", "rows_of"]
+
+# So many blocks stay mapped: each of their files takes one of the process's file descriptors.
+_MAPPED: Final = 128
+# Dense rows are handed out so many bytes at a time, so that pages of a map can be handed back.
+_AT_ONCE: Final = 16 << 20
+# Sparse rows are handed out so many at a time.
+_SPARSE_ROWS: Final = 8192
+
+_opened: OrderedDict[tuple[str, str, int], tuple[Any, np.ndarray, np.ndarray | None]]
+_opened = OrderedDict()
+_stamps: dict[tuple[str, str, int], object] = {}
+_lock = threading.Lock()
+
+
+class Weighing(NamedTuple):
+    """What a row counts: its own weight, times that of its class, if it is on this side of a fold.
+
+    Attributes
+    ----------
+    classes : tuple of float or None
+        A factor for each class.
+    folds : int
+        Each row is in one of so many folds, which follows from its place; 0 for none.
+    fold : int
+    held_out : bool
+        Whether the rows of the fold count, or all others.
+    """
+
+    classes: tuple[float, ...] | None = None
+    folds: int = 0
+    fold: int = 0
+    held_out: bool = False
+
+    def __call__(self, codes: np.ndarray, weight: np.ndarray | None, row: int) -> np.ndarray:
+        """Return the weights of rows ``row`` and following, float64."""
+        places = np.arange(row, row + len(codes)) if self.folds else None
+        return self.rows(codes, weight, places)
+
+    def rows(
+        self, codes: np.ndarray, weight: np.ndarray | None, places: np.ndarray | None
+    ) -> np.ndarray:
+        """Return the weights of rows at some places, float64."""
+        if self.classes is None:
+            own = np.ones(len(codes)) if weight is None else weight.astype(np.float64)
+        else:
+            own = np.asarray(self.classes)[codes]
+            if weight is not None:
+                own *= weight
+        if self.folds and places is not None:
+            inside = _mixed(places) % np.uint64(self.folds) == self.fold
+            own[inside != self.held_out] = 0
+        return own
+
+
+def _mixed(places: np.ndarray) -> np.ndarray:
+    """Return a number for each row that has nothing to do with their order (splitmix64)."""
+    z = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+class Rows(NamedTuple):
+    """Some rows of a lane: features, codes (int64), weights, and the place of the first."""
+
+    X: Any
+    y: np.ndarray
+    weight: np.ndarray
+    row: int
+
+
+def rows_of(lane: Lane, weigh: Weighing) -> Iterator[Rows]:
+    """Yield the rows of a lane in their order, some at a time; pages of those before are free."""
+    part = lane.part
+    for k, i, j, row in lane.pieces:
+        X, codes, weight = opened(part, k)
+        step = _SPARSE_ROWS
+        if not part.sparse:
+            step = max(64, _AT_ONCE // (X.itemsize * max(1, X.shape[1])) // 64 * 64)
+        for start in range(i, j, step):
+            stop = min(start + step, j)
+            at, first = slice(start, stop), row + start - i
+            y = codes[at].astype(np.int64)
+            own = None if weight is None else weight[at]
+            yield Rows(X[at], y, weigh(y, own, first), first)
+            if not part.sparse:
+                DenseRows(X).hand_back(start, stop)
+
+
+def csr_of(X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what kernels read of sparse rows: pointers, columns, values."""
+    return X.indptr, X.indices, X.data
+
+
+def opened(part: Part, k: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """Return a block that stays mapped, after a look whether its files are still the same.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If a file is gone, or has changed since it was first read.
+    """
+    key = part.key, part.name, k
+    stamp = part.stamp(k)
+    with _lock:
+        found = _opened.get(key)
+        if _stamps.setdefault(key, stamp) != stamp:
+            _opened.pop(key, None)
+            del _stamps[key]
+            raise DataError(
+                f"block {k} of the encoded rows in {part.folder} has changed while it was read "
+                "from: nothing that was computed from it can be relied on. Begin again, when "
+                "nobody writes there."
+            )
+        if found is None:
+            found = _opened[key] = part.open(k)
+        _opened.move_to_end(key)
+        while len(_opened) > _MAPPED:
+            _opened.popitem(last=False)
+    return found
