@@ -25,8 +25,8 @@ __all__ = ["ENGINES", "TIMEOUT", "Engine", "connected"]
 # Seconds that an engine at an address has to answer.
 TIMEOUT: Final = 30.0
 
-# Name → module. Each has ``connect(address, timeout)`` → Engine; ``adopt(given)`` → Engine, or None
-# if that is nothing of this engine's; ``SCHEMES``, with which its addresses begin; and ``PORT``.
+# Name → module. Each has ``connect(address, timeout)`` → Engine, and ``PORT``, of an address that
+# names none; where a user can have a connection, ``adopt(given)`` → Engine, or None if it is none.
 ENGINES: Final = {
     "local": "luce.engines.local",
     "dask": "luce.engines.dask",
@@ -109,13 +109,14 @@ def _module(name: str) -> Any:
 
 
 def _adopted(given: Any) -> Engine:
-    if callable(getattr(given, "map", None)) and type(given).__module__ in ENGINES.values():
-        return given  # type: ignore[no-any-return]
     # What is not installed cannot have made it.
     home = type(given).__module__.partition(".")[0]
-    for name in {"distributed": ["dask"], "pyspark": ["spark"]}.get(home, []):
-        if (adopted := _module(name).adopt(given)) is not None:
-            return adopted  # type: ignore[no-any-return]
+    name = {"distributed": "dask", "pyspark": "spark"}.get(home)
+    adopted = None if name is None else _module(name).adopt(given)
+    if adopted is not None:
+        return adopted  # type: ignore[no-any-return]
+    if callable(getattr(given, "map", None)) and name is None:
+        return given  # type: ignore[no-any-return]
     raise ArgumentError(
         f"engine must be one of {', '.join(ENGINES)}, an address, a dask Client or a SparkSession, "
         f"got a {type(given).__name__}."
@@ -146,6 +147,6 @@ def _check_answers(name: str, module: Any, address: str, timeout: float) -> None
         socket.create_connection((host.strip("[]"), int(port)), timeout).close()
     except OSError as error:
         raise BackendError(
-            f"engine {name!r} did not answer at {address} within {timeout:g} s ({error}). Is it "
-            "running, and is the address right? --timeout waits longer."
+            f"engine {name!r} cannot be reached at {address}: {error.strerror or error}, after a "
+            f"wait of at most {timeout:g} s. Is it running, and is the address right?"
         ) from error

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from luce.errors import DataError
 from luce.linear.dense_rows import DenseRows
 
 if TYPE_CHECKING:
@@ -25,9 +24,9 @@ _AT_ONCE: Final = 16 << 20
 # Sparse rows are handed out so many at a time.
 _SPARSE_ROWS: Final = 8192
 
-_opened: OrderedDict[tuple[str, str, int], tuple[Any, np.ndarray, np.ndarray | None]]
-_opened = OrderedDict()
-_stamps: dict[tuple[str, str, int], object] = {}
+_Key = tuple[str, str, str, int]
+_opened: OrderedDict[_Key, tuple[Any, np.ndarray, np.ndarray | None]] = OrderedDict()
+_stamps: dict[_Key, object] = {}
 _lock = threading.Lock()
 
 
@@ -117,22 +116,18 @@ def opened(part: Part, k: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
     Raises
     ------
     luce.errors.DataError
-        If a file is gone, or has changed since it was first read.
+        If a file is gone, or holds something else than when it was first read.
     """
-    key = part.key, part.name, k
+    key = part.folder, part.key, part.name, k
     stamp = part.stamp(k)
     with _lock:
         found = _opened.get(key)
-        if _stamps.setdefault(key, stamp) != stamp:
-            _opened.pop(key, None)
-            del _stamps[key]
-            raise DataError(
-                f"block {k} of the encoded rows in {part.folder} has changed while it was read "
-                "from: nothing that was computed from it can be relied on. Begin again, when "
-                "nobody writes there."
-            )
+        if _stamps.get(key, stamp) != stamp:
+            found = None  # of files that are no more
+            part.verify(k)
         if found is None:
             found = _opened[key] = part.open(k)
+        _stamps[key] = stamp
         _opened.move_to_end(key)
         while len(_opened) > _MAPPED:
             _opened.popitem(last=False)
