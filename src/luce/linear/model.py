@@ -54,6 +54,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     C_: float
     n_features_in_: int
     penalty: str | None = "l2"
+    l1_ratio: float = 0.0
     fit_intercept: bool
     tol: float
     max_iter: int
@@ -309,11 +310,21 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         display: GapDisplay,
         *,
         count: int = 1,
+        l1_ratio: float | None = None,
     ) -> Iterator[Fitted]:
         """Yield the fit for each C, each from where the last ended.
 
-        ``count`` fits of this kind will be made in all.
+        ``count`` fits of this kind will be made in all. ``l1_ratio`` is the estimator's own unless
+        it is given.
         """
+        ratio = float(self.l1_ratio if l1_ratio is None else l1_ratio)
+        if self.penalty is not None and (ratio > 0 or self.penalty == "group"):
+            from luce.linear import proximal_fits
+
+            Cs = [float(C) for C in Cs]
+            more = {"l1_ratio": ratio, "count": count}
+            yield from proximal_fits.fits(self, X, codes, weight, Cs, start, display, **more)
+            return
         by = roots(self.penalty, X, weight)
         if by is not None:
             X, start = divided(X, by), None if start is None else (start[0] * by, start[1])

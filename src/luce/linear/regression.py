@@ -133,6 +133,7 @@ class SoftmaxRegression(SoftmaxModel):
         C: float | Literal["auto"] = 1.0,
         *,
         penalty: str | None = "l2",
+        l1_ratio: float = 0.0,
         fit_intercept: bool = True,
         tol: float = 1e-6,
         max_iter: int = 200,
@@ -146,6 +147,7 @@ class SoftmaxRegression(SoftmaxModel):
     ) -> None:
         self.C = C
         self.penalty = penalty
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.tol = tol
         self.max_iter = max_iter
