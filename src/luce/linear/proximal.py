@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from luce.linear.duality import SparseBound, moved, price, screened, sparse_bound
+from luce.linear.duality import SparseBound, price, screened, sparse_bound
 from luce.linear.fitted import Fitted
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ __all__ = ["Loss", "Point", "minimize"]
 _SMALLEST_SET: Final = 64
 # Where it would have so large a part of all features, it has all: a copy saves nothing.
 _NEARLY_ALL: Final = 0.6
+# Rough products are gone on with to this gap at least.
+_ROUGH_GAP: Final = 3e-5
 # Steps on a working set end at this part of the gap that all features have.
 _OF_THE_WHOLE: Final = 0.1
 # Differences below this part of the objective are rounding.
@@ -110,8 +112,8 @@ class Loss(Protocol):
     def logs(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
         """Return the means of log p and, for sigmoids, of log(1 - p), each (K,)."""
 
-    def losses(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        """Return the loss of each row, (1, N), or of each class and row; and weights of sum 1."""
+    def scaled(self, point: Point, t: np.ndarray) -> float:
+        """Return what it costs that the dual variables are t times the residuals."""
 
     def narrow(self, features: np.ndarray) -> Loss | None:
         """Return the same over some of the features, or None where that saves nothing."""
@@ -178,10 +180,9 @@ class _Fit:
         if loss.fit_intercept:
             logs = loss.logs(point)
             cost, epsilon = price(loss.frequency, point.gradient[:, -1], *logs, loss.link)
-        losses, weight = loss.losses(point)
 
         def cost_of_scale(t: np.ndarray) -> float:
-            return 0.0 if np.all(t == 1) else float((moved(losses, t) @ weight).sum())
+            return 0.0 if np.all(t == 1) else loss.scaled(point, t)
 
         bound = self._bound(loss, point, epsilon, cost, cost_of_scale)
         return _Proof(point, self.value(point), bound)
@@ -262,7 +263,8 @@ def minimize(
     while True:
         measure = fit.estimate(loss, point)
         proof = None
-        if measure <= tol or stalled or fit.n_iter >= max_iter:
+        reached = tol if loss is exact else max(tol, _ROUGH_GAP)
+        if measure <= reached or stalled or fit.n_iter >= max_iter:
             here = point if exact is loss else exact.at(point.theta)
             proof = fit.balanced(exact, here, tol)
             fit.history[-1] |= {"objective": proof.value * loss.total, "gap": proof.relative}
@@ -274,7 +276,9 @@ def minimize(
             kept &= ~screened(
                 proof.bound, loss.deviation, penalty, softmax=loss.link == "softmax"
             )
-        goal = 0.3 * tol if measure > tol else 0.3 * min(tol, measure)
+        goal = 0.3 * min(tol, measure)
+        if loss is not exact:
+            goal = max(goal, _ROUGH_GAP)
         features = _working_set(loss, penalty, point, kept)
         few = None if features is None else loss.narrow(features)
         if few is None:

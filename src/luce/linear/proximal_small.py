@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from luce.linear.duality import moved
 from luce.linear.metric import Diagonal, Grams
 from luce.linear.proximal import Point
 from luce.linear.small import Problem
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from luce.linear.links import Link
-    from luce.linear.metric import Metric
+    from luce.linear.duality import moved
+from luce.linear.metric import Metric
 
 __all__ = ["SmallLoss", "blocks_of"]
 
@@ -88,9 +90,10 @@ class SmallLoss:
         """Return the means of log p and, for sigmoids, of log(1 - p), each (K,)."""
         return point.known.log_p, point.known.log_q
 
-    def losses(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        """Return the loss of each row, (1, N), or of each class and row; and weights of sum 1."""
-        return self.problem.losses(point.known.Z), self.problem.weight
+    def scaled(self, point: Point, t: np.ndarray) -> float:
+        """Return what it costs that the dual variables are t times the residuals."""
+        losses = self.problem.losses(point.known.Z)
+        return float((moved(losses, t) @ self.problem.weight).sum())
 
     def narrow(self, features: np.ndarray) -> None:  # noqa: ARG002
         """Return None: what is small is all gone through."""
