@@ -20,7 +20,7 @@ from luce.linear.arrays import find_bad, is_source, is_tensor, not_finite, numpy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["L2", "PENALTIES", "Sparse", "divided", "roots"]
+__all__ = ["L2", "MAKES_ZEROS", "PENALTIES", "Sparse", "divided", "roots"]
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class Sparse:
         edge = np.concatenate([np.full((1, W.shape[1]), -np.inf), ordered])
         over = np.concatenate([ordered, np.full((1, W.shape[1]), np.inf)])
         t = np.clip(piece, edge, over)
-        # Pieces fall and edges rise, so the first piece not above its upper edge is where they meet.
+        # Pieces fall and edges rise: they meet at the first piece not above its upper edge.
         first = (piece <= over).argmax(0)
         return np.take_along_axis(t, first[None], 0)[0]
 
@@ -240,8 +240,10 @@ def _all_alike(X: Any, weight: np.ndarray) -> None:
 
 
 # Name → function of the rows X (N, D), an array, CSR matrix, tensor or source, and of their weights
-# (N,). It returns the strengths, (D,), above 0; or None where all are 1. What "group" is, `Sparse` has.
+# (N,). It returns the strengths, (D,), above 0; or None where all are 1.
 PENALTIES: dict[str, Callable[[Any, np.ndarray], Any]] = {"l2": _all_alike, "group": _all_alike}
+# Those that a share of L1 goes with, which is `Sparse` then.
+MAKES_ZEROS: Final = ("l2", "group")
 
 
 def roots(penalty: str | None, X: Any, weight: np.ndarray) -> np.ndarray | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
     from luce.linear.model import SoftmaxModel
+    from luce.linear.proximal_proof import Loss
 
 __all__ = ["fits"]
 
@@ -43,7 +44,7 @@ def fits(
     if rows is None or model.precision == "float32" or not small.suits(rows, n_logits):
         from luce.linear.proximal_large import LargeLoss
 
-        loss, single = LargeLoss.of(model, X, codes, weight, count), None
+        loss = LargeLoss.of(model, X, codes, weight, count)
         single = loss.single
         where = ""
     else:
@@ -88,7 +89,7 @@ def fits(
         yield fitted
 
 
-def _started(loss: proximal.Loss, theta: np.ndarray, start: Start) -> np.ndarray:
+def _started(loss: Loss, theta: np.ndarray, start: Start) -> np.ndarray:
     """Return Θ of coefficients and intercepts from another fit."""
     coef, intercept = (each.astype(np.float64) for each in start)
     found = np.zeros_like(theta)

@@ -1,4 +1,4 @@
-"""The loss of all other problems, for `luce.linear.proximal`: PyTorch's products, block by block."""
+"""The loss of other problems, for `luce.linear.proximal`: PyTorch's products, block by block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from luce.linear.large import make_objective
 from luce.linear.links import probabilities
 from luce.linear.metric import Diagonal, Grams
 from luce.linear.objective import KEEP_BYTES, Objective
-from luce.linear.proximal import Point
+from luce.linear.proximal_proof import Point
 from luce.linear.proximal_small import blocks_of
 from luce.linear.sample import by_uncertainty
 from luce.linear.sparse_rows import SparseRows
@@ -186,10 +186,10 @@ class LargeLoss:
             P = probabilities(X[:, :-1] @ W.T + c, self.link)
             X[:, -1] = float(self.fit_intercept)
             E = ((P - P.square()) * weight[part, None].to(dtype)).clamp_(min=0).sqrt_()
-            for k, H in enumerate(blocks):
+            for k, block in enumerate(blocks):
                 A = X.index_select(1, at[k]) * E[:, k : k + 1]
-                H += A.T @ A
-        return [(H / self.total).cpu().numpy() for H in blocks]
+                block.add_(A.T @ A)
+        return [(block / self.total).cpu().numpy() for block in blocks]
 
     def _by_columns(self, theta: Tensor, index: list[np.ndarray]) -> list[np.ndarray]:
         """Return the blocks from the columns of sparse rows."""

@@ -8,15 +8,14 @@ import numpy as np
 
 from luce.linear.duality import moved
 from luce.linear.metric import Diagonal, Grams
-from luce.linear.proximal import Point
+from luce.linear.proximal_proof import Point
 from luce.linear.small import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from luce.linear.links import Link
-    from luce.linear.duality import moved
-from luce.linear.metric import Metric
+    from luce.linear.metric import Metric
 
 __all__ = ["SmallLoss", "blocks_of"]
 
@@ -95,16 +94,14 @@ class SmallLoss:
         losses = self.problem.losses(point.known.Z)
         return float((moved(losses, t) @ self.problem.weight).sum())
 
-    def narrow(self, features: np.ndarray) -> None:  # noqa: ARG002
+    def narrow(self, features: np.ndarray) -> None:
         """Return None: what is small is all gone through."""
 
     def exactly(self) -> None:
         """Return None: it is in float64."""
 
 
-def blocks_of(
-    X: Any, mean: np.ndarray, weight: np.ndarray, *, fit_intercept: bool
-) -> np.ndarray:
+def blocks_of(X: Any, mean: np.ndarray, weight: np.ndarray, *, fit_intercept: bool) -> np.ndarray:
     """Return Σ w [x - μ, 1] [x - μ, 1]ᵀ over rows X (n, m), an array or sparse columns."""
     m = X.shape[1]
     H = np.zeros((m + 1, m + 1))
