@@ -95,7 +95,8 @@ def descend(H, scale, g, l1, l2, v, enough, sweeps):
     ⟨g, v - w⟩ + scale/2 (v - w)ᵀ H (v - w) + Σ l2/2 v² + l1 |v|, where H (m, m) is symmetric, and
     g, l1 and l2 are (m,). It ends when a sweep over all coordinates moves none by more than the
     part ``enough`` of the farthest move of the first, each in units of its curvature. Between such
-    sweeps, only those that are not 0 are gone through.
+    sweeps, only those that are not 0 are gone through. Return whether it ended so, before there
+    were as many sweeps as there may be.
     """
     slope = g.copy()
     first, whole = 0.0, True
@@ -105,8 +106,9 @@ def descend(H, scale, g, l1, l2, v, enough, sweeps):
             first = far
         done = far <= enough * enough * first
         if done and whole:
-            break
+            return True
         whole = done
+    return False
 
 
 @_compiled

@@ -17,7 +17,9 @@ __all__ = ["NOISE", "newton_step", "proximal_step"]
 NOISE: Final = 1e-13
 # A step is held back at most so often.
 _HALVINGS: Final = 40
-_NEWTON_HALVINGS: Final = 12
+_HALVED: Final = 8
+# What is left of a coefficient after it was to be zero is rounding.
+_ZERO: Final = 1e-14
 # Newton's equations take at most so many products.
 _PRODUCTS: Final = 300
 # They are solved until what is left is this part, squared in the norm of the metric; or less, as
@@ -65,19 +67,30 @@ def newton_step(
     d, products = _direction(penalty, loss, point, metric, face, -h, enough)
     if not d.any():
         return None, products
-    start, t = judge.value(point), 1.0
-    for _ in range(_NEWTON_HALVINGS):
+    start = judge.value(point)
+    for t in _lengths(W, d[:, :-1]):
         theta = point.theta + t * d
         V = theta[:, :-1]
         if not penalty.group or penalty.l1:
-            V[V * W < 0] = 0.0  # none crosses zero
+            V[V * W <= _ZERO * np.square(W)] = 0.0  # none crosses zero
         slope = float(np.vdot(h, theta - point.theta))
         if slope < 0:
             new = loss.at(_centred(loss, penalty, theta))
             if judge.value(new) <= start + 1e-4 * slope + NOISE * abs(start):
                 return new, products
-        t /= 2
     return None, products
+
+
+def _lengths(W: np.ndarray, d: np.ndarray) -> list[float]:
+    """Return the lengths of a step to be tried in turn.
+
+    The first are beyond where coefficients cross zero, which then are zero. If that changes too
+    much, the next goes as far as the first such zero, where F is as smooth as Newton's equations
+    have it.
+    """
+    crossing = W * d < 0
+    first = float((-W[crossing] / d[crossing]).min(initial=1.0))
+    return [1.0, 0.5, 0.25] + [first / 2**n for n in range(_HALVED) if first / 2**n < 0.25]
 
 
 def _direction(
