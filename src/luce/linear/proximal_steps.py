@@ -72,7 +72,8 @@ def newton_step(
         theta = point.theta + t * d
         V = theta[:, :-1]
         if not penalty.group or penalty.l1:
-            V[V * W <= _ZERO * np.square(W)] = 0.0  # none crosses zero
+            V[np.abs(V) <= _ZERO * np.abs(W)] = 0.0
+            V[V * W < 0] = 0.0  # none crosses zero
         slope = float(np.vdot(h, theta - point.theta))
         if slope < 0:
             new = loss.at(_centred(loss, penalty, theta))
