@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -12,7 +14,7 @@ __all__ = ["descend", "descend_groups"]
 
 # Not by `luce.kernels.cpu.compile`: that package loads PyTorch, which small problems do without.
 def _compiled(function):
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no place to keep it

@@ -65,16 +65,15 @@ class Grams:
             at = self.index[0]  # the same for all classes
             inside = (at < self.features).astype(float)
             v = theta[:, at]
-            strengths = (penalty.l1 * inside, penalty.l2 * inside, penalty.group * inside)
+            l1, l2, group = penalty.l1 * inside, penalty.l2 * inside, penalty.group * inside
             H = np.stack(self.blocks)
-            descend_groups(H, scale, gradient[:, at], *strengths, v, _ENOUGH, _SWEEPS)
+            descend_groups(H, scale, gradient[:, at], l1, l2, group, v, _ENOUGH, _SWEEPS)
             V[:, at] = v
             return V
         for k, (at, H) in enumerate(zip(self.index, self.blocks, strict=True)):
             inside = (at < self.features).astype(float)
             v = theta[k, at]
-            strengths = (penalty.l1 * inside, penalty.l2 * inside)
-            quadratic = (H, scale, gradient[k, at], *strengths)
+            quadratic = (H, scale, gradient[k, at], penalty.l1 * inside, penalty.l2 * inside)
             for _ in range(_ROUNDS):
                 if descend(*quadratic, v, _ENOUGH, _SWEEPS):
                     break
@@ -161,7 +160,7 @@ class Diagonal:
     ) -> np.ndarray:
         """Return the point that minimises the quadratic and the penalty."""
         H = scale * self.diagonal
-        V = theta - gradient / H
+        V: np.ndarray = theta - gradient / H
         bend = H[:, :-1] + penalty.l2
         if penalty.group:  # one curvature for each feature
             bend = bend.max(0, keepdims=True)
@@ -173,7 +172,7 @@ class Diagonal:
         self, face: np.ndarray, curvature: np.ndarray
     ) -> Callable[[np.ndarray], np.ndarray]:
         """Return an approximation of G ↦ (H + diag(curvature))⁻¹ G over a face (K, D + 1)."""
-        each = face / (self.diagonal + np.append(curvature, 0.0))
+        each: np.ndarray = face / (self.diagonal + np.append(curvature, 0.0))
         return lambda G: each * G
 
 

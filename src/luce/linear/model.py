@@ -330,8 +330,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             from luce.linear import proximal_fits
 
             Cs = [float(C) for C in Cs]
-            more = {"l1_ratio": ratio, "count": count}
-            yield from proximal_fits.fits(self, X, codes, weight, Cs, start, display, **more)
+            given = self, X, codes, weight, Cs, start, display
+            yield from proximal_fits.fits(*given, l1_ratio=ratio, count=count)
             return
         by = roots(self.penalty, X, weight)
         if by is not None:

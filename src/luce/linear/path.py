@@ -198,7 +198,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                         ]
                         for c, model in enumerate(paths[f][r]):
                             scores[f, r, c] = self._score(model, X, y, weight, test)
-                r, c = np.unravel_index(int(np.argmax(scores.mean(axis=0))), scores.shape[1:])
+                r, c = divmod(int(np.argmax(scores.mean(axis=0))), len(self.Cs_))
                 C, ratio = float(self.Cs_[c]), float(self.l1_ratios_[r])
                 best = [path[r][c] for path in paths]
                 held_out = self._out_of_fold(X, folds, best)

@@ -162,14 +162,17 @@ class Sparse:
 
     def certain(self, U: np.ndarray, room: np.ndarray) -> np.ndarray:
         """Return which features have only zeros wherever U is off by at most ``room`` (D,)."""
-        V = np.maximum(np.abs(U) - self.l1, 0)
-        if not self.group:
-            return (np.abs(U).max(0, initial=0.0) + room < self.l1) & np.isfinite(room)
-        return (np.sqrt(np.square(V).sum(0)) + room < self.group) & np.isfinite(room)
+        V = np.abs(U)
+        if self.group:
+            V = np.maximum(V - self.l1, 0)
+            certain: np.ndarray = np.sqrt(np.square(V).sum(0)) + room < self.group
+        else:
+            certain = V.max(0, initial=0.0) + room < self.l1
+        return certain
 
     def face_gradient(self, W: np.ndarray) -> np.ndarray:
         """Return ∇r over the coefficients that are not 0, where r is smooth; 0 for the others."""
-        G = self.l2 * W + self.l1 * np.sign(W)
+        G: np.ndarray = self.l2 * W + self.l1 * np.sign(W)
         if self.group:
             G += self.group * W * _over(np.sqrt(np.square(W).sum(0)))
         return G
@@ -222,7 +225,8 @@ class Sparse:
         t = np.clip(piece, edge, over)
         # Pieces fall and edges rise: they meet at the first piece not above its upper edge.
         first = (piece <= over).argmax(0)
-        return np.take_along_axis(t, first[None], 0)[0]
+        best: np.ndarray = np.take_along_axis(t, first[None], 0)[0]
+        return best
 
     def _each(self, W: np.ndarray) -> np.ndarray:
         value = 0.5 * self.l2 * np.square(W).sum(0) + self.l1 * np.abs(W).sum(0)
@@ -232,7 +236,8 @@ class Sparse:
 
 def _over(values: np.ndarray) -> np.ndarray:
     """Return 1 / values, 0 where they are 0."""
-    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+    inverse: np.ndarray = np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+    return inverse
 
 
 def _all_alike(X: Any, weight: np.ndarray) -> None:

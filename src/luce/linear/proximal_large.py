@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -146,7 +147,7 @@ class LargeLoss:
             fit_intercept=self.fit_intercept,
             dtype=objective.dtype,
             # The kernels of all rows are worth it here too.
-            fits=objective.fits * objective.n_features / len(features),
+            fits=math.ceil(objective.fits * objective.n_features / len(features)),
         )
         return LargeLoss(part, part.with_precision(self.rough.dtype))
 
