@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagonal", "Grams", "Metric"]
 
-# A step ends when a sweep moves nothing by more than this part of the first sweep's farthest move.
-_ENOUGH: Final = 1e-3
+# A step ends when a sweep moves nothing by more than a part of the first sweep's farthest move: this
+# part at least and at most. Far from the optimum the quadratic is not worth more.
+_ENOUGH: Final = (1e-3, 0.1)
 _SWEEPS: Final = 100
 # Where so many sweeps are not enough, for features that go together closely, the equations of those
-# that are not zero are solved in between: so often, and each time for so many that become zero.
+# that are not zero are solved in between: so often, and each time for so many that become zero. Not
+# where a step lowers F by more than this part.
 _ROUNDS: Final = 10
 _SOLVED: Final = 10
+_SLOW: Final = 1e-3
 # A block's diagonal is 1 and gets this in addition, so that collinear columns have an inverse.
 _RIDGE: Final = 1e-8
 _EXACT_RIDGE: Final = 1e-12
@@ -57,25 +60,35 @@ class Grams:
         )
 
     def step(
-        self, theta: np.ndarray, gradient: np.ndarray, penalty: Sparse, scale: float
+        self,
+        theta: np.ndarray,
+        gradient: np.ndarray,
+        penalty: Sparse,
+        scale: float,
+        expected: float,
     ) -> np.ndarray:
-        """Return the point that minimises the quadratic and the penalty."""
+        """Return the point that minimises the quadratic and the penalty.
+
+        ``expected`` is by what part of itself F may fall: the less, the better it is solved.
+        """
         V = theta.copy()
+        enough = float(np.clip(expected, *_ENOUGH))
+        rounds = _ROUNDS if expected < _SLOW else 1
         if penalty.group:
             at = self.index[0]  # the same for all classes
             inside = (at < self.features).astype(float)
             v = theta[:, at]
             l1, l2, group = penalty.l1 * inside, penalty.l2 * inside, penalty.group * inside
             H = np.stack(self.blocks)
-            descend_groups(H, scale, gradient[:, at], l1, l2, group, v, _ENOUGH, _SWEEPS)
+            descend_groups(H, scale, gradient[:, at], l1, l2, group, v, enough, _SWEEPS)
             V[:, at] = v
             return V
         for k, (at, H) in enumerate(zip(self.index, self.blocks, strict=True)):
             inside = (at < self.features).astype(float)
             v = theta[k, at]
             quadratic = (H, scale, gradient[k, at], penalty.l1 * inside, penalty.l2 * inside)
-            for _ in range(_ROUNDS):
-                if descend(*quadratic, v, _ENOUGH, _SWEEPS):
+            for _ in range(rounds):
+                if descend(*quadratic, v, enough, _SWEEPS) or rounds == 1:
                     break
                 _solve(*quadratic, theta[k, at], v)
             V[k, at] = v
@@ -156,7 +169,12 @@ class Diagonal:
         return True
 
     def step(
-        self, theta: np.ndarray, gradient: np.ndarray, penalty: Sparse, scale: float
+        self,
+        theta: np.ndarray,
+        gradient: np.ndarray,
+        penalty: Sparse,
+        scale: float,
+        expected: float,  # noqa: ARG002 - it is exact
     ) -> np.ndarray:
         """Return the point that minimises the quadratic and the penalty."""
         H = scale * self.diagonal

@@ -180,13 +180,13 @@ def _solve(
 ) -> tuple[Point, bool]:
     """Return a better point, and whether rounding hides any; stop where ``goal`` is in reach."""
     metric: Metric | None = None
-    scale, idle, least, stale = 1.0, 0, math.inf, False
+    scale, idle, least, stale, fallen = 1.0, 0, math.inf, False, 1.0
     while not diary.full:
         before = judge.value(point)
         wanted = _wanted(judge.penalty, point)
         if metric is None or stale or not metric.covers(wanted):
             metric = loss.metric(point, wanted)
-        proximal, scale = proximal_step(judge, loss, point, metric, scale)
+        proximal, scale = proximal_step(judge, loss, point, metric, scale, fallen)
         settled = proximal is None or _same_face(proximal, point)
         point = proximal or point
         newton, products = newton_step(judge, loss, point, metric, settled=settled)
@@ -197,8 +197,8 @@ def _solve(
         diary.note(judge.value(point) * loss.total, measure)
         if measure <= goal:
             return point, False
-        fallen = before - judge.value(point) > NOISE * abs(before)
-        idle = 0 if fallen or measure < 0.5 * least else idle + 1
+        fallen = (before - judge.value(point)) / max(abs(before), 1e-300)
+        idle = 0 if fallen > NOISE or measure < 0.5 * least else idle + 1
         least = min(least, measure)
         if idle >= _PATIENCE or (proximal is None and newton is None):
             return point, True

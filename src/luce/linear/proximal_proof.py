@@ -117,10 +117,14 @@ class Judge:
     def estimate(self, loss: Loss, point: Point) -> float:
         """Return about what the point proves, relative to F, at no cost.
 
-        Without what scaling costs in the conjugates, which is of second order.
+        What scaling costs in the conjugates is of second order, and at t = 0 all of the loss.
         """
         none = np.zeros(len(point.theta) if loss.link == "sigmoid" else 1)
-        bound = self._bound(loss, point, none, 0.0, lambda _: 0.0)
+
+        def about(t: np.ndarray) -> float:
+            return float(np.square(1 - t).mean()) * point.loss
+
+        bound = self._bound(loss, point, none, 0.0, about)
         off = point.gradient[:, -1]
         # Solving for the intercepts will move the slopes by about as much.
         slack = float(np.abs(off).sum()) if loss.fit_intercept else 0.0

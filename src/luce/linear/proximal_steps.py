@@ -28,17 +28,18 @@ _ENOUGH: Final = 1e-2
 
 
 def proximal_step(
-    judge: Judge, loss: Loss, point: Point, metric: Metric, scale: float
+    judge: Judge, loss: Loss, point: Point, metric: Metric, scale: float, expected: float
 ) -> tuple[Point | None, float]:
     """Return the point after a proximal step, or None where rounding hides any descent.
 
     And the scale of the metric for the next: larger where this one had to be held back.
+    ``expected`` is by what part of itself F may fall.
     """
     penalty = judge.penalty
     now = penalty.value(point.theta[:, :-1])
     noise = NOISE * abs(point.loss + now)
     for _ in range(_HALVINGS):
-        theta = metric.step(point.theta, point.gradient, penalty, scale)
+        theta = metric.step(point.theta, point.gradient, penalty, scale, expected)
         move = theta - point.theta
         fall = float(np.vdot(point.gradient, move)) + penalty.value(theta[:, :-1]) - now
         if not fall < 0:
