@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagonal", "Grams", "Metric"]
 
-# A step ends when a sweep moves nothing by more than a part of the first sweep's farthest move: this
-# part at least and at most. Far from the optimum the quadratic is not worth more.
+# A step ends when a sweep moves nothing by more than a part of the first sweep's farthest move. Far
+# from the optimum the quadratic is not worth the least part, and the largest will do.
 _ENOUGH: Final = (1e-3, 0.1)
 _SWEEPS: Final = 100
 # Where so many sweeps are not enough, for features that go together closely, the equations of those

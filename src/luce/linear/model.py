@@ -18,8 +18,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from luce.errors import ArgumentError, BackendError, DataError
 from luce.linear import small
 from luce.linear.arrays import as_array, find_bad, is_source, is_tensor, not_finite, numpy_of
-from luce.linear.penalties import MAKES_ZEROS, PENALTIES, divided, roots
-from luce.options import LINEAR, check, one_of
+from luce.linear.penalties import MAKES_ZEROS, check_penalty, divided, roots
+from luce.options import LINEAR, check
 from luce.targets import check_target
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         for name in _CHECKED:
             if name in parameters:
                 check(f"{type(self).__name__}: {name}", parameters[name], LINEAR[name].kind)
-        check(f"{type(self).__name__}: penalty", self.penalty, one_of(*PENALTIES, None))
+        check_penalty(f"{type(self).__name__}: penalty", self.penalty)
         check_ratio(
             type(self).__name__,
             self.penalty,

@@ -16,11 +16,12 @@ import numpy as np
 
 from luce.errors import ArgumentError
 from luce.linear.arrays import find_bad, is_source, is_tensor, not_finite, numpy_of
+from luce.options import check, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["L2", "MAKES_ZEROS", "PENALTIES", "Sparse", "divided", "roots"]
+__all__ = ["L2", "MAKES_ZEROS", "PENALTIES", "Sparse", "check_penalty", "divided", "roots"]
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,19 @@ def _all_alike(X: Any, weight: np.ndarray) -> None:
 # Name → function of the rows X (N, D), an array, CSR matrix, tensor or source, and of their weights
 # (N,). It returns the strengths, (D,), above 0; or None where all are 1.
 PENALTIES: dict[str, Callable[[Any, np.ndarray], Any]] = {"l2": _all_alike, "group": _all_alike}
+
+
+def check_penalty(called: str, penalty: object) -> None:
+    """Raise ArgumentError unless there is a penalty of that name; `called` is the option's."""
+    kind = one_of(*PENALTIES, None)
+    if penalty in ("l1", "elasticnet"):
+        raise ArgumentError(
+            f"{called} must be {kind.words}, got {penalty!r}: L1 is set by l1_ratio=1, the elastic "
+            "net by an l1_ratio between 0 and 1."
+        )
+    check(called, penalty, kind)
+
+
 # Those that a share of L1 goes with, which is `Sparse` then.
 MAKES_ZEROS: Final = ("l2", "group")
 

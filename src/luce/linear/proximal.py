@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = ["minimize"]
 
-# A working set has at least so many features, and twice as many as are in use.
-_SMALLEST_SET: Final = 64
+# A working set has at least so many features, and so many times those that are in use.
+_SMALLEST_SET: Final = 256
+_GROWTH: Final = 2
 # Where it would have so large a part of all features, it has all: a copy saves nothing.
 _NEARLY_ALL: Final = 0.6
-# Rough products are gone on with to this gap at least.
+# Rough products are gone on with to this gap at least, and while F falls by this part.
 _ROUGH_GAP: Final = 3e-5
+_ROUGH_NOISE: Final = 1e-6
 # Steps on a working set end at this part of the gap that all features have.
 _OF_THE_WHOLE: Final = 0.1
 # After so many iterations without progress, rounding hides any further descent.
@@ -150,7 +152,8 @@ def _advance(
     theta = np.zeros_like(point.theta)
     theta[:, columns] = inner.theta
     after, before = loss.at(theta), judge.value(point)
-    return after, stalled and before - judge.value(after) <= NOISE * abs(before)
+    noise = _ROUGH_NOISE if loss.exactly() else NOISE
+    return after, stalled and before - judge.value(after) <= noise * abs(before)
 
 
 def _working_set(loss: Loss, penalty: Sparse, point: Point, kept: np.ndarray) -> np.ndarray | None:
@@ -167,7 +170,7 @@ def _working_set(loss: Loss, penalty: Sparse, point: Point, kept: np.ndarray) ->
     near = over / np.where(loss.deviation > 0, loss.deviation, 1.0)
     near[used] = np.inf
     near[~kept & ~used] = -np.inf
-    count = max(_SMALLEST_SET, 2 * int(used.sum()), int((over > 0).sum() + used.sum()))
+    count = max(_SMALLEST_SET, _GROWTH * int(used.sum()))
     count = min(count, int((near > -np.inf).sum()))
     if count >= _NEARLY_ALL * len(kept):
         return None
@@ -180,6 +183,7 @@ def _solve(
 ) -> tuple[Point, bool]:
     """Return a better point, and whether rounding hides any; stop where ``goal`` is in reach."""
     metric: Metric | None = None
+    noise, patience = (_ROUGH_NOISE, 1) if loss.exactly() else (NOISE, _PATIENCE)
     scale, idle, least, stale, fallen = 1.0, 0, math.inf, False, 1.0
     while not diary.full:
         before = judge.value(point)
@@ -198,9 +202,9 @@ def _solve(
         if measure <= goal:
             return point, False
         fallen = (before - judge.value(point)) / max(abs(before), 1e-300)
-        idle = 0 if fallen > NOISE or measure < 0.5 * least else idle + 1
+        idle = 0 if fallen > noise or measure < 0.5 * least else idle + 1
         least = min(least, measure)
-        if idle >= _PATIENCE or (proximal is None and newton is None):
+        if idle >= patience or (proximal is None and newton is None):
             return point, True
     return point, False
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from luce.errors import ArgumentError
 from luce.models.base import Layer, Model, Weights
-from luce.options import LINEAR, check, one_of
+from luce.options import LINEAR
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,9 +48,9 @@ class Linear(Model["SoftmaxModel"]):
     def check_together(self, options: Mapping[str, Any]) -> None:
         """Refuse a penalty that there is not, and what only one of the two estimators has."""
         if "penalty" in options:
-            from luce.linear.penalties import PENALTIES
+            from luce.linear.penalties import check_penalty
 
-            check("penalty", options["penalty"], one_of(*PENALTIES, None))
+            check_penalty("penalty", options["penalty"])
         self._check_shares(options)
         if "Cs" not in options:
             for name in OF_CROSS_VALIDATION:
