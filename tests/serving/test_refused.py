@@ -220,7 +220,7 @@ def test_rows_with_too_many_probabilities_are_refused(client, runs):
 
 def test_rows_count_as_held_until_they_are_answered(client, runs):
     """Bodies that are short and unpack to much do not add up in memory."""
-    asked = client(runs / "people", limits=Limits(held=300_000))
+    asked = client(runs / "people", limits=Limits(held=100_000))
     buffer = io.BytesIO()
     frame = people(1, 0).drop("label", "remark")
     pl.concat([frame] * 10_000).write_parquet(buffer, compression="zstd")
