@@ -173,7 +173,7 @@ def _assumed(plan: Plan, found: Any, passes: int | None) -> list[str]:
         said.append(where)
     said.append(
         f"A worker goes over {speeds.rows:,.0f} rows in a second, as this machine did just now "
-        "with nothing else to do."
+        f"with {speeds.cores:,} threads."
     )
     if plan.encode_seconds is not None:
         said.append(
@@ -183,13 +183,14 @@ def _assumed(plan: Plan, found: Any, passes: int | None) -> list[str]:
     if plan.workers > 1:
         said.append(
             f"Coefficients go to each worker and each lane's sums to the driver, over a network of "
-            f"{speeds.network / 1e6:,.0f} MB/s; a lane's task takes an engine "
-            f"{1e3 * speeds.task:g} ms."
+            f"{speeds.network / 1e6:,.0f} MB/s; a task of some lanes takes an "
+            f"engine {1e3 * speeds.task:g} ms."
         )
-        if plan.workers > plan.lanes:
+        if plan.workers * speeds.cores > plan.lanes:
             said.append(
-                f"There are {plan.lanes:,} lanes, so that more workers than these have nothing to "
-                "do."
+                f"There are {plan.lanes:,} lanes, so that no more than {plan.lanes:,} of "
+                f"{plan.workers * speeds.cores:,} cores have anything to do: the sums of more "
+                "lanes would be too large."
             )
     if not plan.rows_fit:
         said.append(

@@ -86,6 +86,7 @@ def measure(
             passes, fitted = found, n
     speeds = Speeds(
         rows=rows,
+        cores=torch.get_num_threads(),
         setup=setup,
         more=_MORE,
         encoded=None if sample is None else sample.encoded,
