@@ -135,7 +135,7 @@ def refused(rank, groups, what):
     x, w, y = torch.zeros(3, 2), torch.zeros(2, 2), torch.tensor([0, 1, 5])
     options = {"process_group": groups[max(groups)]}
     if what == "other targets":
-        y = y - (rank == 1)
+        y = y - int(rank == 1)
     elif what == "other smoothing":
         options["label_smoothing"] = 0.1 * (rank == 2)
     elif what == "no such class":
