@@ -179,6 +179,8 @@ def test_more_coefficients_than_can_be_tried(capsys):
     """A million classes are planned for in seconds, and the plan says what is not in it."""
     planned = plan(rows=10**9, columns=256, classes=10**6, workers=16)
     assert planned.plan.sums_bytes == 8 * (10**6 * 257 + 1)
+    wide = plan(rows=10**9, columns=10**8, classes=3, values=50)
+    assert wide.plan.cache_bytes == 10**9 * (50 * 8 + 8)
     assert any("no fit was tried" in each for each in planned.assumptions)
 
 
@@ -189,6 +191,7 @@ def test_more_coefficients_than_can_be_tried(capsys):
         ({}, "rows is not given"),
         ({"rows": 10, "columns": 3, "classes": 1}, "classes must be a whole number of at least 2"),
         ({"rows": 10, "columns": 3, "classes": 2, "workers": 0}, "workers must be a whole number"),
+        ({"rows": 10, "columns": 3, "classes": 2, "values": 4}, "values must be at most the 3"),
         ({"source": "digits", "columns": 3}, "columns is what the source's own first rows say"),
         ({"source": "digits", "classes": 9}, "classes must be at least the 10 that the first"),
     ],

@@ -11,6 +11,7 @@ from luce.errors import ArgumentError
 
 if TYPE_CHECKING:
     from luce.costs.sources import Slice
+    from luce.costs.speeds import Measured
 
 __all__ = ["Planned", "check_plan", "plan"]
 
@@ -45,6 +46,11 @@ def check_plan(source: Any = None, **given: Any) -> None:
     for name, value in given.items():
         if name in options.PLAN and value is not None:
             options.check(name, value, options.PLAN[name].kind)
+    values, columns = given.get("values"), given.get("columns")
+    if values is not None and columns is not None and values > columns:
+        raise ArgumentError(
+            f"values must be at most the {columns:,} columns of a row, got {values:g}."
+        )
     if source is None:
         lacks = [name for name in ("rows", "columns", "classes") if given.get(name) is None]
         if lacks:
@@ -158,7 +164,7 @@ def _problem(
     return Problem(rows or there or n, sample.X.shape[1], K, sample.dtype, sample.values, each)
 
 
-def _assumed(plan: Plan, found: Any, passes: int | None) -> list[str]:
+def _assumed(plan: Plan, found: Measured, passes: int | None) -> list[str]:
     """Return what figures rest on, a sentence each."""
     speeds: Speeds = found.speeds
     said = []
@@ -197,6 +203,6 @@ def _assumed(plan: Plan, found: Any, passes: int | None) -> list[str]:
             f"A worker's rows do not fit in its {speeds.memory / 1e9:,.1f} GB of memory, and are "
             f"read anew in each pass, {speeds.disk / 1e6:,.0f} MB/s."
         )
-    if plan.problem.classes > 2 and plan.problem.logits * plan.problem.features > 4_000_000:
+    if not found.tried:
         said.append("What a fit takes beside its passes is not in the time: no fit was tried.")
     return said
