@@ -1,6 +1,8 @@
 """What a fit will take: bytes and traffic exactly, time from what is measured, slips in a line."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -17,6 +19,7 @@ def speeds(**more):
     """Return round speeds."""
     known = {
         "rows": 1e6,
+        "cores": 1,
         "setup": 2.0,
         "more": 5.0,
         "encoded": 1e5,
@@ -50,19 +53,29 @@ def test_the_cache_is_as_large_as_what_it_is_made_of(tmp_path):
 
 @pytest.mark.parametrize(
     ("rows", "classes", "lanes"),
-    [(500, 3, 1), (10_240, 3, 10), (10**9, 1000, 256), (10**9, 10_000, 33), (10**9, 10**6, 16)],
+    [(500, 3, 1), (10_240, 3, 10), (10**9, 300, 256), (10**9, 1000, 84), (10**9, 10**6, 16)],
 )
 def test_lanes_follow_from_rows_and_sums_and_from_nothing_else(rows, classes, lanes):
-    """Of 1,024 rows at least; with sums of 256 MiB at most, but 16 of them in any case."""
+    """Of 1,024 rows at least; with gradients of 64 MiB at most, but 16 lanes in any case."""
     problem = Problem(rows, 99, classes)
     assert {estimate(problem, speeds(), workers=w).lanes for w in (1, 7, 64)} == {lanes}
 
 
+@pytest.mark.parametrize(
+    ("rows", "classes"), [(500, 3), (10_240, 3), (10**9, 300), (10**9, 1000), (10**9, 10**6)]
+)
+def test_lanes_are_those_that_rows_are_dealt_into(rows, classes):
+    """As many as a fit over a block store deals its rows into."""
+    dealing = pytest.importorskip("luce.linear.parts.lanes", reason="there are no lanes yet")
+    part = SimpleNamespace(shape=(rows, 99), blocks=(rows,))
+    assert Problem(rows, 99, classes).lanes == len(dealing.deal_part(part, classes * 99))
+
+
 def test_in_each_pass_sums_come_from_every_lane_and_coefficients_go_to_every_worker():
-    """8 bytes for each coefficient and intercept, and for the loss of a lane."""
+    """Sums are float64, with the loss of a lane; coefficients are float32."""
     found = estimate(Problem(10**7, 50, 5), speeds(), workers=8, passes=30)
     assert found.up_bytes == 256 * 8 * (5 * 51 + 1)
-    assert found.down_bytes == 8 * 8 * 5 * 51
+    assert found.down_bytes == 8 * 4 * 5 * 51
     assert found.traffic_bytes == 30 * (found.up_bytes + found.down_bytes)
     two = estimate(Problem(10**7, 50, 2), speeds(), workers=8)
     assert two.sums_bytes == 8 * (51 + 1)  # two classes share a logit
@@ -76,12 +89,14 @@ def test_one_worker_sends_nothing():
     assert found.fit_seconds == pytest.approx(2 + 35 * 10)
 
 
-def test_workers_share_the_rows_by_whole_lanes():
-    """100 workers of 256 lanes: the slowest has three, and sets the time of a pass."""
+def test_cores_share_the_rows_by_whole_lanes():
+    """100 cores of 256 lanes: the slowest has three, and sets the time of a pass."""
     free = speeds(task=0, network=1e30, copied=1e30)
     for workers, most in ((2, 128), (64, 4), (100, 3), (1000, 1)):
         found = estimate(Problem(256 * 10**5, 50, 5), free, workers=workers)
         assert found.pass_seconds == pytest.approx(most * 0.1)
+    both = estimate(Problem(256 * 10**5, 50, 5), replace(free, cores=4, rows=4e6), workers=25)
+    assert both.pass_seconds == pytest.approx(3 * 0.1)
 
 
 def test_rows_beyond_a_workers_memory_are_read_in_each_pass():
@@ -164,6 +179,8 @@ def test_more_coefficients_than_can_be_tried(capsys):
     """A million classes are planned for in seconds, and the plan says what is not in it."""
     planned = plan(rows=10**9, columns=256, classes=10**6, workers=16)
     assert planned.plan.sums_bytes == 8 * (10**6 * 257 + 1)
+    wide = plan(rows=10**9, columns=10**8, classes=3, values=50)
+    assert wide.plan.cache_bytes == 10**9 * (50 * 8 + 8)
     assert any("no fit was tried" in each for each in planned.assumptions)
 
 
@@ -174,6 +191,7 @@ def test_more_coefficients_than_can_be_tried(capsys):
         ({}, "rows is not given"),
         ({"rows": 10, "columns": 3, "classes": 1}, "classes must be a whole number of at least 2"),
         ({"rows": 10, "columns": 3, "classes": 2, "workers": 0}, "workers must be a whole number"),
+        ({"rows": 10, "columns": 3, "classes": 2, "values": 4}, "values must be at most the 3"),
         ({"source": "digits", "columns": 3}, "columns is what the source's own first rows say"),
         ({"source": "digits", "classes": 9}, "classes must be at least the 10 that the first"),
     ],
@@ -217,7 +235,7 @@ def test_the_command_prints_the_plan(luce_command):
     assert lines[0] == "1,000,000,000 rows × 20 columns, 5 classes, 64 workers"
     assert "cache     84.0 GB, 1.3 GB of it for each worker" in lines
     found = json.loads(luce_command("plan", *size, "--json").out)
-    assert found["traffic_bytes"] == 30 * (256 * 8 * (5 * 21 + 1) + 64 * 8 * 5 * 21)
+    assert found["traffic_bytes"] == 30 * (256 * 8 * (5 * 21 + 1) + 64 * 4 * 5 * 21)
     assert found["speeds"]["rows"] > 0
 
 

@@ -98,7 +98,7 @@ def test_every_option_gives_one_process_values_and_gradients(ranks, sizes, reduc
     more=st.sampled_from(OPTIONS),
     dtype=st.sampled_from(["float32", "float64"]),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_any_small_shapes(ranks, N, D, sizes, seed, weight, soft, budget, more, dtype):
     """However few examples, features and classes there are, and wherever the classes are cut."""
     case = problem(N, D, sum(sizes), seed=seed, weight=weight, soft=soft)
@@ -217,7 +217,7 @@ def test_forward_mode_is_refused():
     """A tangent cannot follow an exchange between processes."""
     from torch.autograd import forward_ad
 
-    group = object.__new__(torch.distributed.ProcessGroup)
+    group = torch.distributed.ProcessGroup(0, 1)
     with forward_ad.dual_level():
         x = forward_ad.make_dual(torch.zeros(2, 3), torch.ones(2, 3))
         with pytest.raises(BackendError, match="process_group has no forward-mode derivative"):
@@ -236,4 +236,4 @@ def test_without_a_group_nothing_is_exchanged(monkeypatch):
     """The loss of one process calls nothing of torch.distributed."""
     monkeypatch.setattr(shards, "dist", None)
     x, w = torch.zeros(2, 3, requires_grad=True), torch.zeros(4, 3)
-    luce.linear_cross_entropy(x, w, torch.tensor([0, 3])).backward()
+    luce.linear_cross_entropy(x, w, torch.tensor([0, 3]), backend="reference").backward()

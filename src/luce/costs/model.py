@@ -16,12 +16,14 @@ __all__ = ["BYTES", "MOST_LANES", "PASSES", "Plan", "Problem", "Speeds", "estima
 
 # The bytes of a value in the cache.
 BYTES: Final = {"uint8": 1, "float16": 2, "float32": 4, "float64": 8}
-# Rows are dealt into at most so many lanes, each of at least so many rows; the sums of all lanes
-# take at most so many bytes, unless these are of the fewest lanes.
+# Rows are dealt into at most so many lanes, each of at least so many rows; the gradients of all
+# lanes take at most so many bytes, unless these are of the fewest lanes.
 MOST_LANES: Final = 256
 _LANE_ROWS: Final = 1024
-_SUMS_BYTES: Final = 256 << 20
+_SUMS_BYTES: Final = 64 << 20
 _FEWEST_LANES: Final = 16
+# An engine hands out about so many tasks, of some lanes each, for each core.
+_TASKS_OF_A_CORE: Final = 3
 # Of a row, beside its values: its class as int32; of a sparse row also where it begins, int32.
 _CODE: Final = 4
 _POINTER: Final = 4
@@ -82,6 +84,11 @@ class Problem:
         return 8 * self.logits * (self.features + 1)
 
     @property
+    def sent_bytes(self) -> int:
+        """The coefficients and intercepts as products take them, float32."""
+        return self.vector_bytes // 2
+
+    @property
     def sums_bytes(self) -> int:
         """The sums of a lane: the loss and its gradient, float64."""
         return 8 + self.vector_bytes
@@ -89,7 +96,7 @@ class Problem:
     @property
     def lanes(self) -> int:
         """Into how many lanes the rows are dealt. It does not depend on the workers."""
-        room = max(_FEWEST_LANES, _SUMS_BYTES // self.sums_bytes)
+        room = max(_FEWEST_LANES, _SUMS_BYTES // (8 * self.logits * self.features))
         return max(1, min(MOST_LANES, self.rows // _LANE_ROWS, room))
 
 
@@ -101,6 +108,8 @@ class Speeds:
     ----------
     rows : float
         Rows of the problem that a pass goes over in a second: both products and what lies between.
+    cores : int
+        How many of them that took. A lane is summed up by one.
     setup : float
         Seconds of a fit that do not grow with the rows.
     more : float
@@ -115,7 +124,7 @@ class Speeds:
     network : float
         Bytes that the driver sends or receives in a second.
     task : float
-        Seconds that an engine takes to hand out a lane and to take its sums back.
+        Seconds that an engine takes to hand out a task and to take its sums back.
     base : float
         Bytes of a process that has loaded what it needs.
     memory : float
@@ -123,6 +132,7 @@ class Speeds:
     """
 
     rows: float
+    cores: int
     setup: float
     more: float
     encoded: float | None
@@ -204,21 +214,21 @@ def estimate(problem: Problem, speeds: Speeds, *, workers: int = 1, passes: int 
     --------
     >>> from luce.costs.model import Problem, Speeds, estimate
     >>> speeds = Speeds(
-    ...     rows=1e6, setup=1, more=4, encoded=None, copied=1e10,
+    ...     rows=1e6, cores=2, setup=1, more=4, encoded=None, copied=1e10,
     ...     disk=5e8, network=1e9, task=1e-3, base=4e8, memory=16e9,
     ... )
     >>> plan = estimate(Problem(10**9, 99, 1000), speeds, workers=64, passes=30)
     >>> plan.cache_bytes, plan.lanes, plan.sums_bytes
-    (400000000000, 256, 800008)
+    (400000000000, 84, 800008)
     >>> plan.up_bytes, plan.down_bytes, plan.traffic_bytes
-    (204802048, 51200000, 7680061440)
+    (67200672, 25600000, 2784020160)
     """
     alone = workers == 1
     lanes = problem.lanes
     cache = problem.rows * problem.row_bytes
     share = cache / workers
     up = 0 if alone else lanes * problem.sums_bytes
-    down = 0 if alone else workers * problem.vector_bytes
+    down = 0 if alone else workers * problem.sent_bytes
     # A worker holds the coefficients twice, once for its products; the sums of the lane that it
     # is at; and the logits of a block.
     worker = speeds.base + 2 * problem.vector_bytes + problem.sums_bytes + _BLOCK_BYTES
@@ -252,13 +262,12 @@ def _pass_seconds(
     problem: Problem, speeds: Speeds, workers: int, share: float, traffic: int, *, fits: bool
 ) -> float:
     """Return how long a pass takes: the slowest worker's rows, then what the driver does."""
-    lanes = problem.lanes
-    # Lanes are whole: where they are not a multiple of the workers, some have one more.
-    rows = problem.rows * min(1, math.ceil(lanes / workers) / lanes)
-    seconds = rows / speeds.rows
-    if not fits:
-        seconds += share / speeds.disk
+    reading = 0 if fits else share / speeds.disk
     if workers == 1:
-        return seconds
+        return problem.rows / speeds.rows + reading
+    # Lanes are whole: where they are not a multiple of the cores, some cores have one more.
+    lanes, cores = problem.lanes, workers * speeds.cores
+    slowest = problem.rows * math.ceil(lanes / cores) / lanes * speeds.cores / speeds.rows
+    tasks = min(lanes, _TASKS_OF_A_CORE * cores) * speeds.task
     added = lanes * problem.sums_bytes / speeds.copied
-    return seconds + traffic / speeds.network + lanes * speeds.task + added
+    return slowest + reading + traffic / speeds.network + tasks + added

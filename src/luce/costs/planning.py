@@ -11,6 +11,7 @@ from luce.errors import ArgumentError
 
 if TYPE_CHECKING:
     from luce.costs.sources import Slice
+    from luce.costs.speeds import Measured
 
 __all__ = ["Planned", "check_plan", "plan"]
 
@@ -45,6 +46,11 @@ def check_plan(source: Any = None, **given: Any) -> None:
     for name, value in given.items():
         if name in options.PLAN and value is not None:
             options.check(name, value, options.PLAN[name].kind)
+    values, columns = given.get("values"), given.get("columns")
+    if values is not None and columns is not None and values > columns:
+        raise ArgumentError(
+            f"values must be at most the {columns:,} columns of a row, got {values:g}."
+        )
     if source is None:
         lacks = [name for name in ("rows", "columns", "classes") if given.get(name) is None]
         if lacks:
@@ -158,7 +164,7 @@ def _problem(
     return Problem(rows or there or n, sample.X.shape[1], K, sample.dtype, sample.values, each)
 
 
-def _assumed(plan: Plan, found: Any, passes: int | None) -> list[str]:
+def _assumed(plan: Plan, found: Measured, passes: int | None) -> list[str]:
     """Return what figures rest on, a sentence each."""
     speeds: Speeds = found.speeds
     said = []
@@ -173,7 +179,7 @@ def _assumed(plan: Plan, found: Any, passes: int | None) -> list[str]:
         said.append(where)
     said.append(
         f"A worker goes over {speeds.rows:,.0f} rows in a second, as this machine did just now "
-        "with nothing else to do."
+        f"with {speeds.cores:,} threads."
     )
     if plan.encode_seconds is not None:
         said.append(
@@ -183,19 +189,20 @@ def _assumed(plan: Plan, found: Any, passes: int | None) -> list[str]:
     if plan.workers > 1:
         said.append(
             f"Coefficients go to each worker and each lane's sums to the driver, over a network of "
-            f"{speeds.network / 1e6:,.0f} MB/s; a lane's task takes an engine "
-            f"{1e3 * speeds.task:g} ms."
+            f"{speeds.network / 1e6:,.0f} MB/s; a task of some lanes takes an "
+            f"engine {1e3 * speeds.task:g} ms."
         )
-        if plan.workers > plan.lanes:
+        if plan.workers * speeds.cores > plan.lanes:
             said.append(
-                f"There are {plan.lanes:,} lanes, so that more workers than these have nothing to "
-                "do."
+                f"There are {plan.lanes:,} lanes, so that no more than {plan.lanes:,} of "
+                f"{plan.workers * speeds.cores:,} cores have anything to do: the sums of more "
+                "lanes would be too large."
             )
     if not plan.rows_fit:
         said.append(
             f"A worker's rows do not fit in its {speeds.memory / 1e9:,.1f} GB of memory, and are "
             f"read anew in each pass, {speeds.disk / 1e6:,.0f} MB/s."
         )
-    if plan.problem.classes > 2 and plan.problem.logits * plan.problem.features > 4_000_000:
+    if not found.tried:
         said.append("What a fit takes beside its passes is not in the time: no fit was tried.")
     return said

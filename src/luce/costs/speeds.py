@@ -26,7 +26,10 @@ _PASS_BYTES: Final = 96 << 20
 _PASS_PRODUCTS: Final = 4e9
 # Of more coefficients a pass is timed with fewer classes, and no fit is tried.
 _MOST_COEFFICIENTS: Final = 4_000_000
-# A fit is tried on at most so many rows, and as many products in a pass.
+# Rows are made up with at most so many columns.
+_WIDEST: Final = 100_000
+# A fit is tried on at most so many rows, and about as many products in a pass; with four times as
+# many, where there are so many classes, it is not.
 _FIT_ROWS: Final = 20_000
 _FIT_PRODUCTS: Final = 1e9
 _COPIED_BYTES: Final = 64 << 20
@@ -48,11 +51,14 @@ class Measured(NamedTuple):
         Iterations that a fit of the first rows took, or what is assumed.
     fitted : int
         On how many rows that was; 0 if it is assumed.
+    tried : bool
+        Whether a fit was tried, and ``setup`` is known.
     """
 
     speeds: Speeds
     passes: int
     fitted: int
+    tried: bool
 
 
 def measure(
@@ -79,14 +85,16 @@ def measure(
     base = float(psutil.Process().memory_info().rss)
     X, codes = _made_up(problem) if sample is None else (sample.X, sample.codes)
     rows = _rows_in_a_second(problem, X, codes)
-    passes, fitted, setup = PASSES, 0, 0.0
-    if problem.logits * problem.features <= _MOST_COEFFICIENTS:
-        found, n, setup = _fit(problem, X, codes, rows)
+    passes, fitted, setup = PASSES, 0, None
+    n = _rows_to_fit(problem, X)
+    if n:
+        found, setup = _fit(problem, X[:n], codes[:n], rows)
         if sample is not None:
             passes, fitted = found, n
     speeds = Speeds(
         rows=rows,
-        setup=setup,
+        cores=torch.get_num_threads(),
+        setup=setup or 0.0,
         more=_MORE,
         encoded=None if sample is None else sample.encoded,
         copied=_copied(),
@@ -96,13 +104,13 @@ def measure(
         base=base,
         memory=float(psutil.virtual_memory().total) if memory is None else memory,
     )
-    return Measured(speeds, passes, fitted)
+    return Measured(speeds, passes, fitted, setup is not None)
 
 
 def _made_up(problem: Problem) -> tuple[Any, np.ndarray]:
     """Return rows of random numbers, as wide and as sparse as those of the problem."""
     rng = np.random.default_rng(0)
-    D, K = problem.features, problem.classes
+    D, K = min(problem.features, _WIDEST), problem.classes
     if problem.values is not None:
         n, each = 5_000, max(1, round(problem.values))
         places = rng.integers(0, D, (n, each)).ravel()
@@ -117,23 +125,28 @@ def _made_up(problem: Problem) -> tuple[Any, np.ndarray]:
 
 def _rows_in_a_second(problem: Problem, X: Any, codes: np.ndarray) -> float:
     """Return how many rows a pass goes over in a second; the best of three."""
-    stored = X.nnz if scipy.sparse.issparse(X) else X.size
-    each = max(1.0, stored / X.shape[0])
-    K = min(problem.logits, max(1, _MOST_COEFFICIENTS // problem.features))
+    each, D = _values(X), X.shape[1]
+    K = min(problem.logits, max(1, _MOST_COEFFICIENTS // D))
     most = min(_PASS_BYTES / (4 * each), _PASS_PRODUCTS / (each * K))
     n = int(max(64, min(problem.rows, most)))
     times = -(-n // X.shape[0])
     stack = scipy.sparse.vstack if scipy.sparse.issparse(X) else np.concatenate
     many = stack([X] * times)[:n]
     objective = _objective(many, np.tile(codes, times)[:n] % max(2, K), K)
-    theta = torch.zeros(K, problem.features + 1, dtype=torch.float64)
+    theta = torch.zeros(K, D + 1, dtype=torch.float64)
     objective.evaluate(theta)  # compiles
     seconds = []
     for _ in range(3):
         since = time.perf_counter()
         objective.evaluate(theta)
         seconds.append(time.perf_counter() - since)
-    return n / min(seconds) * K / problem.logits
+    narrower = 1.0 if scipy.sparse.issparse(X) else D / problem.features
+    return n / min(seconds) * narrower * K / problem.logits
+
+
+def _values(X: Any) -> float:
+    """Return how many values a row has."""
+    return max(1.0, float(X.nnz if scipy.sparse.issparse(X) else X.size) / X.shape[0])
 
 
 def _objective(X: Any, codes: np.ndarray, K: int, C: float = 1.0) -> Objective:
@@ -151,19 +164,25 @@ def _objective(X: Any, codes: np.ndarray, K: int, C: float = 1.0) -> Objective:
     )
 
 
-def _fit(problem: Problem, X: Any, codes: np.ndarray, rows: float) -> tuple[int, int, float]:
-    """Return the iterations of a fit of the first rows, how many these are, and its other seconds.
+def _rows_to_fit(problem: Problem, X: Any) -> int:
+    """Return on how many rows a fit is tried; 0 where it would take too long."""
+    products = _values(X) * problem.logits  # of a row
+    n = int(min(X.shape[0], _FIT_ROWS, max(2 * problem.classes, _FIT_PRODUCTS / products)))
+    wide = X.shape[1] < problem.features or problem.logits * X.shape[1] > _MOST_COEFFICIENTS
+    return 0 if wide or n * products > 4 * _FIT_PRODUCTS else n
+
+
+def _fit(problem: Problem, X: Any, codes: np.ndarray, rows: float) -> tuple[int, float]:
+    """Return the iterations of a fit of the first rows, and its seconds beside its passes.
 
     λ is that of all the rows.
     """
-    each = problem.features if problem.values is None else problem.values
-    most = max(8 * problem.classes, _FIT_PRODUCTS / (each * problem.logits))
-    n = int(min(X.shape[0], _FIT_ROWS, most))
+    n = X.shape[0]
     since = time.perf_counter()
-    objective = _objective(X[:n], codes[:n], problem.logits, C=max(1.0, problem.rows / n))
+    objective = _objective(X, codes, problem.logits, C=max(1.0, problem.rows / n))
     solution = minimize(objective, objective.start(), tol=_TOL, max_iter=_MAX_ITER)
     taken = time.perf_counter() - since
-    return solution.n_iter, n, max(0.0, taken - (solution.n_iter + _MORE) * n / rows)
+    return solution.n_iter, max(0.0, taken - (solution.n_iter + _MORE) * n / rows)
 
 
 def _copied() -> float:

@@ -313,13 +313,15 @@ def _sharded_linear_cross_entropy(
         _check_classes(target, counts, shard.all_classes)
         index = shards.owned(target, shard, len(head), o.ignore_index)
         here = (index >= 0) & (index < len(head))
-        # One class more, which nobody asks for, so that there is one.
+        # A class more, that of all the others, so that there is one.
         padded = torch.cat((below, torch.zeros_like(lowest)), 1)
-        at_target = padded.gather(1, index.where(here, 0).unsqueeze(1)).squeeze(1)
-        w = here.to(z.dtype) if weight is None else _class_weight(index, here, weight)
+        at_target = padded.gather(1, index.where(here, len(head)).unsqueeze(1)).squeeze(1)
+        w = here.to(z.dtype)
+        if weight is not None:
+            w = torch.cat((weight, weight.new_zeros(1)))[index.where(here, len(head))]
         spread = below if weight is None else below * weight
         every = head.new_tensor(float(len(head))) if weight is None else weight.sum()
-        sums += [at_target.where(here, 0), w]
+        sums += [at_target, w]
         if smoothing:
             sums += [-spread.sum(1), every.to(z.dtype).expand_as(w)]
     exps, *rest = shards.summed(torch.stack(sums), group).unbind()

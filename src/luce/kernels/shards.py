@@ -80,7 +80,8 @@ def group_name(operator: str, group: Any, tensors: Sequence[Tensor | None]) -> s
 
 
 def _group(name: str) -> Any:
-    return dist.distributed_c10d._resolve_process_group(name)  # noqa: SLF001
+    resolve: Any = dist.distributed_c10d._resolve_process_group  # type: ignore[attr-defined]  # noqa: SLF001
+    return resolve(name)
 
 
 def agreed(given: ShardedLinearCrossEntropy, kernels: str, *, want_x: bool) -> Shard:
@@ -202,11 +203,11 @@ class _Copied(torch.autograd.Function):
 
 def summed(x: Tensor, group: str) -> Tensor:
     """Return the sum over the ranks, differentiable as often as asked for."""
-    result: Tensor = _Summed.apply(x, group)
+    result: Tensor = _Summed.apply(x, group)  # type: ignore[no-untyped-call]
     return result
 
 
 def copied(x: Tensor, group: str) -> Tensor:
     """Return a tensor that is the same on every rank, for each to go on with its own classes."""
-    result: Tensor = _Copied.apply(x, group)
+    result: Tensor = _Copied.apply(x, group)  # type: ignore[no-untyped-call]
     return result
