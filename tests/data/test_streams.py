@@ -183,7 +183,7 @@ def test_moments_of_blocks_are_those_of_all_rows():
 
 @pytest.mark.parametrize("step", [3000, 1000, 37])
 def test_a_schema_of_blocks_is_that_of_all_rows(step):
-    """Fitted block by block, every column is as fitted at once; means and deviations to rounding."""
+    """Fitted block by block, columns are as fitted at once; means and deviations to rounding."""
     frame = table().drop("label")
     schema = TableSchema.infer(frame)
     whole = schema.fit(frame)
@@ -203,7 +203,7 @@ def test_a_schema_of_blocks_is_that_of_all_rows(step):
 
 
 def test_medians_of_many_rows_are_those_of_a_sample():
-    """Beyond the sample, the median is off by a few thousandths of the rows, the mean by nothing."""
+    """Beyond the sample, a median is off by a few thousandths of the rows, a mean by nothing."""
     values = np.random.default_rng(1).permutation(400_000).astype(float)
     frame = pl.DataFrame({"x": values})
     column = TableSchema.infer(frame.head(1000)).columns[0]
@@ -392,7 +392,7 @@ def test_the_cache_keeps_to_its_size(tmp_path):
     two = encode(folders[1], tmp_path / "cache", size=size, say=said.append)
     assert [entry.key for entry in Cache(tmp_path / "cache").entries()] == [two._entry.key]
     assert any("to make room" in line for line in said)
-    with pytest.raises(DataError, match="--cache-size is 0.0 MB. Raise it"):
+    with pytest.raises(DataError, match=r"--cache-size is 0\.0 MB\. Raise it"):
         encode(folders[2], tmp_path / "cache", size=10)
 
 
@@ -401,7 +401,7 @@ def test_a_disk_without_room_is_asked_before(tmp_path, monkeypatch):
     folder = written(table(300).drop("said"), tmp_path / "t")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(caches.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DataError, match="has 0.0 MB left. Make room, or set LUCE_CACHE_DIR"):
+    with pytest.raises(DataError, match=r"has 0\.0 MB left\. Make room, or set LUCE_CACHE_DIR"):
         encode(folder, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.rows"))
 
@@ -602,7 +602,7 @@ def test_nothing_to_read_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no table is in it"):
         luce.scan(tmp_path / "empty", target="y")
-    with pytest.raises(DataError, match="there is no column 'labell'. Did you mean 'label'"):
+    with pytest.raises(DataError, match=r"there is no column 'labell'\. Did you mean 'label'"):
         encode(tmp_path / "a.parquet", tmp_path / "cache", target="labell")
     with pytest.raises(ArgumentError, match="name the column with the labels"):
         encode(tmp_path / "a.parquet", tmp_path / "cache", target=None)
