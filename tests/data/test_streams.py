@@ -616,3 +616,25 @@ def test_a_scan_prints_what_it_is(tmp_path):
     assert "3 files" in repr(scan)
     assert "target 'label'" in repr(scan)
     assert "<caption>luce.Scan</caption>" in scan._repr_html_()
+
+
+@pytest.mark.parametrize("dtype", [pl.Float32, pl.Float64, pl.Int64, pl.UInt8])
+def test_the_compiled_pass_has_the_same_bits(dtype, monkeypatch):
+    """Where numbers are encoded by a kernel, bits and counts are those of NumPy."""
+    import numba  # noqa: F401 - which the columns look for
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(50, 20, 20_000).clip(0, 255).astype(np.int64)
+    frame = pl.DataFrame({"a": values, "b": values[::-1].copy()}).cast(dtype)
+    gone = pl.Series(rng.random(20_000) < 0.1)
+    frame = frame.with_columns(b=pl.when(gone).then(None).otherwise("b"))
+    if dtype.is_float():
+        odd = pl.Series([np.nan, np.inf, -np.inf, 1e30] * 5000, dtype=dtype)
+        frame = frame.with_columns(c=odd, d=pl.when(gone).then(None).otherwise(odd))
+    types = dict.fromkeys(frame.columns, "number")
+    schema = TableSchema.infer(frame, directions=Directions(types=types)).fit(frame)
+    found, counts = schema.encode(frame)
+    monkeypatch.setattr("luce.data.columns.number.WORTH_COMPILING", 10**9)
+    truth, same = schema.encode(frame)
+    assert np.array_equal(found, truth)
+    assert counts == same

@@ -111,7 +111,9 @@ class Reader:
         """Return how many rows a block of so many columns has."""
         if self._rows is not None:
             return self._rows
-        return max(FEWEST_ROWS, min(MOST_ROWS, CELLS // max(1, columns)))
+        # A power of two, as most groups of rows in Parquet are: else some are decoded twice.
+        rows = CELLS // max(1, columns)
+        return max(FEWEST_ROWS, min(MOST_ROWS, 1 << max(0, rows.bit_length() - 1)))
 
     def dtype(self, name: str) -> pl.DataType | None:
         """Return the type that a column has in all files, as they say it; None if it has none."""
