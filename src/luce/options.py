@@ -422,6 +422,7 @@ DEVICE = Kind(
 # -------------------------------------------------------------------------------------------------
 
 DATA = "Data"
+STREAMS = "Tables larger than memory"
 COLUMNS = "Columns and images"
 EVERY_MODEL = "Models"
 OF_LINEAR = "Softmax regression (--model linear)"
@@ -431,6 +432,7 @@ OF_TEACHING = "Teacher"
 OF_SEARCH = "Search"
 HEADINGS = (
     DATA,
+    STREAMS,
     OF_TEACHING,
     COLUMNS,
     OF_SEARCH,
@@ -662,7 +664,7 @@ STREAM = {
     "cache_size": Option(
         either(BYTES, None),
         "The most that encoded rows of streams may take on the disk, such as 50GB.",
-        DATA,
+        STREAMS,
     ),
 }
 

@@ -21,7 +21,6 @@ from luce.cli.arguments import (
     Test,
     Text,
     TextColumns,
-    of_data,
     of_run,
     requested,
     with_options,
@@ -61,9 +60,13 @@ def train(
     features: Features = None,
     test: Test = None,
     download: Download = False,
-    as_stream: Annotated[
+    stream: Annotated[
         bool,
-        of_data("--stream", help="Read tables block by block, also where memory would hold them."),
+        typer.Option(
+            "--stream",
+            help="Read tables block by block, also where memory would hold them.",
+            rich_help_panel=options.STREAMS,
+        ),
     ] = False,
     text: TextColumns = None,
     show_columns: ShowColumns = False,
@@ -85,7 +88,7 @@ def train(
     **_: Text,
 ) -> None:
     """Train a classifier on SOURCE and save it as a run folder."""
-    arguments = requested(context) | ({"stream": True} if as_stream else {})
+    arguments = requested(context) | ({"stream": True} if stream else {})
     cache_size = arguments.pop("cache_size", None)
     asked: dict[str, Any] = {
         "preset": preset,
