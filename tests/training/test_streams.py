@@ -189,6 +189,18 @@ def test_predictions_are_written_as_parquet(tmp_path, luce_command, monkeypatch)
     ]
 
 
+def test_reports_and_exports_take_some_of_the_held_out_rows(tmp_path, monkeypatch):
+    """A report made later, and an export, look at held-out rows, not at all that there are."""
+    folder = written(learnable(), tmp_path / "t")
+    run = luce.train(folder, target="label", stream=True, out=tmp_path / "runs")
+    monkeypatch.setattr("luce.run.load_dataset", None)
+    held = run.config["data"]["rows"]["test"]
+    page = run.report().summary
+    assert page["scored"]["words"] == f"{held} of the {held} rows of t that training held out"
+    pytest.importorskip("spox")
+    assert run.export(tmp_path / "t.html").compared is not None
+
+
 def test_the_cache_is_bounded_by_a_size(tmp_path, luce_command, monkeypatch):
     """--cache-size refuses what is larger with exit code 3, and reads sizes with their units."""
     monkeypatch.chdir(tmp_path)
