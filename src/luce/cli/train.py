@@ -26,6 +26,7 @@ from luce.cli.arguments import (
     with_options,
 )
 from luce.cli.output import print_run, saved
+from luce.group import known
 from luce.importing import for_command
 from luce.plan import make_plan
 
@@ -99,8 +100,9 @@ def train(
         "overwrite": overwrite,
         "download": download,
     }
-    # Before anything heavy is imported; `train` looks again.
-    make_plan(source, command="train", **asked, arguments=arguments)
+    if known().size == 1:  # else all processes of the group look at once
+        # Before anything heavy is imported; `train` looks again.
+        make_plan(source, command="train", **asked, arguments=arguments)
     with for_command():
         from luce.progress import Display
         from luce.training import train as training
@@ -113,7 +115,7 @@ def train(
         announce=lambda run: _print_result(run, as_json=as_json),
         **arguments,
     )
-    if not as_json:
+    if not as_json and known().rank == 0:
         saved(run)
 
 

@@ -115,6 +115,8 @@ class Model(ABC, Generic[E]):
         What a search of its options tries where nobody says it, as a file for `luce tune` has it.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
+    together : bool
+        Whether all processes of a group call `fit`, and share each batch (`luce.group`).
     taught : bool
         Whether `fit` can learn from what a teacher said of the rows.
     taught_with : mapping of str to value
@@ -129,6 +131,7 @@ class Model(ABC, Generic[E]):
     takes_parts: bool = False
     suits_text: bool = True
     in_steps: bool = False
+    together: bool = False
     taught: bool = False
     taught_with: Mapping[str, Any] = {}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from luce import __version__, models
 from luce.data.streams.scan import Scan
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
+from luce.group import join
 from luce.models import MODELS, Candidate, Estimator, Model
-from luce.plan import check_no_teacher, make_plan
+from luce.plan import Plan, check_no_teacher, check_together, make_plan
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
@@ -28,6 +29,7 @@ from luce.training.interrupt import interruptible
 from luce.training.prepare import FOLDS, Prepared, prepare
 from luce.training.resume import check_data, ready, resumed
 from luce.training.streaming import Stream, prepare_stream, streamed_request
+from luce.training.together import check_same, in_turn, told
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
@@ -48,6 +50,12 @@ Data = Prepared | Stream
 
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
+
+# An epoch that takes longer is saved within, so often in seconds of training.
+SAVE_EVERY = 60.0
+
+# How often, in seconds, processes that train together ask each other whether one is to stop.
+ASK_EVERY = 0.3
 
 
 def train(
@@ -111,6 +119,13 @@ def train(
     Run
         The trained run, as :func:`luce.load_run` gives it.
 
+    Notes
+    -----
+    Started by a launcher of several processes (torchrun, or another that gives a process group),
+    a network is trained by all of them: each takes a share of every batch. Rank 0 alone writes and
+    shows progress; every rank returns the run. A process that torchrun has started again goes on
+    from what was saved, as with `resume`.
+
     Raises
     ------
     ArgumentError
@@ -123,43 +138,66 @@ def train(
     TrainingStoppedError
         After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
     """
+    group = join()
     display = display or Display()
+    if group.rank:
+        display, announce = Display(), None
     if isinstance(source, Scan):
         source, arguments = source.source, {**source.arguments, **arguments}
-    plan = make_plan(
-        source,
-        command="train",
-        preset=preset,
-        config=config,
-        name=name,
-        out=out,
-        resume=resume,
-        overwrite=overwrite,
-        download=download,
-        arguments=arguments,
-    )
-    request, source, path = plan.request, plan.source, plan.path
-    with locked(path):
-        if resume:
-            wanted = {**PRESETS.get(preset or "", {}), **plan.given}
-            request = resumed(path, wanted, request if config is not None else None)
-            check_no_teacher(request, "train")
-        else:
-            check_free(path, overwrite=overwrite)
-        ready_source = ready(source, request, "train")
-        request = streamed_request(ready_source, request, display)
-        data: Data
-        if request.stream:
-            data = prepare_stream(ready_source, request, display, cache_size)
-        else:
-            data = prepare(ready_source, request, display)
+    with ExitStack() as held:
+        with group.agreed():
+            plan = make_plan(
+                source,
+                command="train",
+                preset=preset,
+                config=config,
+                name=name,
+                out=out,
+                resume=resume,
+                overwrite=overwrite,
+                download=download,
+                arguments=arguments,
+            )
+            if group.rank == 0:
+                held.enter_context(locked(plan.path))
+                plan = _claimed(plan, preset, display, anew=config is None)
+        plan = told(plan, group)
+        request, path = plan.request, plan.path
+        data = in_turn(partial(_prepared, plan, display, cache_size), group, cached=request.stream)
         first = begun(request, data)
-        candidates = _candidates(request, data, display)
-        if resume:
-            check_data(path, first["data"], request.test)
-        folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
+        check_same(group, first["data"])
+        with group.agreed():
+            candidates = _candidates(request, data, display)
+            if plan.resume and group.rank == 0:
+                check_data(path, first["data"], request.test)
+        folder = RunFolder(path, first, resume=plan.resume, overwrite=plan.overwrite, group=group)
         trained = partial(compare, candidates, data, folder, request, display)
         return complete(trained, data, folder, display, announce)
+
+
+def _claimed(plan: Plan, preset: str | None, display: Display, *, anew: bool) -> Plan:
+    """Return the plan with what the run to resume was asked for, or see that there is room.
+
+    And whether the source is read as a stream.
+    """
+    request = plan.request
+    if plan.resume:
+        wanted = {**PRESETS.get(preset or "", {}), **plan.given}
+        request = resumed(plan.path, wanted, None if anew else plan.request)
+        check_no_teacher(request, "train")
+        check_together("train", request)
+    else:
+        check_free(plan.path, overwrite=plan.overwrite)
+    source = ready(plan.source, request, "train")
+    return replace(plan, request=streamed_request(source, request, display))
+
+
+def _prepared(plan: Plan, display: Display, cache_size: int | None) -> Data:
+    """Return the rows to train on."""
+    source = ready(plan.source, plan.request, "train")
+    if plan.request.stream:
+        return prepare_stream(source, plan.request, display, cache_size)
+    return prepare(source, plan.request, display)
 
 
 def begun(request: Request, data: Data) -> dict[str, Any]:
@@ -188,6 +226,8 @@ def complete(
     else:
         train()
     run = folder.load()
+    if not folder.writes:
+        return run
     if announce is not None:
         announce(run)
     try:
@@ -227,9 +267,11 @@ def compare(
     with folder.worked_in(display, request.resume_command(folder.path)):
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
-        judged = data.judged_rows  # before scoring lets go of what was encoded
-        scores = scored(best, data, request.seed)
-        folder.finish(best, scores, [trained.entry for trained in board], judged)
+        with folder.group.agreed():
+            # Before scoring lets go of what was encoded.
+            judged = data.judged_rows if folder.writes else None
+            scores = scored(best, data, request.seed) if folder.writes else {}
+            folder.finish(best, scores, [trained.entry for trained in board], judged)
 
 
 def scored(trained: Trained, data: Data, seed: int) -> dict[str, Any]:
@@ -358,33 +400,44 @@ def _fit(
     lessons: Lessons | None = None,
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
-    label, started = candidate.label, False
+    label, started, asked, saved = candidate.label, False, 0.0, 0.0
+    group = folder.group
     hits = "accuracy" if lessons is None else lessons.hits
     figures = {"loss", hits, "learning_rate", "seconds"}
     if validation is not None:
         figures |= {"validation_loss", "validation_accuracy"}
 
     def on_step(model: Model[Any], estimator: Estimator, progress: Progress) -> None:
-        nonlocal started
+        nonlocal started, asked, saved
         if not started:
             folder.open()
             if not brief:
                 display.start(label, model.parameters(estimator), figures)
-            started = True
-        if progress.record or stop.is_set():
-            now = model.checkpoint(estimator)
-            folder.save_checkpoint(label, now, rarely=brief and not stop.is_set())
+            started, saved = True, progress.seconds
+        stopping = stop.is_set()
+        if group.size > 1:
+            # All or none stop, after the same batch: their clock is the same.
+            due = progress.record is not None or progress.seconds >= asked + ASK_EVERY
+            stopping = due and group.any(stopping)
+            asked = progress.seconds if due else asked
+        if progress.record or stopping or progress.seconds >= saved + SAVE_EVERY:
+            saved = progress.seconds
+            with group.agreed():
+                if folder.writes:
+                    now = model.checkpoint(estimator)
+                    folder.save_checkpoint(label, now, rarely=brief and not stopping)
         # Shown only now: an epoch that was seen to end is safe from any kill.
         if not brief:
             display.batch(progress)
-        if stop.is_set():
+        if stopping:
             raise TrainingStoppedError(
                 f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
                 f"Go on with: {request.resume_command(folder.path)}"
             )
 
     in_steps = MODELS[candidate.model].in_steps
-    with interruptible() if in_steps else nullcontext(threading.Event()) as stop:
+    interrupts = interruptible(together=group.size > 1)
+    with interrupts if in_steps else nullcontext(threading.Event()) as stop:
         trained = fit(
             candidate,
             schema,
@@ -397,7 +450,7 @@ def _fit(
             verbose=display.live and not brief,
             judge=not brief,
         )
-    if stop.is_set():  # while it was calibrated, after its last step
+    if group.any(stop.is_set()):  # while it was calibrated, after its last step
         raise TrainingStoppedError(
             f"stopped after {label} was trained and saved. "
             f"Go on with: {request.resume_command(folder.path)}"
