@@ -22,6 +22,7 @@ from luce.data.streams.cache import Cache
 from luce.data.streams.dealing import TRAIN, Dealer
 from luce.data.streams.encoding import PARTS, Wanted, streamed
 from luce.data.streams.files import files_of, fingerprint
+from luce.data.streams.parquet import group_rows
 from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError
 
@@ -606,6 +607,25 @@ def test_nothing_to_read_is_said(tmp_path):
         encode(tmp_path / "a.parquet", tmp_path / "cache", target="labell")
     with pytest.raises(ArgumentError, match="name the column with the labels"):
         encode(tmp_path / "a.parquet", tmp_path / "cache", target=None)
+
+
+def test_long_groups_of_rows_are_found(tmp_path, monkeypatch):
+    """Whoever wrote a Parquet file, its groups are found; long ones are said to take long."""
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    frame = table(3000)
+    pyarrow.write_table(frame.to_arrow(), tmp_path / "a.parquet", row_group_size=1000)
+    frame.write_parquet(tmp_path / "b.parquet", row_group_size=700)
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.parquet"
+        file = pyarrow.ParquetFile(path).metadata
+        truth = [file.row_group(i).num_rows for i in range(file.num_row_groups)]
+        assert group_rows(path) == truth
+    monkeypatch.setattr("luce.data.streams.reading.LARGE_FILE", 0)
+    monkeypatch.setattr("luce.data.streams.reading.LONG_GROUP", 800)
+    found = encode(tmp_path / "*.parquet", tmp_path / "cache")
+    (said,) = [each for each in found.notices if "take long to read" in each]
+    assert "'a.parquet'" in said
+    assert "'b.parquet'" not in said
 
 
 def test_a_scan_prints_what_it_is(tmp_path):

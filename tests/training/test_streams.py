@@ -212,3 +212,15 @@ def test_the_cache_is_bounded_by_a_size(tmp_path, luce_command, monkeypatch):
     assert not (tmp_path / "runs" / "t").exists()
     assert luce_command(*asked, "1GB").code == 0
     assert luce_command(*asked, "much").code == 2
+
+
+def test_networks_learn_from_streams(tmp_path):
+    """A network is trained on a stream, to a run as any other; its kind says that it can be."""
+    folder = written(learnable(), tmp_path / "t")
+    options = {"hidden": (16,), "members": 2, "epochs": 3}
+    run = luce.train(
+        folder, target="label", stream=True, model="mlp", out=tmp_path / "runs", **options
+    )
+    assert run.config["model"] == "mlp"
+    assert run.metrics["test"]["log_loss"] < 1.0
+    assert run.evaluate(folder)["accuracy"] == pytest.approx(run.metrics["test"]["accuracy"])
