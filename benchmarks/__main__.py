@@ -19,6 +19,7 @@ NAMES = (
     "operators",
     "regression",
     "serve",
+    "streams",
     "tables",
     "texts",
     "tuning",

@@ -18,6 +18,7 @@ SOURCE = Path(luce.__file__).parent
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {
+        "group",
         "importing",
         "compiling",
         "data",
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
         "evaluation",
+        "group",
         "options",
         "plan",
         "models",
@@ -45,6 +47,7 @@ MAY_IMPORT = {
         "run",
         "data",
         "storage",
+        "streaming",
         "folders",
         "manifest",
     },
@@ -61,7 +64,7 @@ MAY_IMPORT = {
     "predicting": {"data", "evaluation", "run", "storage"},
     "printing": {"data", "models", "texttable"},
     "progress": {"data", "neural", "printing"},
-    "plan": {"data", "folders", "manifest", "models", "options", "request"},
+    "plan": {"data", "folders", "group", "manifest", "models", "options", "request"},
     "request": {"data", "models", "options", "storage"},
     "run": {
         "calibrating",
@@ -74,7 +77,9 @@ MAY_IMPORT = {
         "report",
         "request",
         "storage",
+        "streaming",
     },
+    "streaming": {"data", "models", "processor"},
     "export": {"data", "models", "neural", "nodes", "options", "storage"},
     "manifest": {"options", "request", "storage"},
     "folders": {"storage"},
@@ -86,7 +91,8 @@ MAY_IMPORT = {
     "evaluation": {"targets"},
     "engines": {"kernels"},
     "linear": {"engines", "kernels", "options", "processor", "targets", "texttable"},
-    "neural": {"functional", "options", "processor", "targets"},
+    "group": set(),
+    "neural": {"functional", "group", "options", "processor", "targets"},
     "nn": {"functional"},
     "functional": {"kernels"},
     "kernels": {"processor"},

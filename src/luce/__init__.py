@@ -36,6 +36,7 @@ _HOME = {
     "nll_loss": "functional",
     "nn": "nn",
     "plots": "plots",
+    "scan": "data.streams.scan",
     "softmax": "functional",
     "softmin": "functional",
     "train": "training.train",
@@ -66,6 +67,7 @@ __all__ = [
     "nll_loss",
     "nn",
     "plots",
+    "scan",
     "softmax",
     "softmin",
     "train",
@@ -75,6 +77,7 @@ __all__ = [
 if TYPE_CHECKING:
     from luce import errors, evaluation, functional, nn, plots
     from luce.data import Dataset, load_dataset
+    from luce.data.streams.scan import scan
     from luce.errors import LuceError
     from luce.evaluation.calibration import TemperatureScaling
     from luce.functional import (

@@ -14,6 +14,7 @@
     ├── ExportError                   an exported model does not say what the run says
     ├── DivergenceError (ArithmeticError)   training left the finite numbers
     ├── RunError (OSError)            a run folder cannot be trusted, read or written
+    ├── GroupError (RuntimeError)     a process group cannot be joined, or has lost a rank
     └── TrainingStoppedError          Ctrl-C stopped training; it was saved and can be resumed
 
 Each is also the built-in error that PyTorch or scikit-learn would raise there, so code written for
@@ -34,6 +35,7 @@ __all__ = [
     "DivergenceError",
     "DtypeError",
     "ExportError",
+    "GroupError",
     "LuceError",
     "MissingExtraError",
     "RunError",
@@ -122,6 +124,10 @@ class RunError(LuceError, OSError):
     """A run folder cannot be trusted, read or written."""
 
     exit_code = 4
+
+
+class GroupError(LuceError, RuntimeError):
+    """A process group cannot be joined, or one of its processes has gone."""
 
 
 class TrainingStoppedError(LuceError):

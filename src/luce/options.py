@@ -26,6 +26,7 @@ __all__ = [
     "NETWORK",
     "RUN",
     "SCALING",
+    "STREAM",
     "TUNE",
     "Kind",
     "Option",
@@ -105,7 +106,7 @@ def check_sizes(validation_size: float, test_size: float) -> None:
 
 def named(name: str) -> list[Option]:
     """Return the options of that name, of the networks first."""
-    everywhere = (RUN, PREDICT, EXPORT, DISTIL, TUNE, NETWORK, LINEAR)
+    everywhere = (RUN, STREAM, PREDICT, EXPORT, DISTIL, TUNE, NETWORK, LINEAR)
     return [options[name] for options in everywhere if name in options]
 
 
@@ -260,6 +261,14 @@ def _read_image_size(text: str) -> int | tuple[int, ...]:
     return sides[0] if len(sides) == 1 else sides
 
 
+def _read_bytes(text: str) -> int:
+    """Return the bytes that ``50GB`` stands for, a thousand of one unit making one of the next."""
+    found = re.fullmatch(r"(?i)\s*([\d.]+)\s*([kmgt]?)b?\s*", text)
+    if found is None:
+        raise ValueError(text)
+    return int(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " "))
+
+
 def _read_scaling(text: str) -> str | tuple[float, ...]:
     return tuple(float(part) for part in text.split(",")) if "," in text else text
 
@@ -336,6 +345,13 @@ PENALTY = Kind(
     read=float,
     form="NUMBER",
 )
+BYTES = Kind(
+    words="a number of bytes above 0",
+    allows=lambda value: 0 < _real(value) < 2**63,
+    read=_read_bytes,
+    text="a size such as 800MB, 50GB or 2TB",
+    form="SIZE",
+)
 # A wider layer is a typing error.
 WIDTH = whole(1, 1 << 24)
 FRACTION = number(at_least=0, below=1)
@@ -406,6 +422,7 @@ DEVICE = Kind(
 # -------------------------------------------------------------------------------------------------
 
 DATA = "Data"
+STREAMS = "Tables larger than memory"
 COLUMNS = "Columns and images"
 EVERY_MODEL = "Models"
 OF_LINEAR = "Softmax regression (--model linear)"
@@ -415,6 +432,7 @@ OF_TEACHING = "Teacher"
 OF_SEARCH = "Search"
 HEADINGS = (
     DATA,
+    STREAMS,
     OF_TEACHING,
     COLUMNS,
     OF_SEARCH,
@@ -442,6 +460,7 @@ RUN = {
     "validation_size": Option(FRACTION, "Fraction of rows to validate on.  [default: 0.1]", DATA),
     "test_size": Option(FRACTION, "Fraction of rows to score on at the end.  [default: 0.2]", DATA),
     "drop_rare": Option(whole(0), "Leave out classes with fewer than N rows.  [default: 0]", DATA),
+    "stream": Option(FLAG),
     "encoding": Option(
         ENCODING, "Of a CSV, where it is not UTF-8: latin-1, cp1252, utf-16, ...", DATA
     ),
@@ -638,6 +657,15 @@ NETWORK = {
     "validation_fraction": Option(number(above=0, below=1)),
     "seed": Option(RUN["seed"].kind),
     **_COMMON,
+}
+
+# Options of reading streams: arguments of `luce.train`.
+STREAM = {
+    "cache_size": Option(
+        either(BYTES, None),
+        "The most that encoded rows of streams may take on the disk, such as 50GB.",
+        STREAMS,
+    ),
 }
 
 # Options of learning from a teacher: arguments of `NeuralClassifier.fit`.

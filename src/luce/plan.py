@@ -17,8 +17,9 @@ from luce.data.downloads import is_address, kept
 from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
+from luce.group import known, restarted
 from luce.manifest import read_config
-from luce.models import student_kind
+from luce.models import MODELS, student_kind
 from luce.options import DISTIL, check_sizes
 from luce.request import DIRECTIONS, Request
 
@@ -26,6 +27,7 @@ __all__ = [
     "INHERITED",
     "Plan",
     "check_no_teacher",
+    "check_together",
     "check_use",
     "make_plan",
     "no_source",
@@ -53,12 +55,17 @@ class Plan:
         The run folder.
     given : dict
         The arguments by name, the source among them if it is a name or a path.
+    resume, overwrite : bool
+        What is to be done with what is there already. A process that a launcher began anew goes on
+        with what the one before it has begun. Of a process group, rank 0 alone knows.
     """
 
     request: Request
     source: Any
     path: Path
     given: dict[str, Any]
+    resume: bool
+    overwrite: bool
 
 
 def make_plan(
@@ -99,6 +106,12 @@ def make_plan(
     if command != "distil":
         check_no_teacher(request, command, given)
     request.check()
+    if not resume:  # else the run knows the model
+        check_together(command, request)
+    if request.stream and command != "train":
+        raise ArgumentError(
+            f"{command} does not read streams: stream is an option of train. Leave it out."
+        )
     if request.teacher is not None and not resume:  # else the run knows the model
         student_kind(request.model).check_taught(request.options, request.temperature)
     source = request.source if source is None else source
@@ -112,11 +125,47 @@ def make_plan(
         # A student is not named as its teacher, which is often of the same data.
         name = _name_of(source) + ("-student" if request.teacher is not None else "")
     path = run_folder(out, name)
+    if known().rank == 0:  # others would see what this one has made meanwhile
+        resume, overwrite = _checked(path, resume=resume, overwrite=overwrite)
+    return Plan(request, source, path, given, resume, overwrite)
+
+
+def _checked(path: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """Look at what is in the run folder; return whether to resume, and whether to overwrite."""
+    if restarted() and not resume and _has_begun(path, overwrite=overwrite):
+        resume, overwrite = True, False
     if resume:
         _check_resumable(path)
     elif not overwrite and (path / "config.json").exists():
         check_free(path, overwrite=False)
-    return Plan(request, source, path, given)
+    return resume, overwrite
+
+
+def check_together(command: str, request: Request) -> None:
+    """Raise ArgumentError for what the processes of a group, if this is one, cannot do."""
+    size = known().size
+    if size == 1:
+        return
+    if command != "train":
+        raise ArgumentError(
+            f"luce {command} is no work for a process group, and this is one of {size} processes. "
+            "Start it once; luce train can be started by torchrun."
+        )
+    able = [name for name, model in MODELS.items() if model.together]
+    if request.model not in able:
+        raise ArgumentError(
+            f"model must be one of {', '.join(able)} where a group of {size} processes trains it "
+            f"together, got {request.model!r}. Name one, or start luce train once."
+        )
+
+
+def _has_begun(path: Path, *, overwrite: bool) -> bool:
+    """Say whether there is a training that the process before this one may have begun.
+
+    One of the same request and data ends with the same bits, whoever has begun it.
+    """
+    begun = resumable(mended(path))
+    return (begun / "config.json").exists() and (not overwrite or begun != path)
 
 
 def _check_resumable(path: Path) -> None:

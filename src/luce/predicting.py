@@ -1,12 +1,14 @@
-"""Predictions as CSV, written block by block, so that the source may be larger than memory."""
+"""Predictions as CSV or Parquet, written block by block: the source may be larger than memory."""
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luce.data import read_blocks
+from luce.data.kinds import PARQUET_ENDINGS
 from luce.data.opening import of_source
 from luce.errors import ArgumentError
 from luce.run import Run
@@ -56,7 +59,7 @@ def write_predictions(
     sets: float | None = None,
     calibrated: bool = True,
 ) -> Written:
-    r"""Write the predictions for a source as CSV.
+    r"""Write the predictions for a source, as CSV or, into a file that is called so, as Parquet.
 
     The columns are ``file`` for a folder of images, ``prediction`` and one
     ``probability_<class>`` per class; with `top`, for each of the K most probable classes
@@ -71,7 +74,8 @@ def write_predictions(
     source : str or Path
         As for :func:`luce.load_dataset`; labels are not needed. ``-`` is a CSV on standard input.
     out : str or Path, optional
-        The file to write, whole or not at all; by default standard output.
+        The file to write, whole or not at all; by default CSV to standard output. Parquet if its
+        name ends in ``.parquet`` or ``.pq``.
     top : int, optional
         How many classes to write.
     sets : float, optional
@@ -101,12 +105,12 @@ def write_predictions(
     rows, handled, notices = 0, Counter[str](), list[str]()
     called = str(source) if isinstance(source, str | Path) else "the rows"
     called = "standard input" if called == "-" else called
-    with _output(out) as file:
+    with _output(out) as write:
         for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
             with of_source(called):
                 probabilities, counts = run.predict_block(block.features, calibrated=calibrated)
             frame = predictions(probabilities, run.classes, names=block.names, top=top, held=held)
-            file.write(frame.write_csv(include_header=rows == 0).encode())
+            write(frame)
             rows += len(probabilities)
             handled.update(counts)
             notices += block.notices
@@ -176,11 +180,45 @@ def _frame(
 
 
 @contextmanager
-def _output(out: str | Path | None) -> Iterator[IO[bytes]]:
-    """Open standard output, or a file that takes its place only once it is whole."""
+def _output(out: str | Path | None) -> Iterator[Callable[[pl.DataFrame], object]]:
+    """Hand out what takes the frames to write; a file takes its place only once it is whole."""
     if out is None:
         with io.FileIO(os.dup(sys.stdout.fileno()), "wb") as raw, io.BufferedWriter(raw) as file:
-            yield file
-        return
-    with open_whole(Path(out)) as file:
-        yield file
+            yield _Csv(file)
+    elif Path(out).suffix.lower() in PARQUET_ENDINGS:
+        with _parquet(Path(out)) as write:
+            yield write
+    else:
+        with open_whole(Path(out)) as file:
+            yield _Csv(file)
+
+
+class _Csv:
+    """Writes frames as one CSV."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.begun = file, False
+
+    def __call__(self, frame: pl.DataFrame) -> None:
+        self.file.write(frame.write_csv(include_header=not self.begun).encode())
+        self.begun = True
+
+
+@contextmanager
+def _parquet(out: Path) -> Iterator[Callable[[pl.DataFrame], object]]:
+    """Write frames as one Parquet file, by way of files of their own that Polars puts together."""
+    with (
+        open_whole(out) as file,
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder,
+    ):
+        parts: list[Path] = []
+
+        def write(frame: pl.DataFrame) -> None:
+            parts.append(Path(folder) / f"{len(parts):06d}.arrow")
+            frame.write_ipc(parts[-1])
+
+        yield write
+        whole = Path(folder) / "whole.parquet"
+        pl.scan_ipc(parts).sink_parquet(whole)
+        with whole.open("rb") as made:
+            shutil.copyfileobj(made, file)

@@ -76,6 +76,7 @@ class Request:
     test: str | None = None
     image_size: int | tuple[int, int] | None = None
     drop_rare: int = 0
+    stream: bool = False
     encoding: str | None = None
     separator: str | None = None
     decimal: str | None = None
@@ -145,7 +146,7 @@ class Request:
         names = {f.name for f in fields(cls)}
         if isinstance(content, dict):
             # Earlier versions had no such arguments.
-            content = {"image_size": None, "drop_rare": 0, **DIRECTIONS, **content}
+            content = {"image_size": None, "drop_rare": 0, "stream": False, **DIRECTIONS, **content}
             content = {"teacher": None, "temperature": 2.0, "alpha": 0.9, **content}
         if not isinstance(content, dict) or content.keys() != names:
             raise RunError(f"config.json is damaged: its request must have {sorted(names)}.")

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from luce import models
 from luce.calibrating import Calibration
-from luce.data import Dataset, Schema, load_dataset, read_schema, three_way
+from luce.data import Dataset, Schema, load_dataset, read_blocks, read_schema, three_way
+from luce.data.kinds import NAMES, existing, tables_in
+from luce.data.labels import as_classes
 from luce.data.opening import of_source
+from luce.data.streams.scan import Scan, name_of
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import (
@@ -35,6 +38,7 @@ from luce.models.classifier import Classifier
 from luce.reference import Reference
 from luce.request import Request
 from luce.storage import read_bytes, read_json, read_tensors, sealed, size_of
+from luce.streaming import Held, is_large, score_files, some_rows
 
 if TYPE_CHECKING:
     from luce.data.dataset import Features
@@ -130,7 +134,7 @@ class Run:
         ----------
         features : ndarray or DataFrame
             As the training data were before any scaling: a table with the training columns
-            (polars or pandas), (rows, features), or images.
+            (polars or pandas), (rows, features), or images; or files that `luce.scan` names.
         calibrated : bool, default=True
             Whether to divide the logits by the temperature that was fitted on the validation rows.
             Without such rows there is none, and this changes nothing.
@@ -145,6 +149,10 @@ class Run:
         DataError
             If the features do not fit the schema.
         """
+        if isinstance(features, Scan):
+            blocks = read_blocks(features.source, self.schema)
+            parts = (self.predict_block(each.features, calibrated=calibrated) for each in blocks)
+            return np.concatenate([probabilities for probabilities, _ in parts])
         return self.predict_block(features, calibrated=calibrated)[0]
 
     def predict(self, features: Any) -> NDArray[Any]:
@@ -190,6 +198,11 @@ class Run:
             If the source has no labels, or labels that the run does not know.
         """
         own_target, own_features = self.names_in(source)
+        if self._streams(source):
+            path = source.source if isinstance(source, Scan) else source
+            return score_files(
+                name_of(path), path, target or own_target, self.classifier, self._held
+            )
         dataset, scored_on = self.held_out(
             load_dataset(
                 source,
@@ -213,6 +226,20 @@ class Run:
             "handled": handled,
             "useless": self.schema.useless(handled, len(dataset)),
         }
+
+    def _streams(self, source: Any) -> bool:
+        """Say whether a source is to be scored block by block.
+
+        That is any table where the run was trained on a stream: which rows were held out, only a
+        stream's reader knows. The source of a run that was trained in memory is read so.
+        """
+        if isinstance(source, Scan):
+            return True
+        if not isinstance(source, str | Path) or source in NAMES:
+            return False
+        if self.config["data"].get("stream"):
+            return bool(tables_in(existing(source)))
+        return not self._request.agrees("source", str(source)) and is_large(source) is not None
 
     def names_in(self, source: Any) -> tuple[str | None, str | None]:
         """Return the target and features of a source, as training named them.
@@ -304,12 +331,31 @@ class Run:
                 "report: the run was trained on data in memory; give the data to report on: "
                 "run.report((X, y)), or luce report RUN SOURCE."
             )
+        if self._streams(source):
+            some, words, role = self._some(source, target)
+            return self._report(some, words, role, None)
         dataset = self._loaded(source, target, features)
         return self.report_of(dataset, own_test=own and request.test is not None)
 
     def _located(self) -> Request:
         """Return what training was asked for, with its paths as they are found from here."""
         return Request.from_json(self.config["request"]).located(self.config.get("directory"))
+
+    def _some(self, source: Any, target: str | None = None) -> tuple[Dataset, str, Role]:
+        """Return some rows of a stream, which they are in words, and what for."""
+        path = source.source if isinstance(source, Scan) else source
+        name, target = name_of(path), target or self.names_in(path)[0]
+        schema: Any = self.schema  # a stream's are of tables
+        some, total, own = some_rows(name, path, target, schema, self._held)
+        words = f"{len(some):,} of the {total:,} rows of {name}"
+        if not own:
+            return some, words, "source"
+        role: Role = "test" if self.config["split"]["test_size"] else "validation"
+        return some, f"{words} that training held out", role
+
+    @property
+    def _held(self) -> Held:
+        return Held(self.config["data"]["fingerprint"], self.config["split"])
 
     def _loaded(self, source: Any, target: str | None, features: str | None) -> Dataset:
         """Return a source, whose labels may be absent or of other classes."""
@@ -398,9 +444,15 @@ class Run:
                 source = request.test or request.source
                 if source is None:
                     return None, "the run was trained on data in memory"
+                if self._streams(source):
+                    some, words, _ = self._some(source)
+                    return some.features, words
                 dataset = self._loaded(source, None, None)
             except DataError as error:
                 return None, str(error)
+        elif self._streams(source):
+            some, words, _ = self._some(source)
+            return some.features, words
         else:
             dataset = self._loaded(source, None, None)
         rows, words, _, _ = self._unseen(dataset)
@@ -408,15 +460,25 @@ class Run:
 
     def report_of(self, dataset: Dataset, *, own_test: bool = False) -> Report:
         """Report on a dataset that is loaded already; `own_test` says that it is the run's test."""
+        rows, words, role, positions = self._unseen(dataset)
+        return self._report(rows, words, "test" if own_test else role, positions)
+
+    def _report(
+        self,
+        rows: Dataset | None,
+        words: str,
+        role: Role,
+        positions: NDArray[np.intp] | None,
+    ) -> Report:
+        """Return the report on these rows; of none, on what is known without."""
         from luce.report import Report, Subject, score_rows, summarise
 
         scored = None
-        rows, words, role, positions = self._unseen(dataset)
         if rows is not None:
             scored = score_rows(
                 rows,
                 words=words,
-                role="test" if own_test else role,
+                role=role,
                 positions=positions,
                 classifier=self.classifier,
             )
@@ -434,6 +496,15 @@ class Run:
             tuning=self.tuning,
         )
         return Report(summarise(subject))
+
+    def report_on_some(self, frame: Any, total: int, name: str) -> Report:
+        """Report on some rows that were held out of a stream, out of so many in all."""
+        target = str(self.schema.target)
+        labels = as_classes(np.array(frame[target].to_list(), object), self.classes, name=name)
+        some = Dataset(name, frame.drop(target), labels, self.schema)
+        words = f"{frame.height:,} of the {total:,} rows of {name} that training held out"
+        role: Role = "test" if self.config["data"]["rows"]["test"] else "validation"
+        return self._report(some, words, role, None)
 
     @property
     def history(self) -> list[dict[str, str]]:

@@ -9,7 +9,8 @@ from torch import nn
 
 import luce
 from luce.errors import DivergenceError, RunError
-from luce.neural.training import SCHEDULES, batch_bounds
+from luce.neural.examples import batch_bounds
+from luce.neural.training import SCHEDULES
 
 
 @pytest.fixture

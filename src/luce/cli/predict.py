@@ -1,4 +1,4 @@
-"""luce predict: a run's predictions of every row, as CSV."""
+"""luce predict: a run's predictions of every row, as CSV or Parquet."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,12 @@ def predict(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write there instead of to standard output."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write there, not to standard output; Parquet if it ends in .parquet.",
+        ),
     ] = None,
     top: Annotated[Text, flag("top")] = None,
     sets: Annotated[Text, flag("sets")] = None,
@@ -35,7 +40,7 @@ def predict(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Predict every row of SOURCE, with probabilities, as CSV."""
+    """Predict every row of SOURCE, with probabilities, as CSV or Parquet."""
     asked = values(context)
     check_use(run, None if source == "-" else source)
     with for_command():

@@ -22,6 +22,7 @@ from luce.cli.train import EXAMPLES, train
 from luce.cli.tune import EXAMPLES as OF_TUNING
 from luce.cli.tune import tune
 from luce.errors import ArgumentError, LuceError
+from luce.group import is_silent
 
 __all__ = ["main"]
 
@@ -56,9 +57,9 @@ def main() -> NoReturn:
         if debug:
             raise
         said = as_typed(str(error)) if isinstance(error, ArgumentError) else str(error)
-        status = _fail(said, error.exit_code)
-    except KeyboardInterrupt:
-        status = _fail("interrupted.", 130)
+        status = error.exit_code if is_silent(error) else _fail(said, error.exit_code)
+    except KeyboardInterrupt as error:
+        status = 130 if is_silent(error) else _fail("interrupted.", 130)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does: there is nobody to say anything to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,7 +79,7 @@ def main() -> NoReturn:
         where = getattr(getattr(error, "ctx", None), "command_path", "luce")
         said = error.format_message().rstrip()
         end = "" if said.endswith((".", "?")) else "."
-        status = _fail(f"{said}{end} See: {where} --help", 2)
+        status = 2 if is_silent(error) else _fail(f"{said}{end} See: {where} --help", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -26,6 +26,7 @@ from luce.cli.arguments import (
     with_options,
 )
 from luce.cli.output import print_run, saved
+from luce.group import known
 from luce.importing import for_command
 from luce.plan import make_plan
 
@@ -39,6 +40,7 @@ EXAMPLES = """\
 Examples, one for each kind of source:
   luce train digits                                by name; also mnist, fashion-mnist
   luce train table.csv --target species            CSV, TSV, JSON Lines, Parquet, ...
+  luce train 'parts/*.parquet' --target y          many files, more than memory holds
   luce train data.npz --features X --target y      two arrays of an NPZ file
   luce train rows.npy --target labels.npy          two NPY files
   luce train train-images-idx3-ubyte.gz            IDX, with its labels beside it
@@ -51,7 +53,7 @@ def _presets(incomplete: str) -> list[str]:
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
-@with_options(*options.RUN, *options.LINEAR, *options.NETWORK, "report_every")
+@with_options(*options.RUN, *options.STREAM, *options.LINEAR, *options.NETWORK, "report_every")
 def train(
     context: typer.Context,
     source: Annotated[Text, A_SOURCE] = None,
@@ -59,6 +61,14 @@ def train(
     features: Features = None,
     test: Test = None,
     download: Download = False,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Read tables block by block, also where memory would hold them.",
+            rich_help_panel=options.STREAMS,
+        ),
+    ] = False,
     text: TextColumns = None,
     show_columns: ShowColumns = False,
     name: Name = None,
@@ -79,7 +89,8 @@ def train(
     **_: Text,
 ) -> None:
     """Train a classifier on SOURCE and save it as a run folder."""
-    arguments = requested(context)
+    arguments = requested(context) | ({"stream": True} if stream else {})
+    cache_size = arguments.pop("cache_size", None)
     asked: dict[str, Any] = {
         "preset": preset,
         "config": config,
@@ -89,8 +100,9 @@ def train(
         "overwrite": overwrite,
         "download": download,
     }
-    # Before anything heavy is imported; `train` looks again.
-    make_plan(source, command="train", **asked, arguments=arguments)
+    if known().size == 1:  # else all processes of the group look at once
+        # Before anything heavy is imported; `train` looks again.
+        make_plan(source, command="train", **asked, arguments=arguments)
     with for_command():
         from luce.progress import Display
         from luce.training import train as training
@@ -98,11 +110,12 @@ def train(
     run = training.train(
         source,
         **asked,
+        cache_size=cache_size,
         display=Display(sys.stderr, show_columns=show_columns),
         announce=lambda run: _print_result(run, as_json=as_json),
         **arguments,
     )
-    if not as_json:
+    if not as_json and known().rank == 0:
         saved(run)
 
 

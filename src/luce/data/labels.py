@@ -118,7 +118,10 @@ def _continuous(name: str, values: list[float]) -> DataError:
 
 
 def labels_from_series(
-    series: pl.Series, classes: Sequence[Label] | None = None
+    series: pl.Series,
+    classes: Sequence[Label] | None = None,
+    *,
+    counts: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of a table's column, and which rows have one.
 
@@ -127,6 +130,8 @@ def labels_from_series(
     that they are written as; the rest are refused as continuous.
 
     A dash is a missing label, unless another is a plus, or it is one of `classes`, a run's.
+
+    Where `series` has each different value once, `counts` says how many rows have it.
 
     Returns
     -------
@@ -157,7 +162,8 @@ def labels_from_series(
     if clean.dtype.is_numeric() or clean.dtype == pl.String:
         values = clean.cast(pl.Float64, strict=False)
         if not values.null_count() and values.is_finite().all():
-            numbers = _numeric_classes(values, clean, name)
+            rows = len(values) if counts is None else int(counts[kept].sum())
+            numbers = _numeric_classes(values, clean, name, rows)
             if numbers is not None:
                 return numbers, kept
     # As they were written, outer blanks included.
@@ -188,9 +194,11 @@ def coded(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(classes, dtype=object), codes
 
 
-def _numeric_classes(values: pl.Series, clean: pl.Series, name: str) -> np.ndarray | None:
+def _numeric_classes(
+    values: pl.Series, clean: pl.Series, name: str, rows: int
+) -> np.ndarray | None:
     """Return int64 classes, or None when the numbers are better kept as they are written."""
-    distinct, tenth = values.n_unique(), len(values) / 10
+    distinct, tenth = values.n_unique(), rows / 10
     if clean.dtype.is_integer() and distinct <= max(20, tenth):
         with reading(name, "column of classes"):  # NumPy has no integers of 128 bits
             return labels_from_array(clean, name=name)

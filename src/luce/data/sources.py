@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from io import BufferedIOBase
 
-__all__ = ["Block", "Dataset", "load_dataset", "read_blocks"]
+__all__ = ["Block", "Dataset", "dialect_of", "load_dataset", "read_blocks"]
 
 
 @dataclass(frozen=True)
@@ -247,14 +247,14 @@ def _from_tables(
     # Of a pattern the folder says more.
     called = path.resolve() if len(files) == 1 or path.is_dir() else files[0].resolve().parent
     name = called.name if path.is_dir() else called.name.split(".")[0] or called.name
-    dialect = told.dialect() if schema is None else _dialect(schema)
+    dialect = told.dialect() if schema is None else dialect_of(schema)
     frame = read_frame(files, dialect)
     dataset = _from_table(name, frame, target, schema, told, dialect)
     said = tuple(f"{path.name}: {each}" for each in dialect.assumed())
     return replace(dataset, notices=(*said, *dataset.notices))
 
 
-def _dialect(schema: Schema) -> Dialect:
+def dialect_of(schema: Schema) -> Dialect:
     """Return how text is to be read for a run: as its training source was, where it may be."""
     if not isinstance(schema, TableSchema):
         return Dialect()
@@ -437,7 +437,7 @@ def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iter
         if sys.stdin is None:
             raise DataError("Standard input is closed. Pipe a CSV into it, or give a file.")
         pieces = pieces_of(cast("BufferedIOBase", sys.stdin.buffer), "standard input")
-        frames = csv_blocks(pieces, where="standard input", rows=rows, dialect=_dialect(schema))
+        frames = csv_blocks(pieces, where="standard input", rows=rows, dialect=dialect_of(schema))
         yield from _table_parts(frames, schema, "standard input")
     elif isinstance(source, str | Path) and source not in NAMES:
         yield from _path_parts(existing(source), schema, features, rows)
@@ -459,7 +459,7 @@ def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> 
             yield from _array_parts(block, schema, rows, str(path))
     elif files := tables_in(path):
         wanted = [c.name for c in schema.used] if isinstance(schema, TableSchema) else []
-        frames = frame_blocks(files, rows=rows, dialect=_dialect(schema), wanted=wanted)
+        frames = frame_blocks(files, rows=rows, dialect=dialect_of(schema), wanted=wanted)
         yield from _table_parts(frames, schema, str(path))
     elif path.is_dir() or kind in IMAGE_ENDINGS:
         _check_kind(schema, "image", str(path))

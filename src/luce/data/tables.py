@@ -23,8 +23,9 @@ from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from luce.data.columns.fitting import Fitting
     from luce.data.schema import Encoded
     from luce.nodes import Parts, Var
 
@@ -187,7 +188,51 @@ class TableSchema(Schema):
             return list(type(columns[part.start]).fit(columns[part], values, normalise))
 
         found = itertools.chain.from_iterable(each_stack(fit, series, _alike(columns)))
-        fitted = {column.name: column for column in found}
+        return self._with_fitted(found)
+
+    def fit_blocks(
+        self,
+        blocks: Iterable[tuple[pl.DataFrame, np.ndarray]],
+        *,
+        rows: int,
+        normalise: Normalise = "standard",
+    ) -> Self:
+        """Return the schema with the statistics of rows that come block by block.
+
+        They are those that `fit` gives for all rows at once, to rounding; but medians and quantiles
+        are those of a sample where there are more rows than about a hundred thousand, and the terms
+        of texts those of about 260,000 of them.
+
+        Parameters
+        ----------
+        blocks : iterable of (frame, ndarray)
+            Training rows, and for each a random number from 0 to below 1, which draws the samples.
+        rows : int
+            How many there are in all.
+        normalise : {"standard", "none"} or (float, float)
+            As for `fit`.
+        """
+        check_normalise(normalise)
+        columns, alike = self.used, _alike(self.used)
+        fittings: list[Fitting] = []
+        owner: list[tuple[Fitting, int]] = []  # of each column, and the first that has the same
+        for _, run in itertools.groupby(range(len(columns)), alike.__getitem__):
+            where = list(run)
+            own = columns[where[0] : where[-1] + 1]
+            fittings.append(type(own[0]).fitting(own, normalise, rows))
+            owner += [(fittings[-1], where[0])] * len(own)
+        apart = [(way, first) for way, (_, first) in zip(alike, owner, strict=True)]
+        for frame, draws in blocks:
+
+            def add(part: slice, values: pl.Series, draws: np.ndarray = draws) -> None:
+                fitting, first = owner[part.start]
+                fitting.add(slice(part.start - first, part.stop - first), values, draws)
+
+            each_stack(add, self._checked(frame, Counter()), apart)
+        return self._with_fitted(itertools.chain.from_iterable(f.fitted() for f in fittings))
+
+    def _with_fitted(self, columns: Iterable[Column]) -> Self:
+        fitted = {column.name: column for column in columns}
         if not any(column.width for column in fitted.values()):
             raise DataError(
                 f"There is nothing to learn from in {listed(list(fitted), 10)}: no word is in two "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from luce.data.ngrams import Pairs, Words
 
-__all__ = ["LEAST_TEXTS", "MOST_TERMS", "Vocabulary"]
+__all__ = ["LEAST_TEXTS", "MOST_TERMS", "Learner", "Vocabulary"]
 
 LEAST_TEXTS = 2
 """A term must be in so many of the training rows' texts."""
@@ -106,7 +106,7 @@ class Vocabulary:
     __hash__ = None  # type: ignore[assignment]
 
     @classmethod
-    def learn(cls, texts: pl.Series) -> Self:
+    def learn(cls, texts: pl.Series) -> Vocabulary:
         """Return the terms of texts: those that are in two or more of them, at most 2^20.
 
         Parameters
@@ -114,43 +114,9 @@ class Vocabulary:
         texts : Series of strings
             None of them null.
         """
-        from luce.data.ngrams import Counts, Words, count, words_of
-
-        words, counts = Words.none(), Counts.none()
-        for text, ends in _blocks(texts):
-            found, stops, words = words_of(text, ends, words, learn=True)
-            counts = count(found, stops, words.known, counts)
-        pairs = counts.pairs.keys >= 0
-        keys = counts.pairs.keys[pairs]
-        often = np.concatenate([counts.words, counts.pairs.values[pairs]]) >> 32
-        terms = np.full((len(often), 2), NONE, np.int64)
-        terms[: words.known, 0] = np.arange(words.known)
-        terms[words.known :] = np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
-        kept = np.flatnonzero(often >= LEAST_TEXTS)
-        # The words that are used, and the place of each in their order.
-        used = np.unique(terms[kept])
-        used = used[used >= 0]
-        spelled = _spelled(words, used)
-        order = spelled.arg_sort().to_numpy()
-        place = np.full(words.known + 1, NONE)  # one more for "no word", which is the last
-        place[used[order]] = np.arange(len(used))
-        terms, often = place[terms[kept]], often[kept]
-        spelled = spelled.sort()
-        order = np.argsort(_keys(terms))
-        terms, often = terms[order], often[order]
-        if len(terms) > MOST_TERMS:
-            kept = np.sort(np.argsort(-often, kind="stable")[:MOST_TERMS])
-            terms, often = terms[kept], often[kept]
-            used = np.unique(terms[terms >= 0])
-            place = np.full(len(spelled) + 1, NONE)
-            place[used] = np.arange(len(used))
-            terms, spelled = place[terms], spelled.gather(used)
-        return cls(
-            texts=len(texts),
-            words="\n".join(spelled.to_list()),
-            terms=terms.astype(np.int32),
-            counts=often.astype(np.int32),
-        )
+        learner = Learner()
+        learner.add(texts)
+        return learner.vocabulary()
 
     @property
     def names(self) -> list[str]:
@@ -258,6 +224,59 @@ class Vocabulary:
             words=tensors["words"].tobytes().decode(),
             terms=tensors["terms"],
             counts=tensors["counts"],
+        )
+
+
+@final
+class Learner:
+    """Learns a vocabulary from texts that come one after the other."""
+
+    def __init__(self) -> None:
+        from luce.data.ngrams import Counts, Words
+
+        self._words, self._counts = Words.none(), Counts.none()
+
+    def add(self, texts: pl.Series) -> None:
+        """Count the terms of more texts, none of them null."""
+        from luce.data.ngrams import count, words_of
+
+        for text, ends in _blocks(texts):
+            found, stops, self._words = words_of(text, ends, self._words, learn=True)
+            self._counts = count(found, stops, self._words.known, self._counts)
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the terms that are in two or more of the texts, at most 2^20."""
+        words, counts = self._words, self._counts
+        pairs = counts.pairs.keys >= 0
+        keys = counts.pairs.keys[pairs]
+        often = np.concatenate([counts.words, counts.pairs.values[pairs]]) >> 32
+        terms = np.full((len(often), 2), NONE, np.int64)
+        terms[: words.known, 0] = np.arange(words.known)
+        terms[words.known :] = np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
+        kept = np.flatnonzero(often >= LEAST_TEXTS)
+        # The words that are used, and the place of each in their order.
+        used = np.unique(terms[kept])
+        used = used[used >= 0]
+        spelled = _spelled(words, used)
+        order = spelled.arg_sort().to_numpy()
+        place = np.full(words.known + 1, NONE)  # one more for "no word", which is the last
+        place[used[order]] = np.arange(len(used))
+        terms, often = place[terms[kept]], often[kept]
+        spelled = spelled.sort()
+        order = np.argsort(_keys(terms))
+        terms, often = terms[order], often[order]
+        if len(terms) > MOST_TERMS:
+            kept = np.sort(np.argsort(-often, kind="stable")[:MOST_TERMS])
+            terms, often = terms[kept], often[kept]
+            used = np.unique(terms[terms >= 0])
+            place = np.full(len(spelled) + 1, NONE)
+            place[used] = np.arange(len(used))
+            terms, spelled = place[terms], spelled.gather(used)
+        return Vocabulary(
+            texts=counts.texts,
+            words="\n".join(spelled.to_list()),
+            terms=terms.astype(np.int32),
+            counts=often.astype(np.int32),
         )
 
 

@@ -9,7 +9,16 @@ import numpy as np
 
 from luce.errors import DataError, not_finite_at
 
-__all__ = ["as_array", "find_bad", "is_part", "is_source", "is_tensor", "not_finite", "numpy_of"]
+__all__ = [
+    "as_array",
+    "find_bad",
+    "is_part",
+    "is_source",
+    "is_tensor",
+    "not_finite",
+    "numpy_of",
+    "part_of",
+]
 
 
 def is_tensor(value: Any) -> bool:
@@ -26,6 +35,11 @@ def is_source(value: Any) -> bool:
 def is_part(value: Any) -> bool:
     """Say whether a value is the part of a block store: rows and labels, encoded on disk."""
     return callable(getattr(type(value), "stamp", None)) and hasattr(value, "blocks")
+
+
+def part_of(value: Any) -> Any:
+    """Return the part that a scan of files makes of its rows; any other value as it is."""
+    return value.as_part() if callable(getattr(type(value), "as_part", None)) else value
 
 
 def as_array(X: Any) -> Any:

@@ -25,6 +25,7 @@ from luce.linear.arrays import (
     is_tensor,
     not_finite,
     numpy_of,
+    part_of,
 )
 from luce.linear.penalties import PENALTIES, divided, roots
 from luce.options import LINEAR, check, one_of
@@ -194,6 +195,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def _own_logits(self, X: Any) -> Any:
         check_is_fitted(self, "coef_")
+        X = part_of(X)
         if is_part(X):
             blocks = (self._own_logits(X.open(k)[0]) for k in range(len(X.blocks)))
             return np.concatenate([numpy_of(Z) for Z in blocks])

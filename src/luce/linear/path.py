@@ -13,7 +13,7 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
 from luce.errors import ArgumentError, DataError
-from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of
+from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of, part_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
 from luce.linear.regression import SoftmaxRegression
@@ -128,6 +128,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         SoftmaxRegressionCV
             Itself.
         """
+        X = part_of(X)
         if is_part(X):
             return self._fit_part(X, y, sample_weight, engine)
         with self._fitting():

@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.base import clone
 
 from luce.errors import DataError
-from luce.linear.arrays import is_part, numpy_of
+from luce.linear.arrays import is_part, numpy_of, part_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
 
@@ -171,7 +171,7 @@ class SoftmaxRegression(SoftmaxModel):
         Parameters
         ----------
         X : array-like, sparse matrix, frame or tensor, shape (N, D)
-            Or the part of a block store, `luce.data.blocks.Part`.
+            Or the part of a block store, `luce.data.blocks.Part`, or what `luce.scan` gives.
         y : array-like, shape (N,)
             None for the part of a block store, which has labels and weights of its own.
         sample_weight : array-like, shape (N,), optional
@@ -189,6 +189,7 @@ class SoftmaxRegression(SoftmaxModel):
         SoftmaxRegression
             Itself.
         """
+        X = part_of(X)
         if is_part(X):
             return self._fit_part(X, y, sample_weight, groups, engine)
         with self._fitting() as before:

@@ -106,12 +106,17 @@ class Model(ABC, Generic[E]):
     takes_sparse : bool
         Whether rows may be sparse, as those of tables with texts or hundreds of categories are:
         SciPy's ``csr_array``. Other models are not trained on such tables.
+    takes_parts : bool
+        Whether training rows may be a part of a block store (`luce.data.blocks.Part`), which has
+        their labels: then `fit` is given None for these.
     suits_text : bool
         Whether "auto" is to try it where rows are texts and nothing else.
     space : mapping of str to list or dict
         What a search of its options tries where nobody says it, as a file for `luce tune` has it.
     in_steps : bool
         Whether `fit` gives control back after every batch, with checkpoints to go on from.
+    together : bool
+        Whether all processes of a group call `fit`, and share each batch (`luce.group`).
     taught : bool
         Whether `fit` can learn from what a teacher said of the rows.
     taught_with : mapping of str to value
@@ -123,8 +128,10 @@ class Model(ABC, Generic[E]):
     space: Mapping[str, Any] = {}
     takes_images: bool = False
     takes_sparse: bool = False
+    takes_parts: bool = False
     suits_text: bool = True
     in_steps: bool = False
+    together: bool = False
     taught: bool = False
     taught_with: Mapping[str, Any] = {}
 

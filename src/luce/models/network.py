@@ -50,8 +50,10 @@ class Network(Model["NeuralClassifier"]):
     """
 
     takes_images = True
+    takes_parts = True
     suits_text = False
     in_steps = True
+    together = True
     taught = True
 
     def __init__(

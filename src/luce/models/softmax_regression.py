@@ -39,6 +39,7 @@ class Linear(Model["SoftmaxModel"]):
     options = LINEAR
     defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
     takes_sparse = True
+    takes_parts = True
     taught = True
     # At another temperature the teacher is softened and the labels are not: no one set of
     # probabilities is learnt, and what is left is no softmax regression.
@@ -105,7 +106,9 @@ class Linear(Model["SoftmaxModel"]):
         lessons: Lessons | None = None,
     ) -> Iterator[Progress]:
         """Solve the problem; of what a teacher said, as weighted copies of the rows."""
-        if lessons is None:
+        if labels is None:
+            estimator.fit(rows)
+        elif lessons is None:
             estimator.fit(self._shaped(rows), labels)
         else:
             _learn(estimator, self._shaped(rows), lessons)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,22 +21,19 @@ from torch import Tensor, nn
 
 from luce import functional as F
 from luce.errors import ArgumentError, DataError, not_finite_at
+from luce.group import current
 from luce.neural import networks
 from luce.neural.embedding import EmbeddedRows
+from luce.neural.examples import EVALUATION_ROWS, Examples, Rows
 from luce.neural.losses import BatchLoss, Distilled
 from luce.neural.options import PRECISIONS, choose_device, resolve
 from luce.neural.sparse_rows import SparseRows
+from luce.neural.state import State
+from luce.neural.stored import Blocks, StoredRows, is_stored, weights_of_classes
 from luce.neural.tabular import Encoding, tabular
 from luce.neural.teaching import Lessons, prepare
-from luce.neural.training import (
-    EVALUATION_ROWS,
-    Examples,
-    Progress,
-    State,
-    forward,
-    make_optimizer,
-    train,
-)
+from luce.neural.together import check_same
+from luce.neural.training import Progress, Recipe, forward, make_optimizer, train
 from luce.processor import free_memory
 from luce.targets import check_target
 
@@ -239,28 +237,33 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(
         self,
-        X: ArrayLike,
+        X: ArrayLike | Blocks,
         y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | Blocks | None = None,
         teacher: Any = None,
         temperature: float = 2.0,
         alpha: float = 0.9,
+        input_shape: Sequence[int] | None = None,
     ) -> Self:
         """Train, on labels or from a teacher.
 
+        Within a process group of PyTorch's, all ranks call it with the same data: each takes a
+        share of every batch, and all end with the same network.
+
         Parameters
         ----------
-        X : array-like of shape (rows, features) or (rows, channels, height, width)
-            Examples; a sparse matrix of SciPy's for "mlp".
+        X : array-like of shape (rows, features) or (rows, channels, height, width), or a part
+            Examples; a sparse matrix of SciPy's for "mlp". A part of a block store
+            (``luce.data.blocks``) may be larger than memory; it has labels and weights of its own.
         y : array-like of shape (rows,)
             Labels: integers, strings or booleans. With a teacher they may be left out, all of them
             (None) or some (None or NaN): such a row is learnt from the teacher alone, and where a
             label is needed (weights of classes, accuracy) has the teacher's most probable class.
         sample_weight : array-like of shape (rows,), optional
             Weights of the rows, ≥ 0.
-        validation : tuple of (X, y), optional
+        validation : tuple of (X, y), or a part, optional
             Held-out data: recorded after every epoch, and what early stopping looks at.
         teacher : object, optional
             A classifier to learn from: anything with ``predict_proba`` and ``classes_``. It is
@@ -270,6 +273,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         alpha : float, default=0.9
             Of learning from a teacher: its share in what is learnt, from 0 to 1. The loss of the
             labels has the rest.
+        input_shape : sequence of int, optional
+            Of images in a store, whose rows are flat: (channels, height, width).
 
         Returns
         -------
@@ -309,23 +314,25 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             teacher=teacher,
             temperature=temperature,
             alpha=alpha,
+            input_shape=input_shape,
         )
         for progress in steps:
-            if self.verbose and progress.record:
+            if self.verbose and progress.record and current().rank == 0:
                 figures = "  ".join(f"{k} {v:.4g}" for k, v in progress.record.items())
                 print(figures)  # noqa: T201
         return self
 
     def fit_steps(
         self,
-        X: ArrayLike,
+        X: ArrayLike | Blocks,
         y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | Blocks | None = None,
         teacher: Any = None,
         temperature: float = 2.0,
         alpha: float = 0.9,
+        input_shape: Sequence[int] | None = None,
         resume: tuple[Mapping[str, Any], dict[str, Any]] | None = None,
     ) -> Iterator[Progress]:
         """Train as :meth:`fit` does, giving control back after every batch.
@@ -341,13 +348,33 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Epoch, batch, running loss and accuracy, rate, and the epoch's record at its end.
         """
         device = choose_device(self.device, self.precision)
+        if is_stored(X):
+            if not (y is None and sample_weight is None and teacher is None):
+                raise ArgumentError(
+                    "NeuralClassifier: a part of a store has labels and weights of its own: leave "
+                    "out y, sample_weight and teacher."
+                )
+            yield from self._learn_stored(X, validation, input_shape, device, resume)
+            return
+        if input_shape is not None:
+            raise ArgumentError(
+                "NeuralClassifier: input_shape is for a part of a store; X.reshape says it of an "
+                "array."
+            )
+        if is_stored(validation):
+            raise ArgumentError(
+                "NeuralClassifier: validation must be a pair (X, y), got a part of a store, which "
+                "goes with another part as X."
+            )
+        given: Any = X
+        checked: Any = validation
         beside: Mapping[str, NDArray[Any]] = {}
         if teacher is None:
-            features, labels = self._validated(X, y, ensure_min_samples=2)
+            features, labels = self._validated(given, y, ensure_min_samples=2)
             check_target(labels)
             self.classes_ = np.unique(labels)
         else:
-            features = self._validated(X, ensure_min_samples=2)
+            features = self._validated(given, ensure_min_samples=2)
             resolve(self.get_params(deep=False), rows=1)  # before the teacher works, maybe for long
             lessons = teacher
             if not isinstance(teacher, Lessons):
@@ -355,41 +382,114 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             labels, beside, self.classes_ = lessons.labels, lessons.beside, lessons.classes
             temperature = lessons.temperature
         codes = np.searchsorted(self.classes_, labels)
-        if len(self.classes_) < 2:
-            raise DataError(
-                "NeuralClassifier: y must have at least two classes, got 1 class: "
-                f"{self.classes_.tolist()[0]!r}."
-            )
+        self._check_classes()
         self.input_shape_, self.sparse_ = features.shape[1:], scipy.sparse.issparse(features)
         weight = self._weights(features, labels, sample_weight)
         held_out = None
-        if validation is not None:
-            held_out = self._check_validation(validation, codes, device)
+        if checked is not None:
+            of_class = None
+            if self.class_weight is not None:
+                of_class = np.ones(len(self.classes_), self._dtype())
+                of_class[codes] = compute_sample_weight(self.class_weight, self.classes_[codes])
+            held_out = self._check_validation(checked, of_class, device)
         elif self.patience is not None:
             kept, held = self._hold_out(codes)
             held_out = self._examples(features[held], codes[held], _rows(weight, held), device)
             features, codes, weight = features[kept], codes[kept], _rows(weight, kept)
             beside = {name: array[kept] for name, array in beside.items()}
-        shares = np.bincount(codes, weight, minlength=len(self.classes_))
-        recipe = resolve(
-            self.get_params(deep=False),
-            rows=len(codes),
-            shares=torch.from_numpy(shares / max(shares.sum(), 1e-300)).to(device),
-        )
+        counts = np.bincount(codes, weight, minlength=len(self.classes_))
+        recipe = self._recipe(len(codes), counts, device)
         if teacher is not None:
             loss = Distilled(hard=recipe.loss, temperature=temperature)
             recipe = replace(recipe, loss=loss, hits=lessons.hits)
         self.network_ = self._build(device, features)
         examples = self._examples(features, codes, weight, device, beside)
-        self._check_outputs(examples, recipe.loss)
+        yield from self._learn(examples, held_out, recipe, counts, resume)
+
+    def _learn_stored(
+        self,
+        part: Blocks,
+        validation: Any,
+        input_shape: Sequence[int] | None,
+        device: torch.device,
+        resume: tuple[Mapping[str, Any], dict[str, Any]] | None,
+    ) -> Iterator[Progress]:
+        """Train on a part of a store."""
+        shape = tuple(input_shape or part.shape[1:])
+        if math.prod(shape) != math.prod(part.shape[1:]):
+            raise ArgumentError(
+                f"NeuralClassifier: input_shape must be of {math.prod(part.shape[1:]):,} numbers, "
+                f"as rows of the store have, got {shape}."
+            )
+        if part.sparse and self.module != "mlp":
+            raise self._reads_no_sparse_rows(part.shape)
+        if part.shape[0] < 2:
+            raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
+        if list(part.classes) != sorted(part.classes):
+            raise DataError("NeuralClassifier: the classes of the store must be sorted.")
+        self.classes_, self.input_shape_, self.sparse_ = np.array(part.classes), shape, part.sparse
+        self.n_features_in_ = shape[0]
+        self._check_classes()
+        class_weight = weights_of_classes(self.class_weight, part)
+        rows = StoredRows(part, shape, PRECISIONS[self.precision], device, class_weight)
+        counts = rows.counts()
+        if not counts.any():
+            raise _no_weight()
+        held_out: Rows | None = None
+        if is_stored(validation):
+            if tuple(validation.classes) != tuple(part.classes):
+                raise ArgumentError(
+                    "NeuralClassifier: validation must be a part of the same store, such as "
+                    'store.part("validation"), or a pair (X, y).'
+                )
+            held_out = replace(rows, part=validation) if len(validation.blocks) else None
+        elif validation is not None:
+            features, labels = validation
+            if len(shape) > 1:
+                features = np.asarray(features).reshape(len(labels), *shape)
+            held_out = self._check_validation((features, labels), class_weight, device)
+        if held_out is None and self.patience is not None:
+            raise ArgumentError(
+                f"NeuralClassifier: patience={self.patience} needs rows to validate on. Give "
+                'validation=store.part("validation"), or patience=None.'
+            )
+        recipe = self._recipe(len(rows), counts, device)
+        self.network_ = self._build(device, rows)
+        yield from self._learn(rows, held_out, recipe, counts, resume)
+
+    def _recipe(self, rows: int, counts: NDArray[Any], device: torch.device) -> Recipe:
+        """Return how to train on so many rows, of these weights of the classes."""
+        shares = torch.from_numpy(counts / max(counts.sum(), 1e-300)).to(device)
+        return resolve(self.get_params(deep=False), rows=rows, shares=shares)
+
+    def _learn(
+        self,
+        rows: Rows,
+        held_out: Rows | None,
+        recipe: Recipe,
+        counts: NDArray[Any],
+        resume: tuple[Mapping[str, Any], dict[str, Any]] | None,
+    ) -> Iterator[Progress]:
+        """Train the network on the rows, with the other ranks of the process group if in one."""
+        group = current()
+        self._check_outputs(next(iter(rows.pieces()))[:16], recipe.loss)
+        options = self.get_params(deep=False) | {"module": "", "loss": ""}  # which may be functions
+        check_same(group, rows, sorted(options.items()), counts)
         self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
         if resume is not None:
             self.state_.load(*resume)
-        yield from train(self.state_, examples, recipe, held_out)
+        yield from train(self.state_, rows, recipe, held_out, group=group)
         self.history_ = self.state_.history
         self.n_iter_ = self.state_.epoch
         self.best_epoch_ = self.state_.best_epoch or self.state_.epoch
         del self.state_
+
+    def _check_classes(self) -> None:
+        if len(self.classes_) < 2:
+            raise DataError(
+                "NeuralClassifier: y must have at least two classes, got 1 class: "
+                f"{self.classes_.tolist()[0]!r}."
+            )
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Return the logits.
@@ -544,11 +644,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         """Validate as scikit-learn does, but say where NaN or infinity is."""
         given: Any = data[0]
         if scipy.sparse.issparse(given) and self.module != "mlp":
-            raise ArgumentError(
-                f"NeuralClassifier: X is a sparse matrix of shape {given.shape}, and of all "
-                f"networks only module='mlp' reads sparse rows, got {self._called()}. Use 'mlp', "
-                "or give X.toarray() if that fits into memory."
-            )
+            raise self._reads_no_sparse_rows(given.shape)
         options = {
             "dtype": self._dtype(),
             "allow_nd": True,
@@ -571,6 +667,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 raise not_finite_at(value, at, f" or a value too large for {values.dtype}")
         return found
 
+    def _reads_no_sparse_rows(self, shape: tuple[int, ...]) -> ArgumentError:
+        return ArgumentError(
+            f"NeuralClassifier: X is a sparse matrix of shape {shape}, and of all "
+            f"networks only module='mlp' reads sparse rows, got {self._called()}. Use 'mlp', "
+            "or give X.toarray() if that fits into memory."
+        )
+
     def _called(self) -> str:
         """Return the module as a message names it."""
         own = isinstance(self.module, nn.Module)
@@ -590,13 +693,23 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             encoding: Encoding | EmbeddedRows | None = None
-            if scipy.sparse.issparse(features):
+            if isinstance(features, StoredRows):
+                encoding = self._encoding_of(features)
+            elif scipy.sparse.issparse(features):
                 encoding = EmbeddedRows.of(features, self.bins)
             elif self._is_tabular() and features.ndim == 2:
                 encoding = Encoding.of(features, self.bins)
             self._check_memory(device, encoding)
             network = self._new_network(self.input_shape_, len(self.classes_), encoding)
         return network.to(device, PRECISIONS[self.precision])
+
+    def _encoding_of(self, rows: StoredRows) -> Encoding | EmbeddedRows | None:
+        """Return what a store's rows ask for: a pass over them, or two."""
+        if rows.part.sparse:
+            return EmbeddedRows.of_blocks(rows.blocks, len(rows), rows.part.shape[1], self.bins)
+        if self._is_tabular() and len(self.input_shape_) == 1:
+            return Encoding.of_blocks(rows.blocks(), len(rows), self.bins)
+        return None
 
     def _check_memory(self, device: torch.device, encoding: Encoding | EmbeddedRows | None) -> None:
         """Refuse a network of ours that needs more than is free, and say how much."""
@@ -662,10 +775,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 f"{weight.dtype}. Divide the weights by a number."
             )
         if not weight.any():
-            raise DataError(
-                "NeuralClassifier: sample_weight times class_weight is zero for every row; nothing "
-                "can be learnt. Give at least two classes a weight above zero."
-            )
+            raise _no_weight()
         return weight
 
     def _hold_out(self, codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -689,7 +799,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def _check_validation(
         self,
         validation: tuple[ArrayLike, ArrayLike],
-        training: NDArray[np.intp],
+        of_class: NDArray[Any] | None,
         device: torch.device,
     ) -> Examples:
         """Return the caller's held-out data as examples, with the training rows' class weights."""
@@ -702,17 +812,15 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 "which the training labels do not."
             )
         weight = None
-        if self.class_weight is not None:
+        if of_class is not None and of_class[codes].any():
             # Or the best epoch would be one that has not learnt yet which classes count.
-            of_class = np.ones(len(self.classes_), self._dtype())
-            of_class[training] = compute_sample_weight(self.class_weight, self.classes_[training])
-            weight = of_class[codes] if of_class[codes].any() else None
+            weight = of_class[codes].astype(self._dtype())
         return self._examples(features, codes, weight, device)
 
     @torch.no_grad()
-    def _check_outputs(self, examples: Examples, loss: BatchLoss) -> None:
+    def _check_outputs(self, some: Examples, loss: BatchLoss) -> None:
         """See on a few rows that the module returns logits, and the loss a value for each."""
-        few = examples.features[:16]
+        few = some.features
         logits = self.network_.eval()(few)
         expected = (len(few), len(self.classes_))
         if not isinstance(logits, Tensor) or logits.shape != expected:
@@ -721,7 +829,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 "NeuralClassifier: module must return logits of shape (rows, classes) = "
                 f"{expected}, got {received}."
             )
-        beside = {name: tensor[:16] for name, tensor in examples.beside.items()}
+        beside = dict(some.beside)
         if loss.needs_features:
             with torch.enable_grad():
                 _, hidden = forward(self.network_, few, hidden=True)
@@ -732,7 +840,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                     "that is learnt. Use module='mlp' with at least one width in hidden, or 'cnn'."
                 )
             beside["features"] = hidden
-        losses = loss(logits, examples.target[:16], reduction="none", **beside)
+        losses = loss(logits, some.target, reduction="none", **beside)
         if losses.shape != (len(few),):
             raise ArgumentError(
                 "NeuralClassifier: loss must return one value per example, shape "
@@ -789,6 +897,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             rows = rows.toarray()
         # Without a copy unless it is read-only or not row by row.
         return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+
+
+def _no_weight() -> DataError:
+    return DataError(
+        "NeuralClassifier: sample_weight times class_weight is zero for every row; nothing "
+        "can be learnt. Give at least two classes a weight above zero."
+    )
 
 
 def _rows(weight: NDArray[Any] | None, rows: NDArray[Any]) -> NDArray[Any] | None:

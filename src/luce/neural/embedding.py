@@ -20,7 +20,7 @@ experiments behind the constants.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -109,14 +109,39 @@ class EmbeddedRows(nn.Module):
         """
         rows = canonical(rows)
         count, columns = rows.shape
-        held = np.bincount(rows.indices[rows.data != 0], minlength=columns)
-        negative = np.bincount(rows.indices[rows.data < 0], minlength=columns) > 0
-        number = (held == count) | (negative & (held > SHARE * count))
+        return cls.of_blocks(lambda: [rows], count, columns, bins)
+
+    @classmethod
+    def of_blocks(
+        cls,
+        blocks: Callable[[], Iterable[scipy.sparse.csr_array]],
+        count: int,
+        columns: int,
+        bins: int | str,
+    ) -> Self:
+        """Return what training rows in blocks ask for: that of all of them as one.
+
+        Parameters
+        ----------
+        blocks : callable
+            Gives the blocks, as often as it is asked: csr_arrays of finite numbers, no place named
+            twice.
+        count, columns : int
+            How many rows they have together, and each how many columns.
+        bins : int or "auto"
+            As `of` takes it.
+        """
+        held, negative = np.zeros((2, columns), np.int64)
+        for rows in blocks():
+            held += np.bincount(rows.indices[rows.data != 0], minlength=columns)
+            negative += np.bincount(rows.indices[rows.data < 0], minlength=columns)
+        number = (held == count) | ((negative > 0) & (held > SHARE * count))
         beside, few = np.flatnonzero(number), np.flatnonzero((held > 0) & ~number)
         if not held.any():
             beside = np.array([0])  # a network that reads nothing is none
         few = np.sort(few[np.argsort(-held[few], kind="stable")[:MOST_EMBEDDED]])
-        others = Encoding.of(rows[:, beside].toarray(), bins)
+        dense = (rows[:, beside].toarray() for rows in blocks())
+        others = Encoding.of_blocks(dense, count, bins)
         made = cls(columns, len(few), len(beside), others)
         made.place[torch.from_numpy(few)] = torch.arange(len(few))
         made.place[torch.from_numpy(beside)] = len(few) + torch.arange(len(beside))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -105,14 +105,30 @@ class Encoding(nn.Module):
         bins : int or "auto"
             Of each number, at most; 0 for none. "auto" follows from how many rows there are.
         """
-        lowest, highest = rows.min(axis=0), rows.max(axis=0)
-        two = ((rows == lowest) | (rows == highest)).all(axis=0)
+        return cls.of_blocks([rows], len(rows), bins)
+
+    @classmethod
+    def of_blocks(
+        cls, blocks: Iterable[NDArray[np.floating[Any]]], count: int, bins: int | str
+    ) -> Self:
+        """Return the encoding that training rows in blocks ask for: that of all of them as one.
+
+        Parameters
+        ----------
+        blocks : iterable of ndarray, (rows, columns) each
+            Finite numbers; each is looked at once.
+        count : int
+            How many rows they have together.
+        bins : int or "auto"
+            As `of` takes it.
+        """
+        step = max(count // QUANTILE_ROWS, 1)
+        two, some = _looked_at(blocks, step)
         numbers = np.flatnonzero(~two)
         if bins == "auto":
-            bins = power_of_two(len(rows) / AUTO_ROWS, AUTO_BINS)
+            bins = power_of_two(count / AUTO_ROWS, AUTO_BINS)
         most = _most(int(bins), len(numbers))
-        step = max(len(rows) // QUANTILE_ROWS, 1)
-        some = np.sort(rows[::step, numbers].astype(np.float64), axis=0)
+        some = np.sort(some[:, numbers].astype(np.float64), axis=0)
         centre, spread = _robust(some)
         edges = [_edges(column, most) for column in some.T]
         made = cls(len(numbers), int(two.sum()), sum(len(each) - 1 for each in edges))
@@ -189,7 +205,8 @@ class Views(nn.Module):
 
     def __init__(self, members: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("signs", torch.randint(0, 2, (members, width)) * 2.0 - 1)
+        # In place: a product of tensors without memory would load PyTorch's compiler, for seconds.
+        self.register_buffer("signs", torch.empty(members, width).random_(0, 2).mul_(2).sub_(1))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the row as each member sees it."""
@@ -301,6 +318,29 @@ def tabular(
         width = units
     parts += [("output", Members(members, width, n_classes)), ("mean", Mean())]
     return nn.Sequential(OrderedDict(parts))
+
+
+def _looked_at(blocks: Iterable[NDArray[Any]], step: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Return which columns have two values at most, and every `step`-th row."""
+    drawn, seen = [], 0
+    for rows in blocks:
+        if not seen:
+            first, second = rows[0].copy(), rows[0].copy()
+            two = np.ones(len(first), dtype=bool)
+        drawn.append(np.array(rows[-seen % step :: step]))
+        seen += len(rows)
+        # A few rows show of most columns that they have more values.
+        for part in (rows[:QUANTILE_ROWS], rows[QUANTILE_ROWS:]):
+            left = np.flatnonzero(two)
+            if not len(part) or not len(left):
+                continue
+            own = part if len(left) == part.shape[1] else part[:, left]
+            other = own != first[left]
+            some = other.any(axis=0)
+            news = np.flatnonzero(some & (second[left] == first[left]))
+            second[left[news]] = own[other.argmax(axis=0)[news], news]
+            two[left] = ~(other & (own != second[left])).any(axis=0)
+    return two, np.concatenate(drawn)
 
 
 def _most(bins: int, numbers: int) -> int:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from luce.errors import LuceError, RunError, TrainingStoppedError
+from luce.errors import GroupError, LuceError, RunError, TrainingStoppedError
 from luce.folders import begin, exchange, remove, resumable
+from luce.group import ALONE, Group
 from luce.manifest import (
     CALIBRATION,
     JOURNAL,
@@ -58,19 +59,34 @@ class RunFolder:
         Whether the folder is there already.
     overwrite : bool
         Whether a run at `path` is to be replaced; it stays until the new one is finished.
+    group : Group
+        The processes that train together. All call each method; rank 0 alone reads and writes.
     """
 
     def __init__(
-        self, path: Path, config: Mapping[str, Any], *, resume: bool, overwrite: bool
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        overwrite: bool,
+        group: Group = ALONE,
     ) -> None:
         self.path = path
         self.resume = resume
+        self.group = group
+        self._best: Trained | None = None
         self._config = config
         self._overwrite = overwrite
         # Where the files are written: beside `path` while there is a run in it to be replaced.
-        self._folder: Path | None = resumable(path) if resume else None
+        self._folder: Path | None = resumable(path) if resume and self.writes else None
         self._lines: list[dict[str, Any]] = []
         self._synced = self._saved = -math.inf
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes the folder."""
+        return self.group.rank == 0
 
     @property
     def files(self) -> Path:
@@ -80,20 +96,32 @@ class RunFolder:
 
     def open(self) -> None:
         """Make the folder: only when it is known that data and options can be trained on."""
-        if self._folder is None:
-            config = sealed(self._config)
-            self._folder = begin(self.path, config, environment(), overwrite=self._overwrite)
+        with self.group.agreed():
+            if self._folder is None and self.writes:
+                config = sealed(self._config)
+                self._folder = begin(self.path, config, environment(), overwrite=self._overwrite)
 
     def is_finished(self) -> bool:
         """Say whether what is to be resumed has been saved already, whole."""
-        return self.resume and "files" in read_config(self.files)
+        if not self.resume:
+            return False
+        finished = False
+        with self.group.agreed():
+            if self.writes:
+                finished = "files" in read_config(self.files)
+        return bool(self.group.told(finished))
 
     def checkpoint(self, label: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         """Return where the training of a candidate stood, if it is resumed and was saved."""
         if not self.resume:
             return None
-        file = self._checkpoint(label)
-        return read_tensors(file) if os.path.lexists(file) else None
+        tensors: dict[str, NDArray[Any]] = {}
+        note: dict[str, Any] | None = None
+        with self.group.agreed():
+            if self.writes and os.path.lexists(file := self._checkpoint(label)):
+                tensors, note = read_tensors(file)
+        note = self.group.told(note)
+        return None if note is None else (self.group.told_arrays(tensors), note)
 
     def save_checkpoint(self, label: str, checkpoint: Checkpoint, *, rarely: bool = False) -> None:
         """Write where the training of a candidate stands, and the history until there.
@@ -128,6 +156,9 @@ class RunFolder:
 
         `rows` are the encoded ones that it was judged by: what they were like is kept.
         """
+        self._best = best
+        if not self.writes:
+            return
         classifier, folder = best.classifier, self.files
         model, estimator = classifier.model, classifier.estimator
         calibration = classifier.calibration
@@ -169,10 +200,18 @@ class RunFolder:
 
     def load(self) -> Run:
         """Return the finished run, and put it in its place."""
-        # Read first: what cannot be read must not replace what can.
-        run = load_run(self.files)
-        exchange(self.path, self.files)
-        return Run(self.path, run.config, run.classifier, run.metrics)
+        found = None
+        with self.group.agreed():
+            if self.writes:
+                # Read first: what cannot be read must not replace what can.
+                found = load_run(self.files)
+                exchange(self.path, self.files)
+        said = self.group.told(None if found is None else [found.config, found.metrics])
+        if found is None:
+            if self._best is None:  # it had been trained before
+                return load_run(self.path)
+            return Run(self.path, said[0], self._best.classifier, said[1])
+        return Run(self.path, found.config, found.classifier, found.metrics)
 
     @contextmanager
     def worked_in(self, display: Display, again: str) -> Iterator[None]:
@@ -193,7 +232,9 @@ class RunFolder:
         if self.resume or self._folder is None:
             return False
         kept = ("checkpoints/*.safetensors", JOURNAL)
-        if isinstance(error, RunError) and any(any(self.files.glob(each)) for each in kept):
+        if isinstance(error, RunError | GroupError) and any(
+            any(self.files.glob(each)) for each in kept
+        ):
             return True
         remove(self._folder)
         return False

@@ -11,8 +11,11 @@ __all__ = ["interruptible"]
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
+def interruptible(*, together: bool = False) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into an event, to be looked at after each batch; a second one stops.
+
+    Of several processes that train `together` each has it from the terminal, and again, or SIGTERM,
+    from the launcher: there all of them are one event, and the launcher sees to it that they end.
 
     Signals reach only the main thread; elsewhere the event is never set.
     """
@@ -23,10 +26,13 @@ def interruptible() -> Iterator[threading.Event]:
 
     def first(*_: object) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, before)
+        if not together:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = signal.signal(signal.SIGINT, first)
+    signals = (signal.SIGINT, signal.SIGTERM) if together else (signal.SIGINT,)
+    before = {each: signal.signal(each, first) for each in signals}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

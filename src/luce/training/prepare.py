@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import polars as pl
 
 from luce.data import Dataset, check_labels, folds, load_dataset, rare_classes, three_way
@@ -17,13 +18,14 @@ from luce.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from luce.data.dataset import Features
     from luce.data.schema import Normalise, Schema
     from luce.progress import Display
+    from luce.run import Run
     from luce.training.candidates import Examples
 
 __all__ = ["Part", "Prepared", "divide", "prepare"]
@@ -84,6 +86,11 @@ class Prepared:
     split: dict[str, Any]
     folds: NDArray[Any] | None = None
 
+    @property
+    def classes(self) -> list[Any]:
+        """Sorted."""
+        return self.dataset.classes
+
     @cached_property
     def encoded(self) -> dict[str, Examples]:
         """The encoded rows and the labels to train on and to validate on."""
@@ -100,6 +107,19 @@ class Prepared:
     def _encoded(self) -> dict[str, tuple[Any, NDArray[Any], dict[str, int]]]:
         learnt = {part: data for part, data in self.parts.items() if part != "test"}
         return {part: _encoded(data, self.schema) for part, data in learnt.items()}
+
+    def training_sample(self, most: int, seed: int) -> Examples:
+        """Return the training rows, or where there are more than `most`, some that `seed` draws."""
+        features, labels = self.encoded["train"]
+        if len(labels) > most:
+            rows = np.random.default_rng(seed).permutation(len(labels))
+            rows = np.sort(rows[:most])
+            features, labels = features[rows], labels[rows]
+        return features, labels
+
+    def save_report(self, run: Run, path: Path) -> None:
+        """Write the run's report on all of the data."""
+        run.report_of(self.dataset).save(path)
 
     def test(self) -> Examples:
         """Encode the test rows, which must be there; they are not kept: they are scored once."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from luce import __version__, models
+from luce.data.streams.scan import Scan
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
+from luce.group import join
 from luce.models import MODELS, Candidate, Estimator, Model
-from luce.plan import check_no_teacher, make_plan
+from luce.plan import Plan, check_no_teacher, check_together, make_plan
 from luce.progress import Display
 from luce.request import PRESETS, Request
 from luce.run import Run
@@ -28,6 +28,8 @@ from luce.training.folder import RunFolder
 from luce.training.interrupt import interruptible
 from luce.training.prepare import FOLDS, Prepared, prepare
 from luce.training.resume import check_data, ready, resumed
+from luce.training.streaming import Stream, prepare_stream, streamed_request
+from luce.training.together import check_same, in_turn, told
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
@@ -43,8 +45,17 @@ __all__ = [
     "train",
 ]
 
+Data = Prepared | Stream
+"""Rows to train on, in memory or on the disk."""
+
 # Of the training rows, at most this many are scored.
 SCORED_TRAINING_ROWS = 10_000
+
+# An epoch that takes longer is saved within, so often in seconds of training.
+SAVE_EVERY = 60.0
+
+# How often, in seconds, processes that train together ask each other whether one is to stop.
+ASK_EVERY = 0.3
 
 
 def train(
@@ -57,6 +68,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
+    cache_size: int | None = None,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -66,7 +78,7 @@ def train(
     Parameters
     ----------
     source : str, Path, array, DataFrame or tuple
-        What to learn from, as for :func:`luce.load_dataset`.
+        What to learn from, as for :func:`luce.load_dataset`; or what :func:`luce.scan` gives.
     preset : {"tutorial"}, optional
         A whole recipe by name; single arguments override it.
     config : path, optional
@@ -83,6 +95,9 @@ def train(
     download : bool, default=False
         Whether a source that is an address may be downloaded. It is kept, and found again by its
         address.
+    cache_size : int, optional
+        How many bytes encoded rows of streams may take on the disk, those of other runs included;
+        by default as many as there is room for.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
@@ -91,8 +106,9 @@ def train(
         ``target``, ``features``, ``test`` (where the labels, the features and separate test rows
         are); ``encoding``, ``separator``, ``decimal``, ``drop``, ``keep`` and ``types`` (tables:
         how they are written, which columns count, of what kind they are); ``image_size`` (folders
-        of images are resized to it); ``drop_rare`` (0: classes with fewer rows are left out);
-        ``model`` ("auto", "linear", "mlp", "cnn");
+        of images are resized to it); ``stream`` (True: tables are read block by block and encoded
+        on the disk, as is done otherwise with what would not fit into memory); ``drop_rare`` (0:
+        classes with fewer rows are left out); ``model`` ("auto", "linear", "mlp", "cnn");
         ``validation_size`` (0.1) and ``test_size`` (0.2), fractions of the rows held out, in the
         classes' proportions; ``normalise`` ("standard", "none", or a mean and deviation);
         ``seed`` (0); ``report_every`` (batches); and every option of
@@ -102,6 +118,13 @@ def train(
     -------
     Run
         The trained run, as :func:`luce.load_run` gives it.
+
+    Notes
+    -----
+    Started by a launcher of several processes (torchrun, or another that gives a process group),
+    a network is trained by all of them: each takes a share of every batch. Rank 0 alone writes and
+    shows progress; every rank returns the run. A process that torchrun has started again goes on
+    from what was saved, as with `resume`.
 
     Raises
     ------
@@ -115,38 +138,69 @@ def train(
     TrainingStoppedError
         After Ctrl-C: training stopped after a batch, was saved, and can be resumed.
     """
+    group = join()
     display = display or Display()
-    plan = make_plan(
-        source,
-        command="train",
-        preset=preset,
-        config=config,
-        name=name,
-        out=out,
-        resume=resume,
-        overwrite=overwrite,
-        download=download,
-        arguments=arguments,
-    )
-    request, source, path = plan.request, plan.source, plan.path
-    with locked(path):
-        if resume:
-            wanted = {**PRESETS.get(preset or "", {}), **plan.given}
-            request = resumed(path, wanted, request if config is not None else None)
-            check_no_teacher(request, "train")
-        else:
-            check_free(path, overwrite=overwrite)
-        data = prepare(ready(source, request, "train"), request, display)
+    if group.rank:
+        display, announce = Display(), None
+    if isinstance(source, Scan):
+        source, arguments = source.source, {**source.arguments, **arguments}
+    with ExitStack() as held:
+        with group.agreed():
+            plan = make_plan(
+                source,
+                command="train",
+                preset=preset,
+                config=config,
+                name=name,
+                out=out,
+                resume=resume,
+                overwrite=overwrite,
+                download=download,
+                arguments=arguments,
+            )
+            if group.rank == 0:
+                held.enter_context(locked(plan.path))
+                plan = _claimed(plan, preset, display, anew=config is None)
+        plan = told(plan, group)
+        request, path = plan.request, plan.path
+        data = in_turn(partial(_prepared, plan, display, cache_size), group, cached=request.stream)
         first = begun(request, data)
-        candidates = _candidates(request, data, display)
-        if resume:
-            check_data(path, first["data"], request.test)
-        folder = RunFolder(path, first, resume=resume, overwrite=overwrite)
+        check_same(group, first["data"])
+        with group.agreed():
+            candidates = _candidates(request, data, display)
+            if plan.resume and group.rank == 0:
+                check_data(path, first["data"], request.test)
+        folder = RunFolder(path, first, resume=plan.resume, overwrite=plan.overwrite, group=group)
         trained = partial(compare, candidates, data, folder, request, display)
         return complete(trained, data, folder, display, announce)
 
 
-def begun(request: Request, data: Prepared) -> dict[str, Any]:
+def _claimed(plan: Plan, preset: str | None, display: Display, *, anew: bool) -> Plan:
+    """Return the plan with what the run to resume was asked for, or see that there is room.
+
+    And whether the source is read as a stream.
+    """
+    request = plan.request
+    if plan.resume:
+        wanted = {**PRESETS.get(preset or "", {}), **plan.given}
+        request = resumed(plan.path, wanted, None if anew else plan.request)
+        check_no_teacher(request, "train")
+        check_together("train", request)
+    else:
+        check_free(plan.path, overwrite=plan.overwrite)
+    source = ready(plan.source, request, "train")
+    return replace(plan, request=streamed_request(source, request, display))
+
+
+def _prepared(plan: Plan, display: Display, cache_size: int | None) -> Data:
+    """Return the rows to train on."""
+    source = ready(plan.source, plan.request, "train")
+    if plan.request.stream:
+        return prepare_stream(source, plan.request, display, cache_size)
+    return prepare(source, plan.request, display)
+
+
+def begun(request: Request, data: Data) -> dict[str, Any]:
     """Return the first config.json of a run: what is asked for, of which data."""
     return {
         "luce": __version__,
@@ -161,7 +215,7 @@ def begun(request: Request, data: Prepared) -> dict[str, Any]:
 
 def complete(
     train: Callable[[], None],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     display: Display,
     announce: Callable[[Run], None] | None,
@@ -172,16 +226,18 @@ def complete(
     else:
         train()
     run = folder.load()
+    if not folder.writes:
+        return run
     if announce is not None:
         announce(run)
     try:
-        run.report_of(data.dataset).save(folder.path / "report.html")
+        data.save_report(run, folder.path / "report.html")
     except LuceError as error:  # the run is whole without it
         display.say(f"note: no report.html: {error}")
     return run
 
 
-def _candidates(request: Request, data: Prepared, display: Display) -> list[Candidate]:
+def _candidates(request: Request, data: Data, display: Display) -> list[Candidate]:
     """Return what is to be trained; refuse now what would fail after hours of training."""
     shape = data.schema.input_shape
     rows = {"sparse": data.schema.sparse, "text": data.schema.only_text}
@@ -190,7 +246,7 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
     found = models.candidates(request.model, request.options, shape, **rows)
     for candidate in found:
         estimator = unfitted(candidate, data.schema, seed=request.seed)
-        MODELS[candidate.model].check_rows(estimator, shape, len(data.dataset.classes))
+        MODELS[candidate.model].check_rows(estimator, shape, len(data.classes))
     if len(found) > 1 and "validation" not in data.parts and data.folds is None:
         raise ArgumentError(
             "model='auto' compares candidates on validation rows: give a validation_size above "
@@ -201,7 +257,7 @@ def _candidates(request: Request, data: Prepared, display: Display) -> list[Cand
 
 def compare(
     found: Sequence[Candidate],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,
@@ -211,12 +267,14 @@ def compare(
     with folder.worked_in(display, request.resume_command(folder.path)):
         board = _leaderboard(found, data, folder, request, display)
         best = board[0]
-        judged = data.judged_rows  # before scoring lets go of what was encoded
-        scores = scored(best, data, request.seed)
-        folder.finish(best, scores, [trained.entry for trained in board], judged)
+        with folder.group.agreed():
+            # Before scoring lets go of what was encoded.
+            judged = data.judged_rows if folder.writes else None
+            scores = scored(best, data, request.seed) if folder.writes else {}
+            folder.finish(best, scores, [trained.entry for trained in board], judged)
 
 
-def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
+def scored(trained: Trained, data: Data, seed: int) -> dict[str, Any]:
     """Return the figures of each part of the data; None of a part without rows.
 
     Of the training rows, some that the seed draws stand for all where there are many. No encoded
@@ -224,13 +282,9 @@ def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"train": None, "validation": trained.scored, "test": None}
     if "train" in data.encoded:
-        features, labels = data.encoded["train"]
-        if len(labels) > SCORED_TRAINING_ROWS:
-            rows = np.random.default_rng(seed).permutation(len(labels))
-            rows = np.sort(rows[:SCORED_TRAINING_ROWS])
-            features, labels = features[rows], labels[rows]
-        found["train"] = trained.classifier.score(features, labels)
-        del features
+        rows = data.training_sample(SCORED_TRAINING_ROWS, seed)
+        found["train"] = trained.classifier.score(*rows)
+        del rows
     data.forget()
     if "test" in data.parts:
         found["test"] = trained.classifier.score(*data.test())
@@ -239,7 +293,7 @@ def scored(trained: Trained, data: Prepared, seed: int) -> dict[str, Any]:
 
 def _leaderboard(
     found: Sequence[Candidate],
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,
@@ -300,7 +354,7 @@ def _leaderboard(
 
 def fit_and_save(
     candidate: Candidate,
-    data: Prepared,
+    data: Data,
     folder: RunFolder,
     request: Request,
     display: Display,
@@ -346,33 +400,44 @@ def _fit(
     lessons: Lessons | None = None,
 ) -> Trained:
     """Train one candidate; after every step that ends an epoch, save where it stands."""
-    label, started = candidate.label, False
+    label, started, asked, saved = candidate.label, False, 0.0, 0.0
+    group = folder.group
     hits = "accuracy" if lessons is None else lessons.hits
     figures = {"loss", hits, "learning_rate", "seconds"}
     if validation is not None:
         figures |= {"validation_loss", "validation_accuracy"}
 
     def on_step(model: Model[Any], estimator: Estimator, progress: Progress) -> None:
-        nonlocal started
+        nonlocal started, asked, saved
         if not started:
             folder.open()
             if not brief:
                 display.start(label, model.parameters(estimator), figures)
-            started = True
-        if progress.record or stop.is_set():
-            now = model.checkpoint(estimator)
-            folder.save_checkpoint(label, now, rarely=brief and not stop.is_set())
+            started, saved = True, progress.seconds
+        stopping = stop.is_set()
+        if group.size > 1:
+            # All or none stop, after the same batch: their clock is the same.
+            due = progress.record is not None or progress.seconds >= asked + ASK_EVERY
+            stopping = due and group.any(stopping)
+            asked = progress.seconds if due else asked
+        if progress.record or stopping or progress.seconds >= saved + SAVE_EVERY:
+            saved = progress.seconds
+            with group.agreed():
+                if folder.writes:
+                    now = model.checkpoint(estimator)
+                    folder.save_checkpoint(label, now, rarely=brief and not stopping)
         # Shown only now: an epoch that was seen to end is safe from any kill.
         if not brief:
             display.batch(progress)
-        if stop.is_set():
+        if stopping:
             raise TrainingStoppedError(
                 f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
                 f"Go on with: {request.resume_command(folder.path)}"
             )
 
     in_steps = MODELS[candidate.model].in_steps
-    with interruptible() if in_steps else nullcontext(threading.Event()) as stop:
+    interrupts = interruptible(together=group.size > 1)
+    with interrupts if in_steps else nullcontext(threading.Event()) as stop:
         trained = fit(
             candidate,
             schema,
@@ -385,7 +450,7 @@ def _fit(
             verbose=display.live and not brief,
             judge=not brief,
         )
-    if stop.is_set():  # while it was calibrated, after its last step
+    if group.any(stop.is_set()):  # while it was calibrated, after its last step
         raise TrainingStoppedError(
             f"stopped after {label} was trained and saved. "
             f"Go on with: {request.resume_command(folder.path)}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import scipy.sparse
     from numpy.typing import NDArray
 
+    from luce.data.columns.fitting import Fitting
     from luce.data.columns.seen import Seen
     from luce.data.schema import Normalise
     from luce.nodes import Encoded, Var
@@ -132,6 +133,13 @@ class Column(ABC):
         """
 
     @classmethod
+    def fitting(cls, columns: Sequence[Self], normalise: Normalise, rows: int) -> Fitting:
+        """Return what fits columns to rows that come block by block; see `Fitting`."""
+        from luce.data.columns.fitting import OfSample
+
+        return OfSample(columns, normalise, rows)
+
+    @classmethod
     @abstractmethod
     def encode(
         cls,
@@ -171,6 +179,16 @@ class Column(ABC):
     def sparse(self) -> bool:
         """Whether the column is encoded as sparse rows: then those of the table are sparse."""
         return False
+
+    def held_by(self, dtype: pl.DataType | None) -> Literal["uint8", "float16", "float32"]:  # noqa: ARG002
+        """Return the narrowest type that holds all encoded numbers as they are.
+
+        Parameters
+        ----------
+        dtype : DataType, optional
+            The type of all values, if it is known.
+        """
+        return "float32"
 
     @property
     def assumed(self) -> Sequence[str]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import polars as pl
 
-from luce.data.columns.base import ODD
-from luce.data.columns.numeric import Numeric
+from luce.data.columns.base import ODD, Column
+from luce.data.columns.numeric import Numeric, NumericFitting
 from luce.data.columns.seen import Seen, commonest, counted
 from luce.data.spelling import FALSE_WORDS, TRUE_WORDS
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from xml.etree.ElementTree import Element
 
+    from luce.data.columns.fitting import Fitting
     from luce.data.schema import Normalise
     from luce.nodes import Var
 
@@ -70,6 +71,10 @@ class Boolean(Numeric):
         numbers = values.cast(pl.Float64, strict=False)
         return pl.select(pl.when(numbers.is_in([0.0, 1.0])).then(numbers)).to_series()
 
+    def held_by(self, dtype: pl.DataType | None) -> Literal["uint8", "float16", "float32"]:  # noqa: ARG002
+        """Return the type of 0 and 1."""
+        return "uint8"
+
     @property
     def written_as_text(self) -> bool:
         """Yes: a graph's own booleans cannot be missing."""
@@ -121,3 +126,18 @@ class Boolean(Numeric):
         """Return the columns with the commoner value; see `Column.fit`."""
         for column in super().fit(columns, values, "none"):  # type: ignore[arg-type] # mypy's Self
             yield replace(column, fill=float(column.fill >= 0.5))
+
+    @classmethod
+    def fitting(cls, columns: Sequence[Self], normalise: Normalise, rows: int) -> Fitting:  # noqa: ARG003
+        """Return what counts how many are true; see `Column.fitting`."""
+        return BooleanFitting(columns, "none", rows)
+
+
+class BooleanFitting(NumericFitting):
+    """The commoner value follows from the mean, which is exact."""
+
+    def fitted(self) -> Iterable[Column]:
+        """Return the columns with the commoner value; see `Fitting.fitted`."""
+        commoner = (self._moments.mean >= 0.5).tolist()
+        for column, yes in zip(super().fitted(), commoner, strict=True):
+            yield replace(column, fill=float(yes))  # type: ignore[call-arg] # a Boolean

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
 
 import msgspec
 import numpy as np
 import polars as pl
 
 from luce.data.columns.base import ODD, Column, Handled
+from luce.data.columns.fitting import Fitting
 from luce.data.columns.seen import Seen, commonest, counted, is_opaque
 from luce.data.columns.stacks import nulls
 from luce.data.wording import listed, shown
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Iterable, Iterator, Sequence
     from xml.etree.ElementTree import Element
 
@@ -37,6 +38,9 @@ others, together.
 
 MOST_CATEGORIES = 2**16
 """A column gets one encoded column for each of its commonest values, up to so many."""
+
+MOST_COUNTED = 2**20
+"""Values that are counted of a column whose rows come block by block."""
 
 FEW = 256
 """So many values are counted by Python before Polars has begun."""
@@ -140,17 +144,16 @@ class Category(Column):
         for i, column in enumerate(columns):
             own = texts[i * rows : (i + 1) * rows]
             known = own.drop_nulls() if own.null_count() else own
-            counts = counted(known)
-            if len(counts) <= MOST_DENSE:
-                kept = commonest(counts, MOST_DENSE)
-            else:
-                kept = commonest([pair for pair in counts if pair[1] > 1], MOST_CATEGORIES)
-            yield replace(
-                column,
-                categories=tuple(kept if len(kept) > MOST_DENSE else sorted(kept)),
-                other=len(counts) > len(kept),
-                indicator=len(known) < len(own),
-            )
+            yield _with_counts(column, counted(known), missing=len(known) < len(own))
+
+    @classmethod
+    def fitting(cls, columns: Sequence[Self], normalise: Normalise, rows: int) -> Fitting:
+        """Return what counts the values; see `Column.fitting`."""
+        return CategoryFitting(columns, normalise, rows)
+
+    def held_by(self, dtype: pl.DataType | None) -> Literal["uint8", "float16", "float32"]:  # noqa: ARG002
+        """Return the type of 0 and 1."""
+        return "uint8"
 
     @property
     def sparse(self) -> bool:
@@ -249,6 +252,51 @@ class Category(Column):
             ones = op.expand(constant(1, np.float32), op.shape(rows))
             found.append(Entries(rows, places, ones, column.width))
         return found if columns[0].sparse else [side_by_side(found)]  # type: ignore[arg-type]
+
+
+def _with_counts(column: Category, counts: list[tuple[str, int]], *, missing: bool) -> Any:
+    """Return the column with its commonest values."""
+    if len(counts) <= MOST_DENSE:
+        kept = commonest(counts, MOST_DENSE)
+    else:
+        kept = commonest([pair for pair in counts if pair[1] > 1], MOST_CATEGORIES)
+    return replace(
+        column,
+        categories=tuple(kept if len(kept) > MOST_DENSE else sorted(kept)),
+        other=len(counts) > len(kept),
+        indicator=missing,
+    )
+
+
+class CategoryFitting(Fitting):
+    """How often each value is there.
+
+    Where more than `MOST_COUNTED` values are known of a column, the rarer half is forgotten: what
+    comes again counts anew.
+    """
+
+    def __init__(self, columns: Sequence[Any], normalise: Normalise, rows: int) -> None:
+        super().__init__(columns, normalise, rows)
+        self._counts: list[Counter[str]] = [Counter() for _ in self.columns]
+        self._missing = [False for _ in self.columns]
+
+    def add(self, part: slice, values: pl.Series, draws: NDArray[np.float64]) -> None:
+        """Count the values; see `Fitting.add`."""
+        texts = values.cast(pl.String)
+        for i in range(part.start, part.stop):
+            own = texts[(i - part.start) * len(draws) : (i - part.start + 1) * len(draws)]
+            known = own.drop_nulls() if own.null_count() else own
+            self._missing[i] |= len(known) < len(own)
+            counts = self._counts[i]
+            counts.update(dict(counted(known)))
+            if len(counts) > MOST_COUNTED:
+                kept = commonest(list(counts.items()), MOST_COUNTED // 2)
+                self._counts[i] = Counter({text: counts[text] for text in kept})
+
+    def fitted(self) -> Iterator[Category]:
+        """Return the columns with their commonest values; see `Fitting.fitted`."""
+        for column, counts, missing in zip(self.columns, self._counts, self._missing, strict=True):
+            yield _with_counts(column, list(counts.items()), missing=missing)
 
 
 def _coded(texts: pl.Series) -> tuple[list[str], NDArray[np.int64]]:

@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 
 from luce.data.columns.base import Column, Handled
+from luce.data.columns.fitting import Fitting
+from luce.data.columns.moments import Moments
 from luce.data.columns.stacks import matrix, nulls
 from luce.data.plain import FARTHEST, FLOAT32_MAX, Finite, Float32, Positive
 from luce.data.schema import scaling
@@ -59,7 +61,10 @@ class Numeric(Column, ABC):
 
     @classmethod
     def shape(
-        cls, columns: Sequence[Self], numbers: NDArray[np.float64]
+        cls,
+        columns: Sequence[Self],
+        numbers: NDArray[np.float64],
+        moments: Moments | None = None,  # noqa: ARG003
     ) -> tuple[Sequence[Self], NDArray[np.float64]]:
         """Return columns that are to be bent before they are scaled, and the bent numbers.
 
@@ -68,6 +73,8 @@ class Numeric(Column, ABC):
         columns : sequence of columns
         numbers : ndarray of shape (columns, rows)
             Of training rows, missing ones filled in.
+        moments : Moments, optional
+            Those of all rows, where `numbers` are only a sample.
         """
         return columns, numbers
 
@@ -132,6 +139,16 @@ class Numeric(Column, ABC):
             yield replace(
                 column, fill=fill, indicator=indicators[i], mean=means[i], scale=scales[i]
             )
+
+    @classmethod
+    def fitting(cls, columns: Sequence[Self], normalise: Normalise, rows: int) -> Fitting:
+        """Return what adds up moments and keeps a sample; see `Column.fitting`."""
+        return NumericFitting(columns, normalise, rows)
+
+    @classmethod
+    def numbers(cls, columns: Sequence[Self], values: pl.Series) -> NDArray[np.float64]:
+        """Return stacked columns as float64 (columns, rows), NaN where there is no number."""
+        return cls._matrix(columns, values)[0]
 
     @classmethod
     def encode(
@@ -238,3 +255,48 @@ class Numeric(Column, ABC):
         if not infinite.any():
             return numbers, np.zeros(len(columns), np.int64)
         return np.where(infinite, np.nan, numbers), infinite.sum(axis=1)
+
+
+class NumericFitting(Fitting):
+    """Moments of all rows, which are exact, and a sample for medians and quantiles."""
+
+    def __init__(self, columns: Sequence[Any], normalise: Normalise, rows: int) -> None:
+        super().__init__(columns, normalise, rows)
+        self._moments = Moments.none(len(self.columns))
+        self._missing = np.zeros(len(self.columns), np.int64)
+        self._kept: list[list[NDArray[np.float64]]] = [[] for _ in self.columns]
+
+    def add(self, part: slice, values: pl.Series, draws: NDArray[np.float64]) -> None:
+        """Add up the moments; keep the rows of the sample; see `Fitting.add`."""
+        columns = self.columns[part]
+        numbers = type(columns[0]).numbers(columns, values)
+        sample = draws < self.share
+        missing = np.isnan(numbers)
+        self._missing[part] += missing.sum(axis=1)
+        self._moments.add(part, numbers, missing)
+        for i, own in enumerate(numbers[:, sample], part.start):
+            self._kept[i].append(own.copy())
+
+    def fitted(self) -> Iterable[Column]:
+        """Return the columns with median, mean and deviation; see `Fitting.fitted`."""
+        kind = type(self.columns[0])
+        sample = np.stack([np.concatenate(own) for own in self._kept])
+        missing = np.isnan(sample)
+        known = (row[~gone] for row, gone in zip(sample, missing, strict=True))
+        fills = np.array([np.median(row) if len(row) else 0.0 for row in known])
+        full = np.where(missing, fills[:, None], sample)
+        # What is missing is filled in, and counts as any other value.
+        moments = self._moments.with_constants(fills, self._missing)
+        mean, deviation = moments.mean, moments.deviation
+        columns = self.columns
+        if self.normalise == "standard":
+            columns, shaped = kind.shape(columns, full, moments)
+            bent = np.array([a is not b for a, b in zip(columns, self.columns, strict=True)])
+            mean = np.where(bent, shaped.mean(axis=1), mean)
+            deviation = np.where(bent, shaped.std(axis=1), deviation)
+        means, scales = scaling(mean, deviation, self.normalise)
+        indicators = (self._missing > 0).tolist()
+        for i, (column, fill) in enumerate(zip(columns, fills.tolist(), strict=True)):
+            yield replace(
+                column, fill=fill, indicator=indicators[i], mean=means[i], scale=scales[i]
+            )

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 
 from luce.data.columns.base import ODD, Column, Handled
+from luce.data.columns.fitting import Fitting
 from luce.data.columns.seen import Seen, is_opaque
 from luce.data.plain import BESIDE
-from luce.data.vocabulary import Vocabulary
+from luce.data.vocabulary import Learner, Vocabulary
 from luce.data.wording import shown
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ __all__ = ["Text"]
 
 SEVERAL = 5
 """Values are sentences if they have so many words on average; names and addresses have fewer."""
+
+MOST_TEXTS = 2**18
+"""Texts that terms are learnt from, of rows that come block by block."""
 
 SAMPLE = 10_000
 """How many values are looked at for that."""
@@ -130,6 +134,11 @@ class Text(Column):
             )
 
     @classmethod
+    def fitting(cls, columns: Sequence[Self], normalise: Normalise, rows: int) -> Fitting:
+        """Return what counts the texts that terms are in; see `Column.fitting`."""
+        return TextFitting(columns, normalise, rows)
+
+    @classmethod
     def encode(
         cls,
         columns: Sequence[Self],
@@ -188,6 +197,34 @@ class Text(Column):
     def with_tensors(self, tensors: Mapping[str, NDArray[Any]]) -> Self:
         """Return the column with the vocabulary; see `Column.with_tensors`."""
         return replace(self, vocabulary=Vocabulary.from_tensors(tensors))
+
+
+class TextFitting(Fitting):
+    """The terms of texts.
+
+    They are those of a sample where there are more than `MOST_TEXTS`: of ever more texts, there are
+    ever more pairs of words.
+    """
+
+    def __init__(self, columns: Sequence[Any], normalise: Normalise, rows: int) -> None:
+        super().__init__(columns, normalise, rows)
+        self.share = MOST_TEXTS / max(rows, MOST_TEXTS)
+        self._learners = [Learner() for _ in self.columns]
+        self._missing = [False for _ in self.columns]
+
+    def add(self, part: slice, values: pl.Series, draws: NDArray[np.float64]) -> None:
+        """Learn the terms of the block's texts; see `Fitting.add`."""
+        sample = pl.Series(draws < self.share)
+        for i, (_, texts) in enumerate(_each(self.columns[part], values), part.start):
+            self._missing[i] |= texts.null_count() > 0
+            self._learners[i].add(texts.filter(sample).drop_nulls())
+
+    def fitted(self) -> Iterator[Text]:
+        """Return the columns with the terms; see `Fitting.fitted`."""
+        for column, learner, missing in zip(
+            self.columns, self._learners, self._missing, strict=True
+        ):
+            yield replace(column, vocabulary=learner.vocabulary(), indicator=missing)
 
 
 def _each(columns: Sequence[Text], values: pl.Series) -> Iterator[tuple[Any, pl.Series]]:

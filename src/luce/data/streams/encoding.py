@@ -1,0 +1,480 @@
+"""A stream's rows → the block store: one pass that fits the schema, one that encodes.
+
+Between the passes, and after the last, the files must be those that they were. What is written
+stands in its place once it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+import scipy.sparse
+
+from luce.data.blocks import PARTS, BlockStore, BlockWriter
+from luce.data.opening import of_source
+from luce.data.schemas import read_schema
+from luce.data.streams.cache import Cache, Entry, Hold, key_of
+from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
+from luce.data.streams.files import check_same, fingerprint
+from luce.data.streams.look import Look, look
+from luce.data.streams.pipeline import Behind, ahead
+from luce.data.streams.reading import Reader
+from luce.data.tables import TableSchema
+from luce.errors import DataError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    from luce.data.directions import Directions
+    from luce.data.schema import Normalise
+    from luce.data.streams.files import StreamFile
+
+    Write: TypeAlias = Callable[[str, Any, NDArray[np.int32]], None]
+
+__all__ = ["Streamed", "Wanted", "streamed"]
+
+BLOCK_BYTES: Final = 2**23
+"""Of a block of dense rows; of sparse ones, of their values."""
+
+FEWEST_ROWS: Final = 256
+
+AT_ONCE: Final = 2**14
+"""Rows that are encoded at once: of a narrow table, what stays in the processor's caches."""
+
+WORTH_COMPILING: Final = 2**21
+"""Encoded numbers from which on Numba is loaded."""
+
+HELD_OUT: Final = 10_000
+"""Rows that are kept as they were in the files, to report on."""
+
+HELD_OUT_CELLS: Final = 2**21
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What encoded rows follow from, beside the files.
+
+    Attributes
+    ----------
+    target : str or None
+    told : Directions
+    validation_size, test_size : float
+    seed : int
+    normalise : {"standard", "none"} or (float, float)
+    drop_rare : int
+    """
+
+    target: str | None
+    told: Directions
+    validation_size: float
+    test_size: float
+    seed: int
+    normalise: Normalise
+    drop_rare: int
+
+    @property
+    def dealer(self) -> Dealer:
+        """What says to which part a row belongs."""
+        return Dealer(
+            validation_size=self.validation_size, test_size=self.test_size, seed=self.seed
+        )
+
+    def key(self, source: str) -> str:
+        """Return the name of the encoded rows of files with this fingerprint."""
+        told = self.told
+        own = {name: getattr(told, name) for name in ("encoding", "separator", "decimal")}
+        own |= {"drop": list(told.drop), "keep": list(told.keep), "types": dict(told.types)}
+        sizes = [self.validation_size, self.test_size]
+        how = {"seed": self.seed, "normalise": self.normalise, "drop_rare": self.drop_rare}
+        return key_of({"source": source, "target": self.target, "told": own, "sizes": sizes} | how)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Encoded rows of a stream.
+
+    Attributes
+    ----------
+    name : str
+    files : tuple of StreamFile
+    schema : TableSchema
+        Fitted on the training rows; it knows the classes.
+    store : BlockStore
+    fingerprint : str
+        Of the files.
+    rows : dict of str to int
+        How many rows each part has.
+    notices : tuple of str
+        What the user should know, a sentence each.
+    found : bool
+        Whether the rows were encoded before.
+    hold : Hold
+        Keeps the rows in the cache for as long as this is somewhere.
+    """
+
+    name: str
+    files: tuple[StreamFile, ...]
+    schema: TableSchema
+    store: BlockStore
+    fingerprint: str
+    notices: tuple[str, ...]
+    found: bool
+    _entry: Entry
+    hold: Hold
+
+    @property
+    def rows(self) -> dict[str, int]:  # noqa: D102 - above
+        return {part: self.store.part(part).shape[0] for part in PARTS}
+
+    def held_out(self) -> tuple[pl.DataFrame, int] | None:
+        """Return some rows as they were in the files, and of how many they are.
+
+        They are test rows, or if there are none, validation rows; None if there are neither.
+        """
+        part = "test" if self.rows["test"] else "validation"
+        if not self.rows[part]:
+            return None
+        try:
+            return pl.read_parquet(self._entry.held_out), self.rows[part]
+        except (OSError, pl.exceptions.PolarsError):  # it is no part of what is trained on
+            return None
+
+
+def streamed(
+    name: str,
+    files: Sequence[StreamFile],
+    wanted: Wanted,
+    *,
+    cache: Cache,
+    say: Callable[[str], None] = lambda _: None,
+    rows: int | None = None,
+) -> Streamed:
+    """Return the encoded rows of files: those that are kept, or new ones.
+
+    Parameters
+    ----------
+    name : str
+        What the stream is called.
+    files : sequence of StreamFile
+    wanted : Wanted
+    cache : Cache
+    say : callable
+        Hears how far it is.
+    rows : int, optional
+        How many rows are read at once; it changes nothing but time and memory.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If the files cannot be learnt from, changed meanwhile, or the disk has no room.
+    """
+    source = fingerprint(files)
+    entry = cache.entry(wanted.key(source))
+
+    def wait() -> None:
+        say("another run is encoding the same rows: waiting for it.")
+
+    def kept(*, found: bool) -> Streamed | None:
+        lock = cache.reading(entry)
+        store = entry.store()
+        schema = None if store is None else _stored_schema(store, entry)
+        if store is None or schema is None:
+            lock.let_go()
+            return None
+        entry.used()
+        notices = tuple(store.note["notices"])
+        return Streamed(name, tuple(files), schema, store, source, notices, found, entry, lock)
+
+    while True:
+        there = kept(found=True)
+        if there is not None:
+            return there
+        with cache.writing(entry, wait):
+            if entry.store() is None or _stored_schema(entry.store(), entry) is None:
+                entry.remove()
+                with of_source(name):
+                    _make(name, files, wanted, entry, cache, say, rows)
+                made = True
+            else:
+                made = False
+        there = kept(found=not made)
+        if there is not None:
+            return there
+
+
+def _make(
+    name: str,
+    files: Sequence[StreamFile],
+    wanted: Wanted,
+    entry: Entry,
+    cache: Cache,
+    say: Callable[[str], None],
+    rows: int | None,
+) -> None:
+    reader = Reader(files, wanted.told.dialect(), rows=rows)
+    dealer = wanted.dealer
+    seen = look(name, reader, wanted.target, wanted.told, dealer, drop_rare=wanted.drop_rare)
+    say(f"{seen.rows:,} rows; their statistics are taken.")
+    schema = seen.schema.fit_blocks(
+        _training_rows(reader, seen, dealer),
+        rows=seen.training_rows,
+        normalise=wanted.normalise,
+    )
+    check_same(files)
+    needed = _bytes(schema, seen, reader)
+    removed = cache.make_room(entry, needed)
+    if removed:
+        say(f"of older encoded rows {' and '.join(removed)} removed, to make room.")
+    say(f"the rows are encoded into {cache.folder}.")
+    told = [line for line in schema.assumed if line not in seen.schema.assumed]
+    _write(reader, seen, schema, dealer, entry, [*seen.notices, *told], fingerprint(files))
+
+
+def _labelled(
+    reader: Reader, seen: Look, dealer: Dealer
+) -> Iterator[tuple[pl.DataFrame, NDArray[np.int32], NDArray[np.uint8], NDArray[np.float64]]]:
+    """Yield the columns that are used, the class, the part and the draw of each row."""
+    target = str(seen.schema.target)
+    wanted = {column.name for column in seen.schema.used} | {target}
+    for file, start, rows in ahead(reader.blocks(wanted)):
+        codes = seen.labels.of(rows[target])
+        parts = dealer.parts(file.name, start, rows.height)
+        draws = dealer.draws(file.name, start, rows.height)
+        there = codes >= 0
+        frame = rows.drop(target)
+        if there.all():
+            yield frame, codes, parts, draws
+        elif there.any():
+            yield frame.filter(pl.Series(there)), codes[there], parts[there], draws[there]
+
+
+def _training_rows(
+    reader: Reader, seen: Look, dealer: Dealer
+) -> Iterator[tuple[pl.DataFrame, NDArray[np.float64]]]:
+    for frame, _, parts, draws in _labelled(reader, seen, dealer):
+        training = parts == TRAIN
+        if training.any():
+            yield frame.filter(pl.Series(training)), draws[training]
+
+
+def _write(
+    reader: Reader,
+    seen: Look,
+    schema: TableSchema,
+    dealer: Dealer,
+    entry: Entry,
+    notices: list[str],
+    source: str,
+) -> None:
+    dtype = "float32" if schema.sparse else _dtype(schema, reader)
+    sample = HELD_OUT / max(1, int(seen.labels.rows[:, _held_part(seen)].sum()))
+    sample *= min(1.0, HELD_OUT_CELLS / (HELD_OUT * max(1, len(schema.used))))
+    if int(seen.labels.rows.sum()) * schema.input_shape[0] >= WORTH_COMPILING:
+        importlib.import_module("numba")  # columns look whether it is there
+    handled: dict[str, int] = {}
+    held: list[pl.DataFrame] = []
+    _write_tensors(entry.tensors, schema)
+    writer = BlockWriter(
+        entry.rows,
+        features=schema.input_shape[0],
+        dtype=dtype,
+        classes=seen.labels.classes,
+        sparse=schema.sparse,
+        source=source,
+        schema=_digest(schema),
+        note={"schema": schema.to_json(), "tensors": _tensors_digest(schema.tensors())},
+    )
+    with writer, Behind() as behind:
+
+        def write(part: str, X: Any, codes: NDArray[np.int32]) -> None:
+            behind.call(writer.add, part, X, codes)
+
+        kind = _Sparse if schema.sparse else _Dense
+        made = [kind(write, part, schema.input_shape[0], dtype) for part in PARTS]
+        for frame, codes, parts, draws in _labelled(reader, seen, dealer):
+            for start in range(0, len(codes), AT_ONCE):
+                some = slice(start, start + AT_ONCE)
+                encoded, counts = schema.encode(frame[some])
+                for what, count in counts.items():
+                    handled[what] = handled.get(what, 0) + count
+                for part in (TRAIN, VALIDATION, TEST):
+                    made[part].add(encoded, codes[some], np.flatnonzero(parts[some] == part))
+            drawn = (parts == _held_part(seen)) & (draws < sample)
+            if drawn.any():
+                text = np.array(seen.labels.classes, dtype=object)[codes[drawn]].tolist()
+                labels = pl.Series(str(schema.target), text)
+                held.append(frame.filter(pl.Series(drawn)).with_columns(labels))
+        for each in made:
+            each.flush()
+        behind.call(check_same, reader.files)
+        total = int(seen.labels.rows.sum())
+        said = [*schema.unread(handled), *schema.useless(handled, total)]
+        writer.content["note"]["notices"] = [*notices, *said]
+        _write_held_out(entry.held_out, held)
+
+
+def _held_part(seen: Look) -> int:
+    """Return the part that rows are kept of as they are in the files."""
+    return TEST if seen.labels.rows[:, TEST].any() else VALIDATION
+
+
+class _Dense:
+    """Rows of a part that are to become a block."""
+
+    def __init__(self, write: Write, part: str, features: int, dtype: str) -> None:
+        size = np.dtype(dtype).itemsize
+        most = max(FEWEST_ROWS, BLOCK_BYTES // max(1, features * size))
+        self.write, self.part, self.shape, self.dtype = write, part, (most, features), dtype
+        self._empty()
+
+    def _empty(self) -> None:
+        self.rows, self.codes = np.empty(self.shape, self.dtype), np.empty(self.shape[0], np.int32)
+        self.count = 0
+
+    def add(self, encoded: Any, codes: NDArray[np.int32], which: NDArray[np.intp]) -> None:
+        """Take some of a block's rows."""
+        at = 0
+        while at < len(which):
+            own = which[at : at + len(self.rows) - self.count]
+            into = slice(self.count, self.count + len(own))
+            if encoded.dtype == self.rows.dtype:
+                np.take(encoded, own, axis=0, out=self.rows[into], mode="clip")
+            else:
+                self.rows[into] = encoded[own]
+            self.codes[into] = codes[own]
+            self.count += len(own)
+            at += len(own)
+            if self.count == len(self.rows):
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is there as a block."""
+        self.write(self.part, self.rows[: self.count], self.codes[: self.count])
+        self._empty()  # the other is written meanwhile
+
+
+class _Sparse:
+    """Sparse rows of a part that are to become a block."""
+
+    def __init__(self, write: Write, part: str, features: int, dtype: str) -> None:  # noqa: ARG002
+        self.write, self.part = write, part
+        self.kept: list[tuple[Any, NDArray[np.int32]]] = []
+        self.stored = 0
+
+    def add(self, encoded: Any, codes: NDArray[np.int32], which: NDArray[np.intp]) -> None:
+        """Take some of a block's rows, so many at a time that blocks stay small."""
+        each = max(1.0, encoded.nnz / max(1, encoded.shape[0]))
+        step = max(FEWEST_ROWS, int(BLOCK_BYTES / 8 / each))
+        for start in range(0, len(which), step):
+            own = which[start : start + step]
+            self.kept.append((encoded[own], codes[own]))
+            self.stored += self.kept[-1][0].nnz
+            if 8 * self.stored >= BLOCK_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is there as a block."""
+        if self.kept:
+            rows = scipy.sparse.vstack([rows for rows, _ in self.kept], format="csr")
+            self.write(self.part, rows, np.concatenate([codes for _, codes in self.kept]))
+        self.kept, self.stored = [], 0
+
+
+def _dtype(schema: TableSchema, reader: Reader) -> str:
+    """Return the narrowest type that holds all encoded numbers as they are."""
+    found = {column.held_by(reader.dtype(column.name)) for column in schema.used}
+    return next(dtype for dtype in ("float32", "float16", "uint8") if dtype in found)
+
+
+def _bytes(schema: TableSchema, seen: Look, reader: Reader) -> int:
+    """Return about how much of the disk the encoded rows take."""
+    rows = int(seen.labels.rows.sum())
+    if not schema.sparse:
+        size = np.dtype(_dtype(schema, reader)).itemsize
+        return rows * (schema.input_shape[0] * size + 4)
+    encoded: Any = schema.encode(seen.sample)[0]
+    return int(rows * (8 * encoded.nnz / max(1, encoded.shape[0]) + 8))
+
+
+# -------------------------------------------------------------------------------------------------
+# The schema beside its rows
+# -------------------------------------------------------------------------------------------------
+
+
+def _stored_schema(store: BlockStore | None, entry: Entry) -> TableSchema | None:
+    """Return the schema of a store, None if it cannot be used."""
+    if store is None:
+        return None
+    tensors: dict[str, NDArray[Any]] = {}
+    try:
+        if entry.tensors.exists():
+            with np.load(entry.tensors, allow_pickle=False) as opened:
+                tensors = {name: opened[name] for name in opened.files}
+        if _tensors_digest(tensors) != store.note["tensors"]:
+            return None
+        schema = read_schema(store.note["schema"], tensors)
+    except (OSError, ValueError, KeyError, EOFError, RunError):
+        return None
+    return schema if isinstance(schema, TableSchema) else None
+
+
+def _write_tensors(path: Path, schema: TableSchema) -> None:
+    tensors = schema.tensors()
+    if tensors:
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **tensors)
+        _write_whole(path, content.getvalue())
+
+
+def _write_held_out(path: Path, held: list[pl.DataFrame]) -> None:
+    if held:
+        content = io.BytesIO()
+        pl.concat(held, how="diagonal_relaxed").write_parquet(content)
+        _write_whole(path, content.getvalue())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path}: {error.strerror or error}. Make room, or set LUCE_CACHE_DIR to "
+            "a folder on another disk."
+        ) from error
+
+
+def _digest(schema: TableSchema) -> str:
+    text = json.dumps(schema.to_json(), sort_keys=True)
+    return hashlib.sha256((text + _tensors_digest(schema.tensors())).encode()).hexdigest()
+
+
+def _tensors_digest(tensors: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        own = np.ascontiguousarray(tensors[name])
+        digest.update(f"\0{name}\0{own.dtype.str}\0{own.shape}\0".encode())
+        digest.update(own.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,166 @@
+"""The files of a stream: which they are, what they are called, whether they are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from luce.data.kinds import (
+    ARROW_ENDINGS,
+    JSON_ENDINGS,
+    PARQUET_ENDINGS,
+    ending,
+    existing,
+    is_pattern,
+    sheet_of,
+    tables_in,
+    unknown_ending,
+)
+from luce.data.opening import packed_ratio, reading
+from luce.data.wording import counted, listed, shown
+from luce.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["StreamFile", "check_same", "files_of", "fingerprint", "memory_for"]
+
+ENDS: Final = 2**16
+"""Bytes at either end of a file that its fingerprint looks at. The last ones of a Parquet file have
+the counts and extremes of its columns."""
+
+# What a byte of a file becomes in memory, roughly: text in columns of its own, and the matrix.
+IN_MEMORY: Final = {"text": 3.0, "packed": 12.0, "parquet": 6.0, "arrow": 2.0}
+
+
+@dataclass(frozen=True)
+class StreamFile:
+    """One file of a stream.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+        Its path below the folder of the source, with ``/`` between: what its rows are dealt by.
+    size, modified : int
+        Bytes, and nanoseconds.
+    ends : str
+        The SHA-256 of its first and last 64 KiB.
+    """
+
+    path: Path
+    name: str
+    size: int
+    modified: int
+    ends: str
+
+    @property
+    def typed(self) -> bool:
+        """Whether it can be read from any row on: Parquet and Arrow."""
+        return ending(self.path) in (*PARQUET_ENDINGS, *ARROW_ENDINGS)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether rows have keys, which may be absent: JSON Lines."""
+        return ending(self.path) in JSON_ENDINGS
+
+
+def files_of(source: str | Path) -> list[StreamFile]:
+    """Return the files of a table, a folder or a pattern, in the order of their names.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If there is none, they are of different kinds, or one cannot be read.
+    """
+    path = existing(source)
+    found = tables_in(path)
+    if not found:
+        if path.is_dir():
+            raise DataError(f"{path}: no table is in it, such as a .parquet or a .csv file.")
+        raise unknown_ending(path)
+    base = _base(path)
+    return [_file(each, each.relative_to(base).as_posix()) for each in found]
+
+
+def _base(path: Path) -> Path:
+    """Return the folder that names of files begin in: of a pattern the last without a wildcard."""
+    if path.is_dir():
+        return path
+    base = path.parent
+    while is_pattern(path) and re.search(r"[*?\[]", str(base)):
+        base = base.parent
+    return base
+
+
+def _file(path: Path, name: str) -> StreamFile:
+    file = sheet_of(path)[0]
+    with reading(file):
+        status = file.stat()
+        with file.open("rb") as opened:
+            digest = hashlib.sha256(opened.read(ENDS))
+            opened.seek(max(0, status.st_size - ENDS))
+            digest.update(opened.read(ENDS))
+    return StreamFile(path, name, status.st_size, status.st_mtime_ns, digest.hexdigest())
+
+
+def fingerprint(files: Sequence[StreamFile]) -> str:
+    """Return the SHA-256 of what the files are: names, sizes, times and both ends of each.
+
+    To hash all bytes would cost a pass. Who changes the middle of a file, keeps its size and sets
+    its time back, is not found out.
+    """
+    digest = hashlib.sha256(b"luce stream 1")
+    for each in files:
+        name = each.name.encode(errors="surrogateescape")
+        digest.update(b"\0%d:%b\0%d\0%d\0" % (len(name), name, each.size, each.modified))
+        digest.update(bytes.fromhex(each.ends))
+    return digest.hexdigest()
+
+
+def check_same(files: Sequence[StreamFile]) -> None:
+    """Raise DataError if a file is not there any more, or is another than it was.
+
+    The message names them.
+    """
+    gone, changed = [], []
+    for each in files:
+        try:
+            status = sheet_of(each.path)[0].stat()
+        except OSError:
+            gone.append(str(each.path))
+            continue
+        if (status.st_size, status.st_mtime_ns) != (each.size, each.modified):
+            changed.append(str(each.path))
+    if gone or changed:
+        what = [f"{listed(gone, width=200)} vanished"] * bool(gone)
+        what += [f"{listed(changed, width=200)} changed"] * bool(changed)
+        raise DataError(
+            f"While the {counted(len(files), 'file')} were read, {' and '.join(what)}. Nothing is "
+            "kept of this. Begin again when the files stay as they are."
+        )
+
+
+def memory_for(files: Sequence[StreamFile]) -> int:
+    """Return about how many bytes it would take to train on all rows in memory."""
+    return int(sum(IN_MEMORY[_sort(each)] * each.size for each in files))
+
+
+def _sort(file: StreamFile) -> str:
+    if packed_ratio(file.path) > 1:
+        return "packed"
+    if ending(file.path) in PARQUET_ENDINGS:
+        return "parquet"
+    return "arrow" if file.typed else "text"
+
+
+def different(first: StreamFile, other: StreamFile, how: str) -> DataError:
+    """Return the error of two files that are no one table; `how` they differ ends a sentence."""
+    return DataError(
+        f"{other.path} has other columns than {first.path}: {how}. Files that are read as one "
+        f"table must have the same columns. Name those that do, such as "
+        f"{shown(str(first.path.parent / '*') + ending(first.path), 200)}."
+    )

@@ -1,0 +1,276 @@
+"""A first look at a stream: the classes, the kinds of its columns, how many rows there are.
+
+Of Parquet and Arrow it takes the column of the target and slices from all parts of the files. Text
+cannot be read from the middle, so it is read once for this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from luce.data.kinds import no_column, no_target
+from luce.data.schema import Label
+from luce.data.streams.dealing import TRAIN, Dealer
+from luce.data.streams.labelling import LabelCounts, Labels
+from luce.data.tables import TableSchema
+from luce.data.wording import counted, listed, shown
+from luce.errors import ArgumentError, DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from luce.data.directions import Directions
+    from luce.data.streams.files import StreamFile
+    from luce.data.streams.reading import Reader
+
+__all__ = ["Look", "look", "lowest"]
+
+SAMPLED_CELLS: Final = 2**22
+"""Values that kinds of columns are told from, in all, but `MOST_SAMPLED` rows at most."""
+
+FEWEST_SAMPLED: Final = 2_000
+
+MOST_SAMPLED: Final = 2**16
+
+SLICES: Final = 64
+"""How many parts of typed files they are from."""
+
+TARGET_ROWS: Final = 2**21
+"""Values of the target that are read at once, from typed files."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a first look found.
+
+    Attributes
+    ----------
+    name : str
+        What the stream is called.
+    schema : TableSchema
+        The kinds of the columns, and the classes; not yet fitted.
+    labels : Labels
+    rows : int
+        All rows, those that are left out included.
+    sample : polars.DataFrame
+        The rows that the kinds were told from, without the target.
+    notices : tuple of str
+    """
+
+    name: str
+    schema: TableSchema
+    labels: Labels
+    rows: int
+    sample: pl.DataFrame
+    notices: tuple[str, ...] = ()
+
+    @property
+    def training_rows(self) -> int:
+        """How many rows there are to learn from."""
+        return int(self.labels.rows[:, TRAIN].sum())
+
+
+def look(
+    name: str,
+    reader: Reader,
+    target: str | None,
+    told: Directions,
+    dealer: Dealer,
+    *,
+    drop_rare: int = 0,
+) -> Look:
+    """Look at a stream.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    reader : Reader
+    target : str
+        The column of the labels.
+    told : Directions
+    dealer : Dealer
+    drop_rare : int
+        Classes with fewer rows are left out.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If it cannot be learnt from.
+    """
+    find = _look_typed if reader.typed else _look_text
+    sample, counts, rows = find(name, reader, target, dealer)
+    assert target is not None  # noqa: S101 - both see to it
+    if not rows:
+        raise DataError(f"{name}: there are no rows in its {counted(len(reader.files), 'file')}.")
+    labels = counts.labels(drop_rare)
+    check_classes(labels, dealer, drop_rare)
+    codes = labels.of(sample[target])
+    features = sample.drop(target).filter(pl.Series(codes >= 0))
+    classes = np.array(labels.classes, dtype=object if isinstance(labels.classes[0], str) else None)
+    separator = reader.dialect.found_separator
+    schema = TableSchema.infer(
+        features,
+        target=target,
+        labels=classes[codes[codes >= 0]],
+        directions=told,
+        likely="," if separator == ";" else ".",
+    )
+    schema = replace(
+        schema,
+        encoding=reader.dialect.found_encoding,
+        separator=separator,
+        classes=list(labels.classes),
+        dropped=list(labels.dropped),
+    )
+    notices = [f"{name}: {each}" for each in reader.notices()]
+    if labels.missing:
+        notices.append(
+            f"{counted(labels.missing, 'row')} without a label in {shown(target)} left out."
+        )
+    if labels.dropped:
+        gone = counted(labels.dropped_rows, "row")
+        notices.append(f"{gone} of rare classes left out: {listed(labels.dropped)}.")
+    if features.height < int(labels.rows.sum()):
+        notices.append(
+            f"the kinds of the columns are told from {features.height:,} of "
+            f"{int(labels.rows.sum()):,} rows."
+        )
+    notices += schema.assumed + schema.warnings
+    return Look(name, schema, labels, rows, features, tuple(notices))
+
+
+def check_classes(labels: Labels, dealer: Dealer, drop_rare: int) -> None:
+    """Raise DataError unless there are two classes or more, each with rows to learn from."""
+    totals, classes = labels.rows.sum(axis=1), labels.classes
+    if len(classes) < 2:
+        if labels.dropped:
+            raise ArgumentError(
+                f"drop_rare={drop_rare} leaves {len(classes)} of "
+                f"{len(classes) + len(labels.dropped):,} classes; two are needed."
+            )
+        raise DataError(
+            f"All {int(totals.sum()):,} rows have the same label, {shown(classes[0])}. A "
+            "classifier needs at least two classes: check that target names the right column."
+        )
+    single = _of(classes, totals == 1)
+    if single:
+        what = "Class" if len(single) == 1 else "Classes"
+        has = "has a single example" if len(single) == 1 else "have a single example each"
+        raise DataError(
+            f"{what} {listed(single)} {has}; every class needs at least two. Add examples, merge "
+            f"rare classes, or leave them out with --drop-rare 2 (drop_rare=2 in Python)."
+        )
+    unlearnt = labels.rows[:, TRAIN] == 0
+    if unlearnt.any():
+        names, most = _of(classes, unlearnt), int(totals[unlearnt].max())
+        raise DataError(
+            f"No row of {listed(names)} falls to the training rows: of a stream each row is dealt "
+            f"by itself, and there are only {most:,} or fewer of these. Add examples, leave such "
+            f"classes out with --drop-rare {most + 1}, or deal anew with another --seed than "
+            f"{dealer.seed}."
+        )
+
+
+def _of(classes: list[Label], which: NDArray[np.bool_]) -> list[Label]:
+    return [each for each, it in zip(classes, which.tolist(), strict=True) if it]
+
+
+def _sampled_rows(columns: int) -> int:
+    return max(FEWEST_SAMPLED, min(MOST_SAMPLED, SAMPLED_CELLS // max(1, columns)))
+
+
+def _look_typed(
+    name: str, reader: Reader, target: str | None, dealer: Dealer
+) -> tuple[pl.DataFrame, LabelCounts, int]:
+    heights = reader.heights()
+    _check_target(name, target, reader.columns)
+    counts = LabelCounts(str(target))
+    for file, height in zip(reader.files, heights, strict=True):
+        for start in range(0, height, TARGET_ROWS):
+            values = reader.slice(file, start, TARGET_ROWS, [str(target)]).to_series()
+            counts.add(values, dealer.parts(file.name, start, len(values)))
+    reader.empty = [f.name for f, height in zip(reader.files, heights, strict=True) if not height]
+    most, total = _sampled_rows(len(reader.columns)), sum(heights)
+    parts = [
+        reader.slice(file, start, stop - start)
+        for file, start, stop in _slices(reader.files, heights, most)
+    ]
+    return pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame(), counts, total
+
+
+def _slices(
+    files: list[StreamFile], heights: list[int], most: int
+) -> list[tuple[StreamFile, int, int]]:
+    """Return pieces of files, evenly over all rows; all rows where they are no more than `most`."""
+    if sum(heights) <= most:
+        return [(file, 0, rows) for file, rows in zip(files, heights, strict=True) if rows]
+    ends = np.cumsum(heights)
+    length = most // SLICES
+    found = []
+    for row in np.linspace(0, int(ends[-1]) - length, SLICES).astype(np.int64).tolist():
+        begin, stop = row, row + length
+        at = int(np.searchsorted(ends, begin, side="right"))
+        while begin < stop:
+            first = int(ends[at]) - heights[at]
+            end = min(stop, int(ends[at]))
+            if end > begin:
+                found.append((files[at], begin - first, end - first))
+            begin, at = end, at + 1
+    return found
+
+
+def _look_text(
+    name: str, reader: Reader, target: str | None, dealer: Dealer
+) -> tuple[pl.DataFrame, LabelCounts, int]:
+    counts, total = LabelCounts(str(target)), 0
+    # The rows with the lowest draws: a sample of one size, however many rows are still to come.
+    kept: list[tuple[NDArray[np.float64], pl.DataFrame]] = []
+    held, limit = 0, 1.0
+    for file, start, frame in reader.blocks():
+        if not file.keyed or total == 0:
+            _check_target(name, target, frame.columns, keyed=file.keyed)
+        parts = dealer.parts(file.name, start, frame.height)
+        values = frame[target] if target in frame.columns else pl.Series([None] * frame.height)
+        counts.add(values.cast(pl.String), parts)
+        total += frame.height
+        draws = dealer.draws(file.name, start, frame.height)
+        low = draws < limit
+        kept.append((draws[low], frame.filter(pl.Series(low))))
+        held += int(low.sum())
+        most = _sampled_rows(len(reader.columns))
+        if held > 2 * most:
+            kept, limit = lowest(kept, most)
+            held = most
+    most = _sampled_rows(len(reader.columns))
+    if held > most:
+        kept, _ = lowest(kept, most)
+    if not kept:
+        return pl.DataFrame(), counts, 0
+    sample = pl.concat([frame for _, frame in kept], how="diagonal_relaxed")
+    if target not in sample.columns:
+        raise no_column(name, str(target), sample.columns)
+    return sample, counts, total
+
+
+def lowest(
+    kept: list[tuple[NDArray[np.float64], pl.DataFrame]], most: int
+) -> tuple[list[tuple[NDArray[np.float64], pl.DataFrame]], float]:
+    """Return the rows with the lowest draws, in their order, and what others must be below."""
+    draws = np.concatenate([own for own, _ in kept])
+    limit = float(np.partition(draws, most)[most])
+    left = [(own[own < limit], frame.filter(pl.Series(own < limit))) for own, frame in kept]
+    return left, limit
+
+
+def _check_target(
+    name: str, target: str | None, columns: list[str], *, keyed: bool = False
+) -> None:
+    if target is None:
+        raise no_target(columns)
+    if target not in columns and not keyed:  # else it may come in later rows
+        raise no_column(name, target, columns)

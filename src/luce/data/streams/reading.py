@@ -1,0 +1,244 @@
+"""The rows of a stream's files in blocks, each with its file and the number of its first row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import polars as pl
+
+from luce.data.delimited import Dialect
+from luce.data.frames import frame_blocks
+from luce.data.kinds import PARQUET_ENDINGS, ending
+from luce.data.opening import quiet_panics, reading
+from luce.data.streams.files import StreamFile, check_same, different
+from luce.data.streams.parquet import group_rows
+from luce.data.wording import counted, listed, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+__all__ = ["RawBlock", "Reader", "lazy_of"]
+
+CELLS: Final = 2**22
+"""Values of a block. Every column is float64 for a moment, some several times: 32 MiB each."""
+
+FEWEST_ROWS: Final = 1024
+
+MOST_ROWS: Final = 2**18
+
+LONG_GROUP: Final = 2**23
+"""Rows in a group of a Parquet file, of more than which the user is told."""
+
+LARGE_FILE: Final = 2**27
+"""Bytes of a Parquet file that may have such a group."""
+
+
+class RawBlock(NamedTuple):
+    """Consecutive rows of a file, as they are there.
+
+    Attributes
+    ----------
+    file : StreamFile
+    start : int
+        The number of the first row in the file, from 0.
+    frame : polars.DataFrame
+        The columns of the stream, in their order.
+    """
+
+    file: StreamFile
+    start: int
+    frame: pl.DataFrame
+
+
+class Reader:
+    """Reads the files of a stream, again and again, as one table.
+
+    Parameters
+    ----------
+    files : sequence of StreamFile
+    dialect : Dialect, optional
+        How text is written; it is told what was found.
+    rows : int, optional
+        How many rows a block has at most; by default about four million values.
+
+    Attributes
+    ----------
+    columns : list of str
+        Those of the first file that has any; of JSON Lines those of all rows, once they are read.
+    empty : list of str
+        The files without rows that were met.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[StreamFile],
+        dialect: Dialect | None = None,
+        *,
+        rows: int | None = None,
+    ) -> None:
+        self.files = list(files)
+        self.dialect = dialect or Dialect()
+        self.columns: list[str] = []
+        self.empty: list[str] = []
+        self._rows = rows
+        self._first: StreamFile | None = None
+        self._dtypes: dict[str, pl.DataType] = {}
+        self._several: set[str] = set()  # columns that have one type here and another there
+
+    @property
+    def typed(self) -> bool:
+        """Whether the files can be read from any row on."""
+        return all(each.typed for each in self.files)
+
+    def blocks(self, wanted: Collection[str] | None = None) -> Iterator[RawBlock]:
+        """Yield all rows, file by file.
+
+        Parameters
+        ----------
+        wanted : collection of str, optional
+            The columns that are read, of those that there are; by default all.
+
+        Raises
+        ------
+        luce.errors.DataError
+            If a file cannot be read, has other columns than the first, or was changed meanwhile.
+        """
+        self.empty = []
+        for file in self.files:
+            start = 0
+            for frame in self._file_blocks(file, wanted):
+                if frame.height:
+                    yield RawBlock(file, start, self._aligned(file, frame, wanted))
+                start += frame.height
+            if not start:
+                self.empty.append(file.name)
+            check_same([file])
+
+    def block_rows(self, columns: int) -> int:
+        """Return how many rows a block of so many columns has."""
+        if self._rows is not None:
+            return self._rows
+        # A power of two, as most groups of rows in Parquet are: else some are decoded twice.
+        rows = CELLS // max(1, columns)
+        return max(FEWEST_ROWS, min(MOST_ROWS, 1 << max(0, rows.bit_length() - 1)))
+
+    def dtype(self, name: str) -> pl.DataType | None:
+        """Return the type that a column has in all files, as they say it; None if it has none."""
+        return None if name in self._several else self._dtypes.get(name)
+
+    def heights(self) -> list[int]:
+        """Return how many rows each file has, from what typed files say of themselves."""
+        found = []
+        for file in self.files:
+            if file.size == 0:
+                found.append(0)
+                continue
+            lazy = lazy_of(file)
+            with reading(file.path, f"{ending(file.path)} file"), quiet_panics():
+                schema = lazy.collect_schema()
+                found.append(int(lazy.select(pl.len()).collect().item()))
+            self._check(file, list(schema.names()), dict(schema))
+        return found
+
+    def slice(
+        self, file: StreamFile, start: int, rows: int, wanted: Collection[str] | None = None
+    ) -> pl.DataFrame:
+        """Return some rows of a typed file."""
+        with reading(file.path, f"{ending(file.path)} file"), quiet_panics():
+            return lazy_of(file).select(self._of(wanted)).slice(start, rows).collect()
+
+    def _of(self, wanted: Collection[str] | None) -> list[str]:
+        return [name for name in self.columns if wanted is None or name in wanted]
+
+    def _file_blocks(
+        self, file: StreamFile, wanted: Collection[str] | None
+    ) -> Iterator[pl.DataFrame]:
+        if file.size == 0:
+            return
+        if file.typed:
+            yield from self._typed_blocks(file, wanted)
+            return
+        rows = self._rows or MOST_ROWS  # of text 8 MiB are parsed at once
+        for frame in frame_blocks([file.path], rows=rows, dialect=self.dialect):
+            self._check(file, frame.columns, {})
+            yield frame
+
+    def _typed_blocks(
+        self, file: StreamFile, wanted: Collection[str] | None
+    ) -> Iterator[pl.DataFrame]:
+        lazy = lazy_of(file)
+        with reading(file.path, f"{ending(file.path)} file"), quiet_panics():
+            schema = lazy.collect_schema()
+            height = int(lazy.select(pl.len()).collect().item())
+        self._check(file, list(schema.names()), dict(schema))
+        rows = self.block_rows(len(self._of(wanted)))
+        for start in range(0, height, rows):
+            yield self.slice(file, start, rows, wanted)
+
+    def _check(self, file: StreamFile, names: list[str], dtypes: dict[str, pl.DataType]) -> None:
+        """Learn the columns from the first file, and compare those of the others with them."""
+        if self._first is None:
+            self._first, self.columns, self._dtypes = file, list(names), dtypes
+            return
+        if file.keyed:
+            self.columns += [name for name in names if name not in set(self.columns)]
+            return
+        if set(names) != set(self.columns):
+            lacks = [name for name in self.columns if name not in set(names)]
+            more = [name for name in names if name not in set(self.columns)]
+            how = [f"lacks {listed(lacks)}"] * bool(lacks)
+            how += [f"also has {listed(more)}"] * bool(more)
+            raise different(self._first, file, f"it {' and '.join(how)}")
+        for name, dtype in dtypes.items():
+            first = self._dtypes.get(name, dtype)
+            if dtype != first:
+                self._several.add(name)
+            if pl.Null not in (dtype, first) and _sort(dtype) != _sort(first):
+                raise different(
+                    self._first, file, f"{shown(name)} is {dtype} in it, and {first} in the other"
+                )
+
+    def _aligned(
+        self, file: StreamFile, frame: pl.DataFrame, wanted: Collection[str] | None
+    ) -> pl.DataFrame:
+        """Return the columns of the stream in their order; keys that a block lacks as missing."""
+        columns = self._of(wanted)
+        if frame.columns == columns:
+            return frame
+        if file.keyed:
+            lacks = [name for name in columns if name not in set(frame.columns)]
+            frame = frame.with_columns(pl.lit(None, pl.String).alias(name) for name in lacks)
+        return frame.select(columns)
+
+    def notices(self) -> list[str]:
+        """Return what the user should know of the files, a sentence each."""
+        said = self.dialect.assumed()
+        large = (f for f in self.files if f.size >= LARGE_FILE and f.typed)
+        long = [f for f in large if max(group_rows(f.path), default=0) > LONG_GROUP]
+        if long:
+            few = listed([each.name for each in long], width=100)
+            said.append(
+                f"{counted(len(long), 'file')} with groups of more than {LONG_GROUP:,} rows, which "
+                f"take long to read: {few}. Write groups of about a million rows."
+            )
+        if self.empty:
+            few = listed(self.empty, width=100)
+            said.append(f"{counted(len(self.empty), 'file')} without rows left out: {few}.")
+        return said
+
+
+def lazy_of(file: StreamFile) -> pl.LazyFrame:
+    """Return a typed file as Polars reads it once it is asked for something."""
+    with reading(file.path, f"{ending(file.path)} file"), quiet_panics():
+        if ending(file.path) in PARQUET_ENDINGS:
+            return pl.scan_parquet(file.path)
+        return pl.scan_ipc(file.path)
+
+
+def _sort(dtype: pl.DataType) -> str:
+    """Return what values of a type are, roughly: those of one column must be of one sort."""
+    if dtype.is_numeric():
+        return "number"
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return "text"
+    return "moment" if dtype in (pl.Date, pl.Datetime) else str(dtype)
