@@ -90,7 +90,8 @@ def train(
 ) -> None:
     """Train a classifier on SOURCE and save it as a run folder."""
     arguments = requested(context) | ({"stream": True} if stream else {})
-    cache_size = arguments.pop("cache_size", None)
+    # What is of reading streams alone, and not of the run.
+    of_streams = {name: arguments.pop(name) for name in options.STREAM if name in arguments}
     asked: dict[str, Any] = {
         "preset": preset,
         "config": config,
@@ -110,7 +111,7 @@ def train(
     run = training.train(
         source,
         **asked,
-        cache_size=cache_size,
+        **of_streams,
         display=Display(sys.stderr, show_columns=show_columns),
         announce=lambda run: _print_result(run, as_json=as_json),
         **arguments,

@@ -91,7 +91,7 @@ def connected(
     if engine is not None and not isinstance(engine, str):
         yield _adopted(engine)
         return
-    name = "local" if engine is None else engine
+    name = engine or address or "local"
     if name not in ENGINES:
         name, address = _named(name)
     module = _module(name)
