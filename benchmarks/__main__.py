@@ -11,6 +11,7 @@ from benchmarks import isa
 # Each name is a module of this package with a `main(arguments)`.
 NAMES = (
     "distillation",
+    "engines",
     "evaluation",
     "export",
     "jobs",
@@ -19,6 +20,7 @@ NAMES = (
     "operators",
     "regression",
     "serve",
+    "streams",
     "tables",
     "texts",
     "tuning",

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     },
     "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
+        "engines",
         "evaluation",
         "group",
         "options",

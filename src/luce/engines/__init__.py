@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import socket
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from luce.errors import ArgumentError, BackendError, MissingExtraError
@@ -20,19 +21,21 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["ENGINES", "TIMEOUT", "Engine", "connected"]
+__all__ = ["ENGINES", "TIMEOUT", "Engine", "connected", "using"]
 
 # Seconds that an engine at an address has to answer.
 TIMEOUT: Final = 30.0
 
-# Name → module. Each has ``connect(address, timeout)`` → Engine; ``adopt(given)`` → Engine, or None
-# if that is nothing of this engine's; ``SCHEMES``, with which its addresses begin; and ``PORT``.
+# Name → module. Each has ``connect(address, timeout)`` → Engine, and ``PORT``, of an address that
+# names none; where a user can have a connection, ``adopt(given)`` → Engine, or None if it is none.
 ENGINES: Final = {
     "local": "luce.engines.local",
     "dask": "luce.engines.dask",
     "spark": "luce.engines.spark",
     "ray": "luce.engines.ray",
 }
+
+_current: ContextVar[Engine | None] = ContextVar("engine", default=None)
 
 
 class Engine(Protocol):
@@ -67,7 +70,7 @@ def connected(
     engine : None, str, dask Client, SparkSession or Engine
         A name in `ENGINES`; or an address, whose beginning says whose it is (``tcp://``, ``spark://``
         and ``sc://``, ``ray://``); or what a user has connected already, which stays open. None is
-        this process's own threads.
+        what `using` has set, or else this process's own threads.
     address : str, optional
         Where a named engine runs. Without, one is started on this machine.
     timeout : float
@@ -82,10 +85,13 @@ def connected(
     luce.errors.BackendError
         It did not answer in time.
     """
+    if engine is None and address is None and (current := _current.get()) is not None:
+        yield current
+        return
     if engine is not None and not isinstance(engine, str):
         yield _adopted(engine)
         return
-    name = "local" if engine is None else engine
+    name = engine or address or "local"
     if name not in ENGINES:
         name, address = _named(name)
     module = _module(name)
@@ -96,6 +102,22 @@ def connected(
         yield opened
     finally:
         opened.close()
+
+
+@contextmanager
+def using(
+    engine: Any = None, address: str | None = None, timeout: float = TIMEOUT
+) -> Iterator[Engine]:
+    """Have all fits within the context computed by an engine, unless they name another.
+
+    Parameters are those of `connected`.
+    """
+    with connected(engine, address, timeout) as opened:
+        before = _current.set(opened)
+        try:
+            yield opened
+        finally:
+            _current.reset(before)
 
 
 def _module(name: str) -> Any:
@@ -109,13 +131,14 @@ def _module(name: str) -> Any:
 
 
 def _adopted(given: Any) -> Engine:
-    if callable(getattr(given, "map", None)) and type(given).__module__ in ENGINES.values():
-        return given  # type: ignore[no-any-return]
     # What is not installed cannot have made it.
     home = type(given).__module__.partition(".")[0]
-    for name in {"distributed": ["dask"], "pyspark": ["spark"]}.get(home, []):
-        if (adopted := _module(name).adopt(given)) is not None:
-            return adopted  # type: ignore[no-any-return]
+    name = {"distributed": "dask", "pyspark": "spark"}.get(home)
+    adopted = None if name is None else _module(name).adopt(given)
+    if adopted is not None:
+        return adopted  # type: ignore[no-any-return]
+    if callable(getattr(given, "map", None)) and name is None:
+        return given  # type: ignore[no-any-return]
     raise ArgumentError(
         f"engine must be one of {', '.join(ENGINES)}, an address, a dask Client or a SparkSession, "
         f"got a {type(given).__name__}."
@@ -146,6 +169,6 @@ def _check_answers(name: str, module: Any, address: str, timeout: float) -> None
         socket.create_connection((host.strip("[]"), int(port)), timeout).close()
     except OSError as error:
         raise BackendError(
-            f"engine {name!r} did not answer at {address} within {timeout:g} s ({error}). Is it "
-            "running, and is the address right? --timeout waits longer."
+            f"engine {name!r} cannot be reached at {address}: {error.strerror or error}, after a "
+            f"wait of at most {timeout:g} s. Is it running, and is the address right?"
         ) from error

@@ -22,8 +22,14 @@ def compute(
 
     To run it again would give the same words, so engines are not told of it as a failure.
     """
+    import numpy as np
     import torch
 
+    # What an engine hands over may be read-only, for which kernels would be compiled once more.
+    shared = {
+        name: np.array(value) if isinstance(value, np.ndarray) else value
+        for name, value in shared.items()
+    }
     if torch.get_num_threads() != 1:  # what a library adds up may depend on how many it has
         torch.set_num_threads(1)
     try:

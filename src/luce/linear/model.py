@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
+    from luce.linear.parts.fits import Scores
 
 __all__ = ["SoftmaxModel"]
 
@@ -102,6 +103,40 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of ``predict_proba``, finite where that rounds to 0."""
         return _like(X, self._log_proba(self._own_logits(X)))
+
+    def scores(
+        self, part: Any, *, temperatures: Sequence[float] = (1.0,), engine: Any = None
+    ) -> Scores:
+        """Return log-likelihood and accuracy on the part of a block store, from one pass.
+
+        Parameters
+        ----------
+        part : luce.data.blocks.Part
+            Its classes are those that the model was fitted to.
+        temperatures : sequence of float
+            What logits are divided by: a log-likelihood for each, so that one can be chosen.
+        engine : str, dask Client or SparkSession, optional
+            As in ``fit``.
+
+        Returns
+        -------
+        Scores
+            ``log_likelihood``, a weighted mean for each temperature; ``accuracy``; ``weight``.
+        """
+        from luce.engines import connected
+        from luce.linear.parts.fits import Material, score
+        from luce.linear.parts.rows import Weighing
+
+        check_is_fitted(self, "coef_")
+        if list(part.classes) != self.classes_.tolist() or part.shape[1] != self.n_features_in_:
+            raise DataError(
+                f"{type(self).__name__}: the part has {part.shape[1]:,} features and the classes "
+                f"{list(part.classes)[:5]}, the model {self.n_features_in_:,} and "
+                f"{self.classes_.tolist()[:5]}. Encode rows as those of the fit."
+            )
+        with connected(engine) as workers:
+            rows = Material(part, workers.map, Weighing())
+            return score(self, rows, self.coef_, self.intercept_, temperatures)
 
     def standard_errors(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Return the standard errors of coefficients and intercepts, from the data of the fit.

@@ -66,6 +66,9 @@ class Part(Protocol):
     def open(self, k: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
         """Return rows, codes and weights of a block, mapped."""
 
+    def verify(self, k: int) -> None:
+        """Raise unless a block's files are as they were written."""
+
     def stamp(self, k: int) -> object:
         """Return what changes when a block's files do."""
 

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import scipy.sparse
 
-from luce.errors import DataError
 from luce.linear.dense_rows import DenseRows
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ _AT_ONCE: Final = 16 << 20
 # Sparse rows are handed out so many at a time.
 _SPARSE_ROWS: Final = 8192
 
-_opened: OrderedDict[tuple[str, str, int], tuple[Any, np.ndarray, np.ndarray | None]]
-_opened = OrderedDict()
-_stamps: dict[tuple[str, str, int], object] = {}
+_Key = tuple[str, str, str, int]
+_opened: OrderedDict[_Key, tuple[Any, np.ndarray, np.ndarray | None]] = OrderedDict()
+_stamps: dict[_Key, object] = {}
 _lock = threading.Lock()
 
 
@@ -102,8 +102,17 @@ def rows_of(lane: Lane, weigh: Weighing) -> Iterator[Rows]:
             y = codes[at].astype(np.int64)
             own = None if weight is None else weight[at]
             yield Rows(X[at], y, weigh(y, own, first), first)
-            if not part.sparse:
-                DenseRows(X).hand_back(start, stop)
+            _hand_back(X, start, stop)
+
+
+def _hand_back(X: Any, i: int, j: int) -> None:
+    """Let the system take back the pages of rows i to j."""
+    if not scipy.sparse.issparse(X):
+        DenseRows(X).hand_back(i, j)
+        return
+    first, last = int(X.indptr[i]), int(X.indptr[j])
+    for values in (X.data, X.indices):
+        DenseRows(values[:, None]).hand_back(first, last)
 
 
 def csr_of(X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -117,22 +126,18 @@ def opened(part: Part, k: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
     Raises
     ------
     luce.errors.DataError
-        If a file is gone, or has changed since it was first read.
+        If a file is gone, or holds something else than when it was first read.
     """
-    key = part.key, part.name, k
+    key = part.folder, part.key, part.name, k
     stamp = part.stamp(k)
     with _lock:
         found = _opened.get(key)
-        if _stamps.setdefault(key, stamp) != stamp:
-            _opened.pop(key, None)
-            del _stamps[key]
-            raise DataError(
-                f"block {k} of the encoded rows in {part.folder} has changed while it was read "
-                "from: nothing that was computed from it can be relied on. Begin again, when "
-                "nobody writes there."
-            )
+        if _stamps.get(key, stamp) != stamp:
+            found = None  # of files that are no more
+            part.verify(k)
         if found is None:
             found = _opened[key] = part.open(k)
+        _stamps[key] = stamp
         _opened.move_to_end(key)
         while len(_opened) > _MAPPED:
             _opened.popitem(last=False)
