@@ -3,10 +3,8 @@
 Commands are run once, by `commands_script.py` in two processes; each test looks at one of them.
 """
 
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 
 import luce
-from tests.ranks import environment, together
+from tests.ranks import environment, outside, together
 
 HERE = Path(__file__).parent
 
@@ -129,9 +127,7 @@ def killed(folder, ended):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", "--monitor-interval", "0.1"]
     command += [str(HERE / "killed_script.py"), "train", "digits", "--model=mlp", "--hidden=16"]
-    variables = environment(0, 1, 0)
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        variables.pop(name)
+    variables = outside(environment(0, 1, 0))
     command += ["--epochs=4", "--name=killed"]
     with subprocess.Popen(
         command,
@@ -163,28 +159,3 @@ def test_the_result_of_a_restarted_training_is_printed_once(killed):
     _, out, err = killed
     assert out.count("accuracy    ") == 1
     assert err.count("\n    1   ") == 1, "the first epoch was trained once"
-
-
-@pytest.mark.parametrize("launcher", ["spark", "ray"])
-def test_other_launchers_train_the_same_run(folder, ended, launcher):
-    """Spark's TorchDistributor and Ray's TorchTrainer end with the bits that any launcher gives."""
-    needed = {"spark": "pyspark", "ray": "ray"}[launcher]
-    if importlib.util.find_spec(needed) is None:
-        pytest.skip(f"{needed} is not installed")
-    if launcher == "spark" and shutil.which("java") is None:
-        pytest.skip("Spark needs a Java runtime, and there is none")
-    variables = environment(0, 1, 0)
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        variables.pop(name)
-    variables |= {"PYSPARK_PYTHON": sys.executable, "RAY_TRAIN_V2_ENABLED": "1"}
-    done = subprocess.run(
-        [sys.executable, str(HERE / "launcher_script.py"), launcher, str(folder / "runs")],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=variables,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert weights(folder, launcher) == weights(folder, "whole")
