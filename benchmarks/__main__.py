@@ -12,6 +12,7 @@ from benchmarks import isa
 NAMES = (
     "busy",
     "distillation",
+    "engines",
     "evaluation",
     "export",
     "jobs",
@@ -21,6 +22,7 @@ NAMES = (
     "plan",
     "regression",
     "serve",
+    "streams",
     "tables",
     "texts",
     "tuning",

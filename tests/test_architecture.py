@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "costs": {"data", "linear", "options"},
     "compiling": {"data", "functional", "kernels", "linear"},
     "training": {
+        "engines",
         "evaluation",
         "group",
         "options",

@@ -376,6 +376,11 @@ BYTES = Kind(
     text="a size such as 800MB, 50GB or 2TB",
     form="SIZE",
 )
+ADDRESS = Kind(
+    words="an address such as tcp://host:8786, spark://host:7077 or ray://host:10001",
+    allows=lambda value: isinstance(value, str) and value != "",
+    form="ADDRESS",
+)
 # A wider layer is a typing error.
 WIDTH = whole(1, 1 << 24)
 FRACTION = number(at_least=0, below=1)
@@ -462,6 +467,7 @@ DEVICE = Kind(
 # -------------------------------------------------------------------------------------------------
 
 DATA = "Data"
+STREAMS = "Tables larger than memory"
 COLUMNS = "Columns and images"
 EVERY_MODEL = "Models"
 OF_LINEAR = "Softmax regression (--model linear)"
@@ -471,6 +477,7 @@ OF_TEACHING = "Teacher"
 OF_SEARCH = "Search"
 HEADINGS = (
     DATA,
+    STREAMS,
     OF_TEACHING,
     COLUMNS,
     OF_SEARCH,
@@ -709,8 +716,17 @@ STREAM = {
     "cache_size": Option(
         either(BYTES, None),
         "The most that encoded rows of streams may take on the disk, such as 50GB.",
-        DATA,
+        STREAMS,
     ),
+    "engine": Option(
+        one_of("local", "dask", "spark", "ray"),
+        "Who sums up rows for --model linear.  [default: local]",
+        STREAMS,
+    ),
+    "address": Option(
+        ADDRESS, "Where the engine runs.  [default: one is started on this machine]", STREAMS
+    ),
+    "timeout": Option(POSITIVE, "Seconds that the address has to answer.  [default: 30]", STREAMS),
 }
 
 # Options of learning from a teacher: arguments of `NeuralClassifier.fit`.

@@ -38,7 +38,7 @@ from luce.models.classifier import Classifier
 from luce.reference import Reference
 from luce.request import Request
 from luce.storage import read_bytes, read_json, read_tensors, sealed, size_of
-from luce.streaming import Held, is_large, score_files
+from luce.streaming import Held, is_large, score_files, some_rows
 
 if TYPE_CHECKING:
     from luce.data.dataset import Features
@@ -198,10 +198,11 @@ class Run:
             If the source has no labels, or labels that the run does not know.
         """
         own_target, own_features = self.names_in(source)
-        if isinstance(source, Scan) or self._streams(source):
+        if self._streams(source):
             path = source.source if isinstance(source, Scan) else source
-            held = Held(self.config["data"]["fingerprint"], self.config["split"])
-            return score_files(name_of(path), path, target or own_target, self.classifier, held)
+            return score_files(
+                name_of(path), path, target or own_target, self.classifier, self._held
+            )
         dataset, scored_on = self.held_out(
             load_dataset(
                 source,
@@ -232,6 +233,8 @@ class Run:
         That is any table where the run was trained on a stream: which rows were held out, only a
         stream's reader knows. The source of a run that was trained in memory is read so.
         """
+        if isinstance(source, Scan):
+            return True
         if not isinstance(source, str | Path) or source in NAMES:
             return False
         if self.config["data"].get("stream"):
@@ -328,12 +331,31 @@ class Run:
                 "report: the run was trained on data in memory; give the data to report on: "
                 "run.report((X, y)), or luce report RUN SOURCE."
             )
+        if self._streams(source):
+            some, words, role = self._some(source, target)
+            return self._report(some, words, role, None)
         dataset = self._loaded(source, target, features)
         return self.report_of(dataset, own_test=own and request.test is not None)
 
     def _located(self) -> Request:
         """Return what training was asked for, with its paths as they are found from here."""
         return Request.from_json(self.config["request"]).located(self.config.get("directory"))
+
+    def _some(self, source: Any, target: str | None = None) -> tuple[Dataset, str, Role]:
+        """Return some rows of a stream, which they are in words, and what for."""
+        path = source.source if isinstance(source, Scan) else source
+        name, target = name_of(path), target or self.names_in(path)[0]
+        schema: Any = self.schema  # a stream's are of tables
+        some, total, own = some_rows(name, path, target, schema, self._held)
+        words = f"{len(some):,} of the {total:,} rows of {name}"
+        if not own:
+            return some, words, "source"
+        role: Role = "test" if self.config["split"]["test_size"] else "validation"
+        return some, f"{words} that training held out", role
+
+    @property
+    def _held(self) -> Held:
+        return Held(self.config["data"]["fingerprint"], self.config["split"])
 
     def _loaded(self, source: Any, target: str | None, features: str | None) -> Dataset:
         """Return a source, whose labels may be absent or of other classes."""
@@ -422,9 +444,15 @@ class Run:
                 source = request.test or request.source
                 if source is None:
                     return None, "the run was trained on data in memory"
+                if self._streams(source):
+                    some, words, _ = self._some(source)
+                    return some.features, words
                 dataset = self._loaded(source, None, None)
             except DataError as error:
                 return None, str(error)
+        elif self._streams(source):
+            some, words, _ = self._some(source)
+            return some.features, words
         else:
             dataset = self._loaded(source, None, None)
         rows, words, _, _ = self._unseen(dataset)

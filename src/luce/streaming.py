@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from luce.data.kinds import NAMES, existing, tables_in
-from luce.data.streams.dealing import TEST, Dealer
+from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
 from luce.data.streams.files import StreamFile, files_of, fingerprint, memory_for
 from luce.errors import ArgumentError, DataError
 from luce.processor import free_memory
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.data.blocks import Part
+    from luce.data.dataset import Dataset
     from luce.data.tables import TableSchema
     from luce.models.classifier import Classifier
 
@@ -31,6 +32,7 @@ __all__ = [
     "most_scored",
     "sample_of",
     "score_files",
+    "some_rows",
 ]
 
 SHARE: Final = 0.5
@@ -38,6 +40,9 @@ SHARE: Final = 0.5
 
 ALWAYS_SMALL: Final = 2**24
 """Bytes of files that nobody has to look further at."""
+
+SHOWN_ROWS: Final = 10_000
+"""Rows that a report shows, and that an exported file is compared on."""
 
 SCORED_CELLS: Final = 2**22
 """Of rows that are scored together, the most probabilities; but see `MOST_SCORED`."""
@@ -180,6 +185,80 @@ def score_files(
     for file, start, frame in reader.blocks():
         scorer.add(file, start, frame)
     return scorer.figures()
+
+
+def some_rows(
+    name: str,
+    source: str | Path,
+    target: str | None,
+    schema: TableSchema,
+    held: Held | None = None,
+    *,
+    most: int = SHOWN_ROWS,
+) -> tuple[Dataset, int, bool]:
+    """Return some rows of files as they are there, all if they are few.
+
+    Of the very files of a training, they are rows that were held out: those to test on, or if there
+    are none, those to validate on.
+
+    Parameters
+    ----------
+    name, source, target, held
+        As for `score_files`.
+    schema : TableSchema
+        The run's.
+    most : int
+        How many rows.
+
+    Returns
+    -------
+    dataset : Dataset
+        Without labels, if the files have none.
+    total : int
+        How many rows there are to choose from.
+    own : bool
+        Whether they are rows that the training held out.
+    """
+    import polars as pl
+
+    from luce.data.dataset import Dataset
+    from luce.data.sources import dialect_of
+    from luce.data.spelling import present
+    from luce.data.streams.labelling import known_codes
+    from luce.data.streams.look import lowest
+    from luce.data.streams.reading import Reader
+
+    files = files_of(source)
+    dealer, wanted = Dealer(validation_size=0.0, test_size=0.0, seed=0), TRAIN
+    if held is not None and fingerprint(files) == held.fingerprint:
+        dealer = Dealer(**held.split)
+        wanted = TEST if dealer.test_size else VALIDATION
+    target = str(target or schema.target)
+    kept, limit, count, total = [], 1.0, 0, 0
+    for file, start, frame in Reader(files, dialect_of(schema)).blocks():
+        which = dealer.parts(file.name, start, frame.height) == wanted
+        if target in frame.columns:
+            which &= present(frame[target]).is_not_null().to_numpy()
+        total += int(which.sum())
+        draws = dealer.draws(file.name, start, frame.height)
+        which &= draws < limit
+        kept.append((draws[which], frame.filter(pl.Series(which))))
+        count += int(which.sum())
+        if count > 2 * most:
+            kept, limit = lowest(kept, most)
+            count = most
+    if count > most:
+        kept, _ = lowest(kept, most)
+    if not total:
+        raise DataError(f"{name}: there are no rows to show.")
+    whole = pl.concat([frame for _, frame in kept], how="diagonal_relaxed")
+    labels = None
+    if target in whole.columns:
+        codes = known_codes(whole[target], schema.classes or [], schema.dropped, name=name)
+        whole = whole.drop(target).filter(pl.Series(codes >= 0))
+        labels = as_labels(codes[codes >= 0], schema.classes or [])
+    own = wanted != TRAIN
+    return Dataset(name, whole, labels, schema), total, own
 
 
 class _Scorer:

@@ -37,7 +37,7 @@ def test_every_option_of_training_can_be_given():
     assert wanted | (arguments - taught) <= given
     of_student = {name for name in wanted if name in options.RUN or name in options.NETWORK}
     given = {parameter.name for parameter in COMMANDS["distil"].params}
-    assert (of_student | arguments) - set(INHERITED) <= given
+    assert (of_student | arguments) - {*INHERITED, "stream"} <= given
 
 
 @pytest.mark.parametrize("command", ["tune", "distil"])

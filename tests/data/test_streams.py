@@ -22,6 +22,7 @@ from luce.data.streams.cache import Cache
 from luce.data.streams.dealing import TRAIN, Dealer
 from luce.data.streams.encoding import PARTS, Wanted, streamed
 from luce.data.streams.files import files_of, fingerprint
+from luce.data.streams.parquet import group_rows
 from luce.data.tables import TableSchema
 from luce.errors import ArgumentError, DataError
 
@@ -183,7 +184,7 @@ def test_moments_of_blocks_are_those_of_all_rows():
 
 @pytest.mark.parametrize("step", [3000, 1000, 37])
 def test_a_schema_of_blocks_is_that_of_all_rows(step):
-    """Fitted block by block, every column is as fitted at once; means and deviations to rounding."""
+    """Fitted block by block, columns are as fitted at once; means and deviations to rounding."""
     frame = table().drop("label")
     schema = TableSchema.infer(frame)
     whole = schema.fit(frame)
@@ -203,7 +204,7 @@ def test_a_schema_of_blocks_is_that_of_all_rows(step):
 
 
 def test_medians_of_many_rows_are_those_of_a_sample():
-    """Beyond the sample, the median is off by a few thousandths of the rows, the mean by nothing."""
+    """Beyond the sample, a median is off by a few thousandths of the rows, a mean by nothing."""
     values = np.random.default_rng(1).permutation(400_000).astype(float)
     frame = pl.DataFrame({"x": values})
     column = TableSchema.infer(frame.head(1000)).columns[0]
@@ -392,7 +393,7 @@ def test_the_cache_keeps_to_its_size(tmp_path):
     two = encode(folders[1], tmp_path / "cache", size=size, say=said.append)
     assert [entry.key for entry in Cache(tmp_path / "cache").entries()] == [two._entry.key]
     assert any("to make room" in line for line in said)
-    with pytest.raises(DataError, match="--cache-size is 0.0 MB. Raise it"):
+    with pytest.raises(DataError, match=r"--cache-size is 0\.0 MB\. Raise it"):
         encode(folders[2], tmp_path / "cache", size=10)
 
 
@@ -401,7 +402,7 @@ def test_a_disk_without_room_is_asked_before(tmp_path, monkeypatch):
     folder = written(table(300).drop("said"), tmp_path / "t")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(caches.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DataError, match="has 0.0 MB left. Make room, or set LUCE_CACHE_DIR"):
+    with pytest.raises(DataError, match=r"has 0\.0 MB left\. Make room, or set LUCE_CACHE_DIR"):
         encode(folder, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.rows"))
 
@@ -602,10 +603,29 @@ def test_nothing_to_read_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no table is in it"):
         luce.scan(tmp_path / "empty", target="y")
-    with pytest.raises(DataError, match="there is no column 'labell'. Did you mean 'label'"):
+    with pytest.raises(DataError, match=r"there is no column 'labell'\. Did you mean 'label'"):
         encode(tmp_path / "a.parquet", tmp_path / "cache", target="labell")
     with pytest.raises(ArgumentError, match="name the column with the labels"):
         encode(tmp_path / "a.parquet", tmp_path / "cache", target=None)
+
+
+def test_long_groups_of_rows_are_found(tmp_path, monkeypatch):
+    """Whoever wrote a Parquet file, its groups are found; long ones are said to take long."""
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    frame = table(3000)
+    pyarrow.write_table(frame.to_arrow(), tmp_path / "a.parquet", row_group_size=1000)
+    frame.write_parquet(tmp_path / "b.parquet", row_group_size=700)
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.parquet"
+        file = pyarrow.ParquetFile(path).metadata
+        truth = [file.row_group(i).num_rows for i in range(file.num_row_groups)]
+        assert group_rows(path) == truth
+    monkeypatch.setattr("luce.data.streams.reading.LARGE_FILE", 0)
+    monkeypatch.setattr("luce.data.streams.reading.LONG_GROUP", 800)
+    found = encode(tmp_path / "*.parquet", tmp_path / "cache")
+    (said,) = [each for each in found.notices if "take long to read" in each]
+    assert "'a.parquet'" in said
+    assert "'b.parquet'" not in said
 
 
 def test_a_scan_prints_what_it_is(tmp_path):
@@ -616,3 +636,25 @@ def test_a_scan_prints_what_it_is(tmp_path):
     assert "3 files" in repr(scan)
     assert "target 'label'" in repr(scan)
     assert "<caption>luce.Scan</caption>" in scan._repr_html_()
+
+
+@pytest.mark.parametrize("dtype", [pl.Float32, pl.Float64, pl.Int64, pl.UInt8])
+def test_the_compiled_pass_has_the_same_bits(dtype, monkeypatch):
+    """Where numbers are encoded by a kernel, bits and counts are those of NumPy."""
+    import numba  # noqa: F401 - which the columns look for
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(50, 20, 20_000).clip(0, 255).astype(np.int64)
+    frame = pl.DataFrame({"a": values, "b": values[::-1].copy()}).cast(dtype)
+    gone = pl.Series(rng.random(20_000) < 0.1)
+    frame = frame.with_columns(b=pl.when(gone).then(None).otherwise("b"))
+    if dtype.is_float():
+        odd = pl.Series([np.nan, np.inf, -np.inf, 1e30] * 5000, dtype=dtype)
+        frame = frame.with_columns(c=odd, d=pl.when(gone).then(None).otherwise(odd))
+    types = dict.fromkeys(frame.columns, "number")
+    schema = TableSchema.infer(frame, directions=Directions(types=types)).fit(frame)
+    found, counts = schema.encode(frame)
+    monkeypatch.setattr("luce.data.columns.number.WORTH_COMPILING", 10**9)
+    truth, same = schema.encode(frame)
+    assert np.array_equal(found, truth)
+    assert counts == same

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import luce
-from tests.ranks import environment, together
+from tests.ranks import environment, outside, together
 
 HERE = Path(__file__).parent
 
@@ -127,9 +127,7 @@ def killed(folder, ended):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", "--monitor-interval", "0.1"]
     command += [str(HERE / "killed_script.py"), "train", "digits", "--model=mlp", "--hidden=16"]
-    variables = environment(0, 1, 0)
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        variables.pop(name)
+    variables = outside(environment(0, 1, 0))
     command += ["--epochs=4", "--name=killed"]
     with subprocess.Popen(
         command,

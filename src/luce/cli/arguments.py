@@ -212,5 +212,5 @@ def values(context: typer.Context) -> dict[str, Any]:
     return {
         name: options.read(name, text, called=_flag(name))
         for name, text in context.params.items()
-        if text is not None and options.named(name)
+        if isinstance(text, str) and options.named(name)
     }

@@ -21,7 +21,6 @@ from luce.cli.arguments import (
     Test,
     Text,
     TextColumns,
-    of_data,
     of_run,
     requested,
     with_options,
@@ -62,9 +61,13 @@ def train(
     features: Features = None,
     test: Test = None,
     download: Download = False,
-    as_stream: Annotated[
+    stream: Annotated[
         bool,
-        of_data("--stream", help="Read tables block by block, also where memory would hold them."),
+        typer.Option(
+            "--stream",
+            help="Read tables block by block, also where memory would hold them.",
+            rich_help_panel=options.STREAMS,
+        ),
     ] = False,
     text: TextColumns = None,
     show_columns: ShowColumns = False,
@@ -86,8 +89,9 @@ def train(
     **_: Text,
 ) -> None:
     """Train a classifier on SOURCE and save it as a run folder."""
-    arguments = requested(context) | ({"stream": True} if as_stream else {})
-    cache_size = arguments.pop("cache_size", None)
+    arguments = requested(context) | ({"stream": True} if stream else {})
+    # What is of reading streams alone, and not of the run.
+    of_streams = {name: arguments.pop(name) for name in options.STREAM if name in arguments}
     asked: dict[str, Any] = {
         "preset": preset,
         "config": config,
@@ -107,7 +111,7 @@ def train(
     run = training.train(
         source,
         **asked,
-        cache_size=cache_size,
+        **of_streams,
         display=Display(sys.stderr, show_columns=show_columns),
         announce=lambda run: _print_result(run, as_json=as_json),
         **arguments,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import socket
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from luce.errors import ArgumentError, BackendError, MissingExtraError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["ENGINES", "TIMEOUT", "Engine", "connected"]
+__all__ = ["ENGINES", "TIMEOUT", "Engine", "connected", "using"]
 
 # Seconds that an engine at an address has to answer.
 TIMEOUT: Final = 30.0
@@ -33,6 +34,8 @@ ENGINES: Final = {
     "spark": "luce.engines.spark",
     "ray": "luce.engines.ray",
 }
+
+_current: ContextVar[Engine | None] = ContextVar("engine", default=None)
 
 
 class Engine(Protocol):
@@ -67,7 +70,7 @@ def connected(
     engine : None, str, dask Client, SparkSession or Engine
         A name in `ENGINES`; or an address, whose beginning says whose it is (``tcp://``, ``spark://``
         and ``sc://``, ``ray://``); or what a user has connected already, which stays open. None is
-        this process's own threads.
+        what `using` has set, or else this process's own threads.
     address : str, optional
         Where a named engine runs. Without, one is started on this machine.
     timeout : float
@@ -82,10 +85,13 @@ def connected(
     luce.errors.BackendError
         It did not answer in time.
     """
+    if engine is None and address is None and (current := _current.get()) is not None:
+        yield current
+        return
     if engine is not None and not isinstance(engine, str):
         yield _adopted(engine)
         return
-    name = "local" if engine is None else engine
+    name = engine or address or "local"
     if name not in ENGINES:
         name, address = _named(name)
     module = _module(name)
@@ -96,6 +102,22 @@ def connected(
         yield opened
     finally:
         opened.close()
+
+
+@contextmanager
+def using(
+    engine: Any = None, address: str | None = None, timeout: float = TIMEOUT
+) -> Iterator[Engine]:
+    """Have all fits within the context computed by an engine, unless they name another.
+
+    Parameters are those of `connected`.
+    """
+    with connected(engine, address, timeout) as opened:
+        before = _current.set(opened)
+        try:
+            yield opened
+        finally:
+            _current.reset(before)
 
 
 def _module(name: str) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import distributed
 
 from luce.engines.computing import compute, outcome, tasks
-from luce.errors import BackendError
+from luce.errors import BackendError, LuceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,12 +71,12 @@ class Dask:
             for k in range(len(futures)):
                 yield from outcome(futures[k].result())
                 futures[k].release()  # the worker need not keep it
-        except (distributed.scheduler.KilledWorker, OSError) as error:
-            if isinstance(error, OSError) and client.status == "running":
-                raise
+        except LuceError:
+            raise
+        except Exception as error:  # whatever it was: a worker's, the scheduler's, the network's
             raise BackendError(
-                f"engine 'dask' could not finish a pass: {error}. A task was tried "
-                f"{_RETRIES + 1} times, or the scheduler is gone: see its workers' logs."
+                f"engine 'dask' could not finish a pass: {error or type(error).__name__}. A task "
+                f"was tried {_RETRIES + 1} times, or the scheduler is gone: see its workers' logs."
             ) from error
         finally:
             client.cancel(futures)

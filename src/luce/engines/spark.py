@@ -57,8 +57,11 @@ class Spark:
         numbers = self.session.range(0, len(own), 1, len(own))
         try:
             rows = numbers.mapInArrow(work, "task long, result binary").collect()
-        except pyspark.errors.PySparkException as error:
-            raise BackendError(f"engine 'spark' could not finish a pass: {error}") from error
+        except Exception as error:  # Java's come in many types
+            raise BackendError(
+                f"engine 'spark' could not finish a pass: {error}. A task is tried as often as "
+                "spark.task.maxFailures says; on one machine once, unless that is 'local[2,4]'."
+            ) from error
         found = {row["task"]: row["result"] for row in rows}
         for k in range(len(own)):
             yield from outcome(_unpacked(found.pop(k)))

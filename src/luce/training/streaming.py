@@ -64,8 +64,9 @@ def streamed_request(source: Any, request: Request, display: Display) -> Request
             "note: of a stream, auto trains linear alone; name another model to train that."
         )
         request = replace(request, model="linear")
-    if not MODELS[request.model].takes_parts:
-        able = [name for name, kind in MODELS.items() if kind.takes_parts]
+    # A stream's rows are numbers, however many.
+    able = [name for name, kind in MODELS.items() if kind.takes_parts and kind.suits((1,))]
+    if request.model not in able:
         raise ArgumentError(
             f"model={request.model!r} does not learn from a stream; {' and '.join(able)} can. "
             "Choose one, or take fewer rows."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from luce import __version__, models
 from luce.data.streams.scan import Scan
+from luce.engines import TIMEOUT, using
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
 from luce.group import join
@@ -69,6 +70,9 @@ def train(
     overwrite: bool = False,
     download: bool = False,
     cache_size: int | None = None,
+    engine: Any = None,
+    address: str | None = None,
+    timeout: float = TIMEOUT,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -98,6 +102,12 @@ def train(
     cache_size : int, optional
         How many bytes encoded rows of streams may take on the disk, those of other runs included;
         by default as many as there is room for.
+    engine : {"local", "dask", "spark", "ray"}, address, dask Client or SparkSession, optional
+        Who sums up the rows of a stream for a softmax regression; by default this process.
+    address : str, optional
+        Where a named engine runs; without, one is started on this machine.
+    timeout : float, default=30
+        Seconds that the address has to answer.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
@@ -163,6 +173,9 @@ def train(
                 plan = _claimed(plan, preset, display, anew=config is None)
         plan = told(plan, group)
         request, path = plan.request, plan.path
+        if engine is not None or address is not None:
+            _check_engine(request)
+            held.enter_context(using(engine, address, timeout))
         data = in_turn(partial(_prepared, plan, display, cache_size), group, cached=request.stream)
         first = begun(request, data)
         check_same(group, first["data"])
@@ -173,6 +186,20 @@ def train(
         folder = RunFolder(path, first, resume=plan.resume, overwrite=plan.overwrite, group=group)
         trained = partial(compare, candidates, data, folder, request, display)
         return complete(trained, data, folder, display, announce)
+
+
+def _check_engine(request: Request) -> None:
+    """Raise ArgumentError unless this is a training that an engine has a part in."""
+    if request.model != "linear":
+        raise ArgumentError(
+            f"engine is for model='linear', got model={request.model!r}: processes that torchrun "
+            "starts train a network together. Leave engine out, or choose linear."
+        )
+    if not request.stream:
+        raise ArgumentError(
+            "engine sums up rows that are encoded on the disk, and these are read into memory: "
+            "ask for that by stream=True (--stream), or leave engine out."
+        )
 
 
 def _claimed(plan: Plan, preset: str | None, display: Display, *, anew: bool) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
@@ -19,6 +20,7 @@ from luce.data.plain import FLOAT32_MAX, Finite
 from luce.data.wording import shown
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Sequence
     from xml.etree.ElementTree import Element
 
@@ -39,6 +41,9 @@ and 6) is not, a log-normal one (6 and 111) is."""
 CROWDED = 0.5
 """Numbers of which more than this share are the same are not bent: it would press the others, such
 as the few gains beside many zeros, into a corner."""
+
+WORTH_COMPILING = 2**12
+"""Rows from which on a compiled pass is taken."""
 
 FEWEST = 50
 """In fewer rows, skewness is chance."""
@@ -158,6 +163,40 @@ class Number(Numeric):
         if dtype == pl.UInt8 and self.fill.is_integer():
             return "uint8"
         return "float16" if str(dtype) == "Float16" else "float32"  # early Polars has none
+
+    @classmethod
+    def encode(
+        cls,
+        columns: Sequence[Self],
+        values: pl.Series,
+        out: Sequence[NDArray[np.float32]] | None,
+        handled: Counter[str],
+    ) -> Sequence[Any]:
+        """Write the scaled numbers; see `Column.encode`.
+
+        Where Numba is loaded anyway, plain numbers take one pass instead of ten.
+        """
+        rows = len(values) // len(columns)
+        bent = any(column.knots for column in columns)
+        if bent or rows < WORTH_COMPILING or not values.dtype.is_numeric():
+            return super().encode(columns, values, out, handled)
+        if "numba" not in sys.modules:
+            return super().encode(columns, values, out, handled)
+        from luce.data.columns.scaled import write_scaled
+
+        if values.dtype != pl.Float32:
+            values = values.cast(pl.Float64)
+        numbers = values.to_numpy(writable=False)
+        for i, (column, place) in enumerate(zip(columns, out or (), strict=True)):
+            own = numbers[i * rows : (i + 1) * rows]
+            way = column.fill, column.mean, column.scale
+            missing, infinite = write_scaled(own, *way, place[:, 0])
+            said = column.handled
+            handled[said.missing] += missing
+            handled[said.unread[1]] += infinite
+            if column.indicator and missing + infinite:
+                place[:, -1] = ~(np.abs(own, dtype=np.float64) <= FLOAT32_MAX)
+        return ()
 
     @property
     def written_as_text(self) -> bool:

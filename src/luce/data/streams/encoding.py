@@ -7,6 +7,7 @@ stands in its place once it is whole.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -26,12 +27,14 @@ from luce.data.streams.cache import Cache, Entry, Hold, key_of
 from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
 from luce.data.streams.files import check_same, fingerprint
 from luce.data.streams.look import Look, look
+from luce.data.streams.pipeline import Behind, ahead
 from luce.data.streams.reading import Reader
 from luce.data.tables import TableSchema
 from luce.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
@@ -39,12 +42,20 @@ if TYPE_CHECKING:
     from luce.data.schema import Normalise
     from luce.data.streams.files import StreamFile
 
+    Write: TypeAlias = Callable[[str, Any, NDArray[np.int32]], None]
+
 __all__ = ["Streamed", "Wanted", "streamed"]
 
 BLOCK_BYTES: Final = 2**23
 """Of a block of dense rows; of sparse ones, of their values."""
 
 FEWEST_ROWS: Final = 256
+
+AT_ONCE: Final = 2**14
+"""Rows that are encoded at once: of a narrow table, what stays in the processor's caches."""
+
+WORTH_COMPILING: Final = 2**21
+"""Encoded numbers from which on Numba is loaded."""
 
 HELD_OUT: Final = 10_000
 """Rows that are kept as they were in the files, to report on."""
@@ -238,7 +249,7 @@ def _labelled(
     """Yield the columns that are used, the class, the part and the draw of each row."""
     target = str(seen.schema.target)
     wanted = {column.name for column in seen.schema.used} | {target}
-    for file, start, rows in reader.blocks(wanted):
+    for file, start, rows in ahead(reader.blocks(wanted)):
         codes = seen.labels.of(rows[target])
         parts = dealer.parts(file.name, start, rows.height)
         draws = dealer.draws(file.name, start, rows.height)
@@ -271,6 +282,8 @@ def _write(
     dtype = "float32" if schema.sparse else _dtype(schema, reader)
     sample = HELD_OUT / max(1, int(seen.labels.rows[:, _held_part(seen)].sum()))
     sample *= min(1.0, HELD_OUT_CELLS / (HELD_OUT * max(1, len(schema.used))))
+    if int(seen.labels.rows.sum()) * schema.input_shape[0] >= WORTH_COMPILING:
+        importlib.import_module("numba")  # columns look whether it is there
     handled: dict[str, int] = {}
     held: list[pl.DataFrame] = []
     _write_tensors(entry.tensors, schema)
@@ -284,25 +297,29 @@ def _write(
         schema=_digest(schema),
         note={"schema": schema.to_json(), "tensors": _tensors_digest(schema.tensors())},
     )
-    with writer:
-        made = [
-            (_Sparse if schema.sparse else _Dense)(writer, part, schema.input_shape[0], dtype)
-            for part in PARTS
-        ]
+    with writer, Behind() as behind:
+
+        def write(part: str, X: Any, codes: NDArray[np.int32]) -> None:
+            behind.call(writer.add, part, X, codes)
+
+        kind = _Sparse if schema.sparse else _Dense
+        made = [kind(write, part, schema.input_shape[0], dtype) for part in PARTS]
         for frame, codes, parts, draws in _labelled(reader, seen, dealer):
-            encoded, counts = schema.encode(frame)
-            for what, count in counts.items():
-                handled[what] = handled.get(what, 0) + count
-            for part in (TRAIN, VALIDATION, TEST):
-                made[part].add(encoded, codes, np.flatnonzero(parts == part))
-            some = (parts == _held_part(seen)) & (draws < sample)
-            if some.any():
-                text = np.array(seen.labels.classes, dtype=object)[codes[some]].tolist()
+            for start in range(0, len(codes), AT_ONCE):
+                some = slice(start, start + AT_ONCE)
+                encoded, counts = schema.encode(frame[some])
+                for what, count in counts.items():
+                    handled[what] = handled.get(what, 0) + count
+                for part in (TRAIN, VALIDATION, TEST):
+                    made[part].add(encoded, codes[some], np.flatnonzero(parts[some] == part))
+            drawn = (parts == _held_part(seen)) & (draws < sample)
+            if drawn.any():
+                text = np.array(seen.labels.classes, dtype=object)[codes[drawn]].tolist()
                 labels = pl.Series(str(schema.target), text)
-                held.append(frame.filter(pl.Series(some)).with_columns(labels))
+                held.append(frame.filter(pl.Series(drawn)).with_columns(labels))
         for each in made:
             each.flush()
-        check_same(reader.files)
+        behind.call(check_same, reader.files)
         total = int(seen.labels.rows.sum())
         said = [*schema.unread(handled), *schema.useless(handled, total)]
         writer.content["note"]["notices"] = [*notices, *said]
@@ -317,11 +334,14 @@ def _held_part(seen: Look) -> int:
 class _Dense:
     """Rows of a part that are to become a block."""
 
-    def __init__(self, writer: BlockWriter, part: str, features: int, dtype: str) -> None:
+    def __init__(self, write: Write, part: str, features: int, dtype: str) -> None:
         size = np.dtype(dtype).itemsize
         most = max(FEWEST_ROWS, BLOCK_BYTES // max(1, features * size))
-        self.writer, self.part = writer, part
-        self.rows, self.codes = np.empty((most, features), dtype), np.empty(most, np.int32)
+        self.write, self.part, self.shape, self.dtype = write, part, (most, features), dtype
+        self._empty()
+
+    def _empty(self) -> None:
+        self.rows, self.codes = np.empty(self.shape, self.dtype), np.empty(self.shape[0], np.int32)
         self.count = 0
 
     def add(self, encoded: Any, codes: NDArray[np.int32], which: NDArray[np.intp]) -> None:
@@ -342,16 +362,15 @@ class _Dense:
 
     def flush(self) -> None:
         """Write what is there as a block."""
-        self.writer.add(self.part, self.rows[: self.count], self.codes[: self.count])
-        self.count = 0
+        self.write(self.part, self.rows[: self.count], self.codes[: self.count])
+        self._empty()  # the other is written meanwhile
 
 
 class _Sparse:
     """Sparse rows of a part that are to become a block."""
 
-    def __init__(self, writer: BlockWriter, part: str, features: int, dtype: str) -> None:
-        del dtype
-        self.writer, self.part, self.features = writer, part, features
+    def __init__(self, write: Write, part: str, features: int, dtype: str) -> None:  # noqa: ARG002
+        self.write, self.part = write, part
         self.kept: list[tuple[Any, NDArray[np.int32]]] = []
         self.stored = 0
 
@@ -370,7 +389,7 @@ class _Sparse:
         """Write what is there as a block."""
         if self.kept:
             rows = scipy.sparse.vstack([rows for rows, _ in self.kept], format="csr")
-            self.writer.add(self.part, rows, np.concatenate([codes for _, codes in self.kept]))
+            self.write(self.part, rows, np.concatenate([codes for _, codes in self.kept]))
         self.kept, self.stored = [], 0
 
 

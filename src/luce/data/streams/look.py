@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from luce.data.streams.files import StreamFile
     from luce.data.streams.reading import Reader
 
-__all__ = ["Look", "look"]
+__all__ = ["Look", "look", "lowest"]
 
 SAMPLED_CELLS: Final = 2**22
 """Values that kinds of columns are told from, in all, but `MOST_SAMPLED` rows at most."""
@@ -244,11 +244,11 @@ def _look_text(
         held += int(low.sum())
         most = _sampled_rows(len(reader.columns))
         if held > 2 * most:
-            kept, limit = _lowest(kept, most)
+            kept, limit = lowest(kept, most)
             held = most
     most = _sampled_rows(len(reader.columns))
     if held > most:
-        kept, _ = _lowest(kept, most)
+        kept, _ = lowest(kept, most)
     if not kept:
         return pl.DataFrame(), counts, 0
     sample = pl.concat([frame for _, frame in kept], how="diagonal_relaxed")
@@ -257,7 +257,7 @@ def _look_text(
     return sample, counts, total
 
 
-def _lowest(
+def lowest(
     kept: list[tuple[NDArray[np.float64], pl.DataFrame]], most: int
 ) -> tuple[list[tuple[NDArray[np.float64], pl.DataFrame]], float]:
     """Return the rows with the lowest draws, in their order, and what others must be below."""

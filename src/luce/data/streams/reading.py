@@ -11,6 +11,7 @@ from luce.data.frames import frame_blocks
 from luce.data.kinds import PARQUET_ENDINGS, ending
 from luce.data.opening import quiet_panics, reading
 from luce.data.streams.files import StreamFile, check_same, different
+from luce.data.streams.parquet import group_rows
 from luce.data.wording import counted, listed, shown
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ CELLS: Final = 2**22
 FEWEST_ROWS: Final = 1024
 
 MOST_ROWS: Final = 2**18
+
+LONG_GROUP: Final = 2**23
+"""Rows in a group of a Parquet file, of more than which the user is told."""
+
+LARGE_FILE: Final = 2**27
+"""Bytes of a Parquet file that may have such a group."""
 
 
 class RawBlock(NamedTuple):
@@ -111,7 +118,9 @@ class Reader:
         """Return how many rows a block of so many columns has."""
         if self._rows is not None:
             return self._rows
-        return max(FEWEST_ROWS, min(MOST_ROWS, CELLS // max(1, columns)))
+        # A power of two, as most groups of rows in Parquet are: else some are decoded twice.
+        rows = CELLS // max(1, columns)
+        return max(FEWEST_ROWS, min(MOST_ROWS, 1 << max(0, rows.bit_length() - 1)))
 
     def dtype(self, name: str) -> pl.DataType | None:
         """Return the type that a column has in all files, as they say it; None if it has none."""
@@ -204,6 +213,14 @@ class Reader:
     def notices(self) -> list[str]:
         """Return what the user should know of the files, a sentence each."""
         said = self.dialect.assumed()
+        large = (f for f in self.files if f.size >= LARGE_FILE and f.typed)
+        long = [f for f in large if max(group_rows(f.path), default=0) > LONG_GROUP]
+        if long:
+            few = listed([each.name for each in long], width=100)
+            said.append(
+                f"{counted(len(long), 'file')} with groups of more than {LONG_GROUP:,} rows, which "
+                f"take long to read: {few}. Write groups of about a million rows."
+            )
         if self.empty:
             few = listed(self.empty, width=100)
             said.append(f"{counted(len(self.empty), 'file')} without rows left out: {few}.")

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from luce.linear.dense_rows import DenseRows
 
@@ -101,8 +102,17 @@ def rows_of(lane: Lane, weigh: Weighing) -> Iterator[Rows]:
             y = codes[at].astype(np.int64)
             own = None if weight is None else weight[at]
             yield Rows(X[at], y, weigh(y, own, first), first)
-            if not part.sparse:
-                DenseRows(X).hand_back(start, stop)
+            _hand_back(X, start, stop)
+
+
+def _hand_back(X: Any, i: int, j: int) -> None:
+    """Let the system take back the pages of rows i to j."""
+    if not scipy.sparse.issparse(X):
+        DenseRows(X).hand_back(i, j)
+        return
+    first, last = int(X.indptr[i]), int(X.indptr[j])
+    for values in (X.data, X.indices):
+        DenseRows(values[:, None]).hand_back(first, last)
 
 
 def csr_of(X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

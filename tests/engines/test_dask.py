@@ -1,0 +1,92 @@
+"""Dask: the same bits from any number of workers, and from those that are left."""
+
+import pytest
+
+from luce import SoftmaxRegression, SoftmaxRegressionCV
+from luce.errors import BackendError, DataError
+from tests.engines.faults import Faulty, killed, stopped
+
+distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
+
+pytestmark = [
+    pytest.mark.xdist_group("engines"),
+    pytest.mark.usefixtures("engines_run"),
+    # Workers that were killed leave sockets to the garbage collector.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module")
+def client(engines_run):
+    """A cluster of worker processes on this machine, which answer within 20 s or are given up."""
+    settings = {
+        "distributed.scheduler.worker-ttl": "20s",
+        "distributed.scheduler.allowed-failures": 2,
+    }
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def engine(client):
+    """The engine of two workers."""
+    from luce.engines.dask import adopt
+
+    client.cluster.scale(2)
+    client.wait_for_workers(2, timeout=300)
+    return adopt(client)
+
+
+def test_any_number_of_workers_gives_the_same_bits(client, same):
+    """One, two and four workers give what this process gives."""
+    for n in (1, 2, 4):
+        client.cluster.scale(n)
+        client.wait_for_workers(n, timeout=300)
+        same(client)
+
+
+def test_a_worker_that_is_killed_in_the_middle(engine, same, tmp_path):
+    """Its lanes are computed elsewhere, and the fit is the same."""
+    same(Faulty(engine, killed, tmp_path / "killed"))
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_worker_that_hangs(engine, same, tmp_path):
+    """The scheduler gives it up, its lanes are computed elsewhere, and the fit is the same."""
+    same(Faulty(engine, stopped, tmp_path / "stopped"))
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_task_that_kills_every_worker_is_said(engine, part):
+    """After as many workers as the scheduler allows, the error says so; nothing is fitted."""
+    model = SoftmaxRegression()
+    with pytest.raises(BackendError, match="'dask' could not finish a pass"):
+        model.fit(part, engine=Faulty(engine, killed, None))
+    assert not hasattr(model, "coef_")
+
+
+def test_a_file_that_a_worker_does_not_find_is_named(engine, broken):
+    """What a worker meets is said as it would be in this process."""
+    with pytest.raises(DataError, match=r"cannot read .*00001\.X\.npy"):
+        SoftmaxRegression().fit(broken, engine=engine)
+
+
+def test_cross_validation_and_scores(engine, part):
+    """C is chosen by the same scores, and a model scores the same."""
+    found = SoftmaxRegressionCV([1e-4, 1.0], cv=2).fit(part, engine=engine)
+    expected = SoftmaxRegressionCV([1e-4, 1.0], cv=2).fit(part)
+    assert found.scores_.tobytes() == expected.scores_.tobytes()
+    assert found.coef_.tobytes() == expected.coef_.tobytes()
+    assert found.scores(part, engine=engine) == expected.scores(part)
+
+
+def test_by_name_and_by_address(client, engine, same):
+    """The name stands for the current client, and an address for a client of its own."""
+    same("dask")
+    same(client.scheduler.address)
+    assert client.status == "running"

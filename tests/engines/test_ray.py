@@ -1,0 +1,73 @@
+"""Ray: the same bits from any number of processors, and from those that are left."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from luce import SoftmaxRegression
+from luce.errors import BackendError, DataError
+from tests.engines.faults import Faulty, killed
+
+ray = pytest.importorskip("ray")
+
+pytestmark = [
+    pytest.mark.xdist_group("engines"),
+    pytest.mark.usefixtures("engines_run"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster(engines_run):
+    """Return a function of a number of processors: a cluster with them. There is one at a time."""
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    started = []
+
+    def start(cores):
+        if started != [cores]:
+            ray.shutdown()
+            started[:] = [cores]
+            ray.init(num_cpus=cores, include_dashboard=False, logging_level="error")
+        return "ray"
+
+    yield start
+    ray.shutdown()
+
+
+@pytest.fixture
+def engine(cluster):
+    """The engine of two processors."""
+    from luce.engines.ray import connect
+
+    cluster(2)
+    return connect(None, 30.0)
+
+
+@pytest.mark.parametrize("cores", [1, 4, 2])
+def test_any_number_of_processors_gives_the_same_bits(cores, cluster, same):
+    """One, two and four processors give what this process gives."""
+    same(cluster(cores))
+
+
+def test_a_worker_that_is_killed_in_the_middle(engine, same, tmp_path):
+    """Its task is tried again, and the fit is the same."""
+    same(Faulty(engine, killed, tmp_path / "killed"))
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_task_that_kills_every_worker_is_said(engine, part):
+    """After as many tries as a task has, the error says so; nothing is fitted."""
+    model = SoftmaxRegression()
+    with pytest.raises(BackendError, match="'ray' could not finish a pass"):
+        model.fit(part, engine=Faulty(engine, killed, None))
+    assert not hasattr(model, "coef_")
+
+
+def test_a_file_that_a_worker_does_not_find_is_named(engine, broken):
+    """What a worker meets is said as it would be in this process."""
+    with pytest.raises(DataError, match=r"cannot read .*00001\.X\.npy"):
+        SoftmaxRegression().fit(broken, engine=engine)

@@ -1,0 +1,99 @@
+"""Spark: the same bits from any number of cores, and from those that are left."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from luce import SoftmaxRegression
+from luce.errors import BackendError, DataError
+from tests.engines.faults import Faulty, killed, stopped
+
+sql = pytest.importorskip("pyspark.sql")
+
+pytestmark = [
+    pytest.mark.xdist_group("engines"),
+    pytest.mark.usefixtures("engines_run"),
+    pytest.mark.filterwarnings("ignore"),  # of PySpark's, about pandas
+]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def session(engines_run):
+    """Return a function of a number of cores: a session with them. There is one at a time."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    # Workers find this project as this process does.
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    started = {}
+
+    def start(cores):
+        if cores not in started:
+            for other in started.values():
+                other.stop()
+            started.clear()
+            started[cores] = (
+                # A task may fail three times before its job does.
+                sql.SparkSession.builder.master(f"local[{cores},4]")
+                .config("spark.ui.enabled", "false")
+                .config("spark.driver.bindAddress", "127.0.0.1")
+                .config("spark.python.worker.idleTimeoutSeconds", "20")
+                .config("spark.python.worker.killOnIdleTimeout", "true")
+                .config("spark.sql.execution.pyspark.udf.idleTimeoutSeconds", "20")
+                .getOrCreate()
+            )
+        return started[cores]
+
+    yield start
+    for other in started.values():
+        other.stop()
+
+
+@pytest.fixture
+def engine(session):
+    """The engine of two cores."""
+    from luce.engines.spark import adopt
+
+    return adopt(session(2))
+
+
+@pytest.mark.parametrize("cores", [1, 4, 2])
+def test_any_number_of_cores_gives_the_same_bits(cores, session, same):
+    """One, two and four cores give what this process gives."""
+    same(session(cores))
+
+
+def test_a_worker_that_is_killed_in_the_middle(engine, same, tmp_path):
+    """Its task is tried again, and the fit is the same."""
+    same(Faulty(engine, killed, tmp_path / "killed"))
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_worker_that_hangs(engine, same, tmp_path):
+    """Spark gives it up after the time that it is told, and the fit is the same."""
+    same(Faulty(engine, stopped, tmp_path / "stopped"))
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_task_that_kills_every_worker_is_said(engine, part):
+    """After as many tries as Spark is told, the error says so; nothing is fitted."""
+    model = SoftmaxRegression()
+    with pytest.raises(BackendError, match="'spark' could not finish a pass"):
+        model.fit(part, engine=Faulty(engine, killed, None))
+    assert not hasattr(model, "coef_")
+
+
+def test_a_file_that_a_worker_does_not_find_is_named(engine, broken):
+    """What a worker meets is said as it would be in this process."""
+    with pytest.raises(DataError, match=r"cannot read .*00001\.X\.npy"):
+        SoftmaxRegression().fit(broken, engine=engine)
+
+
+def test_by_name(session, same):
+    """The name stands for the active session, which stays open."""
+    own = session(2)
+    same("spark")
+    assert own.range(3).count() == 3
