@@ -9,7 +9,7 @@ import pytest
 import luce
 from luce import plots, printing
 from luce.errors import ArgumentError
-from luce.report.penalties import path
+from luce.report.penalties import KEYS, path
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,10 @@ def test_groups_are_said_to_be_groups(table, tmp_path):
         {"path": "x"},
         {"path": [{}]},
         {"path": [{"C": 1}] * 3, "C": 1, "l1_ratio": 1},
-        {"path": [dict.fromkeys(("C", "nonzero_coefficients", "used_features", "duality_gap"), -1)] * 2,
-         "C": 1, "l1_ratio": 1},
+        {"path": [dict.fromkeys(KEYS, -1)] * 2, "C": 1, "l1_ratio": 1},
         {"path": None, "C": None},
     ],
-)  # fmt: skip
+)
 def test_a_path_that_is_none_is_left_out(outcome):
     """Whatever the folder says, the page has numbers or nothing."""
     assert "absent" in path(outcome)

@@ -45,6 +45,9 @@ _ROUGH_GAP: Final = 3e-5
 _ROUGH_NOISE: Final = 1e-6
 # Steps on a working set end at this part of the gap that all features have.
 _OF_THE_WHOLE: Final = 0.1
+# On some of the rows there are at most so many iterations first, to this gap.
+_AHEAD: Final = 15
+_AHEAD_GAP: Final = 0.1
 # After so many iterations without progress, rounding hides any further descent.
 _PATIENCE: Final = 8
 # The metric is made again where Newton's step took more products than this.
@@ -105,6 +108,7 @@ def minimize(
         Called with each entry of the history.
     """
     judge, diary = Judge(penalty), _Diary(tol, max_iter, report)
+    theta = _ahead(judge, loss, theta)
     exact = loss.exactly() or loss
     kept = np.ones(theta.shape[1] - 1, dtype=bool)  # not proven to be zero
     point = loss.at(theta)
@@ -127,6 +131,17 @@ def minimize(
             goal = max(goal, _ROUGH_GAP)
         point, stalled = _advance(judge, diary, loss, point, kept, goal, _OF_THE_WHOLE * measure)
         measure = judge.estimate(loss, point)
+
+
+def _ahead(judge: Judge, loss: Loss, theta: np.ndarray) -> np.ndarray:
+    """Return where some of the rows lead to, if there are many and it is better for all."""
+    few = None if theta[:, :-1].any() else loss.over_fewer()
+    if few is None:
+        return theta
+    diary = _Diary(0.0, _AHEAD, None)
+    point, _ = _solve(judge, diary, few, few.at(_ahead(judge, few, theta)), _AHEAD_GAP)
+    better = judge.value(loss.at(point.theta)) < judge.value(loss.at(theta))
+    return point.theta if better else theta
 
 
 def _advance(
@@ -193,7 +208,7 @@ def _solve(
         proximal, scale = proximal_step(judge, loss, point, metric, scale, fallen)
         settled = proximal is None or _same_face(proximal, point)
         point = proximal or point
-        newton, products = newton_step(judge, loss, point, metric, settled=settled)
+        newton, products = newton_step(judge, loss, point, metric, fallen, settled=settled)
         point = newton or point
         stale = products > _STALE or newton is None
         diary.n_iter += 1
