@@ -41,14 +41,19 @@ _GROWTH: Final = 2
 # Where it would have so large a part of all features, it has all: a copy saves nothing.
 _NEARLY_ALL: Final = 0.6
 # Rough products are gone on with to this gap at least, and while F falls by this part.
-_ROUGH_GAP: Final = 3e-5
+_ROUGH_GAP: Final = 1e-3
 _ROUGH_NOISE: Final = 1e-6
 # Steps on a working set end at this part of the gap that all features have.
 _OF_THE_WHOLE: Final = 0.1
+# On some of the rows there are at most so many iterations first, to this gap.
+_AHEAD: Final = 15
+_AHEAD_GAP: Final = 0.1
 # After so many iterations without progress, rounding hides any further descent.
 _PATIENCE: Final = 8
-# The metric is made again where Newton's step took more products than this.
-_STALE: Final = 4
+# The metric is made again where F falls by this part in an iteration, or Newton's step took so many
+# times the products that it took at first.
+_FAST: Final = 1e-2
+_STALE: Final = 1.5
 # A class has coefficients in its block that are not zero, or whose slope is this near to the
 # threshold.
 _NEAR: Final = 0.1
@@ -105,6 +110,7 @@ def minimize(
         Called with each entry of the history.
     """
     judge, diary = Judge(penalty), _Diary(tol, max_iter, report)
+    theta = _ahead(judge, loss, theta)
     exact = loss.exactly() or loss
     kept = np.ones(theta.shape[1] - 1, dtype=bool)  # not proven to be zero
     point = loss.at(theta)
@@ -127,6 +133,17 @@ def minimize(
             goal = max(goal, _ROUGH_GAP)
         point, stalled = _advance(judge, diary, loss, point, kept, goal, _OF_THE_WHOLE * measure)
         measure = judge.estimate(loss, point)
+
+
+def _ahead(judge: Judge, loss: Loss, theta: np.ndarray) -> np.ndarray:
+    """Return where some of the rows lead to, if there are many and it is better for all."""
+    few = None if theta[:, :-1].any() else loss.over_fewer()
+    if few is None:
+        return theta
+    diary = _Diary(0.0, _AHEAD, None)
+    point, _ = _solve(judge, diary, few, few.at(_ahead(judge, few, theta)), _AHEAD_GAP)
+    better = judge.value(loss.at(point.theta)) < judge.value(loss.at(theta))
+    return point.theta if better else theta
 
 
 def _advance(
@@ -184,24 +201,25 @@ def _solve(
     """Return a better point, and whether rounding hides any; stop where ``goal`` is in reach."""
     metric: Metric | None = None
     noise, patience = (_ROUGH_NOISE, 1) if loss.exactly() else (NOISE, _PATIENCE)
-    scale, idle, least, stale, fallen = 1.0, 0, math.inf, False, 1.0
+    scale, idle, least, stale, fallen, first = 1.0, 0, math.inf, False, 1.0, 0
     while not diary.full:
         before = judge.value(point)
         wanted = _wanted(judge.penalty, point)
         if metric is None or stale or not metric.covers(wanted):
-            metric = loss.metric(point, wanted)
+            metric, first = loss.metric(point, wanted), 0
         proximal, scale = proximal_step(judge, loss, point, metric, scale, fallen)
         settled = proximal is None or _same_face(proximal, point)
         point = proximal or point
-        newton, products = newton_step(judge, loss, point, metric, settled=settled)
+        newton, products = newton_step(judge, loss, point, metric, fallen, settled=settled)
         point = newton or point
-        stale = products > _STALE or newton is None
+        first = first or products
+        fallen = (before - judge.value(point)) / max(abs(before), 1e-300)
+        stale = products > _STALE * first or fallen > _FAST or newton is None
         diary.n_iter += 1
         measure = judge.estimate(loss, point)
         diary.note(judge.value(point) * loss.total, measure)
         if measure <= goal:
             return point, False
-        fallen = (before - judge.value(point)) / max(abs(before), 1e-300)
         idle = 0 if fallen > noise or measure < 0.5 * least else idle + 1
         least = min(least, measure)
         if idle >= patience or (proximal is None and newton is None):

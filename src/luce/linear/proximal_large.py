@@ -16,8 +16,9 @@ from luce.linear.metric import Diagonal, Grams
 from luce.linear.objective import KEEP_BYTES, Objective
 from luce.linear.proximal_proof import Point
 from luce.linear.proximal_small import blocks_of
-from luce.linear.sample import by_uncertainty
+from luce.linear.sample import by_uncertainty, two_shares
 from luce.linear.sparse_rows import SparseRows
+from luce.linear.streamed_rows import StreamedRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,12 @@ _BLOCK_VALUES: Final = 1 << 24
 _BLOCK_PRODUCTS: Final = 1 << 33
 _ROWS_OF_A_FEATURE: Final = 4
 _FEWEST_ROWS: Final = 4096
+# A feature has at least this part of the curvature that it would have if a class were uncertain of
+# all rows alike.
+_SEEN: Final = 0.1
+# Of so many rows, this part leads ahead.
+_MANY_ROWS: Final = 16_384
+_SHARE: Final = 8
 # So many rows are gone through at a time.
 _ROWS_AT_ONCE: Final = 4096
 # A copy of some columns of dense rows takes at most this part of X.
@@ -151,6 +158,17 @@ class LargeLoss:
         )
         return LargeLoss(part, part.with_precision(self.rough.dtype))
 
+    def over_fewer(self) -> LargeLoss | None:
+        """Return the same over an eighth of the rows, or None where these are few."""
+        objective = self.objective
+        rows = len(objective.weight)
+        if rows < _MANY_ROWS or isinstance(objective.rows, StreamedRows):
+            return None
+        shares = two_shares(objective, rows // _SHARE)
+        if shares is None:
+            return None
+        return LargeLoss(shares[0], shares[0].with_precision(self.rough.dtype))
+
     def exactly(self) -> LargeLoss | None:
         """Return the same in float64, or None where it is."""
         if self.objective.dtype is torch.float64:
@@ -180,6 +198,7 @@ class LargeLoss:
         W, c, mean = theta[:, :-1].to(dtype), theta[:, -1].to(dtype), objective.mean.to(dtype)
         at = [torch.from_numpy(each).to(theta.device) for each in index]
         blocks = [torch.zeros(m, m, dtype=torch.float64, device=theta.device) for m in widths]
+        mass = theta.new_zeros(len(index))
         for part, few in objective.rows.pick(picked, _ROWS_AT_ONCE):
             X = theta.new_empty(few.shape[0], D + 1, dtype=dtype)
             torch.sub(few.block(0, few.shape[0], dtype), mean, out=X[:, :-1])
@@ -187,9 +206,15 @@ class LargeLoss:
             P = probabilities(X[:, :-1] @ W.T + c, self.link)
             X[:, -1] = float(self.fit_intercept)
             E = ((P - P.square()) * weight[part, None].to(dtype)).clamp_(min=0).sqrt_()
+            mass += E.square().sum(0).double()
             for k, block in enumerate(blocks):
                 A = X.index_select(1, at[k]) * E[:, k : k + 1]
                 block.add_(A.T @ A)
+        if rows < N:  # what the rows happen not to show must not look flat
+            variance = torch.cat([objective.variance, objective.variance.new_ones(1)])
+            for k, block in enumerate(blocks):
+                least = _SEEN * mass[k] * variance[at[k]]
+                block.diagonal().copy_(torch.maximum(block.diagonal(), least))
         return [(block / self.total).cpu().numpy() for block in blocks]
 
     def _by_columns(self, theta: Tensor, index: list[np.ndarray]) -> list[np.ndarray]:

@@ -82,6 +82,9 @@ class Loss(Protocol):
     def narrow(self, features: np.ndarray) -> Loss | None:
         """Return the same over some of the features, or None where that saves nothing."""
 
+    def over_fewer(self) -> Loss | None:
+        """Return the same over some of the rows, or None where these are few."""
+
     def exactly(self) -> Loss | None:
         """Return the same in float64, or None where it is."""
 

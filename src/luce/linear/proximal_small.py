@@ -97,6 +97,9 @@ class SmallLoss:
     def narrow(self, features: np.ndarray) -> None:
         """Return None: what is small is all gone through."""
 
+    def over_fewer(self) -> None:
+        """Return None: the rows are few."""
+
     def exactly(self) -> None:
         """Return None: it is in float64."""
 

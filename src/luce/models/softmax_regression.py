@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.linear.model import SoftmaxModel
+    from luce.linear.path import CoefficientPath
     from luce.models.steps import Step
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
@@ -171,6 +172,8 @@ class Linear(Model["SoftmaxModel"]):
             }
         if hasattr(estimator, "scores_"):  # C was chosen
             ended["C"] = float(estimator.C_)
+        if hasattr(estimator, "path_"):
+            ended["path"] = _followed(estimator.path_)
         return ended
 
     def remark(self, estimator: SoftmaxModel) -> str:
@@ -255,6 +258,21 @@ class Linear(Model["SoftmaxModel"]):
         if len(coefficients) == 1:  # two classes: the weights of the second against the first
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         return Weights("classes", coefficients - coefficients.mean(axis=0))
+
+
+def _followed(path: CoefficientPath) -> list[dict[str, Any]]:
+    """Return what is left at each C, and what is proven, as plain numbers."""
+    return [
+        {
+            "C": float(C),
+            "nonzero_coefficients": int(count),
+            "used_features": int(coefficients.any(axis=0).sum()),
+            "duality_gap": float(gap),
+        }
+        for C, count, coefficients, gap in zip(
+            path.Cs, path.nonzeros, path.coef, path.duality_gap, strict=True
+        )
+    ]
 
 
 def _in_blocks(
