@@ -50,6 +50,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     | {name: value for name, value in PRESETS["tutorial"].items() if name in OPTIONS},
     "mlp": {"module": "mlp", **MODELS["mlp"].defaults},
     "cnn": {"module": "cnn", **MODELS["cnn"].defaults},
+    "cnn, five epochs": {"module": "cnn", **MODELS["cnn"].defaults, "epochs": 5},
 }
 HELD_OUT = 6_000
 
