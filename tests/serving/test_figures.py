@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -206,13 +207,17 @@ def test_every_example_of_the_openapi_document_works(client, runs):
     assert tried == 4
 
 
-def test_every_reference_of_the_openapi_document_leads_somewhere(client, runs):
-    """Each $ref names a schema that the document has."""
-    document = client(runs / "people", runs / "digits").get("/openapi.json").json()
+def test_every_reference_of_the_openapi_document_leads_somewhere(client, runs, tmp_path):
+    """Each $ref names a schema that the document has, however runs are called; so do paths."""
+    odd = tmp_path / "größe {1}"
+    shutil.copytree(runs / "digits", odd)
+    document = client(runs / "people", odd).get("/openapi.json").json()
     found = re.findall(
         r'"\$ref":"#/components/schemas/([^"]+)"', json.dumps(document, separators=(",", ":"))
     )
-    assert set(found) == {"Error", "people", "digits"} == set(document["components"]["schemas"])
+    assert set(found) == set(document["components"]["schemas"])
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in found)
+    assert "/v1/models/gr%C3%B6%C3%9Fe%20%7B1%7D/predict" in document["paths"]
 
 
 def test_the_report_is_served_and_may_do_nothing(client, runs):

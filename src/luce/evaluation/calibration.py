@@ -258,7 +258,7 @@ class _Scaling(ClassifierMixin, BaseEstimator, ABC):
         return scores
 
     def _is_right(self, X: Any) -> TypeGuard[NDArray[Any]]:
-        """Say whether validation would find nothing: of a few rows it takes longer than all else."""
+        """Say whether validation would find nothing: of few rows it takes longer than the rest."""
         return (
             type(X) is np.ndarray
             and X.dtype.kind == "f"

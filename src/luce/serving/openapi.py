@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -79,7 +81,7 @@ def describe(models: Sequence[Served], limits: Limits) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for served in models:
         operation = _predict(served, limits)
-        paths[f"/v1/models/{served.name}/predict"] = {
+        paths[f"/v1/models/{quote(served.name)}/predict"] = {
             "post": {**operation, "operationId": f"predict {served.name}"}
         }
         if len(models) == 1:
@@ -92,7 +94,7 @@ def describe(models: Sequence[Served], limits: Limits) -> dict[str, Any]:
     }.items():
         paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": summary}}}}
     for served in models:
-        paths[f"/v2/models/{served.name}/infer"] = {"post": _infer(served)}
+        paths[f"/v2/models/{quote(served.name)}/infer"] = {"post": _infer(served)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -108,7 +110,7 @@ def describe(models: Sequence[Served], limits: Limits) -> dict[str, Any]:
                     "required": ["error"],
                     "properties": {"error": {"type": "string", "description": "What is wrong."}},
                 },
-                **{served.name: _answer_schema(served) for served in models},
+                **{_key(served): _answer_schema(served) for served in models},
             },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
@@ -150,7 +152,7 @@ def _predict(served: Served, limits: Limits) -> dict[str, Any]:
     }
     answered = {
         "application/json": {
-            "schema": {"$ref": f"#/components/schemas/{_escaped(served.name)}"},
+            "schema": {"$ref": f"#/components/schemas/{_key(served)}"},
             "example": example_answer(served),
         },
         CSV: {"schema": {"type": "string"}},
@@ -177,8 +179,10 @@ def _predict(served: Served, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1").replace("%", "%25").replace(" ", "%20")
+def _key(served: Served) -> str:
+    """Return a name for a schema, which has fewer letters to choose from than a folder has."""
+    plain = re.fullmatch(r"[A-Za-z0-9._-]+", served.name) and served.name != "Error"
+    return served.name if plain else f"run-{served.sha256[:12]}"
 
 
 def _infer(served: Served) -> dict[str, Any]:

@@ -138,8 +138,8 @@ class Number(Numeric):
 
     @property
     def examples(self) -> Sequence[float]:
-        """The median of the training rows."""
-        return [int(self.fill) if self.fill.is_integer() else self.fill]
+        """The median of the training rows; with fractions, as a person would write it."""
+        return [int(self.fill) if self.fill.is_integer() else float(f"{self.fill:.6g}")]
 
     @property
     def reading(self) -> object:
