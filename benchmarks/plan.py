@@ -1,6 +1,6 @@
 """``luce plan`` beside fits that are measured: growing rows, passes foretold and taken.
 
-``python -m benchmarks plan [CASE ...]``. For each size the plan is made from the first 20,000 rows
+``python -m benchmarks plan [CASE ...]``. For each size the plan is made from the first 40,000 rows
 and from what this machine is measured to do, and then the fit is timed, the median of three: in
 memory with all threads, and, where there are engines, over lanes of a block store by one worker and
 by two, a thread each. A ratio above 1 says that the fit took longer than was foretold.

@@ -30,7 +30,7 @@ _MOST_COEFFICIENTS: Final = 4_000_000
 _WIDEST: Final = 100_000
 # A fit is tried on at most so many rows, and about as many products in a pass; with four times as
 # many, where there are so many classes, it is not.
-_FIT_ROWS: Final = 20_000
+_FIT_ROWS: Final = 40_000
 _FIT_PRODUCTS: Final = 1e9
 _COPIED_BYTES: Final = 64 << 20
 # A fit takes so many passes' worth of time beside its iterations: moments and the start; and the
