@@ -1,6 +1,6 @@
 """``luce plan`` beside fits that are measured: growing rows, passes foretold and taken.
 
-``python -m benchmarks plan [CASE ...]``. For each size the plan is made from the first 20,000 rows
+``python -m benchmarks plan [CASE ...]``. For each size the plan is made from the first 40,000 rows
 and from what this machine is measured to do, and then the fit is timed, the median of three: in
 memory with all threads, and, where there are engines, over lanes of a block store by one worker and
 by two, a thread each. A ratio above 1 says that the fit took longer than was foretold.
@@ -94,7 +94,7 @@ def compared(name: str) -> list[dict[str, Any]]:
         problem = Problem(N, D, K)
         speeds, passes = foretold(problem, X, y)
         fit = partial(SoftmaxRegression().fit, X[:N], y[:N])
-        found.append(row_of(name, "memory", problem, speeds, passes, 1, fit))
+        found.append(row_of(name, "memory", problem, speeds, passes, 1, fit, over_lanes=False))
     return found
 
 
@@ -103,7 +103,7 @@ def over_lanes(name: str) -> list[dict[str, Any]]:
     make, D, K, sizes = CASES[name]
     found = []
     threads = torch.get_num_threads()
-    for N in sizes[1:3]:
+    for N in sizes[2:]:
         X, y = make(N, D, K)
         problem = Problem(N, D, K)
         torch.set_num_threads(1)
@@ -119,7 +119,18 @@ def over_lanes(name: str) -> list[dict[str, Any]]:
                 fit = partial(SoftmaxRegression().fit, part, engine=Local(workers))
                 # Threads of a process share its memory.
                 free = replace(speeds, network=1e30, task=0.0)
-                found.append(row_of(name, f"{workers} worker", problem, free, passes, workers, fit))
+                found.append(
+                    row_of(
+                        name,
+                        f"{workers} worker",
+                        problem,
+                        free,
+                        passes,
+                        workers,
+                        fit,
+                        over_lanes=True,
+                    )
+                )
     return found
 
 
@@ -138,6 +149,8 @@ def row_of(
     guess: int,
     workers: int,
     fit: Callable[[], SoftmaxRegression],
+    *,
+    over_lanes: bool,
 ) -> dict[str, Any]:
     """Time a fit, and return it beside what was foretold."""
     seconds = []
@@ -147,7 +160,8 @@ def row_of(
         seconds.append(time.perf_counter() - since)
     took, passes = statistics.median(seconds), int(model.n_iter_[0])
     before, known = (
-        estimate(problem, speeds, workers=workers, passes=n).fit_seconds for n in (guess, passes)
+        estimate(problem, speeds, workers=workers, passes=n, over_lanes=over_lanes).fit_seconds
+        for n in (guess, passes)
     )
     return {
         "case": name,

@@ -9,10 +9,21 @@ import polars as pl
 import pytest
 
 import luce
+from luce.costs import speeds as measuring
+from luce.costs.model import _LANE as LANE
 from luce.costs.model import Problem, Speeds, estimate
 from luce.costs.planning import plan
-from luce.costs.sources import ROWS, first_slice
+from luce.costs.sources import ROWS, Slice, first_slice
+from luce.costs.speeds import measure
 from luce.errors import ArgumentError
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Measure over little: no test here depends on how fast this machine is."""
+    monkeypatch.setattr(measuring, "_PASS_BYTES", 1 << 18)
+    monkeypatch.setattr(measuring, "_PASS_PRODUCTS", 1e7)
+    monkeypatch.setattr(measuring, "_COPIED_BYTES", 1 << 20)
 
 
 def speeds(**more):
@@ -94,9 +105,9 @@ def test_cores_share_the_rows_by_whole_lanes():
     free = speeds(task=0, network=1e30, copied=1e30)
     for workers, most in ((2, 128), (64, 4), (100, 3), (1000, 1)):
         found = estimate(Problem(256 * 10**5, 50, 5), free, workers=workers)
-        assert found.pass_seconds == pytest.approx(most * 0.1)
+        assert found.pass_seconds == pytest.approx(most * (0.1 + LANE))
     both = estimate(Problem(256 * 10**5, 50, 5), replace(free, cores=4, rows=4e6), workers=25)
-    assert both.pass_seconds == pytest.approx(3 * 0.1)
+    assert both.pass_seconds == pytest.approx(3 * (0.1 + LANE))
 
 
 def test_rows_beyond_a_workers_memory_are_read_in_each_pass():
@@ -118,10 +129,10 @@ def test_files_are_read_twice_by_one_process():
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """A table of 30,000 rows in two Parquet files, and the same as CSV."""
+    """A table of 60,000 rows in two Parquet files, and the same as CSV."""
     folder = tmp_path_factory.mktemp("tables")
     rng = np.random.default_rng(0)
-    n = 30_000
+    n = 60_000
     x = rng.normal(size=n)
     colours = np.array(["red", "green", "blue"])
     frame = pl.DataFrame(
@@ -137,7 +148,7 @@ def test_the_first_rows_of_files_say_how_wide_and_how_many(table):
     """Parquet's rows are counted without being read; the columns are encoded ones."""
     found = first_slice(str(table / "*.parquet"), target="y")
     assert found.X.shape == (ROWS, 5)
-    assert (found.rows, found.exact, found.classes, found.dtype) == (30_000, True, 2, "float32")
+    assert (found.rows, found.exact, found.classes, found.dtype) == (60_000, True, 2, "float32")
     sizes = [(table / name).stat().st_size for name in ("a.parquet", "b.parquet")]
     assert found.source_bytes == sum(sizes)
 
@@ -146,9 +157,9 @@ def test_how_many_rows_a_text_has_follows_from_the_length_of_the_first(table):
     """Within a hundredth; the plan says that it is an estimate."""
     found = first_slice(str(table / "all.csv"), target="y")
     assert not found.exact
-    assert found.rows == pytest.approx(30_000, rel=0.01)
+    assert found.rows == pytest.approx(60_000, rel=0.01)
     said = plan(str(table / "all.csv"), target="y").assumptions
-    assert any("about 30,0" in each or "about 29,9" in each for each in said)
+    assert any("about 60,0" in each or "about 59,9" in each for each in said)
 
 
 def test_a_source_may_be_planned_for_more_rows_than_it_has(table):
@@ -156,10 +167,10 @@ def test_a_source_may_be_planned_for_more_rows_than_it_has(table):
     small, large = (
         plan(str(table / "*.parquet"), target="y", rows=n, workers=4) for n in (None, 10**9)
     )
-    factor = 10**9 / 30_000
+    factor = 10**9 / 60_000
     assert large.plan.cache_bytes == pytest.approx(small.plan.cache_bytes * factor)
     assert large.plan.source_bytes == pytest.approx(small.plan.source_bytes * factor)
-    assert "A fit of the first" in large.assumptions[0]
+    assert any("A fit of the first 40,000 rows" in each for each in large.assumptions)
 
 
 def test_sparse_rows_are_counted_by_their_values(tmp_path):
@@ -242,12 +253,9 @@ def test_the_command_prints_the_plan(luce_command):
 def test_passes_of_a_fit_of_the_first_rows_are_near_those_of_all():
     """The same λ makes the same problem: within a third, where the first rows are like the rest."""
     rng = np.random.default_rng(0)
-    N, D, K = 60_000, 20, 4
+    N, D, K = 80_000, 20, 4
     X = rng.normal(size=(N, D)).astype(np.float32)
     y = (X @ rng.normal(size=(D, K)) + rng.gumbel(size=(N, K))).argmax(1)
-    from luce.costs.sources import Slice
-    from luce.costs.speeds import measure
-
     first = Slice(X[:ROWS], y[:ROWS], K, "float32", N, True, 0.0, 1e5)
     found = measure(Problem(N, D, K), first)
     whole = luce.SoftmaxRegression().fit(X, y)

@@ -213,6 +213,7 @@ def test_logits_are_never_held(ranks):
         assert taken < 40e6
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_forward_mode_is_refused():
     """A tangent cannot follow an exchange between processes."""
     from torch.autograd import forward_ad

@@ -24,6 +24,10 @@ _SUMS_BYTES: Final = 64 << 20
 _FEWEST_LANES: Final = 16
 # An engine hands out about so many tasks, of some lanes each, for each core.
 _TASKS_OF_A_CORE: Final = 3
+# A lane takes so many seconds in each pass, however few its rows are; and a fit over lanes has so
+# many passes more: each sample of rows and each look at their weights is one.
+_LANE: Final = 2.5e-4
+_MORE_OF_LANES: Final = 6
 # Of a row, beside its values: its class as int32; of a sparse row also where it begins, int32.
 _CODE: Final = 4
 _POINTER: Final = 4
@@ -197,7 +201,14 @@ class Plan:
         return asdict(self)
 
 
-def estimate(problem: Problem, speeds: Speeds, *, workers: int = 1, passes: int = PASSES) -> Plan:
+def estimate(
+    problem: Problem,
+    speeds: Speeds,
+    *,
+    workers: int = 1,
+    passes: int = PASSES,
+    over_lanes: bool | None = None,
+) -> Plan:
     """Return what a fit will take.
 
     Parameters
@@ -209,6 +220,9 @@ def estimate(problem: Problem, speeds: Speeds, *, workers: int = 1, passes: int 
         How many there are. One is the driver itself, and sends nothing.
     passes : int
         Over the rows, an iteration each.
+    over_lanes : bool, optional
+        Whether the rows are read from a cache, by lanes; by default where there are several workers
+        or memory does not hold the rows.
 
     Examples
     --------
@@ -234,7 +248,13 @@ def estimate(problem: Problem, speeds: Speeds, *, workers: int = 1, passes: int 
     worker = speeds.base + 2 * problem.vector_bytes + problem.sums_bytes + _BLOCK_BYTES
     driver = speeds.base + _VECTORS * problem.vector_bytes + lanes * problem.sums_bytes
     fits = worker + share <= speeds.memory
-    seconds = _pass_seconds(problem, speeds, workers, share, up + down, fits=fits)
+    by_lanes = not (alone and fits) if over_lanes is None else over_lanes
+    reading = 0 if fits else share / speeds.disk
+    if by_lanes:
+        seconds = reading + _over_lanes(problem, speeds, workers, up + down)
+    else:
+        seconds = problem.rows / speeds.rows
+    more = speeds.more + (_MORE_OF_LANES if by_lanes else 0)
     encoded = None if speeds.encoded is None else _READS * problem.rows / speeds.encoded
     source = problem.source_bytes
     return Plan(
@@ -253,21 +273,19 @@ def estimate(problem: Problem, speeds: Speeds, *, workers: int = 1, passes: int 
         driver_bytes=worker + driver - speeds.base if alone else driver,
         rows_fit=fits,
         pass_seconds=seconds,
-        fit_seconds=speeds.setup + (passes + speeds.more) * seconds,
+        fit_seconds=speeds.setup + (passes + more) * seconds,
         encode_seconds=encoded,
     )
 
 
-def _pass_seconds(
-    problem: Problem, speeds: Speeds, workers: int, share: float, traffic: int, *, fits: bool
-) -> float:
-    """Return how long a pass takes: the slowest worker's rows, then what the driver does."""
-    reading = 0 if fits else share / speeds.disk
-    if workers == 1:
-        return problem.rows / speeds.rows + reading
-    # Lanes are whole: where they are not a multiple of the cores, some cores have one more.
+def _over_lanes(problem: Problem, speeds: Speeds, workers: int, traffic: int) -> float:
+    """Return how long a pass takes: the core with the most lanes, then what the driver does."""
     lanes, cores = problem.lanes, workers * speeds.cores
-    slowest = problem.rows * math.ceil(lanes / cores) / lanes * speeds.cores / speeds.rows
+    # Lanes are whole: where they are not a multiple of the cores, some cores have one more.
+    most = math.ceil(lanes / cores)
+    rows = problem.rows * most / lanes * speeds.cores / speeds.rows
+    if workers == 1:
+        return rows + most * _LANE
     tasks = min(lanes, _TASKS_OF_A_CORE * cores) * speeds.task
     added = lanes * problem.sums_bytes / speeds.copied
-    return slowest + reading + traffic / speeds.network + tasks + added
+    return rows + most * _LANE + traffic / speeds.network + tasks + added
