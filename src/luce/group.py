@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["ALONE", "Group", "current", "is_silent", "join", "known", "restarted"]
+
+# How long ranks wait for each other to start; and, once they are together, for one that works alone,
+# as on encoding a large table. If one has died, the others know it at once.
+JOINED_WITHIN, HEARD_WITHIN = timedelta(minutes=10), timedelta(hours=24)
 
 # What a launcher says to each process. Some set WORLD_SIZE alone, for purposes of their own.
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -180,16 +185,19 @@ def join() -> Group:
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         with _interface():
-            store, rank, size = next(dist.rendezvous("env://"))
+            store, rank, size = next(dist.rendezvous("env://", timeout=JOINED_WITHIN))
             # torchrun keeps its store when it starts processes again: in it are the addresses of
             # those that were there before, for whom the new ones would wait.
             attempt = dist.PrefixStore(f"luce-{_said('TORCHELASTIC_RESTART_COUNT')}", store)
-            dist.init_process_group(backend, store=attempt, rank=rank, world_size=size)
+            dist.init_process_group(
+                backend, store=attempt, rank=rank, world_size=size, timeout=HEARD_WITHIN
+            )
     except (RuntimeError, ValueError, OSError) as error:
         raise GroupError(
-            f"rank {_said('RANK')} of {_said('WORLD_SIZE')} could not join the others at {where}: "
-            f"{_line(error)}. See that all ranks run and reach that address; if a machine has "
-            "several network interfaces, name the one to use: GLOO_SOCKET_IFNAME=eth0."
+            f"rank {_said('RANK')} of {_said('WORLD_SIZE')} could not join the others at {where} "
+            f"within {JOINED_WITHIN.total_seconds():,.0f} s: {_line(error)}. See that all ranks run "
+            "and reach that address; if a machine has several network interfaces, name the one to "
+            "use: GLOO_SOCKET_IFNAME=eth0."
         ) from error
     atexit.register(_leave)
     return current()
