@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALONE", "Group", "current", "is_silent", "join", "known", "restarted"]
 
-# How long ranks wait for each other to start; and, once they are together, for one that works alone,
+# How long ranks wait for each other to start; and then for one that works while the others cannot,
 # as on encoding a large table. If one has died, the others know it at once.
 JOINED_WITHIN, HEARD_WITHIN = timedelta(minutes=10), timedelta(hours=24)
 
@@ -195,7 +195,7 @@ def join() -> Group:
     except (RuntimeError, ValueError, OSError) as error:
         raise GroupError(
             f"rank {_said('RANK')} of {_said('WORLD_SIZE')} could not join the others at {where} "
-            f"within {JOINED_WITHIN.total_seconds():,.0f} s: {_line(error)}. See that all ranks run "
+            f"within {JOINED_WITHIN.total_seconds():,.0f} s: {_line(error)}. See that all run "
             "and reach that address; if a machine has several network interfaces, name the one to "
             "use: GLOO_SOCKET_IFNAME=eth0."
         ) from error
