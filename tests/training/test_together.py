@@ -15,6 +15,8 @@ import pytest
 import luce
 from tests.ranks import environment, outside, together
 
+pytestmark = pytest.mark.xdist_group("ranks of commands")
+
 HERE = Path(__file__).parent
 
 
