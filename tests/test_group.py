@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from luce import group
-from luce.errors import DataError, GroupError
+from luce.errors import DataError, DivergenceError, GroupError
 from luce.group import ALONE, Group, is_silent, join, known, restarted
 from tests.ranks import free_port
 
@@ -44,12 +44,16 @@ def test_a_number_of_processes_alone_is_no_launcher(monkeypatch):
 
 
 def test_what_a_launcher_says_is_known_before_anybody_is_asked(launched):
-    """Rank and size are the variables'; other ranks than 0 are silent, unless the group is lost."""
+    """Rank and size are the variables'; other ranks than 0 leave it to 0 to say what all have."""
     launched(1, 4, TORCHELASTIC_RESTART_COUNT=2)
     assert known() == Group(1, 4)
     assert restarted()
-    assert is_silent(DataError("no file."))
     assert is_silent(KeyboardInterrupt())
+    assert is_silent(DivergenceError("the loss became nan."))
+    common = DataError("no file.")
+    common.add_note(group.COMMON)
+    assert is_silent(common)
+    assert not is_silent(DataError("no file."))
     assert not is_silent(GroupError("lost."))
 
 

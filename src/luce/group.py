@@ -24,7 +24,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from luce import errors
-from luce.errors import GroupError, LuceError
+from luce.errors import DivergenceError, GroupError, LuceError, TrainingStoppedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,9 @@ __all__ = ["ALONE", "Group", "current", "is_silent", "join", "known", "restarted
 # How long ranks wait for each other to start; and then for one that works while the others cannot,
 # as on encoding a large table. If one has died, the others know it at once.
 JOINED_WITHIN, HEARD_WITHIN = timedelta(minutes=10), timedelta(hours=24)
+
+# On an error that all ranks have: rank 0 says it for them.
+COMMON = "All ranks of the process group end with this."
 
 # What a launcher says to each process. Some set WORLD_SIZE alone, for purposes of their own.
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -143,8 +146,9 @@ class Group:
         name, message = said[failed]
         if failed:
             message = f"rank {failed} of {self.size}: {message}"
-        kind = getattr(errors, name, LuceError)
-        raise kind(message) from failure
+        error = getattr(errors, name, LuceError)(message)
+        error.add_note(COMMON)
+        raise error from failure
 
 
 ALONE = Group()
@@ -212,8 +216,10 @@ def known() -> Group:
 
 
 def is_silent(error: BaseException) -> bool:
-    """Say whether this process leaves it to rank 0 to say what went wrong."""
-    return known().rank > 0 and not isinstance(error, GroupError)
+    """Say whether this process leaves it to rank 0 to say what went wrong, on all ranks."""
+    common = isinstance(error, DivergenceError | TrainingStoppedError)
+    alone = isinstance(error, LuceError) and COMMON not in getattr(error, "__notes__", ())
+    return known().rank > 0 and (common or not alone)
 
 
 def restarted() -> bool:
