@@ -15,6 +15,8 @@ import pytest
 import luce
 from tests.ranks import environment, outside, together
 
+pytestmark = pytest.mark.xdist_group("ranks of commands")
+
 HERE = Path(__file__).parent
 
 
@@ -113,6 +115,15 @@ def test_a_mistake_ends_both_with_one_message(ended, name, status, message):
     assert first[0] == second[0] == status
     assert message in first[2]
     assert second[1:] == ["", ""]
+
+
+def test_what_is_wrong_on_one_rank_alone_is_said_by_that_rank(ended):
+    """Rank 1, whose disk is gone within training, names it; rank 0 says that a rank is lost."""
+    first, second = (facts["gone"] for facts in ended)
+    assert "luce: rank 1: cannot read 00000.X.npy" in second[2]
+    assert second[0] == 3
+    assert "luce: the process group lost one of its ranks" in first[2]
+    assert first[0] == 1
 
 
 def test_luce_train_returns_the_run_on_every_rank(ended):
