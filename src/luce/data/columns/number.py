@@ -42,7 +42,7 @@ CROWDED = 0.5
 """Numbers of which more than this share are the same are not bent: it would press the others, such
 as the few gains beside many zeros, into a corner."""
 
-WORTH_COMPILING = 2**12
+WORTH_COMPILING = 2**10
 """Rows from which on a compiled pass is taken."""
 
 FEWEST = 50
@@ -191,11 +191,12 @@ class Number(Numeric):
             own = numbers[i * rows : (i + 1) * rows]
             way = column.fill, column.mean, column.scale
             missing, infinite = write_scaled(own, *way, place[:, 0])
-            said = column.handled
-            handled[said.missing] += missing
-            handled[said.unread[1]] += infinite
-            if column.indicator and missing + infinite:
-                place[:, -1] = ~(np.abs(own, dtype=np.float64) <= FLOAT32_MAX)
+            if missing or infinite:
+                said = column.handled
+                handled[said.missing] += missing
+                handled[said.unread[1]] += infinite
+                if column.indicator:
+                    place[:, -1] = ~(np.abs(own, dtype=np.float64) <= FLOAT32_MAX)
         return ()
 
     @property
