@@ -57,6 +57,9 @@ AT_ONCE: Final = 2**14
 WORTH_COMPILING: Final = 2**21
 """Encoded numbers from which on Numba is loaded."""
 
+TRIES: Final = 3
+"""How often rows are encoded that are gone when they are to be read."""
+
 HELD_OUT: Final = 10_000
 """Rows that are kept as they were in the files, to report on."""
 
@@ -198,21 +201,24 @@ def streamed(
         notices = tuple(store.note["notices"])
         return Streamed(name, tuple(files), schema, store, source, notices, found, entry, lock)
 
-    while True:
-        there = kept(found=True)
+    there = kept(found=True)
+    for _ in range(TRIES):
         if there is not None:
             return there
         with cache.writing(entry, wait):
-            if entry.store() is None or _stored_schema(entry.store(), entry) is None:
+            made = _stored_schema(entry.store(), entry) is None
+            if made:
                 entry.remove()
                 with of_source(name):
                     _make(name, files, wanted, entry, cache, say, rows)
-                made = True
-            else:
-                made = False
+        # Between the two locks, another run may have made room.
         there = kept(found=not made)
-        if there is not None:
-            return there
+    if there is not None:
+        return there
+    raise DataError(
+        f"the encoded rows of {name} do not stay in {cache.folder}. Look who removes them, or set "
+        "LUCE_CACHE_DIR to another folder."
+    )
 
 
 def _make(
