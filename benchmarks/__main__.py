@@ -19,6 +19,7 @@ NAMES = (
     "operators",
     "regression",
     "serve",
+    "sparse",
     "tables",
     "texts",
     "tuning",
