@@ -20,6 +20,7 @@ NAMES = (
     "operators",
     "regression",
     "serve",
+    "sparse",
     "streams",
     "tables",
     "texts",
