@@ -22,6 +22,7 @@ NAMES = (
     "plan",
     "regression",
     "serve",
+    "sparse",
     "streams",
     "tables",
     "texts",

@@ -75,7 +75,12 @@ def main(arguments: list[str]) -> None:
         found["workers"] = {name: _workers(name, part, asked) for name in asked.engines}
         if "spark" in asked.engines and not asked.no_peers:
             found["mllib"] = _mllib(part, folder)
-        record("engines", [found], asked={**vars(asked), "dask_ml": bool(asked.dask_ml)})
+        # One file for each set of engines, so that these can be run one after another.
+        record(
+            "-".join(["engines", *asked.engines]),
+            [found],
+            asked={**vars(asked), "dask_ml": bool(asked.dask_ml)},
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

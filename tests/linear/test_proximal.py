@@ -1,9 +1,11 @@
 """L1, elastic net and groups: against other solvers, and the certificate against the optimum."""
 
+import json
 import subprocess
 import sys
 import warnings
 from decimal import Decimal, localcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
+from sklearn.datasets import load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -86,6 +89,27 @@ def test_sigmoids_are_liblinears(problem, C, K):
     theirs = penalised(peer, X, y, C, "l2", 1.0)
     assert penalised(model, X, y, C, "l2", 1.0) == pytest.approx(theirs, rel=1e-8)
     np.testing.assert_array_equal(model.coef_ != 0, peer.coef_ != 0)
+
+
+GLMNET = json.loads((Path(__file__).parent / "glmnet.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", GLMNET, ids=lambda c: f"{c['type']}-{c['alpha']}-{c['lam']}")
+def test_coefficients_are_glmnets(case):
+    """R's glmnet 4.1-6: the same objective, zeros and coefficients, grouped or not.
+
+    family="multinomial", standardize=FALSE, thresh=1e-15, along 20 penalties from 0.5; on wine,
+    scaled to unit variance and rounded to three digits.
+    """
+    X, y = load_wine(return_X_y=True)
+    X = np.round((X - X.mean(0)) / X.std(0), 3)
+    grouped = case["type"] == "grouped"
+    options = {"penalty": "group"} if grouped else {"l1_ratio": case["alpha"]}
+    model = SoftmaxRegression(1 / (case["lam"] * len(y)), **options, tol=1e-12).fit(X, y)
+    assert model.objective_ == pytest.approx(case["objective"], rel=1e-8)
+    np.testing.assert_array_equal(model.coef_ != 0, np.array(case["coef"]) != 0)
+    np.testing.assert_allclose(model.coef_, case["coef"], atol=1e-5)
+    np.testing.assert_allclose(model.intercept_, case["intercept"], atol=1e-5)
 
 
 def descended(X, y, K, C, ratio, steps=20_000):

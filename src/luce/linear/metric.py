@@ -77,10 +77,10 @@ class Grams:
         if penalty.group:
             at = self.index[0]  # the same for all classes
             inside = (at < self.features).astype(float)
-            v = theta[:, at]
+            v, g = (np.ascontiguousarray(each[:, at]) for each in (theta, gradient))
             l1, l2, group = penalty.l1 * inside, penalty.l2 * inside, penalty.group * inside
             H = np.stack(self.blocks)
-            descend_groups(H, scale, gradient[:, at], l1, l2, group, v, enough, _SWEEPS)
+            descend_groups(H, scale, g, l1, l2, group, v, enough, _SWEEPS)
             V[:, at] = v
             return V
         for k, (at, H) in enumerate(zip(self.index, self.blocks, strict=True)):

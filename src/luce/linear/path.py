@@ -115,6 +115,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
     ([0.1, 10.0], [4, 8])
     """
 
+    scores_: np.ndarray
+
     def __init__(
         self,
         Cs: int | Sequence[float] = 10,
@@ -265,7 +267,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                     "SoftmaxRegressionCV: over the part of a block store cv is a number of folds "
                     f"and scoring 'neg_log_loss', got {self.cv!r} and {self.scoring!r}."
                 )
-            self.Cs_, self.l1_ratios_, folds = self._candidates(), self._shares(), int(self.cv)
+            self.Cs_, folds = self._candidates(), int(self.cv)
             rows = fits.material(self, part, workers.map)
             scores = np.empty((folds, len(self.Cs_)))
             models: list[list[Fitted]] = []
@@ -285,7 +287,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
                     start = (mean[0].astype(np.float64), mean[1].astype(np.float64))
                     Cs = [float(self.Cs_[best])]
                     (refitted,) = fits.fits(self, rows, Cs, start, display, count=scores.size)
-            self.C_, self.l1_ratio_, self.scores_ = float(self.Cs_[best]), 0.0, scores
+            self.C_, self.scores_ = float(self.Cs_[best]), scores
+            self.l1_ratio_, self.l1_ratios_ = 0.0, self._shares()
             every = [fitted for path in models for fitted in path]
             short = [
                 f"C={self.Cs_[c]:g} in fold {f} ({fitted.measure:.1g})"
