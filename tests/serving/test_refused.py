@@ -294,6 +294,24 @@ def test_parquet_whose_texts_unpack_to_gigabytes_is_refused(client, runs):
     assert "at most 20,000,000 are answered at once" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("name", ["city", "day"])
+@pytest.mark.parametrize(
+    ("kind", "physical"),
+    [(pl.Date, 2**31 - 1), (pl.Datetime("ms"), 2**62)],
+    ids=str,
+)
+def test_dates_beyond_all_years_are_refused(client, runs, name, kind, physical):
+    """Polars panics where it writes them as text; the server is not where that may be."""
+    asked = client(runs / "people")
+    far = pl.Series(name, [physical, 0]).cast(pl.Int32 if kind == pl.Date else pl.Int64).cast(kind)
+    frame = people(2, 0).drop("label").with_columns(far)
+    frame.write_ipc_stream(buffer := io.BytesIO())
+    answer = asked.post("/predict", content=buffer.getvalue())
+    assert answer.status_code == 400
+    assert "is not within the years 1 to 9999" in answer.json()["error"]
+    assert asked.post("/predict", json=[ROW]).status_code == 200
+
+
 def test_what_takes_too_long_to_read_ends_one_request(client, runs):
     """Reading has a time, too."""
     asked = client(runs / "people", limits=Limits(reading=0.001))

@@ -17,6 +17,9 @@ from luce.serving.rows import BODY, Rows, Wanted, check_count, check_kind, check
 
 __all__ = ["of_file"]
 
+FIRST_DAY, LAST_DAY = -719_162, 2_932_897
+"""From 1970 on: the first of January of the years 1 and 10,000."""
+
 
 def of_file(form: str, body: bytes, wanted: Wanted) -> Rows:
     """Return the rows of a CSV, a Parquet file, an Arrow stream or file, or of one image."""
@@ -103,6 +106,7 @@ _FILES: Mapping[str, Callable[[bytes, Wanted], pl.DataFrame]] = {
 def _of_frame(frame: pl.DataFrame, wanted: Wanted) -> Rows:
     check_count(frame.height, wanted)
     _check_size(frame, wanted)
+    _check_dates(frame)
     if wanted.kind == "table":
         names = tuple(frame.columns)
         return Rows(frame.height, frame.select(n for n in wanted.columns if n in names), (), names)
@@ -128,3 +132,22 @@ def _check_size(frame: pl.DataFrame, wanted: Wanted) -> None:
             f"{BODY} has {size:,} bytes when it is unpacked; at most {wanted.unpacked:,} are "
             f"answered at once. Send fewer rows."
         )
+
+
+def _check_dates(frame: pl.DataFrame) -> None:
+    """Refuse dates beyond four digits of a year: Polars gives up where it has to write them."""
+    for column in frame.get_columns():
+        if not isinstance(column.dtype, pl.Date | pl.Datetime):
+            continue
+        days = column.to_physical().cast(pl.Float64) / _in_a_day(column.dtype)
+        if not days.is_between(FIRST_DAY, LAST_DAY, closed="left").all():
+            raise DataError(
+                f"column {shown(column.name)} holds a date that is not within the years 1 to 9999."
+            )
+
+
+def _in_a_day(kind: pl.DataType) -> float:
+    """Return how many of a type's units a day has."""
+    if isinstance(kind, pl.Datetime):
+        return 86_400 * {"ms": 1e3, "us": 1e6, "ns": 1e9}[kind.time_unit]
+    return 1

@@ -145,7 +145,8 @@ class Inference:
                 return
             probabilities, handled, encoded = _predicted(jobs[0].served, _together(jobs))
             each = _handled_each(jobs, handled)
-        except Exception as error:  # noqa: BLE001 - whoever asked hears of it, and the thread lives
+        # Whoever asked hears of it, and the thread lives. Polars' panics are no `Exception`.
+        except BaseException as error:  # noqa: BLE001
             if len(jobs) == 1:
                 _tell([(jobs[0], error)])
                 return
@@ -165,7 +166,7 @@ class Inference:
         try:
             rows = [job.rows for job in jobs]
             self._watch(len(jobs), jobs[0].served, encoded, probabilities, rows)
-        except Exception as error:  # noqa: BLE001 - the thread has to live
+        except BaseException as error:  # noqa: BLE001 - the thread has to live
             if not self._failed:  # once: it would fail again with every request
                 sys.stderr.write("".join(traceback.format_exception(error)))
             self._failed = True
@@ -242,8 +243,10 @@ def _tell(answers: Iterable[tuple[Job, Predicted | BaseException]]) -> None:
         for job, answer in told:
             if job.future.done():  # whoever asked has gone
                 continue
-            if isinstance(answer, BaseException):
+            if isinstance(answer, Exception):
                 job.future.set_exception(answer)
+            elif isinstance(answer, BaseException):
+                job.future.set_exception(RuntimeError(repr(answer)))
             else:
                 job.future.set_result(answer)
 

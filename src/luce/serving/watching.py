@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from luce.data.opening import reason
 from luce.errors import RunError
 from luce.reference import Reference, compare
 from luce.serving.metrics import line
@@ -264,10 +265,10 @@ class Log:
         try:
             with open_whole(path, sync=False) as file:
                 _joined(parts).write_parquet(file)
-        except (RunError, OSError, pl.exceptions.PolarsError) as error:
+        except BaseException as error:  # noqa: BLE001 - Polars' panics are no `Exception`
             self._left_out += sum(part.height for part in parts)
             if not self._told:  # once: a full disk is full every minute
-                sys.stderr.write(f"note: the log is not written: {error}\n")
+                sys.stderr.write(f"note: the log is not written: {reason(error)}.\n")
             self._told = True
 
 
