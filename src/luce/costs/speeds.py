@@ -141,12 +141,12 @@ def _rows_in_a_second(problem: Problem, X: Any, codes: np.ndarray) -> float:
         objective.evaluate(theta)
         seconds.append(time.perf_counter() - since)
     narrower = 1.0 if scipy.sparse.issparse(X) else D / problem.features
-    return n / min(seconds) * narrower * K / problem.logits
+    return float(n / min(seconds) * narrower * K / problem.logits)
 
 
 def _values(X: Any) -> float:
     """Return how many values a row has."""
-    return max(1.0, float(X.nnz if scipy.sparse.issparse(X) else X.size) / X.shape[0])
+    return float(max(1, (X.nnz if scipy.sparse.issparse(X) else X.size) / X.shape[0]))
 
 
 def _objective(X: Any, codes: np.ndarray, K: int, C: float = 1.0) -> Objective:

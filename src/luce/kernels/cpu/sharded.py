@@ -165,18 +165,19 @@ class _Sharded:
         """Return the gradients that are wanted; that of the features over all ranks."""
         given, wants = self._given, self._wants
         N, classes = len(given.input), len(given.linear_weight)
-        found: tuple[Tensor | None, ...]
         if classes:
             found = gradients_over_tiles(
                 self._loss, self._features, self._head, self._tiles, wants, round_x=False
             ).results()
         else:
             wide = torch.promote_types(given.input.dtype, torch.float32)
-            of_x = torch.zeros(given.input.shape, dtype=wide)
-            nothing = given.linear_weight, given.linear_bias
-            every = (of_x, *(None if t is None else torch.empty_like(t) for t in nothing))
+            nothing = (
+                None if t is None else torch.empty_like(t)
+                for t in (given.linear_weight, given.linear_bias)
+            )
+            every = (torch.zeros(given.input.shape, dtype=wide), *nothing)
             found = tuple(t if want else None for t, want in zip(every, wants, strict=True))
-        of_x = found[0]
-        if of_x is None or not N:
-            return found
-        return shards.total(of_x, given.group).to(given.input.dtype), *found[1:]
+        of_x, *of_head = found
+        if of_x is not None and N:
+            of_x = shards.total(of_x, given.group)
+        return None if of_x is None else of_x.to(given.input.dtype), *of_head
