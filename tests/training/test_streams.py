@@ -61,7 +61,8 @@ def test_a_run_of_a_stream_is_a_run_as_any_other(tmp_path, luce_command, monkeyp
     assert "auto trains linear alone" in first.err
     again = luce_command("train", "t/*.parquet", "--target", "label", "--stream", "--overwrite")
     assert "encoded before; they are used again" in again.err
-    assert again.out == first.out
+    figures = [done.out.partition("test rows")[2] for done in (first, again)]  # seconds differ
+    assert figures[0] == figures[1]
     run = luce.load_run("runs/t")
     assert run.calibration is not None
     assert run.reference is not None

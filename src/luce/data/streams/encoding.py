@@ -12,6 +12,7 @@ import io
 import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -51,11 +52,17 @@ BLOCK_BYTES: Final = 2**23
 
 FEWEST_ROWS: Final = 256
 
-AT_ONCE: Final = 2**14
-"""Rows that are encoded at once: of a narrow table, what stays in the processor's caches."""
+MOST_ROWS: Final = 2**14
+
+AT_ONCE: Final = 2**18
+"""Values that are encoded at once, by one thread: of more, columns that are written into rows would
+not stay in the processor's caches."""
 
 WORTH_COMPILING: Final = 2**21
 """Encoded numbers from which on Numba is loaded."""
+
+TRIES: Final = 3
+"""How often rows are encoded that are gone when they are to be read."""
 
 HELD_OUT: Final = 10_000
 """Rows that are kept as they were in the files, to report on."""
@@ -198,21 +205,24 @@ def streamed(
         notices = tuple(store.note["notices"])
         return Streamed(name, tuple(files), schema, store, source, notices, found, entry, lock)
 
-    while True:
-        there = kept(found=True)
+    there = kept(found=True)
+    for _ in range(TRIES):
         if there is not None:
             return there
         with cache.writing(entry, wait):
-            if entry.store() is None or _stored_schema(entry.store(), entry) is None:
+            made = _stored_schema(entry.store(), entry) is None
+            if made:
                 entry.remove()
                 with of_source(name):
                     _make(name, files, wanted, entry, cache, say, rows)
-                made = True
-            else:
-                made = False
+        # Between the two locks, another run may have made room.
         there = kept(found=not made)
-        if there is not None:
-            return there
+    if there is not None:
+        return there
+    raise DataError(
+        f"the encoded rows of {name} do not stay in {cache.folder}. Look who removes them, or set "
+        "LUCE_CACHE_DIR to another folder."
+    )
 
 
 def _make(
@@ -297,7 +307,8 @@ def _write(
         schema=_digest(schema),
         note={"schema": schema.to_json(), "tensors": _tensors_digest(schema.tensors())},
     )
-    with writer, Behind() as behind:
+    threads = max(1, pl.thread_pool_size())
+    with writer, Behind() as behind, ThreadPoolExecutor(threads) as workers:
 
         def write(part: str, X: Any, codes: NDArray[np.int32]) -> None:
             behind.call(writer.add, part, X, codes)
@@ -305,9 +316,10 @@ def _write(
         kind = _Sparse if schema.sparse else _Dense
         made = [kind(write, part, schema.input_shape[0], dtype) for part in PARTS]
         for frame, codes, parts, draws in _labelled(reader, seen, dealer):
-            for start in range(0, len(codes), AT_ONCE):
-                some = slice(start, start + AT_ONCE)
-                encoded, counts = schema.encode(frame[some])
+            step = min(MOST_ROWS, max(FEWEST_ROWS, (AT_ONCE - 1) // max(1, frame.width)))
+            slices = [slice(start, start + step) for start in range(0, len(codes), step)]
+            done = workers.map(schema.encode, [frame[some] for some in slices])
+            for some, (encoded, counts) in zip(slices, done, strict=True):
                 for what, count in counts.items():
                     handled[what] = handled.get(what, 0) + count
                 for part in (TRAIN, VALIDATION, TEST):
