@@ -21,6 +21,7 @@ NAMES = (
     "operators",
     "regression",
     "serve",
+    "sparse",
     "streams",
     "tables",
     "texts",

@@ -75,7 +75,12 @@ def main(arguments: list[str]) -> None:
         found["workers"] = {name: _workers(name, part, asked) for name in asked.engines}
         if "spark" in asked.engines and not asked.no_peers:
             found["mllib"] = _mllib(part, folder)
-        record("engines", [found], asked={**vars(asked), "dask_ml": bool(asked.dask_ml)})
+        # One file for each set of engines, so that these can be run one after another.
+        record(
+            "-".join(["engines", *asked.engines]),
+            [found],
+            asked={**vars(asked), "dask_ml": bool(asked.dask_ml)},
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -253,7 +258,7 @@ def _dask_ml(
     X: np.ndarray, y: np.ndarray, asked: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
     """Return what dask-ml makes of some rows, beside ours on the same."""
-    few = slice(min(len(y), 200_000))
+    few = slice(min(len(y), 50_000))
     np.save(folder / "X.npy", X[few])
     np.save(folder / "y.npy", y[few])
     model = SoftmaxRegression().fit(X[few], y[few])

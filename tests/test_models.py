@@ -105,8 +105,11 @@ def test_of_several_each_candidate_has_its_own_options():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"Cs": [0.1, 1], "penalty": "l2"}, r"Cs chooses C of the L2 penalty.* penalty='l2'"),
         ({"Cs": [0.1, 1], "penalty": None}, "penalty=None. Leave it out, or give C instead"),
+        ({"l1_ratio": 0.5, "penalty": None}, "l1_ratio is L1's share of penalty='l2' or 'group'"),
+        ({"l1_ratio": 0.5, "solver": "lbfgs"}, "solver must be 'auto' for penalties that make"),
+        ({"l1_ratio": 0.5, "l1_ratios": [1]}, "give l1_ratio, or l1_ratios to choose it, not both"),
+        ({"l1_ratios": [0.5, 1]}, "l1_ratios are compared by cross-validation, which takes Cs"),
         ({"Cs": [0.1, 1], "C": 1.0}, "give C, or Cs"),
         ({"cv": 3}, "cv says how C is chosen by cross-validation, which takes Cs"),
         ({"C": 1.0, "scoring": "accuracy"}, "scoring says how .* Give Cs, or leave scoring out"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Compiled", "compiled", "warm_up"]
 
-_OF_LINEAR = ("fused", "gram", "scans", "sparse")
+_OF_LINEAR = ("coordinate", "fused", "gram", "scans", "sparse")
 _FLOATS = (torch.float32, torch.float64)
 
 
@@ -177,6 +177,15 @@ def _regression_starts() -> None:
             distances(X, A[0], np.zeros(64))
 
 
+def _zeros() -> None:
+    from luce.linear.coordinate import descend, descend_groups
+
+    one = np.ones(2)
+    descend(np.eye(2), 1.0, one, one, one, np.zeros(2), 0.1, 1)
+    both = np.ones((2, 2))
+    descend_groups(np.ones((2, 2, 2)), 1.0, both, one, one, one, both.copy(), 0.1, 1)
+
+
 def _sparse() -> None:
     from luce.linear.sparse import sparse_accumulate, sparse_gather, sparse_project
 
@@ -205,5 +214,6 @@ _GROUPS: dict[str, Callable[[], None]] = {
     "softmax": _softmaxes,
     "means and covariances": _regression_starts,
     "sparse rows": _sparse,
+    "sparse coefficients": _zeros,
     "texts": _texts,
 }

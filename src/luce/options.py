@@ -236,6 +236,15 @@ def _are_candidates(value: object) -> bool:
     return whole(1).allows(value)
 
 
+def _are_shares(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and len(value) > 0
+        and all(SHARE.allows(share) for share in value)
+    )
+
+
 def _is_scaling(value: object) -> bool:
     return (
         isinstance(value, tuple | list)
@@ -360,6 +369,22 @@ ADDRESS = Kind(
 # A wider layer is a typing error.
 WIDTH = whole(1, 1 << 24)
 FRACTION = number(at_least=0, below=1)
+SHARE = Kind(
+    words="a number from 0 to 1",
+    allows=lambda value: 0 <= _real(value) <= 1,
+    read=float,
+    form="FRACTION",
+)
+SHARES = either(
+    Kind(
+        words="a sequence of numbers from 0 to 1",
+        allows=_are_shares,
+        read=lambda text: tuple(float(share) for share in text.split(",")),
+        text="numbers from 0 to 1, such as 0,0.5,1",
+        form="FRACTION,...",
+    ),
+    None,
+)
 ANYTHING = Kind(words="anything", allows=lambda _: True)
 # Compared by name, so that NumPy's bool passes too, and NumPy is not imported.
 FLAG = Kind(words="True or False", allows=lambda value: type(value).__name__ == "bool")
@@ -511,6 +536,13 @@ LINEAR = {
     "Cs": Option(
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),
+    "l1_ratio": Option(
+        SHARE,
+        "L1's share of the penalty: 1 makes most coefficients zero, and fewer as it nears 0, which "
+        "is L2.  [default: 0]",
+        OF_LINEAR,
+    ),
+    "l1_ratios": Option(SHARES, "Choose it among these, beside C.", OF_LINEAR),
     "penalty": Option(ANYTHING),
     "fit_intercept": Option(FLAG),
     "tol": Option(number(at_least=0, or_infinite=True)),
@@ -688,12 +720,7 @@ DISTIL = {
         POSITIVE, "How far both softmaxes are softened.  [default: 2]", OF_TEACHING
     ),
     "alpha": Option(
-        Kind(
-            words="a number from 0 to 1",
-            allows=lambda value: 0 <= _real(value) <= 1,
-            read=float,
-            form="FRACTION",
-        ),
+        SHARE,
         "How much the teacher counts in what is learnt; the labels have the rest.  [default: 0.9]",
         OF_TEACHING,
     ),

@@ -254,6 +254,7 @@ def information(info: Mapping[str, Any]) -> list[str]:
         f"FLOPs       {info['flops_per_example']:,} per example; multiply and add count as two",
         f"size        {info['file_bytes']:,} bytes",
         f"calibrated  {_temperature(info['temperature'])}",
+        *_solved(info),
     ]
     lines += [
         f"{'part':<11} {part['label']}: {part['model']}, weight {part['weight']:.3f}"
@@ -269,6 +270,25 @@ def information(info: Mapping[str, Any]) -> list[str]:
                 f"{part:<11} accuracy {scored['accuracy']:.2%}, log-loss {scored['log_loss']:.4f}, "
                 f"ECE {scored['ece']:.4f} ({rows})"
             )
+    return lines
+
+
+def _solved(info: Mapping[str, Any]) -> list[str]:
+    """Return what is known of a convex fit: its penalty, what that left, and the proof."""
+    outcome = info["outcome"]
+    lines = []
+    if outcome.get("penalty") is not None:
+        share, groups = outcome.get("l1_ratio", 0.0), outcome["penalty"] == "group"
+        other = "groups of a feature's coefficients" if groups else outcome["penalty"].upper()
+        named = "L1" if share == 1 else f"{share:g} L1, {1 - share:g} {other}" if share else other
+        if "nonzero_coefficients" in outcome:
+            named += (
+                f": {outcome['nonzero_coefficients']:,} coefficients are not zero, of "
+                f"{outcome['used_features']:,} features"
+            )
+        lines.append(f"penalty     {named}")
+    if outcome.get("duality_gap") is not None:
+        lines.append(f"proven      within {outcome['duality_gap']:.1e} of the optimum")
     return lines
 
 

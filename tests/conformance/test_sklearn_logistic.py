@@ -3,7 +3,8 @@
 The source of ``sklearn/linear_model/tests/test_logistic.py`` is executed as it ships in the wheel,
 with three names swapped: ``LogisticRegression`` is ours, ``SOLVERS`` are ours, the seed is fixed.
 Arguments that say how scikit-learn's solvers draw or share work (``random_state``, ``n_jobs``,
-``l1_ratio=0``, which is L2) are dropped; ``newton-cholesky`` runs as our ``newton-cg``.
+``l1_ratio=0``, which is L2) are dropped; ``newton-cholesky`` runs as our ``newton-cg``, ``saga`` and
+``liblinear`` as "auto".
 scikit-learn's ``tol`` bounds the gradient and ours the gap, which goes with its square, so it is
 squared. What is deselected is written below, with the reason.
 """
@@ -29,7 +30,9 @@ OTHER = {
         "LogisticRegressionCV and the private path functions: ours has another interface"
     ),
     r"liblinear|saga|intercept_scaling|newton_cholesky_fallback": "solvers we do not have",
-    r"elastic|l1|logreg_l1|sparsify": "penalties, and a format of coef_, that we do not have",
+    r"sparsify|helpful|non_elasticnet|l1_l2_equivalence|incompatible": (
+        "a format of coef_, and scikit-learn's words for penalties and their errors"
+    ),
     r"deprecated|warns_with|c_inf": "deprecations and warnings of scikit-learn's own",
     r"callback": "scikit-learn's callbacks, which we do not take",
     r"array_api": "array API dispatch: we take PyTorch tensors without it",
@@ -53,6 +56,8 @@ def swapped(**options):
         options.pop(name, None)
     if options.get("l1_ratio", 0) == 0:
         options.pop("l1_ratio", None)
+    if options.get("solver") in ("saga", "liblinear"):
+        options["solver"] = "auto"
     if options.get("solver") == "newton-cholesky":
         options["solver"] = "newton-cg"
     if "tol" in options:

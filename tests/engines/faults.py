@@ -15,8 +15,8 @@ def _first(marker):
 
 
 def killed(lane, *, function, marker, **shared):
-    """Be killed, as by the system where memory runs out; without a marker, each time."""
-    if marker is None or _first(marker):
+    """Be killed, as by the system where memory runs out; without a marker, by the first lane."""
+    if lane.pieces[0].row == 0 if marker is None else _first(marker):
         os.kill(os.getpid(), signal.SIGKILL)
     return function(lane, **shared)
 

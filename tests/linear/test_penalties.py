@@ -94,7 +94,7 @@ def test_nan_in_a_row_is_named_before_what_it_makes_of_strengths(problem, monkey
 
 def test_training_refuses_an_unknown_penalty_at_once():
     """Before it reads the data, which are not there."""
-    with pytest.raises(ArgumentError, match="penalty must be one of l2, None, got 'l1'"):
+    with pytest.raises(ArgumentError, match="penalty must be one of l2, group, None, got 'l1'"):
         luce.train("nowhere.csv", model="linear", penalty="l1")
 
 

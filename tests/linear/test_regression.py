@@ -440,7 +440,7 @@ BAD = {
     "C of many digits": ({"C": 10**400}, "C must be a number above 0, or 'auto', got 1000"),
     "C nan": ({"C": math.nan}, "C must be a number above 0, or 'auto', got nan."),
     "C string": ({"C": "a"}, "C must be a number above 0, or 'auto', got 'a'."),
-    "penalty": ({"penalty": "l1"}, "penalty must be one of l2, None, got 'l1'."),
+    "penalty": ({"penalty": "l1"}, "penalty must be one of l2, group, None, got 'l1': L1 is"),
     "tol": ({"tol": -1}, "tol must be a number of at least 0, got -1."),
     "max_iter": ({"max_iter": 1.5}, "max_iter must be a whole number of at least 0, got 1.5."),
     "solver": ({"solver": "saga"}, "solver must be one of auto, lbfgs, newton-cg, got 'saga'."),

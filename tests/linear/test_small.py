@@ -25,7 +25,7 @@ def make(N=40, D=5, K=3, link="softmax", C=0.7, intercept=True, sparse=False, se
     codes[: max(K, 2)] = np.arange(max(K, 2))
     rows = scipy.sparse.csr_array(X) if sparse else X
     weight = rng.uniform(0.1, 3, N)
-    problem = small._Problem(
+    problem = small.Problem(
         rows, codes, weight, small.column_moments(rows, weight, fit_intercept=intercept),
         n_logits=K, link=link, C=C, fit_intercept=intercept,
     )  # fmt: skip
@@ -228,9 +228,9 @@ def test_a_path_makes_the_blocks_of_the_hessian_seldom(monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(600, 12))
     y = (X @ rng.normal(size=(12, 4)) + rng.gumbel(size=(600, 4))).argmax(axis=1)
-    made, real = [], small._Problem.blocks
+    made, real = [], small.Problem.blocks
     monkeypatch.setattr(
-        small._Problem, "blocks", lambda self, P: made.append(self.penalty) or real(self, P)
+        small.Problem, "blocks", lambda self, P: made.append(self.penalty) or real(self, P)
     )
     chosen = SoftmaxRegressionCV(Cs=np.logspace(-3, 3, 10), cv=3).fit(X, y)
     assert chosen.solver_ == "newton-cg"

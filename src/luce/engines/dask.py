@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, final
 
 import distributed
@@ -91,16 +93,30 @@ def connect(address: str | None, timeout: float) -> Dask:
     """Return a client of a scheduler; without an address, of the current one or of a new one."""
     if address is not None:
         try:
+            # Of its own: a notebook has a loop already in this thread.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, _answer(address, timeout)).result()
             return Dask(distributed.Client(address, timeout=timeout), owned=True)
         except (OSError, ValueError) as error:
             raise BackendError(
-                f"engine 'dask' did not answer at {address} within {timeout:g} s ({error})."
+                f"engine 'dask' did not answer at {address} within {timeout:g} s "
+                f"({error or type(error).__name__}). Is it a Dask scheduler of a version near ours?"
             ) from error
     try:
         return Dask(distributed.Client.current(), owned=False)
     except ValueError:  # there is none
         cluster = {"threads_per_worker": 1, "dashboard_address": None}
         return Dask(distributed.Client(processes=True, **cluster), owned=True)
+
+
+async def _answer(address: str, timeout: float) -> None:
+    """Ask a scheduler who it is: a client would wait for ever for the answer of something else."""
+
+    async def ask() -> None:
+        async with distributed.rpc(address) as scheduler:
+            await scheduler.identity()
+
+    await asyncio.wait_for(ask(), timeout)
 
 
 def adopt(given: Any) -> Dask | None:

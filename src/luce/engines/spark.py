@@ -101,7 +101,7 @@ def connect(address: str | None, timeout: float) -> Spark:
 
 def adopt(given: Any) -> Spark | None:
     """Return the engine of a user's session, which stays open."""
-    return Spark(given, owned=False) if callable(getattr(given, "range", None)) else None
+    return Spark(given, owned=False) if callable(getattr(given, "sql", None)) else None
 
 
 def _work(

@@ -27,23 +27,25 @@ from luce.linear.arrays import (
     numpy_of,
     part_of,
 )
-from luce.linear.penalties import PENALTIES, divided, roots
-from luce.options import LINEAR, check, one_of
+from luce.linear.penalties import MAKES_ZEROS, check_penalty, divided, roots
+from luce.options import LINEAR, check
 from luce.targets import check_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
     from luce.linear.parts.fits import Scores
 
-__all__ = ["SoftmaxModel"]
+__all__ = ["SoftmaxModel", "check_ratio"]
 
 # The parameters that are checked by their kind. `_move` sees to the device, scikit-learn to cv and
 # scoring; the names of penalties are those of `PENALTIES`.
 _CHECKED = (
     "C",
+    "l1_ratio",
+    "l1_ratios",
     "fit_intercept",
     "tol",
     "max_iter",
@@ -64,6 +66,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     C_: float
     n_features_in_: int
     penalty: str | None = "l2"
+    l1_ratio: float = 0.0
     fit_intercept: bool
     tol: float
     max_iter: int
@@ -240,7 +243,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         for name in _CHECKED:
             if name in parameters:
                 check(f"{type(self).__name__}: {name}", parameters[name], LINEAR[name].kind)
-        check(f"{type(self).__name__}: penalty", self.penalty, one_of(*PENALTIES, None))
+        check_penalty(f"{type(self).__name__}: penalty", self.penalty)
+        check_ratio(
+            type(self).__name__,
+            self.penalty,
+            max(_ratios(parameters)),
+            parameters.get("solver", "auto"),
+        )
 
     def _check_no_engine(self, engine: Any) -> None:
         if engine is not None:
@@ -382,16 +391,30 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         display: GapDisplay,
         *,
         count: int = 1,
+        l1_ratio: float | None = None,
     ) -> Iterator[Fitted]:
         """Yield the fit for each C, each from where the last ended.
 
-        ``count`` fits of this kind will be made in all.
+        ``count`` fits of this kind will be made in all. ``l1_ratio`` is the estimator's own unless
+        it is given.
         """
+        ratio = float(self.l1_ratio if l1_ratio is None else l1_ratio)
+        if self._makes_zeros(ratio) and math.isfinite(Cs[0]):
+            from luce.linear import proximal_fits
+
+            Cs = [float(C) for C in Cs]
+            given = self, X, codes, weight, Cs, start, display
+            yield from proximal_fits.fits(*given, l1_ratio=ratio, count=count)
+            return
         by = roots(self.penalty, X, weight)
         if by is not None:
             X, start = divided(X, by), None if start is None else (start[0] * by, start[1])
         for fitted in self._l2_fits(X, codes, weight, Cs, start, display, count):
             yield fitted if by is None else fitted.divided(by)
+
+    def _makes_zeros(self, l1_ratio: float) -> bool:
+        """Say whether the penalty sets coefficients to zero."""
+        return self.penalty == "group" or (self.penalty is not None and l1_ratio > 0)
 
     def _l2_fits(
         self,
@@ -488,6 +511,27 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+
+def _ratios(parameters: Mapping[str, Any]) -> Sequence[float]:
+    """Return the shares of L1 that an estimator is asked for."""
+    given = parameters.get("l1_ratios")
+    return [parameters.get("l1_ratio", 0.0)] if given is None else given
+
+
+def check_ratio(name: str, penalty: str | None, ratio: float, solver: str) -> None:
+    """Refuse a share of L1 that the penalty or the solver cannot have."""
+    if ratio > 0 and penalty not in MAKES_ZEROS:
+        cure = "set penalty='l2', or l1_ratio=0" if penalty is None else "set l1_ratio=0"
+        raise ArgumentError(
+            f"{name}: l1_ratio is L1's share of penalty='l2' or 'group', got {ratio:g} with "
+            f"penalty={penalty!r}: {cure}."
+        )
+    if (ratio > 0 or penalty == "group") and solver != "auto":
+        raise ArgumentError(
+            f"{name}: solver must be 'auto' for penalties that make coefficients zero, got "
+            f"{solver!r}: the others need a smooth one, L2."
+        )
 
 
 def _classes_and_codes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,10 @@
-"""SoftmaxRegressionCV: C chosen by cross-validation along a warm-started path."""
+"""SoftmaxRegressionCV: C and l1_ratio chosen by cross-validation along warm-started paths."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -24,11 +25,36 @@ if TYPE_CHECKING:
 
     from luce.linear.fitted import Fitted
 
-__all__ = ["SoftmaxRegressionCV"]
+__all__ = ["CoefficientPath", "SoftmaxRegressionCV"]
+
+
+@dataclass(frozen=True)
+class CoefficientPath:
+    """The fits of all rows along C, from the strongest penalty to the weakest.
+
+    Attributes
+    ----------
+    l1_ratio : float
+        The one that was chosen.
+    Cs : ndarray, shape (n_Cs,)
+    coef : ndarray, shape (n_Cs, K, D)
+    intercept : ndarray, shape (n_Cs, K)
+    duality_gap : ndarray, shape (n_Cs,)
+        As ``duality_gap_`` of a fit.
+    nonzeros : ndarray of int, shape (n_Cs,)
+        How many coefficients are not zero.
+    """
+
+    l1_ratio: float
+    Cs: np.ndarray
+    coef: np.ndarray
+    intercept: np.ndarray
+    duality_gap: np.ndarray
+    nonzeros: np.ndarray
 
 
 class SoftmaxRegressionCV(SoftmaxModel):
-    """Softmax regression that chooses C by cross-validation.
+    """Softmax regression that chooses C, and if asked L1's share, by cross-validation.
 
     Each fold's covariance and its eigenbasis are computed once and serve all Cs; the path goes from
     the strongest penalty to the weakest, each fit starting from the last. Rows that are held out
@@ -44,6 +70,9 @@ class SoftmaxRegressionCV(SoftmaxModel):
         A scikit-learn scorer; higher is better. The default weighs rows by ``sample_weight``.
     refit : bool, default=True
         Fit all rows with the chosen C at the end; otherwise average the folds' coefficients.
+    l1_ratios : sequence of float, optional
+        The candidates for ``l1_ratio``, each with all Cs; by default only 0, which is L2.
+    penalty : {"l2", "group"} or a name in ``luce.linear.penalties.PENALTIES``, default="l2"
     fit_intercept, tol, max_iter, class_weight, solver, link, precision, device, verbose
         As in `SoftmaxRegression`.
 
@@ -51,8 +80,14 @@ class SoftmaxRegressionCV(SoftmaxModel):
     ----------
     C_ : float
         The candidate with the best mean score (the smallest of those).
+    l1_ratio_ : float
+        The candidate with the best mean score (the first of those).
     Cs_ : ndarray, shape (n_Cs,)
-    scores_ : ndarray, shape (n_folds, n_Cs)
+    l1_ratios_ : ndarray, shape (n_ratios,)
+    scores_ : ndarray, shape (n_folds, n_Cs), or (n_folds, n_ratios, n_Cs) with ``l1_ratios``
+    path_ : CoefficientPath
+        With ``l1_ratios`` or ``penalty="group"``, unless ``refit=False``: the fits of all rows for
+        each C at ``l1_ratio_``: coefficients, gap, and how many are not zero.
     oof_proba_ : ndarray, shape (N, K)
         Out-of-fold probabilities at ``C_``: each row's by the model that did not see it, averaged
         if it was held out more than once, NaN if never.
@@ -75,7 +110,12 @@ class SoftmaxRegressionCV(SoftmaxModel):
     >>> model = SoftmaxRegressionCV(Cs=[0.1, 10.0]).fit(X, y)
     >>> model.C_, model.oof_proba_.shape
     (10.0, (150, 3))
+    >>> model = SoftmaxRegressionCV(Cs=[0.1, 10.0], l1_ratios=[0.5, 1.0]).fit(X, y)
+    >>> model.path_.Cs.tolist(), model.path_.nonzeros.tolist()
+    ([0.1, 10.0], [4, 8])
     """
+
+    scores_: np.ndarray
 
     def __init__(
         self,
@@ -84,6 +124,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
         cv: Any = 5,
         scoring: str | Callable[..., float] = "neg_log_loss",
         refit: bool = True,
+        l1_ratios: Sequence[float] | None = None,
+        penalty: str = "l2",
         fit_intercept: bool = True,
         tol: float = 1e-6,
         max_iter: int = 200,
@@ -98,6 +140,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
         self.cv = cv
         self.scoring = scoring
         self.refit = refit
+        self.l1_ratios = l1_ratios
+        self.penalty = penalty
         self.fit_intercept = fit_intercept
         self.tol = tol
         self.max_iter = max_iter
@@ -109,7 +153,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, engine: Any = None) -> Self:
-        """Choose C, and fit to rows X with labels y.
+        """Choose C and the share of L1, and fit to rows X with labels y.
 
         Parameters
         ----------
@@ -134,7 +178,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         with self._fitting():
             self._check_parameters()
             self._check_no_engine(engine)
-            self.Cs_ = self._candidates()
+            self.Cs_, self.l1_ratios_ = self._candidates(), self._shares()
             if is_source(X):
                 raise DataError(
                     "SoftmaxRegressionCV: needs rows in memory or in a memory map, got a source of "
@@ -144,8 +188,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
             codes, weight = self._encode(X, y, sample_weight)
             splitter = check_cv(self.cv, y, classifier=True)
             folds = list(splitter.split(np.empty((len(y), 0)), y))
-            scores = np.empty((len(folds), len(self.Cs_)))
-            paths: list[list[tuple[np.ndarray, np.ndarray]]] = []
+            scores = np.empty((len(folds), len(self.l1_ratios_), len(self.Cs_)))
+            paths: list[list[list[tuple[np.ndarray, np.ndarray]]]] = []
             short: list[str] = []
             iterations = 0
             with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
@@ -154,24 +198,34 @@ class SoftmaxRegressionCV(SoftmaxModel):
                     part[train] = weight[train]
                     self._check_fold(f, codes, part)
                     paths.append([])
-                    # The strongest penalty first.
-                    path = self._fits(X, codes, part, self.Cs_, None, display, count=scores.size)
-                    for c, fitted in enumerate(path):
-                        iterations += fitted.n_iter
-                        if not fitted.converged:
-                            short.append(f"C={self.Cs_[c]:g} in fold {f} ({fitted.measure:.1g})")
-                        paths[f].append((fitted.coef, fitted.intercept))
-                        scores[f, c] = self._score(paths[f][c], X, y, weight, test)
-                best = int(np.argmax(scores.mean(axis=0)))
-                C = float(self.Cs_[best])
-                held_out = self._out_of_fold(X, folds, [path[best] for path in paths])
-                mean = tuple(np.mean([path[best][i] for path in paths], axis=0) for i in (0, 1))
-                refitted = None
-                if self.refit:
+                    for r, ratio in enumerate(self.l1_ratios_):
+                        # The strongest penalty first.
+                        more = {"count": scores.size, "l1_ratio": ratio}
+                        fits = list(self._fits(X, codes, part, self.Cs_, None, display, **more))
+                        paths[f].append([(fitted.coef, fitted.intercept) for fitted in fits])
+                        iterations += sum(fitted.n_iter for fitted in fits)
+                        short += [
+                            f"C={C:g} in fold {f} ({fitted.measure:.1g})"
+                            for C, fitted in zip(self.Cs_, fits, strict=True)
+                            if not fitted.converged
+                        ]
+                        for c, model in enumerate(paths[f][r]):
+                            scores[f, r, c] = self._score(model, X, y, weight, test)
+                r, c = divmod(int(np.argmax(scores.mean(axis=0))), len(self.Cs_))
+                C, ratio = float(self.Cs_[c]), float(self.l1_ratios_[r])
+                best = [path[r][c] for path in paths]
+                held_out = self._out_of_fold(X, folds, best)
+                mean = tuple(np.mean([fold[i] for fold in best], axis=0) for i in (0, 1))
+                refitted, more = None, {"count": scores.size, "l1_ratio": ratio}
+                if self.refit and self._keeps_path():
+                    fits = list(self._fits(X, codes, weight, self.Cs_, None, display, **more))
+                    refitted, self.path_ = fits[c], _path_of(fits, ratio, self.Cs_)
+                elif self.refit:
                     start = (mean[0].astype(np.float64), mean[1].astype(np.float64))
-                    (refitted,) = self._fits(
-                        X, codes, weight, [C], start, display, count=scores.size
-                    )
+                    (refitted,) = self._fits(X, codes, weight, [C], start, display, **more)
+            if self.l1_ratios is None:
+                scores = scores[:, 0]
+            self.l1_ratio_ = ratio
             self.C_, self.scores_, self.oof_proba_ = C, scores, held_out
             self._choose(refitted, mean, iterations, short)
         return self
@@ -234,6 +288,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                     Cs = [float(self.Cs_[best])]
                     (refitted,) = fits.fits(self, rows, Cs, start, display, count=scores.size)
             self.C_, self.scores_ = float(self.Cs_[best]), scores
+            self.l1_ratio_, self.l1_ratios_ = 0.0, self._shares()
             every = [fitted for path in models for fitted in path]
             short = [
                 f"C={self.Cs_[c]:g} in fold {f} ({fitted.measure:.1g})"
@@ -250,6 +305,12 @@ class SoftmaxRegressionCV(SoftmaxModel):
         if isinstance(Cs, Sequence):
             return np.sort(np.asarray(Cs, dtype=np.float64))
         return np.logspace(-4, 4, int(Cs))
+
+    def _shares(self) -> np.ndarray:
+        return np.array([0.0] if self.l1_ratios is None else self.l1_ratios, dtype=np.float64)
+
+    def _keeps_path(self) -> bool:
+        return self.l1_ratios is not None or self.penalty == "group"
 
     def _check_fold(self, fold: int, codes: np.ndarray, weight: np.ndarray) -> None:
         weights = np.bincount(codes, weight, minlength=len(self.classes_))
@@ -297,6 +358,17 @@ class SoftmaxRegressionCV(SoftmaxModel):
             times[test] += 1
         with np.errstate(invalid="ignore"):
             return total / times
+
+
+def _path_of(fits: list[Fitted], ratio: float, Cs: np.ndarray) -> CoefficientPath:
+    return CoefficientPath(
+        ratio,
+        Cs,
+        np.stack([fit.coef for fit in fits]),
+        np.stack([fit.intercept for fit in fits]),
+        np.array([fit.gap for fit in fits]),
+        np.array([np.count_nonzero(fit.coef) for fit in fits]),
+    )
 
 
 def _take(X: Any, rows: np.ndarray) -> Any:

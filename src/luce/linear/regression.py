@@ -31,11 +31,12 @@ class SoftmaxRegression(SoftmaxModel):
 
     Minimises scikit-learn's objective,
 
-    .. math:: f(W, b) = \sum_i s_i \, \mathrm{loss}(y_i, W x_i + b) + \frac{1}{2C} \|W\|^2,
+    .. math:: f(W, b) = \sum_i s_i \, \mathrm{loss}(y_i, W x_i + b)
+        + \frac{1 - \rho}{2C} \|W\|^2 + \frac{\rho}{C} \|W\|_1,
 
-    where the loss is the cross-entropy of the softmax of the logits and :math:`s_i` are the sample
-    weights times the class weights. The intercept is not penalised. With two classes there is one
-    row of coefficients and the loss is that of a sigmoid.
+    where ρ is ``l1_ratio``, the loss is the cross-entropy of the softmax of the logits and
+    :math:`s_i` are the sample weights times the class weights. The intercept is not penalised. With
+    two classes there is one row of coefficients and the loss is that of a sigmoid.
 
     Parameters
     ----------
@@ -44,8 +45,13 @@ class SoftmaxRegression(SoftmaxModel):
         rows. For sparse ones, such as texts, no number suits all: it is then what does best on a
         fifth of the rows held out (five times over where they are few), from 1/4 up by factors of
         4 until their log-loss rises.
-    penalty : {"l2", None} or a name in ``luce.linear.penalties.PENALTIES``, default="l2"
-        The others hold each feature with a strength of its own; X is copied in float64 for them.
+    penalty : {"l2", "group", None} or a name in ``luce.linear.penalties.PENALTIES``, default="l2"
+        "group" is the norm of each feature's coefficients over the classes, :math:`\sum_j \|w_j\|`
+        / C in the place of L2: a feature is in for all classes, or out. The others hold each
+        feature with a strength of its own; X is copied in float64 for them.
+    l1_ratio : float, default=0.0
+        ρ, the share of L1 in the penalty, from 0 to 1. With L1 many coefficients are exactly 0:
+        1 is the lasso, between 0 and 1 is the elastic net, or with groups the sparse-group lasso.
     fit_intercept : bool, default=True
     tol : float, default=1e-6
         The fit ends when the duality gap over the objective is proven to be at most ``tol``.
@@ -56,7 +62,8 @@ class SoftmaxRegression(SoftmaxModel):
         As in scikit-learn; multiplies ``sample_weight``.
     solver : {"auto", "lbfgs", "newton-cg"}, default="auto"
         "auto" is L-BFGS where the features have an affordable eigenbasis (up to 2,048 features or
-        rows) to precondition with, else Newton-CG with a diagonal.
+        rows) to precondition with, else Newton-CG with a diagonal; proximal steps and Newton's
+        where the penalty makes coefficients zero.
     link : {"softmax", "ovr"}, default="softmax"
         "ovr" fits one sigmoid against the rest for each class; probabilities are the sigmoids over
         their sum.
@@ -133,6 +140,7 @@ class SoftmaxRegression(SoftmaxModel):
         C: float | Literal["auto"] = 1.0,
         *,
         penalty: str | None = "l2",
+        l1_ratio: float = 0.0,
         fit_intercept: bool = True,
         tol: float = 1e-6,
         max_iter: int = 200,
@@ -146,6 +154,7 @@ class SoftmaxRegression(SoftmaxModel):
     ) -> None:
         self.C = C
         self.penalty = penalty
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.tol = tol
         self.max_iter = max_iter

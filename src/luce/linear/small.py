@@ -2,7 +2,7 @@
 
 Each step solves for Newton's direction by conjugate gradients, preconditioned with each class's own
 block of the Hessian (exact for sigmoids, which are not coupled), and is halved until it descends.
-The order of calls: `_Problem` holds the rows; `minimize` evaluates a point (`_Problem.at`), proves
+The order of calls: `Problem` holds the rows; `minimize` evaluates a point (`Problem.at`), proves
 what can be proven (`_certified`), finds a direction (`_direction`) and how far to go (`_search`).
 Everything is float64, logits and probabilities are (K, N): class by class is how NumPy adds fast.
 The notation is that of ``objective``.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from luce.linear.fitted import Start
     from luce.linear.links import Link
 
-__all__ = ["column_moments", "minimize", "one_thread", "suits"]
+__all__ = ["Problem", "column_moments", "minimize", "one_thread", "suits"]
 
 # A problem is small while one pass over its rows multiplies at most so many numbers, and it has at
 # most so many logits and coefficients.
@@ -115,7 +115,7 @@ class _Point:
     log_q: np.ndarray
 
 
-class _Problem:
+class Problem:
     """F over rows in memory; see `luce.linear.objective` for the formula."""
 
     def __init__(
@@ -193,6 +193,13 @@ class _Problem:
             losses = np.logaddexp(0, -self._sign * Z).sum(0)
         return float(self.weight @ losses) + self.penalty.value(W)
 
+    def losses(self, Z: np.ndarray) -> np.ndarray:
+        """Return the loss of each row, (1, N), or for sigmoids of each class and row, (K, N)."""
+        if self.link == "softmax":
+            return self._softmax(Z)[0][None]
+        losses: np.ndarray = np.logaddexp(0, -self._sign * Z)
+        return losses
+
     def _softmax(self, Z: np.ndarray) -> tuple[np.ndarray, ...]:
         # What is small is computed as such: the sum of the other classes' p, not 1 - p of the own.
         shifted = Z - Z.max(0)
@@ -234,7 +241,7 @@ class _Problem:
         """Return each class's block of ∇²F without the penalty, or its diagonal for sparse rows."""
         curvature = P * (1 - P) * self.weight
         if hasattr(self.X, "nnz"):
-            return self._diagonal(curvature)
+            return self.diagonal(curvature)
         B = np.zeros((self.K, self.D + 1, self.D + 1))
         step = max(64, _BLOCK_VALUES // (self.D + 1))
         for i in range(0, len(self.codes), step):
@@ -262,7 +269,8 @@ class _Problem:
         inverses = np.linalg.inv(B) * scale[:, :, None] * scale[:, None, :]
         return lambda G: self._balanced((inverses @ G[:, :, None])[:, :, 0])
 
-    def _diagonal(self, curvature: np.ndarray) -> np.ndarray:
+    def diagonal(self, curvature: np.ndarray) -> np.ndarray:
+        """Return Σ c [x - μ, 1]² for a curvature c of each class and row, (K, D + 1)."""
         squares = self.X.power(2)
         diagonal = np.empty((self.K, self.D + 1))
         mass = curvature.sum(1)[:, None]
@@ -399,7 +407,7 @@ def minimize(
         For the next C; None for sparse rows, and where no step was needed.
     """
     started = time.perf_counter()
-    problem = _Problem(
+    problem = Problem(
         X,
         codes,
         weight,
@@ -486,7 +494,7 @@ def minimize(
     return fitted, None if blocks is None or blocks.ndim == 2 else blocks
 
 
-def _from(problem: _Problem, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+def _from(problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
     """Return Θ of the coefficients of an earlier fit."""
     theta = problem.start()
     W = theta[:, :-1]
@@ -499,7 +507,7 @@ def _from(problem: _Problem, coef: np.ndarray, intercept: np.ndarray) -> np.ndar
     return theta
 
 
-def _certified(problem: _Problem, at: _Point, tol: float) -> tuple[_Point, float]:
+def _certified(problem: Problem, at: _Point, tol: float) -> tuple[_Point, float]:
     """Return a point that proves the most, the intercepts solved for, and what it proves."""
     if problem.penalty.strength == 0:
         return at, problem.scaled_gradient(at.gradient)
@@ -520,7 +528,7 @@ def _certified(problem: _Problem, at: _Point, tol: float) -> tuple[_Point, float
 
 
 def _direction(
-    problem: _Problem,
+    problem: Problem,
     at: _Point,
     inverse: Callable[[np.ndarray], np.ndarray],
     tol: float,
@@ -553,7 +561,7 @@ def _direction(
     return d, products
 
 
-def _search(problem: _Problem, at: _Point, d: np.ndarray) -> _Point | None:
+def _search(problem: Problem, at: _Point, d: np.ndarray) -> _Point | None:
     """Return a better point along d, or None where rounding hides any."""
     slope = float(np.vdot(at.gradient, d))
     U, t = problem.logits(d), 1.0

@@ -45,6 +45,7 @@ class SparseRows:
         self._data = data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
         self.in_float32 = data.dtype == np.float32
         self._by_column: dict[Block, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._all_by_column: Any = None
 
     @property
     def stored(self) -> int:
@@ -145,6 +146,12 @@ class SparseRows:
     def find_bad(self) -> tuple[int, int, float] | None:
         """Return the row, the column and the value of the first NaN or infinity, or None."""
         return find_bad(self.X)
+
+    def by_column(self) -> Any:
+        """Return all rows as a CSC matrix, which is kept."""
+        if self._all_by_column is None:
+            self._all_by_column = self.X.tocsc()
+        return self._all_by_column
 
     def _columns(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows i to j by column, which are kept."""

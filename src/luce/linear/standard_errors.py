@@ -64,6 +64,14 @@ def standard_errors(
     """
     check_is_fitted(model, ["coef_", "C_"])
     name = type(model).__name__
+    ratio = getattr(model, "l1_ratio_", model.l1_ratio)
+    if math.isfinite(model.C_) and (model.penalty == "group" or ratio > 0):
+        how = "penalty='group'" if model.penalty == "group" else f"l1_ratio={ratio:g}"
+        raise ArgumentError(
+            f"{name}: standard errors do not apply with {how}: which coefficients are zero was "
+            "chosen from the same rows, and the errors of the others would not know it. Fit "
+            "penalty=None, or l1_ratio=0, to the features that are left."
+        )
     K, D = model.coef_.shape
     if K * (D + 1) > _MOST_COEFFICIENTS:
         raise DataError(

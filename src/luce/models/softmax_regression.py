@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, final
 
 from luce.errors import ArgumentError
 from luce.models.base import Layer, Model, Weights
-from luce.options import LINEAR, check, one_of
+from luce.options import LINEAR
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from luce.linear.model import SoftmaxModel
+    from luce.linear.path import CoefficientPath
     from luce.models.steps import Step
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
@@ -49,9 +50,10 @@ class Linear(Model["SoftmaxModel"]):
     def check_together(self, options: Mapping[str, Any]) -> None:
         """Refuse a penalty that there is not, and what only one of the two estimators has."""
         if "penalty" in options:
-            from luce.linear.penalties import PENALTIES
+            from luce.linear.penalties import check_penalty
 
-            check("penalty", options["penalty"], one_of(*PENALTIES, None))
+            check_penalty("penalty", options["penalty"])
+        self._check_shares(options)
         if "Cs" not in options:
             for name in OF_CROSS_VALIDATION:
                 if name in options:
@@ -62,11 +64,27 @@ class Linear(Model["SoftmaxModel"]):
             return
         if "C" in options:
             raise ArgumentError("linear: give C, or Cs to choose it by cross-validation, not both.")
-        if "penalty" in options:
+        if options.get("penalty", "l2") is None:
             raise ArgumentError(
-                f"linear: Cs chooses C of the L2 penalty, so there is no penalty to choose, got "
-                f"penalty={options['penalty']!r}. Leave it out, or give C instead of Cs."
+                "linear: Cs chooses C of a penalty, got penalty=None. Leave it out, or give C "
+                "instead of Cs."
             )
+
+    def _check_shares(self, options: Mapping[str, Any]) -> None:
+        """Refuse shares of L1 that contradict each other, the penalty or the solver."""
+        if "l1_ratio" in options and options.get("l1_ratios") is not None:
+            raise ArgumentError("linear: give l1_ratio, or l1_ratios to choose it, not both.")
+        shares = options.get("l1_ratios") or [options.get("l1_ratio", 0.0)]
+        if options.get("l1_ratios") is not None and "Cs" not in options:
+            raise ArgumentError(
+                "linear: l1_ratios are compared by cross-validation, which takes Cs, such as "
+                "Cs='auto'. Give Cs, or l1_ratio."
+            )
+        penalty, solver = options.get("penalty", "l2"), options.get("solver", "auto")
+        if max(shares) > 0 or penalty == "group":
+            from luce.linear.model import check_ratio
+
+            check_ratio("linear", penalty, max(shares), solver)
 
     def check_taught(self, options: Mapping[str, Any], temperature: float) -> None:
         """Refuse a temperature, and scores that do not weigh the copies of a row."""
@@ -90,10 +108,12 @@ class Linear(Model["SoftmaxModel"]):
             return SoftmaxRegression(**{**self.defaults, **options})
         from luce.linear.path import SoftmaxRegressionCV
 
-        automatic = options["Cs"] == "auto"
-        return SoftmaxRegressionCV(
-            **{name: value for name, value in options.items() if not (automatic and name == "Cs")}
-        )
+        given = dict(options)
+        if given["Cs"] == "auto":
+            del given["Cs"]
+        if "l1_ratio" in given:  # one candidate
+            given["l1_ratios"] = [given.pop("l1_ratio")]
+        return SoftmaxRegressionCV(**given)
 
     def fit(
         self,
@@ -140,9 +160,20 @@ class Linear(Model["SoftmaxModel"]):
             # Without a penalty there is no certificate, and JSON has no infinity.
             "duality_gap": gap if math.isfinite(gap) else None,
             "gradient_norm": float(estimator.gradient_norm_),
+            "penalty": estimator.penalty,
         }
+        share = float(getattr(estimator, "l1_ratio_", estimator.l1_ratio))
+        if estimator.penalty == "group" or share > 0:
+            coefficients = estimator.coef_
+            ended |= {
+                "l1_ratio": share,
+                "nonzero_coefficients": int((coefficients != 0).sum()),
+                "used_features": int(coefficients.any(axis=0).sum()),
+            }
         if hasattr(estimator, "scores_"):  # C was chosen
             ended["C"] = float(estimator.C_)
+        if hasattr(estimator, "path_"):
+            ended["path"] = _followed(estimator.path_)
         return ended
 
     def remark(self, estimator: SoftmaxModel) -> str:
@@ -152,6 +183,8 @@ class Linear(Model["SoftmaxModel"]):
         line = f"{count:,} iteration{'s' * (count != 1)} of {ended['solver']} in {seconds:.1f} s"
         if ended["duality_gap"] is not None:
             line += f", proven to be within {ended['duality_gap']:.1e} of the optimum"
+        if "used_features" in ended:
+            line += f"; {ended['used_features']:,} features are left"
         if "C" in ended:
             how = (
                 "by cross-validation" if hasattr(estimator, "Cs_") else "did best on held-out rows"
@@ -225,6 +258,21 @@ class Linear(Model["SoftmaxModel"]):
         if len(coefficients) == 1:  # two classes: the weights of the second against the first
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         return Weights("classes", coefficients - coefficients.mean(axis=0))
+
+
+def _followed(path: CoefficientPath) -> list[dict[str, Any]]:
+    """Return what is left at each C, and what is proven, as plain numbers."""
+    return [
+        {
+            "C": float(C),
+            "nonzero_coefficients": int(count),
+            "used_features": int(coefficients.any(axis=0).sum()),
+            "duality_gap": float(gap),
+        }
+        for C, count, coefficients, gap in zip(
+            path.Cs, path.nonzeros, path.coef, path.duality_gap, strict=True
+        )
+    ]
 
 
 def _in_blocks(

@@ -24,6 +24,7 @@ __all__ = ["importance", "parts_of", "weights"]
 # More classes, features or filters than these help nobody.
 SHOWN_CLASSES, SHOWN_FEATURES, SHOWN_FILTERS, SHOWN_COLUMNS = 30, 8, 64, 30
 SHOWN_TERMS = 16
+SHOWN_LEFT = 100
 
 # Permutation importance predicts for each column and each shuffle: at most PREDICTED_ROWS rows and
 # PREDICTED_CELLS probabilities in all. A shuffle is of at most ROWS rows, and of at least ENOUGH.
@@ -65,9 +66,19 @@ def weights(classifier: Classifier, classes: list[Any], support: NDArray[Any]) -
         def listed(k: int, of: NDArray[np.intp], count: int) -> list[dict[str, Any]]:
             return [{"name": name(features[j]), "weight": float(array[k, j])} for j in of[:count]]
 
+        used = array.any(axis=0)
+        left = _first(np.flatnonzero(used & whole), -np.linalg.norm(array, axis=0))
         return {
             "kind": "features",
             **common,
+            # Where the penalty left some out.
+            "left": None
+            if used.all()
+            else {
+                "count": int(used.sum()),
+                "total": len(used),
+                "names": [name(features[j]) for j in left[:SHOWN_LEFT]],
+            },
             "per_class": [
                 {
                     "class": name(classes[k]),

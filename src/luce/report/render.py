@@ -121,6 +121,8 @@ def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
             lambda ax, title=title: figures.draw_curve(ax, curves, title),  # type: ignore[misc]
         )
         charts["curves"].append(Markup(svg))  # noqa: S704 - drawn by us from numbers alone
+    if "absent" not in summary["path"]:
+        charts["path"] = _path_chart(summary["path"])
     if "absent" not in summary["tuning"]:
         charts |= _search_charts(summary["tuning"])
     calibration = summary["calibration"]
@@ -129,6 +131,20 @@ def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
     if "absent" not in summary["thresholds"]:
         charts |= _threshold_charts(summary["thresholds"])
     return charts
+
+
+def _path_chart(path: Mapping[str, Any]) -> Markup:
+    from luce.report import figures, paths
+
+    Cs = [row["C"] for row in path["rows"]]
+    left = [row["nonzero_coefficients"] for row in path["rows"]]
+    svg = figures.to_svg(
+        "path",
+        f"How many coefficients are not zero at each C: {left[0]:.0f} at {Cs[0]:g}, {left[-1]:.0f} "
+        f"at {Cs[-1]:g}",
+        lambda ax: paths.draw_left(ax, Cs, left, chosen=path["C"]),
+    )
+    return Markup(svg)  # noqa: S704 - drawn by us from numbers alone
 
 
 def _search_charts(tuning: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from luce.report.curves import curves
 from luce.report.distillation import distillation
 from luce.report.examples import examples
 from luce.report.findings import findings
+from luce.report.penalties import path
 from luce.report.subject import Scored, Subject
 from luce.report.text import name
 from luce.report.thresholds import thresholds
@@ -74,7 +75,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         ``scored`` (which rows, and what is the matter with them); ``findings`` (sentences);
         ``figures``, ``curves``, ``confusion``, ``classes``, ``thresholds``, ``calibration``,
         ``sets``, ``wrong``, ``uncertain``, ``labels``, ``weights``, ``importance``,
-        ``distillation``, ``architecture``, ``environment``, ``tuning``.
+        ``distillation``, ``architecture``, ``environment``, ``path``, ``tuning``.
     """
     scored, names = subject.scored, [name(label) for label in subject.classes]
     content: dict[str, Any] = {
@@ -83,6 +84,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "about": _about(subject, names),
         "scored": _scored(scored),
         "curves": curves(subject.history, str(subject.config["label"])),
+        "path": path(subject.config["outcome"]),
         "tuning": tuning(subject.tuning),
         "distillation": distillation(subject.metrics),
         "architecture": _architecture(subject.info),

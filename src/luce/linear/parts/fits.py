@@ -69,10 +69,11 @@ def material(model: SoftmaxModel, part: Part, compute: Any) -> Material:
     name = type(model).__name__
     N, D = part.shape
     K = len(part.classes)
-    if model.penalty not in {"l2", None}:
+    shares = [getattr(model, "l1_ratio", 0.0), *(getattr(model, "l1_ratios", None) or [])]
+    if model.penalty not in {"l2", None} or max(shares) > 0:
         raise ArgumentError(
-            f"{name}: penalty {model.penalty!r} is not to be had over the part of a block store: "
-            "choose 'l2' or None, or fit to rows in memory."
+            f"{name}: over the part of a block store penalty is 'l2' without a share of L1, or "
+            f"None; got {model.penalty!r} and {max(shares):g}. Change it, or fit to rows in memory."
         )
     if N == 0 or D == 0:
         raise DataError(f"{name}: the part {part.name!r} has {N:,} rows of {D:,} features.")

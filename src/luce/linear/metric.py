@@ -1,0 +1,197 @@
+"""The Hessian as a proximal step sees it: a block for each class, or its diagonal.
+
+A step minimises a quadratic plus the penalty, ⟨g, V - W⟩ + scale/2 ‖V - W‖²_H + r(V). The same H,
+on the coefficients that are not zero, preconditions Newton's equations there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from luce.linear.coordinate import descend, descend_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from luce.linear.penalties import Sparse
+
+__all__ = ["Diagonal", "Grams", "Metric"]
+
+# A step ends when a sweep moves nothing by more than a part of the first sweep's farthest move. Far
+# from the optimum the quadratic is not worth the least part, and the largest will do.
+_ENOUGH: Final = (1e-3, 0.1)
+_SWEEPS: Final = 100
+# Where so many sweeps are not enough, for features that go together closely, the equations of those
+# that are not zero are solved in between: so often, and each time for so many that become zero. Not
+# where a step lowers F by more than this part.
+_ROUNDS: Final = 10
+_SOLVED: Final = 10
+_SLOW: Final = 1e-3
+# A block's diagonal is 1 and gets this in addition, so that collinear columns have an inverse.
+_RIDGE: Final = 1e-8
+_EXACT_RIDGE: Final = 1e-12
+# No entry of the diagonal is below this part of a class's largest.
+_GUARD: Final = 1e-8
+
+
+class Grams:
+    """A block of the Hessian for each class, of the features that it may need.
+
+    Parameters
+    ----------
+    index : list of ndarray
+        For each class, places of coefficients in a row of Θ: features, and last the intercept.
+    blocks : list of ndarray
+        For each class a symmetric matrix over these.
+    features : int
+        D.
+    """
+
+    def __init__(self, index: list[np.ndarray], blocks: list[np.ndarray], features: int) -> None:
+        self.index, self.blocks, self.features = index, blocks, features
+
+    def covers(self, wanted: np.ndarray) -> bool:
+        """Say whether the coefficients of a mask (K, D) are all in the blocks."""
+        return all(
+            not np.delete(row, at[at < self.features]).any()
+            for row, at in zip(wanted, self.index, strict=True)
+        )
+
+    def step(
+        self,
+        theta: np.ndarray,
+        gradient: np.ndarray,
+        penalty: Sparse,
+        scale: float,
+        expected: float,
+    ) -> np.ndarray:
+        """Return the point that minimises the quadratic and the penalty.
+
+        ``expected`` is by what part of itself F may fall: the less, the better it is solved.
+        """
+        V = theta.copy()
+        enough = float(np.clip(expected, *_ENOUGH))
+        rounds = _ROUNDS if expected < _SLOW else 1
+        if penalty.group:
+            at = self.index[0]  # the same for all classes
+            inside = (at < self.features).astype(float)
+            v, g = (np.ascontiguousarray(each[:, at]) for each in (theta, gradient))
+            l1, l2, group = penalty.l1 * inside, penalty.l2 * inside, penalty.group * inside
+            H = np.stack(self.blocks)
+            descend_groups(H, scale, g, l1, l2, group, v, enough, _SWEEPS)
+            V[:, at] = v
+            return V
+        for k, (at, H) in enumerate(zip(self.index, self.blocks, strict=True)):
+            inside = (at < self.features).astype(float)
+            v = theta[k, at]
+            quadratic = (H, scale, gradient[k, at], penalty.l1 * inside, penalty.l2 * inside)
+            for _ in range(rounds):
+                if descend(*quadratic, v, enough, _SWEEPS) or rounds == 1:
+                    break
+                _solve(*quadratic, theta[k, at], v)
+            V[k, at] = v
+        return V
+
+    def inverse(
+        self, face: np.ndarray, curvature: np.ndarray
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Return an approximation of G ↦ (H + diag(curvature))⁻¹ G over a face (K, D + 1)."""
+        parts = []
+        for k, (at, H) in enumerate(zip(self.index, self.blocks, strict=True)):
+            on = face[k, at]
+            places = at[on]
+            B = H[np.ix_(on, on)]
+            B[np.diag_indices_from(B)] += np.append(curvature, 0.0)[places]
+            unit = _unit(B)
+            np.fill_diagonal(B, 1 + _RIDGE)
+            parts.append((places, np.linalg.inv(B) * unit[:, None] * unit))
+
+        def apply(G: np.ndarray) -> np.ndarray:
+            out = np.zeros_like(G)
+            for k, (places, B) in enumerate(parts):
+                out[k, places] = B @ G[k, places]
+            return out
+
+        return apply
+
+
+def _solve(
+    H: np.ndarray,
+    scale: float,
+    g: np.ndarray,
+    l1: np.ndarray,
+    l2: np.ndarray,
+    w: np.ndarray,
+    v: np.ndarray,
+) -> None:
+    """Move v to the minimum of the quadratic of `descend` over its coordinates that are not zero.
+
+    As long as none crosses zero: the first that would becomes zero, and the others go on.
+    """
+    for _ in range(_SOLVED):
+        on = (v != 0) | (l1 == 0)
+        slope = g + scale * (H @ (v - w)) + l2 * v + l1 * np.sign(v)
+        B = scale * H[np.ix_(on, on)]
+        B[np.diag_indices_from(B)] += l2[on]
+        unit = _unit(B)
+        np.fill_diagonal(B, 1 + _EXACT_RIDGE)
+        d = np.zeros_like(v)
+        d[on] = -unit * np.linalg.solve(B, unit * slope[on])
+        crossing = np.where(v * d < 0, -v / np.where(d == 0, 1.0, d), np.inf)
+        crossing[l1 == 0] = np.inf
+        first = int(crossing.argmin())
+        t = min(1.0, float(crossing[first]))
+        v += t * d
+        if t == 1.0:
+            return
+        v[first] = 0.0
+
+
+def _unit(B: np.ndarray) -> np.ndarray:
+    """Scale B in place to a unit diagonal, so that a feature's units do not matter to a ridge."""
+    diagonal = B.diagonal().copy()
+    unit: np.ndarray = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    B *= unit[:, None] * unit
+    return unit
+
+
+class Diagonal:
+    """The diagonal of the Hessian, (K, D + 1), guarded against features that are hardly seen."""
+
+    def __init__(self, diagonal: np.ndarray) -> None:
+        least = _GUARD * diagonal.max(1, keepdims=True, initial=0.0)
+        self.diagonal = np.maximum(diagonal, np.maximum(least, 1e-300))
+
+    def covers(self, wanted: np.ndarray) -> bool:  # noqa: ARG002
+        """Say that no coefficient is left out."""
+        return True
+
+    def step(
+        self,
+        theta: np.ndarray,
+        gradient: np.ndarray,
+        penalty: Sparse,
+        scale: float,
+        expected: float,  # noqa: ARG002 - it is exact
+    ) -> np.ndarray:
+        """Return the point that minimises the quadratic and the penalty."""
+        H = scale * self.diagonal
+        V: np.ndarray = theta - gradient / H
+        bend = H[:, :-1] + penalty.l2
+        if penalty.group:  # one curvature for each feature
+            bend = bend.max(0, keepdims=True)
+        target = (bend - penalty.l2) * theta[:, :-1] - gradient[:, :-1]
+        V[:, :-1] = penalty.shrunk(target / bend, 1 / bend)
+        return V
+
+    def inverse(
+        self, face: np.ndarray, curvature: np.ndarray
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Return an approximation of G ↦ (H + diag(curvature))⁻¹ G over a face (K, D + 1)."""
+        each: np.ndarray = face / (self.diagonal + np.append(curvature, 0.0))
+        return lambda G: each * G
+
+
+Metric = Grams | Diagonal

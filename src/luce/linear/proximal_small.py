@@ -1,0 +1,125 @@
+"""The loss of small problems, for `luce.linear.proximal`: NumPy, without PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from luce.linear.duality import moved
+from luce.linear.metric import Diagonal, Grams
+from luce.linear.proximal_proof import Point
+from luce.linear.small import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from luce.linear.links import Link
+    from luce.linear.metric import Metric
+
+__all__ = ["SmallLoss", "blocks_of"]
+
+# Blocks of more values than this are not made: the diagonal has to do.
+_BLOCK_VALUES: Final = 1 << 22
+
+
+class SmallLoss:
+    """The mean loss over rows in memory, as `luce.linear.small` has them."""
+
+    def __init__(
+        self,
+        X: Any,
+        codes: np.ndarray,
+        weight: np.ndarray,
+        moments: tuple[np.ndarray, np.ndarray, np.ndarray],
+        *,
+        n_logits: int,
+        link: Link,
+        fit_intercept: bool,
+    ) -> None:
+        self.problem = Problem(
+            X,
+            codes,
+            weight,
+            moments,
+            n_logits=n_logits,
+            link=link,
+            C=np.inf,
+            fit_intercept=fit_intercept,
+        )
+        self.link, self.fit_intercept, self.total = link, fit_intercept, self.problem.total
+        self.mean, self.deviation = moments[0], np.sqrt(moments[1])
+        self.frequency = self.problem.frequency
+        self._columns = X.tocsc() if hasattr(X, "nnz") else None
+
+    def start(self) -> np.ndarray:
+        """Return Θ = 0 with the best intercepts."""
+        return self.problem.start()
+
+    def at(self, theta: np.ndarray) -> Point:
+        """Evaluate Θ."""
+        known = self.problem.at(theta, self.problem.logits(theta))
+        return Point(theta, known.value, known.gradient, known)
+
+    def product(self, point: Point) -> Callable[[np.ndarray], np.ndarray]:
+        """Return V ↦ ∇²(mean loss) V."""
+        return lambda V: self.problem.hessian_product(point.known.P, V)
+
+    def metric(self, point: Point, wanted: np.ndarray) -> Metric:
+        """Return the Hessian's blocks of the coefficients of a mask (K, D), or its diagonal."""
+        problem, P = self.problem, point.known.P
+        curvature = P * (1 - P) * problem.weight
+        if np.square(wanted.sum(1) + 1).sum() > _BLOCK_VALUES:
+            return Diagonal(problem.diagonal(curvature))
+        X = problem.X if self._columns is None else self._columns
+        index, blocks = [], []
+        for weights, row in zip(curvature, wanted, strict=True):
+            at = np.flatnonzero(row)
+            index.append(np.append(at, problem.D))
+            part = X[:, at]
+            H = blocks_of(part, problem.mean[at], weights, fit_intercept=self.fit_intercept)
+            blocks.append(H)
+        return Grams(index, blocks, problem.D)
+
+    def curvature(self, point: Point) -> np.ndarray:
+        """Return the Hessian over the intercepts, (K, K)."""
+        return self.problem.curvature(point.known.P)
+
+    def logs(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
+        """Return the means of log p and, for sigmoids, of log(1 - p), each (K,)."""
+        return point.known.log_p, point.known.log_q
+
+    def scaled(self, point: Point, t: np.ndarray) -> float:
+        """Return what it costs that the dual variables are t times the residuals."""
+        losses = self.problem.losses(point.known.Z)
+        return float((moved(losses, t) @ self.problem.weight).sum())
+
+    def narrow(self, features: np.ndarray) -> None:
+        """Return None: what is small is all gone through."""
+
+    def over_fewer(self) -> None:
+        """Return None: the rows are few."""
+
+    def exactly(self) -> None:
+        """Return None: it is in float64."""
+
+
+def blocks_of(X: Any, mean: np.ndarray, weight: np.ndarray, *, fit_intercept: bool) -> np.ndarray:
+    """Return Σ w [x - μ, 1] [x - μ, 1]ᵀ over rows X (n, m), an array or sparse columns."""
+    m = X.shape[1]
+    H = np.zeros((m + 1, m + 1))
+    if hasattr(X, "nnz"):
+        first, mass = X.T @ weight, float(weight.sum())
+        scaled = X.multiply(weight[:, None]).tocsc()
+        H[:m, :m] = (X.T @ scaled).toarray()
+        H[:m, :m] -= np.outer(first, mean) + np.outer(mean, first) - mass * np.outer(mean, mean)
+        if fit_intercept:
+            H[m, :m] = H[:m, m] = first - mass * mean
+            H[m, m] = mass
+        return H
+    A = np.empty((len(X), m + 1))
+    np.subtract(X, mean, out=A[:, :m])
+    A[:, m] = fit_intercept
+    A *= np.sqrt(weight)[:, None]
+    np.matmul(A.T, A, out=H)
+    return H

@@ -1,0 +1,146 @@
+"""Two steps to a better point: a proximal one, and Newton's where coefficients are not zero."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from luce.linear.metric import Metric
+    from luce.linear.penalties import Sparse
+    from luce.linear.proximal_proof import Judge, Loss, Point
+
+__all__ = ["NOISE", "newton_step", "proximal_step"]
+
+# Differences below this part of the objective are rounding.
+NOISE: Final = 1e-13
+# A step is held back at most so often.
+_HALVINGS: Final = 40
+_HALVED: Final = 8
+# What is left of a coefficient after it was to be zero is rounding.
+_ZERO: Final = 1e-14
+# Newton's equations take at most so many products; or so many where F still falls by this part in
+# an iteration.
+_PRODUCTS: Final = 300
+_FEW_PRODUCTS: Final = 20
+_FAST: Final = 1e-2
+# They are solved until what is left is this part, squared in the norm of the metric; or less, as
+# the point is nearer to the optimum and its zeros no longer change.
+_ENOUGH: Final = 1e-2
+
+
+def proximal_step(
+    judge: Judge, loss: Loss, point: Point, metric: Metric, scale: float, expected: float
+) -> tuple[Point | None, float]:
+    """Return the point after a proximal step, or None where rounding hides any descent.
+
+    And the scale of the metric for the next: larger where this one had to be held back.
+    ``expected`` is by what part of itself F may fall.
+    """
+    penalty = judge.penalty
+    now = penalty.value(point.theta[:, :-1])
+    noise = NOISE * abs(point.loss + now)
+    for _ in range(_HALVINGS):
+        theta = metric.step(point.theta, point.gradient, penalty, scale, expected)
+        move = theta - point.theta
+        fall = float(np.vdot(point.gradient, move)) + penalty.value(theta[:, :-1]) - now
+        if not fall < 0:
+            return None, scale
+        new = loss.at(_centred(loss, penalty, theta))
+        if judge.value(new) <= point.loss + now + 0.1 * fall + noise:
+            return new, max(1.0, scale / 2)
+        scale *= 2
+    return None, 1.0
+
+
+def newton_step(
+    judge: Judge, loss: Loss, point: Point, metric: Metric, expected: float, *, settled: bool
+) -> tuple[Point | None, int]:
+    """Return the point after Newton's step on the coefficients that are not zero, if it is better.
+
+    And the products with the Hessian that it took. ``settled`` says that the zeros seem to be those
+    of the optimum, so that the equations are worth solving well.
+    """
+    penalty, W = judge.penalty, point.theta[:, :-1]
+    face = np.column_stack([W != 0, np.full(len(W), loss.fit_intercept)])
+    h = point.gradient.copy()
+    h[:, :-1] += penalty.face_gradient(W)
+    h *= face
+    enough = min(_ENOUGH, judge.estimate(loss, point)) if settled else _ENOUGH
+    most = _FEW_PRODUCTS if expected > _FAST else _PRODUCTS
+    d, products = _direction(penalty, loss, point, metric, face, -h, enough, most)
+    if not d.any():
+        return None, products
+    start = judge.value(point)
+    for t in _lengths(W, d[:, :-1]):
+        theta = point.theta + t * d
+        V = theta[:, :-1]
+        if not penalty.group or penalty.l1:
+            V[np.abs(V) <= _ZERO * np.abs(W)] = 0.0
+            V[V * W < 0] = 0.0  # none crosses zero
+        slope = float(np.vdot(h, theta - point.theta))
+        if slope < 0:
+            new = loss.at(_centred(loss, penalty, theta))
+            if judge.value(new) <= start + 1e-4 * slope + NOISE * abs(start):
+                return new, products
+    return None, products
+
+
+def _lengths(W: np.ndarray, d: np.ndarray) -> list[float]:
+    """Return the lengths of a step to be tried in turn.
+
+    The first are beyond where coefficients cross zero, which then are zero. If that changes too
+    much, the next goes as far as the first such zero, where F is as smooth as Newton's equations
+    have it.
+    """
+    crossing = W * d < 0
+    first = float((-W[crossing] / d[crossing]).min(initial=1.0))
+    return [1.0, 0.5, 0.25] + [first / 2**n for n in range(_HALVED) if first / 2**n < 0.25]
+
+
+def _direction(
+    penalty: Sparse,
+    loss: Loss,
+    point: Point,
+    metric: Metric,
+    face: np.ndarray,
+    r: np.ndarray,
+    enough: float,
+    most: int,
+) -> tuple[np.ndarray, int]:
+    """Return H⁻¹ r on a face by conjugate gradients, and the products that it took."""
+    W = point.theta[:, :-1]
+    hessian, inverse = loss.product(point), metric.inverse(face, penalty.face_curvature(W))
+
+    def precondition(G: np.ndarray) -> np.ndarray:
+        out = inverse(G)
+        if loss.link == "softmax":  # it does not see a shift of all intercepts
+            out[:, -1] -= out[:, -1].mean()
+        return out
+
+    d, z, products = np.zeros_like(r), precondition(r), 0
+    q, rz = z, float(np.vdot(r, z))
+    goal = enough * rz
+    while rz > goal and products < most:
+        Hq = hessian(q)
+        Hq[:, :-1] += penalty.face_product(W, q[:, :-1])
+        Hq *= face
+        bend = float(np.vdot(q, Hq))
+        products += 1
+        if not bend > 1e-14 * float(np.vdot(q, q)):  # flat, or rounding
+            break
+        d += (rz / bend) * q
+        r = r - (rz / bend) * Hq
+        z = precondition(r)
+        before, rz = rz, float(np.vdot(r, z))
+        q = z + (rz / before) * q
+    return d, products
+
+
+def _centred(loss: Loss, penalty: Sparse, theta: np.ndarray) -> np.ndarray:
+    """Return Θ shifted by what a softmax does not see, to where the penalty is least."""
+    if loss.link == "softmax":
+        theta[:, :-1] -= penalty.least_common(theta[:, :-1])
+        theta[:, -1] -= theta[:, -1].mean()
+    return theta
