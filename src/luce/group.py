@@ -146,9 +146,9 @@ class Group:
         name, message = said[failed]
         if failed:
             message = f"rank {failed} of {self.size}: {message}"
-        error = getattr(errors, name, LuceError)(message)
-        error.add_note(COMMON)
-        raise error from failure
+        common: LuceError = getattr(errors, name, LuceError)(message)
+        common.add_note(COMMON)
+        raise common from failure
 
 
 ALONE = Group()
@@ -180,6 +180,8 @@ def join() -> Group:
         return current()
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
     if torch.cuda.is_available():
@@ -189,10 +191,10 @@ def join() -> Group:
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         with _interface():
-            store, rank, size = next(dist.rendezvous("env://", timeout=JOINED_WITHIN))
+            store, rank, size = next(rendezvous("env://", timeout=JOINED_WITHIN))
             # torchrun keeps its store when it starts processes again: in it are the addresses of
             # those that were there before, for whom the new ones would wait.
-            attempt = dist.PrefixStore(f"luce-{_said('TORCHELASTIC_RESTART_COUNT')}", store)
+            attempt = PrefixStore(f"luce-{_said('TORCHELASTIC_RESTART_COUNT')}", store)
             dist.init_process_group(
                 backend, store=attempt, rank=rank, world_size=size, timeout=HEARD_WITHIN
             )

@@ -37,7 +37,7 @@ def test_an_engine_s_launcher_trains_the_same_run(launcher, expected, tmp_path):
         text=True,
         cwd=tmp_path,
         env=variables | {"PYSPARK_PYTHON": sys.executable},
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

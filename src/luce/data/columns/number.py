@@ -177,11 +177,9 @@ class Number(Numeric):
         Where Numba is loaded anyway, plain numbers take one pass instead of ten.
         """
         rows = len(values) // len(columns)
-        bent = any(column.knots for column in columns)
-        if bent or rows < WORTH_COMPILING or not values.dtype.is_numeric():
-            return super().encode(columns, values, out, handled)
-        if "numba" not in sys.modules:
-            return super().encode(columns, values, out, handled)
+        plain = values.dtype.is_numeric() and not any(column.knots for column in columns)
+        if not plain or rows < WORTH_COMPILING or "numba" not in sys.modules:
+            return super().encode(columns, values, out, handled)  # type: ignore[arg-type] # mypy's Self
         from luce.data.columns.scaled import write_scaled
 
         if values.dtype != pl.Float32:
