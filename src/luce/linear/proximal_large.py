@@ -37,7 +37,7 @@ _BLOCK_VALUES: Final = 1 << 24
 # each feature of the widest block, and no fewer than so many.
 _BLOCK_PRODUCTS: Final = 1 << 33
 _ROWS_OF_A_FEATURE: Final = 4
-_FEWEST_ROWS: Final = 4096
+_FEWEST_ROWS: Final = 2048
 # A feature has at least this part of the curvature that it would have if a class were uncertain of
 # all rows alike.
 _SEEN: Final = 0.1
