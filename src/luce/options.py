@@ -529,7 +529,7 @@ RUN = {
 LINEAR = {
     "C": Option(
         either(PENALTY, "auto"),
-        "Inverse strength of the L2 penalty. auto is 1; for sparse rows (texts, hundreds of "
+        "Inverse strength of the penalty. auto is 1; for sparse rows (texts, hundreds of "
         "categories) what does best on rows held out.  [default: auto]",
         OF_LINEAR,
     ),

@@ -3,8 +3,8 @@
 The source of ``sklearn/linear_model/tests/test_logistic.py`` is executed as it ships in the wheel,
 with three names swapped: ``LogisticRegression`` is ours, ``SOLVERS`` are ours, the seed is fixed.
 Arguments that say how scikit-learn's solvers draw or share work (``random_state``, ``n_jobs``,
-``l1_ratio=0``, which is L2) are dropped; ``newton-cholesky`` runs as our ``newton-cg``, ``saga`` and
-``liblinear`` as "auto".
+``l1_ratio=0``, which is L2) are dropped; ``newton-cholesky`` runs as our ``newton-cg``, the others
+as "auto".
 scikit-learn's ``tol`` bounds the gradient and ours the gap, which goes with its square, so it is
 squared. What is deselected is written below, with the reason.
 """

@@ -66,7 +66,7 @@ def weights(classifier: Classifier, classes: list[Any], support: NDArray[Any]) -
         def listed(k: int, of: NDArray[np.intp], count: int) -> list[dict[str, Any]]:
             return [{"name": name(features[j]), "weight": float(array[k, j])} for j in of[:count]]
 
-        used = array.any(axis=0)
+        used = np.asarray(array.any(axis=0))
         left = _first(np.flatnonzero(used & whole), -np.linalg.norm(array, axis=0))
         return {
             "kind": "features",
