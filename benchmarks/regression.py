@@ -25,15 +25,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import scipy.sparse
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.datasets import load_digits
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
-from benchmarks.timing import RESULTS, alternate, apart, ratio, record
-from luce import SoftmaxRegression, SoftmaxRegressionCV
+from benchmarks.texts import fragments
+from benchmarks.timing import RESULTS, alternate, apart, ratio, record, results
+from luce import NeuralClassifier, SoftmaxRegression, SoftmaxRegressionCV
+from luce.neural.training import forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +104,24 @@ def probe(K: int, *, unit: bool = False) -> Data:
     return X.astype(np.float32), y
 
 
+def hidden_layer() -> Data:
+    """MNIST as the last hidden layer of a network of ours gives it: 60,000 × 256."""
+    X, y = mnist()
+    network = NeuralClassifier(hidden=(256,), epochs=2).fit(X, y).network_
+    with torch.no_grad():
+        _, features = forward(network, torch.from_numpy(X), hidden=True)
+    return features.numpy(), y
+
+
+def reviews() -> Data:
+    """120,000 pieces of movie reviews: the leading 256 directions of their tf-idf (LSA)."""
+    file = Path(os.environ["LUCE_DATA_DIR"]) / "tables" / "movie-reviews.csv"
+    table = fragments(pl.read_csv(file))
+    rows = TfidfVectorizer(min_df=2).fit_transform(table["review"])
+    X = TruncatedSVD(256, random_state=0).fit_transform(rows)
+    return X.astype(np.float32), table["sentiment"].to_numpy().astype(str)
+
+
 def tall() -> Data:
     """1,000,000 × 20, five classes."""
     rng = np.random.default_rng(0)
@@ -136,6 +159,8 @@ CASES: dict[str, tuple[Callable[[], Data], float]] = {
     "probe-100": (lambda: probe(100), 1.0),
     "probe-100-0.01": (lambda: probe(100), 0.01),
     "probe-100-unit": (lambda: probe(100, unit=True), 100.0),
+    "hidden-layer": (hidden_layer, 1.0),
+    "reviews": (reviews, 1.0),
     "tall": (tall, 1.0),
     "sparse": (sparse, 1.0),
 }
@@ -591,7 +616,7 @@ def main(arguments: list[str]) -> None:
 
 def _recorded() -> dict[str, dict[str, Any]]:
     """Return the results of earlier runs, case by case."""
-    file = RESULTS / "regression.json"
+    file = results("regression")
     return {r["case"]: r for r in json.loads(file.read_text())["rows"]} if file.exists() else {}
 
 

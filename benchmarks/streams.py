@@ -78,8 +78,8 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> None:
     reading = min(each["more"]["read"] for each in found if each["step"] == "polars")
     encoding = found[1]["more"]["encode"]
     print(f"encoding pass: {encoding / reading:.2f} times what Polars needs to read")
-    sizes = {"rows": asked.rows, "columns": asked.columns, "bytes": size, "limit": asked.limit}
-    record("streams", found, **sizes)
+    shape = {"shape": [asked.rows, asked.columns, asked.classes], "bytes": size}
+    record("streams", found, **shape, limit=asked.limit)
 
 
 def _write(asked: argparse.Namespace, folder: Path) -> None:

@@ -94,12 +94,17 @@ def record(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
         "rows": rows,
     }
     RESULTS.mkdir(exist_ok=True)
-    level = os.environ.get(isa.CHOSEN, "native")
-    path = RESULTS / (f"{name}.json" if level == "native" else f"{name}-{level}.json")
+    path = results(name)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def results(name: str) -> Path:
+    """Return where the results of a benchmark are kept, at the level that was chosen."""
+    level = os.environ.get(isa.CHOSEN, "native")
+    return RESULTS / (f"{name}.json" if level == "native" else f"{name}-{level}.json")
 
 
 def _processor() -> str:

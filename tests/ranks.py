@@ -15,6 +15,12 @@ def environment(rank, size, port):
     return os.environ | {k: str(v) for k, v in own.items()} | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
+def outside(variables):
+    """Return them without a launcher's, for what is to start ranks itself."""
+    own = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return {name: value for name, value in variables.items() if name not in own}
+
+
 def free_port():
     """Return a port that nobody listens on now."""
     with socket.socket() as probe:

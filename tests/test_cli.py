@@ -428,7 +428,7 @@ AT_ONCE = [
     ("train digits --schedule step", 2, "--schedule must be one of constant"),
     ("train digits --model xgboost", 2, "--model must be one of auto, linear, mlp, cnn, got 'xg"),
     ("train digits --preset fast", 2, "preset must be one of tutorial, got 'fast'"),
-    ("train digits --precision half", 2, "--precision must be one of float32, float64, mixed"),
+    ("train digits --precision half", 2, "--precision must be one of auto, float32, float64"),
     ("train digits --device CPU", 2, "--device must be the name of a PyTorch device"),
     ("train digits --class-weight {", 2, "--class-weight must be balanced or JSON"),
     ("train digits --seed -1", 2, "--seed must be a whole number from 0 to 4,294,967,295"),

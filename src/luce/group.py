@@ -19,17 +19,25 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from luce import errors
-from luce.errors import GroupError, LuceError
+from luce.errors import DivergenceError, GroupError, LuceError, TrainingStoppedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["ALONE", "Group", "current", "is_silent", "join", "known", "restarted"]
+
+# How long ranks wait for each other to start; and then for one that works while the others cannot,
+# as on encoding a large table. If one has died, the others know it at once.
+JOINED_WITHIN, HEARD_WITHIN = timedelta(minutes=10), timedelta(hours=24)
+
+# On an error that all ranks have: rank 0 says it for them.
+COMMON = "All ranks of the process group end with this."
 
 # What a launcher says to each process. Some set WORLD_SIZE alone, for purposes of their own.
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -138,8 +146,9 @@ class Group:
         name, message = said[failed]
         if failed:
             message = f"rank {failed} of {self.size}: {message}"
-        kind = getattr(errors, name, LuceError)
-        raise kind(message) from failure
+        common: LuceError = getattr(errors, name, LuceError)(message)
+        common.add_note(COMMON)
+        raise common from failure
 
 
 ALONE = Group()
@@ -171,6 +180,8 @@ def join() -> Group:
         return current()
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
     if torch.cuda.is_available():
@@ -180,16 +191,19 @@ def join() -> Group:
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         with _interface():
-            store, rank, size = next(dist.rendezvous("env://"))
+            store, rank, size = next(rendezvous("env://", timeout=JOINED_WITHIN))
             # torchrun keeps its store when it starts processes again: in it are the addresses of
             # those that were there before, for whom the new ones would wait.
-            attempt = dist.PrefixStore(f"luce-{_said('TORCHELASTIC_RESTART_COUNT')}", store)
-            dist.init_process_group(backend, store=attempt, rank=rank, world_size=size)
+            attempt = PrefixStore(f"luce-{_said('TORCHELASTIC_RESTART_COUNT')}", store)
+            dist.init_process_group(
+                backend, store=attempt, rank=rank, world_size=size, timeout=HEARD_WITHIN
+            )
     except (RuntimeError, ValueError, OSError) as error:
         raise GroupError(
-            f"rank {_said('RANK')} of {_said('WORLD_SIZE')} could not join the others at {where}: "
-            f"{_line(error)}. See that all ranks run and reach that address; if a machine has "
-            "several network interfaces, name the one to use: GLOO_SOCKET_IFNAME=eth0."
+            f"rank {_said('RANK')} of {_said('WORLD_SIZE')} could not join the others at {where} "
+            f"within {JOINED_WITHIN.total_seconds():,.0f} s: {_line(error)}. See that all run "
+            "and reach that address; if a machine has several network interfaces, name the one to "
+            "use: GLOO_SOCKET_IFNAME=eth0."
         ) from error
     atexit.register(_leave)
     return current()
@@ -204,8 +218,10 @@ def known() -> Group:
 
 
 def is_silent(error: BaseException) -> bool:
-    """Say whether this process leaves it to rank 0 to say what went wrong."""
-    return known().rank > 0 and not isinstance(error, GroupError)
+    """Say whether this process leaves it to rank 0 to say what went wrong, on all ranks."""
+    common = isinstance(error, DivergenceError | TrainingStoppedError)
+    alone = isinstance(error, LuceError) and COMMON not in getattr(error, "__notes__", ())
+    return known().rank > 0 and (common or not alone)
 
 
 def restarted() -> bool:

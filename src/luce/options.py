@@ -687,8 +687,8 @@ NETWORK = {
     ),
     "clip_norm": Option(either(POSITIVE, None), "The largest gradient norm.", OF_TRAINING),
     "precision": Option(
-        one_of("float32", "float64", "mixed"),
-        "Number format; mixed is for networks.  [default: auto for linear, else float32]",
+        one_of("auto", "float32", "float64", "mixed"),
+        "Number format; mixed is for networks.  [default: auto]",
         EVERY_MODEL,
     ),
     "validation_fraction": Option(number(above=0, below=1)),

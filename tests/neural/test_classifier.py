@@ -171,6 +171,49 @@ def test_precision_is_the_networks(iris, precision):
     assert model.score(X, y) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("shape", "bfloat16", "as_if"),
+    [
+        ((1, 16, 16), True, "mixed"),
+        ((1, 16, 16), False, "float32"),
+        ((1, 8, 8), True, "float32"),
+        ((256,), True, "float32"),
+    ],
+)
+def test_auto_is_mixed_for_images_where_bfloat16_is_multiplied(monkeypatch, shape, bfloat16, as_if):
+    """On such a processor "auto" is "mixed" for larger images, and "float32" for all else."""
+    monkeypatch.setattr("luce.neural.options.has_bfloat16", lambda: bfloat16)
+    X = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
+    y = np.arange(64) % 2
+    found = {
+        precision: luce.NeuralClassifier(hidden=(8,), epochs=2, precision=precision)
+        .fit(X, y)
+        .predict_proba(X)
+        for precision in ("auto", "float32", "mixed")
+    }
+    assert np.array_equal(found["auto"], found[as_if])
+    assert not np.array_equal(found["float32"], found["mixed"])
+
+
+def test_a_module_of_the_users_own_is_left_in_float32_by_auto(monkeypatch):
+    """Whether bfloat16 is enough for it, nobody has measured."""
+    monkeypatch.setattr("luce.neural.options.has_bfloat16", lambda: True)
+    seen = []
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output = torch.nn.Linear(256, 2)
+
+        def forward(self, images):
+            seen.append(self.output(images.flatten(1)).dtype)
+            return self.output(images.flatten(1))
+
+    X = np.random.default_rng(0).normal(size=(8, 1, 16, 16)).astype(np.float32)
+    luce.NeuralClassifier(Own(), epochs=1).fit(X, np.arange(8) % 2)
+    assert set(seen) == {torch.float32}
+
+
 def test_images_go_through_unflattened():
     """Four-dimensional data are images; examples of another size are refused at prediction."""
     rng = np.random.default_rng(0)
@@ -196,7 +239,7 @@ def test_images_go_through_unflattened():
         ("epochs", 0, "epochs must be a whole number above 0, or 'auto', got 0"),
         ("patience", 0, "patience must be a whole number above 0, or None, got 0"),
         ("clip_norm", -1, "clip_norm must be a number above 0, or None, got -1"),
-        ("precision", "float16", "precision must be one of float32, float64, mixed"),
+        ("precision", "float16", "precision must be one of auto, float32, float64, mixed"),
         ("device", "toaster", "device='toaster' cannot be used here"),
         ("module", "transformer", "module must be 'mlp', 'cnn', 'linear', an nn.Module"),
         ("activation", "snake", "activation"),

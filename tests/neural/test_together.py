@@ -16,6 +16,8 @@ from luce.group import ALONE
 from luce.neural.examples import share_of
 from tests.ranks import together
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 SCRIPT = Path(__file__).with_name("ranks_script.py")
 
 

@@ -12,7 +12,9 @@ import numpy as np
 
 import luce
 from luce.cli import main
+from luce.errors import DataError
 from luce.group import join
+from luce.neural.stored import StoredRows
 from luce.progress import Display
 
 folder, group = Path(sys.argv[1]), join()
@@ -67,4 +69,17 @@ os.chdir(here)
 X = np.random.default_rng(0).normal(size=(90, 3)).astype(np.float32)
 run = luce.train((X, (X[:, 0] > 0).astype(int)), model="mlp", epochs=2, name="python", seed=3)
 facts["python"] = [str(run.path), run.metrics["test"], run.predict_proba(X[:5]).tolist()]
+
+read = StoredRows._read
+
+
+def vanished(*arguments, **options):
+    """Read rows, as from a disk of rank 1's that is gone in the second epoch."""
+    if group.rank == 1 and not options["check"]:
+        raise DataError("cannot read 00000.X.npy")
+    return read(*arguments, **options)
+
+
+StoredRows._read = vanished  # the last: rank 1 ends here, and rank 0 waits for it
+command("gone", "train", folder / "rows.csv", "--target=y", *small, "--stream", "--name=gone")
 (folder / f"facts-{group.rank}.json").write_text(json.dumps(facts))

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import luce
-from tests.ranks import environment, together
+from tests.ranks import environment, outside, together
+
+pytestmark = pytest.mark.xdist_group("ranks of commands")
 
 HERE = Path(__file__).parent
 
@@ -115,6 +117,15 @@ def test_a_mistake_ends_both_with_one_message(ended, name, status, message):
     assert second[1:] == ["", ""]
 
 
+def test_what_is_wrong_on_one_rank_alone_is_said_by_that_rank(ended):
+    """Rank 1, whose disk is gone within training, names it; rank 0 says that a rank is lost."""
+    first, second = (facts["gone"] for facts in ended)
+    assert "luce: rank 1: cannot read 00000.X.npy" in second[2]
+    assert second[0] == 3
+    assert "luce: the process group lost one of its ranks" in first[2]
+    assert first[0] == 1
+
+
 def test_luce_train_returns_the_run_on_every_rank(ended):
     """In Python each rank has the run: path, metrics and the same predictions."""
     first, second = (facts["python"] for facts in ended)
@@ -127,9 +138,7 @@ def killed(folder, ended):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", "--monitor-interval", "0.1"]
     command += [str(HERE / "killed_script.py"), "train", "digits", "--model=mlp", "--hidden=16"]
-    variables = environment(0, 1, 0)
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        variables.pop(name)
+    variables = outside(environment(0, 1, 0))
     command += ["--epochs=4", "--name=killed"]
     with subprocess.Popen(
         command,

@@ -22,7 +22,7 @@ from luce.cli.train import EXAMPLES, train
 from luce.cli.tune import EXAMPLES as OF_TUNING
 from luce.cli.tune import tune
 from luce.errors import ArgumentError, LuceError
-from luce.group import is_silent
+from luce.group import is_silent, known
 
 __all__ = ["main"]
 
@@ -57,6 +57,8 @@ def main() -> NoReturn:
         if debug:
             raise
         said = as_typed(str(error)) if isinstance(error, ArgumentError) else str(error)
+        rank = known().rank
+        said = f"rank {rank}: {said}" if rank else said
         status = error.exit_code if is_silent(error) else _fail(said, error.exit_code)
     except KeyboardInterrupt as error:
         status = 130 if is_silent(error) else _fail("interrupted.", 130)

@@ -13,6 +13,7 @@ from luce.errors import DataError
 from luce.linear.arrays import not_finite
 from luce.linear.blocks import Blocks
 from luce.linear.kronecker import Kronecker
+from luce.linear.links import FEW, log_softmax
 from luce.linear.objective import Objective
 from luce.linear.precondition import choose
 from luce.linear.rows import as_rows
@@ -159,8 +160,11 @@ def logits(X: Any, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
     theta = torch.from_numpy(np.ascontiguousarray(coef)).to(rows.device)
     bias = torch.from_numpy(np.ascontiguousarray(intercept)).to(rows.device, dtype)
     W = rows.prepare(theta, dtype)
-    Z = torch.empty(rows.shape[0], len(theta), dtype=dtype, device=rows.device)
-    for i, j in chain(*rows.lanes(len(theta), dtype)):
+    N, K = rows.shape[0], len(theta)
+    # Of few classes, one column after another: products come so, and softmax is fastest so.
+    Z = torch.empty((K, N) if K <= FEW else (N, K), dtype=dtype, device=rows.device)
+    Z = Z.T if K <= FEW else Z
+    for i, j in chain(*rows.lanes(K, dtype)):
         Z[i:j] = rows.project(i, j, W) + bias
     rows.release()
     return Z
@@ -173,7 +177,7 @@ def log_probabilities(Z: Tensor, link: str) -> Tensor:
     if link == "ovr":
         P = torch.nn.functional.logsigmoid(Z)
         return P - torch.logsumexp(P, 1, keepdim=True)
-    return torch.log_softmax(Z, 1)
+    return log_softmax(Z).contiguous()
 
 
 def find_bad(X: Any) -> tuple[int, int, float] | None:

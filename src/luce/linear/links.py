@@ -11,7 +11,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Link", "curve", "margins", "probabilities", "residual"]
+__all__ = ["Link", "curve", "log_softmax", "margins", "probabilities", "residual"]
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -20,9 +20,25 @@ Link = Literal["softmax", "sigmoid"]
 LOWEST: Final = -60.0
 
 
+# Along rows of so few logits, PyTorch's softmax takes some twenty times as long as across them.
+FEW: Final = 16
+
+
 def probabilities(Z: Tensor, link: Link) -> Tensor:
     """Return the probabilities of logits."""
-    return torch.softmax(Z, 1) if link == "softmax" else torch.sigmoid(Z)
+    if link != "softmax":
+        return torch.sigmoid(Z)
+    return torch.softmax(Z.T, 0).T if _goes_across(Z) else torch.softmax(Z, 1)
+
+
+def log_softmax(Z: Tensor) -> Tensor:
+    """Return the logarithms of the softmax of logits."""
+    return torch.log_softmax(Z.T, 0).T if _goes_across(Z) else torch.log_softmax(Z, 1)
+
+
+def _goes_across(Z: Tensor) -> bool:
+    """Say whether a softmax goes across rows: where they lie so, or where there are few classes."""
+    return Z.shape[1] > 1 and (Z.stride(0) == 1 or Z.shape[1] <= FEW)
 
 
 def curve(U: Tensor, P: Tensor, link: Link) -> Tensor:

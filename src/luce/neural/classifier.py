@@ -26,7 +26,7 @@ from luce.neural import networks
 from luce.neural.embedding import EmbeddedRows
 from luce.neural.examples import EVALUATION_ROWS, Examples, Rows
 from luce.neural.losses import BatchLoss, Distilled
-from luce.neural.options import PRECISIONS, choose_device, resolve
+from luce.neural.options import PRECISIONS, choose_device, is_mixed, resolve
 from luce.neural.sparse_rows import SparseRows
 from luce.neural.state import State
 from luce.neural.stored import Blocks, StoredRows, is_stored, weights_of_classes
@@ -119,9 +119,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Weights of the classes, as in scikit-learn.
     clip_norm : float or None, default=None
         Largest gradient norm.
-    precision : {"float32", "float64", "mixed"}, default="float32"
-        Of the weights and the arithmetic; "mixed" runs the network in bfloat16 where the device
-        has it.
+    precision : {"auto", "float32", "float64", "mixed"}, default="auto"
+        Of the weights and the arithmetic. "mixed" has weights in float32 and trains with products
+        in bfloat16. "auto" is "mixed" for images of 256 numbers or more, in a network of ours, on a
+        processor that multiplies bfloat16; else "float32". Predictions are in float32 all the same.
     device : str, default="auto"
         A PyTorch device; "auto" is the GPU where there is one, else the CPU.
     seed : int, default=0
@@ -197,7 +198,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         class_weight: dict[Any, float] | str | None = None,
         clip_norm: float | None = None,
-        precision: str = "float32",
+        precision: str = "auto",
         device: str = "auto",
         seed: int = 0,
         verbose: int = 0,
@@ -460,7 +461,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def _recipe(self, rows: int, counts: NDArray[Any], device: torch.device) -> Recipe:
         """Return how to train on so many rows, of these weights of the classes."""
         shares = torch.from_numpy(counts / max(counts.sum(), 1e-300)).to(device)
-        return resolve(self.get_params(deep=False), rows=rows, shares=shares)
+        mixed = is_mixed(self.precision, self.module, self.input_shape_, device)
+        return resolve(self.get_params(deep=False), rows=rows, shares=shares, mixed=mixed)
 
     def _learn(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,20 @@ from luce.errors import ArgumentError
 from luce.neural.losses import choose_loss
 from luce.neural.training import Recipe
 from luce.options import NETWORK, check
+from luce.processor import has_bfloat16
 
-__all__ = ["PRECISIONS", "choose_device", "power_of_two", "resolve"]
+__all__ = ["PRECISIONS", "choose_device", "is_mixed", "power_of_two", "resolve"]
 
 # The dtype of weights and features.
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "mixed": torch.float32}
+PRECISIONS = {
+    "auto": torch.float32,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "mixed": torch.float32,
+}
+
+# Images of fewer numbers are trained on in float32: casts would take what products save.
+MIXED_NUMBERS = 256
 
 # What the recipe is made from. The loss may be a callable, the device depends on the machine, and
 # the network's own options are the network's to check.
@@ -63,7 +72,21 @@ def power_of_two(number: float, limits: tuple[int, int]) -> int:
     return min(max(1 << nearest, least), most)
 
 
-def resolve(options: Mapping[str, Any], rows: int, shares: Tensor | None = None) -> Recipe:
+def is_mixed(precision: str, module: object, shape: Sequence[int], device: torch.device) -> bool:
+    """Say whether a network's products are to be in bfloat16.
+
+    By "auto" they are where they are known to be as good and faster: in our own networks for
+    images, on a processor that multiplies bfloat16. Numbers in tables need more of their digits.
+    """
+    if precision != "auto":
+        return precision == "mixed"
+    images = isinstance(module, str) and len(shape) == 3 and math.prod(shape) >= MIXED_NUMBERS
+    return images and device.type == "cpu" and has_bfloat16()
+
+
+def resolve(
+    options: Mapping[str, Any], rows: int, shares: Tensor | None = None, *, mixed: bool = False
+) -> Recipe:
     """Return the recipe for training on `rows` examples.
 
     Parameters
@@ -74,6 +97,8 @@ def resolve(options: Mapping[str, Any], rows: int, shares: Tensor | None = None)
         How many examples there are.
     shares : Tensor of shape (classes,), optional
         The classes' shares of them. Without them, the options are only checked.
+    mixed : bool, default=False
+        Whether products are in bfloat16, as :func:`is_mixed` says.
 
     Raises
     ------
@@ -105,7 +130,7 @@ def resolve(options: Mapping[str, Any], rows: int, shares: Tensor | None = None)
         minutes=options["minutes"],
         averaging=options["averaging"],
         clip_norm=options["clip_norm"],
-        mixed_precision=options["precision"] == "mixed",
+        mixed_precision=mixed,
         seed=options["seed"],
     )
 

@@ -148,9 +148,10 @@ def check_same(group: Group, rows: Rows, options: object, counts: NDArray[Any]) 
     digest = hashlib.sha256(repr((len(rows), options, counts.tolist())).encode())
     digest.update(values.cpu().numpy().tobytes())
     said = group.each(digest.hexdigest())
-    for rank, each in enumerate(said):
-        if each != said[0]:
-            raise DataError(
-                f"rank {rank} of {group.size} was given other rows or options than rank 0. Give "
-                "all ranks the same, whole: each takes its share of every batch."
-            )
+    with group.agreed():
+        for rank, each in enumerate(said):
+            if each != said[0]:
+                raise DataError(
+                    f"rank {rank} of {group.size} was given other rows or options than rank 0. "
+                    "Give all ranks the same, whole: each takes its share of every batch."
+                )

@@ -178,7 +178,8 @@ def train(
     device = examples.device
     together = None
     if group.size > 1:
-        _check_shares(examples, recipe, group)
+        with group.agreed():
+            _check_shares(examples, recipe, group)
         together = Together(group, state.network)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         state.restore_random(recipe.seed)

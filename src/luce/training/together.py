@@ -55,10 +55,11 @@ def check_same(group: Group, data: Mapping[str, Any]) -> None:
         On all ranks, if one has not.
     """
     said = group.each(dict(data))
-    for rank, each in enumerate(said):
-        if each != said[0]:
-            raise DataError(
-                f"rank {rank} of {group.size} found other data in {data['name']} than rank 0. "
-                "Give all of them the same source, whole: on every machine, or on a disk that all "
-                "share."
-            )
+    with group.agreed():
+        for rank, each in enumerate(said):
+            if each != said[0]:
+                raise DataError(
+                    f"rank {rank} of {group.size} found other data in {data['name']} than rank 0. "
+                    "Give all of them the same source, whole: on every machine, or on a disk that "
+                    "all share."
+                )

@@ -42,7 +42,7 @@ CROWDED = 0.5
 """Numbers of which more than this share are the same are not bent: it would press the others, such
 as the few gains beside many zeros, into a corner."""
 
-WORTH_COMPILING = 2**12
+WORTH_COMPILING = 2**10
 """Rows from which on a compiled pass is taken."""
 
 FEWEST = 50
@@ -177,11 +177,9 @@ class Number(Numeric):
         Where Numba is loaded anyway, plain numbers take one pass instead of ten.
         """
         rows = len(values) // len(columns)
-        bent = any(column.knots for column in columns)
-        if bent or rows < WORTH_COMPILING or not values.dtype.is_numeric():
-            return super().encode(columns, values, out, handled)
-        if "numba" not in sys.modules:
-            return super().encode(columns, values, out, handled)
+        plain = values.dtype.is_numeric() and not any(column.knots for column in columns)
+        if not plain or rows < WORTH_COMPILING or "numba" not in sys.modules:
+            return super().encode(columns, values, out, handled)  # type: ignore[arg-type] # mypy's Self
         from luce.data.columns.scaled import write_scaled
 
         if values.dtype != pl.Float32:
@@ -191,11 +189,12 @@ class Number(Numeric):
             own = numbers[i * rows : (i + 1) * rows]
             way = column.fill, column.mean, column.scale
             missing, infinite = write_scaled(own, *way, place[:, 0])
-            said = column.handled
-            handled[said.missing] += missing
-            handled[said.unread[1]] += infinite
-            if column.indicator and missing + infinite:
-                place[:, -1] = ~(np.abs(own, dtype=np.float64) <= FLOAT32_MAX)
+            if missing or infinite:
+                said = column.handled
+                handled[said.missing] += missing
+                handled[said.unread[1]] += infinite
+                if column.indicator:
+                    place[:, -1] = ~(np.abs(own, dtype=np.float64) <= FLOAT32_MAX)
         return ()
 
     @property

@@ -16,21 +16,30 @@ if TYPE_CHECKING:
 
 __all__ = ["write_scaled"]
 
+_CHUNK = 1024
+
 
 @kernel
 def _write_scaled(values, fill, mean, scale, out):
+    scaled = np.empty(_CHUNK, np.float32)
     missing = infinite = 0
-    for i in range(len(values)):
-        x = np.float64(values[i])
-        if not abs(x) <= FLOAT32_MAX:
-            if x != x:  # noqa: PLR0124 - NaN
-                missing += 1
-            else:
-                infinite += 1
-            x = fill
-        x = (x - mean) / scale
-        out[i] = np.float32(min(max(x, -FARTHEST), FARTHEST))
-    return missing, infinite
+    for start in range(0, len(values), _CHUNK):
+        count, odd = min(_CHUNK, len(values) - start), 0
+        # Without branches, nor steps wider than a number: so that LLVM makes vectors of it.
+        for i in range(count):
+            x = np.float64(values[start + i])
+            fine = abs(x) <= FLOAT32_MAX
+            odd += not fine
+            x = ((x if fine else fill) - mean) / scale
+            x = max(-FARTHEST, x)
+            scaled[i] = np.float32(min(FARTHEST, x))
+        for i in range(count):
+            out[start + i] = scaled[i]
+        if odd:
+            for i in range(start, start + count):
+                missing += values[i] != values[i]
+            infinite += odd
+    return missing, infinite - missing
 
 
 def write_scaled(

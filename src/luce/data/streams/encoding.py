@@ -12,6 +12,7 @@ import io
 import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -51,8 +52,11 @@ BLOCK_BYTES: Final = 2**23
 
 FEWEST_ROWS: Final = 256
 
-AT_ONCE: Final = 2**14
-"""Rows that are encoded at once: of a narrow table, what stays in the processor's caches."""
+MOST_ROWS: Final = 2**14
+
+AT_ONCE: Final = 2**18
+"""Values that are encoded at once, by one thread: of more, columns that are written into rows would
+not stay in the processor's caches."""
 
 WORTH_COMPILING: Final = 2**21
 """Encoded numbers from which on Numba is loaded."""
@@ -303,7 +307,8 @@ def _write(
         schema=_digest(schema),
         note={"schema": schema.to_json(), "tensors": _tensors_digest(schema.tensors())},
     )
-    with writer, Behind() as behind:
+    threads = max(1, pl.thread_pool_size())
+    with writer, Behind() as behind, ThreadPoolExecutor(threads) as workers:
 
         def write(part: str, X: Any, codes: NDArray[np.int32]) -> None:
             behind.call(writer.add, part, X, codes)
@@ -311,9 +316,10 @@ def _write(
         kind = _Sparse if schema.sparse else _Dense
         made = [kind(write, part, schema.input_shape[0], dtype) for part in PARTS]
         for frame, codes, parts, draws in _labelled(reader, seen, dealer):
-            for start in range(0, len(codes), AT_ONCE):
-                some = slice(start, start + AT_ONCE)
-                encoded, counts = schema.encode(frame[some])
+            step = min(MOST_ROWS, max(FEWEST_ROWS, (AT_ONCE - 1) // max(1, frame.width)))
+            slices = [slice(start, start + step) for start in range(0, len(codes), step)]
+            done = workers.map(schema.encode, [frame[some] for some in slices])
+            for some, (encoded, counts) in zip(slices, done, strict=True):
                 for what, count in counts.items():
                     handled[what] = handled.get(what, 0) + count
                 for part in (TRAIN, VALIDATION, TEST):

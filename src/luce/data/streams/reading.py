@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RawBlock", "Reader", "lazy_of"]
 
-CELLS: Final = 2**22
-"""Values of a block. Every column is float64 for a moment, some several times: 32 MiB each."""
+CELLS: Final = 2**23
+"""Values of a block: 64 MiB where all are of eight bytes."""
 
 FEWEST_ROWS: Final = 1024
 
