@@ -64,6 +64,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--dask-ml", metavar="PYTHON", help="an interpreter that has dask-ml")
     asked = parser.parse_args(arguments)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     folder = Path(tempfile.mkdtemp(prefix="luce-engines-"))
     try:
         X, y = _write(asked, folder)

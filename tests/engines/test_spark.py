@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 def session(engines_run):
     """Return a function of a number of cores: a session with them. There is one at a time."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"  # without a look for the machine's own name
     # Workers find this project as this process does.
     paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

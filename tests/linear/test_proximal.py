@@ -181,6 +181,7 @@ def test_large_problems_are_solved_alike(problem, monkeypatch, penalty, link):
 
     narrow = LargeLoss.narrow
     monkeypatch.setattr("luce.linear.proximal_large._COPIED", 1.0)
+    monkeypatch.setattr(proximal, "_SMALLEST_SET", 16)
     monkeypatch.setattr(LargeLoss, "narrow", lambda *a: narrowed.append(a) or narrow(*a))
     for form in (np.asarray, np.float32, scipy.sparse.csr_array, torch.from_numpy):
         two = SoftmaxRegression(**options, precision="float32").fit(form(X), y)

@@ -27,6 +27,8 @@ _SWEEPS: Final = 100
 # that are not zero are solved in between: so often, and each time for so many that become zero. Not
 # where a step lowers F by more than this part.
 _ROUNDS: Final = 10
+_FEW_ROUNDS: Final = 2  # of blocks wider than this
+_WIDE: Final = 64
 _SOLVED: Final = 10
 _SLOW: Final = 1e-3
 # A block's diagonal is 1 and gets this in addition, so that collinear columns have an inverse.
@@ -73,7 +75,6 @@ class Grams:
         """
         V = theta.copy()
         enough = float(np.clip(expected, *_ENOUGH))
-        rounds = _ROUNDS if expected < _SLOW else 1
         if penalty.group:
             at = self.index[0]  # the same for all classes
             inside = (at < self.features).astype(float)
@@ -87,6 +88,8 @@ class Grams:
             inside = (at < self.features).astype(float)
             v = theta[k, at]
             quadratic = (H, scale, gradient[k, at], penalty.l1 * inside, penalty.l2 * inside)
+            rounds = _FEW_ROUNDS if len(at) > _WIDE else _ROUNDS
+            rounds = rounds if expected < _SLOW else 1
             for _ in range(rounds):
                 if descend(*quadratic, v, enough, _SWEEPS) or rounds == 1:
                     break

@@ -19,6 +19,7 @@ from luce.linear.proximal_small import blocks_of
 from luce.linear.sample import by_uncertainty, two_shares
 from luce.linear.sparse_rows import SparseRows
 from luce.linear.streamed_rows import StreamedRows
+from luce.processor import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ _BLOCK_VALUES: Final = 1 << 24
 # each feature of the widest block, and no fewer than so many.
 _BLOCK_PRODUCTS: Final = 1 << 33
 _ROWS_OF_A_FEATURE: Final = 4
-_FEWEST_ROWS: Final = 4096
+_FEWEST_ROWS: Final = 2048
 # A feature has at least this part of the curvature that it would have if a class were uncertain of
 # all rows alike.
 _SEEN: Final = 0.1
@@ -137,7 +138,7 @@ class LargeLoss:
         few: Any
         if isinstance(rows, SparseRows):
             few = SparseRows(rows.X[:, features])
-        elif isinstance(rows, DenseRows) and len(features) <= _COPIED * rows.shape[1]:
+        elif isinstance(rows, DenseRows) and self._copies(rows, len(features)):
             at = features if isinstance(rows.X, np.ndarray) else torch.from_numpy(features)
             X = rows.X[:, at] if isinstance(rows.X, torch.Tensor) else rows.X.take(at, axis=1)
             few = DenseRows(X)
@@ -174,6 +175,11 @@ class LargeLoss:
         if self.objective.dtype is torch.float64:
             return None
         return LargeLoss(self.objective.with_precision(torch.float64), self.rough)
+
+    def _copies(self, rows: DenseRows, features: int) -> bool:
+        """Say whether a copy of so many columns is small: X may be a map larger than memory."""
+        copied = features * rows.shape[0] * rows.X.itemsize
+        return features <= _COPIED * rows.shape[1] and copied <= free_memory() / 4
 
     def _tensor(self, theta: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(theta)).to(self.objective.device)
