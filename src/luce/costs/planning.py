@@ -179,7 +179,7 @@ def _assumed(plan: Plan, found: Measured, passes: int | None) -> list[str]:
         said.append(where)
     said.append(
         f"A worker goes over {speeds.rows:,.0f} rows in a second, as this machine did just now "
-        f"with {speeds.cores:,} threads."
+        f"with {speeds.cores:,} thread{'s' if speeds.cores > 1 else ''}."
     )
     if plan.encode_seconds is not None:
         said.append(
