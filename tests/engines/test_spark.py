@@ -41,9 +41,8 @@ def session(engines_run):
                 sql.SparkSession.builder.master(f"local[{cores},4]")
                 .config("spark.ui.enabled", "false")
                 .config("spark.driver.bindAddress", "127.0.0.1")
-                .config("spark.python.worker.idleTimeoutSeconds", "20")
-                .config("spark.python.worker.killOnIdleTimeout", "true")
                 .config("spark.sql.execution.pyspark.udf.idleTimeoutSeconds", "20")
+                .config("spark.sql.execution.pyspark.udf.killOnIdleTimeout", "true")
                 .getOrCreate()
             )
         return started[cores]
