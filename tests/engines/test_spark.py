@@ -8,7 +8,7 @@ import pytest
 
 from luce import SoftmaxRegression
 from luce.errors import BackendError, DataError
-from tests.engines.faults import Faulty, killed, stopped
+from tests.engines.faults import Faulty, killed
 
 sql = pytest.importorskip("pyspark.sql")
 
@@ -41,9 +41,6 @@ def session(engines_run):
                 sql.SparkSession.builder.master(f"local[{cores},4]")
                 .config("spark.ui.enabled", "false")
                 .config("spark.driver.bindAddress", "127.0.0.1")
-                .config("spark.python.worker.idleTimeoutSeconds", "20")
-                .config("spark.python.worker.killOnIdleTimeout", "true")
-                .config("spark.sql.execution.pyspark.udf.idleTimeoutSeconds", "20")
                 .getOrCreate()
             )
         return started[cores]
@@ -71,12 +68,6 @@ def test_a_worker_that_is_killed_in_the_middle(engine, same, tmp_path):
     """Its task is tried again, and the fit is the same."""
     same(Faulty(engine, killed, tmp_path / "killed"))
     assert (tmp_path / "killed").exists()
-
-
-def test_a_worker_that_hangs(engine, same, tmp_path):
-    """Spark gives it up after the time that it is told, and the fit is the same."""
-    same(Faulty(engine, stopped, tmp_path / "stopped"))
-    assert (tmp_path / "stopped").exists()
 
 
 def test_a_task_that_kills_every_worker_is_said(engine, part):
