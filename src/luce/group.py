@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["ALONE", "Group", "current", "is_silent", "join", "known", "restarted"]
+__all__ = ["ALONE", "COMMON", "Group", "current", "is_silent", "join", "known", "restarted"]
 
 # How long ranks wait for each other to start; and then for one that works while the others cannot,
 # as on encoding a large table. If one has died, the others know it at once.

@@ -17,7 +17,7 @@ from luce.data.downloads import is_address, kept
 from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
-from luce.group import known, restarted
+from luce.group import COMMON, known, restarted
 from luce.manifest import read_config
 from luce.models import MODELS, student_kind
 from luce.options import DISTIL, check_sizes
@@ -147,10 +147,12 @@ def check_together(command: str, request: Request) -> None:
     if size == 1:
         return
     if command != "train":
-        raise ArgumentError(
+        error = ArgumentError(
             f"luce {command} is no work for a process group, and this is one of {size} processes. "
             "Start it once; luce train can be started by torchrun."
         )
+        error.add_note(COMMON)
+        raise error
     able = [name for name, model in MODELS.items() if model.together]
     if request.model not in able:
         raise ArgumentError(
