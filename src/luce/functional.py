@@ -40,9 +40,6 @@ __all__ = [
     "softmin",
 ]
 
-MEMORY_BUDGET = 64 * 2**20
-
-
 def softmax(
     input: Given,
     dim: int | None = None,
@@ -404,7 +401,7 @@ def linear_cross_entropy(
     softcap: float = 0.0,
     sample_weight: Given | None = None,
     return_lse: bool = False,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     backend: str = "auto",
 ) -> Any:
     """Cross-entropy of a linear head's logits, which are never held all at once.
@@ -430,7 +427,8 @@ def linear_cross_entropy(
     memory_budget
         Bytes that may be used beyond inputs, result and gradients. However few these are, a tile
         has at least one row and one class; below some megabytes, tiles are too small to be fast.
-        A second derivative and ``backend="reference"`` hold all the logits.
+        By default 64 MiB on the CPU, and on a GPU twice the bytes of features and head, if that
+        is more. A second derivative and ``backend="reference"`` hold all the logits.
     backend
         See :func:`softmax`.
 
@@ -466,7 +464,7 @@ def linear_cross_entropy(
     x, head, bias = checks.linear_head(
         name, x, head, bias, ("input", "linear_weight", "linear_bias")
     )
-    budget = checks.bytes_allowed(name, memory_budget)
+    budget = checks.bytes_allowed(name, memory_budget, x, head)
     reduction = checks.reduction_of(name, reduction)
     single = x.ndim == 1
     if single and head.ndim > 2:
@@ -497,7 +495,7 @@ def linear_top_k(
     *,
     linear_bias: Given | None = None,
     temperature: float = 1.0,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     backend: str = "auto",
 ) -> Any:
     """Find the k most probable classes of a linear head, without its logits.
@@ -547,7 +545,7 @@ def linear_top_k(
             f"{name}: k must be from 1 to the number of classes, {len(head)}, got {k}."
         )
     temperature = checks.above_zero(name, "temperature", temperature)
-    budget = checks.bytes_allowed(name, memory_budget)
+    budget = checks.bytes_allowed(name, memory_budget, x, head)
     with torch.no_grad():
         batch = x.unsqueeze(0) if x.ndim == 1 else x
         given = LinearTopK(batch, head, bias, k, temperature, budget)
@@ -647,7 +645,7 @@ def linear_distillation_loss(
     alpha: float = 0.5,
     reduction: str = "mean",
     ignore_index: int = -100,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     backend: str = "auto",
 ) -> Any:
     """Distillation between two linear heads, without the logits of either.
@@ -711,7 +709,7 @@ def linear_distillation_loss(
             f"got {len(x)} × {len(w)} {x.dtype} and {len(t)} × {len(tw)} {t.dtype}."
         )
     o = _distillation_options(name, temperature, alpha, reduction, ignore_index, y)
-    budget = checks.bytes_allowed(name, memory_budget)
+    budget = checks.bytes_allowed(name, memory_budget, x, w, t, tw)
     if y is not None:
         y, _ = checks.as_examples(name, (len(x), len(w)), y, None, None, soft=False)
     given = LinearDistillation(x, w, b, t, tw, tb, y, o, budget)

@@ -12,6 +12,7 @@ from luce.kernels.cpu.linear_distillation import (
     linear_distillation_loss_backward,
 )
 from luce.kernels.cpu.nll import nll_loss, nll_loss_backward
+from luce.kernels.cpu.scaling import scaled
 from luce.kernels.cpu.softmax import (
     log_softmax,
     log_softmax_backward,
@@ -35,6 +36,7 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "nll_loss_backward",
+    "scaled",
     "softmax",
     "softmax_backward",
 ]
