@@ -40,6 +40,7 @@ __all__ = [
     "softmin",
 ]
 
+
 def softmax(
     input: Given,
     dim: int | None = None,

@@ -14,16 +14,19 @@ def wide(value):
     return value.cpu().double() if value.is_floating_point() else value.cpu()
 
 
-def compare(found, truth, dtype):
-    """Whether errors are a few roundings of what is largest; the truth is float64 itself."""
+def compare(found, truth, dtype, rounded=False):
+    """Whether errors are a few roundings of what is largest; the truth is float64 itself.
+
+    ``rounded`` says that logits have the dtype, so whatever comes of them is as exact as that.
+    """
     roundings = 30 if dtype == torch.float64 else 6
-    for ours, exact in zip(found, truth, strict=True):
-        assert (ours is None) == (exact is None)
-        if ours is None:
+    for result, expected in zip(found, truth, strict=True):
+        assert (result is None) == (expected is None)
+        if result is None:
             continue
-        of = torch.promote_types(dtype, torch.float32) if ours.dtype != dtype else dtype
+        of = dtype if rounded else result.dtype
+        ours, exact = result.cpu().double(), expected.detach()
         odd = ~exact.isfinite()
-        ours, exact = ours.cpu().double(), exact.detach()
         assert torch.equal(ours[odd].nan_to_num(7.0), exact[odd].nan_to_num(7.0))
         if odd.all():
             continue
@@ -38,7 +41,7 @@ def agree(name, given, wants=(True,), lse=True):
     """
     from luce.kernels import cuda
 
-    dtype = given[0].dtype
+    dtype, rounded = given[0].dtype, name.startswith("linear")
     ours = given._replace(
         **{
             n: guarded(t.to(DEVICE))
@@ -52,13 +55,17 @@ def agree(name, given, wants=(True,), lse=True):
         loss, sums, gradients = getattr(cuda, name)(ours, lse, wants)
     guard.check()
     truth = getattr(reference, name)(exact, lse, wants)
-    compare([loss, sums, *gradients], [*truth[:2], *truth[2]], dtype)
-    grads = [torch.rand_like(truth[0]) - 0.3, None if truth[1] is None else torch.rand_like(truth[1])]
+    compare([loss, sums, *gradients], [*truth[:2], *truth[2]], dtype, rounded)
+    grads = [
+        torch.rand_like(truth[0]) - 0.3,
+        None if truth[1] is None else torch.rand_like(truth[1]),
+    ]
     for incoming in (grads, [None, grads[1]] if lse else [grads[0], None]):
         on_device = [None if g is None else g.to(loss.dtype).to(DEVICE) for g in incoming]
-        all_wanted = (True,) * len(wants)
+        all_wanted = tuple(t is not None for t in given[: len(wants)])
         with Guard() as guard:
             back = getattr(cuda, f"{name}_backward")(ours, all_wanted, *on_device)
         guard.check()
         exactly = [None if g is None else g.cpu().double() for g in on_device]
-        compare(back, getattr(reference, f"{name}_backward")(exact, all_wanted, *exactly), dtype)
+        expected = getattr(reference, f"{name}_backward")(exact, all_wanted, *exactly)
+        compare(back, expected, dtype, rounded)

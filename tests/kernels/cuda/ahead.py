@@ -71,17 +71,21 @@ def looked_at(name, compiled):
             "registers": counts["vgpr_count"],
             "spilled": counts["vgpr_spill_count"] + counts["sgpr_spill_count"],
             "atomic": sorted({line for line in lines if "atomic" in line}),
-            "wide": any(line.endswith("dwordx4") or line.endswith("b128") for line in lines),
+            "wide": any(line.endswith(("dwordx4", "b128")) for line in lines),
         }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(compiled.asm["cubin"])
         usage, code = (
-            subprocess.run([TOOLS / tool, *flags, path], capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                [TOOLS / tool, *flags, path], capture_output=True, text=True, check=True
+            ).stdout
             for tool, flags in (("cuobjdump", ["--dump-resource-usage"]), ("nvdisasm", ["-c"]))
         )
     registers, stack = re.search(r"REG:(\d+)\s+STACK:(\d+)", usage).groups()
-    instructions = re.findall(r"\b((?:LDG|STG|LDL|STL|ATOM|ATOMG|ATOMS|RED|REDG)(?:\.\w+)*)\b", code)
+    instructions = re.findall(
+        r"\b((?:LDG|STG|LDL|STL|ATOM|ATOMG|ATOMS|RED|REDG)(?:\.\w+)*)\b", code
+    )
     return seen | {
         "registers": int(registers),
         "spilled": int(stack) + sum(i.startswith(("LDL", "STL")) for i in instructions),

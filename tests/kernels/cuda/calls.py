@@ -1,62 +1,98 @@
-"""Calls that start every kernel, in every option, dtype and shape of block that compiles another."""
+"""Calls that start every kernel, in the options, dtypes and shapes of block that matter."""
 
 import torch
 
-from luce.kernels.arguments import CrossEntropy
-from luce.kernels.options import LossOptions, SoftmaxOptions
+from luce.kernels.arguments import (
+    CrossEntropy,
+    Distillation,
+    LinearCrossEntropy,
+    LinearDistillation,
+    LinearTopK,
+)
+from luce.kernels.options import DistillationOptions, LossOptions, SoftmaxOptions
 
-HALF, FULL = (torch.bfloat16, torch.float16), (torch.float32, torch.float64)
+PLAIN, ALL = LossOptions(), LossOptions("mean", -100, 0.1, 2.0, 0.1, 4.0)
+# Rows in registers, rows in a loop, few classes, maps. The first two start at 16 bytes.
+SHAPES = {
+    "aligned rows": (2, 16_384),
+    "aligned long rows": (2, 128_256),
+    "few classes": (64, 10),
+    "aligned maps": (2, 32, 64),
+}
 
 
 def calls(*, thorough):
-    """Return functions of no arguments, by name; all options and dtypes if ``thorough``."""
+    """Return functions of no arguments, by name; fewer of them unless ``thorough``."""
     found = {}
-    dtypes = HALF + FULL if thorough else (torch.bfloat16, torch.float32)
-    for dtype in dtypes:
-        found |= softmax_calls(dtype)
-        found |= cross_entropy_calls(dtype)
+    for dtype in (torch.bfloat16, torch.float32, torch.float64) if thorough else (torch.bfloat16,):
+        name = str(dtype).removeprefix("torch.")
+        shapes = SHAPES if dtype != torch.float64 else {"few classes": (64, 10), "rows": (2, 5_000)}
+        for kind, shape in shapes.items():
+            x = torch.zeros(shape, dtype=dtype)
+            short = dtype != torch.bfloat16 or not thorough
+            for call, function in of_rows(x, short=short).items():
+                found[f"{call} {name} {kind}"] = function
+        for call, function in of_heads(dtype).items():
+            found[f"{call} {name}"] = function
     return found
 
 
-def softmax_calls(dtype):
-    """Return calls of the softmax family."""
-    from luce.kernels.cuda import softmax
+def of_rows(x, *, short):
+    """Return calls of what takes logits."""
+    from luce.kernels import cuda
 
-    found = {}
-    name = str(dtype).removeprefix("torch.")
-    for shape, dim in (((2, 16_384), 1), ((2, 128_256), 1), ((64, 10), 1), ((2, 32, 64), 1)):
-        x, o = torch.zeros(shape, dtype=dtype), SoftmaxOptions(dim, 1.0)
-        for f in ("softmax", "log_softmax", "logsumexp"):
-            found[f"{f} {name} {shape}"] = lambda f=f, x=x, o=o: getattr(softmax, f)(x, o)
-        for f in ("softmax_backward", "log_softmax_backward"):
-            found[f"{f} {name} {shape}"] = lambda f=f, x=x, o=o: getattr(softmax, f)(x, x, o)
-    return found
+    o = SoftmaxOptions(1, 1.0)
+    y = torch.zeros(x.shape[:1] + x.shape[2:], dtype=torch.int64)
+    w, s = x.new_ones(x.shape[1]), y.float()
+    full, soft = CrossEntropy(x, y, w, s, ALL), CrossEntropy(x, x, w, s, ALL)
+    found = {
+        "softmax": lambda: cuda.softmax(x, o),
+        "softmax_backward": lambda: cuda.softmax_backward(x, x, o),
+        "cross_entropy": lambda: cuda.cross_entropy(full, False, (True,)),
+        "cross_entropy, soft": lambda: cuda.cross_entropy_backward(soft, (True,), None, y.float()),
+    }
+    if x.ndim == 2:
+        given = Distillation(x, x, y, DistillationOptions(2.0, 0.5, "mean", -100))
+        found["distillation"] = lambda: cuda.distillation_loss(given, False, (True,))
+    if short:
+        return found
+    plain = CrossEntropy(x, y, None, None, PLAIN)
+    return found | {
+        "log_softmax": lambda: cuda.log_softmax(x, o),
+        "log_softmax_backward": lambda: cuda.log_softmax_backward(x, x, o),
+        "logsumexp": lambda: cuda.logsumexp(x, o),
+        "cross_entropy, plain": lambda: cuda.cross_entropy(plain, False, (True,)),
+        "cross_entropy, value": lambda: cuda.cross_entropy(plain, True, (False,)),
+    }
 
 
-PLAIN, ALL = LossOptions(), LossOptions("mean", -100, 0.1, 2.0, 0.1, 4.0)
+def of_heads(dtype):
+    """Return calls of what takes features and heads, in two tiles, and of what goes with them."""
+    from luce.kernels import cuda
+    from luce.kernels.cuda import heads, linear, linear_distillation, top_k
 
+    def nothing(_a, _b, _out, *, add=False):
+        """Multiply nothing: the BLAS library is not what is looked at."""
+        del add
 
-def cross_entropy_calls(dtype):
-    """Return calls of cross-entropy."""
-    from luce.kernels.cuda import cross_entropy
-
-    found = {}
-    name = str(dtype).removeprefix("torch.")
-    for shape in ((2, 16_384), (2, 128_256), (64, 10), (2, 32, 64)):
-        x, y = torch.zeros(shape, dtype=dtype), torch.zeros(shape[:1] + shape[2:], dtype=torch.int64)
-        w, s = x.new_ones(shape[1]), y.float()
-        for kind, given in (
-            ("plain", CrossEntropy(x, y, None, None, PLAIN)),
-            ("all", CrossEntropy(x, y, w, s, ALL)),
-            ("soft", CrossEntropy(x, x.float(), None, None, PLAIN)),
-            ("soft all", CrossEntropy(x, x, w, s, ALL)),
-        ):
-            key = f"cross_entropy {name} {shape} {kind}"
-            found[key] = lambda g=given: cross_entropy.cross_entropy(g, False, (True,))
-            if kind == "plain":
-                call = cross_entropy.cross_entropy
-                found[f"{key} value"] = lambda g=given, f=call: f(g, True, (False,))
-            if kind == "soft all":
-                back = cross_entropy.cross_entropy_backward
-                found[f"{key} backward"] = lambda g=given, y=y, f=back: f(g, (True,), None, y.float())
-    return found
+    for module in (heads, linear, linear_distillation, top_k):
+        module.multiply = nothing
+    N, D, K = 16, 8, 16_384
+    x, w, b, y = (
+        torch.zeros(N, D, dtype=dtype),
+        torch.zeros(K, D, dtype=dtype),
+        torch.zeros(K, dtype=dtype),
+        torch.zeros(N, dtype=torch.int64),
+    )
+    wants, budget = (True, True, True), 1 << 20
+    full = LinearCrossEntropy(x, w, b, y, b, y.float(), ALL, budget)
+    soft = full._replace(target=x.new_zeros(N, K))
+    o = DistillationOptions(2.0, 0.5, "mean", -100)
+    both = LinearDistillation(x, w, b, x, w, b, y, o, budget)
+    return {
+        "linear_cross_entropy": lambda: cuda.linear_cross_entropy(full, False, wants),
+        "linear_cross_entropy, soft": lambda: cuda.linear_cross_entropy(soft, False, wants),
+        "linear_distillation": lambda: cuda.linear_distillation_loss(both, False, wants),
+        "linear_top_k": lambda: cuda.linear_top_k(LinearTopK(x, w, b, 3, 2.0, budget)),
+        "scaled": lambda: cuda.scaled(x, y[0].float()),
+    }

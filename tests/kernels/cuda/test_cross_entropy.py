@@ -52,7 +52,9 @@ def test_every_shape(shape, dtype, backend):
     agree("cross_entropy", example(shape, dtype, False, False, False, plain))
     if shape[1] > 1:
         agree("cross_entropy", example(shape, dtype, False, True, True, full))
-    agree("cross_entropy", example(shape, dtype, True, True, True, full._replace(ignore_index=-100)))
+    agree(
+        "cross_entropy", example(shape, dtype, True, True, True, full._replace(ignore_index=-100))
+    )
 
 
 def test_any_order_in_memory(backend):

@@ -13,14 +13,14 @@ from tests.kernels.cuda.agreement import agree
 
 pytestmark = pytest.mark.parametrize("backend", [CUDA])
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-N, D, K = 10, 16, 300
+N, D, K = 6, 16, 150
 PLAIN = LossOptions()
 FULL = LossOptions("sum", 1, 0.1, 2.5, 0.02, 5.0)
 
 
 @pytest.fixture
 def scheme(monkeypatch):
-    """Return a function that settles the plan: a scheme, and how many rows or classes a tile has."""
+    """Return a function that settles a scheme, and how many rows or classes a tile has."""
     from luce.kernels.cuda import linear, linear_distillation
     from luce.kernels.cuda.plans import Plan
 
@@ -34,8 +34,8 @@ def scheme(monkeypatch):
 
 
 # One tile, several, one that is smaller than the others, tiles of one.
-SCHEMES = [("rows", N, K), ("rows", 4, K), ("classes", N, K), ("classes", N, 128)]
-SCHEMES += [("classes", N, 96), ("both", 4, 130), ("both", 1, 299)]
+SCHEMES = [("rows", N, K), ("rows", 4, K), ("classes", N, K), ("classes", N, 64)]
+SCHEMES += [("classes", N, 140), ("both", 4, 80), ("both", 1, 149)]
 
 
 def example(dtype, soft, weighted, options, bias=True):
@@ -60,14 +60,17 @@ WANTS = (True, True, True)
 def test_every_scheme(name, dtype, scheme, backend):
     """Loss, log-sum-exps and all gradients are the reference's, in every dtype and option."""
     scheme(*name)
-    agree("linear_cross_entropy", example(dtype, False, False, PLAIN, False), (True, True, False))
     agree("linear_cross_entropy", example(dtype, False, True, FULL), WANTS)
-    if dtype in (torch.float32, torch.bfloat16):
+    if dtype == torch.bfloat16:
+        plain = example(dtype, False, False, PLAIN, False)
+        agree("linear_cross_entropy", plain, (True, True, False))
         soft = example(dtype, True, True, FULL._replace(ignore_index=-100, reduction="none"))
         agree("linear_cross_entropy", soft, WANTS)
 
 
-@pytest.mark.parametrize("wants", [(True, False, False), (False, True, False), (False, False, True)])
+@pytest.mark.parametrize(
+    "wants", [(True, False, False), (False, True, False), (False, False, True)]
+)
 @pytest.mark.parametrize("name", [SCHEMES[1], SCHEMES[3]], ids=str)
 def test_some_of_the_gradients(name, wants, scheme, backend):
     """Each alone is what it is among all."""
@@ -98,17 +101,25 @@ def test_distillation_in_every_scheme(name, dtype, scheme, backend):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("budget", [1, 20_000, 1 << 20])
 def test_the_most_probable_classes(dtype, budget, backend):
-    """Probabilities, log-sum-exps and classes are the reference's in float64, however many tiles."""
+    """Probabilities, log-sum-exps and classes are the reference's, however many tiles."""
     from luce.kernels import cuda, reference
 
     for bias in (False, True):
         given = example(dtype, False, False, PLAIN, bias)
         for k in (1, 7, K):
             of_head = LinearTopK(*given[:3], k, 1.5, budget)
-            exact = LinearTopK(*(None if t is None else t.double() for t in given[:3]), k, 1.5, budget)
+            exact = LinearTopK(
+                *(None if t is None else t.double() for t in given[:3]), k, 1.5, budget
+            )
             on_device = [None if t is None else t.to(DEVICE) for t in given[:3]]
-            p, lse, places = (t.cpu() for t in cuda.linear_top_k(of_head._replace(
-                input=on_device[0], linear_weight=on_device[1], linear_bias=on_device[2])))
+            p, lse, places = (
+                t.cpu()
+                for t in cuda.linear_top_k(
+                    of_head._replace(
+                        input=on_device[0], linear_weight=on_device[1], linear_bias=on_device[2]
+                    )
+                )
+            )
             q, truth, expected = reference.linear_top_k(exact)
             eps = torch.finfo(dtype).eps
             torch.testing.assert_close(p.double(), q, rtol=40 * eps, atol=eps)
@@ -141,12 +152,16 @@ def test_gradients_add_up_in_float32(scheme, backend):
     given = example(torch.bfloat16, False, False, PLAIN, False)
     exact = given._replace(input=given.input.double(), linear_weight=given.linear_weight.double())
     truth = reference.linear_cross_entropy(exact, False, (True, True, False))[2]
-    given = given._replace(**{n: getattr(given, n).to(DEVICE) for n in ("input", "linear_weight", "target")})
+    given = given._replace(
+        **{n: getattr(given, n).to(DEVICE) for n in ("input", "linear_weight", "target")}
+    )
     errors = {}
     for name in (("rows", N, K), ("rows", 1, K), ("classes", N, 8)):
         scheme(*name)
         found = cuda.linear_cross_entropy(given, False, (True, True, False))[2]
-        errors[name] = [float((f.cpu().double() - t).norm()) for f, t in zip(found[:2], truth[:2], strict=True)]
+        errors[name] = [
+            float((f.cpu().double() - t).norm()) for f, t in zip(found[:2], truth[:2], strict=True)
+        ]
     once = errors["rows", N, K]
     for several in errors.values():
         assert several[0] <= 1.1 * once[0]

@@ -1,8 +1,6 @@
-"""Numbers in kernels: scalars, the hyperbolic tangent, and largest elements that may be infinite."""
+"""Numbers in kernels: scalars, the hyperbolic tangent, largest elements that may be infinite."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton.language as tl

@@ -1,8 +1,8 @@
 """How examples × classes lie in memory, and how they are cut into blocks, one for a program.
 
 Where the classes of an example are neighbours and many, a program takes one example: all of its
-classes at once, in registers, or blocks of them in a loop. Where they are few, or lie apart, it takes
-several examples.
+classes at once, in registers, or blocks of them in a loop. Where they are few, or lie apart, it
+takes several examples.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def along(x: Tensor, dim: int) -> Tensor:
 
 def strides(x: Tensor) -> tuple[int, int, int]:
     """Return how far apart outer indices, neighbouring examples and neighbouring classes lie."""
-    outer, classes, span = (n if size > 1 else 0 for n, size in zip(x.stride(), x.shape, strict=True))
+    outer, classes, span = (
+        n if size > 1 else 0 for n, size in zip(x.stride(), x.shape, strict=True)
+    )
     return outer, span, classes if x.shape[1] > 1 else 1
 
 

@@ -1,8 +1,10 @@
 """Cross-entropy of logits: loss, log-sum-exps and gradient of an example by one program."""
 
+# ruff: noqa: PLR0915
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import triton.language as tl
 
@@ -110,7 +112,19 @@ def cross_entropy_kernel(
             z, t = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
             at = rows * t_across + classes[None, :] * t_along
             a, counting = amounts(
-                target, at, y, mask, weight, classes, K, retained, spread, INDEX, WEIGHT, SPREAD, WIDE
+                target,
+                at,
+                y,
+                mask,
+                weight,
+                classes,
+                K,
+                retained,
+                spread,
+                INDEX,
+                WEIGHT,
+                SPREAD,
+                WIDE,
             )
             top, exps, mass, gap = merge(top, exps, mass, gap, z, a, counting, inverse)
     value, total, exps = losses(top, exps, mass, gap, counts, bad, inverse, z_loss, Z)
@@ -232,7 +246,11 @@ def cross_entropy(
     counted = divisor(given, given.input.shape)
     loss, lse, grad = _computed(given, counted, None, None, want_grad=any(wants))
     o = given.options
-    return reduced(loss, counted, given.sample_weight, o.reduction), lse if want_lse else None, (grad,)
+    return (
+        reduced(loss, counted, given.sample_weight, o.reduction),
+        lse if want_lse else None,
+        (grad,),
+    )
 
 
 def cross_entropy_backward(

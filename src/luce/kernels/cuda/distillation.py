@@ -7,6 +7,8 @@ With q ∝ exp(t / T), p ∝ exp(z / T) and any origins t₀ and z₀, KL(q ‖ 
 Origins are the largest logits so far. ``gap`` is the first sum times Σ exp((t − t₀) / T).
 """
 
+# ruff: noqa: PLR0915
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,9 +34,9 @@ __all__ = [
     "compare",
     "compared",
     "counted_of",
+    "difference",
     "distillation_loss",
     "distillation_loss_backward",
-    "difference",
     "mixture",
     "over_both",
 ]

@@ -1,4 +1,4 @@
-"""What examples count for: divisors of means, factors of gradients. All of it stays on the device."""
+"""What examples count for: divisors and factors, all of which stay on the device."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Distillation between two linear heads, without more of their logits than fit into the budget."""
 
+# ruff: noqa: ARG001 - kernels take all numbers of a mixture
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -294,7 +296,7 @@ def linear_distillation_loss_backward(
     given: LinearDistillation,
     wants: Sequence[bool],
     grad_loss: Tensor | None,
-    grad_lse: Tensor | None,  # noqa: ARG001 - there is none
+    grad_lse: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of the student's features, weight and bias that are wanted."""
     return _computed(given, wants, grad_loss)[1]

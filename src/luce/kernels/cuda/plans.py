@@ -131,10 +131,14 @@ def _sums(problem: Problem) -> tuple[int, int]:
 
 
 def _fit(length: int, most: int) -> int:
-    """Return how many rows or classes a tile has if so many fit."""
+    """Return how many rows or classes a tile has if so many fit; all tiles have about as many."""
     if most >= length:
         return max(1, length)
-    return max(1, most // _STEP * _STEP if most >= _STEP else most)
+    if most < _STEP:
+        return max(1, most)
+    most -= most % _STEP
+    equal = -(-length // -(-length // most))
+    return min(most, -(-equal // _STEP) * _STEP)
 
 
 def _rows(problem: Problem, most: int) -> Plan:
@@ -178,7 +182,7 @@ def _logits(problem: Problem, rows: int, classes: int) -> float:
     return products + len(problem.widths) * rows * classes * size / _BYTES + _LAUNCH
 
 
-def _gradients(problem: Problem, rows: int, classes: int, several: bool) -> float:  # noqa: FBT001
+def _gradients(problem: Problem, rows: int, classes: int, several: bool) -> float:
     """Return the seconds to make the gradient of a tile's logits, and all that follows from it."""
     want_x, want_w, want_b = problem.wants
     if not any(problem.wants):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import triton.language as tl
 
@@ -219,10 +219,14 @@ def _plain(x: Tensor) -> Tensor:
     return x.resolve_neg()
 
 
+def _in_place(out: Tensor, dim: int) -> bool:
+    """Whether kernels can write to a tensor where it is."""
+    return not out.is_neg() and along(out, dim).data_ptr() == out.data_ptr()
+
+
 def _softmax(x: Tensor, options: SoftmaxOptions, mode: str, out: Tensor | None) -> Tensor:
     dim, temperature = options
-    direct = out is not None and not out.is_neg() and along(out, dim)._is_view()
-    result = out if direct and out is not None else empty_like(x, dim)
+    result = empty_like(x, dim) if out is None or not _in_place(out, dim) else out
     if x.numel():
         flat, place = along(_plain(x), dim), along(result, dim)
         blocks = blocks_of(flat)

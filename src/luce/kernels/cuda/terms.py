@@ -13,8 +13,6 @@ and what lies beyond the last class becomes −Inf after the cap, which would ma
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton.language as tl
 
 from luce.kernels.cuda.arithmetic import fading, finite, tanh
@@ -84,9 +82,7 @@ def amounts(
 
 
 @part
-def merge(
-    top, exps, mass, gap, z, a, counting, inverse
-):
+def merge(top, exps, mass, gap, z, a, counting, inverse):
     """Return an example's numbers with some more classes."""
     now = tl.maximum(top, tl.max(z, 1))
     origin = finite(now)

@@ -67,7 +67,12 @@ def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
 
     Logits are float32 for half precision, whose own would have many ties.
     """
-    x, head, k, budget = fitting(given.input), fitting(given.linear_weight), given.k, given.memory_budget
+    x, head, k, budget = (
+        fitting(given.input),
+        fitting(given.linear_weight),
+        given.k,
+        given.memory_budget,
+    )
     bias, inverse, dtype = given.linear_bias, 1 / given.temperature, wide(x.dtype)
     N, K = len(x), len(head)
     lse = x.new_empty(N, dtype=dtype)
