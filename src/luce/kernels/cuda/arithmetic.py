@@ -26,13 +26,14 @@ def number(value, WIDE: tl.constexpr):
 
 @part
 def tanh(x):
-    """Return the hyperbolic tangent, to a few roundings in both precisions."""
+    """Return the hyperbolic tangent and its slope, to a few roundings in both precisions."""
     e = tl.exp(-2.0 * tl.abs(x))
     large = (1.0 - e) / (1.0 + e)
     q = x * x  # near 0, where that cancels: the seventh convergent of the continued fraction
     above = x * (135135.0 + q * (17325.0 + q * (378.0 + q)))
     below = 135135.0 + q * (62370.0 + q * (3150.0 + q * 28.0))
-    return tl.where(q < 0.25, above / below, tl.where(x < 0, -large, large))
+    t = tl.where(q < 0.25, above / below, tl.where(x < 0, -large, large))
+    return t, 4.0 * e / ((1.0 + e) * (1.0 + e))
 
 
 @part

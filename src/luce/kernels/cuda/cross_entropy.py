@@ -98,7 +98,7 @@ def cross_entropy_kernel(
     if WHOLE:
         mask = there[:, None] & (first < K)[None, :]
         at = rows * x_across + first[None, :] * x_along
-        z, t = logits(x, at, mask, bias, first, K, cap, BIAS, CAP, WIDE)
+        z, slope = logits(x, at, mask, bias, first, K, cap, BIAS, CAP, WIDE)
         at = rows * t_across + first[None, :] * t_along
         a, counting = amounts(
             target, at, y, mask, weight, first, K, retained, spread, INDEX, WEIGHT, SPREAD, WIDE
@@ -109,7 +109,7 @@ def cross_entropy_kernel(
             classes = start + first
             mask = there[:, None] & (classes < K)[None, :]
             at = rows * x_across + classes[None, :] * x_along
-            z, t = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
+            z, slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
             at = rows * t_across + classes[None, :] * t_along
             a, counting = amounts(
                 target,
@@ -146,7 +146,7 @@ def cross_entropy_kernel(
             exps, mass, total, counts, bad, factor, of_lse, inverse, z_loss, Z
         )
         if WHOLE:
-            d = gradient(z, t, a, top, of_exps, of_amounts, none, inverse, CAP)
+            d = gradient(z, slope, a, top, of_exps, of_amounts, none, inverse, CAP)
             at = rows * g_across + first[None, :] * g_along
             tl.store(grad + at, d.to(grad.dtype.element_ty), mask=mask)
         else:
@@ -154,13 +154,13 @@ def cross_entropy_kernel(
                 classes = start + first
                 mask = there[:, None] & (classes < K)[None, :]
                 at = rows * x_across + classes[None, :] * x_along
-                z, t = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
+                z, slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
                 at = rows * t_across + classes[None, :] * t_along
                 a, counting = amounts(
                     target, at, y, mask, weight, classes, K, retained, spread,
                     INDEX, WEIGHT, SPREAD, WIDE,
                 )  # fmt: skip
-                d = gradient(z, t, a, top, of_exps, of_amounts, none, inverse, CAP)
+                d = gradient(z, slope, a, top, of_exps, of_amounts, none, inverse, CAP)
                 at = rows * g_across + classes[None, :] * g_along
                 tl.store(grad + at, d.to(grad.dtype.element_ty), mask=mask)
 

@@ -179,13 +179,13 @@ def gradient_kernel(
         classes = start + tl.arange(0, BLOCK).to(tl.int64)
         mask = there[:, None] & (classes < K)[None, :]
         at = row[:, None] * x_across + classes[None, :]
-        z, t = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
+        z, slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
         of_target = row[:, None] * t_across + classes[None, :] * t_along
         a, _ = amounts(
             target, of_target, y - first, mask, weight, classes, K, retained, spread,
             INDEX, WEIGHT, SPREAD, WIDE,
         )  # fmt: skip
-        d = gradient(z, t, a, top, of_exps, of_amounts, none, inverse, CAP)
+        d = gradient(z, slope, a, top, of_exps, of_amounts, none, inverse, CAP)
         tl.store(x + at, d.to(x.dtype.element_ty), mask=mask)
 
 

@@ -21,7 +21,8 @@ def scale_kernel(x, factor, n, BLOCK: tl.constexpr):
     """Multiply in place; neither read nor write where the factor is 1."""
     f = tl.load(factor)
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = (i < n) & (f != 1.0)
+    # A comparison of single numbers is one of blocks first, so that masks are of one kind.
+    mask = (i < n) & (tl.full((BLOCK,), 0.0, factor.dtype.element_ty) + f != 1.0)
     v = tl.load(x + i, mask=mask, other=0.0).to(factor.dtype.element_ty)
     tl.store(x + i, (v * f).to(x.dtype.element_ty), mask=mask)
 

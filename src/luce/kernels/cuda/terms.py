@@ -34,15 +34,15 @@ def logits(
     CAP: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Return logits, and the tanh of their cap (anything without one)."""
+    """Return logits, and the slope of their cap (anything without one)."""
     z = tl.load(x + offsets, mask=mask, other=0.0).to(WIDE)
     if BIAS:
         z += tl.load(bias + classes, mask=classes < K, other=0.0).to(WIDE)[None, :]
-    t = z
+    slope = z
     if CAP:
-        t = tanh(z / cap)
+        t, slope = tanh(z / cap)
         z = cap * t
-    return tl.where(mask, z, float("-inf")), t
+    return tl.where(mask, z, float("-inf")), slope
 
 
 @part
@@ -145,7 +145,7 @@ def slopes(
 @part
 def gradient(
     z,
-    t,
+    slope,
     a,
     top,
     of_exps,
@@ -158,5 +158,5 @@ def gradient(
     e = tl.exp((z - finite(top)[:, None]) * inverse)
     d = of_exps[:, None] * e - of_amounts[:, None] * a
     if CAP:
-        d *= 1.0 - t * t
+        d *= slope
     return tl.where(none[:, None], 0.0, d)
