@@ -2,9 +2,9 @@
 
 Names, argument order and meaning follow PyTorch 2.13; what Luce adds comes after ``*``. A tensor
 gives a tensor, with autograd; a NumPy array or a list gives a NumPy array. Every operator takes
-``backend``: "auto" (the default) takes the fastest kernels that can do it, "cpu" or "reference" is
-that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numerics are in
-``docs/operators.md``.
+``backend``: "auto" (the default) takes the fastest kernels that can do it; "cpu", "cuda" or
+"reference" is that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numerics
+are in ``docs/operators.md``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def softmax(
         A tensor of the result's shape and dtype to write to, without autograd. It may be
         ``input`` itself.
     backend
-        "auto", "cpu" or "reference".
+        "auto", "cpu", "cuda" or "reference".
 
     Returns
     -------
