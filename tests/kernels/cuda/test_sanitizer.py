@@ -36,7 +36,7 @@ def test_an_overrun_of_one_element_is_seen():
 
 
 def test_every_kernel_is_clean():
-    """None reads or writes outside, for blocks with a rest, several blocks, few classes and maps."""
+    """None reads or writes outside: blocks with a rest, several blocks, few classes, maps."""
     done = sanitize()
     assert done.returncode == 0, (done.stdout + done.stderr)[-2_000:]
     names = done.stdout.splitlines()[-1].split()

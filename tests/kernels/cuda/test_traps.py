@@ -28,7 +28,8 @@ def test_the_true_classes_gradient_near_probability_one(backend):
     x.requires_grad_()
     luce.cross_entropy(x, y, backend=backend).backward()
     p = z.double().softmax(1)[0, 3]
-    assert float(x.grad[0, 3]) == pytest.approx(float(p - 1), rel=2**-8)
+    # Triton's interpreter cuts digits off where GPUs round.
+    assert float(x.grad[0, 3]) == pytest.approx(float(p - 1), rel=2**-7)
 
 
 @pytest.mark.parametrize("K", [3, 100, 300])

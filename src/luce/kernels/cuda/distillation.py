@@ -202,9 +202,9 @@ def distillation_kernel(
         mask = there[:, None] & (first < K)[None, :]
         own = mask & (first[None, :] == y[:, None])
         at = rows * s_across + first[None, :] * s_along
-        z, _ = logits(student, at, mask, bias_s, first, K, 1.0, BIAS_S, False, WIDE)
+        z, _slope = logits(student, at, mask, bias_s, first, K, 1.0, BIAS_S, False, WIDE)
         at = rows * t_across + first[None, :] * t_along
-        t, _ = logits(teacher, at, mask, bias_t, first, K, 1.0, BIAS_T, False, WIDE)
+        t, _slope = logits(teacher, at, mask, bias_t, first, K, 1.0, BIAS_T, False, WIDE)
         top_s, top_t, exps_s, exps_t, exps_h, gap, at_target = compare(
             top_s, top_t, exps_s, exps_t, exps_h, gap, at_target, z, t, own, inverse, HARD
         )
@@ -214,9 +214,9 @@ def distillation_kernel(
             mask = there[:, None] & (classes < K)[None, :]
             own = mask & (classes[None, :] == y[:, None])
             at = rows * s_across + classes[None, :] * s_along
-            z, _ = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
+            z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
             at = rows * t_across + classes[None, :] * t_along
-            t, _ = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+            t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
             top_s, top_t, exps_s, exps_t, exps_h, gap, at_target = compare(
                 top_s, top_t, exps_s, exps_t, exps_h, gap, at_target, z, t, own, inverse, HARD
             )
@@ -250,9 +250,9 @@ def distillation_kernel(
                 mask = there[:, None] & (classes < K)[None, :]
                 own = mask & (classes[None, :] == y[:, None])
                 at = rows * s_across + classes[None, :] * s_along
-                z, _ = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
+                z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
                 at = rows * t_across + classes[None, :] * t_along
-                t, _ = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+                t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
                 d = difference(
                     z, t, top_s, top_t, exps_s, exps_t, exps_h, own, counts, bad, factor,
                     inverse, rate, hard, HARD,

@@ -74,7 +74,7 @@ def merge_kernel(
     spread = number(spread, WIDE)
     z_loss = number(z_loss, WIDE)
     cap = number(cap, WIDE)
-    _, row, there = examples(span, EXAMPLES)
+    _outer, row, there = examples(span, EXAMPLES)
     y = row
     if INDEX:
         y = tl.load(target + row, mask=there, other=0)
@@ -90,7 +90,7 @@ def merge_kernel(
         classes = start + tl.arange(0, BLOCK).to(tl.int64)
         mask = there[:, None] & (classes < K)[None, :]
         at = row[:, None] * x_across + classes[None, :]
-        z, _ = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
+        z, _slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
         at = row[:, None] * t_across + classes[None, :] * t_along
         a, counting = amounts(
             target, at, y - first, mask, weight, classes, K, retained, spread,
@@ -153,7 +153,7 @@ def gradient_kernel(
     spread = number(spread, WIDE)
     z_loss = number(z_loss, WIDE)
     cap = number(cap, WIDE)
-    _, row, there = examples(span, EXAMPLES)
+    _outer, row, there = examples(span, EXAMPLES)
     y = row
     counts = there
     bad = there & False
@@ -181,7 +181,7 @@ def gradient_kernel(
         at = row[:, None] * x_across + classes[None, :]
         z, slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
         of_target = row[:, None] * t_across + classes[None, :] * t_along
-        a, _ = amounts(
+        a, _counting = amounts(
             target, of_target, y - first, mask, weight, classes, K, retained, spread,
             INDEX, WEIGHT, SPREAD, WIDE,
         )  # fmt: skip

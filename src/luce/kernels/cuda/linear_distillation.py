@@ -73,7 +73,7 @@ def merge_kernel(
     inverse = number(inverse, WIDE)
     soft = number(soft, WIDE)
     hard = number(hard, WIDE)
-    _, row, there = examples(span, EXAMPLES)
+    _outer, row, there = examples(span, EXAMPLES)
     y = row
     if HARD:
         y = tl.load(target + row, mask=there, other=0)
@@ -96,8 +96,8 @@ def merge_kernel(
         mask = there[:, None] & (classes < K)[None, :]
         own = mask & (classes[None, :] == (y - first)[:, None])
         at = row[:, None] * across + classes[None, :]
-        z, _ = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
-        t, _ = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+        z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
+        t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
         top_s, top_t, exps_s, exps_t, exps_h, gap, at_target = compare(
             top_s, top_t, exps_s, exps_t, exps_h, gap, at_target, z, t, own, inverse, HARD
         )
@@ -151,7 +151,7 @@ def gradient_kernel(
     inverse = number(inverse, WIDE)
     rate = number(rate, WIDE)
     hard = number(hard, WIDE)
-    _, row, there = examples(span, EXAMPLES)
+    _outer, row, there = examples(span, EXAMPLES)
     y = row
     counts = there
     bad = there & False
@@ -175,8 +175,8 @@ def gradient_kernel(
         mask = there[:, None] & (classes < K)[None, :]
         own = mask & (classes[None, :] == (y - first)[:, None])
         at = row[:, None] * across + classes[None, :]
-        z, _ = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
-        t, _ = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+        z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
+        t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
         d = difference(
             z, t, top_s, top_t, exps_s, exps_t, exps_h, own, counts, bad, factor,
             inverse, rate, hard, HARD,

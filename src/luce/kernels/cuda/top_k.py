@@ -42,7 +42,7 @@ def lse_kernel(
 ):
     """Merge a tile of logits into each row's maximum and sum; write the logits with their bias."""
     inverse = number(inverse, WIDE)
-    _, row, there = examples(span, EXAMPLES)
+    _outer, row, there = examples(span, EXAMPLES)
     of_top = kept + row
     of_exps = of_top + span
     top = tl.load(of_top, mask=there, other=float("-inf"))
@@ -51,7 +51,7 @@ def lse_kernel(
         classes = start + tl.arange(0, BLOCK).to(tl.int64)
         mask = there[:, None] & (classes < K)[None, :]
         at = row[:, None] * x_across + classes[None, :]
-        z, _ = logits(x, at, mask, bias, classes, K, 1.0, BIAS, False, WIDE)
+        z, _slope = logits(x, at, mask, bias, classes, K, 1.0, BIAS, False, WIDE)
         if BIAS:
             tl.store(x + at, z, mask=mask)
         now = tl.maximum(top, tl.max(z, 1))
