@@ -34,6 +34,12 @@ def calls(*, thorough):
                 found[f"{call} {name} {kind}"] = function
         for call, function in of_heads(dtype).items():
             found[f"{call} {name}"] = function
+    if thorough:  # sizes of 1 are constants to the compiler
+        for shape in ((1, 300), (5, 1), (1, 1), (1, 3, 1)):
+            for call, function in of_rows(torch.zeros(shape), short=False).items():
+                found[f"{call} {shape}"] = function
+        for call, function in of_heads(torch.bfloat16, rows=1, classes=1).items():
+            found[f"{call}, one"] = function
     return found
 
 
@@ -66,10 +72,11 @@ def of_rows(x, *, short):
     }
 
 
-def of_heads(dtype):
-    """Return calls of what takes features and heads, in two tiles, and of what goes with them."""
+def of_heads(dtype, rows=16, classes=16_384):
+    """Return calls of what takes features and heads, in each scheme, and of what goes with them."""
     from luce.kernels import cuda
     from luce.kernels.cuda import heads, linear, linear_distillation, top_k
+    from luce.kernels.cuda.plans import Plan
 
     def nothing(_a, _b, _out, *, add=False):
         """Multiply nothing: the BLAS library is not what is looked at."""
@@ -77,7 +84,7 @@ def of_heads(dtype):
 
     for module in (heads, linear, linear_distillation, top_k):
         module.multiply = nothing
-    N, D, K = 16, 8, 16_384
+    N, D, K = rows, 8, classes
     x, w, b, y = (
         torch.zeros(N, D, dtype=dtype),
         torch.zeros(K, D, dtype=dtype),
@@ -89,10 +96,26 @@ def of_heads(dtype):
     soft = full._replace(target=x.new_zeros(N, K))
     o = DistillationOptions(2.0, 0.5, "mean", -100)
     both = LinearDistillation(x, w, b, x, w, b, y, o, budget)
-    return {
-        "linear_cross_entropy": lambda: cuda.linear_cross_entropy(full, False, wants),
-        "linear_cross_entropy, soft": lambda: cuda.linear_cross_entropy(soft, False, wants),
-        "linear_distillation": lambda: cuda.linear_distillation_loss(both, False, wants),
-        "linear_top_k": lambda: cuda.linear_top_k(LinearTopK(x, w, b, 3, 2.0, budget)),
+    half = -(-K // 2)
+
+    def planned(scheme, function, given):
+        tiles = Plan(scheme, N, half, N * (K if scheme == "both" else half), 0, 0.0)
+
+        def call():
+            linear.plan = linear_distillation.plan = lambda _problem, _budget: tiles
+            function(given, False, wants)
+
+        return call
+
+    found = {
+        "linear_top_k": lambda: cuda.linear_top_k(LinearTopK(x, w, b, min(3, K), 2.0, budget)),
         "scaled": lambda: cuda.scaled(x, y[0].float()),
     }
+    for scheme in ("classes", "both"):
+        for name, function, given in (
+            ("linear_cross_entropy", cuda.linear_cross_entropy, full),
+            ("linear_cross_entropy, soft", cuda.linear_cross_entropy, soft),
+            ("linear_distillation", cuda.linear_distillation_loss, both),
+        ):
+            found[f"{name}, {scheme}"] = planned(scheme, function, given)
+    return found
