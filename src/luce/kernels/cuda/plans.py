@@ -119,7 +119,10 @@ def _kept(problem: Problem) -> int:
     """Return the bytes that are held for each row and class, whatever the tiles."""
     wide = torch.promote_types(problem.dtype, torch.float32).itemsize
     of_row = (problem.kept + 2) * wide + 40  # target, weights and scale, in float64 on the way
-    return of_row * problem.rows + (8 * problem.classes + 2**19) * problem.wants[2]
+    # The bias's gradient: sums of columns, in float64, over parts of the rows; see ``heads``.
+    N, K = problem.rows, problem.classes
+    sums = 16 * K + 8 * max(K, min(2**15, K * -(-N // 16)))
+    return of_row * N + sums * problem.wants[2]
 
 
 def _sums(problem: Problem) -> tuple[int, int]:
