@@ -205,7 +205,8 @@ class _CrossEntropy:
         )
         self._bias = None if given.linear_bias is None else given.linear_bias.contiguous()
         self._weight = None if given.weight is None else given.weight.contiguous()
-        self._target = given.target.resolve_neg()
+        soft = given.target.is_floating_point()  # these lie as they lie
+        self._target = given.target.resolve_neg() if soft else given.target.contiguous()
         self._options, self._factor, self._lse_scale = given.options, factor, lse_scale
         self._place, self._across = self.x.new_empty(tiles.place), tiles.tile_classes
         self._kept = self.loss.new_zeros((_KEPT, len(self.x)))

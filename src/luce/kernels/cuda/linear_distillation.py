@@ -196,7 +196,8 @@ class _Distillation:
         self._biases = tuple(
             None if b is None else b.contiguous() for b in (given.student_bias, given.teacher_bias)
         )
-        self._target, self._options, self._factor = given.target, given.options, factor
+        self._target = None if given.target is None else given.target.contiguous()
+        self._options, self._factor = given.options, factor
         self._places = self.x.new_empty((2, tiles.place))
         self._across = tiles.tile_classes
         self._kept = self.loss.new_zeros((_KEPT, len(self.x)))
