@@ -205,7 +205,7 @@ class _Distillation:
 
     def rows(self, rows: slice, *, want_grad: bool, keep: bool) -> Tensor:
         N, K = rows.stop - rows.start, len(self.head)
-        z, t = (place[: N * K].view(N, K) for place in self._places)
+        z, t = self._places[0][: N * K].view(N, K), self._places[1][: N * K].view(N, K)
         multiply(self.x[rows], self.head.t(), z)
         multiply(self._teacher[0][rows], self._teacher[1].t(), t)
         factor = self._factor
