@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test docs format clean
+.PHONY: demo test gpu docs format clean
 
 demo: .venv/installed
 	$(BIN)/luce train digits --overwrite
@@ -14,6 +14,10 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --dist loadgroup
+
+# What `make test` interprets, on the GPU that is here, and what only a GPU can show.
+gpu: .venv/installed-test
+	$(BIN)/pytest -n 0 -k cuda tests/kernels tests/conformance
 
 docs: .venv/installed-docs
 	$(BIN)/zensical build --strict --clean

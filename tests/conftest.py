@@ -10,8 +10,10 @@ import torch
 from hypothesis import settings
 
 from luce import cli
+from tests import interpreter
 from tests.browser import Browser
 
+interpreter.interpret()
 settings.register_profile("luce", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("luce")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_iris
 
@@ -130,7 +131,11 @@ def test_info_without_a_run_says_which_backends_there_are(luce_command, monkeypa
     out = luce_command("info").out
     assert "not available: Numba cannot be imported (as planned)" in out
     backends = json.loads(luce_command("info", "--json").out)["backends"]
-    assert backends == {"cpu": "Numba cannot be imported (as planned)", "reference": None}
+    assert backends.keys() == {"cpu", "cuda", "reference"}
+    assert backends["cpu"] == "Numba cannot be imported (as planned)"
+    assert backends["reference"] is None
+    if not torch.cuda.is_available():
+        assert backends["cuda"] == "there is no GPU that PyTorch can use"
 
 
 def test_info_says_what_is_compiled_and_where(luce_command):

@@ -456,7 +456,7 @@ def test_backends_are_what_was_asked_for(caplog):
     assert "a tensor is on meta" in caplog.text
     with pytest.raises(BackendError, match="a tensor is on meta"):
         luce.softmax(x, 0, backend="cpu")
-    with pytest.raises(ArgumentError, match="'auto', 'cpu', 'reference'"):
+    with pytest.raises(ArgumentError, match="'auto', 'cpu', 'cuda', 'reference'"):
         luce.softmax(torch.randn(3), 0, backend="gpu")
 
 

@@ -2,9 +2,9 @@
 
 Names, argument order and meaning follow PyTorch 2.13; what Luce adds comes after ``*``. A tensor
 gives a tensor, with autograd; a NumPy array or a list gives a NumPy array. Every operator takes
-``backend``: "auto" (the default) takes the fastest kernels that can do it, "cpu" or "reference" is
-that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numerics are in
-``docs/operators.md``.
+``backend``: "auto" (the default) takes the fastest kernels that can do it; "cpu", "cuda" or
+"reference" is that one or a :class:`~luce.errors.BackendError`. Formulas, algorithms and numerics
+are in ``docs/operators.md``.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ __all__ = [
     "softmin",
 ]
 
-MEMORY_BUDGET = 64 * 2**20
-
 
 def softmax(
     input: Given,
@@ -72,7 +70,7 @@ def softmax(
         A tensor of the result's shape and dtype to write to, without autograd. It may be
         ``input`` itself.
     backend
-        "auto", "cpu" or "reference".
+        "auto", "cpu", "cuda" or "reference".
 
     Returns
     -------
@@ -405,7 +403,7 @@ def linear_cross_entropy(
     softcap: float = 0.0,
     sample_weight: Given | None = None,
     return_lse: bool = False,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     process_group: Any = None,
     backend: str = "auto",
 ) -> Any:
@@ -432,7 +430,8 @@ def linear_cross_entropy(
     memory_budget
         Bytes that may be used beyond inputs, result and gradients. However few these are, a tile
         has at least one row and one class; below some megabytes, tiles are too small to be fast.
-        A second derivative and ``backend="reference"`` hold all the logits.
+        By default 64 MiB on the CPU, and on a GPU twice the bytes of features and head, if that
+        is more. A second derivative and ``backend="reference"`` hold all the logits.
     process_group
         A ``torch.distributed.ProcessGroup`` whose ranks share the classes, in the order of the
         ranks: ``linear_weight`` (C, D), ``linear_bias``, ``weight`` and target probabilities are
@@ -473,7 +472,7 @@ def linear_cross_entropy(
     )
     names, split = ("input", "linear_weight", "linear_bias"), process_group is not None
     x, head, bias = checks.linear_head(name, x, head, bias, names, part=split)
-    budget = checks.bytes_allowed(name, memory_budget)
+    budget = checks.bytes_allowed(name, memory_budget, x, head)
     reduction = checks.reduction_of(name, reduction)
     single = x.ndim == 1
     if single and head.ndim > 2:
@@ -514,7 +513,7 @@ def linear_top_k(
     *,
     linear_bias: Given | None = None,
     temperature: float = 1.0,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     backend: str = "auto",
 ) -> Any:
     """Find the k most probable classes of a linear head, without its logits.
@@ -564,7 +563,7 @@ def linear_top_k(
             f"{name}: k must be from 1 to the number of classes, {len(head)}, got {k}."
         )
     temperature = checks.above_zero(name, "temperature", temperature)
-    budget = checks.bytes_allowed(name, memory_budget)
+    budget = checks.bytes_allowed(name, memory_budget, x, head)
     with torch.no_grad():
         batch = x.unsqueeze(0) if x.ndim == 1 else x
         given = LinearTopK(batch, head, bias, k, temperature, budget)
@@ -664,7 +663,7 @@ def linear_distillation_loss(
     alpha: float = 0.5,
     reduction: str = "mean",
     ignore_index: int = -100,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     backend: str = "auto",
 ) -> Any:
     """Distillation between two linear heads, without the logits of either.
@@ -728,7 +727,7 @@ def linear_distillation_loss(
             f"got {len(x)} × {len(w)} {x.dtype} and {len(t)} × {len(tw)} {t.dtype}."
         )
     o = _distillation_options(name, temperature, alpha, reduction, ignore_index, y)
-    budget = checks.bytes_allowed(name, memory_budget)
+    budget = checks.bytes_allowed(name, memory_budget, x, w, t, tw)
     if y is not None:
         y, _ = checks.as_examples(name, (len(x), len(w)), y, None, None, soft=False)
     given = LinearDistillation(x, w, b, t, tw, tb, y, o, budget)

@@ -1,4 +1,4 @@
-"""PyTorch's own samples for its modules (ModuleInfo), run against ours on both backends."""
+"""PyTorch's own samples for its modules (ModuleInfo), run against ours on every backend."""
 
 import warnings
 
@@ -7,7 +7,8 @@ import torch
 
 import luce
 import luce.nn
-from tests.conformance.accuracy import Comparison, gradients
+from tests.conformance.accuracy import Comparison, gradients, thinned
+from tests.interpreter import CUDA, DEVICE
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -40,21 +41,24 @@ def results(module, inputs):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "reference", CUDA])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize("info", MODULES, ids=name_of)
 def test_samples(info, dtype, backend):
     """Values and gradients of every sample are as near to the truth as PyTorch's own."""
     torch.manual_seed(0)
     ours_class = getattr(luce.nn, name_of(info))
-    samples = info.module_inputs_func(info, "cpu", dtype, requires_grad=True, training=True)
+    device = DEVICE if backend == "cuda" else "cpu"
+    samples = info.module_inputs_func(info, device, dtype, requires_grad=True, training=True)
+    if backend == "cuda":
+        samples = thinned(samples)
     comparison = Comparison(name_of(info), dtype, backend)
     for sample in samples:
         arguments, options = sample.constructor_input.args, sample.constructor_input.kwargs
         factory = {"dtype": dtype} if name_of(info) == "LinearCrossEntropyLoss" else {}
-        peer = info.module_cls(*arguments, **{**options, **factory}).to(dtype)
-        ours = ours_class(*arguments, **{**options, **factory}, backend=backend).to(dtype)
-        truth = info.module_cls(*arguments, **{**options, **factory}).double()
+        peer = info.module_cls(*arguments, **{**options, **factory}).to(device, dtype)
+        ours = ours_class(*arguments, **{**options, **factory}, backend=backend).to(device, dtype)
+        truth = info.module_cls(*arguments, **{**options, **factory}).to(device).double()
         ours.load_state_dict(peer.state_dict())
         truth.load_state_dict(peer.state_dict())
         if hasattr(truth, "options"):

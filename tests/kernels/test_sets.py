@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import luce
-from luce.kernels import SETS, reference
+from luce.kernels import reference
 from luce.kernels.arguments import (
     CrossEntropy,
     Distillation,
@@ -17,6 +17,7 @@ from luce.kernels.arguments import (
 from luce.kernels.differentiate import handed_out
 from luce.kernels.options import DistillationOptions, LossOptions
 from luce.kernels.sets import functions
+from tests.interpreter import CUDA, DEVICE
 
 LOSSES = [name for name in reference.__all__ if f"{name}_backward" in reference.__all__][:5]
 
@@ -26,11 +27,11 @@ def parameters(function):
     return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_kernel_sets_have_the_references_names_and_signatures(name):
+@pytest.mark.parametrize("backend", ["cpu", CUDA])
+def test_kernel_sets_have_the_references_names_and_signatures(backend):
     """Each function of a kernel set is one of the reference's, with the same parameters."""
     luce.softmax(torch.zeros(1), 0, backend="reference")
-    kernels = functions(name)
+    kernels = functions(backend)
     assert set(kernels.__all__) == set(reference.__all__)
     for function in kernels.__all__:
         ours, specified = (parameters(getattr(s, function)) for s in (kernels, reference))
@@ -59,11 +60,19 @@ def examples():
         yield "distillation_loss", Distillation(normal(4, 5), normal(4, 5), Y, d)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_forward_and_backward_functions_agree_with_the_references(name):
+def moved(given, device):
+    """Return what a loss is computed of, on a device."""
+    there = {n: t.to(device) for n, t in given._asdict().items() if isinstance(t, torch.Tensor)}
+    return given._replace(**there)
+
+
+@pytest.mark.parametrize("backend", ["cpu", CUDA])
+def test_forward_and_backward_functions_agree_with_the_references(backend):
     """Called directly, a set's losses, log-sum-exps and gradients are the reference's."""
-    kernels = functions(name)
-    for loss, given in examples():
+    kernels = functions(backend)
+    device = DEVICE if backend == "cuda" else "cpu"
+    for loss, example in examples():
+        given = moved(example, device)
         wants = (True,) * (3 if loss.startswith("linear") else 1)
         reduced = given.options.reduction != "none"
         with_lse = "cross_entropy" in loss
@@ -72,7 +81,7 @@ def test_forward_and_backward_functions_agree_with_the_references(name):
             for s in (kernels, reference)
         )
         torch.testing.assert_close(found, expected)
-        grads = torch.rand_like(found[0]), normal(4) if with_lse else None
+        grads = torch.rand_like(found[0]), normal(4).to(device) if with_lse else None
         found, expected = (
             getattr(s, f"{loss}_backward")(given, wants, *grads) for s in (kernels, reference)
         )
@@ -83,6 +92,6 @@ def test_an_incoming_gradient_stays_on_its_device():
     """Gradients of the forward pass are handed out without a look at numbers of other devices."""
     g = torch.ones(3, device="meta", dtype=torch.bfloat16)
     ctx = SimpleNamespace(gradients=[g])
-    (found,) = handed_out(ctx, torch.ones((), device="meta"))
+    (found,) = handed_out(ctx, torch.ones((), device="meta"), reference.scaled)
     assert found is g
     assert ctx.gradients is None

@@ -1,6 +1,8 @@
 """luce info and luce warm-up: a run in a page of text; what is installed, and compiled."""
 
 from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,8 @@ def info(
 
         kernels = compiled()
         content = {**environment(), "backends": available(), "compiled": asdict(kernels)}
+        if find_spec("triton"):
+            content["packages"]["triton"] = version("triton")
         print_json(content) if as_json else print_lines(printing.environment(content))
         return
     check_use(run)

@@ -36,6 +36,8 @@ __all__ = [
     "whole",
 ]
 
+MEMORY_BUDGET = 64 * 2**20
+
 _REDUCTIONS = ("none", "mean", "sum")
 
 
@@ -184,8 +186,15 @@ def reduction_of(
     return reduction
 
 
-def bytes_allowed(operator: str, value: int) -> int:
-    """Return a memory budget."""
+def bytes_allowed(operator: str, value: int | None, *matrices: Tensor) -> int:
+    """Return a memory budget: the one given, or the default for these features and heads.
+
+    A GPU is idle where tiles are small, and has room for all logits of the usual head.
+    """
+    if value is None:
+        if matrices[0].device.type == "cpu":
+            return MEMORY_BUDGET
+        return max(MEMORY_BUDGET, 2 * sum(m.numel() * m.element_size() for m in matrices))
     if isinstance(value, bool) or not isinstance(value, Integral) or value <= 0:
         raise ArgumentError(
             f"{operator}: memory_budget must be a whole number of bytes above 0, got {value!r}."

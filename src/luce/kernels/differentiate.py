@@ -65,7 +65,9 @@ def through(
     return result
 
 
-def handed_out(ctx: Any, grad_loss: Tensor) -> list[Tensor]:
+def handed_out(
+    ctx: Any, grad_loss: Tensor, scaled: Callable[[Tensor, Tensor], Tensor]
+) -> list[Tensor]:
     """Return the gradients that the forward pass wrote; they are the caller's from then on.
 
     The context forgets them, so that the caller may change them and autograd may keep them
@@ -75,7 +77,4 @@ def handed_out(ctx: Any, grad_loss: Tensor) -> list[Tensor]:
     if any(type(g) is not Tensor for g in gradients):  # torch.compile traces: there are no values
         return [g * grad_loss.to(g.dtype) for g in gradients]
     ctx.gradients = None
-    if grad_loss.device.type != "cpu":  # a look at the number would wait for the device
-        return [g.mul_(grad_loss) for g in gradients]
-    factor = float(grad_loss)
-    return gradients if factor == 1 else [g.mul_(factor) for g in gradients]
+    return [scaled(g, grad_loss) for g in gradients]

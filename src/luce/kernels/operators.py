@@ -111,8 +111,11 @@ class _Loss:
         if kernels == "reference":
             loss, lse, _ = self._plain(given, want_lse, ())
             return loss, lse
-        early = self._early and given.options.reduction != "none" and torch.is_grad_enabled()
         trained = given[: self._trained]
+        early = self._early and given.options.reduction != "none" and torch.is_grad_enabled()
+        # A loss in float16 is scaled up, so that its gradients do not vanish: before they are
+        # rounded, not after.
+        early = early and given[0].dtype != torch.float16
         wants = tuple([early and t is not None and t.requires_grad for t in trained])
         loss, lse, *_ = self._forward(*given, want_lse, wants, kernels)
         return loss, lse if want_lse else None
@@ -160,7 +163,9 @@ class _Loss:
             given = self._group(*ctx.saved_tensors, *ctx.numbers)
             return list(function(given, needed, grad_loss, grad_lse))
         if grad_loss is not None and grad_lse is None and ctx.gradients is not None:
-            found[:trained] = handed_out(ctx, grad_loss)
+            kernels = functions(ctx.kernels)
+            scaled = getattr(kernels, "scaled", reference.scaled)
+            found[:trained] = handed_out(ctx, grad_loss, scaled)
         elif any(needed):
             asked = (*ctx.numbers, needed[:trained], ctx.kernels)
             computed = self._backward(grad_loss, grad_lse, *ctx.saved_tensors, *asked)

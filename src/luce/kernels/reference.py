@@ -51,6 +51,7 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "nll_loss_backward",
+    "scaled",
     "sharded_linear_cross_entropy",
     "sharded_linear_cross_entropy_backward",
     "softmax",
@@ -101,6 +102,11 @@ def log_softmax_backward(output: Tensor, grad: Tensor, options: SoftmaxOptions) 
 def logsumexp(input: Tensor, options: SoftmaxOptions) -> Tensor:
     """Return log Σ exp(x / T) along a dimension, without it."""
     return torch.logsumexp(_tempered(input, options.temperature), options.dim).to(input.dtype)
+
+
+def scaled(gradient: Tensor, factor: Tensor) -> Tensor:
+    """Return a gradient that nobody else holds, times a number; it may be written over."""
+    return gradient.mul_(factor)
 
 
 def _loss(

@@ -8,7 +8,10 @@ It may have some of the functions only; the reference computes the others.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +34,10 @@ SMALL = 32_768
 _logger = logging.getLogger("luce")
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+# For the kernels in Triton: PyTorch 2.9 adds up half precision wrongly into float32, and older GPUs
+# are none of those that the kernels have been compiled for.
+_AT_LEAST = {"torch": (2, 10), "triton": (3, 5)}
+_CAPABILITY = (7, 5)
 
 
 @dataclass(eq=False)
@@ -63,6 +70,10 @@ class KernelSet:
         return self._loaded
 
 
+# torch.compile takes what it returns as it is, without tracing how a set is loaded.
+KernelSet.loaded._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
+
+
 def _cpu() -> Any:
     try:
         from luce.kernels import cpu
@@ -71,9 +82,36 @@ def _cpu() -> Any:
     return cpu
 
 
+def _cuda() -> Any:
+    if not torch.cuda.is_available():
+        raise ImportError("there is no GPU that PyTorch can use")
+    found = find_spec("triton")
+    if found is None:
+        raise ImportError("Triton is not installed; PyTorch for GPUs brings it on Linux")
+    for name, at_least in _AT_LEAST.items():
+        if _numbers(version(name)) < at_least:
+            needed = ".".join(map(str, at_least))
+            raise ImportError(f"{name} {version(name)} is too old; {needed} is needed")
+    if torch.version.hip is None:
+        capability = min(
+            torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())
+        )
+        if capability < _CAPABILITY:
+            old, needed = (".".join(map(str, c)) for c in (capability, _CAPABILITY))
+            raise ImportError(f"a GPU is of compute capability {old}; {needed} is needed")
+    from luce.kernels import cuda
+
+    return cuda
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version."""
+    return tuple(int(n) for n in re.findall(r"\d+", release)[:2])
+
+
 # By name, and in the order in which "auto" asks them. A set that is added takes part by its name:
 # SETS["name"] = KernelSet(...).
-SETS: dict[str, KernelSet] = {"cpu": KernelSet(_cpu, "cpu")}
+SETS: dict[str, KernelSet] = {"cpu": KernelSet(_cpu, "cpu"), "cuda": KernelSet(_cuda, "cuda")}
 _ASKED = tuple(SETS)
 
 
@@ -84,7 +122,7 @@ def available() -> dict[str, str | None]:
     --------
     >>> from luce.kernels import available
     >>> sorted(available())
-    ['cpu', 'reference']
+    ['cpu', 'cuda', 'reference']
     """
     return {**{name: kernels.loaded()[1] for name, kernels in SETS.items()}, "reference": None}
 
@@ -124,14 +162,15 @@ def choose(
     if backend == "auto":
         if elements is not None and elements < SMALL:
             return "reference"
-        reasons = []
+        reasons = {}
         for name in _ASKED:
             reason = _cannot(SETS[name], operator, tensors)
             if reason is None:
                 return name
-            reasons.append(reason)
+            reasons[SETS[name].device] = reason
         if not torch.compiler.is_compiling():
-            reason = "; ".join(dict.fromkeys(reasons))
+            device = next(x.device for x in tensors if x is not None)
+            reason = reasons.get(device.type, f"a tensor is on {device}")
             _logger.debug("%s: the reference computes this: %s", operator, reason)
         return "reference"
     if backend not in (*SETS,):

@@ -12,6 +12,7 @@ from luce.kernels.cpu.linear_distillation import (
     linear_distillation_loss_backward,
 )
 from luce.kernels.cpu.nll import nll_loss, nll_loss_backward
+from luce.kernels.cpu.scaling import scaled
 from luce.kernels.cpu.sharded import (
     sharded_linear_cross_entropy,
     sharded_linear_cross_entropy_backward,
@@ -39,6 +40,7 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "nll_loss_backward",
+    "scaled",
     "sharded_linear_cross_entropy",
     "sharded_linear_cross_entropy_backward",
     "softmax",

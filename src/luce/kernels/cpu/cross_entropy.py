@@ -12,9 +12,10 @@ from torch import Tensor
 
 from luce.kernels.cpu.layout import Layout, array, working_scalar
 from luce.kernels.cpu.rows import cross_entropy_rows, soft_cross_entropy_rows, sum_of
-from luce.kernels.cpu.targets import expect, survey
+from luce.kernels.cpu.targets import survey
 from luce.kernels.cpu.terms import Inputs, Outputs, Terms
 from luce.kernels.cpu.tiles import cross_entropy_tiles, soft_cross_entropy_tiles
+from luce.kernels.shapes import expect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,9 +19,10 @@ from luce.kernels.cpu.lanes import load, store
 from luce.kernels.cpu.layout import array, working_scalar
 from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.rows import BLOCK, clear, exp_sum_into, maximum
-from luce.kernels.cpu.targets import expect, survey
+from luce.kernels.cpu.targets import survey
 from luce.kernels.cpu.terms import shifted
 from luce.kernels.cpu.threads import split
+from luce.kernels.shapes import expect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

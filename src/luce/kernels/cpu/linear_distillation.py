@@ -42,9 +42,9 @@ from luce.kernels.cpu.memory import empty
 from luce.kernels.cpu.online import Tile
 from luce.kernels.cpu.rows import clear, exp_sum, exp_sum_into, maximum
 from luce.kernels.cpu.sweep import over_tiles
-from luce.kernels.cpu.targets import expect
 from luce.kernels.cpu.terms import shifted
 from luce.kernels.cpu.threads import split
+from luce.kernels.shapes import expect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

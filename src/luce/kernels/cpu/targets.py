@@ -1,4 +1,4 @@
-"""What a kernel trusts: shapes that fit, and targets checked and counted in one pass.
+"""What a kernel trusts: targets checked and counted in one pass.
 
 An operator's backward pass looks again: arrays that tensors were made from, and ``tensor.data``,
 are changed behind autograd's back.
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luce.errors import ShapeError, missing_class
+from luce.errors import missing_class
 from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.layout import array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["expect", "survey"]
+__all__ = ["survey"]
 
 
 @kernel
@@ -45,15 +45,6 @@ def _survey(target: Any, weight: Any, sample_weight: Any, K: int, ignore_index: 
             w *= sample_weight[i]
         total += w
     return -1, total
-
-
-def expect(name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
-    """Refuse a tensor that does not have the shape that kernels will take it to have."""
-    if x is not None and tuple(x.shape) != tuple(shape):
-        raise ShapeError(
-            f"{name} must be of shape {tuple(shape)}, got {tuple(x.shape)}. If it was replaced "
-            "after the loss was computed, compute the loss again."
-        )
 
 
 def survey(

@@ -1,0 +1,46 @@
+"""Kernels for GPUs, in Triton: compiled at first use for the device that they run on.
+
+Half precision is computed in float32. Nothing waits for the device, in no direction: what a mean
+divides by and incoming gradients stay there, and a target that is no class makes NaN of its row.
+There are no atomic additions, so results have the same bits each time.
+"""
+
+from luce.kernels.cuda.cross_entropy import cross_entropy, cross_entropy_backward
+from luce.kernels.cuda.distillation import distillation_loss, distillation_loss_backward
+from luce.kernels.cuda.linear import linear_cross_entropy, linear_cross_entropy_backward
+from luce.kernels.cuda.linear_distillation import (
+    linear_distillation_loss,
+    linear_distillation_loss_backward,
+)
+from luce.kernels.cuda.scaling import scaled
+from luce.kernels.cuda.softmax import (
+    log_softmax,
+    log_softmax_backward,
+    logsumexp,
+    softmax,
+    softmax_backward,
+)
+from luce.kernels.cuda.top_k import linear_top_k
+
+# One element of a row: PyTorch's is as good.
+from luce.kernels.reference import nll_loss, nll_loss_backward
+
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_backward",
+    "distillation_loss",
+    "distillation_loss_backward",
+    "linear_cross_entropy",
+    "linear_cross_entropy_backward",
+    "linear_distillation_loss",
+    "linear_distillation_loss_backward",
+    "linear_top_k",
+    "log_softmax",
+    "log_softmax_backward",
+    "logsumexp",
+    "nll_loss",
+    "nll_loss_backward",
+    "scaled",
+    "softmax",
+    "softmax_backward",
+]

@@ -1,0 +1,110 @@
+"""Every kernel as machine code, on a machine without a GPU: what ptxas and AMD's LLVM make of it.
+
+``python -m tests.kernels.cuda.ahead TARGET [TARGET…]`` in a process without TRITON_INTERPRET. The
+operators themselves are called, with tensors on the CPU and a driver that only knows a target. So
+each kernel is compiled for the arguments that it would be started with, and none is started.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+TARGETS = {
+    **{f"sm_{arch}": GPUTarget("cuda", arch, 32) for arch in (75, 80, 90, 100, 120)},
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+    "gfx90a": GPUTarget("hip", "gfx90a", 64),
+    "gfx1100": GPUTarget("hip", "gfx1100", 32),
+}
+TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+
+
+class Driver:
+    """A driver of a GPU that is not there."""
+
+    def __init__(self, target):
+        self.get_current_target = lambda: target
+        self.get_current_device = lambda: 0
+        self.get_current_stream = lambda _device: 0
+
+
+def compiled_for(target, calls):
+    """Call functions of no arguments; return each kernel compiled for it, by name and constants."""
+    found = {}
+    original = JITFunction.run
+
+    def only_compile(function, *arguments, grid, warmup, **options):
+        del warmup
+        compiled = original(function, *arguments, grid=grid, warmup=True, **options)
+        found.setdefault(compiled.hash, compiled)
+        return compiled
+
+    driver.set_active(Driver(target))
+    JITFunction.run = only_compile
+    try:
+        for name, call in calls.items():
+            before = set(found)
+            call()
+            for key in set(found) - before:
+                found[key] = (name, found[key])
+    finally:
+        JITFunction.run = original
+    return list(found.values())
+
+
+def looked_at(name, compiled):
+    """Return what there is to see in a kernel's machine code."""
+    seen = {"call": name, "kernel": compiled.metadata.name, "warps": compiled.metadata.num_warps}
+    if "amdgcn" in compiled.asm:
+        text = compiled.asm["amdgcn"]
+        counts = {k: int(v) for k, v in re.findall(r"\.(\w+):\s+(\d+)\n", text)}
+        lines = re.findall(r"^\s+(\w+)", text, re.MULTILINE)
+        return seen | {
+            "registers": counts["vgpr_count"],
+            "spilled": counts["vgpr_spill_count"] + counts["sgpr_spill_count"],
+            "atomic": sorted({line for line in lines if "atomic" in line}),
+            "wide": any(line.endswith(("dwordx4", "b128")) for line in lines),
+        }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(compiled.asm["cubin"])
+        usage, code = (
+            subprocess.run(
+                [TOOLS / tool, *flags, path], capture_output=True, text=True, check=True
+            ).stdout
+            for tool, flags in (("cuobjdump", ["--dump-resource-usage"]), ("nvdisasm", ["-c"]))
+        )
+    registers, stack = re.search(r"REG:(\d+)\s+STACK:(\d+)", usage).groups()
+    instructions = re.findall(
+        r"\b((?:LDG|STG|LDL|STL|ATOM|ATOMG|ATOMS|RED|REDG)(?:\.\w+)*)\b", code
+    )
+    return seen | {
+        "registers": int(registers),
+        "spilled": int(stack) + sum(i.startswith(("LDL", "STL")) for i in instructions),
+        "atomic": sorted({i for i in instructions if i.startswith(("ATOM", "RED"))}),
+        "wide": any(i.startswith("LDG") and ".128" in i for i in instructions),
+    }
+
+
+def main(targets):
+    """Write what is seen in each kernel for each target, as JSON."""
+    from tests.kernels.cuda.calls import calls
+
+    found = {}
+    for name in targets:
+        given = calls(thorough=name == "sm_90")
+        found[name] = [looked_at(*each) for each in compiled_for(TARGETS[name], given)]
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(sys.argv[1:])
