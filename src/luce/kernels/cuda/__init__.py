@@ -22,8 +22,13 @@ from luce.kernels.cuda.softmax import (
 )
 from luce.kernels.cuda.top_k import linear_top_k
 
-# One element of a row: PyTorch's is as good.
-from luce.kernels.reference import nll_loss, nll_loss_backward
+# One element of a row: PyTorch's is as good. Between ranks: not here yet.
+from luce.kernels.reference import (
+    nll_loss,
+    nll_loss_backward,
+    sharded_linear_cross_entropy,
+    sharded_linear_cross_entropy_backward,
+)
 
 __all__ = [
     "cross_entropy",
@@ -41,6 +46,8 @@ __all__ = [
     "nll_loss",
     "nll_loss_backward",
     "scaled",
+    "sharded_linear_cross_entropy",
+    "sharded_linear_cross_entropy_backward",
     "softmax",
     "softmax_backward",
 ]
