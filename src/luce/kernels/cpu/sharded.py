@@ -24,7 +24,8 @@ from luce.kernels.cpu.cross_entropy import (
 from luce.kernels.cpu.head import Head, Rows, multiplied_in, plan
 from luce.kernels.cpu.layout import array
 from luce.kernels.cpu.sweep import CrossEntropyOfTiles, gradients_over_tiles
-from luce.kernels.cpu.targets import expect, survey
+from luce.kernels.cpu.targets import survey
+from luce.kernels.shapes import expect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
