@@ -124,6 +124,7 @@ def runs(tmp_path_factory):
         ).path,
         luce.train(texts, target="label", model="linear", name="texts", out=folder).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
+        luce.train(array, model="linear", name="sparse", l1_ratio=1.0, out=folder).path,
         luce.tune(array, space=SEARCHED, trials=4, folds=2, name="tuned", out=folder).path,
         luce.train((X, y.astype(int)), name="average", out=folder).path,
         luce.distil(folder / "mlp", "digits", epochs=1, name="student", out=folder).path,

@@ -379,7 +379,7 @@ class PathDisplay:
     >>> cv = SoftmaxRegressionCV(Cs=[0.1, 1.0], l1_ratios=[1.0]).fit(X, y)
     >>> display = PathDisplay.from_estimator(cv)
     >>> display.path.nonzeros.tolist()
-    [1, 2]
+    [0, 2]
     """
 
     def __init__(self, path: Any, chosen: float, names: Sequence[Any]) -> None:

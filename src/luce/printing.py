@@ -343,7 +343,7 @@ def information(info: Mapping[str, Any]) -> list[str]:
 
 def _solved(info: Mapping[str, Any]) -> list[str]:
     """Return what is known of a convex fit: its penalty, what that left, and the proof."""
-    outcome = info["outcome"]
+    outcome = info.get("outcome", {})
     lines = []
     if outcome.get("penalty") is not None:
         share, groups = outcome.get("l1_ratio", 0.0), outcome["penalty"] == "group"

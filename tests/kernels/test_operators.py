@@ -70,12 +70,15 @@ def test_opcheck(name):
 
 
 def test_every_operator_is_checked():
-    """No operator of Luce's is left out above, backward ones included."""
+    """No operator of Luce's is left out above, backward ones included.
+
+    But those that need a process group: tests/kernels/test_sharded.py has them.
+    """
     luce.softmax(torch.zeros(1), 0, backend="cpu")
     names = {
         n.removeprefix("luce::") for n in torch._C._dispatch_get_all_op_names() if "luce::" in n
     }
-    assert names == set(CASES)
+    assert {name for name in names if not name.startswith("sharded_")} == set(CASES)
 
 
 def test_a_first_call_loads_no_compiler_of_pytorchs():

@@ -112,7 +112,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
     (10.0, (150, 3))
     >>> model = SoftmaxRegressionCV(Cs=[0.1, 10.0], l1_ratios=[0.5, 1.0]).fit(X, y)
     >>> model.path_.Cs.tolist(), model.path_.nonzeros.tolist()
-    ([0.1, 10.0], [4, 8])
+    ([0.1, 10.0], [2, 6])
     """
 
     scores_: np.ndarray

@@ -84,7 +84,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "about": _about(subject, names),
         "scored": _scored(scored),
         "curves": curves(subject.history, str(subject.config["label"])),
-        "path": path(subject.config["outcome"]),
+        "path": path(subject.config.get("outcome", {})),
         "tuning": tuning(subject.tuning),
         "distillation": distillation(subject.metrics),
         "architecture": _architecture(subject.info),

@@ -190,7 +190,7 @@ def train(
 
 def _check_engine(request: Request) -> None:
     """Raise ArgumentError unless this is a training that an engine has a part in."""
-    if request.model != "linear":
+    if request.model == "auto" or MODELS[request.model].in_steps:
         raise ArgumentError(
             f"engine is for model='linear', got model={request.model!r}: processes that torchrun "
             "starts train a network together. Leave engine out, or choose linear."
