@@ -11,6 +11,7 @@ itself there is no truth here, and PyTorch's own tolerance stands in;
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tests.interpreter import GPU
@@ -71,9 +72,14 @@ class Comparison:
         return f"relative error {mine:.3g}, PyTorch's {theirs:.3g}"
 
 
-def thinned(samples):
-    """Return every third sample where Triton's interpreter computes, all of them on a GPU."""
-    return samples if GPU else samples[::3]
+def thinned(samples, dtype):
+    """Return all samples on a GPU; every ninth, of float32 alone, for Triton's interpreter.
+
+    It is slow, and truncates to bfloat16 where GPUs round.
+    """
+    if not GPU and dtype != torch.float32:
+        pytest.skip("interpreted in float32 alone")
+    return samples if GPU else samples[::9]
 
 
 def widened(value):

@@ -51,7 +51,7 @@ def test_samples(info, dtype, backend):
     device = DEVICE if backend == "cuda" else "cpu"
     samples = info.module_inputs_func(info, device, dtype, requires_grad=True, training=True)
     if backend == "cuda":
-        samples = thinned(samples)
+        samples = thinned(samples, dtype)
     comparison = Comparison(name_of(info), dtype, backend)
     for sample in samples:
         arguments, options = sample.constructor_input.args, sample.constructor_input.kwargs

@@ -48,7 +48,7 @@ def test_samples(op, dtype, backend):
     comparison = Comparison(name_of(op), dtype, backend)
     device = DEVICE if backend == "cuda" else "cpu"
     samples = list(op.sample_inputs(device, dtype, requires_grad=True))
-    for sample in thinned(samples) if backend == "cuda" else samples:
+    for sample in thinned(samples, dtype) if backend == "cuda" else samples:
         arguments = (sample.input, *sample.args)
         options = sample.kwargs
         inputs = leaves(*arguments, *options.values())
