@@ -70,10 +70,6 @@ class KernelSet:
         return self._loaded
 
 
-# torch.compile takes what it returns as it is, without tracing how a set is loaded.
-KernelSet.loaded._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
-
-
 def _cpu() -> Any:
     try:
         from luce.kernels import cpu
