@@ -69,6 +69,17 @@ class KernelSet:
                 self._loaded = None, str(error)
         return self._loaded
 
+    def lacks(self, operator: str) -> str | None:
+        """Return why there is no such function, or None if there is."""
+        found, reason = self.loaded()
+        if reason is None and not hasattr(found, operator):
+            return f"it has no {operator}"
+        return reason
+
+
+# torch.compile takes what it returns as it is, without tracing how a set is loaded.
+KernelSet.lacks._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
+
 
 def _cpu() -> Any:
     try:
@@ -189,10 +200,7 @@ def _cannot(kernels: KernelSet, operator: str, tensors: Sequence[Tensor | None])
             return reason
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():  # noqa: SLF001
         return "torch.func transforms need operators that PyTorch can take apart"
-    found, reason = kernels.loaded()
-    if reason is None and not hasattr(found, operator):
-        return f"it has no {operator}"
-    return reason
+    return kernels.lacks(operator)
 
 
 def _cannot_take(kernels: KernelSet, x: Tensor) -> str | None:
