@@ -16,6 +16,7 @@ from luce.costs.planning import plan
 from luce.costs.sources import ROWS, Slice, first_slice
 from luce.costs.speeds import measure
 from luce.errors import ArgumentError
+from luce.linear.parts.lanes import deal_part
 
 
 @pytest.fixture(autouse=True)
@@ -77,9 +78,8 @@ def test_lanes_follow_from_rows_and_sums_and_from_nothing_else(rows, classes, la
 )
 def test_lanes_are_those_that_rows_are_dealt_into(rows, classes):
     """As many as a fit over a block store deals its rows into."""
-    dealing = pytest.importorskip("luce.linear.parts.lanes", reason="there are no lanes yet")
     part = SimpleNamespace(shape=(rows, 99), blocks=(rows,))
-    assert Problem(rows, 99, classes).lanes == len(dealing.deal_part(part, classes * 99))
+    assert Problem(rows, 99, classes).lanes == len(deal_part(part, classes * 99))
 
 
 def test_in_each_pass_sums_come_from_every_lane_and_coefficients_go_to_every_worker():
