@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -68,6 +69,8 @@ class Browser:
             "browserName": "chrome",
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL"},
+            # A busy machine may take longer than the driver's 30 seconds for a script.
+            "timeouts": {"script": 120_000},
         }
         session = self.call("", {"capabilities": {"alwaysMatch": asked}}, session="")
         self.session = session["sessionId"]
@@ -79,8 +82,11 @@ class Browser:
             data=None if content is None else json.dumps(content).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
+        try:
+            with urllib.request.urlopen(request, timeout=150) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:  # which says no more than "500"
+            raise RuntimeError(error.read().decode()) from None
 
     def run(self, script):
         return self.call("/execute/sync", {"script": script, "args": []})

@@ -456,7 +456,8 @@ def _fit(
         # Shown only now: an epoch that was seen to end is safe from any kill.
         if not brief:
             display.batch(progress)
-        if stopping:
+        # Ctrl-C while the end of an epoch was saved and shown: no other epoch has to end first.
+        if stopping or (group.size == 1 and progress.record and stop.is_set()):
             raise TrainingStoppedError(
                 f"stopped in epoch {progress.epoch} of {progress.epochs} and saved. "
                 f"Go on with: {request.resume_command(folder.path)}"
