@@ -29,6 +29,9 @@ from tests.serving.conftest import Server, people
 SECONDS = 25.0
 """That an answer may take: the time that reading has, and some."""
 
+PATIENCE = 0.5
+"""Seconds after which a bad request without an answer is over: many of them have no end."""
+
 MEMORY = 1_500_000_000
 """Bytes that server and reader may have at the end, together."""
 
@@ -290,15 +293,28 @@ def made():
     }
 
 
-def sent(server, content):
-    """Send bytes and return what comes back until the connection is closed."""
+def sent(server, content, patience=SECONDS):
+    """Send bytes and return what comes back until the connection is closed.
+
+    After `patience` seconds without an answer the server hears that nothing more will come. It
+    then hangs up, so a request that is whole must not be cut short so.
+    """
     answer = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=patience) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(content)
-            connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionError):
-            while part := connection.recv(65_536):
+            while True:
+                try:
+                    part = connection.recv(65_536)
+                except TimeoutError:
+                    if connection.gettimeout() == SECONDS:
+                        raise
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.settimeout(SECONDS)
+                    continue
+                if not part:
+                    return answer
                 answer += part
     return answer
 
@@ -322,12 +338,14 @@ def main(count, seed):
         samples = made()
         good = request(samples["json"])
         right = sent(server, good).partition(b"\r\n\r\n")[2]
+        if b'"labels"' not in right:
+            failed.append(f"a good request is answered by {right!r}")
         half = []  # connections on which a request has begun, and nothing more comes
         for number in range(count):
             kind, content = hostile(rng, samples)
             since = time.monotonic()
             try:
-                answer = sent(server, content)
+                answer = sent(server, content, PATIENCE)
             except OSError as error:
                 failed.append(f"request {number} ({kind}): {error!r}")
                 if server.process.poll() is not None:
@@ -353,5 +371,9 @@ def main(count, seed):
             failed.append(f"it ended with {exit_code}, and said: {said[-2000:]}")
         if used > MEMORY:
             failed.append(f"it has {used:,} bytes of memory at the end")
-    print("\n".join([*failed, f"{sum(kinds.values())} requests, {used / 1e6:.0f} MB at the end"]))  # noqa: T201
+    codes = {code: sum(n for (_, c), n in kinds.items() if c == code) for _, code in kinds}
+    if not codes.get(400) or not codes.get(200):
+        failed.append(f"hardly a request was answered: {codes}")
+    counts = ", ".join(f"{n} × {code or 'no answer'}" for code, n in sorted(codes.items()))
+    print("\n".join([*failed, f"{counts}; {used / 1e6:.0f} MB at the end"]))  # noqa: T201
     return len(failed)
