@@ -225,8 +225,8 @@ def compare(name: str) -> dict[str, Any]:
 
 
 def _rounds(took: float) -> int:
-    """Return how many rounds to time: up to nine, as many as take 45 s; short fits vary most."""
-    return max(1, min(9, int(45 / took)))
+    """Return how many rounds to time: up to five, as many as take 20 s; short fits vary most."""
+    return max(1, min(5, int(20 / took)))
 
 
 def _floor(X: Any, y: np.ndarray, C: float) -> float:

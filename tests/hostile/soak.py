@@ -1,8 +1,8 @@
 """An hour of good and bad requests: ``python -m tests.hostile.soak [SECONDS [SEED]]``.
 
 One server with its log on is asked some thirty times a second: good requests of every kind, bad
-ones of the hostile corpus, clients that disappear, and SIGHUP every five minutes. What must hold is what
-:mod:`tests.hostile.serving` says of ten thousand, for as long as this goes on, and that memory
+ones of the hostile corpus, clients that disappear, and SIGHUP every five minutes. What must hold is
+what :mod:`tests.hostile.serving` says of ten thousand, for as long as this goes on, and that memory
 does not grow. A line a minute says what the server has.
 """
 
