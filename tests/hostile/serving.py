@@ -325,16 +325,45 @@ def memory(server):
     return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
 
 
+def tally(kinds):
+    """Return how often which status was answered, from how often by kind of request."""
+    codes = sorted({code for _, code in kinds})
+    sums = [sum(n for (_, c), n in kinds.items() if c == code) for code in codes]
+    return ", ".join(f"{n} × {code or 'no answer'}" for n, code in zip(sums, codes, strict=True))
+
+
+@contextlib.contextmanager
+def served(*options):
+    """Give a server of a run on a table and one on images."""
+    with tempfile.TemporaryDirectory() as folder:
+        people(1_500, 0).write_csv(Path(folder) / "people.csv")
+        source = f"{folder}/people.csv"
+        luce.train(source, target="label", model="linear", out=folder, name="people")
+        luce.train("digits", model="linear", out=folder, name="digits")
+        yield Server(f"{folder}/people", f"{folder}/digits", "--log", f"{folder}/asked", *options)
+
+
+def status(answer):
+    """Return the status of an answer, 0 where there is none."""
+    found = re.match(rb"HTTP/1\.1 (\d+)", answer)
+    return int(found[1]) if found else 0
+
+
+def is_failure(code):
+    """Say whether a status is one that no request may get; 503 asks to come again."""
+    return code >= 500 and code != 503
+
+
+def stopped(server):
+    """End a server; return what it should not have done."""
+    code, said = server.stop()
+    return [f"it ended with {code}: {said[-2000:]}"] if code or "Traceback" in said else []
+
+
 def main(count, seed):
     """Send so many; print what did not hold, and return how often."""
     rng, failed, kinds = random.Random(seed), [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        people(1_500, 0).write_csv(Path(folder) / "people.csv")
-        luce.train(
-            f"{folder}/people.csv", target="label", model="linear", out=folder, name="people"
-        )
-        luce.train("digits", model="linear", out=folder, name="digits")
-        server = Server(f"{folder}/people", f"{folder}/digits", "--sets", "0.9")
+    with served("--sets", "0.9") as server:
         samples = made()
         good = request(samples["json"])
         right = sent(server, good).partition(b"\r\n\r\n")[2]
@@ -343,37 +372,33 @@ def main(count, seed):
         half = []  # connections on which a request has begun, and nothing more comes
         for number in range(count):
             kind, content = hostile(rng, samples)
-            since = time.monotonic()
+            what, since = f"request {number} ({kind})", time.monotonic()
             try:
                 answer = sent(server, content, PATIENCE)
             except OSError as error:
-                failed.append(f"request {number} ({kind}): {error!r}")
+                failed.append(f"{what}: {error!r}")
                 if server.process.poll() is not None:
                     break
                 continue
-            status = re.match(rb"HTTP/1\.1 (\d+)", answer)
-            code = int(status[1]) if status else 0
+            code = status(answer)
             kinds[kind, code] = kinds.get((kind, code), 0) + 1
-            if code >= 500 and code != 503:
-                failed.append(f"request {number} ({kind}): {answer[:300]!r}")
+            if is_failure(code):
+                failed.append(f"{what}: {answer[:300]!r}")
             if time.monotonic() - since > SECONDS:
-                failed.append(f"request {number} ({kind}) took {time.monotonic() - since:.0f} s")
+                failed.append(f"{what} took {time.monotonic() - since:.0f} s")
             if number % 50 == 0:
                 if sent(server, good).partition(b"\r\n\r\n")[2] != right:
-                    failed.append(f"after request {number} ({kind}) a good one is answered wrongly")
+                    failed.append(f"after {what} a good one is answered wrongly")
                 half.append(socket.create_connection(("127.0.0.1", server.port)))
                 half[-1].sendall(good[: rng.randrange(len(good))])
         used = memory(server) if server.process.poll() is None else 0
         for each in half:
             each.close()
-        exit_code, said = server.stop()
-        if exit_code != 0 or "Traceback" in said:
-            failed.append(f"it ended with {exit_code}, and said: {said[-2000:]}")
+        failed += stopped(server)
         if used > MEMORY:
             failed.append(f"it has {used:,} bytes of memory at the end")
-    codes = {code: sum(n for (_, c), n in kinds.items() if c == code) for _, code in kinds}
-    if not codes.get(400) or not codes.get(200):
-        failed.append(f"hardly a request was answered: {codes}")
-    counts = ", ".join(f"{n} × {code or 'no answer'}" for code, n in sorted(codes.items()))
-    print("\n".join([*failed, f"{counts}; {used / 1e6:.0f} MB at the end"]))  # noqa: T201
+    answers = tally(kinds)
+    if "× 400" not in answers or "× 200" not in answers:
+        failed.append("hardly a request was answered")
+    print("\n".join([*failed, f"{answers}; {used / 1e6:.0f} MB at the end"]))  # noqa: T201
     return len(failed)

@@ -9,21 +9,26 @@ does not grow. A line a minute says what the server has.
 import contextlib
 import json
 import random
-import re
 import signal
 import socket
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 
-import luce
-from tests.hostile.serving import PATIENCE, hostile, made, request, sent
-from tests.serving.conftest import Server, people
+from tests.hostile.serving import (
+    PATIENCE,
+    hostile,
+    is_failure,
+    made,
+    request,
+    sent,
+    served,
+    status,
+    stopped,
+)
 
 RATE = 30.0
 """Requests a second, one after another."""
@@ -71,13 +76,7 @@ def leave(server, content, rng):
 def main(seconds, seed):
     """Ask for so long; print what did not hold, and return how often."""
     rng, failed, answered, refused = random.Random(seed), [], 0, 0
-    with tempfile.TemporaryDirectory() as folder:
-        people(1_500, 0).write_csv(Path(folder) / "people.csv")
-        luce.train(
-            f"{folder}/people.csv", target="label", model="linear", out=folder, name="people"
-        )
-        luce.train("digits", model="linear", out=folder, name="digits")
-        server = Server(f"{folder}/people", f"{folder}/digits", "--log", f"{folder}/asked")
+    with served() as server:
         samples = made()
         kinds = good(samples)
         since = time.monotonic()
@@ -99,23 +98,20 @@ def main(seconds, seed):
                 if lot < 0.6:
                     answer = sent(server, kinds[what])
                     answered += 1
-                    if not answer.startswith(b"HTTP/1.1 200"):
+                    if status(answer) != 200:
                         failed.append(f"after {now:.0f} s, {what}: {answer[:300]!r}")
                 elif lot < 0.9:
                     what, content = hostile(rng, samples)
                     answer = sent(server, content, PATIENCE)
                     refused += 1
-                    status = re.match(rb"HTTP/1\.1 (\d+)", answer)
-                    if status and int(status[1]) >= 500 and int(status[1]) != 503:
+                    if is_failure(status(answer)):
                         failed.append(f"after {now:.0f} s, {what}: {answer[:300]!r}")
                 else:
                     leave(server, kinds[what], rng)
             except OSError as error:
                 failed.append(f"after {now:.0f} s, {what}: {error!r}")
             time.sleep(max(0.0, 1 / RATE - (time.monotonic() - since - now)))
-        exit_code, said = server.stop()
-        if exit_code != 0 or "Traceback" in said:
-            failed.append(f"it ended with {exit_code}, and said: {said[-2000:]}")
+        failed += stopped(server)
     half = minutes[len(minutes) // 2 :]
     growth = float(np.polyfit(np.arange(len(half)) / 60, half, 1)[0]) if len(half) > 1 else 0.0
     if growth > GROWTH:
