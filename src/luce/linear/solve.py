@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torch import Tensor
 
-from luce.linear.certificate import balance, certify, scaled_gradient
+from luce.linear.certificate import balance, certify, scaled_gradient, steepness
 from luce.linear.descent import Descent
 from luce.linear.fitted import Fitted
 from luce.linear.head_start import head_start
@@ -414,8 +414,9 @@ def _entry(objective: Objective, proof: Certificate) -> dict[str, float]:
 
 def _estimate(objective: Objective, at: Point) -> float:
     """Estimate during the fit what `_proven` would return, at no cost."""
+    steep = at.steepness
+    if steep is None:
+        steep = float(steepness(objective, at.gradient))
     if objective.penalty.strength == 0:
-        return scaled_gradient(objective, at.gradient)
-    W = float(at.gradient[:, :-1].square().sum())
-    c = float(at.gradient[:, -1].square().sum()) * intercept_weight(objective)
-    return objective.penalty.conjugate(W + c) / max(at.value, 1e-300)
+        return steep
+    return objective.penalty.conjugate(steep) / max(at.value, 1e-300)

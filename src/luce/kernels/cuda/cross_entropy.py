@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from luce.kernels.arguments import CrossEntropy
     from luce.kernels.options import LossOptions
 
-__all__ = ["cross_entropy", "cross_entropy_backward", "flags", "numbers", "over_logits"]
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_backward",
+    "flags",
+    "is_heavy",
+    "numbers",
+    "over_logits",
+]
 
 
 @kernel
@@ -189,6 +196,11 @@ def flags(target: Tensor, weight: Tensor | None, options: LossOptions) -> dict[s
     }
 
 
+def is_heavy(target: Tensor, options: LossOptions) -> bool:
+    """Say whether a logit's slope is kept, or its target beside it: see ``blocks_of``."""
+    return options.softcap > 0 or target.is_floating_point()
+
+
 def over_logits(
     x: Tensor,
     target: Tensor,
@@ -211,7 +223,7 @@ def over_logits(
     aims = along(target, 1) if target.is_floating_point() else target
     lies = strides(aims) if target.is_floating_point() else (0, 0, 0)
     scale, step = (loss, 0) if factor is None else factor
-    blocks = blocks_of(flat)
+    blocks = blocks_of(flat, heavy=is_heavy(target, options))
     blocks.start(
         cross_entropy_kernel,
         x,

@@ -10,7 +10,7 @@ import triton.language as tl
 from luce.kernels.cuda.arithmetic import number, wide
 from luce.kernels.cuda.blocks import along, blocks_of, examples, strides
 from luce.kernels.cuda.compile import kernel
-from luce.kernels.cuda.cross_entropy import flags, numbers, over_logits
+from luce.kernels.cuda.cross_entropy import flags, is_heavy, numbers, over_logits
 from luce.kernels.cuda.heads import over_tiles, some
 from luce.kernels.cuda.labels import divisor, factors, reduced
 from luce.kernels.cuda.plans import Problem, plan
@@ -272,7 +272,7 @@ class _CrossEntropy:
         aims = along(target[:, classes], 1) if soft else target
         bias, weight = some(self._bias, classes), some(self._weight, classes)
         flat = along(z, 1)
-        blocks_of(flat).start(
+        blocks_of(flat, heavy=is_heavy(target, self._options)).start(
             kernel,
             z,
             flat,
