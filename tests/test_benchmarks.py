@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,7 +97,8 @@ def test_without_a_gpu_it_says_so_in_one_sentence():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     command = [sys.executable, "-m", "benchmarks", "cuda"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "There is no GPU that PyTorch can use here: run this where one is.\n"

@@ -21,6 +21,7 @@ from luce.linear.certificate import balance, certify, scaled_gradient, steepness
 from luce.linear.descent import Descent
 from luce.linear.fitted import Fitted
 from luce.linear.head_start import head_start
+from luce.linear.placement import away
 from luce.linear.precondition import Diagonal, choose
 from luce.linear.rounding import keep
 from luce.linear.search import Point, point_at
@@ -393,9 +394,10 @@ def _directions(objective: Objective, precondition: Preconditioner, *, newton: b
 def _describe(objective: Objective, precondition: Preconditioner, method: str) -> str:
     N, D = objective.rows.shape
     dtype = str(objective.dtype).removeprefix("torch.")
+    rough = f"{'TF32' if away(objective.device) else 'bfloat16'}, then "
     return (
         f"{method}, {type(precondition).__name__.lower()} preconditioner, "
-        f"{'bfloat16, then ' * objective.coarse}{dtype}: {N:,} rows × {D:,} features, "
+        f"{rough * objective.coarse}{dtype}: {N:,} rows × {D:,} features, "
         f"{objective.n_logits:,} logits"
     )
 

@@ -40,7 +40,7 @@ class Tally:
         self.sums, self.latest = list(sums), math.nan
         self._there: Tensor | None = None
         self._unread = 0
-        if device.type != "cpu":
+        if device.type not in ("cpu", "mps"):  # Apple's GPUs have no float64
             self._there = torch.tensor(sums, dtype=torch.float64).to(device, non_blocking=True)
             self._losses = self._there.new_zeros(READ_EVERY)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -312,13 +312,17 @@ class Gone(NamedTuple):
     hits: Tensor
 
 
+def _narrow(device: torch.device, recipe: Recipe) -> AbstractContextManager[object]:
+    """Return what makes products in bfloat16, if that is wanted."""
+    if not recipe.mixed_precision:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
 def _forward(state: State, batch: Examples, recipe: Recipe) -> Gone:
     """Go forward over a batch."""
     features, target, weight = batch.features, batch.target, batch.weight
-    narrow = nullcontext()
-    if recipe.mixed_precision:
-        narrow = torch.autocast(features.device.type, torch.bfloat16)
-    with narrow:
+    with _narrow(features.device, recipe):
         logits, hidden = forward(state.network, features, hidden=recipe.loss.needs_features)
     logits = logits.float() if recipe.mixed_precision else logits
     beside = dict(batch.beside)
