@@ -15,9 +15,10 @@ test: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --dist loadgroup
 
-# What `make test` interprets, on the GPU that is here, and what only a GPU can show.
+# What `make test` interprets, on the GPU that is here, and what only a GPU can show; then how fast.
 gpu: .venv/installed-test
-	$(BIN)/pytest -n 0 -k cuda tests/kernels tests/conformance
+	$(BIN)/pytest -n 0 -k cuda tests/kernels tests/conformance tests/linear tests/neural
+	$(BIN)/python -m benchmarks cuda
 
 docs: .venv/installed-docs
 	$(BIN)/zensical build --strict --clean

@@ -30,6 +30,21 @@ def into_wide(a, b, out, *, add):
     out.add_(product) if add else out.copy_(product)
 
 
+def converting(of_triton):
+    """Return how the interpreter converts floats, with float32 rounded to bfloat16 as GPUs do.
+
+    It cuts them off.
+    """
+
+    def convert(given, from_, to, mode):
+        if (from_.name, to.name) != ("fp32", "bf16"):
+            return of_triton(given, from_, to, mode)
+        rounded = torch.from_numpy(np.array(given, dtype=np.float32)).to(torch.bfloat16)
+        return rounded.view(torch.int16).numpy().view(np.uint16)
+
+    return convert
+
+
 @pytest.fixture(autouse=True)
 def interpreted(request, monkeypatch):
     """Where a test has the backend "cuda", let that take the tensors that tests have."""
@@ -37,9 +52,12 @@ def interpreted(request, monkeypatch):
     if GPU or not asked:
         yield
         return
+    from triton.runtime import interpreter
+
     from luce.kernels import SETS, KernelSet, cuda
     from luce.kernels.cuda import products
 
+    monkeypatch.setattr(interpreter, "_convert_float", converting(interpreter._convert_float))
     monkeypatch.setitem(SETS, "cuda", KernelSet(lambda: cuda, device="cpu"))
     monkeypatch.setattr(products, "_into_wide", into_wide)
     with np.errstate(all="ignore"):  # where GPUs say nothing, NumPy warns

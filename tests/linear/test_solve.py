@@ -46,7 +46,7 @@ def filled(precondition):
     """L-BFGS over two features and three pairs of y = 2 s."""
     step = LBFGS(precondition, torch.zeros(2, 3).double(), torch.float64, 1.0)
     for s in torch.eye(6).double()[:3]:
-        step.update(s.view(2, 3), 2 * s.view(2, 3))
+        step.update(s.view(2, 3), 2 * s.view(2, 3), s.view(2, 3))
     return step
 
 
@@ -67,9 +67,10 @@ def test_the_direction_is_that_of_the_two_loops(pairs):
     step = LBFGS(torch.clone, torch.zeros(10, 12).double(), torch.float64, 1.0)
     assert len(step.S) == 50
     kept = []
-    for s in rng.normal(size=(pairs, 120)):
-        kept.append((s, A @ s))
-        step.update(*(torch.from_numpy(v).view(10, 12) for v in kept[-1]))
+    for along in rng.normal(size=(pairs, 120)):
+        kept.append((along, A @ along))
+        s, y = (torch.from_numpy(v).view(10, 12) for v in kept[-1])
+        step.update(s, y, y)
     gradient = rng.normal(size=120)
     q, a = gradient.copy(), []
     for s, y in reversed(kept[-50:]):

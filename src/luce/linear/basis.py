@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from luce.linear.placement import away
 from luce.linear.sample import by_spread
 from luce.linear.sums import add_up
 
@@ -125,6 +126,9 @@ def add_grams(objective: Objective, A: Tensor, weight: Tensor, out: Tensor) -> N
         dense_grams(A.contiguous().numpy(), weight.contiguous().numpy(), out.numpy())
         return
     for w, sums in zip(weight, out, strict=True):
+        if away(A.device):  # to know how many are not 0 would be a wait
+            sums.addmm_(A.T, A * w[:, None])
+            continue
         on = torch.nonzero(w)[:, 0]
         B = A if len(on) == len(A) else A[on]
         sums.addmm_(B.T, B * w[on, None])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from luce.linear.objective import Objective
     from luce.linear.penalties import L2
 
-__all__ = ["Certificate", "balance", "certify", "scaled_gradient"]
+__all__ = ["Certificate", "balance", "certify", "scaled_gradient", "steepness"]
 
 # S from so many rows is good enough for Newton's steps on the intercepts to be nearly exact.
 _ROWS_OF_A_PROOF: Final = 1 << 16
@@ -98,9 +98,25 @@ def balance(
 
 def scaled_gradient(objective: Objective, gradient: Tensor) -> float:
     """Return the largest entry of ∇F in units of each feature's standard deviation."""
+    return float(_scaled(objective, gradient))
+
+
+def _scaled(objective: Objective, gradient: Tensor) -> Tensor:
     deviation = objective.variance.sqrt()
     W = gradient[:, :-1].abs() / torch.where(deviation > 0, deviation, 1.0)
-    return float(torch.maximum(W.max() if W.numel() else W.sum(), gradient[:, -1].abs().max()))
+    return torch.maximum(W.max() if W.numel() else W.sum(), gradient[:, -1].abs().max())
+
+
+def steepness(objective: Objective, gradient: Tensor) -> Tensor:
+    """Return what an estimate of the gap is made from, where the gradient is.
+
+    Its square, an intercept's counted as `luce.linear.steps.intercept_weight` says; without a
+    penalty what `scaled_gradient` returns.
+    """
+    if objective.penalty.strength == 0:
+        return _scaled(objective, gradient)
+    squares = gradient.square()
+    return squares[:, :-1].sum() + squares[:, -1].sum() * objective.variance.sum()
 
 
 def _certify(
@@ -117,12 +133,13 @@ def _certify(
         value, gradient, logs = objective.evaluate(theta, logs=True)
         # A balanced softmax moves all classes at once, sigmoids are balanced one by one.
         parts = len(theta) if objective.link == "sigmoid" else 1
-        norms = torch.linalg.vector_norm(gradient[:, :-1].reshape(parts, -1), dim=1).cpu().numpy()
+        lengths = torch.linalg.vector_norm(gradient[:, :-1].reshape(parts, -1), dim=1)
+        assert logs is not None  # noqa: S101 - for mypy
+        # Read all at once: each time is a wait where they are on a device.
+        read = torch.cat([lengths, objective.frequency, gradient[:, -1], *logs]).cpu().numpy()
+        norms, (wanted, off, log_p, log_q) = read[:parts], read[parts:].reshape(4, -1)
         cost, share = 0.0, np.zeros(parts)
         if objective.fit_intercept:
-            wanted, off = objective.frequency.cpu().numpy(), gradient[:, -1].cpu().numpy()
-            assert logs is not None  # noqa: S101 - for mypy
-            log_p, log_q = logs.cpu().numpy()
             cost, share = price(wanted, off, log_p, log_q, objective.link)
         slopes = objective.penalty.conjugate(float(np.square(norms).sum()))
         gap = bound(norms, share, spread, objective.penalty, cost)

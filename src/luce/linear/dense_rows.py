@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from luce.kernels.cpu.threads import chunk_rows
+from luce.linear.placement import away
 from luce.linear.sums import add_up, cut, deal, lane_count, on_threads
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from luce.linear.sums import Block, Lanes
 
-__all__ = ["DenseBlocks", "DenseRows"]
+__all__ = ["TORCH_READS", "DenseBlocks", "DenseRows", "writable_view"]
 
 # A pass that makes no products, for moments or distances, takes blocks of at most so many bytes.
 _SCAN_BYTES: Final = 1 << 20
@@ -40,8 +41,12 @@ _KERNEL_SUMS_BYTES: Final = 64 << 20
 _NARROW: Final = 32
 # A block and its logits should stay in the second-level cache.
 _BLOCK_BYTES: Final = 4 << 20
+# On a device a block is as large as keeps its multiprocessors busy, and as leaves room for others.
+_DEVICE_BYTES: Final = 256 << 20
+# There sums over so many rows are made in the products' dtype, and what they give in float64.
+_ROWS_OF_A_SUM: Final = 8192
 NUMPY: Final = {torch.float32: np.float32, torch.float64: np.float64}
-_TORCH_READS: Final = {np.dtype(t) for t in (np.float16, np.float32, np.float64, np.uint8)}
+TORCH_READS: Final = {np.dtype(t) for t in (np.float16, np.float32, np.float64, np.uint8)}
 
 
 def writable_view(array: np.ndarray) -> np.ndarray:
@@ -68,13 +73,24 @@ def _memory_map(array: np.ndarray) -> mmap.mmap | None:
     return None
 
 
+def _add_products(R: torch.Tensor, X: torch.Tensor, G: torch.Tensor) -> None:
+    """Add Rᵀ X to G: products over some thousand rows each, all at once, then their float64 sum."""
+    n = len(R) - len(R) % _ROWS_OF_A_SUM
+    if n:
+        parts = -1, _ROWS_OF_A_SUM
+        of_each = R[:n].unflatten(0, parts).mT @ X[:n].unflatten(0, parts)
+        G += of_each.sum(0, dtype=torch.float64)
+    if n < len(R):
+        G += R[n:].T @ X[n:]
+
+
 class DenseBlocks:
     """Dense rows, block by block; abstract: ``_part`` supplies them."""
 
     is_sparse = False
     shape: tuple[int, int]
     device: torch.device
-    _is_wide: bool  # whether float32 is too narrow for the values
+    is_wide: bool  # whether float32 is too narrow for the values
     _last: tuple[tuple[int, int, torch.dtype], torch.Tensor] | None = None
 
     @abstractmethod
@@ -92,6 +108,9 @@ class DenseBlocks:
     def block_rows(self, n_logits: int, dtype: torch.dtype) -> int:
         """Return how many rows a block has when each has ``n_logits`` logits."""
         D = self.shape[1]
+        if away(self.device):
+            rows = _DEVICE_BYTES // (max(D, n_logits) * dtype.itemsize)
+            return max(64, rows - rows % _ROWS_OF_A_SUM if rows > _ROWS_OF_A_SUM else rows)
         # A gradient that is not in the cache either is added to less often.
         room = _BLOCK_BYTES if 8 * n_logits * D < _BLOCK_BYTES else 2 * _BLOCK_BYTES
         return max(64, min(8192, room // (max(D, n_logits) * dtype.itemsize)))
@@ -103,9 +122,13 @@ class DenseBlocks:
         *,
         sums: bool = False,  # noqa: ARG002 - all blocks are small
     ) -> Lanes:
-        """Return the blocks of rows for passes with so many logits, dealt into lanes."""
+        """Return the blocks of rows for passes with so many logits, dealt into lanes.
+
+        A device takes one block after the other: one lane.
+        """
         N, D = self.shape
-        return deal(N, self.block_rows(n_logits, dtype), lane_count(N, n_logits * D))
+        lanes = 1 if away(self.device) else lane_count(N, n_logits * D)
+        return deal(N, self.block_rows(n_logits, dtype), lanes)
 
     def block(self, i: int, j: int, dtype: torch.dtype) -> torch.Tensor:
         """Return rows i to j as a tensor of ``dtype``; a view where that needs no cast."""
@@ -117,7 +140,7 @@ class DenseBlocks:
         if isinstance(part, torch.Tensor):
             block = part.to(dtype)
         else:
-            readable = part.dtype in _TORCH_READS and part.dtype.isnative
+            readable = part.dtype in TORCH_READS and part.dtype.isnative
             if not readable or min(part.strides, default=0) < 0:
                 part = np.array(part, dtype=NUMPY.get(dtype, np.float32))
             block = torch.from_numpy(writable_view(part)).to(dtype)
@@ -144,7 +167,11 @@ class DenseBlocks:
 
     def accumulate(self, i: int, j: int, R: torch.Tensor, G: torch.Tensor) -> None:
         """Add Rᵀ X[i:j] to G (K, D), which is float64."""
-        G += R.T @ self.block(i, j, R.dtype)
+        X = self.block(i, j, R.dtype)
+        if away(self.device):
+            _add_products(R, X, G)
+        else:
+            G += R.T @ X
 
     def column_sums(
         self,
@@ -157,7 +184,7 @@ class DenseBlocks:
 
         Differences to the first row make the second sum exactly zero for a constant column.
         """
-        dtype = torch.float64 if wide or self._is_wide else torch.float32
+        dtype = torch.float64 if wide or self.is_wide else torch.float32
         first = self.block(0, 1, dtype)[0].clone()
         self.release()
         D = self.shape[1]
@@ -194,6 +221,8 @@ class DenseBlocks:
 
     def _scan(self, dtype: torch.dtype) -> Lanes:
         N, D = self.shape
+        if away(self.device):
+            return deal(N, max(64, _DEVICE_BYTES // (4 * D * dtype.itemsize)), 1)
         step = max(64, min(8192, _SCAN_BYTES // (D * dtype.itemsize)))
         return deal(N, step, lane_count(N, 2 * D))
 
@@ -224,7 +253,7 @@ class DenseRows(DenseBlocks):
         self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
         self._map = None if isinstance(X, torch.Tensor) else _memory_map(X)
         self.in_float32 = str(X.dtype).endswith("float32")
-        self._is_wide = X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
+        self.is_wide = X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
 
     def _part(self, i: int, j: int) -> Any:
         return self.X[i:j]
@@ -297,7 +326,7 @@ class DenseRows(DenseBlocks):
         from luce.linear.scans import column_sums
 
         D = self.shape[1]
-        first = self.block(0, 1, torch.float64 if wide or self._is_wide else torch.float32)[0]
+        first = self.block(0, 1, torch.float64 if wide or self.is_wide else torch.float32)[0]
         start, w = first.numpy().copy(), weight.numpy()
         self.release()
 

@@ -51,13 +51,15 @@ class Descent:
         d = self.directions.direction(before.theta, before.gradient, measure, tol)
         t = 1.0 if self.trusted else length(self.objective, before.theta, d)
         self.trusted = t == 1
-        new = search(self.objective, before, d, t)
+        new = search(self.objective, before, d, t, self.directions)
         if new is None and self.directions.reset():
-            new = search(self.objective, before, -self.precondition(before.gradient))
+            d = -self.precondition(before.gradient)
+            new = search(self.objective, before, d, directions=self.directions)
         if new is None:
             return False
         if math.isfinite(before.value):  # otherwise the two gradients have different digits
-            self.directions.update(new.theta - before.theta, new.gradient - before.gradient)
+            step, change = new.theta - before.theta, new.gradient - before.gradient
+            self.directions.update(step, change, new.gradient, new.numbers)
         self.at = new
         return True
 

@@ -64,8 +64,10 @@ def margins(Z: Tensor, target: Tensor, link: Link) -> Tensor:
 
 def residual(
     Z: Tensor, target: Tensor, weight: Tensor, link: Link, logs: Tensor | None = None
-) -> float:
-    """Turn logits in place into w (p - onehot(y)) and return the weighted loss.
+) -> Tensor:
+    """Turn logits in place into w (p - onehot(y)) and return the weighted loss, float64.
+
+    The loss is where the logits are: nothing waits for a device.
 
     What is small is computed as such (the other classes' share, not 1 - p_y), so a well-classified
     row keeps its digits in float32. Where ``logs`` (2, K) is given, Σ w log p is added to its first
@@ -74,7 +76,7 @@ def residual(
     return (_softmax if link == "softmax" else _sigmoids)(Z, target[:, None], weight, logs)
 
 
-def _softmax(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> float:
+def _softmax(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> Tensor:
     if logs is not None:  # log p is z - z_y minus the loss, of which the sum comes last
         logs[0] += weight @ Z.double() - weight @ Z.gather(1, y).double()
     Z -= Z.amax(1, keepdim=True)
@@ -88,13 +90,13 @@ def _softmax(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> float
     scale = weight.to(Z.dtype)[:, None] / total
     Z *= scale
     Z.scatter_(1, y, -other * scale)
-    loss = float(losses[:, 0].double() @ weight)
+    loss = losses[:, 0].double() @ weight
     if logs is not None:
         logs[0] -= loss
     return loss
 
 
-def _sigmoids(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> float:
+def _sigmoids(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> Tensor:
     if logs is not None:
         logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
         logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
@@ -104,4 +106,4 @@ def _sigmoids(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> floa
     losses = torch.nn.functional.softplus(-margin, threshold=60).sum(1, dtype=torch.float64)
     torch.sigmoid(margin.clamp_(max=-LOWEST).neg_(), out=Z)
     Z *= sign.mul_(-weight.to(Z.dtype)[:, None])
-    return float(losses @ weight)
+    return losses @ weight

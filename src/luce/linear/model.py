@@ -329,15 +329,23 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             )
         import torch
 
+        from luce.linear.dense_rows import writable_view
+        from luce.linear.fed_rows import dense, fed_if_large
+
         try:
             device = torch.device(self.device)
             if device.type == "cpu" and not is_tensor(X):
                 return X
-            if not is_tensor(X):
-                X = torch.as_tensor(X.toarray() if hasattr(X, "toarray") else X)
             # Read back: "meta" makes tensors that hold no numbers.
             torch.zeros(1, device=device).item()
+            if (fed := fed_if_large(X, device)) is not None:
+                return fed
+            if not is_tensor(X):
+                X = dense(X, device) if hasattr(X, "toarray") else X
+                X = torch.from_numpy(writable_view(X))
             return X.detach().to(device)
+        except BackendError:
+            raise
         except (RuntimeError, AssertionError) as error:
             raise BackendError(
                 f"{type(self).__name__}: device={self.device!r} cannot be used here ({error}). "

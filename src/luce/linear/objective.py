@@ -22,6 +22,7 @@ from torch import Tensor
 from luce.linear.dense_rows import DenseRows
 from luce.linear.links import curve, margins, probabilities, residual
 from luce.linear.penalties import L2
+from luce.linear.placement import away, float32_products, has_coarse_products, sent
 from luce.linear.sample import SAMPLE_ROWS, evenly
 from luce.linear.sums import add_up, deal, lane_count, on_threads
 from luce.processor import has_bfloat16
@@ -99,8 +100,8 @@ class Objective:
     is_sample : bool
         Whether the rows stand for more, of which mean and variance are.
     coarse : bool
-        Whether values and gradients in float32 have products in bfloat16, right to two or three
-        digits: enough far from the optimum.
+        Whether values and gradients in float32 have products in bfloat16, or on a device in
+        TF32, right to two or three digits: enough far from the optimum.
     """
 
     def __init__(
@@ -212,12 +213,17 @@ class Objective:
 
     def evaluate(self, theta: Tensor, *, logs: bool = False) -> Evaluation:
         """Return F(Θ) and ∇F(Θ), and if asked the means of log p."""
+        value, *others = self.unread(theta, logs=logs)
+        return Evaluation(float(value), *others)
+
+    def unread(self, theta: Tensor, *, logs: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the same with F(Θ) as a tensor where the rows are: nothing waits for a device."""
         W = theta[:, :-1]
         loss, G, g, L = self._sums(theta, logs)
-        value = loss / self.total + self.penalty.value(W)
+        value = loss / self.total + self.penalty.unread(W)
         gradient = self._mean_gradient(G, g, theta)
         self.penalty.add_gradient(W, gradient[:, :-1])
-        return Evaluation(value, gradient, L / self.total if logs else None)
+        return value, gradient, L / self.total if logs else None
 
     def along(
         self, theta: Tensor, d: Tensor, n: int | None = None
@@ -247,9 +253,10 @@ class Objective:
                     Z, U = ZU[:, : self.n_logits], ZU[:, self.n_logits :]
                 R = torch.add(Z, U, alpha=t)
                 sums[0] += residual(R, self.target[at], self.weight[at], self.link)
-                sums[1] += float(R.mul_(U).sum())
+                sums[1] += R.mul_(U).sum()
 
-            loss, slope = self._add_up(lanes, lambda: (_zeros((2,)),), add)[0].tolist()
+            sums = self._add_up(lanes, lambda: (_zeros((2,), self.device),), add)
+            loss, slope = sums[0].tolist()
             more, steeper = penalty(t)
             return (loss + more) / total, (slope + steeper) / total
 
@@ -373,7 +380,7 @@ class Objective:
 
     def at(self, index: np.ndarray) -> Tensor:
         """Return an index of rows where the rows are."""
-        return torch.from_numpy(index).to(self.device)
+        return sent(index, self.device)
 
     def curvature(
         self,
@@ -420,7 +427,7 @@ class Objective:
     def _roughly(self, P: Tensor) -> Tensor:
         """Return P in bfloat16 where products of many classes take half the time in it."""
         rough = P.dtype is torch.float32 and self.n_logits > _COARSE_CLASSES and has_bfloat16()
-        return P.bfloat16() if rough and P.device.type == "cpu" else P
+        return P.bfloat16() if rough and not away(P.device) else P
 
     def separates(self, theta: Tensor) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""
@@ -439,7 +446,8 @@ class Objective:
         G.addr_(g, self.mean, beta=each, alpha=-each)
         if self.link == "softmax":
             G -= G.mean(0)  # probabilities sum to 1, so this is rounding: it must not build up
-        G[:, self.constant] = 0  # exactly: rounding must not move a column that says nothing
+        # Exactly: rounding must not move a column that says nothing.
+        G.masked_fill_(self.constant, 0)
         out = torch.zeros_like(like)
         out[:, :-1] = G
         if self.fit_intercept:
@@ -455,24 +463,31 @@ class Objective:
 
     @property
     def _working(self) -> torch.dtype:
-        """What products are made in; a certificate in float64 may come at any time."""
-        return torch.bfloat16 if self.coarse and self.dtype is torch.float32 else self.dtype
+        """What products are made in; a certificate in float64 may come at any time.
 
-    def _sums(self, theta: Tensor, logs: bool) -> tuple[float, Tensor, Tensor, Tensor]:
-        """Return the loss, its gradient and, if asked, Σ log p, all summed up over the rows."""
+        On a device coarse products are float32's, in fewer digits: nothing is cast for them.
+        """
+        narrow = self.coarse and self.dtype is torch.float32 and not away(self.device)
+        return torch.bfloat16 if narrow else self.dtype
+
+    def _sums(self, theta: Tensor, logs: bool) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """Return the loss, its gradient and, if asked, Σ log p, all summed up over the rows.
+
+        The loss is a tensor without dimensions, or a number where the rows are read by the CPU.
+        """
         rows = self._fused_rows()
         if rows is None or self._working is torch.bfloat16:
             return self._by_blocks(theta, logs)
         return self._fused(rows, theta, logs)
 
-    def _by_blocks(self, theta: Tensor, logs: bool) -> tuple[float, Tensor, Tensor, Tensor]:
+    def _by_blocks(self, theta: Tensor, logs: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype = self._working
         W = self.rows.prepare(theta[:, :-1], dtype)
         bias = self.bias(theta).to(self.dtype)
 
         def zeros() -> tuple[Tensor, ...]:
             logs = _zeros((2, self.n_logits), self.device)
-            return _zeros((1,)), *self._empty_gradient(), logs
+            return _zeros((), self.device), *self._empty_gradient(), logs
 
         def add(block: Block, loss: Tensor, G: Tensor, g: Tensor, L: Tensor) -> None:
             i, j = block
@@ -483,8 +498,9 @@ class Objective:
             g += Z.sum(0).double()
 
         lanes = self.rows.lanes(self.n_logits, self.dtype, sums=True)
-        loss, G, g, L = self._add_up(lanes, zeros, add)
-        return float(loss), G, g, L
+        with float32_products(self.device, coarse=self.coarse):
+            loss, G, g, L = self._add_up(lanes, zeros, add)
+        return loss, G, g, L
 
     @property
     def compiles(self) -> bool:
@@ -499,14 +515,14 @@ class Objective:
         return cast("DenseRows", self.rows)
 
     def may_be_coarse(self) -> bool:
-        """Say whether ``coarse``, products in bfloat16, would take half the time of float32's.
+        """Say whether ``coarse`` products would take half the time of float32's, or less.
 
         And lose no more than bfloat16's own digits: features far from zero would.
         """
         large = self.n_logits * self.n_features >= _COARSE_COEFFICIENTS
         large &= self.n_logits > _COARSE_CLASSES or self._fused_rows() is None
-        dense = not self.rows.is_sparse and self.device.type == "cpu"
-        if self.dtype is not torch.float32 or not (large and dense and has_bfloat16()):
+        fast = has_coarse_products(self.device) if away(self.device) else has_bfloat16()
+        if self.dtype is not torch.float32 or self.rows.is_sparse or not (large and fast):
             return False
         return float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
 

@@ -51,7 +51,11 @@ class L2:
 
     def value(self, W: Any) -> float:
         """Return r(W)."""
-        return 0.5 * self.strength * float((W * W).sum())
+        return float(self.unread(W))
+
+    def unread(self, W: Any) -> Any:
+        """Return r(W), for a tensor as one where that is: nothing waits for a device."""
+        return 0.5 * self.strength * (W * W).sum()
 
     def add_gradient(self, W: Any, out: Any) -> None:
         """Add ∇r(W) to ``out``, in place: with many classes another copy of W would be large."""

@@ -74,7 +74,8 @@ class SoftmaxRegression(SoftmaxModel):
     warm_start : bool, default=False
         Start from the last fit's coefficients.
     device : str, default="auto"
-        "auto" computes where X is; "cpu", "cuda", ... move X there.
+        "auto" computes where X is; "cpu", "cuda", ... move X there. An array that a GPU's memory
+        has no room for is fed to it in blocks (docs/gpus.md).
     verbose : int, default=0
         Above 0, say which solver runs and show the gap against ``tol``: a bar on a terminal, one
         line for each iteration elsewhere. On stderr.

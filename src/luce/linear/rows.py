@@ -1,4 +1,6 @@
-"""Rows as a fit sees them, wherever they are: arrays, memory maps, tensors, sparse rows, sources.
+"""Rows as a fit sees them, wherever they are: arrays, maps, tensors, sparse rows, sources.
+
+Computed on where they are, or on a device that they are fed to.
 
 A fit asks for moments, two products over a block of rows, ``project`` (X[i:j] Wᵀ) and
 ``accumulate`` (G += Rᵀ X[i:j]), and copies of a few rows. Nothing above knows where rows live.
@@ -12,6 +14,7 @@ import scipy.sparse
 
 from luce.linear.arrays import is_source
 from luce.linear.dense_rows import DenseRows
+from luce.linear.fed_rows import Fed, FedRows
 from luce.linear.sparse_rows import SparseRows
 from luce.linear.streamed_rows import StreamedRows
 
@@ -87,6 +90,8 @@ class Rows(Protocol):
 
 def as_rows(X: Any) -> Rows:
     """Wrap a validated X."""
+    if isinstance(X, Fed):
+        return FedRows(X)
     if is_source(X):
         return StreamedRows(X)
     return SparseRows(X.tocsr()) if scipy.sparse.issparse(X) else DenseRows(X)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from luce.linear.steps import dot
+from luce.linear.certificate import steepness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from luce.linear.objective import Objective
+    from luce.linear.steps import Directions
 
 __all__ = ["Point", "length", "point_at", "search"]
 
@@ -24,16 +25,24 @@ _SLOPE_LEFT: Final = 0.9
 
 
 class Point(NamedTuple):
-    """A point that was evaluated: Θ, F(Θ) and ∇F(Θ)."""
+    """A point that was evaluated: Θ, F(Θ) and ∇F(Θ).
+
+    And what `luce.linear.certificate.steepness` and the directions' ``numbers`` say of it, if that
+    was read with the rest.
+    """
 
     theta: Tensor
     value: float
     gradient: Tensor
+    steepness: float | None = None
+    numbers: Sequence[float] | None = None
 
 
 def point_at(objective: Objective, theta: Tensor) -> Point:
     """Return the point Θ, from one pass over the rows."""
-    return Point(theta, *objective.evaluate(theta)[:2])
+    value, gradient, _ = objective.unread(theta)
+    read = torch.stack([value, steepness(objective, gradient)]).tolist()
+    return Point(theta, read[0], gradient, read[1])
 
 
 def length(objective: Objective, theta: Tensor, d: Tensor) -> float:
@@ -51,17 +60,25 @@ def length(objective: Objective, theta: Tensor, d: Tensor) -> float:
     return _line_minimum(phi, slope, 1.0, end) or 1.0
 
 
-def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point | None:
-    """Return a better point along d, at t if that will do, or None where rounding hides any."""
-    theta, value, gradient = at
-    slope = dot(gradient, d)
-    if not math.isfinite(slope) or slope >= 0:
-        return None
+def search(
+    objective: Objective,
+    at: Point,
+    d: Tensor,
+    t: float = 1.0,
+    directions: Directions | None = None,
+) -> Point | None:
+    """Return a better point along d, at t if that will do, or None where rounding hides any.
+
+    What ``directions`` must know of the step there is read with the rest: mostly a device is waited
+    for once.
+    """
+    theta, value = at.theta, at.value
     noise = 1e-4 if objective.coarse else 1e-6 if objective.dtype is torch.float32 else 1e-14
     noise *= abs(value)
     for last in (False, True):
-        new = point_at(objective, theta + t * d)
-        end = dot(new.gradient, d)
+        new, slope, end = _tried(objective, at, d, t, directions)
+        if not math.isfinite(slope) or slope >= 0:
+            return None
         if math.isfinite(new.value) and _acceptable(value, t * slope, new.value, t * end, noise):
             return new
         if last or not abs(end) <= 4 * abs(slope) or not slope < end:
@@ -69,10 +86,27 @@ def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point 
         t *= slope / (slope - end)  # where a parabola has its minimum: one pass, mostly enough
     phi = objective.along(theta, d)
     t = _line_minimum(phi, slope, t, end)
-    new = point_at(objective, theta + t * d)
-    if new.value < value + noise and t > 0 and abs(dot(new.gradient, d)) < abs(slope):
+    new, _, end = _tried(objective, at, d, t, directions)
+    if new.value < value + noise and t > 0 and abs(end) < abs(slope):
         return new
     return None
+
+
+def _tried(
+    objective: Objective, at: Point, d: Tensor, t: float, directions: Directions | None
+) -> tuple[Point, float, float]:
+    """Return the point at t along d, and the slopes along d where it begins and there."""
+    theta = at.theta + t * d
+    value, gradient, _ = objective.unread(theta)
+    line = d.flatten()
+    asked = [
+        torch.stack([value, steepness(objective, gradient)]),
+        torch.stack([torch.dot(each.flatten(), line) for each in (at.gradient, gradient)]),
+    ]
+    if directions is not None:
+        asked.append(directions.numbers(theta - at.theta, gradient - at.gradient, gradient))
+    new_value, steep, slope, end, *numbers = torch.cat(asked).tolist()
+    return Point(theta, new_value, gradient, steep, numbers or None), slope, end
 
 
 def _acceptable(value: float, slope: float, new_value: float, end: float, noise: float) -> bool:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torch import Tensor
 
-from luce.linear.certificate import balance, certify, scaled_gradient
+from luce.linear.certificate import balance, certify, scaled_gradient, steepness
 from luce.linear.descent import Descent
 from luce.linear.fitted import Fitted
 from luce.linear.head_start import head_start
+from luce.linear.placement import away
 from luce.linear.precondition import Diagonal, choose
 from luce.linear.rounding import keep
 from luce.linear.search import Point, point_at
@@ -393,9 +394,10 @@ def _directions(objective: Objective, precondition: Preconditioner, *, newton: b
 def _describe(objective: Objective, precondition: Preconditioner, method: str) -> str:
     N, D = objective.rows.shape
     dtype = str(objective.dtype).removeprefix("torch.")
+    rough = f"{'TF32' if away(objective.device) else 'bfloat16'}, then "
     return (
         f"{method}, {type(precondition).__name__.lower()} preconditioner, "
-        f"{'bfloat16, then ' * objective.coarse}{dtype}: {N:,} rows × {D:,} features, "
+        f"{rough * objective.coarse}{dtype}: {N:,} rows × {D:,} features, "
         f"{objective.n_logits:,} logits"
     )
 
@@ -414,8 +416,9 @@ def _entry(objective: Objective, proof: Certificate) -> dict[str, float]:
 
 def _estimate(objective: Objective, at: Point) -> float:
     """Estimate during the fit what `_proven` would return, at no cost."""
+    steep = at.steepness
+    if steep is None:
+        steep = float(steepness(objective, at.gradient))
     if objective.penalty.strength == 0:
-        return scaled_gradient(objective, at.gradient)
-    W = float(at.gradient[:, :-1].square().sum())
-    c = float(at.gradient[:, -1].square().sum()) * intercept_weight(objective)
-    return objective.penalty.conjugate(W + c) / max(at.value, 1e-300)
+        return steep
+    return objective.penalty.conjugate(steep) / max(at.value, 1e-300)

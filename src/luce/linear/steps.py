@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from luce.linear.placement import sent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from luce.linear.objective import Objective
@@ -33,6 +39,10 @@ class LBFGS:
     two triangular solves with M = S Yᵀ, the products of all kept steps s with all kept changes y
     of the gradient: four products with S and Y an iteration. Where X is multiplied in float32, so
     are S and Y, unless they are small.
+
+    All vectors stay where Θ is, and nothing here waits for them: what must be known of a step to
+    learn from it, or to look for a flat point, is in ``numbers``, which the search of a line reads
+    together with its own.
     """
 
     def __init__(
@@ -50,8 +60,10 @@ class LBFGS:
         self.S = theta.new_empty(most, theta.numel(), dtype=dtype)
         self.Y = torch.empty_like(self.S)
         self.M = theta.new_zeros(most, most)
-        self.YY = theta.new_zeros(most, most)
+        self.YY = np.zeros((most, most))
         self.order: list[int] = []  # the rows of S and Y that are in use, oldest first
+        # The latest gradient, its products with Y and with itself, weighed as the certificate does.
+        self._known: tuple[Tensor, np.ndarray, float] | None = None
 
     def direction(self, theta: Tensor, gradient: Tensor, measure: float, tol: float) -> Tensor:  # noqa: ARG002
         """Return -B⁻¹∇F."""
@@ -62,7 +74,7 @@ class LBFGS:
         at: slice | Tensor = slice(n)  # and are in order until the first is used again
         upper = self.M[:n, :n]
         if self.order[0] > 0:
-            at = torch.tensor(self.order, device=theta.device)
+            at = torch.arange(n, device=theta.device).add_(self.order[0]).remainder_(n)
             upper = self.M[at][:, at]
         q = gradient.flatten()
         a = torch.linalg.solve_triangular(upper, _product(S, q)[at][:, None], upper=True)
@@ -71,8 +83,8 @@ class LBFGS:
         y = Y[self.order[-1]].to(q.dtype)
         both = torch.stack([q - _product(Y.T, back), y]).view(2, *gradient.shape)
         r, last = self.precondition(both).view(2, -1).unbind()
-        if (curvature := dot(y, last)) > 0:
-            r *= float(upper[-1, -1]) / curvature
+        curvature = torch.dot(y, last)
+        r *= torch.where(curvature > 0, upper[-1, -1] / curvature, 1.0)
         right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return r.add_(_product(S.T, back)).neg_().view_as(gradient)
@@ -89,29 +101,56 @@ class LBFGS:
         n = len(self.order)
         if n == 0:
             return None
-        weighed = self._weighed(gradient)
-        # Each y at length 1: they shrink as the fit goes on, and the last ones say most.
-        unit = 1 / self.YY[:n, :n].diagonal().sqrt()
-        right = _product(self.Y[:n], weighed) * unit
-        system = self.YY[:n, :n] * unit * unit[:, None]
+        if self._known is None or self._known[0] is not gradient:
+            weighed = self._weighed(gradient)
+            square = torch.dot(weighed, gradient.flatten())[None]
+            read = torch.cat([_product(self.Y[:n], weighed), square]).cpu().numpy()
+            self._known = gradient, read[:-1], float(read[-1])
+        _, products, square_of_all = self._known
+        with np.errstate(all="ignore"):
+            # Each y at length 1: they shrink as the fit goes on, and the last ones say most.
+            unit = 1 / np.sqrt(self.YY[:n, :n].diagonal())
+            right = products * unit
+            system = self.YY[:n, :n] * unit * unit[:, None]
         # A ridge for rounding; and a point far away promises more than it keeps.
-        factor, failed = torch.linalg.cholesky_ex(system + _RIDGE * torch.eye(n).to(system))
-        if bool(failed):
+        try:
+            factor = cho_factor(system + _RIDGE * np.eye(n), lower=True)
+        except (LinAlgError, ValueError):  # not positive, or not finite
             return None
-        at = torch.cholesky_solve(right[:, None], factor)[:, 0]
-        left = 1 - float(at @ (2 * right - system @ at)) / dot(weighed, gradient)
+        at = cho_solve(factor, right)
+        left = 1 - float(at @ (2 * right - system @ at)) / square_of_all
         if not left < enough:
             return None
-        return theta - _product(self.S[:n].T, at * unit).view_as(theta), max(left, 0.0)
+        along = _product(self.S[:n].T, sent(at * unit, theta.device))
+        return theta - along.view_as(theta), max(left, 0.0)
 
     def _weighed(self, gradient: Tensor) -> Tensor:
         weighed = gradient.clone()
         weighed[:, -1] *= self.intercept_weight
         return weighed.flatten()
 
-    def update(self, s: Tensor, y: Tensor) -> None:
-        """Remember a step and the change of the gradient along it."""
-        if dot(s, y) <= 1e-14 * float(y.norm()) * float(s.norm()):
+    def numbers(self, s: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
+        """Return what `update` must know of a step s to a gradient that is y further, (6 + 2n,)."""
+        s, y, g = s.flatten(), y.flatten(), gradient.flatten()
+        Y = self.Y[: len(self.order)]
+        weighed_y, weighed_g = (self._weighed(each.view_as(gradient)) for each in (y, g))
+        pairs = (s, y), (s, s), (y, y), (y, weighed_y), (y, weighed_g), (g, weighed_g)
+        own = torch.stack([torch.dot(a, b) for a, b in pairs])
+        return torch.cat([own, _product(Y, weighed_y), _product(Y, weighed_g)])
+
+    def update(
+        self, s: Tensor, y: Tensor, gradient: Tensor, numbers: Sequence[float] | None = None
+    ) -> None:
+        """Remember a step, and the change of the gradient along it to what it is now.
+
+        With what ``numbers`` returned for them, where that has been read.
+        """
+        if numbers is None:
+            numbers = self.numbers(s, y, gradient).tolist()
+        (sy, ss, yy, own, of_gradient, square), read = numbers[:6], np.array(numbers[6:])
+        of_y, products = read.reshape(2, -1)
+        if sy <= 1e-14 * math.sqrt(yy) * math.sqrt(ss):
+            self._known = gradient, products, square
             return
         full = len(self.order) == len(self.S)
         row = self.order.pop(0) if full else len(self.order)
@@ -120,12 +159,17 @@ class LBFGS:
         n = len(self.order)
         self.M[row, :n] = self.Y[:n] @ self.S[row]
         self.M[:n, row] = self.S[:n] @ self.Y[row]
-        self.YY[row, :n] = self.YY[:n, row] = _product(self.Y[:n], self._weighed(y))
+        if len(of_y) < n:
+            of_y, products = np.append(of_y, 0.0), np.append(products, 0.0)
+        of_y[row], products[row] = own, of_gradient
+        self.YY[row, :n] = self.YY[:n, row] = of_y
+        self._known = gradient, products, square
 
     def reset(self) -> bool:
         """Forget all pairs; say whether there were any."""
         had = bool(self.order)
         self.order.clear()
+        self._known = None
         return had
 
 
@@ -165,8 +209,8 @@ class NewtonCG:
         z = self.precondition(r)
         p = z.clone()
         d = torch.zeros_like(r)
-        rz = dot(r, z)
-        start = rz
+        many = torch.dot(r.flatten(), z.flatten())
+        start = float(many)
         # The gap is quadratic in the residual: stop where one more Newton step would be needed
         # anyway, and never ask for much more than tol does.
         forcing = max(
@@ -174,20 +218,24 @@ class NewtonCG:
         )
         for _ in range(_MOST_PRODUCTS):
             Hp = product(p)
-            curvature = dot(p, Hp)
-            if not curvature > 0:
-                break
-            a = rz / curvature
-            d.add_(p, alpha=a)
-            r.sub_(Hp, alpha=a)
+            curvature = torch.dot(p.flatten(), Hp.flatten())
+            # Without curvature the step is 0; that is known when both numbers are read, at once.
+            a = torch.where(curvature > 0, many / curvature, 0.0)
+            d.addcmul_(p, a)
+            r.addcmul_(Hp, a, value=-1)
             z = self.precondition(r)
-            rz, previous = dot(r, z), rz
-            if rz <= forcing * start:
+            many, previous = torch.dot(r.flatten(), z.flatten()), many
+            bent, rz = torch.stack([curvature, many]).tolist()
+            if not bent > 0 or rz <= forcing * start:
                 break
-            p.mul_(rz / previous).add_(z)
+            p.mul_(many / previous).add_(z)
         return d.double()
 
-    def update(self, s: Any, y: Any) -> None:
+    def numbers(self, s: Tensor, y: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG002
+        """Nothing need be known of a step."""
+        return s.new_empty(0)
+
+    def update(self, s: Any, y: Any, gradient: Any, numbers: Any = None) -> None:
         """Nothing is remembered."""
 
     def reset(self) -> bool:

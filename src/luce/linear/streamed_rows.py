@@ -46,7 +46,7 @@ class StreamedRows(DenseBlocks):
         self._begin()
         dtype = self._part(0, 1).dtype
         self.in_float32 = dtype == np.float32
-        self._is_wide = dtype in {np.dtype(np.float64), np.dtype(np.int64)}
+        self.is_wide = dtype in {np.dtype(np.float64), np.dtype(np.int64)}
 
     def _begin(self) -> None:
         self._blocks: Iterator[Any] = iter(self.source.blocks())

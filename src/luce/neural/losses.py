@@ -46,8 +46,13 @@ def cross_entropy(
     a step instead of twice. Smoothing spreads a share of each target over all classes (Szegedy et
     al., 2016).
     """
-    if weight is not None and reduction == "mean" and not weight.any():
-        reduction = "sum"  # 0, where the mean is 0 / 0
+    if weight is not None and reduction == "mean":
+        # Where all are 0 the mean is 0 / 0, and is to be 0. Only on the CPU is a look free.
+        if weight.device.type != "cpu":
+            reduction = "sum"
+            weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+        elif not weight.any():
+            reduction = "sum"
     loss: Tensor = F.cross_entropy(
         logits, target, sample_weight=weight, reduction=reduction, label_smoothing=label_smoothing
     )

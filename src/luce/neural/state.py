@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -24,7 +24,8 @@ class State:
     `epoch` and `batch` count what is finished; `sums` are the weighted loss, hits and weight of the
     epoch under way; `best` is the best epoch's weights when early stopping is on, `average` the
     parameters' running mean when that is asked for. While a training is being iterated,
-    PyTorch's global random state belongs to the state as well.
+    PyTorch's global random state belongs to the state as well, and `settle` reads what a device has
+    added to `sums`.
     """
 
     network: nn.Module
@@ -40,6 +41,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     random: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
+    settle: Callable[[], None] | None = field(default=None, repr=False)
 
     _SCALARS: ClassVar = (
         "epoch",
@@ -66,6 +68,8 @@ class State:
 
     def scalars(self) -> dict[str, Any]:
         """Return everything else, ready for JSON."""
+        if self.settle is not None:
+            self.settle()
         return {name: getattr(self, name) for name in self._SCALARS}
 
     def load(self, tensors: Mapping[str, Any], scalars: dict[str, Any]) -> None:

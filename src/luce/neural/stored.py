@@ -236,8 +236,8 @@ class StoredRows:
             weight = own if weight is None else weight * own
         return Examples(
             self._tensor(features, wide),
-            torch.from_numpy(codes.astype(np.int64)).to(self.device),
-            None if weight is None else torch.from_numpy(weight.astype(wide)).to(self.device),
+            self._sent(torch.from_numpy(codes.astype(np.int64))),
+            None if weight is None else self._sent(torch.from_numpy(weight.astype(wide))),
         )
 
     def _tensor(self, features: Any, wide: type[np.floating[Any]]) -> Tensor | SparseRows:
@@ -245,7 +245,11 @@ class StoredRows:
             return SparseRows.of(scipy.sparse.csr_array(features, dtype=wide)).to(self.device)
         # Narrow numbers become wide ones on the device: less has to be sent there.
         rows = torch.from_numpy(np.require(features, requirements=["C", "W"]))
-        return rows.to(self.device).to(self.dtype).view(len(rows), *self.shape)
+        return self._sent(rows).to(self.dtype).view(len(rows), *self.shape)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """Return a tensor on the device; a GPU is not waited for."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 def _permutation(length: int, *seeds: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from luce.neural.optimizers import Group as Parameters
 from luce.neural.optimizers import Optimizer
 from luce.neural.sparse_rows import SparseRows
 from luce.neural.state import State
+from luce.neural.tally import Tally
 from luce.neural.together import Together
 
 __all__ = ["SCHEDULES", "Progress", "Recipe", "forward", "train"]
@@ -62,7 +64,8 @@ class Recipe:
 class Progress(NamedTuple):
     """Where training stands after a batch; `record` is the history's line when an epoch ended.
 
-    All ranks of a group see the same numbers.
+    All ranks of a group see the same numbers. On a GPU, losses and accuracy are as last read: the
+    bar does not make it wait.
     """
 
     epoch: int
@@ -134,15 +137,16 @@ def evaluate(
     """
     network.eval()
     group = ALONE if together is None else together.group
-    losses, hits, weights = 0.0, 0.0, 0.0
+    # Added up where they are computed: a device is waited for once.
+    sums = torch.zeros(3, dtype=torch.float64, device=examples.device)
     for piece in examples.pieces(group.rank, group.size):
         logits, target = network(piece.features), piece.target
         loss = cross_entropy(logits, target, reduction="none").double()
         hit = (logits.argmax(dim=1) == target).double()
         weight = torch.ones_like(loss) if piece.weight is None else piece.weight
-        losses += float((weight * loss).sum())
-        hits += float((weight * hit).sum())
-        weights += float(weight.sum())
+        for total, values in zip(sums, (weight * loss, weight * hit, weight), strict=True):
+            total += values.sum()  # noqa: PLW2901 - in place
+    losses, hits, weights = sums.tolist()
     if together is not None:
         losses, hits, weights = together.sums([losses, hits, weights])
     return losses / weights, hits / weights
@@ -220,6 +224,8 @@ def _epoch(
             "Train again without --resume."
         )
     rows = examples.shuffled(recipe.seed, state.epoch)
+    tally = Tally(state.sums, examples.device)
+    state.settle = lambda: _settle(state, tally, recipe)
     state.network.train()
     spent = 0.0
     for batch in range(state.batch, batches):
@@ -228,10 +234,10 @@ def _epoch(
         rate = recipe.learning_rate * SCHEDULES[recipe.schedule](share, state.epoch, recipe.decay)
         first, last = bounds[batch], bounds[batch + 1]
         if together is None:
-            batch_loss = _step(state, rows(first, last), rate, recipe)
+            _step(state, rows(first, last), rate, recipe, tally)
         else:
             own = rows(*share_of(first, last, group.rank, group.size))
-            batch_loss, spent = _step_together(
+            tally.latest, spent = _step_together(
                 state, own, rate, recipe, together, last - first, spent
             )
         if recipe.averaging:
@@ -239,6 +245,8 @@ def _epoch(
             done = state.epoch * batches + state.batch
             state.add_to_average(max(min(recipe.averaging * batches, done**YOUTH), 1.0))
         epoch = state.epoch + 1
+        if tally.is_due or state.batch == batches:
+            state.settle()
         loss, accuracy = state.running()
         if together is None:
             state.seconds += time.perf_counter() - since
@@ -246,15 +254,18 @@ def _epoch(
             state.seconds, spent = state.seconds + spent, time.perf_counter() - since
         record = None
         if recipe.minutes is not None and state.seconds >= 60 * recipe.minutes:
+            state.settle()
+            loss, accuracy = state.running()
             state.batch, state.finished = batches, True
         if state.batch == batches:
+            state.settle = None
             record = _end_epoch(state, recipe, validation, (loss, accuracy, rate), together)
         yield Progress(
             epoch,
             recipe.epochs,
             batch + 1,
             batches,
-            batch_loss,
+            tally.latest,
             loss,
             accuracy,
             rate,
@@ -294,18 +305,24 @@ def forward(
 
 
 class Gone(NamedTuple):
-    """How far a batch has gone forward: what is minimised, its value, and what it weighs."""
+    """How far a batch has gone forward: what is minimised, what it weighs and what its hits do."""
 
     loss: Tensor
-    value: float
-    weight: float
-    hits: float
+    weight: Tensor | float
+    hits: Tensor
+
+
+def _narrow(device: torch.device, recipe: Recipe) -> AbstractContextManager[object]:
+    """Return what makes products in bfloat16, if that is wanted."""
+    if not recipe.mixed_precision:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def _forward(state: State, batch: Examples, recipe: Recipe) -> Gone:
     """Go forward over a batch."""
     features, target, weight = batch.features, batch.target, batch.weight
-    with torch.autocast(features.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
+    with _narrow(features.device, recipe):
         logits, hidden = forward(state.network, features, hidden=recipe.loss.needs_features)
     logits = logits.float() if recipe.mixed_precision else logits
     beside = dict(batch.beside)
@@ -322,20 +339,29 @@ def _forward(state: State, batch: Examples, recipe: Recipe) -> Gone:
     # A batch whose weights are all zero teaches nothing: its loss is 0.
     loss = recipe.loss(logits, target, weight, "mean", **beside)
     if weight is None:
-        total, hit = float(len(target)), float(hits.sum())
-    else:
-        total, hit = float(weight.sum()), float((weight * hits).sum())
-    return Gone(loss, loss.item(), total, hit)
+        return Gone(loss, float(len(target)), hits.sum())
+    return Gone(loss, weight.sum(), (weight * hits).sum())
 
 
-def _step(state: State, batch: Examples, rate: float, recipe: Recipe) -> float:
-    """Take one batch: forward, backward, update, running sums; return its mean loss."""
-    loss, value, weight, hits = _forward(state, batch, recipe)
-    _check_finite(value, state, recipe)
+def _step(state: State, batch: Examples, rate: float, recipe: Recipe, tally: Tally) -> None:
+    """Take one batch: forward, backward, update, running sums."""
+    loss, weight, hits = _forward(state, batch, recipe)
+    tally.add(loss, hits, weight)
+    if tally.is_known:  # before it moves the weights
+        state.sums = tally.sums
+        _check_finite(tally.latest, state.batch + 1, state, recipe)
     state.optimizer.zero_grad()
     loss.backward()
-    _update(state, rate, recipe, (value * weight, hits, weight))
-    return value
+    _update(state, rate, recipe)
+
+
+def _settle(state: State, tally: Tally, recipe: Recipe) -> None:
+    """Bring the state's sums up to date, and see that the batches' losses were finite."""
+    losses = tally.read()
+    for batch, loss in enumerate(losses, state.batch - len(losses) + 1):
+        _check_finite(loss, batch, state, recipe)
+    if losses:
+        state.sums = tally.sums
 
 
 def _step_together(
@@ -352,33 +378,37 @@ def _step_together(
     And how much time rank 0 has `spent` on the batch before.
     """
     together.seed(recipe.seed, state.epoch, state.batch)
-    loss, value, weight, hits = _forward(state, batch, recipe)
+    loss, weighs, hit = _forward(state, batch, recipe)
     state.optimizer.zero_grad()
     loss.backward()
-    figures = [value * weight, hits, spent if together.group.rank == 0 else 0.0]
+    own = Tally([0.0, 0.0, 0.0], loss.device)
+    own.add(loss, hit, weighs)
+    own.read()
+    lost, hits, weight = own.sums
+    figures = [lost, hits, spent if together.group.rank == 0 else 0.0]
     weight, lost, hits, spent = together.average(weight, len(batch) / rows, figures)
     value = lost / weight if weight else 0.0
-    _check_finite(value, state, recipe)
-    _update(state, rate, recipe, (lost, hits, weight))
+    _check_finite(value, state.batch + 1, state, recipe)
+    state.sums = [s + v for s, v in zip(state.sums, (lost, hits, weight), strict=True)]
+    _update(state, rate, recipe)
     return value, spent
 
 
-def _check_finite(value: float, state: State, recipe: Recipe) -> None:
+def _check_finite(value: float, batch: int, state: State, recipe: Recipe) -> None:
     if not math.isfinite(value):
         raise DivergenceError(
-            f"the loss became {value} in epoch {state.epoch + 1}, batch {state.batch + 1}. "
+            f"the loss became {value} in epoch {state.epoch + 1}, batch {batch}. "
             f"Lower learning_rate (now {recipe.learning_rate:g}) or set clip_norm, "
             "and see that the features are scaled."
         )
 
 
-def _update(state: State, rate: float, recipe: Recipe, sums: tuple[float, float, float]) -> None:
-    """Move the weights, and count what the batch lost, hit and weighed."""
+def _update(state: State, rate: float, recipe: Recipe) -> None:
+    """Move the weights, and count the batch."""
     if recipe.clip_norm is not None:
         nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
     state.optimizer.step(rate)
     state.batch += 1
-    state.sums = [s + v for s, v in zip(state.sums, sums, strict=True)]
 
 
 def _end_epoch(

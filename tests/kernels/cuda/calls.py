@@ -20,6 +20,17 @@ SHAPES = {
     "aligned maps": (2, 32, 64),
 }
 
+# Those that stand for the others: rows, a loop over classes, maps, and passes over tiles.
+FEW = [
+    "softmax bfloat16 aligned rows",
+    "softmax bfloat16 aligned maps",
+    "cross_entropy bfloat16 aligned rows",
+    "cross_entropy bfloat16 aligned long rows",
+    "distillation bfloat16 few classes",
+    "linear_cross_entropy, soft, classes bfloat16",
+    "linear_top_k bfloat16",
+]
+
 
 def calls(*, thorough):
     """Return functions of no arguments, by name; fewer of them unless ``thorough``."""

@@ -12,15 +12,14 @@ from tests.interpreter import MISSING
 
 pytestmark = [
     pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
-    pytest.mark.skipif(
-        "LUCE_TEST_AHEAD" not in os.environ,
-        reason="takes many minutes for all targets: set LUCE_TEST_AHEAD=1",
-    ),
     # One worker runs all of these; Triton keeps what it has compiled.
     pytest.mark.xdist_group("ahead"),
 ]
 NVIDIA = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 AMD = ["gfx942", "gfx90a", "gfx1100"]
+# One of each maker, and kernels that stand for the others, take half a minute; all, many minutes.
+ALL = "LUCE_TEST_AHEAD" in os.environ
+TARGETS = [*NVIDIA, *AMD] if ALL else ["sm_90", "gfx942"]
 ROOT = Path(__file__).parents[3]
 # A thread's share where as many run as a kernel has been started with: 65,536 for a multiprocessor.
 REGISTERS = 255
@@ -30,7 +29,7 @@ REGISTERS = 255
 def kernels():
     """What is seen in each kernel, by target."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.kernels.cuda.ahead", *NVIDIA, *AMD]
+    command = [sys.executable, "-m", "tests.kernels.cuda.ahead", *["--few"] * (not ALL), *TARGETS]
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     out = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -44,8 +43,8 @@ def named(kernel):
 
 
 def test_every_kernel_compiles_for_every_target(kernels):
-    """For each of eight targets, the same ones."""
-    assert set(kernels) == {*NVIDIA, *AMD}
+    """For each target, the same ones."""
+    assert set(kernels) == set(TARGETS)
     for target in kernels.values():
         assert {k["kernel"] for k in target} == {k["kernel"] for k in kernels["sm_90"]}
 
@@ -78,8 +77,12 @@ def test_registers_leave_room_for_all_warps(kernels):
 
 
 def test_rows_are_read_by_16_bytes(kernels):
-    """Wherever rows start at 16 bytes, loads are as wide as there are."""
+    """Wherever rows start at 16 bytes, loads are as wide as there are.
+
+    But for maps in half precision on wavefronts of 64, which have 8 bytes of a block for each lane.
+    """
     for target, found in kernels.items():
         for kernel in found:
-            if "aligned" in kernel["call"]:
+            narrow = target.startswith("gfx9") and "maps" in kernel["call"]
+            if "aligned" in kernel["call"] and not narrow:
                 assert kernel["wide"], f"{target} {named(kernel)}"

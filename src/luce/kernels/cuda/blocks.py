@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "along", "blocks_of", "examples", "strides"]
 
-# Up to so many classes are held in registers at once. More spill: seen in what ptxas makes of them.
+# Up to so many classes are held in registers at once, or half as many where much is kept of each:
+# more spill, as is seen in what ptxas makes of them.
 _WHOLE = {torch.float32: 16_384, torch.float64: 2_048}
-# Longer rows are read twice, in blocks of so many classes.
+# Longer rows are read twice, in blocks of so many classes, or of half as many.
 _BLOCK = {torch.float32: 8_192, torch.float64: 1_024}
 # With at most so many classes, a program takes several examples.
 _FEW = 128
@@ -100,8 +101,8 @@ def strides(x: Tensor) -> tuple[int, int, int]:
     return outer, span, classes if x.shape[1] > 1 else 1
 
 
-def blocks_of(x: Tensor) -> Blocks:
-    """Return blocks of what ``along`` returned."""
+def blocks_of(x: Tensor, *, heavy: bool = False) -> Blocks:
+    """Return blocks of what ``along`` returned; ``heavy`` if more than a logit is kept of each."""
     (outer, classes, span), dtype = x.shape, wide(x.dtype)
     few = _ELEMENTS[dtype]
     padded = triton.next_power_of_2(classes)
@@ -114,7 +115,8 @@ def blocks_of(x: Tensor) -> Blocks:
         examples = min(few // padded, triton.next_power_of_2(span))
     else:
         examples = 1
-        at_once = padded if padded <= _WHOLE[dtype] else _BLOCK[dtype]
+        halves = 1 + heavy
+        at_once = padded if padded <= _WHOLE[dtype] // halves else _BLOCK[dtype] // halves
     warps = max(1, min(_WARPS, examples * at_once // _OF_WARP[dtype][examples > 1]))
     return Blocks(outer, classes, span, examples, at_once, warps, dtype)
 

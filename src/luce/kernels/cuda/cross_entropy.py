@@ -12,7 +12,7 @@ from luce.kernels.cuda.arithmetic import number, wide
 from luce.kernels.cuda.blocks import along, blocks_of, examples, strides
 from luce.kernels.cuda.compile import kernel
 from luce.kernels.cuda.labels import divisor, factors, reduced
-from luce.kernels.cuda.terms import amounts, gradient, logits, losses, merge, slopes
+from luce.kernels.cuda.terms import aims, gradient, losses, merge, slopes, tile
 from luce.kernels.layout import empty_like
 
 if TYPE_CHECKING:
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from luce.kernels.arguments import CrossEntropy
     from luce.kernels.options import LossOptions
 
-__all__ = ["cross_entropy", "cross_entropy_backward", "flags", "numbers", "over_logits"]
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_backward",
+    "flags",
+    "is_heavy",
+    "numbers",
+    "over_logits",
+]
 
 
 @kernel
@@ -80,52 +87,29 @@ def cross_entropy_kernel(
     x += outer * x_outer
     grad += outer * g_outer
     example = outer * span + inner
-    if INDEX:
-        y = tl.load(target + example, mask=there, other=0)
-        counts = y != ignored
-        bad = counts & ((y < 0) | (y >= K))
-    else:
-        y = inner
-        counts = there
-        bad = there & False
+    y, counts, bad = aims(target, example, there, ignored, K, INDEX)
+    if not INDEX:
         target += outer * t_outer
     first = tl.arange(0, BLOCK).to(tl.int64)
-    rows = inner[:, None]
+    of_x = inner * x_across
+    of_target = inner * t_across
     top = tl.full((EXAMPLES,), float("-inf"), WIDE)
     exps = tl.full((EXAMPLES,), 0.0, WIDE)
     mass = tl.full((EXAMPLES,), 0.0, WIDE)
     gap = tl.full((EXAMPLES,), 0.0, WIDE)
     if WHOLE:
-        mask = there[:, None] & (first < K)[None, :]
-        at = rows * x_across + first[None, :] * x_along
-        z, slope = logits(x, at, mask, bias, first, K, cap, BIAS, CAP, WIDE)
-        at = rows * t_across + first[None, :] * t_along
-        a, counting = amounts(
-            target, at, y, mask, weight, first, K, retained, spread, INDEX, WEIGHT, SPREAD, WIDE
-        )
+        mask, z, slope, a, counting = tile(
+            x, target, bias, weight, of_x, x_along, of_target, t_along, first, there, y,
+            K, retained, spread, cap, INDEX, WEIGHT, SPREAD, BIAS, CAP, WIDE,
+        )  # fmt: skip
         top, exps, mass, gap = merge(top, exps, mass, gap, z, a, counting, inverse)
     else:
         for start in range(0, K, BLOCK):
             classes = start + first
-            mask = there[:, None] & (classes < K)[None, :]
-            at = rows * x_across + classes[None, :] * x_along
-            z, slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
-            at = rows * t_across + classes[None, :] * t_along
-            a, counting = amounts(
-                target,
-                at,
-                y,
-                mask,
-                weight,
-                classes,
-                K,
-                retained,
-                spread,
-                INDEX,
-                WEIGHT,
-                SPREAD,
-                WIDE,
-            )
+            mask, z, slope, a, counting = tile(
+                x, target, bias, weight, of_x, x_along, of_target, t_along, classes, there, y,
+                K, retained, spread, cap, INDEX, WEIGHT, SPREAD, BIAS, CAP, WIDE,
+            )  # fmt: skip
             top, exps, mass, gap = merge(top, exps, mass, gap, z, a, counting, inverse)
     value, total, exps = losses(top, exps, mass, gap, counts, bad, inverse, z_loss, Z)
     tl.store(loss + example, value, mask=there)
@@ -147,21 +131,17 @@ def cross_entropy_kernel(
         )
         if WHOLE:
             d = gradient(z, slope, a, top, of_exps, of_amounts, none, inverse, CAP)
-            at = rows * g_across + first[None, :] * g_along
+            at = inner[:, None] * g_across + first[None, :] * g_along
             tl.store(grad + at, d.to(grad.dtype.element_ty), mask=mask)
         else:
             for start in range(0, K, BLOCK):
                 classes = start + first
-                mask = there[:, None] & (classes < K)[None, :]
-                at = rows * x_across + classes[None, :] * x_along
-                z, slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
-                at = rows * t_across + classes[None, :] * t_along
-                a, counting = amounts(
-                    target, at, y, mask, weight, classes, K, retained, spread,
-                    INDEX, WEIGHT, SPREAD, WIDE,
+                mask, z, slope, a, counting = tile(
+                    x, target, bias, weight, of_x, x_along, of_target, t_along, classes, there, y,
+                    K, retained, spread, cap, INDEX, WEIGHT, SPREAD, BIAS, CAP, WIDE,
                 )  # fmt: skip
                 d = gradient(z, slope, a, top, of_exps, of_amounts, none, inverse, CAP)
-                at = rows * g_across + classes[None, :] * g_along
+                at = inner[:, None] * g_across + classes[None, :] * g_along
                 tl.store(grad + at, d.to(grad.dtype.element_ty), mask=mask)
 
 
@@ -189,6 +169,11 @@ def flags(target: Tensor, weight: Tensor | None, options: LossOptions) -> dict[s
     }
 
 
+def is_heavy(target: Tensor, options: LossOptions) -> bool:
+    """Say whether a logit's slope is kept, or its target beside it: see ``blocks_of``."""
+    return options.softcap > 0 or target.is_floating_point()
+
+
 def over_logits(
     x: Tensor,
     target: Tensor,
@@ -211,7 +196,7 @@ def over_logits(
     aims = along(target, 1) if target.is_floating_point() else target
     lies = strides(aims) if target.is_floating_point() else (0, 0, 0)
     scale, step = (loss, 0) if factor is None else factor
-    blocks = blocks_of(flat)
+    blocks = blocks_of(flat, heavy=is_heavy(target, options))
     blocks.start(
         cross_entropy_kernel,
         x,

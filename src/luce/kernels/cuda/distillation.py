@@ -19,7 +19,7 @@ from luce.kernels.cuda.arithmetic import fading, finite, number, wide
 from luce.kernels.cuda.blocks import along, blocks_of, examples, strides
 from luce.kernels.cuda.compile import kernel, part
 from luce.kernels.cuda.labels import counting, factors, reduced
-from luce.kernels.cuda.terms import logits
+from luce.kernels.cuda.terms import aims, logits
 from luce.kernels.shapes import expect
 
 if TYPE_CHECKING:
@@ -39,7 +39,39 @@ __all__ = [
     "distillation_loss_backward",
     "mixture",
     "over_both",
+    "pair",
 ]
+
+
+@part
+def pair(
+    student,
+    teacher,
+    bias_s,
+    bias_t,
+    of_s,
+    s_along,
+    of_t,
+    t_along,
+    classes,
+    there,
+    y,
+    K,
+    BIAS_S: tl.constexpr,
+    BIAS_T: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Return which of some classes there are, which is the target, and both heads' logits.
+
+    ``of_s`` and ``of_t`` say where each example begins.
+    """
+    mask = there[:, None] & (classes < K)[None, :]
+    own = mask & (classes[None, :] == y[:, None])
+    at = of_s[:, None] + classes[None, :] * s_along
+    z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
+    at = of_t[:, None] + classes[None, :] * t_along
+    t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+    return mask, own, z, t
 
 
 @part
@@ -182,15 +214,10 @@ def distillation_kernel(
     teacher += outer * t_outer
     grad += outer * g_outer
     example = outer * span + inner
-    counts = there
-    bad = there & False
-    y = inner
-    if HARD:
-        y = tl.load(target + example, mask=there, other=0)
-        counts = y != ignored
-        bad = counts & ((y < 0) | (y >= K))
+    y, counts, bad = aims(target, example, there, ignored, K, HARD)
     first = tl.arange(0, BLOCK).to(tl.int64)
-    rows = inner[:, None]
+    of_s = inner * s_across
+    of_t = inner * t_across
     top_s = tl.full((EXAMPLES,), float("-inf"), WIDE)
     top_t = tl.full((EXAMPLES,), float("-inf"), WIDE)
     exps_s = tl.full((EXAMPLES,), 0.0, WIDE)
@@ -199,24 +226,20 @@ def distillation_kernel(
     gap = tl.full((EXAMPLES,), 0.0, WIDE)
     at_target = tl.full((EXAMPLES,), 0.0, WIDE)
     if WHOLE:
-        mask = there[:, None] & (first < K)[None, :]
-        own = mask & (first[None, :] == y[:, None])
-        at = rows * s_across + first[None, :] * s_along
-        z, _slope = logits(student, at, mask, bias_s, first, K, 1.0, BIAS_S, False, WIDE)
-        at = rows * t_across + first[None, :] * t_along
-        t, _slope = logits(teacher, at, mask, bias_t, first, K, 1.0, BIAS_T, False, WIDE)
+        mask, own, z, t = pair(
+            student, teacher, bias_s, bias_t, of_s, s_along, of_t, t_along, first, there, y,
+            K, BIAS_S, BIAS_T, WIDE,
+        )  # fmt: skip
         top_s, top_t, exps_s, exps_t, exps_h, gap, at_target = compare(
             top_s, top_t, exps_s, exps_t, exps_h, gap, at_target, z, t, own, inverse, HARD
         )
     else:
         for start in range(0, K, BLOCK):
             classes = start + first
-            mask = there[:, None] & (classes < K)[None, :]
-            own = mask & (classes[None, :] == y[:, None])
-            at = rows * s_across + classes[None, :] * s_along
-            z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
-            at = rows * t_across + classes[None, :] * t_along
-            t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+            mask, own, z, t = pair(
+                student, teacher, bias_s, bias_t, of_s, s_along, of_t, t_along, classes, there, y,
+                K, BIAS_S, BIAS_T, WIDE,
+            )  # fmt: skip
             top_s, top_t, exps_s, exps_t, exps_h, gap, at_target = compare(
                 top_s, top_t, exps_s, exps_t, exps_h, gap, at_target, z, t, own, inverse, HARD
             )
@@ -242,22 +265,20 @@ def distillation_kernel(
                 z, t, top_s, top_t, exps_s, exps_t, exps_h, own, counts, bad, factor,
                 inverse, rate, hard, HARD,
             )  # fmt: skip
-            at = rows * g_across + first[None, :] * g_along
+            at = inner[:, None] * g_across + first[None, :] * g_along
             tl.store(grad + at, d.to(grad.dtype.element_ty), mask=mask)
         else:
             for start in range(0, K, BLOCK):
                 classes = start + first
-                mask = there[:, None] & (classes < K)[None, :]
-                own = mask & (classes[None, :] == y[:, None])
-                at = rows * s_across + classes[None, :] * s_along
-                z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
-                at = rows * t_across + classes[None, :] * t_along
-                t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+                mask, own, z, t = pair(
+                    student, teacher, bias_s, bias_t, of_s, s_along, of_t, t_along, classes,
+                    there, y, K, BIAS_S, BIAS_T, WIDE,
+                )  # fmt: skip
                 d = difference(
                     z, t, top_s, top_t, exps_s, exps_t, exps_h, own, counts, bad, factor,
                     inverse, rate, hard, HARD,
                 )  # fmt: skip
-                at = rows * g_across + classes[None, :] * g_along
+                at = inner[:, None] * g_across + classes[None, :] * g_along
                 tl.store(grad + at, d.to(grad.dtype.element_ty), mask=mask)
 
 

@@ -10,12 +10,12 @@ import triton.language as tl
 from luce.kernels.cuda.arithmetic import number, wide
 from luce.kernels.cuda.blocks import along, blocks_of, examples, strides
 from luce.kernels.cuda.compile import kernel
-from luce.kernels.cuda.cross_entropy import flags, numbers, over_logits
+from luce.kernels.cuda.cross_entropy import flags, is_heavy, numbers, over_logits
 from luce.kernels.cuda.heads import over_tiles, some
 from luce.kernels.cuda.labels import divisor, factors, reduced
 from luce.kernels.cuda.plans import Problem, plan
 from luce.kernels.cuda.products import fitting, multiply
-from luce.kernels.cuda.terms import amounts, gradient, logits, losses, merge, slopes
+from luce.kernels.cuda.terms import aims, gradient, losses, merge, slopes, tile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,9 +75,7 @@ def merge_kernel(
     z_loss = number(z_loss, WIDE)
     cap = number(cap, WIDE)
     _outer, row, there = examples(span, EXAMPLES)
-    y = row
-    if INDEX:
-        y = tl.load(target + row, mask=there, other=0)
+    y, counts, bad = aims(target, row, there, ignored, total, INDEX)
     of_top = kept + row
     of_exps = of_top + span
     of_mass = of_exps + span
@@ -88,21 +86,12 @@ def merge_kernel(
     gap = tl.load(of_gap, mask=there, other=0.0)
     for start in range(0, K, BLOCK):
         classes = start + tl.arange(0, BLOCK).to(tl.int64)
-        mask = there[:, None] & (classes < K)[None, :]
-        at = row[:, None] * x_across + classes[None, :]
-        z, _slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
-        at = row[:, None] * t_across + classes[None, :] * t_along
-        a, counting = amounts(
-            target, at, y - first, mask, weight, classes, K, retained, spread,
-            INDEX, WEIGHT, SPREAD, WIDE,
+        _mask, z, _slope, a, counting = tile(
+            x, target, bias, weight, row * x_across, 1, row * t_across, t_along, classes, there,
+            y - first, K, retained, spread, cap, INDEX, WEIGHT, SPREAD, BIAS, CAP, WIDE,
         )  # fmt: skip
         top, exps, mass, gap = merge(top, exps, mass, gap, z, a, counting, inverse)
     if LAST:
-        counts = there
-        bad = there & False
-        if INDEX:
-            counts = y != ignored
-            bad = counts & ((y < 0) | (y >= total))
         value, sums, exps = losses(top, exps, mass, gap, counts, bad, inverse, z_loss, Z)
         tl.store(loss + row, value, mask=there)
         tl.store(lse + row, sums, mask=there)
@@ -154,13 +143,7 @@ def gradient_kernel(
     z_loss = number(z_loss, WIDE)
     cap = number(cap, WIDE)
     _outer, row, there = examples(span, EXAMPLES)
-    y = row
-    counts = there
-    bad = there & False
-    if INDEX:
-        y = tl.load(target + row, mask=there, other=0)
-        counts = y != ignored
-        bad = counts & ((y < 0) | (y >= total))
+    y, counts, bad = aims(target, row, there, ignored, total, INDEX)
     place = kept + row
     top = tl.load(place, mask=there, other=0.0)
     place += span
@@ -177,15 +160,12 @@ def gradient_kernel(
     )
     for start in range(0, K, BLOCK):
         classes = start + tl.arange(0, BLOCK).to(tl.int64)
-        mask = there[:, None] & (classes < K)[None, :]
-        at = row[:, None] * x_across + classes[None, :]
-        z, slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
-        of_target = row[:, None] * t_across + classes[None, :] * t_along
-        a, _counting = amounts(
-            target, of_target, y - first, mask, weight, classes, K, retained, spread,
-            INDEX, WEIGHT, SPREAD, WIDE,
+        mask, z, slope, a, _counting = tile(
+            x, target, bias, weight, row * x_across, 1, row * t_across, t_along, classes, there,
+            y - first, K, retained, spread, cap, INDEX, WEIGHT, SPREAD, BIAS, CAP, WIDE,
         )  # fmt: skip
         d = gradient(z, slope, a, top, of_exps, of_amounts, none, inverse, CAP)
+        at = row[:, None] * x_across + classes[None, :]
         tl.store(x + at, d.to(x.dtype.element_ty), mask=mask)
 
 
@@ -272,7 +252,7 @@ class _CrossEntropy:
         aims = along(target[:, classes], 1) if soft else target
         bias, weight = some(self._bias, classes), some(self._weight, classes)
         flat = along(z, 1)
-        blocks_of(flat).start(
+        blocks_of(flat, heavy=is_heavy(target, self._options)).start(
             kernel,
             z,
             flat,

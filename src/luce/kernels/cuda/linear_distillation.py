@@ -19,12 +19,13 @@ from luce.kernels.cuda.distillation import (
     difference,
     mixture,
     over_both,
+    pair,
 )
 from luce.kernels.cuda.heads import over_tiles, some
 from luce.kernels.cuda.labels import factors, reduced
 from luce.kernels.cuda.plans import Problem, plan
 from luce.kernels.cuda.products import fitting, multiply
-from luce.kernels.cuda.terms import logits
+from luce.kernels.cuda.terms import aims
 from luce.kernels.shapes import expect
 
 if TYPE_CHECKING:
@@ -74,9 +75,7 @@ def merge_kernel(
     soft = number(soft, WIDE)
     hard = number(hard, WIDE)
     _outer, row, there = examples(span, EXAMPLES)
-    y = row
-    if HARD:
-        y = tl.load(target + row, mask=there, other=0)
+    y, counts, bad = aims(target, row, there, ignored, total, HARD)
     place_0 = kept + row
     place_1 = place_0 + span
     place_2 = place_1 + span
@@ -93,20 +92,14 @@ def merge_kernel(
     at_target = tl.load(place_6, mask=there, other=0.0)
     for start in range(0, K, BLOCK):
         classes = start + tl.arange(0, BLOCK).to(tl.int64)
-        mask = there[:, None] & (classes < K)[None, :]
-        own = mask & (classes[None, :] == (y - first)[:, None])
-        at = row[:, None] * across + classes[None, :]
-        z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
-        t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+        _mask, own, z, t = pair(
+            student, teacher, bias_s, bias_t, row * across, 1, row * across, 1, classes, there,
+            y - first, K, BIAS_S, BIAS_T, WIDE,
+        )  # fmt: skip
         top_s, top_t, exps_s, exps_t, exps_h, gap, at_target = compare(
             top_s, top_t, exps_s, exps_t, exps_h, gap, at_target, z, t, own, inverse, HARD
         )
     if LAST:
-        counts = there
-        bad = there & False
-        if HARD:
-            counts = y != ignored
-            bad = counts & ((y < 0) | (y >= total))
         value, exps_s, exps_t, exps_h = compared(
             top_s, top_t, exps_s, exps_t, exps_h, gap, at_target, counts, bad, soft, hard, HARD
         )
@@ -152,13 +145,7 @@ def gradient_kernel(
     rate = number(rate, WIDE)
     hard = number(hard, WIDE)
     _outer, row, there = examples(span, EXAMPLES)
-    y = row
-    counts = there
-    bad = there & False
-    if HARD:
-        y = tl.load(target + row, mask=there, other=0)
-        counts = y != ignored
-        bad = counts & ((y < 0) | (y >= total))
+    y, counts, bad = aims(target, row, there, ignored, total, HARD)
     place = kept + row
     top_s = tl.load(place, mask=there, other=0.0)
     place += span
@@ -172,15 +159,15 @@ def gradient_kernel(
     factor = tl.load(scale + row * scale_step, mask=there, other=0.0)
     for start in range(0, K, BLOCK):
         classes = start + tl.arange(0, BLOCK).to(tl.int64)
-        mask = there[:, None] & (classes < K)[None, :]
-        own = mask & (classes[None, :] == (y - first)[:, None])
-        at = row[:, None] * across + classes[None, :]
-        z, _slope = logits(student, at, mask, bias_s, classes, K, 1.0, BIAS_S, False, WIDE)
-        t, _slope = logits(teacher, at, mask, bias_t, classes, K, 1.0, BIAS_T, False, WIDE)
+        mask, own, z, t = pair(
+            student, teacher, bias_s, bias_t, row * across, 1, row * across, 1, classes, there,
+            y - first, K, BIAS_S, BIAS_T, WIDE,
+        )  # fmt: skip
         d = difference(
             z, t, top_s, top_t, exps_s, exps_t, exps_h, own, counts, bad, factor,
             inverse, rate, hard, HARD,
         )  # fmt: skip
+        at = row[:, None] * across + classes[None, :]
         tl.store(student + at, d.to(student.dtype.element_ty), mask=mask)
 
 

@@ -18,7 +18,7 @@ import triton.language as tl
 from luce.kernels.cuda.arithmetic import fading, finite, tanh
 from luce.kernels.cuda.compile import part
 
-__all__ = ["amounts", "gradient", "logits", "losses", "merge", "slopes"]
+__all__ = ["aims", "gradient", "logits", "losses", "merge", "slopes", "tile"]
 
 
 @part
@@ -79,6 +79,57 @@ def amounts(
     if WEIGHT:
         a *= tl.load(weight + classes, mask=classes < K, other=0.0).to(WIDE)[None, :]
     return tl.where(mask, a, 0.0), counting
+
+
+@part
+def aims(target, example, there, ignored, total, INDEX: tl.constexpr):
+    """Return examples' targets if these are classes, which count, and which are no class."""
+    y = example
+    counts = there
+    bad = there & False
+    if INDEX:
+        y = tl.load(target + example, mask=there, other=0)
+        counts = y != ignored
+        bad = counts & ((y < 0) | (y >= total))
+    return y, counts, bad
+
+
+@part
+def tile(
+    x,
+    target,
+    bias,
+    weight,
+    of_x,
+    x_along,
+    of_target,
+    t_along,
+    classes,
+    there,
+    y,
+    K,
+    retained,
+    spread,
+    cap,
+    INDEX: tl.constexpr,
+    WEIGHT: tl.constexpr,
+    SPREAD: tl.constexpr,
+    BIAS: tl.constexpr,
+    CAP: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Return which of some classes there are, their logits, slopes and coefficients, what counts.
+
+    ``of_x`` and ``of_target`` say where each example begins.
+    """
+    mask = there[:, None] & (classes < K)[None, :]
+    at = of_x[:, None] + classes[None, :] * x_along
+    z, slope = logits(x, at, mask, bias, classes, K, cap, BIAS, CAP, WIDE)
+    at = of_target[:, None] + classes[None, :] * t_along
+    a, counting = amounts(
+        target, at, y, mask, weight, classes, K, retained, spread, INDEX, WEIGHT, SPREAD, WIDE
+    )
+    return mask, z, slope, a, counting
 
 
 @part

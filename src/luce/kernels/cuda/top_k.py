@@ -89,7 +89,7 @@ def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
             multiply(part, head[classes].t(), z)
             flat = along(z, 1)
             own = flat if bias is None else bias[classes]
-            blocks_of(flat).start(
+            blocks_of(flat, heavy=True).start(
                 lse_kernel, z, flat, own, kept, strides(flat)[1], inverse, BIAS=bias is not None
             )
             values, found = z.topk(min(k, z.shape[1]), dim=1)

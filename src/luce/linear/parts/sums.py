@@ -136,7 +136,7 @@ def gradients(
     own_logs = torch.from_numpy(L) if logs else None
     for block in _blocks(lane, weigh, K, W.dtype):
         Z = block.logits(W, bias)
-        loss += residual(Z, block.y, block.weight, link, own_logs)
+        loss += float(residual(Z, block.y, block.weight, link, own_logs))
         block.accumulate(Z, G)
         g += Z.sum(0).double().numpy()
     return np.array([loss]), G, g, L
@@ -159,7 +159,7 @@ def line(
         Z, U = block.logits(W, bias), block.logits(V, rise)
         for s, t in enumerate(steps):
             R = torch.add(Z, U, alpha=t)
-            sums[s, 0] += residual(R, block.y, block.weight, link)
+            sums[s, 0] += float(residual(R, block.y, block.weight, link))
             sums[s, 1] += float(R.mul_(U).sum(dtype=torch.float64))
     return (sums,)
 

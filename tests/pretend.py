@@ -1,0 +1,126 @@
+"""A device that is not there: its tensors are computed by the CPU, and each wait for it is counted.
+
+Code that is right on this device mixes no tensors of two devices, asks none for NumPy, and waits
+for it as often as `Pretend.waits` says: to read a number, to copy there or back, or to learn a
+shape that depends on values. What CUDA would wait for, by PyTorch's ``set_sync_debug_mode``.
+"""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+__all__ = ["DEVICE", "Pretend"]
+
+aten = torch.ops.aten
+# PyTorch has no kernels for it: whatever is not computed here is an error.
+DEVICE = torch.device("meta")
+# The shapes of their results depend on values, or they check their input on the host.
+WAITING = {
+    aten.nonzero.default, aten.masked_select.default, aten.bincount.default, aten.equal.default,
+    aten._unique2.default, aten.unique_consecutive.default, aten.unique_dim.default,
+    aten.repeat_interleave.Tensor, aten._local_scalar_dense.default, aten._linalg_eigh.default,
+}  # fmt: skip
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+
+
+class Far(torch.Tensor):
+    """A tensor of the device; the numbers are in a tensor of the CPU."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        """Wrap a tensor of the CPU."""
+        far = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=DEVICE,
+        )
+        far.inner = inner
+        return far
+
+    def __repr__(self):
+        """Show that it is one."""
+        return f"Far({self.inner})"
+
+    def tolist(self):
+        """Return the numbers: one wait for all of them."""
+        return self.cpu().tolist()
+
+    def numpy(self):
+        """Refuse, as CUDA's do."""
+        raise TypeError("a tensor of the pretended device is no array: copy it to the CPU first")
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        """Refuse what is asked for without the device."""
+        raise RuntimeError(f"{func} on the pretended device, outside of `with Pretend()`")
+
+
+class Pretend(TorchDispatchMode):
+    """The device, inside of ``with``.
+
+    Attributes
+    ----------
+    waits : int
+        How often the host has waited for it.
+    asked : list of str
+        For what.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    @property
+    def waits(self):
+        """How often the host has waited."""
+        return len(self.asked)
+
+    def put(self, tensor):
+        """Return a copy on the device."""
+        return Far(tensor.clone())
+
+    def take(self, tensor):
+        """Return what is in a tensor of the device, without a wait."""
+        return tensor.inner if isinstance(tensor, Far) else tensor
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Compute on the CPU what is asked of either device."""
+        kwargs = dict(kwargs or {})
+        tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        far = any(isinstance(t, Far) for t in tensors)
+        here = any(not isinstance(t, Far) and t.ndim > 0 for t in tensors)
+        device = kwargs.get("device")
+        there = far if device is None else torch.device(device).type == DEVICE.type
+        copies = func in (aten._to_copy.default, aten.copy_.default)
+        if copies and tensors:
+            source = tensors[-1]
+            there = there if func is aten._to_copy.default else isinstance(args[0], Far)
+            crosses = isinstance(source, Far) != there
+            waits = kwargs.get("non_blocking", False) or (len(args) > 2 and args[2])
+            if crosses and source.numel() and not (waits and there):
+                self.asked.append(str(func))
+        elif far and here:
+            raise RuntimeError(f"{func}: tensors of two devices")
+        if far and (func in WAITING or (func in INDEXING and _has_mask(args[1]))):
+            self.asked.append(str(func))
+        if device is not None:
+            kwargs["device"] = torch.device("cpu")
+        inner = tree_map(self.take, (args, kwargs))
+        result = func(*inner[0], **inner[1])
+        if not there:
+            return result
+        known = {id(t.inner): t for t in tensors if isinstance(t, Far)}
+
+        def wrapped(value):
+            if not isinstance(value, torch.Tensor):
+                return value
+            return known.get(id(value)) if id(value) in known else Far(value)
+
+        return tree_map(wrapped, result)
+
+
+def _has_mask(indices):
+    return any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in indices)
