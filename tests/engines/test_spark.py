@@ -8,7 +8,7 @@ import pytest
 
 from luce import SoftmaxRegression
 from luce.errors import BackendError, DataError
-from tests.engines.faults import Faulty, killed
+from tests.engines.faults import Faulty, killed, sleeping, stopped
 
 sql = pytest.importorskip("pyspark.sql")
 
@@ -68,6 +68,31 @@ def test_a_worker_that_is_killed_in_the_middle(engine, same, tmp_path):
     """Its task is tried again, and the fit is the same."""
     same(Faulty(engine, killed, tmp_path / "killed"))
     assert (tmp_path / "killed").exists()
+
+
+@pytest.mark.parametrize("fault", [sleeping, stopped])
+def test_a_worker_that_hangs(fault, session, same, tmp_path):
+    """The job is begun again once no task has ended for long: the fit is the same."""
+    from luce.engines.spark import adopt
+
+    same(Faulty(adopt(session(2), 10.0), fault, tmp_path / "fault"))
+    assert (tmp_path / "fault").exists()
+
+
+def test_all_workers_hang(session, part):
+    """The error says how long was waited; nothing is fitted."""
+    from luce.engines.spark import adopt
+
+    model = SoftmaxRegression()
+    says = "'spark' could not finish a pass: 3 times no task ended"
+    with pytest.raises(BackendError, match=says):
+        model.fit(part, engine=Faulty(adopt(session(2), 3.0), sleeping, None))
+    assert not hasattr(model, "coef_")
+
+
+def test_predictions_and_scores(engine, scored):
+    """Files are predicted and scored to the same bits."""
+    scored(engine)
 
 
 def test_a_task_that_kills_every_worker_is_said(engine, part):
