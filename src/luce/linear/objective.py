@@ -196,6 +196,10 @@ class Objective:
         other.dtype, other.coarse = dtype, coarse
         return other
 
+    def dot(self, A: Tensor, B: Tensor) -> float:
+        """Return the inner product of two Θ, without their product in memory."""
+        return float(torch.dot(A.flatten(), B.flatten()))
+
     def start(self) -> Tensor:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
         theta = _zeros((self.n_logits, self.n_features + 1), self.device)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from luce.linear.steps import dot
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -54,14 +52,14 @@ def length(objective: Objective, theta: Tensor, d: Tensor) -> float:
 def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point | None:
     """Return a better point along d, at t if that will do, or None where rounding hides any."""
     theta, value, gradient = at
-    slope = dot(gradient, d)
+    slope = objective.dot(gradient, d)
     if not math.isfinite(slope) or slope >= 0:
         return None
     noise = 1e-4 if objective.coarse else 1e-6 if objective.dtype is torch.float32 else 1e-14
     noise *= abs(value)
     for last in (False, True):
         new = point_at(objective, theta + t * d)
-        end = dot(new.gradient, d)
+        end = objective.dot(new.gradient, d)
         if math.isfinite(new.value) and _acceptable(value, t * slope, new.value, t * end, noise):
             return new
         if last or not abs(end) <= 4 * abs(slope) or not slope < end:
@@ -70,7 +68,7 @@ def search(objective: Objective, at: Point, d: Tensor, t: float = 1.0) -> Point 
     phi = objective.along(theta, d)
     t = _line_minimum(phi, slope, t, end)
     new = point_at(objective, theta + t * d)
-    if new.value < value + noise and t > 0 and abs(dot(new.gradient, d)) < abs(slope):
+    if new.value < value + noise and t > 0 and abs(objective.dot(new.gradient, d)) < abs(slope):
         return new
     return None
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from luce.linear.objective import Objective
@@ -25,6 +27,10 @@ _RIDGE: Final = 1e-6
 _MOST_PRODUCTS: Final = 250
 
 
+def _as_they_are(values: Tensor) -> Tensor:
+    return values
+
+
 class LBFGS:
     """Limited-memory BFGS (Liu and Nocedal, 1989), H⁻¹ of the preconditioner its first matrix.
 
@@ -33,6 +39,9 @@ class LBFGS:
     two triangular solves with M = S Yᵀ, the products of all kept steps s with all kept changes y
     of the gradient: four products with S and Y an iteration. Where X is multiplied in float32, so
     are S and Y, unless they are small.
+
+    Where Θ is split, each has a part of it: ``across`` sums up inner products over all parts, and
+    ``size`` is the largest part's.
     """
 
     def __init__(
@@ -41,11 +50,19 @@ class LBFGS:
         theta: Tensor,
         dtype: torch.dtype,
         intercept_weight: float,
+        *,
+        across: Callable[[Tensor], Tensor] = _as_they_are,
+        size: int | None = None,
     ) -> None:
-        self.precondition, self.intercept_weight = precondition, intercept_weight
-        if 16 * _MOST_PAIRS * theta.numel() <= _PAIRS_BYTES:
+        self.precondition, self.intercept_weight, self.across = (
+            precondition,
+            intercept_weight,
+            across,
+        )
+        size = size or theta.numel()
+        if 16 * _MOST_PAIRS * size <= _PAIRS_BYTES:
             dtype = torch.float64
-        most = _PAIRS_BYTES // (2 * dtype.itemsize * theta.numel())
+        most = _PAIRS_BYTES // (2 * dtype.itemsize * size)
         most = min(max(most, _FEWEST_PAIRS), _MOST_PAIRS)
         self.S = theta.new_empty(most, theta.numel(), dtype=dtype)
         self.Y = torch.empty_like(self.S)
@@ -65,15 +82,17 @@ class LBFGS:
             at = torch.tensor(self.order, device=theta.device)
             upper = self.M[at][:, at]
         q = gradient.flatten()
-        a = torch.linalg.solve_triangular(upper, _product(S, q)[at][:, None], upper=True)
+        a = torch.linalg.solve_triangular(
+            upper, self.across(_product(S, q))[at][:, None], upper=True
+        )
         back = torch.empty_like(a[:, 0])
         back[at] = a[:, 0]
         y = Y[self.order[-1]].to(q.dtype)
         both = torch.stack([q - _product(Y.T, back), y]).view(2, *gradient.shape)
         r, last = self.precondition(both).view(2, -1).unbind()
-        if (curvature := dot(y, last)) > 0:
+        if (curvature := self._dot(y, last)) > 0:
             r *= float(upper[-1, -1]) / curvature
-        right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
+        right = upper.diagonal()[:, None] * a - self.across(_product(Y, r))[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return r.add_(_product(S.T, back)).neg_().view_as(gradient)
 
@@ -92,17 +111,20 @@ class LBFGS:
         weighed = self._weighed(gradient)
         # Each y at length 1: they shrink as the fit goes on, and the last ones say most.
         unit = 1 / self.YY[:n, :n].diagonal().sqrt()
-        right = _product(self.Y[:n], weighed) * unit
+        right = self.across(_product(self.Y[:n], weighed)) * unit
         system = self.YY[:n, :n] * unit * unit[:, None]
         # A ridge for rounding; and a point far away promises more than it keeps.
         factor, failed = torch.linalg.cholesky_ex(system + _RIDGE * torch.eye(n).to(system))
         if bool(failed):
             return None
         at = torch.cholesky_solve(right[:, None], factor)[:, 0]
-        left = 1 - float(at @ (2 * right - system @ at)) / dot(weighed, gradient)
+        left = 1 - float(at @ (2 * right - system @ at)) / self._dot(weighed, gradient)
         if not left < enough:
             return None
         return theta - _product(self.S[:n].T, at * unit).view_as(theta), max(left, 0.0)
+
+    def _dot(self, A: Tensor, B: Tensor) -> float:
+        return float(self.across(torch.dot(A.flatten(), B.flatten())))
 
     def _weighed(self, gradient: Tensor) -> Tensor:
         weighed = gradient.clone()
@@ -111,16 +133,17 @@ class LBFGS:
 
     def update(self, s: Tensor, y: Tensor) -> None:
         """Remember a step and the change of the gradient along it."""
-        if dot(s, y) <= 1e-14 * float(y.norm()) * float(s.norm()):
+        if self._dot(s, y) <= 1e-14 * (self._dot(y, y) * self._dot(s, s)) ** 0.5:
             return
         full = len(self.order) == len(self.S)
         row = self.order.pop(0) if full else len(self.order)
         self.order.append(row)
         self.S[row], self.Y[row] = s.flatten(), y.flatten()
         n = len(self.order)
-        self.M[row, :n] = self.Y[:n] @ self.S[row]
-        self.M[:n, row] = self.S[:n] @ self.Y[row]
-        self.YY[row, :n] = self.YY[:n, row] = _product(self.Y[:n], self._weighed(y))
+        self.M[row, :n] = self.across(self.Y[:n] @ self.S[row])
+        self.M[:n, row] = self.across(self.S[:n] @ self.Y[row])
+        weighed = self.across(_product(self.Y[:n], self._weighed(y)))
+        self.YY[row, :n] = self.YY[:n, row] = weighed
 
     def reset(self) -> bool:
         """Forget all pairs; say whether there were any."""
