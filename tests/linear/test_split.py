@@ -6,6 +6,7 @@ import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 
 from luce import SoftmaxRegression
+from luce.errors import ArgumentError
 from tests.kernels import ranks as tasks
 from tests.kernels.ranks import Ranks
 
@@ -74,7 +75,7 @@ def test_weights_and_sparse_rows(ranks):
 
 
 def test_scikit_learn_has_the_same_minimum(ranks):
-    """The objective is its formula: no fit of theirs is below ours by more than the proof allows."""
+    """The objective is its formula: theirs is not below ours by more than the proof allows."""
     X, y = problem(400, 4, 6, seed=2)
     theirs = LogisticRegression(C=0.5, tol=1e-10, max_iter=10_000).fit(X, y)
     log_p = theirs.predict_log_proba(X)[np.arange(len(y)), y]
@@ -93,7 +94,7 @@ def test_the_gap_is_true_wherever_a_fit_stops(ranks):
         options = {"max_iter": most, "tol": 1e-9}
         found = ranks(tasks.regression, 2, (X, y), options)[0]
         assert found["n_iter_"][0] <= most
-        assert 0 <= found["objective_"] - least * (1 - 1e-11)
+        assert found["objective_"] >= least * (1 - 1e-11)
         assert found["objective_"] * (1 - found["duality_gap_"]) <= least
         gaps.append(found["duality_gap_"])
     assert gaps == sorted(gaps, reverse=True)
@@ -160,5 +161,5 @@ def test_too_few_classes_are_refused(ranks):
 
 def test_no_process_group_is_said():
     """A name is none."""
-    with pytest.raises(Exception, match="process_group must be a torch.distributed.ProcessGroup"):
+    with pytest.raises(ArgumentError, match="process_group must be a torch"):
         SoftmaxRegression().fit(*problem(30, 3, 4), process_group="world")
