@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from luce.linear.objective import Objective
     from luce.linear.precondition import Preconditioner
 
-__all__ = ["LBFGS", "Directions", "NewtonCG", "dot", "intercept_weight"]
+__all__ = ["LBFGS", "Directions", "NewtonCG", "intercept_weight"]
 
 # L-BFGS keeps between ten and fifty pairs: more than ten where they take at most so many bytes.
 _FEWEST_PAIRS: Final = 10
@@ -161,11 +161,6 @@ def intercept_weight(objective: Objective) -> float:
     return float(objective.variance.sum())
 
 
-def dot(A: Tensor, B: Tensor) -> float:
-    """Return Σ A B, without the product of the two in memory."""
-    return float(torch.dot(A.flatten(), B.flatten()))
-
-
 def _product(A: Tensor, v: Tensor) -> Tensor:
     """Return A v in float64, multiplied in the dtype of A."""
     return (A @ v.to(A.dtype)).to(v.dtype)
@@ -183,7 +178,7 @@ class NewtonCG:
         if not self.first:
             self.precondition.refresh(theta)
         self.first = False
-        product = self.objective.hessian_product(theta)
+        product, dot = self.objective.hessian_product(theta), self.objective.dot
         r = -gradient.to(self.objective.dtype)
         z = self.precondition(r)
         p = z.clone()
