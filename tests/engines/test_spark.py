@@ -1,6 +1,7 @@
 """Spark: the same bits from any number of cores, and from those that are left."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -114,3 +115,26 @@ def test_by_name(session, same):
     own = session(2)
     same("spark")
     assert own.range(3).count() == 3
+
+
+@pytest.mark.parametrize("fault", ["none", "sleeping"])
+def test_under_connect(fault, part, tmp_path):
+    """A session of Spark Connect, which has no context, gives the same; also where a task hangs."""
+    for library in ("grpc", "grpc_status"):
+        pytest.importorskip(library, reason="Spark Connect needs pyspark[connect]")
+    script, marker = Path(__file__).with_name("connect_script.py"), tmp_path / "marker"
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYSPARK_PYTHON": sys.executable}
+    done = subprocess.run(
+        [sys.executable, str(script), part.folder, fault, str(marker)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | own | {"SPARK_LOCAL_IP": "127.0.0.1"},
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    expected = SoftmaxRegression().fit(part).coef_.tobytes()
+    assert marker.with_suffix(".fit").read_bytes() == expected
+    assert marker.exists() == (fault != "none")
