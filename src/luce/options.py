@@ -711,13 +711,8 @@ NETWORK = {
     **_COMMON,
 }
 
-# Options of reading streams: arguments of `luce.train`.
-STREAM = {
-    "cache_size": Option(
-        either(BYTES, None),
-        "The most that encoded rows of streams may take on the disk, such as 50GB.",
-        STREAMS,
-    ),
+# Who computes: arguments of `luce.train`, of predicting and of evaluating.
+ENGINE = {
     "engine": Option(
         one_of("local", "dask", "spark", "ray"),
         "Who sums up rows for --model linear.  [default: local]",
@@ -727,6 +722,21 @@ STREAM = {
         ADDRESS, "Where the engine runs.  [default: one is started on this machine]", STREAMS
     ),
     "timeout": Option(POSITIVE, "Seconds that the address has to answer.  [default: 30]", STREAMS),
+    "task_timeout": Option(
+        POSITIVE,
+        "Seconds without a result, after which tasks go to other workers.  [default: 120]",
+        STREAMS,
+    ),
+}
+
+# Options of reading streams: arguments of `luce.train`.
+STREAM = {
+    "cache_size": Option(
+        either(BYTES, None),
+        "The most that encoded rows of streams may take on the disk, such as 50GB.",
+        STREAMS,
+    ),
+    **ENGINE,
 }
 
 # Options of learning from a teacher: arguments of `NeuralClassifier.fit`.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from luce.data import read_blocks
 from luce.data.kinds import PARQUET_ENDINGS
 from luce.data.opening import of_source
+from luce.engines import TASK_TIMEOUT, TIMEOUT
 from luce.errors import ArgumentError
 from luce.run import Run
 from luce.storage import open_whole
@@ -58,6 +59,10 @@ def write_predictions(
     top: int | None = None,
     sets: float | None = None,
     calibrated: bool = True,
+    engine: Any = None,
+    address: str | None = None,
+    timeout: float = TIMEOUT,
+    task_timeout: float = TASK_TIMEOUT,
 ) -> Written:
     r"""Write the predictions for a source, as CSV or, into a file that is called so, as Parquet.
 
@@ -83,6 +88,8 @@ def write_predictions(
         sets, calibrated on the validation rows.
     calibrated : bool, default=True
         Whether the probabilities are the calibrated ones.
+    engine, address, timeout, task_timeout
+        As for :func:`luce.train`: whose workers read and predict tables in files; to the same bits.
 
     Returns
     -------
@@ -105,16 +112,30 @@ def write_predictions(
     rows, handled, notices = 0, Counter[str](), list[str]()
     called = str(source) if isinstance(source, str | Path) else "the rows"
     called = "standard input" if called == "-" else called
+    if engine is not None or address is not None:
+        connection = engine, address, timeout, task_timeout
+        elsewhere = run.predict_elsewhere(source, *connection, calibrated=calibrated)
+        blocks: Iterator[_Block] = ((*found, None, ()) for found in elsewhere)
+    else:
+        blocks = _blocks(run, source, called, calibrated=calibrated)
     with _output(out) as write:
-        for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
-            with of_source(called):
-                probabilities, counts = run.predict_block(block.features, calibrated=calibrated)
-            frame = predictions(probabilities, run.classes, names=block.names, top=top, held=held)
-            write(frame)
+        for probabilities, counts, names, said in blocks:
+            write(predictions(probabilities, run.classes, names=names, top=top, held=held))
             rows += len(probabilities)
             handled.update(counts)
-            notices += block.notices
+            notices += said
     return Written(rows, dict(handled), run.schema.useless(handled, rows) + notices)
+
+
+_Block = tuple[Any, dict[str, int], Sequence[str] | None, Sequence[str]]
+
+
+def _blocks(run: Run, source: Any, called: str, *, calibrated: bool) -> Iterator[_Block]:
+    """Yield probabilities, counts of what was handled, files' names and notices of each block."""
+    for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
+        with of_source(called):
+            found = run.predict_block(block.features, calibrated=calibrated)
+        yield *found, block.names, block.notices
 
 
 def prediction_sets(run: Run, coverage: float, *, calibrated: bool = True) -> PredictionSets:

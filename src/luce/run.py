@@ -8,6 +8,7 @@ import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,12 @@ from luce.data import Dataset, Schema, load_dataset, read_blocks, read_schema, t
 from luce.data.kinds import NAMES, existing, tables_in
 from luce.data.labels import as_classes
 from luce.data.opening import of_source
+from luce.data.sources import dialect_of
+from luce.data.streams.files import files_of
+from luce.data.streams.reading import Reader
 from luce.data.streams.scan import Scan, name_of
+from luce.elsewhere import predicted_pieces, scored_pieces
+from luce.engines import TASK_TIMEOUT, TIMEOUT, connected
 from luce.errors import ArgumentError, DataError, RunError
 from luce.folders import mended
 from luce.manifest import (
@@ -35,14 +41,18 @@ from luce.manifest import (
     read_config,
 )
 from luce.models.classifier import Classifier
+from luce.models.packing import pack
 from luce.reference import Reference
 from luce.request import Request
 from luce.storage import read_bytes, read_json, read_tensors, sealed, size_of
-from luce.streaming import Held, is_large, score_files, some_rows
+from luce.streaming import Held, check_table, is_large, score_files, some_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from luce.data.dataset import Features
     from luce.export import Exported
+    from luce.models.packing import Packed
     from luce.report import Report
     from luce.report.subject import Role
 
@@ -127,7 +137,9 @@ class Run:
         """The temperature and what prediction sets need; None if there were no validation rows."""
         return self.classifier.calibration
 
-    def predict_proba(self, features: Any, *, calibrated: bool = True) -> NDArray[np.floating[Any]]:
+    def predict_proba(
+        self, features: Any, *, calibrated: bool = True, engine: Any = None
+    ) -> NDArray[np.floating[Any]]:
         """Return the probabilities of raw features.
 
         Parameters
@@ -138,6 +150,8 @@ class Run:
         calibrated : bool, default=True
             Whether to divide the logits by the temperature that was fitted on the validation rows.
             Without such rows there is none, and this changes nothing.
+        engine : {"local", "dask", "spark", "ray"}, address, dask Client or SparkSession, optional
+            Whose workers read and predict the files that `luce.scan` names; to the same bits.
 
         Returns
         -------
@@ -146,9 +160,15 @@ class Run:
 
         Raises
         ------
+        ArgumentError
+            If there is an engine, and the features are not in files.
         DataError
             If the features do not fit the schema.
         """
+        if engine is not None:
+            source = features.source if isinstance(features, Scan) else features
+            elsewhere = self.predict_elsewhere(source, engine, calibrated=calibrated)
+            return np.concatenate([probabilities for probabilities, _ in elsewhere])
         if isinstance(features, Scan):
             blocks = read_blocks(features.source, self.schema)
             parts = (self.predict_block(each.features, calibrated=calibrated) for each in blocks)
@@ -168,8 +188,58 @@ class Run:
         encoded, handled = self.schema.encode(features)
         return self.classifier.probabilities(encoded, calibrated=calibrated), handled
 
+    def predict_elsewhere(
+        self,
+        source: Any,
+        engine: Any = None,
+        address: str | None = None,
+        timeout: float = TIMEOUT,
+        task_timeout: float = TASK_TIMEOUT,
+        *,
+        calibrated: bool = True,
+    ) -> Iterator[tuple[NDArray[np.floating[Any]], dict[str, int]]]:
+        """Yield what `predict_block` returns of files' rows in order, predicted by an engine.
+
+        Parameters
+        ----------
+        source : str or Path
+            A table, or a folder or a pattern of them. The engine's workers read them where they
+            lie.
+        engine, address, timeout, task_timeout
+            As for :func:`luce.train`.
+        calibrated : bool, default=True
+            As for `predict_proba`.
+
+        Raises
+        ------
+        ArgumentError
+            If the source is not in files.
+        DataError
+            If the features do not fit the schema.
+        """
+        check_table(source, "engine")
+        schema: Any = self.schema
+        called, rows = str(source), 65_536  # as `read_blocks` has them
+        reader = Reader(files_of(source), dialect_of(schema), rows=rows)
+        with connected(engine, address, timeout, task_timeout) as workers:
+            yield from predicted_pieces(
+                workers.map, self._packed, reader, rows, called, calibrated=calibrated
+            )
+
+    @property
+    def _packed(self) -> Packed:
+        return pack(self.config["model"], self.config["options"], self.classifier)
+
     def evaluate(
-        self, source: Any, *, target: str | None = None, features: str | None = None
+        self,
+        source: Any,
+        *,
+        target: str | None = None,
+        features: str | None = None,
+        engine: Any = None,
+        address: str | None = None,
+        timeout: float = TIMEOUT,
+        task_timeout: float = TASK_TIMEOUT,
     ) -> dict[str, Any]:
         """Score the classifier on a labelled source.
 
@@ -182,6 +252,9 @@ class Run:
             As for :func:`luce.load_dataset`.
         target, features : str, optional
             As for :func:`luce.load_dataset`; by default as in training.
+        engine, address, timeout, task_timeout
+            As for :func:`luce.train`: whose workers read and score tables in files; to the same
+            figures.
 
         Returns
         -------
@@ -194,15 +267,22 @@ class Run:
 
         Raises
         ------
+        ArgumentError
+            If there is an engine, and the source is not in files, or is what the run was trained on
+            in memory.
         DataError
             If the source has no labels, or labels that the run does not know.
         """
         own_target, own_features = self.names_in(source)
+        path = source.source if isinstance(source, Scan) else source
+        files = path, target or own_target, self.classifier, self._held
+        if engine is not None or address is not None:
+            self._check_spread(path)
+            with connected(engine, address, timeout, task_timeout) as workers:
+                spread = partial(scored_pieces, workers.map, self._packed)
+                return score_files(name_of(path), *files, spread)
         if self._streams(source):
-            path = source.source if isinstance(source, Scan) else source
-            return score_files(
-                name_of(path), path, target or own_target, self.classifier, self._held
-            )
+            return score_files(name_of(path), *files)
         dataset, scored_on = self.held_out(
             load_dataset(
                 source,
@@ -226,6 +306,16 @@ class Run:
             "handled": handled,
             "useless": self.schema.useless(handled, len(dataset)),
         }
+
+    def _check_spread(self, source: Any) -> None:
+        """Raise ArgumentError unless an engine's workers can say which rows of a source count."""
+        check_table(source, "engine")
+        own = self._request.agrees("source", str(source))
+        if own and not self.config["data"].get("stream"):
+            raise ArgumentError(
+                f"engine: {source} is what the run was trained on, in memory, and workers cannot "
+                "tell which of its rows were held out. Leave engine out, or give other rows."
+            )
 
     def _streams(self, source: Any) -> bool:
         """Say whether a source is to be scored block by block.

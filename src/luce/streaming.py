@@ -4,33 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from luce.data.kinds import NAMES, existing, tables_in
 from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
-from luce.data.streams.files import StreamFile, files_of, fingerprint, memory_for
+from luce.data.streams.files import files_of, fingerprint, memory_for
 from luce.errors import ArgumentError, DataError
 from luce.processor import free_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from luce.data.blocks import Part
     from luce.data.dataset import Dataset
+    from luce.data.streams.reading import Reader
     from luce.data.tables import TableSchema
     from luce.models.classifier import Classifier
 
 __all__ = [
+    "Asked",
     "Held",
+    "ScoredBlock",
     "as_labels",
     "check_table",
     "is_large",
     "most_scored",
     "sample_of",
+    "score_block",
     "score_files",
     "some_rows",
 ]
@@ -55,13 +59,13 @@ def most_scored(classes: int) -> int:
     return max(FEWEST_SCORED, SCORED_CELLS // max(1, classes))
 
 
-def check_table(source: Any) -> None:
-    """Raise ArgumentError unless a source is a table in files, or several."""
+def check_table(source: Any, option: str = "stream") -> None:
+    """Raise ArgumentError, of an option, unless a source is a table in files, or several."""
     named = isinstance(source, str | Path) and source not in NAMES
     if not named or not tables_in(existing(source)):
         what = repr(str(source)) if isinstance(source, str | Path) else "what is in memory"
         raise ArgumentError(
-            f"stream is for tables in files, such as 'data/*.parquet'; {what} is none. Leave it "
+            f"{option} is for tables in files, such as 'data/*.parquet'; {what} is none. Leave it "
             "out."
         )
 
@@ -135,12 +139,55 @@ class Held:
     split: Mapping[str, Any]
 
 
+class Asked(NamedTuple):
+    """Which rows of files are scored, and against what.
+
+    Attributes
+    ----------
+    name : str
+        What messages call the files.
+    target : str
+        The column of the labels.
+    dealer : Dealer
+    wanted : int or None
+        The part that is scored; None for all rows.
+    """
+
+    name: str
+    target: str
+    dealer: Dealer
+    wanted: int | None
+
+
+class ScoredBlock(NamedTuple):
+    """What a classifier says of the rows of a block.
+
+    Attributes
+    ----------
+    rows : int
+        How many are wanted and have a label.
+    draws, codes : ndarray of shape (n,)
+        Of those that are drawn: their draws, and their classes' numbers.
+    said : ndarray of shape (n, classes)
+        Log-probabilities.
+    handled : dict
+        What had to be handled in them.
+    """
+
+    rows: int
+    draws: NDArray[np.float64]
+    codes: NDArray[np.int32]
+    said: NDArray[Any]
+    handled: dict[str, int]
+
+
 def score_files(
     name: str,
     source: str | Path,
     target: str | None,
     classifier: Classifier,
     held: Held | None = None,
+    spread: Callable[[Reader, Asked, Callable[[], float]], Iterator[ScoredBlock]] | None = None,
 ) -> dict[str, Any]:
     """Score a classifier on the rows of files, which are read block by block.
 
@@ -154,6 +201,10 @@ def score_files(
     classifier : Classifier
     held : Held, optional
         Of these very files, only the rows that were held out are scored.
+    spread : callable, optional
+        What has blocks scored elsewhere, and yields them in their order: it is given a reader, what
+        is asked, and a function that says below which draw rows are needed. By default it is done
+        here.
 
     Returns
     -------
@@ -180,11 +231,54 @@ def score_files(
                 "say nothing. Give other data, or train with --test-size 0.2."
             )
         wanted = TEST
-    scorer = _Scorer(classifier, name, str(target or schema.target), dealer, wanted)
+    asked = Asked(name, str(target or schema.target), dealer, wanted)
+    scorer = _Scorer(classifier, asked)
     reader = Reader(files, dialect_of(schema))
-    for file, start, frame in reader.blocks():
-        scorer.add(file, start, frame)
+    if spread is None:
+        for file, start, frame in reader.blocks():
+            scorer.add(score_block(classifier, asked, file.name, start, frame, scorer.limit))
+    else:
+        for block in spread(reader, asked, lambda: scorer.limit):
+            scorer.add(block)
     return scorer.figures()
+
+
+def score_block(
+    classifier: Classifier, asked: Asked, file: str, start: int, frame: Any, limit: float
+) -> ScoredBlock:
+    """Score the rows of a block of a file, which begins at row `start`.
+
+    Those whose draw is at least `limit` are only counted.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If they do not fit the classifier, or have no labels.
+    """
+    import polars as pl
+
+    from luce.data.streams.labelling import known_codes
+
+    schema = classifier.schema
+    if asked.target not in frame.columns:
+        raise DataError(
+            f"{asked.name} has no labels to score against: it has no column {asked.target!r}. "
+            "Say where they are with target, or use `luce predict` for it."
+        )
+    which = np.ones(frame.height, bool)
+    if asked.wanted is not None:
+        which = asked.dealer.parts(file, start, frame.height) == asked.wanted
+    codes = known_codes(frame[asked.target], classifier.classes, schema.dropped, name=asked.name)
+    which &= codes >= 0
+    rows = int(which.sum())
+    draws = asked.dealer.draws(file, start, frame.height)
+    which &= draws < limit
+    if not which.any():
+        nothing = np.empty((0, len(classifier.classes)))
+        return ScoredBlock(rows, draws[:0], codes[:0], nothing, {})
+    encoded, handled = schema.encode(frame.filter(pl.Series(which)).drop(asked.target))
+    said = classifier.log_probabilities(encoded)
+    return ScoredBlock(rows, draws[which], codes[which], said, dict(handled))
 
 
 def some_rows(
@@ -264,52 +358,21 @@ def some_rows(
 class _Scorer:
     """Log-probabilities of a sample of rows, the ones with the lowest draws."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        name: str,
-        target: str,
-        dealer: Dealer,
-        wanted: int | None,
-    ) -> None:
-        self.classifier, self.name, self.target = classifier, name, target
-        self.dealer, self.wanted = dealer, wanted
+    def __init__(self, classifier: Classifier, asked: Asked) -> None:
+        self.classifier, self.asked = classifier, asked
         self.most = most_scored(len(classifier.classes))
         self.limit, self.rows, self.held = 1.0, 0, 0
         self.kept: list[tuple[NDArray[Any], ...]] = []
         self.handled: dict[str, int] = {}
 
-    def add(self, file: StreamFile, start: int, frame: Any) -> None:
-        """Score the rows of a block that are drawn."""
-        import polars as pl
-
-        from luce.data.streams.labelling import known_codes
-
-        schema = self.classifier.schema
-        if self.target not in frame.columns:
-            raise DataError(
-                f"{self.name} has no labels to score against: it has no column {self.target!r}. "
-                "Say where they are with target, or use `luce predict` for it."
-            )
-        which = np.ones(frame.height, bool)
-        if self.wanted is not None:
-            which = self.dealer.parts(file.name, start, frame.height) == self.wanted
-        codes = known_codes(
-            frame[self.target], self.classifier.classes, schema.dropped, name=self.name
-        )
-        which &= codes >= 0
-        self.rows += int(which.sum())
-        draws = self.dealer.draws(file.name, start, frame.height)
-        which &= draws < self.limit
-        if not which.any():
-            return
-        frame = frame.filter(pl.Series(which)).drop(self.target)
-        encoded, handled = schema.encode(frame)
-        for what, count in handled.items():
+    def add(self, block: ScoredBlock) -> None:
+        """Keep what was said of the rows of a block that are drawn."""
+        self.rows += block.rows
+        for what, count in block.handled.items():
             self.handled[what] = self.handled.get(what, 0) + count
-        said = self.classifier.log_probabilities(encoded)
-        self.kept.append((draws[which], codes[which], said))
-        self.held += len(said)
+        if len(block.said):
+            self.kept.append((block.draws, block.codes, block.said))
+            self.held += len(block.said)
         if self.held > 2 * self.most:
             self._cut()
 
@@ -327,12 +390,12 @@ class _Scorer:
         if self.held > self.most:
             self._cut()
         if not self.kept:
-            raise DataError(f"{self.name}: there are no rows with a label to score.")
+            raise DataError(f"{self.asked.name}: there are no rows with a label to score.")
         codes, said = (np.concatenate([own[i] for own in self.kept]) for i in (1, 2))
         labels = as_labels(codes, self.classifier.classes)
-        which = "all" if self.wanted is None else "the"
-        words = f"{which} {self.rows:,} rows of {self.name}"
-        if self.wanted is not None:
+        which = "all" if self.asked.wanted is None else "the"
+        words = f"{which} {self.rows:,} rows of {self.asked.name}"
+        if self.asked.wanted is not None:
             words += " that training held out"
         if len(labels) < self.rows:
             words = f"{len(labels):,} of {words}, drawn at random"

@@ -165,6 +165,20 @@ def test_several_files_are_one_table(ending, pattern, tmp_path):
     np.testing.assert_array_equal(np.concatenate(parts), encoded(data))
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_an_empty_file_among_several_is_left_out(ending, tmp_path):
+    """Where one of them has no byte, the table is that of the others; where all have none, no."""
+    frame = pl.DataFrame({"x": [1.0, 2.0], "y": ["a", "b"]})
+    write = {"csv": "write_csv", "jsonl": "write_ndjson", "parquet": "write_parquet"}[ending]
+    getattr(frame, write)(tmp_path / f"b.{ending}")
+    for name in "ac":
+        (tmp_path / f"{name}.{ending}").touch()
+    assert load_dataset(tmp_path, target="y").labels.tolist() == ["a", "b"]
+    (tmp_path / f"b.{ending}").write_bytes(b"")
+    with pytest.raises(DataError, match=rf"a\.{ending}: the file is empty"):
+        load_dataset(tmp_path, target="y")
+
+
 def test_files_with_different_columns_are_named(tmp_path):
     """Both files are named, with the columns in which they differ; so are files of two kinds."""
     table().write_csv(tmp_path / "a.csv")

@@ -3,8 +3,10 @@
 import os
 
 import numpy as np
+import polars as pl
 import pytest
 
+import luce
 from luce import SoftmaxRegression
 from luce.data.blocks import BlockStore, BlockWriter
 
@@ -54,3 +56,46 @@ def broken(part, tmp_path):
     shutil.copytree(part.folder, folder)
     (folder / "00001.X.npy").unlink()
     return BlockStore.open(folder).part("train")
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory):
+    """Return a pattern of Parquet files with numbers, a category, and missing values."""
+    folder = tmp_path_factory.mktemp("tables")
+    rng = np.random.default_rng(1)
+    for k in range(3):
+        X = rng.standard_normal((2000, 5))
+        frame = pl.DataFrame({f"x{j}": X[:, j] for j in range(5)})
+        frame = frame.with_columns(
+            pl.when(pl.col("x4") > 1).then(None).otherwise(pl.col("x4")).alias("x4"),
+            city=pl.Series(rng.choice(["Graz", "Linz", "Wien"], 2000)),
+            y=pl.Series(np.where(X[:, 0] + rng.standard_normal(2000) > 0, "yes", "no")),
+        )
+        frame.write_parquet(folder / f"{k}.parquet")
+    return str(folder / "*.parquet")
+
+
+@pytest.fixture(scope="session")
+def run(tables, tmp_path_factory):
+    """Return a run of these files, read as a stream."""
+    os.environ["LUCE_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    try:
+        out = tmp_path_factory.mktemp("runs")
+        return luce.train(tables, target="y", model="linear", stream=True, out=out)
+    finally:
+        del os.environ["LUCE_CACHE_DIR"]
+
+
+@pytest.fixture(scope="session")
+def scored(run, tables):
+    """Return a function that predicts and scores with an engine, and compares with without."""
+    files = luce.scan(tables)
+    expected, figures = run.predict_proba(files), run.evaluate(tables)
+
+    def check(engine):
+        found = run.predict_proba(files, engine=engine)
+        assert found.dtype == expected.dtype
+        assert found.tobytes() == expected.tobytes()
+        assert run.evaluate(tables, engine=engine) == figures
+
+    return check

@@ -4,7 +4,7 @@ import pytest
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import BackendError, DataError
-from tests.engines.faults import Faulty, killed, stopped
+from tests.engines.faults import Faulty, killed, sleeping, stopped
 
 distributed = pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")
@@ -60,6 +60,20 @@ def test_a_worker_that_hangs(engine, same, tmp_path):
     """The scheduler gives it up, its lanes are computed elsewhere, and the fit is the same."""
     same(Faulty(engine, stopped, tmp_path / "stopped"))
     assert (tmp_path / "stopped").exists()
+
+
+def test_a_task_that_never_ends(client, engine, same, tmp_path):
+    """Its worker answers, so the scheduler sees nothing; others get its lanes all the same."""
+    from luce.engines.dask import adopt
+
+    same(Faulty(adopt(client, 5.0), sleeping, tmp_path / "sleeping"))
+    assert (tmp_path / "sleeping").exists()
+    client.restart()  # that worker sleeps on
+
+
+def test_predictions_and_scores(engine, scored):
+    """Files are predicted and scored to the same bits."""
+    scored(engine)
 
 
 def test_a_task_that_kills_every_worker_is_said(engine, part):

@@ -7,7 +7,7 @@ import pytest
 
 from luce import SoftmaxRegression
 from luce.errors import BackendError, DataError
-from tests.engines.faults import Faulty, killed
+from tests.engines.faults import Faulty, killed, sleeping, stopped
 
 ray = pytest.importorskip("ray")
 
@@ -28,7 +28,7 @@ def cluster(engines_run):
     started = []
 
     def start(cores):
-        if started != [cores]:
+        if started != [cores] or not ray.is_initialized():
             ray.shutdown()
             started[:] = [cores]
             ray.init(num_cpus=cores, include_dashboard=False, logging_level="error")
@@ -57,6 +57,33 @@ def test_a_worker_that_is_killed_in_the_middle(engine, same, tmp_path):
     """Its task is tried again, and the fit is the same."""
     same(Faulty(engine, killed, tmp_path / "killed"))
     assert (tmp_path / "killed").exists()
+
+
+@pytest.mark.parametrize("fault", [sleeping, stopped])
+def test_a_worker_that_hangs(fault, cluster, same, tmp_path):
+    """Its task is given to another, whether the process still answers or not."""
+    from luce.engines.ray import connect
+
+    cluster(2)
+    same(Faulty(connect(None, 30.0, 5.0), fault, tmp_path / "fault"))
+    assert (tmp_path / "fault").exists()
+    ray.shutdown()  # a process that was stopped keeps its processor
+
+
+def test_all_workers_hang(cluster, part):
+    """The error says how long was waited; nothing is fitted."""
+    from luce.engines.ray import connect
+
+    cluster(1)
+    model = SoftmaxRegression()
+    with pytest.raises(BackendError, match="'ray' could not finish a pass: 3 times no task ended"):
+        model.fit(part, engine=Faulty(connect(None, 30.0, 1.0), sleeping, None))
+    assert not hasattr(model, "coef_")
+
+
+def test_predictions_and_scores(engine, scored):
+    """Files are predicted and scored to the same bits."""
+    scored(engine)
 
 
 def test_a_task_that_kills_every_worker_is_said(engine, part):

@@ -1,6 +1,7 @@
 """Spark: the same bits from any number of cores, and from those that are left."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from luce import SoftmaxRegression
 from luce.errors import BackendError, DataError
-from tests.engines.faults import Faulty, killed
+from tests.engines.faults import Faulty, killed, sleeping, stopped
 
 sql = pytest.importorskip("pyspark.sql")
 
@@ -70,6 +71,31 @@ def test_a_worker_that_is_killed_in_the_middle(engine, same, tmp_path):
     assert (tmp_path / "killed").exists()
 
 
+@pytest.mark.parametrize("fault", [sleeping, stopped])
+def test_a_worker_that_hangs(fault, session, same, tmp_path):
+    """The job is begun again once no task has ended for long: the fit is the same."""
+    from luce.engines.spark import adopt
+
+    same(Faulty(adopt(session(2), 10.0), fault, tmp_path / "fault"))
+    assert (tmp_path / "fault").exists()
+
+
+def test_all_workers_hang(session, part):
+    """The error says how long was waited; nothing is fitted."""
+    from luce.engines.spark import adopt
+
+    model = SoftmaxRegression()
+    says = "'spark' could not finish a pass: 3 times no task ended"
+    with pytest.raises(BackendError, match=says):
+        model.fit(part, engine=Faulty(adopt(session(2), 3.0), sleeping, None))
+    assert not hasattr(model, "coef_")
+
+
+def test_predictions_and_scores(engine, scored):
+    """Files are predicted and scored to the same bits."""
+    scored(engine)
+
+
 def test_a_task_that_kills_every_worker_is_said(engine, part):
     """After as many tries as Spark is told, the error says so; nothing is fitted."""
     model = SoftmaxRegression()
@@ -89,3 +115,26 @@ def test_by_name(session, same):
     own = session(2)
     same("spark")
     assert own.range(3).count() == 3
+
+
+@pytest.mark.parametrize("fault", ["none", "sleeping"])
+def test_under_connect(fault, part, tmp_path):
+    """A session of Spark Connect, which has no context, gives the same; also where a task hangs."""
+    for library in ("grpc", "grpc_status"):
+        pytest.importorskip(library, reason="Spark Connect needs pyspark[connect]")
+    script, marker = Path(__file__).with_name("connect_script.py"), tmp_path / "marker"
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYSPARK_PYTHON": sys.executable}
+    done = subprocess.run(
+        [sys.executable, str(script), part.folder, fault, str(marker)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | own | {"SPARK_LOCAL_IP": "127.0.0.1"},
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    expected = SoftmaxRegression().fit(part).coef_.tobytes()
+    assert marker.with_suffix(".fit").read_bytes() == expected
+    assert marker.exists() == (fault != "none")

@@ -4,6 +4,7 @@ import datetime as dt
 import multiprocessing
 import os
 import traceback
+import warnings
 from pathlib import Path
 
 import torch
@@ -163,6 +164,25 @@ def of_module(rank, groups, given):
     with torch.no_grad():
         loss.linear.weight.copy_(torch.tensor(part_of(rank, sizes, given["w"])))
     return float(loss(torch.tensor(given["x"]), torch.tensor(given["y"])))
+
+
+def regression(rank, groups, size, rows, options, weight=None):
+    """Return what softmax regression with its classes split over so many ranks ends with.
+
+    `rows` are X and y, or those of each rank.
+    """
+    if rank >= size:
+        return None
+    X, y = rows[rank] if isinstance(rows, list) else rows
+    model = luce.SoftmaxRegression(**options)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of fits that stop early
+            model.fit(X, y, weight, process_group=groups[size])
+    except luce.LuceError as error:
+        return [type(error).__name__, str(error)]
+    names = ("coef_", "intercept_", "objective_", "duality_gap_", "converged_", "n_iter_")
+    return {name: getattr(model, name) for name in names}
 
 
 def memory_taken(rank, groups, N, D, classes, budget):

@@ -149,6 +149,10 @@ Overwrite = Annotated[bool, of_run("--overwrite", help="Replace a run.")]
 Features = Annotated[
     Text, of_data(help="The features' array in an NPZ file.  [default: X]", metavar="NAME")
 ]
+HERE = "  [default: this process]"
+Address = Annotated[Text, flag("address")]
+Timeout = Annotated[Text, flag("timeout")]
+TaskTimeout = Annotated[Text, flag("task_timeout")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
 

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from luce.cli.arguments import Debug, RunFolder, Text, flag, sources, values
+from luce.cli.arguments import (
+    HERE,
+    Address,
+    Debug,
+    RunFolder,
+    TaskTimeout,
+    Text,
+    Timeout,
+    flag,
+    sources,
+    values,
+)
 from luce.cli.output import next_step, report_handled
 from luce.importing import for_command
 from luce.plan import check_use
@@ -38,6 +49,10 @@ def predict(
     no_calibration: Annotated[
         bool, typer.Option("--no-calibration", help="The probabilities as they were learnt.")
     ] = False,
+    engine: Annotated[Text, flag("engine", help=f"Who predicts tables in files.{HERE}")] = None,
+    address: Address = None,
+    timeout: Timeout = None,
+    task_timeout: TaskTimeout = None,
     debug: Debug = False,
 ) -> None:
     """Predict every row of SOURCE, with probabilities, as CSV or Parquet."""

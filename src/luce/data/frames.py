@@ -74,8 +74,9 @@ def frame_blocks(
     Parameters
     ----------
     paths : sequence of Path
-        The file; or several with the same columns, in any order, one after the other. Of JSON Lines
-        each block has the columns that its rows have keys for: an absent key is a missing value.
+        The file; or several with the same columns, in any order, one after the other, of which
+        those without a byte are left out. Of JSON Lines each block has the columns that its rows
+        have keys for: an absent key is a missing value.
     rows : int
         How many rows a block has at most.
     dialect : Dialect, optional
@@ -91,6 +92,7 @@ def frame_blocks(
     """
     names: list[str] = []
     dialect = dialect or Dialect()
+    paths = _with_content(paths)
     keys = _keys_in([path for path in paths if ending(path) in JSON_ENDINGS], wanted)
     for path in paths:
         own = replace(dialect)
@@ -106,6 +108,18 @@ def frame_blocks(
                 yield block.with_columns(pl.lit(None, pl.String).alias(key) for key in lacks)
             else:
                 yield block
+
+
+def _with_content(paths: Sequence[Path]) -> Sequence[Path]:
+    """Return the files that are not empty; of none that is not the first, which is refused."""
+    if len(paths) == 1:
+        return paths
+    there = []
+    for path in paths:
+        file, _ = sheet_of(path)
+        with reading(file):
+            there += [path] * bool(file.stat().st_size)
+    return there or paths[:1]
 
 
 def _keys_in(paths: Sequence[Path], wanted: Collection[str]) -> list[str]:

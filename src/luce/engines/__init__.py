@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from luce.engines.waiting import TASK_TIMEOUT
 from luce.errors import ArgumentError, BackendError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["ENGINES", "TIMEOUT", "Engine", "connected", "using"]
+__all__ = ["ENGINES", "TASK_TIMEOUT", "TIMEOUT", "Engine", "connected", "using"]
 
 # Seconds that an engine at an address has to answer.
 TIMEOUT: Final = 30.0
 
-# Name → module. Each has ``connect(address, timeout)`` → Engine, and ``PORT``, of an address that
-# names none; where a user can have a connection, ``adopt(given)`` → Engine, or None if it is none.
+# Name → module. Each has ``connect(address, timeout, task_timeout)`` → Engine, and ``PORT``, of an
+# address that names none; where a user can have a connection, ``adopt(given, task_timeout)``, which
+# returns an Engine, or None if it is none.
 ENGINES: Final = {
     "local": "luce.engines.local",
     "dask": "luce.engines.dask",
@@ -61,7 +63,10 @@ class Engine(Protocol):
 
 @contextmanager
 def connected(
-    engine: Any = None, address: str | None = None, timeout: float = TIMEOUT
+    engine: Any = None,
+    address: str | None = None,
+    timeout: float = TIMEOUT,
+    task_timeout: float = TASK_TIMEOUT,
 ) -> Iterator[Engine]:
     """Connect to an engine, for as long as the context is open.
 
@@ -75,6 +80,9 @@ def connected(
         Where a named engine runs. Without, one is started on this machine.
     timeout : float
         Seconds that the address has to answer.
+    task_timeout : float
+        Seconds without a result after which tasks are given to other workers: those that they had
+        may hang. Twice as long the next time; after the third the pass ends with an error.
 
     Raises
     ------
@@ -89,7 +97,7 @@ def connected(
         yield current
         return
     if engine is not None and not isinstance(engine, str):
-        yield _adopted(engine)
+        yield _adopted(engine, task_timeout)
         return
     name = engine or address or "local"
     if name not in ENGINES:
@@ -97,7 +105,7 @@ def connected(
     module = _module(name)
     if address is not None:
         _check_answers(name, module, address, timeout)
-    opened = module.connect(address, timeout)
+    opened = module.connect(address, timeout, task_timeout)
     try:
         yield opened
     finally:
@@ -106,13 +114,16 @@ def connected(
 
 @contextmanager
 def using(
-    engine: Any = None, address: str | None = None, timeout: float = TIMEOUT
+    engine: Any = None,
+    address: str | None = None,
+    timeout: float = TIMEOUT,
+    task_timeout: float = TASK_TIMEOUT,
 ) -> Iterator[Engine]:
     """Have all fits within the context computed by an engine, unless they name another.
 
     Parameters are those of `connected`.
     """
-    with connected(engine, address, timeout) as opened:
+    with connected(engine, address, timeout, task_timeout) as opened:
         before = _current.set(opened)
         try:
             yield opened
@@ -130,11 +141,11 @@ def _module(name: str) -> Any:
         ) from error
 
 
-def _adopted(given: Any) -> Engine:
+def _adopted(given: Any, task_timeout: float) -> Engine:
     # What is not installed cannot have made it.
     home = type(given).__module__.partition(".")[0]
     name = {"distributed": "dask", "pyspark": "spark"}.get(home)
-    adopted = None if name is None else _module(name).adopt(given)
+    adopted = None if name is None else _module(name).adopt(given, task_timeout)
     if adopted is not None:
         return adopted  # type: ignore[no-any-return]
     if callable(getattr(given, "map", None)) and name is None:

@@ -1,4 +1,7 @@
-"""Dask: each task is a future; the scheduler has its retries, and sends it elsewhere if need be."""
+"""Dask: each task is a future; the scheduler has its retries, and sends it elsewhere if need be.
+
+It notices a worker that does not answer (after minutes), but not one whose task never ends.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import distributed
 
 from luce.engines.computing import compute, outcome, tasks
+from luce.engines.waiting import TASK_TIMEOUT, Patience, in_order
 from luce.errors import BackendError, LuceError
 
 if TYPE_CHECKING:
@@ -34,10 +38,15 @@ class Dask:
     client : distributed.Client
     owned : bool
         Whether `close` closes it.
+    task_timeout : float
+        Seconds without a result after which tasks are given to other workers.
     """
 
-    def __init__(self, client: distributed.Client, *, owned: bool) -> None:
-        self.client, self.owned = client, owned
+    def __init__(
+        self, client: distributed.Client, *, owned: bool, task_timeout: float = TASK_TIMEOUT
+    ) -> None:
+        self.client, self.owned, self.patience = client, owned, Patience(task_timeout)
+        self._hanging: set[str] = set()  # workers that had tasks which never ended
 
     def map(
         self,
@@ -48,31 +57,42 @@ class Dask:
         """Yield ``function(lane, **shared)`` for each lane, in their order."""
         client = self.client
         threads = client.nthreads()
-        workers = sorted(threads)
+        self._hanging &= set(threads)
         own = tasks(lanes, _TASKS_OF_A_THREAD * max(1, sum(threads.values())))
         # A task, not data that are scattered: what was lost with a worker can be made again.
         common = client.submit(dict, shared, pure=False, retries=_RETRIES)
-        futures = []
-        for k, some in enumerate(own):
+        numbered = [*enumerate(own)]
+
+        def start(task: tuple[int, Sequence[Any]]) -> distributed.Future:
+            k, some = task
+            return client.submit(
+                compute, function, some, common, pure=False, retries=_RETRIES, **place(k)
+            )
+
+        def place(k: int) -> dict[str, Any]:
+            if self._hanging:
+                return {"workers": sorted(set(threads) - self._hanging)}
+            if not threads:
+                return {}
             # The same lanes go to the same worker in every pass, which has their blocks open; but
             # to another one where that is busy, or gone.
-            place = {"workers": [workers[k * len(workers) // len(own)]]} if workers else {}
-            futures.append(
-                client.submit(
-                    compute,
-                    function,
-                    some,
-                    common,
-                    pure=False,
-                    retries=_RETRIES,
-                    **place,
-                    allow_other_workers=bool(place),
-                )
-            )
+            home = sorted(threads)[k * len(threads) // len(own)]
+            return {"workers": [home], "allow_other_workers": True}
+
+        def give_up(futures: list[distributed.Future]) -> None:
+            nonlocal common
+            if len(futures) < len(own):  # else nobody knows who hangs
+                self._hanging |= self._busy_with(futures, set(threads))
+            client.cancel(futures)
+            # Where it lies may be what hangs: others get it from here.
+            common = shared
+
         try:
-            for k in range(len(futures)):
-                yield from outcome(futures[k].result())
-                futures[k].release()  # the worker need not keep it
+            for done in in_order(
+                numbered, start, _ended, give_up, client.cancel, self.patience, "dask"
+            ):
+                yield from outcome(done.result())
+                done.release()  # the worker need not keep it
         except LuceError:
             raise
         except Exception as error:  # whatever it was: a worker's, the scheduler's, the network's
@@ -80,8 +100,12 @@ class Dask:
                 f"engine 'dask' could not finish a pass: {error or type(error).__name__}. A task "
                 f"was tried {_RETRIES + 1} times, or the scheduler is gone: see its workers' logs."
             ) from error
-        finally:
-            client.cancel(futures)
+
+    def _busy_with(self, futures: list[distributed.Future], workers: set[str]) -> set[str]:
+        """Return the workers that have some of these tasks; none if that is all that are left."""
+        wanted = {future.key for future in futures}
+        busy = {w for w, keys in self.client.processing().items() if wanted.intersection(keys)}
+        return busy if workers - self._hanging - busy else set()
 
     def close(self) -> None:
         """Close the client, and what it has started."""
@@ -89,24 +113,35 @@ class Dask:
             self.client.close()
 
 
-def connect(address: str | None, timeout: float) -> Dask:
+def _ended(futures: list[distributed.Future], seconds: float) -> list[distributed.Future]:
+    try:
+        found = distributed.wait(futures, timeout=seconds, return_when="FIRST_COMPLETED")
+    except TimeoutError:
+        return []
+    return list(found.done)
+
+
+def connect(address: str | None, timeout: float, task_timeout: float = TASK_TIMEOUT) -> Dask:
     """Return a client of a scheduler; without an address, of the current one or of a new one."""
     if address is not None:
         try:
             # Of its own: a notebook has a loop already in this thread.
             with ThreadPoolExecutor(1) as thread:
                 thread.submit(asyncio.run, _answer(address, timeout)).result()
-            return Dask(distributed.Client(address, timeout=timeout), owned=True)
+            return Dask(
+                distributed.Client(address, timeout=timeout), owned=True, task_timeout=task_timeout
+            )
         except (OSError, ValueError) as error:
             raise BackendError(
                 f"engine 'dask' did not answer at {address} within {timeout:g} s "
                 f"({error or type(error).__name__}). Is it a Dask scheduler of a version near ours?"
             ) from error
     try:
-        return Dask(distributed.Client.current(), owned=False)
+        return Dask(distributed.Client.current(), owned=False, task_timeout=task_timeout)
     except ValueError:  # there is none
         cluster = {"threads_per_worker": 1, "dashboard_address": None}
-        return Dask(distributed.Client(processes=True, **cluster), owned=True)
+        own = distributed.Client(processes=True, **cluster)
+        return Dask(own, owned=True, task_timeout=task_timeout)
 
 
 async def _answer(address: str, timeout: float) -> None:
@@ -119,6 +154,8 @@ async def _answer(address: str, timeout: float) -> None:
     await asyncio.wait_for(ask(), timeout)
 
 
-def adopt(given: Any) -> Dask | None:
+def adopt(given: Any, task_timeout: float = TASK_TIMEOUT) -> Dask | None:
     """Return the engine of a user's client, which stays open."""
-    return Dask(given, owned=False) if isinstance(given, distributed.Client) else None
+    if not isinstance(given, distributed.Client):
+        return None
+    return Dask(given, owned=False, task_timeout=task_timeout)

@@ -55,6 +55,10 @@ class Local:
         """There is nothing to give back."""
 
 
-def connect(address: str | None, timeout: float) -> Local:  # noqa: ARG001 - as every engine's
+def connect(
+    address: str | None,  # noqa: ARG001 - as every engine's
+    timeout: float,  # noqa: ARG001
+    task_timeout: float = 0.0,  # noqa: ARG001
+) -> Local:
     """Return threads of this process."""
     return Local()

@@ -1,4 +1,7 @@
-"""Ray: each task is a remote function with retries; what all lanes share is in its object store."""
+"""Ray: each task is a remote function with retries; what all lanes share is in its object store.
+
+Ray has no limit for a worker that hangs, so a task without a result is given to another.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import ray
 
 from luce.engines.computing import compute, outcome, tasks
+from luce.engines.waiting import TASK_TIMEOUT, Patience, in_order
 from luce.errors import BackendError
 
 if TYPE_CHECKING:
@@ -30,10 +34,12 @@ class Ray:
     ----------
     owned : bool
         Whether `close` ends the connection.
+    task_timeout : float
+        Seconds without a result after which tasks are given to other workers.
     """
 
-    def __init__(self, *, owned: bool) -> None:
-        self.owned = owned
+    def __init__(self, *, owned: bool, task_timeout: float = TASK_TIMEOUT) -> None:
+        self.owned, self.patience = owned, Patience(task_timeout)
         self._compute = ray.remote(num_cpus=1, max_retries=_RETRIES)(compute)
 
     def map(
@@ -45,23 +51,19 @@ class Ray:
         """Yield ``function(lane, **shared)`` for each lane, in their order."""
         cores = int(ray.cluster_resources().get("CPU", 1))
         common = ray.put(dict(shared))
-        results = [
-            self._compute.remote(function, some, common)
-            for some in tasks(lanes, _TASKS_OF_A_CORE * cores)
-        ]
-        results.reverse()
+        own = tasks(lanes, _TASKS_OF_A_CORE * cores)
+
+        def start(some: Sequence[Any]) -> Any:
+            return self._compute.remote(function, some, common)
+
         try:
-            while results:
-                # Without a reference the object store need not keep it.
-                yield from outcome(ray.get(results.pop()))
+            for done in in_order(own, start, _ended, _give_up, _cancel, self.patience, "ray"):
+                yield from outcome(ray.get(done))
         except ray.exceptions.RayError as error:
             raise BackendError(
                 f"engine 'ray' could not finish a pass: {error}. A task was tried "
                 f"{_RETRIES + 1} times."
             ) from error
-        finally:
-            for left in results:
-                ray.cancel(left)
 
     def close(self) -> None:
         """End the connection, and what it has started."""
@@ -69,10 +71,24 @@ class Ray:
             ray.shutdown()
 
 
-def connect(address: str | None, timeout: float) -> Ray:
+def _ended(references: list[Any], seconds: float) -> Sequence[Any]:
+    return ray.wait(references, num_returns=1, timeout=seconds)[0]  # type: ignore[no-any-return]
+
+
+def _give_up(references: list[Any]) -> None:
+    for each in references:
+        ray.cancel(each, force=True)  # the process ends, and another has its processor
+
+
+def _cancel(references: list[Any]) -> None:
+    for each in references:
+        ray.cancel(each)
+
+
+def connect(address: str | None, timeout: float, task_timeout: float = TASK_TIMEOUT) -> Ray:
     """Connect to a cluster; without an address, to the current one or to one on this machine."""
     if ray.is_initialized():
-        return Ray(owned=False)
+        return Ray(owned=False, task_timeout=task_timeout)
     # Tasks find what this process imports, as they do with the other engines.
     quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
     try:
@@ -85,4 +101,4 @@ def connect(address: str | None, timeout: float) -> Ray:
             f"engine 'ray' did not answer at {address or 'this machine'} within {timeout:g} s "
             f"({error})."
         ) from error
-    return Ray(owned=True)
+    return Ray(owned=True, task_timeout=task_timeout)

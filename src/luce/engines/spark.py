@@ -1,7 +1,8 @@
 """Spark: a pass is a job of ``mapInArrow``, a task for each of its partitions.
 
 There is no barrier, so that Spark may retry tasks, start slow ones twice, and add or remove
-executors while it runs; and nothing but DataFrames, so that it works under Spark Connect too.
+executors while it runs; and nothing but DataFrames, so that it works under Spark Connect too. A job
+none of whose tasks ends for long is begun again: Spark then ends the Python workers that it had.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import pyspark
 from pyspark.sql import SparkSession
 
 from luce.engines.computing import compute, outcome, tasks
+from luce.engines.spark_jobs import collected
+from luce.engines.waiting import TASK_TIMEOUT, TRIES, Patience
 from luce.errors import BackendError
 
 if TYPE_CHECKING:
@@ -40,10 +43,12 @@ class Spark:
         Classic or Connect.
     owned : bool
         Whether `close` stops it.
+    task_timeout : float
+        Seconds without a task that ends after which a job is begun again.
     """
 
-    def __init__(self, session: Any, *, owned: bool) -> None:
-        self.session, self.owned = session, owned
+    def __init__(self, session: Any, *, owned: bool, task_timeout: float = TASK_TIMEOUT) -> None:
+        self.session, self.owned, self.patience = session, owned, Patience(task_timeout)
 
     def map(
         self,
@@ -55,13 +60,20 @@ class Spark:
         own = tasks(lanes, self._tasks())
         work = _work(function, own, shared)
         numbers = self.session.range(0, len(own), 1, len(own))
+        rows = None
         try:
-            rows = numbers.mapInArrow(work, "task long, result binary").collect()
+            for tries in range(TRIES):
+                job = numbers.mapInArrow(work, "task long, result binary")
+                rows = collected(self.session, job, self.patience, tries)
+                if rows is not None:
+                    break
         except Exception as error:  # Java's come in many types
             raise BackendError(
                 f"engine 'spark' could not finish a pass: {error}. A task is tried as often as "
                 "spark.task.maxFailures says; on one machine once, unless that is 'local[2,4]'."
             ) from error
+        if rows is None:
+            raise self.patience.exhausted("spark")
         found = {row["task"]: row["result"] for row in rows}
         for k in range(len(own)):
             yield from outcome(_unpacked(found.pop(k)))
@@ -79,19 +91,20 @@ class Spark:
             self.session.stop()
 
 
-def connect(address: str | None, timeout: float) -> Spark:
+def connect(address: str | None, timeout: float, task_timeout: float = TASK_TIMEOUT) -> Spark:
     """Return a session of a cluster; without an address, the active one or one on this machine."""
     if address is None and (active := SparkSession.getActiveSession()) is not None:
-        return Spark(active, owned=False)
+        return Spark(active, owned=False, task_timeout=task_timeout)
     # Spark would take the python3 of the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("luce")
     try:
         if address is not None and address.startswith("sc://"):
-            return Spark(builder.remote(address).getOrCreate(), owned=True)
+            own = builder.remote(address).getOrCreate()
+            return Spark(own, owned=True, task_timeout=task_timeout)
         # Its page of jobs would need a port.
         builder = builder.master(address or "local[*]").config("spark.ui.enabled", "false")
-        return Spark(builder.getOrCreate(), owned=True)
+        return Spark(builder.getOrCreate(), owned=True, task_timeout=task_timeout)
     except (pyspark.errors.PySparkException, RuntimeError, OSError) as error:
         raise BackendError(
             f"engine 'spark' did not start at {address or 'this machine'} within {timeout:g} s "
@@ -99,9 +112,11 @@ def connect(address: str | None, timeout: float) -> Spark:
         ) from error
 
 
-def adopt(given: Any) -> Spark | None:
+def adopt(given: Any, task_timeout: float = TASK_TIMEOUT) -> Spark | None:
     """Return the engine of a user's session, which stays open."""
-    return Spark(given, owned=False) if callable(getattr(given, "sql", None)) else None
+    if not callable(getattr(given, "sql", None)):
+        return None
+    return Spark(given, owned=False, task_timeout=task_timeout)
 
 
 def _work(

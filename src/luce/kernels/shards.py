@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
     from luce.kernels.arguments import ShardedLinearCrossEntropy
 
-__all__ = ["Shard", "agreed", "copied", "group_name", "highest", "owned", "summed", "total"]
+__all__ = [
+    "Shard",
+    "agreed",
+    "broadcast",
+    "copied",
+    "each_rank",
+    "group_name",
+    "highest",
+    "owned",
+    "place",
+    "summed",
+    "total",
+]
 
 _REDUCTIONS = ("none", "sum", "mean")
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -84,6 +96,26 @@ def _group(name: str) -> Any:
     return resolve(name)
 
 
+def place(group: str) -> tuple[int, int]:
+    """Return this process's rank in a group, and how many ranks there are."""
+    return dist.get_rank(_group(group)), dist.get_world_size(_group(group))
+
+
+def each_rank(values: Tensor, group: str) -> Tensor:
+    """Return what each rank has, stacked in the order of the ranks."""
+    found = [torch.empty_like(values) for _ in range(dist.get_world_size(_group(group)))]
+    dist.all_gather(found, values, group=_group(group))
+    return torch.stack(found)
+
+
+def broadcast(values: Tensor, group: str) -> None:
+    """Put rank 0's numbers in the place of a tensor's."""
+    here = values.contiguous()
+    dist.broadcast(here, group_src=0, group=_group(group))
+    if here is not values:
+        values.copy_(here)
+
+
 def agreed(given: ShardedLinearCrossEntropy, kernels: str, *, want_x: bool) -> Shard:
     """Return where this rank's classes are, once all ranks are known to be asked the same.
 
@@ -105,9 +137,8 @@ def agreed(given: ShardedLinearCrossEntropy, kernels: str, *, want_x: bool) -> S
     told = {"classes": float(len(given.linear_weight)), "weight_sum": weight_sum}
     told |= _described(given, kernels, want_x)
     mine = torch.tensor(list(told.values()), dtype=torch.float64, device=x.device)
-    found = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(found, mine, group=group)
-    columns = dict(zip(told, torch.stack(found).t().tolist(), strict=True))
+    found = each_rank(mine, given.group)
+    columns = dict(zip(told, found.t().tolist(), strict=True))
     counts, sums = columns.pop("classes"), columns.pop("weight_sum")
     for what, values in columns.items():
         odd = next((rank for rank, value in enumerate(values) if value != values[0]), None)

@@ -197,6 +197,14 @@ class Objective:
         other.dtype, other.coarse = dtype, coarse
         return other
 
+    def across(self, values: Tensor) -> Tensor:
+        """Return the sums of what is known of parts of Θ: here one part is all there is."""
+        return values
+
+    def dot(self, A: Tensor, B: Tensor) -> float:
+        """Return the inner product of two Θ, without their product in memory."""
+        return float(self.across(torch.dot(A.flatten(), B.flatten())))
+
     def start(self) -> Tensor:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
         theta = _zeros((self.n_logits, self.n_features + 1), self.device)

@@ -9,8 +9,8 @@ import numpy as np
 import scipy.sparse
 from sklearn.base import clone
 
-from luce.errors import DataError
-from luce.linear.arrays import is_part, numpy_of, part_of
+from luce.errors import ArgumentError, DataError
+from luce.linear.arrays import is_part, is_source, numpy_of, part_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
 
@@ -175,6 +175,7 @@ class SoftmaxRegression(SoftmaxModel):
         *,
         groups: Any = None,
         engine: Any = None,
+        process_group: Any = None,
     ) -> Self:
         """Fit to rows X with labels y.
 
@@ -193,6 +194,9 @@ class SoftmaxRegression(SoftmaxModel):
         engine : str, dask Client or SparkSession, optional
             Who sums up the rows of the part of a block store: "local", "dask", "spark", "ray", or
             an address of theirs. By default this process's threads.
+        process_group : torch.distributed.ProcessGroup, optional
+            Processes that each hold the coefficients of some of the classes while they are fitted.
+            All call this with the same rows and options, and all have the same fit in the end.
 
         Returns
         -------
@@ -200,6 +204,8 @@ class SoftmaxRegression(SoftmaxModel):
             Itself.
         """
         X = part_of(X)
+        if process_group is not None:
+            return self._fit_split(X, y, sample_weight, groups, engine, process_group)
         if is_part(X):
             return self._fit_part(X, y, sample_weight, groups, engine)
         with self._fitting() as before:
@@ -240,6 +246,44 @@ class SoftmaxRegression(SoftmaxModel):
             self._keep(fitted)
             self._warn(fitted)
         return self
+
+    def _fit_split(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any, engine: Any, process_group: Any
+    ) -> SoftmaxRegression:
+        """Fit with the classes split over the ranks of a process group."""
+        from luce.linear.split.fitting import fit_split
+
+        with self._fitting():
+            self._check_parameters()
+            self._check_split(X, groups, engine)
+            X, y = self._check_rows_and_labels(X, y)
+            codes, weight = self._encode(X, y, sample_weight)
+            self.C_ = 1.0 if isinstance(self.C, str) else float(self.C)
+            fitted = fit_split(self, X, codes, weight, self.C_, process_group)
+            self._keep(fitted)
+            self._warn(fitted)
+        return self
+
+    def _check_split(self, X: Any, groups: Any, engine: Any) -> None:
+        """Refuse what cannot be had with the classes split."""
+        wrong = {
+            "the part of a block store or a source of rows": is_part(X) or is_source(X),
+            "groups": groups is not None,
+            "an engine": engine is not None,
+            "link='ovr'": self.link != "softmax",
+            "solver='newton-cg'": self.solver == "newton-cg",
+            "warm_start=True": self.warm_start,
+            "C='auto' for sparse rows": isinstance(self.C, str) and scipy.sparse.issparse(X),
+            "a penalty other than 'l2', or none": self.penalty != "l2" or math.inf == self.C,
+            "a share of L1": self.l1_ratio > 0,
+        }
+        for what, given in wrong.items():
+            if given:
+                raise ArgumentError(
+                    f"SoftmaxRegression: process_group splits the classes of a softmax with "
+                    f"penalty='l2' over rows in memory, and does not go with {what}. Leave "
+                    "process_group out, or change that."
+                )
 
     def _strength_of_part(self, rows: Any, display: GapDisplay) -> float:
         """Return the C that does best on a fold held out; set ``scores_``."""

@@ -41,7 +41,7 @@ class Point(NamedTuple):
 def point_at(objective: Objective, theta: Tensor) -> Point:
     """Return the point Θ, from one pass over the rows."""
     value, gradient, _ = objective.unread(theta)
-    read = torch.stack([value, steepness(objective, gradient)]).tolist()
+    read = torch.stack([value, objective.across(steepness(objective, gradient))]).tolist()
     return Point(theta, read[0], gradient, read[1])
 
 
@@ -99,13 +99,12 @@ def _tried(
     theta = at.theta + t * d
     value, gradient, _ = objective.unread(theta)
     line = d.flatten()
-    asked = [
-        torch.stack([value, steepness(objective, gradient)]),
-        torch.stack([torch.dot(each.flatten(), line) for each in (at.gradient, gradient)]),
-    ]
+    slopes = [torch.dot(each.flatten(), line) for each in (at.gradient, gradient)]
+    asked = [torch.stack([steepness(objective, gradient), *slopes])]
     if directions is not None:
         asked.append(directions.numbers(theta - at.theta, gradient - at.gradient, gradient))
-    new_value, steep, slope, end, *numbers = torch.cat(asked).tolist()
+    read = torch.cat([value[None], objective.across(torch.cat(asked))])
+    new_value, steep, slope, end, *numbers = read.tolist()
     return Point(theta, new_value, gradient, steep, numbers or None), slope, end
 
 

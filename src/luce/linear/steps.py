@@ -12,14 +12,14 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from luce.linear.placement import sent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
     from luce.linear.objective import Objective
     from luce.linear.precondition import Preconditioner
 
-__all__ = ["LBFGS", "Directions", "NewtonCG", "dot", "intercept_weight"]
+__all__ = ["LBFGS", "Directions", "NewtonCG", "intercept_weight"]
 
 # L-BFGS keeps between ten and fifty pairs: more than ten where they take at most so many bytes.
 _FEWEST_PAIRS: Final = 10
@@ -29,6 +29,10 @@ _PAIRS_BYTES: Final = 2 << 20
 _RIDGE: Final = 1e-6
 # An inexact Newton step takes at most so many products with the Hessian.
 _MOST_PRODUCTS: Final = 250
+
+
+def _as_they_are(values: Tensor) -> Tensor:
+    return values
 
 
 class LBFGS:
@@ -43,6 +47,9 @@ class LBFGS:
     All vectors stay where Θ is, and nothing here waits for them: what must be known of a step to
     learn from it, or to look for a flat point, is in ``numbers``, which the search of a line reads
     together with its own.
+
+    Where Θ is split, each has a part of it: ``across`` sums up inner products over all parts, and
+    ``size`` is the largest part's.
     """
 
     def __init__(
@@ -51,11 +58,19 @@ class LBFGS:
         theta: Tensor,
         dtype: torch.dtype,
         intercept_weight: float,
+        *,
+        across: Callable[[Tensor], Tensor] = _as_they_are,
+        size: int | None = None,
     ) -> None:
-        self.precondition, self.intercept_weight = precondition, intercept_weight
-        if 16 * _MOST_PAIRS * theta.numel() <= _PAIRS_BYTES:
+        self.precondition, self.intercept_weight, self.across = (
+            precondition,
+            intercept_weight,
+            across,
+        )
+        size = size or theta.numel()
+        if 16 * _MOST_PAIRS * size <= _PAIRS_BYTES:
             dtype = torch.float64
-        most = _PAIRS_BYTES // (2 * dtype.itemsize * theta.numel())
+        most = _PAIRS_BYTES // (2 * dtype.itemsize * size)
         most = min(max(most, _FEWEST_PAIRS), _MOST_PAIRS)
         self.S = theta.new_empty(most, theta.numel(), dtype=dtype)
         self.Y = torch.empty_like(self.S)
@@ -77,15 +92,17 @@ class LBFGS:
             at = torch.arange(n, device=theta.device).add_(self.order[0]).remainder_(n)
             upper = self.M[at][:, at]
         q = gradient.flatten()
-        a = torch.linalg.solve_triangular(upper, _product(S, q)[at][:, None], upper=True)
+        a = torch.linalg.solve_triangular(
+            upper, self.across(_product(S, q))[at][:, None], upper=True
+        )
         back = torch.empty_like(a[:, 0])
         back[at] = a[:, 0]
         y = Y[self.order[-1]].to(q.dtype)
         both = torch.stack([q - _product(Y.T, back), y]).view(2, *gradient.shape)
         r, last = self.precondition(both).view(2, -1).unbind()
-        curvature = torch.dot(y, last)
+        curvature = self.across(torch.dot(y, last))
         r *= torch.where(curvature > 0, upper[-1, -1] / curvature, 1.0)
-        right = upper.diagonal()[:, None] * a - _product(Y, r)[at][:, None]
+        right = upper.diagonal()[:, None] * a - self.across(_product(Y, r))[at][:, None]
         back[at] = torch.linalg.solve_triangular(upper.T, right, upper=False)[:, 0]
         return r.add_(_product(S.T, back)).neg_().view_as(gradient)
 
@@ -104,7 +121,8 @@ class LBFGS:
         if self._known is None or self._known[0] is not gradient:
             weighed = self._weighed(gradient)
             square = torch.dot(weighed, gradient.flatten())[None]
-            read = torch.cat([_product(self.Y[:n], weighed), square]).cpu().numpy()
+            own = torch.cat([_product(self.Y[:n], weighed), square])
+            read = self.across(own).cpu().numpy()
             self._known = gradient, read[:-1], float(read[-1])
         _, products, square_of_all = self._known
         with np.errstate(all="ignore"):
@@ -130,7 +148,10 @@ class LBFGS:
         return weighed.flatten()
 
     def numbers(self, s: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
-        """Return what `update` must know of a step s to a gradient that is y further, (6 + 2n,)."""
+        """Return what `update` must know of a step s to a gradient that is y further, (6 + 2n,).
+
+        Where Θ is split, of a part of it: what it wants are the sums.
+        """
         s, y, g = s.flatten(), y.flatten(), gradient.flatten()
         Y = self.Y[: len(self.order)]
         weighed_y, weighed_g = (self._weighed(each.view_as(gradient)) for each in (y, g))
@@ -146,7 +167,7 @@ class LBFGS:
         With what ``numbers`` returned for them, where that has been read.
         """
         if numbers is None:
-            numbers = self.numbers(s, y, gradient).tolist()
+            numbers = self.across(self.numbers(s, y, gradient)).tolist()
         (sy, ss, yy, own, of_gradient, square), read = numbers[:6], np.array(numbers[6:])
         of_y, products = read.reshape(2, -1)
         if sy <= 1e-14 * math.sqrt(yy) * math.sqrt(ss):
@@ -157,8 +178,8 @@ class LBFGS:
         self.order.append(row)
         self.S[row], self.Y[row] = s.flatten(), y.flatten()
         n = len(self.order)
-        self.M[row, :n] = self.Y[:n] @ self.S[row]
-        self.M[:n, row] = self.S[:n] @ self.Y[row]
+        self.M[row, :n] = self.across(self.Y[:n] @ self.S[row])
+        self.M[:n, row] = self.across(self.S[:n] @ self.Y[row])
         if len(of_y) < n:
             of_y, products = np.append(of_y, 0.0), np.append(products, 0.0)
         of_y[row], products[row] = own, of_gradient
@@ -182,11 +203,6 @@ def intercept_weight(objective: Objective) -> float:
     return float(objective.variance.sum())
 
 
-def dot(A: Tensor, B: Tensor) -> float:
-    """Return Σ A B, without the product of the two in memory."""
-    return float(torch.dot(A.flatten(), B.flatten()))
-
-
 def _product(A: Tensor, v: Tensor) -> Tensor:
     """Return A v in float64, multiplied in the dtype of A."""
     return (A @ v.to(A.dtype)).to(v.dtype)
@@ -204,7 +220,7 @@ class NewtonCG:
         if not self.first:
             self.precondition.refresh(theta)
         self.first = False
-        product = self.objective.hessian_product(theta)
+        product, dot = self.objective.hessian_product(theta), self.objective.dot
         r = -gradient.to(self.objective.dtype)
         z = self.precondition(r)
         p = z.clone()

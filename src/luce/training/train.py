@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from luce import __version__, models
 from luce.data.streams.scan import Scan
-from luce.engines import TIMEOUT, using
+from luce.engines import TASK_TIMEOUT, TIMEOUT, using
 from luce.errors import ArgumentError, DivergenceError, LuceError, TrainingStoppedError
 from luce.folders import check_free, locked
 from luce.group import join
@@ -73,6 +73,7 @@ def train(
     engine: Any = None,
     address: str | None = None,
     timeout: float = TIMEOUT,
+    task_timeout: float = TASK_TIMEOUT,
     display: Display | None = None,
     announce: Callable[[Run], None] | None = None,
     **arguments: Any,
@@ -108,6 +109,9 @@ def train(
         Where a named engine runs; without, one is started on this machine.
     timeout : float, default=30
         Seconds that the address has to answer.
+    task_timeout : float, default=120
+        Seconds without a result after which an engine's tasks are given to other workers, as those
+        that have them may hang. Twice as long the next time; after the third, training ends.
     display : Display, optional
         Where to show progress; by default nowhere.
     announce : callable, optional
@@ -175,7 +179,7 @@ def train(
         request, path = plan.request, plan.path
         if engine is not None or address is not None:
             _check_engine(request)
-            held.enter_context(using(engine, address, timeout))
+            held.enter_context(using(engine, address, timeout, task_timeout))
         data = in_turn(partial(_prepared, plan, display, cache_size), group, cached=request.stream)
         first = begun(request, data)
         check_same(group, first["data"])

@@ -17,7 +17,7 @@ from luce.data.wording import counted, listed, shown
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-__all__ = ["RawBlock", "Reader", "lazy_of"]
+__all__ = ["Begun", "RawBlock", "Reader", "lazy_of"]
 
 CELLS: Final = 2**23
 """Values of a block: 64 MiB where all are of eight bytes."""
@@ -50,6 +50,25 @@ class RawBlock(NamedTuple):
     frame: pl.DataFrame
 
 
+class Begun(NamedTuple):
+    """What a reader has learnt from the first file: others read the rest as it would.
+
+    Attributes
+    ----------
+    file : StreamFile
+        The first that has columns.
+    columns : list of str
+    dtypes : dict of str to polars.DataType
+        None are known of text.
+    dialect : Dialect
+    """
+
+    file: StreamFile
+    columns: list[str]
+    dtypes: dict[str, pl.DataType]
+    dialect: Dialect
+
+
 class Reader:
     """Reads the files of a stream, again and again, as one table.
 
@@ -60,6 +79,8 @@ class Reader:
         How text is written; it is told what was found.
     rows : int, optional
         How many rows a block has at most; by default about four million values.
+    begun : Begun, optional
+        What another reader has learnt of the table that these files belong to.
 
     Attributes
     ----------
@@ -75,6 +96,7 @@ class Reader:
         dialect: Dialect | None = None,
         *,
         rows: int | None = None,
+        begun: Begun | None = None,
     ) -> None:
         self.files = list(files)
         self.dialect = dialect or Dialect()
@@ -84,11 +106,18 @@ class Reader:
         self._first: StreamFile | None = None
         self._dtypes: dict[str, pl.DataType] = {}
         self._several: set[str] = set()  # columns that have one type here and another there
+        if begun is not None:
+            self._first, self.columns, self._dtypes = begun.file, [*begun.columns], begun.dtypes
 
     @property
     def typed(self) -> bool:
         """Whether the files can be read from any row on."""
         return all(each.typed for each in self.files)
+
+    def begun(self) -> Begun:
+        """Return what is known of the table, once some of it has been read."""
+        assert self._first is not None  # noqa: S101 - for mypy
+        return Begun(self._first, self.columns, self._dtypes, self.dialect)
 
     def blocks(self, wanted: Collection[str] | None = None) -> Iterator[RawBlock]:
         """Yield all rows, file by file.
