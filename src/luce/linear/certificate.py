@@ -123,7 +123,8 @@ def _certify(
             wanted, off = objective.frequency.cpu().numpy(), gradient[:, -1].cpu().numpy()
             assert logs is not None  # noqa: S101 - for mypy
             log_p, log_q = logs.cpu().numpy()
-            cost, share = price(wanted, off, log_p, log_q, objective.link)
+            part = objective.share.cpu().numpy()
+            cost, share = price(wanted, off, log_p, log_q, objective.link, part)
         slopes = objective.penalty.conjugate(float(np.square(norms).sum()))
         gap = bound(norms, share, spread, objective.penalty, cost)
         worse = 0 if best is None or gap < 0.5 * best.gap else worse + 1
