@@ -563,7 +563,13 @@ LINEAR = {
     "tol": Option(number(at_least=0, or_infinite=True)),
     "max_iter": Option(whole(0)),
     "solver": Option(one_of("auto", "lbfgs", "newton-cg")),
-    "link": Option(one_of("softmax", "ovr")),
+    "link": Option(
+        one_of("softmax", "ovr", "ovo", "ecoc"),
+        "One softmax, or binary problems: each class against the rest, each pair of classes, or "
+        "the columns of an error-correcting code.  [default: softmax]",
+        OF_LINEAR,
+    ),
+    "code": Option(ANYTHING),
     "cv": Option(ANYTHING),
     "scoring": Option(ANYTHING),
     "refit": Option(FLAG),

@@ -10,7 +10,6 @@ import torch
 from luce.linear.basis import BLOCK_VALUES, add_grams
 from luce.linear.exact import factor
 from luce.linear.kronecker import Kronecker, inverse
-from luce.linear.links import probabilities
 from luce.linear.objective import KEEP_BYTES
 from luce.linear.sample import by_uncertainty, draw, level
 from luce.linear.sums import add_up
@@ -98,7 +97,7 @@ class Blocks:
             at, few = block
             X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
             X[:, objective.constant] = 0
-            P = probabilities(X @ W.T + c, objective.link)
+            P = objective.probabilities(X @ W.T + c, objective.at(index[at]))
             E = ((P - P.square()) * weight[at, None].to(dtype)).float().T.contiguous()
             h += E.sum(1)
             A = X @ self.basis.vectors[:, self._others :]
@@ -168,6 +167,6 @@ def _least(
     step = max(1, len(index) // _LEVEL_ROWS)
     some, each = index[::step], weight[::step, None]
     blocks = objective.logit_blocks(theta, objective.dtype, some)
-    P = torch.cat([probabilities(Z, objective.link) for _, Z in blocks])
+    P = torch.cat([objective.probabilities(Z, rows) for rows, Z in blocks])
     E = ((P - P.square()) * each.to(P.dtype)).float().T
     return level(E, count * len(some) / len(index))

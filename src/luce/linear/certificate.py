@@ -136,11 +136,12 @@ def _certify(
         lengths = torch.linalg.vector_norm(gradient[:, :-1].reshape(parts, -1), dim=1)
         assert logs is not None  # noqa: S101 - for mypy
         # Read all at once: each time is a wait where they are on a device.
-        read = torch.cat([lengths, objective.frequency, gradient[:, -1], *logs]).cpu().numpy()
-        norms, (wanted, off, log_p, log_q) = read[:parts], read[parts:].reshape(4, -1)
+        own = objective.frequency, objective.share, gradient[:, -1]
+        read = torch.cat([lengths, *own, *logs]).cpu().numpy()
+        norms, (wanted, part, off, log_p, log_q) = read[:parts], read[parts:].reshape(5, -1)
         cost, share = 0.0, np.zeros(parts)
         if objective.fit_intercept:
-            cost, share = price(wanted, off, log_p, log_q, objective.link)
+            cost, share = price(wanted, off, log_p, log_q, objective.link, part)
         slopes = objective.penalty.conjugate(float(np.square(norms).sum()))
         gap = bound(norms, share, spread, objective.penalty, cost)
         worse = 0 if best is None or gap < 0.5 * best.gap else worse + 1

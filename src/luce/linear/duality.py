@@ -40,18 +40,26 @@ def bound(norms: np.ndarray, epsilon: np.ndarray, spread: float, penalty: L2, co
 
 
 def price(
-    wanted: np.ndarray, off: np.ndarray, log_p: np.ndarray, log_q: np.ndarray, link: Link
+    wanted: np.ndarray,
+    off: np.ndarray,
+    log_p: np.ndarray,
+    log_q: np.ndarray,
+    link: Link,
+    share: np.ndarray | float = 1.0,
 ) -> tuple[float, np.ndarray]:
     """Return what an imbalance of the classes costs in the conjugates, and ε.
 
     Parameters
     ----------
     wanted : ndarray, shape (K,)
-        The classes' frequencies.
+        The classes' frequencies; for sigmoids the weight of the rows on the side +1 of each column.
     off : ndarray, shape (K,)
         The intercepts' gradient: the mean probabilities minus the frequencies.
     log_p, log_q : ndarray, shape (K,)
         The means of log p and, for sigmoids, of log(1 - p).
+    share : ndarray, shape (K,), or float
+        For sigmoids, the weight of the rows that are a part of each column's problem. Over these
+        alone go the sums of p.
     """
     mass = wanted + off
     if link == "softmax":
@@ -62,7 +70,7 @@ def price(
         q /= q.sum()
         return max(float(epsilon[0] * (xlogy(q, q).sum() - q @ log_p)), 0.0), epsilon
     up = off < 0
-    epsilon = np.where(up, -off / (1 - mass), off / mass).clip(min=0)
+    epsilon = np.where(up, -off / (share - mass), off / mass).clip(min=0)
     return float(-(epsilon * np.where(up, log_p, log_q)).sum()), epsilon
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from luce.linear.links import probabilities
 from luce.linear.sample import evenly
 from luce.linear.sums import add_up
 
@@ -79,7 +78,7 @@ def hessian(objective: Objective, theta: Tensor, index: np.ndarray) -> Tensor:
         X = few.block(0, few.shape[0], torch.float64) - objective.mean
         X[:, objective.constant] = 0
         X = torch.cat([X, X.new_full((len(X), 1), float(objective.fit_intercept))], 1)
-        P = probabilities(X @ theta.T, objective.link)
+        P = objective.probabilities(X @ theta.T, objective.at(index[at]))
         w = weight[at]
         A = ((P if softmax else P * (1 - P))[:, :, None] * X[:, None, :]).flatten(1)
         # Not √w on both sides: a weight of 2 should be the same as the row twice, to the last bit.

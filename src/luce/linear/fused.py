@@ -22,7 +22,10 @@ from luce.kernels.cpu.threads import chunk_rows, gather
 from luce.kernels.cpu.transposes import transpose
 from luce.linear.links import LOWEST
 
-__all__ = ["dense_pass", "dense_probabilities", "padded"]
+__all__ = ["NO_SIGNS", "dense_pass", "dense_probabilities", "padded"]
+
+# Where each class is against the rest.
+NO_SIGNS = np.empty((0, 0), np.int8)
 
 # So many rows go through the softmax side by side, in vectors.
 _SIDE_BY_SIDE = 64
@@ -127,22 +130,37 @@ def _softmax_residuals(z, bias, K, y, w, logs, work, spare):
 
 
 @part
-def _sigmoid_residuals(z, bias, K, y, w, logs, work, spare):
+def _take_sides(signs, k, K, y, w, side, own):
+    """Set the sides that rows of the classes y are on in column k, and their weights in it.
+
+    signs (K, classes) tells both; where it is empty, a class is alone against the rest.
+    """
+    for r in range(len(y)):
+        if len(signs):
+            side[r] = signs[k, y[r]]
+            own[r] = w[r] if signs[k, y[r]] else 0.0
+        else:
+            side[r] = 1 if y[r] == (1 if K == 1 else k) else -1
+            own[r] = w[r]
+
+
+@part
+def _sigmoid_residuals(z, bias, K, y, w, signs, logs, work, spare):
     """Turn logits z (K', rows) into w (σ(z) - y); return the sum of w times the K losses.
 
     Where logs (2, K) is given, Σ w log p is added to its first row, Σ w log(1 - p) to its second.
     """
     n = z.shape[1]
     T = z.dtype.type
-    margin, e = spare[0], spare[1]
-    loss, small = work[0], work[1]
+    margin, e, side = spare[0], spare[1], spare[2]
+    loss, small, own = work[0], work[1], work[2]
     value = 0.0
     for k in range(K):
+        _take_sides(signs, k, K, y, w, side, own)
         for r in range(n):
             # The margin m: the loss is log(1 + exp(-m)), its derivative -σ(-m).
-            positive = y[r] == (1 if K == 1 else k)
             z[k, r] += bias[k]
-            margin[r] = z[k, r] if positive else -z[k, r]
+            margin[r] = z[k, r] if side[r] > 0 else -z[k, r]
             low = -abs(margin[r])
             e[r] = max(low, T(LOWEST))
         _exp(e)
@@ -152,14 +170,14 @@ def _sigmoid_residuals(z, bias, K, y, w, logs, work, spare):
         if len(logs):
             up = down = 0.0
             for r in range(n):
-                up += w[r] * (loss[r] + max(-z[k, r], T(0)))
-                down += w[r] * (loss[r] + max(z[k, r], T(0)))
+                up += own[r] * (loss[r] + max(-z[k, r], T(0)))
+                down += own[r] * (loss[r] + max(z[k, r], T(0)))
             logs[0, k] -= up
             logs[1, k] -= down
         for r in range(n):
-            value += w[r] * (loss[r] + max(-margin[r], T(0)))
+            value += own[r] * (loss[r] + max(-margin[r], T(0)))
             p = (e[r] if margin[r] > 0 else T(1)) / (T(1) + e[r])
-            z[k, r] = T(w[r]) * (-p if y[r] == (1 if K == 1 else k) else p)
+            z[k, r] = T(own[r]) * (-p if side[r] > 0 else p)
     return value
 
 
@@ -174,7 +192,7 @@ def _add_rows(z, K, g):
 
 
 @kernel
-def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, R):
+def _dense_chunk(block, X, W, bias, K, y, weight, softmax, signs, scratch, G, g, logs, R):
     """Add the gradient of these rows to G (K, D) and g (K), both float64; return their loss.
 
     W has K' rows, a multiple of the length of ``block``. X, of the dtype of W, has
@@ -195,7 +213,7 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, 
         if softmax:
             loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:
-            loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, spare)
+            loss += _sigmoid_residuals(z, bias, K, t, w, signs, logs, work, spare)
         if len(R):
             transpose(z, 0, _SIDE_BY_SIDE, K, m, R, i * K, K, (i + m) * K)
             continue
@@ -216,7 +234,7 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, 
     return loss
 
 
-def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R) -> float:
+def _over_blocks(block, X, W, bias, y, weight, link, signs, G, g, logs, R) -> float:
     """Run the kernel over these rows, as they are where their dtype and number allow it.
 
     The kernel is compiled for the dtype of W alone: other rows are converted, some at a time, and
@@ -240,8 +258,8 @@ def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R) -> float:
             held[: j - i] = X[i:j]
             held[j - i :] = 0
         at = slice(i, j)
-        args = bias, len(bias), y[at], weight[at], link == "softmax", scratch, G, g, logs, R[at]
-        loss += _dense_chunk(block, rows, W, *args)
+        args = bias, len(bias), y[at], weight[at], link == "softmax", signs, scratch
+        loss += _dense_chunk(block, rows, W, *args, G, g, logs, R[at])
     return loss
 
 
@@ -255,16 +273,18 @@ def dense_pass(
     G: np.ndarray,
     g: np.ndarray,
     logs: np.ndarray,
+    signs: np.ndarray = NO_SIGNS,
 ) -> float:
     """Add Rᵀ X to G (K, D), the sum of R to g (K,); return the loss. On one thread.
 
     X is C-contiguous, W is as ``padded`` returns it, R holds the weighted residuals p - y. Where
     ``logs`` (2, K) is not empty, the sums of log p are added to it, and for sigmoids those of
-    log(1 - p). Sums are float64, products in the dtype of W.
+    log(1 - p). Sums are float64, products in the dtype of W. ``signs`` (K, classes), int8, is the
+    table of `luce.linear.links`, a row for each column; an empty one is a class against the rest.
     """
     block, rows = W
     none = np.empty((0, len(bias)), rows.dtype)
-    return _over_blocks(block, X, rows, bias, y, weight, link, G, g, logs, none)
+    return _over_blocks(block, X, rows, bias, y, weight, link, signs, G, g, logs, none)
 
 
 def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: str) -> np.ndarray:
@@ -278,7 +298,8 @@ def dense_probabilities(X: np.ndarray, W: np.ndarray, bias: np.ndarray, link: st
 
     def chunk(part: int) -> None:
         at = slice(part * size, (part + 1) * size)
-        _over_blocks(block, X[at], rows, bias, y[at], weight[at], link, G, g, logs, P[at])
+        sides = y[at], weight[at], link, NO_SIGNS
+        _over_blocks(block, X[at], rows, bias, *sides, G, g, logs, P[at])
 
     gather(chunk, -(-n // size))
     if link == "softmax":

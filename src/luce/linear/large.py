@@ -23,6 +23,7 @@ from luce.processor import free_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from luce.linear.coupling import Coupling
     from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
     from luce.linear.model import SoftmaxModel
@@ -102,18 +103,19 @@ def make_objective(
     model: SoftmaxModel, X: Any, codes: np.ndarray, weight: np.ndarray, C: float, *, fits: int = 1
 ) -> Objective:
     """Return the objective of an estimator's options, in the precision that suits the rows."""
-    K = len(model.classes_)
+    coupling = model.coupling
     rows = as_rows(X)
     objective = Objective(
         rows,
         torch.from_numpy(codes).to(rows.device),
         torch.from_numpy(weight).to(rows.device),
-        n_logits=1 if K == 2 else K,
-        link="sigmoid" if K == 2 or model.link == "ovr" else "softmax",
+        n_logits=coupling.n_logits,
+        link=coupling.link,
         C=C,
         fit_intercept=model.fit_intercept,
         dtype=torch.float64 if model.precision == "float64" else torch.float32,
         fits=fits,
+        signs=None if coupling.signs is None else torch.tensor(coupling.signs, device=rows.device),
     )
     if not bool(torch.isfinite(objective.variance.sum())):
         raise not_finite(type(model).__name__, rows.find_bad())
@@ -170,14 +172,14 @@ def logits(X: Any, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
     return Z
 
 
-def log_probabilities(Z: Tensor, link: str) -> Tensor:
-    """Return the log-probabilities of logits, (N, K)."""
+def log_probabilities(Z: Tensor, coupling: Coupling) -> Tensor:
+    """Return the log-probabilities (N, K) of logits (N, B), or (N,) for two classes."""
     if Z.ndim == 1:
         return torch.nn.functional.logsigmoid(torch.stack([-Z, Z], 1))
-    if link == "ovr":
+    if coupling.kind == "ovr":
         P = torch.nn.functional.logsigmoid(Z)
         return P - torch.logsumexp(P, 1, keepdim=True)
-    return log_softmax(Z).contiguous()
+    return log_softmax(coupling.logits(Z)).contiguous()
 
 
 def find_bad(X: Any) -> tuple[int, int, float] | None:

@@ -1,7 +1,9 @@
 """Links: from blocks of logits (n, K) to probabilities, losses and what a fit needs of them.
 
 A softmax couples the classes of a row. Sigmoids are K two-class problems, a class against the rest
-each; the binary case is one of them.
+each; the binary case is one of them. Other problems are told by ``signs``, a table (classes, K)
+with the side that the rows of a class are on in each column: +1, -1, or 0 where they are no part of
+it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Link", "curve", "log_softmax", "margins", "probabilities", "residual"]
+__all__ = ["Link", "curve", "log_softmax", "margins", "probabilities", "residual", "seen"]
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -51,8 +53,22 @@ def curve(U: Tensor, P: Tensor, link: Link) -> Tensor:
     return U
 
 
-def margins(Z: Tensor, target: Tensor, link: Link) -> Tensor:
-    """Return how far each row is on the right side of each boundary, (n, 1) or (n, K)."""
+def seen(P: Tensor, target: Tensor, signs: Tensor | None) -> Tensor:
+    """Return probabilities, set to 0 in place where a row is no part of a column's problem.
+
+    There it has no curvature, and no share in the mean.
+    """
+    return P if signs is None else P.mul_(signs[target] != 0)
+
+
+def margins(Z: Tensor, target: Tensor, link: Link, signs: Tensor | None = None) -> Tensor:
+    """Return how far each row is on the right side of each boundary, (n, 1) or (n, K).
+
+    Where it is no part of a problem, it is infinitely far.
+    """
+    if signs is not None:
+        sign = signs[target]
+        return torch.where(sign == 0, torch.inf, Z * sign)
     y = target[:, None]
     if link == "softmax":
         chosen = Z.gather(1, y)
@@ -63,7 +79,12 @@ def margins(Z: Tensor, target: Tensor, link: Link) -> Tensor:
 
 
 def residual(
-    Z: Tensor, target: Tensor, weight: Tensor, link: Link, logs: Tensor | None = None
+    Z: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    link: Link,
+    logs: Tensor | None = None,
+    signs: Tensor | None = None,
 ) -> Tensor:
     """Turn logits in place into w (p - onehot(y)) and return the weighted loss, float64.
 
@@ -71,9 +92,18 @@ def residual(
 
     What is small is computed as such (the other classes' share, not 1 - p_y), so a well-classified
     row keeps its digits in float32. Where ``logs`` (2, K) is given, Σ w log p is added to its first
-    row and, for sigmoids, Σ w log(1 - p) to its second.
+    row and, for sigmoids, Σ w log(1 - p) to its second. A row that is no part of a column's problem
+    has the residual and the loss 0 in it.
     """
-    return (_softmax if link == "softmax" else _sigmoids)(Z, target[:, None], weight, logs)
+    if link == "softmax":
+        return _softmax(Z, target[:, None], weight, logs)
+    if signs is not None:
+        sign = signs[target].to(Z.dtype)
+    elif Z.shape[1] == 1:
+        sign = (2 * target[:, None] - 1).to(Z.dtype)
+    else:
+        sign = torch.full_like(Z, -1).scatter_(1, target[:, None], 1)
+    return _sigmoids(Z, sign, weight, logs, partial=signs is not None)
 
 
 def _softmax(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> Tensor:
@@ -96,14 +126,19 @@ def _softmax(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> Tenso
     return loss
 
 
-def _sigmoids(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> Tensor:
+def _sigmoids(
+    Z: Tensor, sign: Tensor, weight: Tensor, logs: Tensor | None, *, partial: bool
+) -> Tensor:
+    part = sign.abs() if partial else None
     if logs is not None:
-        logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
-        logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
-    binary = Z.shape[1] == 1
-    sign = (2 * y - 1).to(Z.dtype) if binary else torch.full_like(Z, -1).scatter_(1, y, 1)
+        up, down = torch.nn.functional.logsigmoid(Z), torch.nn.functional.logsigmoid(-Z)
+        if part is not None:
+            up, down = up.mul_(part), down.mul_(part)
+        logs[0] += weight @ up.double()
+        logs[1] += weight @ down.double()
     margin = Z * sign
-    losses = torch.nn.functional.softplus(-margin, threshold=60).sum(1, dtype=torch.float64)
+    each = torch.nn.functional.softplus(-margin, threshold=60)
+    losses = (each if part is None else each.mul_(part)).sum(1, dtype=torch.float64)
     torch.sigmoid(margin.clamp_(max=-LOWEST).neg_(), out=Z)
     Z *= sign.mul_(-weight.to(Z.dtype)[:, None])
     return losses @ weight

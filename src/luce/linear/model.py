@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
@@ -27,6 +26,8 @@ from luce.linear.arrays import (
     numpy_of,
     part_of,
 )
+from luce.linear.codes import is_identity
+from luce.linear.coupling import Coupling
 from luce.linear.penalties import MAKES_ZEROS, check_penalty, divided, roots
 from luce.options import LINEAR, check
 from luce.targets import check_target
@@ -73,6 +74,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     class_weight: Any
     solver: Literal["auto", "lbfgs", "newton-cg"]
     link: str
+    code: Any
     precision: str
     device: str
     verbose: int
@@ -88,8 +90,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """Fit to rows X with labels y."""
 
     def decision_function(self, X: Any) -> Any:
-        """Return the logits, shape (N, K), or (N,) for two classes: above 0 is ``classes_[1]``."""
-        return _like(X, self._own_logits(X))
+        """Return the logits, shape (N, K), or (N,) for two classes: above 0 is ``classes_[1]``.
+
+        With ``link="ecoc"`` the log-likelihoods of the classes, but for what they have in common;
+        with ``link="ovo"`` the log-probabilities.
+        """
+        Z = self._own_logits(X)
+        return _like(X, self.coupling.decisions(Z))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, shape (N,)."""
@@ -177,6 +184,20 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
         return summary(self, X, y, sample_weight)
 
+    @property
+    def coupling(self) -> Coupling:
+        """How the columns of ``coef_`` make the classes."""
+        K, code = len(self.classes_), getattr(self, "code_", None)
+        if K == 2 or code is None:
+            return Coupling("binary" if K == 2 else self.link, K, code)
+        return Coupling("ovr" if is_identity(code) else self.link, K, code)
+
+    def _couple(self) -> None:
+        """Set ``code_`` for the classes, where the link has a code."""
+        found = Coupling.of(type(self).__name__, self.link, self.code, self.classes_.tolist())
+        if found.code is not None:
+            self.code_ = found.code
+
     @contextmanager
     def _fitting(self) -> Iterator[Start | None]:
         """Forget the last fit, hand out its coefficients, and forget this one too if it fails.
@@ -226,16 +247,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def _log_proba(self, Z: Any) -> Any:
         """Return the log-probabilities of logits, (N, K)."""
-        if is_tensor(Z):
-            from luce.linear import large
-
-            return large.log_probabilities(Z, self.link)
-        if Z.ndim == 1:
-            return -np.logaddexp(0, np.stack([Z, -Z], 1))
-        if self.link == "ovr":
-            P = -np.logaddexp(0, -Z)
-            return P - logsumexp(P, axis=1, keepdims=True)
-        return log_softmax(Z, axis=1)
+        return self.coupling.log_probabilities(Z)
 
     def _check_parameters(self) -> None:
         """Raise ArgumentError unless every parameter has a value that is allowed."""
@@ -361,6 +373,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 f"{name}: needs rows of at least two classes, but the data contains only one "
                 f"class: {self.classes_.tolist()[0]!r}."
             )
+        self._couple()
         if y.dtype.kind in "iu" and len(y) > 20 and 2 * len(self.classes_) > len(y):
             warnings.warn(  # as scikit-learn does where it looks at y
                 f"{name}: y has {len(self.classes_):,} classes in {len(y):,} rows. If it is a "
@@ -445,7 +458,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """
         # Python's own numbers: the precision of a NumPy scalar would become the objective's.
         Cs = [float(C) for C in Cs]
-        n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
+        coupling = self.coupling
+        n_logits = coupling.n_logits
         rows = as_array(X)
         numpy_will_do = self.solver == "auto" and self.precision != "float32"
 
@@ -472,7 +486,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 weight,
                 moments,
                 n_logits=n_logits,
-                link="sigmoid" if n_logits == 1 or self.link == "ovr" else "softmax",
+                link=coupling.link,
+                signs=coupling.signs,
                 C=C,
                 fit_intercept=self.fit_intercept,
                 tol=float(self.tol),

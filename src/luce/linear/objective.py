@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from luce.linear.dense_rows import DenseRows
-from luce.linear.links import curve, margins, probabilities, residual
+from luce.linear.links import curve, margins, probabilities, residual, seen
 from luce.linear.penalties import L2
 from luce.linear.placement import away, float32_products, has_coarse_products, sent
 from luce.linear.sample import SAMPLE_ROWS, evenly
@@ -80,13 +80,15 @@ class Objective:
     ----------
     rows : Rows, shape (N, D)
     target : Tensor, shape (N,), int64
-        Class codes from 0; for one sigmoid row (the binary case) 0 and 1.
+        Class codes from 0; for one sigmoid row (the binary case) 0 and 1. With ``signs`` a row of
+        that table for each.
     weight : Tensor, shape (N,), float64
         Weights, at least one above 0.
     n_logits : int
         K, the logits of a row: one for each class, or 1 for the binary case.
     link : {"softmax", "sigmoid"}
-        "sigmoid" is K independent two-class problems (one-vs-rest; the binary case for K = 1).
+        "sigmoid" is K independent two-class problems: those of ``signs``, or without them
+        one-vs-rest, the binary case for K = 1.
     C : float
         Inverse strength of the penalty; ``inf`` for none.
     fit_intercept : bool
@@ -94,9 +96,16 @@ class Objective:
         Of the products: float32 or float64.
     fits : int
         How many fits there will be over rows such as these.
+    signs : Tensor, shape (classes, K), int8, optional
+        The side of each class's rows in each sigmoid's problem, +1 or -1; 0 is no part of it.
 
     Attributes
     ----------
+    n_classes : int
+        How many codes there are.
+    frequency, share : Tensor, shape (K,)
+        The weight of the rows on the side +1 of each column, and of those that are a part of its
+        problem: 1 for all but those that ``signs`` leave out.
     is_sample : bool
         Whether the rows stand for more, of which mean and variance are.
     coarse : bool
@@ -116,6 +125,7 @@ class Objective:
         fit_intercept: bool,
         dtype: torch.dtype,
         fits: int = 1,
+        signs: Tensor | None = None,
     ) -> None:
         self.fits, self.coarse, self.is_sample = float(fits), False, False
         self.rows, self.target, self.weight = rows, target, weight
@@ -134,8 +144,24 @@ class Objective:
         if not bool(torch.isfinite(two).all()):  # perhaps only the squares in float32
             first, one, two = rows.column_sums(weight, sample, wide=True)
         self._describe(first, one, two)
-        counts = torch.bincount(target, weight, minlength=max(2, n_logits)) / self.total
-        self.frequency = counts[1:] if n_logits == 1 else counts[:n_logits]
+        self._take_sides(signs)
+        self._weigh_sides(torch.bincount(target, weight, minlength=self.n_classes) / self.total)
+
+    def _take_sides(self, signs: Tensor | None) -> None:
+        """Set the table of sides, and how many codes there are."""
+        self.signs = signs
+        self.n_classes = max(2, self.n_logits) if signs is None else len(signs)
+        self._partial = None if signs is None or bool(signs.all()) else signs
+        self._table = None if signs is None else np.ascontiguousarray(signs.cpu().numpy().T)
+
+    def _weigh_sides(self, classes: Tensor) -> None:
+        """Set the weights of the sides from those of the classes."""
+        if self.signs is None:
+            self.frequency = classes[1:] if self.n_logits == 1 else classes[: self.n_logits]
+            self.share = torch.ones_like(self.frequency)
+        else:
+            self.frequency = classes @ (self.signs > 0).to(classes)
+            self.share = classes @ (self.signs != 0).to(classes)
 
     def _describe(self, first: Tensor, one: Tensor, two: Tensor) -> None:
         """Set mean and variance of the features from what ``column_sums`` returns."""
@@ -209,7 +235,7 @@ class Objective:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
         theta = _zeros((self.n_logits, self.n_features + 1), self.device)
         if self.fit_intercept:
-            p = self.frequency.clamp(1e-12, 1 - 1e-12)
+            p = (self.frequency / self.share).clamp(1e-12, 1 - 1e-12)
             theta[:, -1] = torch.log(p) if self.link == "softmax" else torch.logit(p)
             if self.link == "softmax":
                 theta[:, -1] -= theta[:, -1].mean()
@@ -260,7 +286,8 @@ class Objective:
                     at, ZU = block
                     Z, U = ZU[:, : self.n_logits], ZU[:, self.n_logits :]
                 R = torch.add(Z, U, alpha=t)
-                sums[0] += residual(R, self.target[at], self.weight[at], self.link)
+                y, w = self.target[at], self.weight[at]
+                sums[0] += residual(R, y, w, self.link, signs=self.signs)
                 sums[1] += R.mul_(U).sum()
 
             sums = self._add_up(lanes, lambda: (_zeros((2,), self.device),), add)
@@ -274,7 +301,7 @@ class Objective:
         """Return V ↦ ∇²F(Θ) V, two products with X each; probabilities are kept while they fit."""
         lanes = self.rows.lanes(self.n_logits, self.dtype, sums=True)
         logits = self._logits(theta)
-        kept = self._kept(lanes, lambda block: probabilities(logits(block), self.link))
+        kept = self._kept(lanes, lambda b: self.probabilities(logits(b), slice(*b)))
 
         def product(V: Tensor) -> Tensor:
             W = self.rows.prepare(V[:, :-1], self.dtype)
@@ -330,6 +357,10 @@ class Objective:
             yield logits(block)
         self.rows.release()
 
+    def probabilities(self, Z: Tensor, at: Any) -> Tensor:
+        """Return the probabilities of rows from their logits; 0 where they have no part."""
+        return seen(probabilities(Z, self.link), self.target[at], self._partial)
+
     def probability_blocks(self, theta: Tensor, dtype: torch.dtype) -> Iterator[tuple[Any, Tensor]]:
         """Yield all rows, as slices, and their probabilities, block by block."""
         lanes, of_block = self._probabilities(theta, dtype)
@@ -369,7 +400,7 @@ class Objective:
 
             def of_logits(block: Any) -> tuple[Any, Tensor]:
                 at, Z = logits(block)
-                return at, probabilities(Z, self.link)
+                return at, self.probabilities(Z, at)
 
             return lanes, of_logits
         from luce.linear.fused import dense_probabilities
@@ -380,7 +411,7 @@ class Objective:
             at = slice(*block)
             P = dense_probabilities(np.asarray(rows.X[at]), W, bias, self.link)
             rows.hand_back(*block)
-            return at, torch.from_numpy(P)
+            return at, seen(torch.from_numpy(P), self.target[at], self._partial)
 
         N, K = rows.shape[0], self.n_logits
         step = max(_PROBABILITIES_AT_ONCE // K, min(_ROWS_AT_ONCE, 4 * _PROBABILITIES_AT_ONCE // K))
@@ -400,7 +431,8 @@ class Objective:
         matrix = self.link == "softmax"
         if not bool(theta[:, :-1].any()):
             p = probabilities(theta[None, :, -1], self.link)[0]  # of every row
-            return Curvature(torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p), p)
+            S = torch.diag(p) - torch.outer(p, p) if matrix else p * (1 - p) * self.share
+            return Curvature(S, p if matrix else p * self.share)
         some = n is not None and n < len(self.weight)
         index = evenly(self, n) if some else None  # all rows need no copies
         total = self.total if index is None else float(self.weight[self.at(index)].sum())
@@ -440,7 +472,7 @@ class Objective:
     def separates(self, theta: Tensor) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""
         for at, Z in self.logit_blocks(theta, torch.float64):
-            margin = margins(Z, self.target[at], self.link)
+            margin = margins(Z, self.target[at], self.link, self.signs)
             if bool((margin[self.weight[at] > 0] <= 0).any()):
                 return False
         return True
@@ -501,7 +533,7 @@ class Objective:
             i, j = block
             y, w = self.target[i:j], self.weight[i:j]
             Z = self.rows.project(i, j, W).to(self.dtype).add_(bias)
-            loss += residual(Z, y, w, self.link, L if logs else None)
+            loss += residual(Z, y, w, self.link, L if logs else None, self.signs)
             self.rows.accumulate(i, j, Z.to(dtype), G)
             g += Z.sum(0).double()
 
@@ -537,9 +569,10 @@ class Objective:
     def _fused(
         self, rows: DenseRows, theta: Tensor, logs: bool
     ) -> tuple[float, Tensor, Tensor, Tensor]:
-        from luce.linear.fused import dense_pass, padded
+        from luce.linear.fused import NO_SIGNS, dense_pass, padded
 
         K, D = self.n_logits, self.n_features
+        table = NO_SIGNS if self._table is None else self._table
         W = padded(theta[:, :-1].to(self.dtype).numpy())
         bias = self.bias(theta).to(self.dtype).numpy()
         y, w = self.target.numpy(), self.weight.numpy()
@@ -549,7 +582,8 @@ class Objective:
 
         def add(block: Block, loss: np.ndarray, *sums: np.ndarray) -> None:
             at = slice(*block)
-            loss += dense_pass(np.asarray(rows.X[at]), W, bias, y[at], w[at], self.link, *sums)
+            own = np.asarray(rows.X[at]), W, bias, y[at], w[at], self.link
+            loss += dense_pass(*own, *sums, table)
             rows.hand_back(*block)
 
         loss, *sums = add_up(rows.kernel_lanes(K * D), zeros, add, on_threads)

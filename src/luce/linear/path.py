@@ -73,7 +73,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
     l1_ratios : sequence of float, optional
         The candidates for ``l1_ratio``, each with all Cs; by default only 0, which is L2.
     penalty : {"l2", "group"} or a name in ``luce.linear.penalties.PENALTIES``, default="l2"
-    fit_intercept, tol, max_iter, class_weight, solver, link, precision, device, verbose
+    fit_intercept, tol, max_iter, class_weight, solver, link, code, precision, device, verbose
         As in `SoftmaxRegression`.
 
     Attributes
@@ -91,7 +91,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
     oof_proba_ : ndarray, shape (N, K)
         Out-of-fold probabilities at ``C_``: each row's by the model that did not see it, averaged
         if it was held out more than once, NaN if never.
-    coef_, intercept_, classes_, n_features_in_, n_iter_, converged_, duality_gap_, history_
+    coef_, intercept_, code_, classes_, n_features_in_, n_iter_, converged_, duality_gap_, history_
         As in `SoftmaxRegression`, of the refitted model. With ``refit=False``, ``n_iter_`` sums up
         the folds' and ``duality_gap_`` is NaN.
 
@@ -131,7 +131,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
         max_iter: int = 200,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         solver: Literal["auto", "lbfgs", "newton-cg"] = "auto",
-        link: Literal["softmax", "ovr"] = "softmax",
+        link: Literal["softmax", "ovr", "ovo", "ecoc"] = "softmax",
+        code: Any = None,
         precision: Literal["auto", "float32", "float64"] = "auto",
         device: str = "auto",
         verbose: int = 0,
@@ -148,6 +149,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         self.class_weight = class_weight
         self.solver = solver
         self.link = link
+        self.code = code
         self.precision = precision
         self.device = device
         self.verbose = verbose
@@ -338,9 +340,10 @@ class SoftmaxRegressionCV(SoftmaxModel):
             return float(
                 np.average(log_p[np.arange(len(test)), at], weights=w if w.any() else None)
             )
-        view = SoftmaxRegression(link=self.link)  # type: ignore[arg-type]
+        view = SoftmaxRegression(link=self.link, code=self.code)  # type: ignore[arg-type]
         view.coef_, view.intercept_ = model
         view.classes_, view.n_features_in_ = self.classes_, self.n_features_in_
+        view._couple()  # noqa: SLF001 - of our own class
         scorer = get_scorer(self.scoring) if isinstance(self.scoring, str) else self.scoring
         return float(scorer(view, held, y[test]))
 

@@ -38,7 +38,8 @@ def fits(
 
     ``count`` fits of this kind will be made in all.
     """
-    n_logits = 1 if len(model.classes_) == 2 else len(model.classes_)
+    coupling = model.coupling
+    n_logits = coupling.n_logits
     rows = as_array(X)
     loss: Any
     if rows is None or model.precision == "float32" or not small.suits(rows, n_logits):
@@ -63,7 +64,8 @@ def fits(
             weight,
             moments,
             n_logits=n_logits,
-            link="sigmoid" if n_logits == 1 or model.link == "ovr" else "softmax",
+            link=coupling.link,
+            signs=coupling.signs,
             fit_intercept=model.fit_intercept,
         )
         where = ", in NumPy"

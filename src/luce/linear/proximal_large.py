@@ -11,7 +11,6 @@ import torch
 from luce.linear.dense_rows import DenseRows
 from luce.linear.duality import moved
 from luce.linear.large import make_objective
-from luce.linear.links import probabilities
 from luce.linear.metric import Diagonal, Grams
 from luce.linear.objective import KEEP_BYTES, Objective
 from luce.linear.proximal_proof import Point
@@ -72,6 +71,7 @@ class LargeLoss:
         # It may have been summed in float32.
         self.deviation = 1.01 * objective.variance.sqrt().cpu().numpy()
         self.frequency = objective.frequency.cpu().numpy()
+        self.share = objective.share.cpu().numpy()
         self.single = objective.rows.in_float32
 
     @classmethod
@@ -127,7 +127,7 @@ class LargeLoss:
         """Return what it costs that the dual variables are t times the residuals."""
         objective, total = self.objective, 0.0
         for at, Z in objective.logit_blocks(self._tensor(point.theta), torch.float64):
-            losses = _losses(Z, objective.target[at], self.link).cpu().numpy()
+            losses = _losses(Z, objective.target[at], self.link, objective.signs).cpu().numpy()
             weight = objective.weight[at].cpu().numpy()
             total += float((moved(losses, t) @ weight).sum())
         return total / self.total
@@ -154,6 +154,7 @@ class LargeLoss:
             C=np.inf,
             fit_intercept=self.fit_intercept,
             dtype=objective.dtype,
+            signs=objective.signs,
             # The kernels of all rows are worth it here too.
             fits=math.ceil(objective.fits * objective.n_features / len(features)),
         )
@@ -209,7 +210,7 @@ class LargeLoss:
             X = theta.new_empty(few.shape[0], D + 1, dtype=dtype)
             torch.sub(few.block(0, few.shape[0], dtype), mean, out=X[:, :-1])
             X[:, :-1][:, objective.constant] = 0
-            P = probabilities(X[:, :-1] @ W.T + c, self.link)
+            P = objective.probabilities(X[:, :-1] @ W.T + c, objective.at(picked[part]))
             X[:, -1] = float(self.fit_intercept)
             E = ((P - P.square()) * weight[part, None].to(dtype)).clamp_(min=0).sqrt_()
             mass += E.square().sum(0).double()
@@ -243,8 +244,11 @@ class LargeLoss:
         return blocks
 
 
-def _losses(Z: Tensor, target: Tensor, link: str) -> Tensor:
+def _losses(Z: Tensor, target: Tensor, link: str, signs: Tensor | None) -> Tensor:
     """Return the loss of each row, (1, n), or for sigmoids of each class and row, (K, n)."""
+    if signs is not None:
+        sign = signs[target].to(Z.dtype)
+        return (torch.nn.functional.softplus(-sign * Z) * sign.abs()).T
     if link == "softmax":
         return torch.nn.functional.cross_entropy(Z, target, reduction="none")[None]
     y = target[:, None] == (1 if Z.shape[1] == 1 else torch.arange(Z.shape[1], device=Z.device))

@@ -51,7 +51,8 @@ class Loss(Protocol):
         The weight of all rows.
     mean, deviation : ndarray, shape (D,)
         Of the features.
-    frequency : ndarray, shape (K,)
+    frequency, share : ndarray, shape (K,)
+        Of the rows on the side +1 of each column, and of those that are a part of its problem.
     """
 
     link: Link
@@ -60,6 +61,7 @@ class Loss(Protocol):
     mean: np.ndarray
     deviation: np.ndarray
     frequency: np.ndarray
+    share: np.ndarray
 
     def at(self, theta: np.ndarray) -> Point:
         """Evaluate Θ."""
@@ -138,7 +140,9 @@ class Judge:
         cost, epsilon = 0.0, np.zeros(len(point.theta) if loss.link == "sigmoid" else 1)
         if loss.fit_intercept:
             logs = loss.logs(point)
-            cost, epsilon = price(loss.frequency, point.gradient[:, -1], *logs, loss.link)
+            cost, epsilon = price(
+                loss.frequency, point.gradient[:, -1], *logs, loss.link, loss.share
+            )
 
         def cost_of_scale(t: np.ndarray) -> float:
             return 0.0 if np.all(t == 1) else loss.scaled(point, t)

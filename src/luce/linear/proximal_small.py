@@ -36,6 +36,7 @@ class SmallLoss:
         n_logits: int,
         link: Link,
         fit_intercept: bool,
+        signs: np.ndarray | None = None,
     ) -> None:
         self.problem = Problem(
             X,
@@ -46,10 +47,11 @@ class SmallLoss:
             link=link,
             C=np.inf,
             fit_intercept=fit_intercept,
+            signs=signs,
         )
         self.link, self.fit_intercept, self.total = link, fit_intercept, self.problem.total
         self.mean, self.deviation = moments[0], np.sqrt(moments[1])
-        self.frequency = self.problem.frequency
+        self.frequency, self.share = self.problem.frequency, self.problem.share
         self._columns = X.tocsc() if hasattr(X, "nnz") else None
 
     def start(self) -> np.ndarray:

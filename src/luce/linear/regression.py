@@ -64,9 +64,16 @@ class SoftmaxRegression(SoftmaxModel):
         "auto" is L-BFGS where the features have an affordable eigenbasis (up to 2,048 features or
         rows) to precondition with, else Newton-CG with a diagonal; proximal steps and Newton's
         where the penalty makes coefficients zero.
-    link : {"softmax", "ovr"}, default="softmax"
-        "ovr" fits one sigmoid against the rest for each class; probabilities are the sigmoids over
-        their sum.
+    link : {"softmax", "ovr", "ovo", "ecoc"}, default="softmax"
+        The others fit binary problems, all in the same passes over X. "ovr": each class against the
+        rest; probabilities are the sigmoids over their sum. "ovo": each pair of classes on the rows
+        of these two; probabilities are coupled as by Wu, Lin and Weng (2004). "ecoc": the columns
+        of an error-correcting code; the probability of a class is the likelihood of its row.
+    code : array-like, shape (K, B), optional
+        The code of ``link="ecoc"``, a row for each class in the order of ``classes_``: +1 and -1
+        are the sides of the B binary problems, 0 is no part; or 0 and 1 alone. By default all
+        2^(K - 1) - 1 columns up to 7 classes, otherwise ⌈10 log₂ K⌉: the best of many random codes
+        by its nearest two rows. The identity is exactly "ovr".
     precision : {"auto", "float32", "float64"}, default="auto"
         Of the products with X. Sums over rows and the certificate are float64 in any case. "auto"
         is float32 for large well-scaled problems, and goes on in float64 where that stalls; many
@@ -82,9 +89,12 @@ class SoftmaxRegression(SoftmaxModel):
 
     Attributes
     ----------
-    coef_ : ndarray, shape (K, D), or (1, D) for two classes
+    coef_ : ndarray, shape (K, D), or (1, D) for two classes, or (B, D) for a code
         In float32 for X in float32, unless rounding to that would cost what ``tol`` asks for.
-    intercept_ : ndarray, shape (K,) or (1,)
+    intercept_ : ndarray, shape (K,), (1,) or (B,)
+    code_ : ndarray, shape (K, B), int8
+        With ``link`` "ecoc" and "ovo": the side of each class in each column, -1, 0 or +1. Those of
+        pairs are (0, 1), (0, 2), …, the later class on the side +1.
     classes_ : ndarray, shape (K,)
     n_features_in_ : int
     feature_names_in_ : ndarray of str
@@ -147,7 +157,8 @@ class SoftmaxRegression(SoftmaxModel):
         max_iter: int = 200,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         solver: Literal["auto", "lbfgs", "newton-cg"] = "auto",
-        link: Literal["softmax", "ovr"] = "softmax",
+        link: Literal["softmax", "ovr", "ovo", "ecoc"] = "softmax",
+        code: Any = None,
         precision: Literal["auto", "float32", "float64"] = "auto",
         warm_start: bool = False,
         device: str = "auto",
@@ -162,6 +173,7 @@ class SoftmaxRegression(SoftmaxModel):
         self.class_weight = class_weight
         self.solver = solver
         self.link = link
+        self.code = code
         self.precision = precision
         self.warm_start = warm_start
         self.device = device
@@ -289,8 +301,7 @@ class SoftmaxRegression(SoftmaxModel):
         """Return the C that does best on a fold held out; set ``scores_``."""
         from luce.linear.parts import fits
 
-        search = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
-        search.classes_ = self.classes_
+        search = self._searching()
         rest = rows.fold(0, FOLDS, held_out=False)
         path = fits.fits(search, rest, CANDIDATES, None, display, count=len(CANDIDATES))
         scores: list[float] = []
@@ -318,8 +329,7 @@ class SoftmaxRegression(SoftmaxModel):
             return 1.0
         from sklearn.model_selection import StratifiedKFold
 
-        search = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
-        search.classes_ = self.classes_
+        search = self._searching()
         splitter = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
         splits = list(splitter.split(own, own))
         folds = []
@@ -344,10 +354,16 @@ class SoftmaxRegression(SoftmaxModel):
         self.scores_ = -np.array(losses)
         return best
 
+    def _searching(self) -> SoftmaxRegression:
+        """Return an estimator of the same classes that is less exact, to choose C with."""
+        search: SoftmaxRegression = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
+        search.classes_ = self.classes_
+        search._couple()
+        return search
+
     def _usable(self, last: Start | None, X: Any) -> Start | None:
         """Return the last fit's coefficients, float64, if this one can start from them."""
-        K = len(self.classes_)
-        if last is None or last[0].shape != (K if K > 2 else 1, X.shape[1]):
+        if last is None or last[0].shape != (self.coupling.n_logits, X.shape[1]):
             return None
         if not all(np.isfinite(each).all() for each in last):
             return None

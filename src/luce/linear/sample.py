@@ -102,9 +102,7 @@ def two_shares(objective: Objective, n: int) -> tuple[Objective, Objective] | No
     """
     index = evenly(objective, n + n // 4)
     first = np.delete(index, np.s_[4::5])
-    seen = torch.bincount(
-        objective.target[objective.at(first)], minlength=max(2, objective.n_logits)
-    )
+    seen = torch.bincount(objective.target[objective.at(first)], minlength=objective.n_classes)
     if int(seen.min()) < _FEWEST_OF_A_CLASS:
         return None
     return objective.over(first), objective.over(index[4::5])

@@ -129,6 +129,7 @@ class Problem:
         link: Link,
         C: float,
         fit_intercept: bool,
+        signs: np.ndarray | None = None,
     ) -> None:
         self.X, self.codes, self.link, self.fit_intercept = X, codes, link, fit_intercept
         self.K, self.D = n_logits, X.shape[1]
@@ -136,10 +137,18 @@ class Problem:
         self.weight = weight / self.total
         self.penalty = L2.of(C, self.total)
         self.mean, self.variance, self.constant = moments
-        counts = np.bincount(codes, self.weight, minlength=max(2, n_logits))
+        n_classes = max(2, n_logits) if signs is None else len(signs)
+        counts = np.bincount(codes, self.weight, minlength=n_classes)
         self.frequency = counts[1:] if n_logits == 1 else counts
+        self.share = np.ones(n_logits)
         self._own = (codes, np.arange(len(codes)))
-        if link == "sigmoid":
+        # Where a row is no part of a column's problem.
+        self._absent: np.ndarray | None = None
+        if signs is not None:
+            self.frequency, self.share = counts @ (signs > 0), counts @ (signs != 0)
+            self._sign = signs.T[:, codes].astype(np.float64)
+            self._absent = None if signs.all() else self._sign == 0
+        elif link == "sigmoid":
             classes = np.arange(1, 2) if n_logits == 1 else np.arange(n_logits)
             self._sign = np.where(codes == classes[:, None], 1.0, -1.0)
 
@@ -147,7 +156,7 @@ class Problem:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
         theta = np.zeros((self.K, self.D + 1))
         if self.fit_intercept:
-            p = self.frequency.clip(1e-12, 1 - 1e-12)
+            p = (self.frequency / self.share).clip(1e-12, 1 - 1e-12)
             theta[:, -1] = np.log(p) if self.link == "softmax" else np.log(p) - np.log1p(-p)
             if self.link == "softmax":
                 theta[:, -1] -= theta[:, -1].mean()
@@ -190,15 +199,20 @@ class Problem:
             top = Z.max(0)
             losses = np.log(np.exp(Z - top).sum(0)) + (top - Z[self._own])
         else:
-            losses = np.logaddexp(0, -self._sign * Z).sum(0)
+            losses = self.losses(Z).sum(0)
         return float(self.weight @ losses) + self.penalty.value(W)
 
     def losses(self, Z: np.ndarray) -> np.ndarray:
         """Return the loss of each row, (1, N), or for sigmoids of each class and row, (K, N)."""
         if self.link == "softmax":
             return self._softmax(Z)[0][None]
-        losses: np.ndarray = np.logaddexp(0, -self._sign * Z)
-        return losses
+        return self._seen(np.logaddexp(0, -self._sign * Z))
+
+    def _seen(self, values: np.ndarray) -> np.ndarray:
+        """Return values (K, N), set to 0 in place where a row is no part of a column's problem."""
+        if self._absent is not None:
+            values[self._absent] = 0
+        return values
 
     def _softmax(self, Z: np.ndarray) -> tuple[np.ndarray, ...]:
         # What is small is computed as such: the sum of the other classes' p, not 1 - p of the own.
@@ -220,9 +234,9 @@ class Problem:
     def _sigmoid(self, Z: np.ndarray) -> tuple[np.ndarray, ...]:
         margin = self._sign * Z
         R = -self._sign * expit(-margin) * self.weight
-        log_p, log_q = -np.logaddexp(0, -Z), -np.logaddexp(0, Z)
+        log_p, log_q = self._seen(-np.logaddexp(0, -Z)), self._seen(-np.logaddexp(0, Z))
         losses = -np.where(self._sign > 0, log_p, log_q).sum(0)
-        return losses, R, expit(Z), log_p @ self.weight, log_q @ self.weight
+        return losses, R, self._seen(expit(Z)), log_p @ self.weight, log_q @ self.weight
 
     def hessian_product(self, P: np.ndarray, V: np.ndarray) -> np.ndarray:
         """Return ∇²F V at the point of probabilities P."""
@@ -320,13 +334,17 @@ class Problem:
         cost, epsilon = 0.0, np.zeros(parts)
         if self.fit_intercept:
             off = at.gradient[:, -1]
-            cost, epsilon = price(self.frequency, off, at.log_p, at.log_q, self.link)
+            sides = self.frequency, off, at.log_p, at.log_q, self.link, self.share
+            cost, epsilon = price(*sides)
         return bound(norms, epsilon, float(self.variance.sum()) ** 0.5, self.penalty, cost)
 
     def separates(self, at: _Point) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""
         if self.link == "sigmoid":
-            margin = (self._sign * at.Z).min(0)
+            margin = self._sign * at.Z
+            if self._absent is not None:
+                margin[self._absent] = np.inf
+            margin = margin.min(0)
         else:
             others = at.Z.copy()
             others[self._own] = -np.inf
@@ -370,6 +388,7 @@ def minimize(
     fit_intercept: bool,
     tol: float,
     max_iter: int,
+    signs: np.ndarray | None = None,
     start: Start | None = None,
     blocks: np.ndarray | None = None,
     single: bool = False,
@@ -386,7 +405,7 @@ def minimize(
     weight : ndarray, shape (N,), float64
     moments : tuple
         What `column_moments` returned; finite.
-    n_logits, link, C, fit_intercept
+    n_logits, link, C, fit_intercept, signs
         As in `luce.linear.objective.Objective`.
     tol, max_iter : float, int
         As in `luce.SoftmaxRegression`.
@@ -416,6 +435,7 @@ def minimize(
         link=link,
         C=C,
         fit_intercept=fit_intercept,
+        signs=signs,
     )
     if announce is not None:
         announce(

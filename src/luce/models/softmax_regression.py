@@ -54,6 +54,11 @@ class Linear(Model["SoftmaxModel"]):
 
             check_penalty("penalty", options["penalty"])
         self._check_shares(options)
+        if options.get("code") is not None and options.get("link") != "ecoc":
+            raise ArgumentError(
+                "linear: code belongs to link='ecoc', got it with "
+                f"link={options.get('link', 'softmax')!r}. Give link='ecoc', or leave code out."
+            )
         if "Cs" not in options:
             for name in OF_CROSS_VALIDATION:
                 if name in options:
@@ -161,7 +166,10 @@ class Linear(Model["SoftmaxModel"]):
             "duality_gap": gap if math.isfinite(gap) else None,
             "gradient_norm": float(estimator.gradient_norm_),
             "penalty": estimator.penalty,
+            "link": estimator.link,
         }
+        if estimator.link in {"ovo", "ecoc"}:
+            ended["binary_problems"] = len(estimator.coef_)
         share = float(getattr(estimator, "l1_ratio_", estimator.l1_ratio))
         if estimator.penalty == "group" or share > 0:
             coefficients = estimator.coef_
@@ -183,6 +191,9 @@ class Linear(Model["SoftmaxModel"]):
         line = f"{count:,} iteration{'s' * (count != 1)} of {ended['solver']} in {seconds:.1f} s"
         if ended["duality_gap"] is not None:
             line += f", proven to be within {ended['duality_gap']:.1e} of the optimum"
+        if "binary_problems" in ended:
+            problems = ended["binary_problems"]
+            line += f"; {ended['link']} of {problems:,} binary problem{'s' * (problems != 1)}"
         if "used_features" in ended:
             line += f"; {ended['used_features']:,} features are left"
         if "C" in ended:
@@ -193,8 +204,20 @@ class Linear(Model["SoftmaxModel"]):
         return line
 
     def tensors(self, estimator: SoftmaxModel) -> dict[str, NDArray[Any]]:
-        """Return coefficients and intercepts."""
-        return {"coef": estimator.coef_, "intercept": estimator.intercept_}
+        """Return coefficients and intercepts, and the code of the classes if they have one."""
+        found = {"coef": estimator.coef_, "intercept": estimator.intercept_}
+        if hasattr(estimator, "code_"):
+            found["code"] = estimator.code_
+        return found
+
+    def resolved(self, estimator: SoftmaxModel) -> dict[str, Any]:
+        """Return the value of each option of the estimator; a code as lists."""
+        import numpy as np
+
+        options = super().resolved(estimator)
+        if options.get("code") is not None:
+            options["code"] = np.asarray(options["code"]).tolist()
+        return options
 
     def restore(
         self,
@@ -206,7 +229,17 @@ class Linear(Model["SoftmaxModel"]):
         """Return the estimator with these coefficients."""
         import numpy as np
 
+        from luce.linear.codes import as_code
+
+        tensors = dict(tensors)
+        code = tensors.pop("code", None)
+        if (code is not None) != (estimator.link in {"ovo", "ecoc"}):
+            raise ArgumentError(f"link={estimator.link!r} goes with a code if it is ovo or ecoc.")
+        if code is not None:
+            estimator.code_ = as_code(type(estimator).__name__, code, classes)
         features, rows = math.prod(input_shape), len(classes) if len(classes) > 2 else 1
+        if code is not None:
+            rows = code.shape[1]
         expected = {"coef": (rows, features), "intercept": (rows,)}
         received = {name: tensor.shape for name, tensor in tensors.items()}
         if received != expected or not all(t.dtype.kind == "f" for t in tensors.values()):
@@ -234,19 +267,39 @@ class Linear(Model["SoftmaxModel"]):
         ]
 
     def steps(self, estimator: SoftmaxModel) -> list[Step]:
-        """Return the linear step; of two classes, the first has the logit 0."""
+        """Return the linear step; of two classes, the first has the logit 0.
+
+        The likelihoods of a code without zeros are a softmax of sums over its columns, which are
+        linear too.
+
+        Raises
+        ------
+        ArgumentError
+            If the probabilities of the binary problems are coupled in another way.
+        """
         import numpy as np
 
         from luce.models.steps import Step
 
         weight, bias = estimator.coef_, estimator.intercept_
+        coupling = estimator.coupling
+        if coupling.kind in {"ovo", "ecoc"}:
+            sums = coupling.as_linear()
+            if sums is None:
+                what = "link='ovo'" if coupling.kind == "ovo" else "a code with zeros"
+                raise ArgumentError(
+                    f"export: {what} couples its binary problems row by row, which no format of "
+                    "an export has an operator for. Train with link='softmax', or with 'ovr' or "
+                    "'ecoc' and a code of -1 and +1."
+                )
+            weight, bias = sums @ weight, sums @ bias
         if len(weight) == 1:
             weight = np.concatenate([np.zeros_like(weight), weight])
             bias = np.concatenate([np.zeros_like(bias), bias])
         linear = Step(kind="linear", arrays={"weight": weight, "bias": bias})
         steps = [Step(kind="flatten"), linear]
         # With two classes one against the rest is softmax.
-        if estimator.link == "ovr" and len(estimator.classes_) > 2:
+        if coupling.kind == "ovr":
             steps.append(Step(kind="sigmoids"))
         return steps
 
@@ -255,7 +308,11 @@ class Linear(Model["SoftmaxModel"]):
         import numpy as np
 
         coefficients = np.asarray(estimator.coef_, dtype=np.float64)
-        if len(coefficients) == 1:  # two classes: the weights of the second against the first
+        coupling = estimator.coupling
+        if coupling.signs is not None:  # the sides of a class say what speaks for it
+            share = 2 if coupling.kind == "ecoc" else len(estimator.classes_)
+            coefficients = coupling.signs @ coefficients / share
+        elif len(coefficients) == 1:  # two classes: the weights of the second against the first
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         return Weights("classes", coefficients - coefficients.mean(axis=0))
 

@@ -83,6 +83,7 @@ def material(model: SoftmaxModel, part: Part, compute: Any) -> Material:
             f"{list(part.classes)!r}."
         )
     model.classes_, model.n_features_in_ = np.array(list(part.classes)), D
+    model._couple()  # noqa: SLF001 - this file is the estimator's, moved out of it
     mass = np.zeros(K)
     for own, (row, least) in compute(sums.counts, deal_part(part, K), {"n_classes": K}):
         if not least >= 0:
@@ -123,17 +124,18 @@ def fits(
     count: int = 1,
 ) -> Iterator[Fitted]:
     """Yield the fit for each C, each from where the last ended."""
-    K = len(model.classes_)
+    coupling = model.coupling
     Cs = [float(C) for C in Cs]
     objective = PartObjective(
         rows.part,
         rows.compute,
         rows.weigh,
-        n_logits=1 if K == 2 else K,
-        link="sigmoid" if K == 2 or model.link == "ovr" else "softmax",
+        n_logits=coupling.n_logits,
+        link=coupling.link,
         C=Cs[0],
         fit_intercept=model.fit_intercept,
         dtype=torch.float64 if model.precision == "float64" else torch.float32,
+        signs=None if coupling.signs is None else torch.from_numpy(coupling.signs),
     )
     if not bool(torch.isfinite(objective.variance.sum())):
         raise not_finite(type(model).__name__, objective.find_bad())
@@ -161,7 +163,7 @@ def score(
     shared = {
         "W": np.ascontiguousarray(coef),
         "bias": np.ascontiguousarray(intercept, dtype),
-        "ovr": model.link == "ovr",
+        "coupling": model.coupling,
         "weigh": rows.weigh,
         "inverse_temperatures": tuple(1 / float(t) for t in temperatures),
     }

@@ -74,7 +74,7 @@ class PartObjective(Objective):
         Calls a function for each lane, anywhere, with what all lanes share, by name; hands out what
         it returned in the order of the lanes. An engine's ``map``.
     weigh : Weighing
-    n_logits, link, C, fit_intercept, dtype
+    n_logits, link, C, fit_intercept, dtype, signs
         As in `Objective`.
     """
 
@@ -89,6 +89,7 @@ class PartObjective(Objective):
         C: float,
         fit_intercept: bool,
         dtype: torch.dtype,
+        signs: Tensor | None = None,
     ) -> None:
         self.fits, self.coarse, self.is_sample = 1.0, False, False
         self.rows: Any = PartRows(part)
@@ -98,11 +99,10 @@ class PartObjective(Objective):
         N, D = part.shape
         self._lanes = deal_part(part, n_logits * D)
         self._kernels = not part.sparse and N * D >= _WORTH_COMPILING
-        classes = max(2, n_logits)
-        mass = self._moments(part, classes)
+        self._take_sides(signs)
+        mass = self._moments(part, self.n_classes)
         self.penalty = L2.of(C, self.total)
-        frequency = torch.from_numpy(mass / self.total)
-        self.frequency = frequency[1:] if n_logits == 1 else frequency[:n_logits]
+        self._weigh_sides(torch.from_numpy(mass / self.total))
         self._sample = self._drawn()
 
     def _moments(self, part: Part, classes: int) -> np.ndarray:
@@ -154,11 +154,12 @@ class PartObjective(Objective):
             C=1.0,
             fit_intercept=self.fit_intercept,
             dtype=self.dtype,
+            signs=self.signs,
         )
         # They stand for all: kernels that are compiled for all rows serve them too.
         few.is_sample, few.fits = n < N, N / n if self._kernels else 0.0
         few.mean, few.variance, few.constant = self.mean, self.variance, self.constant
-        few.frequency = self.frequency
+        few.frequency, few.share = self.frequency, self.share
         return few
 
     @property
@@ -183,7 +184,7 @@ class PartObjective(Objective):
         penalty = self.penalty.times(self.total).along(W, V)
 
         def phi(t: float) -> tuple[float, float]:
-            (found,) = self._added(sums.line, **both, link=self.link, steps=(t,))
+            (found,) = self._added(sums.line, **both, **self._sides, steps=(t,))
             (loss, slope), (more, steeper) = found[0].tolist(), penalty(t)
             return (loss + more) / self.total, (slope + steeper) / self.total
 
@@ -195,7 +196,7 @@ class PartObjective(Objective):
 
         def product(V: Tensor) -> Tensor:
             both = at | self._arguments(V, "V", "rise")
-            G, g = map(torch.from_numpy, self._added(sums.products, **both, link=self.link))
+            G, g = map(torch.from_numpy, self._added(sums.products, **both, **self._sides))
             out = self._mean_gradient(G, g, V)
             out[:, :-1].add_(V[:, :-1], alpha=self.penalty.curvature)
             return out
@@ -208,14 +209,14 @@ class PartObjective(Objective):
         """Return how p spreads over the sample, or over all rows for None."""
         if n is not None or not bool(theta[:, :-1].any()):
             return self.at_hand.curvature(theta, n or SAMPLE_ROWS, dtype)
-        found = self._added(sums.spread, **self._arguments(theta), link=self.link)
+        found = self._added(sums.spread, **self._arguments(theta), **self._sides)
         S, mass = map(torch.from_numpy, found)
         return self._spread(S, mass, self.total)
 
     def separates(self, theta: Tensor) -> bool:
         """Say whether Θ classifies every row of positive weight with a margin above 0."""
         W, bias = theta[:, :-1].contiguous().numpy(), self.bias(theta).numpy()
-        (wrong,) = self._added(sums.separated, W=W, bias=bias, link=self.link)
+        (wrong,) = self._added(sums.separated, W=W, bias=bias, **self._sides)
         return not wrong[0]
 
     def find_bad(self) -> tuple[int, int, float] | None:
@@ -230,9 +231,15 @@ class PartObjective(Objective):
         K, D = self.n_logits, self.n_features
         fused = self._kernels and K * D <= _FUSED_COEFFICIENTS
         loss, G, g, L = self._added(
-            sums.gradients, **self._arguments(theta), link=self.link, logs=logs, kernels=fused
+            sums.gradients, **self._arguments(theta), **self._sides, logs=logs, kernels=fused
         )
         return float(loss[0]), *map(torch.from_numpy, (G, g, L))  # type: ignore[return-value]
+
+    @property
+    def _sides(self) -> dict[str, Any]:
+        """The link, and the table of sides as arrays are sent."""
+        signs = None if self.signs is None else self.signs.numpy()
+        return {"link": self.link, "signs": signs}
 
     def _arguments(self, theta: Tensor, W: str = "W", bias: str = "bias") -> dict[str, Any]:
         """Return Θ as the functions of a lane take it."""

@@ -14,7 +14,7 @@ import scipy.sparse
 import torch
 
 from luce.linear.dense_rows import DenseRows, writable_view
-from luce.linear.links import curve, margins, probabilities, residual
+from luce.linear.links import curve, margins, probabilities, residual, seen
 from luce.linear.parts.lanes import places
 from luce.linear.parts.rows import csr_of, opened, rows_of
 from luce.linear.sums import cut
@@ -22,6 +22,7 @@ from luce.linear.sums import cut
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from luce.linear.coupling import Coupling
     from luce.linear.links import Link
     from luce.linear.parts.lanes import Lane
     from luce.linear.parts.rows import Rows, Weighing
@@ -118,6 +119,7 @@ def gradients(
     W: np.ndarray,
     bias: np.ndarray,
     link: Link,
+    signs: np.ndarray | None,
     weigh: Weighing,
     logs: bool,
     kernels: bool,
@@ -126,17 +128,18 @@ def gradients(
     K, loss = len(W), 0.0
     G, g, L = _empty(lane, K), np.zeros(K), np.zeros((2 if logs else 0, K))
     if kernels:
-        from luce.linear.fused import dense_pass, padded
+        from luce.linear.fused import NO_SIGNS, dense_pass, padded
 
         rows_of_W = padded(W)
+        columns = NO_SIGNS if signs is None else np.ascontiguousarray(signs.T)
         for rows in rows_of(lane, weigh):
             X = writable_view(np.asarray(rows.X))
-            loss += dense_pass(X, rows_of_W, bias, rows.y, rows.weight, link, G, g, L)
+            loss += dense_pass(X, rows_of_W, bias, rows.y, rows.weight, link, G, g, L, columns)
         return np.array([loss]), G, g, L
-    own_logs = torch.from_numpy(L) if logs else None
+    own_logs, table = torch.from_numpy(L) if logs else None, _tensor(signs)
     for block in _blocks(lane, weigh, K, W.dtype):
         Z = block.logits(W, bias)
-        loss += float(residual(Z, block.y, block.weight, link, own_logs))
+        loss += float(residual(Z, block.y, block.weight, link, own_logs, table))
         block.accumulate(Z, G)
         g += Z.sum(0).double().numpy()
     return np.array([loss]), G, g, L
@@ -151,15 +154,16 @@ def line(
     rise: np.ndarray,
     steps: tuple[float, ...],
     link: Link,
+    signs: np.ndarray | None,
     weigh: Weighing,
 ) -> Sums:
     """Return loss and slope at W + t V for each step length t, (n, 2): two products for all."""
-    sums = np.zeros((len(steps), 2))
+    sums, table = np.zeros((len(steps), 2)), _tensor(signs)
     for block in _blocks(lane, weigh, len(W), W.dtype):
         Z, U = block.logits(W, bias), block.logits(V, rise)
         for s, t in enumerate(steps):
             R = torch.add(Z, U, alpha=t)
-            sums[s, 0] += float(residual(R, block.y, block.weight, link))
+            sums[s, 0] += float(residual(R, block.y, block.weight, link, signs=table))
             sums[s, 1] += float(R.mul_(U).sum(dtype=torch.float64))
     return (sums,)
 
@@ -172,12 +176,13 @@ def products(
     V: np.ndarray,
     rise: np.ndarray,
     link: Link,
+    signs: np.ndarray | None,
     weigh: Weighing,
 ) -> Sums:
     """Return what the loss's Hessian at W makes of V, (K, D), and of its intercepts, (K,)."""
-    G, g = _empty(lane, len(W)), np.zeros(len(W))
+    G, g, table = _empty(lane, len(W)), np.zeros(len(W)), _tensor(signs)
     for block in _blocks(lane, weigh, len(W), W.dtype):
-        P = probabilities(block.logits(W, bias), link)
+        P = seen(probabilities(block.logits(W, bias), link), block.y, table)
         U = curve(block.logits(V, rise), P, link)
         U *= block.weight[:, None].to(U.dtype)
         block.accumulate(U, G)
@@ -185,13 +190,21 @@ def products(
     return G, g
 
 
-def spread(lane: Lane, *, W: np.ndarray, bias: np.ndarray, link: Link, weigh: Weighing) -> Sums:
+def spread(
+    lane: Lane,
+    *,
+    W: np.ndarray,
+    bias: np.ndarray,
+    link: Link,
+    signs: np.ndarray | None,
+    weigh: Weighing,
+) -> Sums:
     """Return -Σ w p pᵀ for a softmax, Σ w p (1 - p) for sigmoids, and Σ w p."""
     K = len(W)
     S = np.zeros((K, K) if link == "softmax" else K)
-    mass = np.zeros(K)
+    mass, table = np.zeros(K), _tensor(signs)
     for block in _blocks(lane, weigh, K, W.dtype):
-        P = probabilities(block.logits(W, bias), link)
+        P = seen(probabilities(block.logits(W, bias), link), block.y, table)
         weighed = P * block.weight[:, None].to(P.dtype)
         mass += weighed.sum(0).double().numpy()
         if link == "softmax":
@@ -201,11 +214,19 @@ def spread(lane: Lane, *, W: np.ndarray, bias: np.ndarray, link: Link, weigh: We
     return S, mass
 
 
-def separated(lane: Lane, *, W: np.ndarray, bias: np.ndarray, link: Link, weigh: Weighing) -> Sums:
+def separated(
+    lane: Lane,
+    *,
+    W: np.ndarray,
+    bias: np.ndarray,
+    link: Link,
+    signs: np.ndarray | None,
+    weigh: Weighing,
+) -> Sums:
     """Return how many rows of positive weight are not on the right side of each boundary."""
-    wrong = 0
+    wrong, table = 0, _tensor(signs)
     for block in _blocks(lane, weigh, len(W), W.dtype):
-        margin = margins(block.logits(W, bias), block.y, link)
+        margin = margins(block.logits(W, bias), block.y, link, table)
         wrong += int((margin[block.weight > 0] <= 0).any(1).sum())
     return (np.array([wrong]),)
 
@@ -215,22 +236,17 @@ def scores(
     *,
     W: np.ndarray,
     bias: np.ndarray,
-    ovr: bool,
+    coupling: Coupling,
     weigh: Weighing,
     inverse_temperatures: tuple[float, ...] = (1.0,),
 ) -> Sums:
     """Return Σ w, Σ w over rows whose class is the likeliest, and Σ w log p for each temperature.
 
-    Of the probabilities that an estimator gives: with two classes there is one row of W, and with
-    ``ovr`` sigmoids are normalised to sum to 1.
+    Of the probabilities that an estimator gives, which the coupling makes of the columns' logits.
     """
     sums = np.zeros(2 + len(inverse_temperatures))
     for block in _blocks(lane, weigh, len(W), W.dtype):
-        Z = block.logits(W, bias).double()
-        if Z.shape[1] == 1:
-            Z = torch.cat([torch.zeros_like(Z), Z], 1)
-        elif ovr:
-            Z = torch.nn.functional.logsigmoid(Z)
+        Z = coupling.logits(block.logits(W, bias).double())
         hits = Z.argmax(1) == block.y
         sums[0] += float(block.weight.sum())
         sums[1] += float(block.weight[hits].sum())
@@ -255,6 +271,10 @@ def first_bad(lane: Lane, *, weigh: Weighing) -> Sums:
             row, column = places_[0].tolist()
             return (np.array([rows.row + row, column, rows.X[row, column]], float),)
     return (np.empty(0),)
+
+
+def _tensor(signs: np.ndarray | None) -> torch.Tensor | None:
+    return None if signs is None else torch.from_numpy(np.array(signs))
 
 
 def _empty(lane: Lane, K: int) -> np.ndarray:
