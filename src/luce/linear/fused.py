@@ -127,22 +127,31 @@ def _softmax_residuals(z, bias, K, y, w, logs, work, spare):
 
 
 @part
-def _sigmoid_residuals(z, bias, K, y, w, logs, work, spare):
+def _sigmoid_residuals(z, bias, K, y, on, w, logs, work, spare):
     """Turn logits z (K', rows) into w (σ(z) - y); return the sum of w times the K losses.
 
+    Where on (rows, K) is given, it says which of several labels are on, in the place of y.
     Where logs (2, K) is given, Σ w log p is added to its first row, Σ w log(1 - p) to its second.
     """
     n = z.shape[1]
     T = z.dtype.type
-    margin, e = spare[0], spare[1]
+    margin, e, sign = spare[0], spare[1], spare[2]
     loss, small = work[0], work[1]
     value = 0.0
     for k in range(K):
+        if on.size:
+            for r in range(n):
+                sign[r] = T(-1)
+            for r in range(len(on)):
+                if on[r, k]:
+                    sign[r] = T(1)
+        else:
+            for r in range(n):
+                sign[r] = T(1) if y[r] == (1 if K == 1 else k) else T(-1)
         for r in range(n):
             # The margin m: the loss is log(1 + exp(-m)), its derivative -σ(-m).
-            positive = y[r] == (1 if K == 1 else k)
             z[k, r] += bias[k]
-            margin[r] = z[k, r] if positive else -z[k, r]
+            margin[r] = sign[r] * z[k, r]
             low = -abs(margin[r])
             e[r] = max(low, T(LOWEST))
         _exp(e)
@@ -159,7 +168,7 @@ def _sigmoid_residuals(z, bias, K, y, w, logs, work, spare):
         for r in range(n):
             value += w[r] * (loss[r] + max(-margin[r], T(0)))
             p = (e[r] if margin[r] > 0 else T(1)) / (T(1) + e[r])
-            z[k, r] = T(w[r]) * (-p if y[r] == (1 if K == 1 else k) else p)
+            z[k, r] = T(w[r]) * (-sign[r] * p)
     return value
 
 
@@ -174,7 +183,7 @@ def _add_rows(z, K, g):
 
 
 @kernel
-def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, R):
+def _dense_chunk(block, X, W, bias, K, y, on, weight, softmax, scratch, G, g, logs, R):
     """Add the gradient of these rows to G (K, D) and g (K), both float64; return their loss.
 
     W has K' rows, a multiple of the length of ``block``. X, of the dtype of W, has
@@ -195,7 +204,7 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, scratch, G, g, logs, 
         if softmax:
             loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:
-            loss += _sigmoid_residuals(z, bias, K, t, w, logs, work, spare)
+            loss += _sigmoid_residuals(z, bias, K, t, on[i : i + m], w, logs, work, spare)
         if len(R):
             transpose(z, 0, _SIDE_BY_SIDE, K, m, R, i * K, K, (i + m) * K)
             continue
@@ -223,6 +232,9 @@ def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R) -> float:
     those that do not fill up 64 are copied to where zeros follow them. Return the loss.
     """
     (padded, D), T, n = W.shape, W.dtype, len(X)
+    on = np.empty((0, len(bias)), np.uint8)
+    if y.ndim == 2:  # several labels at once
+        y, on = np.zeros(n, np.int64), np.ascontiguousarray(y).view(np.uint8)
     scratch = (
         aligned((padded, _SIDE_BY_SIDE), T),
         aligned((padded, D), T),
@@ -240,8 +252,8 @@ def _over_blocks(block, X, W, bias, y, weight, link, G, g, logs, R) -> float:
             held[: j - i] = X[i:j]
             held[j - i :] = 0
         at = slice(i, j)
-        args = bias, len(bias), y[at], weight[at], link == "softmax", scratch, G, g, logs, R[at]
-        loss += _dense_chunk(block, rows, W, *args)
+        given = bias, len(bias), y[at], on[at], weight[at], link == "softmax"
+        loss += _dense_chunk(block, rows, W, *given, scratch, G, g, logs, R[at])
     return loss
 
 
@@ -258,7 +270,8 @@ def dense_pass(
 ) -> float:
     """Add Rᵀ X to G (K, D), the sum of R to g (K,); return the loss. On one thread.
 
-    X is C-contiguous, W is as ``padded`` returns it, R holds the weighted residuals p - y. Where
+    X is C-contiguous, W is as ``padded`` returns it, R holds the weighted residuals p - y; y is
+    class codes, or of several labels at once which are on, (n, K) of booleans. Where
     ``logs`` (2, K) is not empty, the sums of log p are added to it, and for sigmoids those of
     log(1 - p). Sums are float64, products in the dtype of W.
     """

@@ -12,6 +12,7 @@ from torch import Tensor
 from luce.errors import DataError
 from luce.linear.arrays import not_finite
 from luce.linear.blocks import Blocks
+from luce.linear.indicators import coupled
 from luce.linear.kronecker import Kronecker
 from luce.linear.links import FEW, log_softmax
 from luce.linear.objective import Objective
@@ -102,14 +103,14 @@ def make_objective(
     model: SoftmaxModel, X: Any, codes: np.ndarray, weight: np.ndarray, C: float, *, fits: int = 1
 ) -> Objective:
     """Return the objective of an estimator's options, in the precision that suits the rows."""
-    K = len(model.classes_)
+    n_logits, link = coupled(len(model.classes_), model.link, codes)
     rows = as_rows(X)
     objective = Objective(
         rows,
         torch.from_numpy(codes).to(rows.device),
         torch.from_numpy(weight).to(rows.device),
-        n_logits=1 if K == 2 else K,
-        link="sigmoid" if K == 2 or model.link == "ovr" else "softmax",
+        n_logits=n_logits,
+        link=link,
         C=C,
         fit_intercept=model.fit_intercept,
         dtype=torch.float64 if model.precision == "float64" else torch.float32,
@@ -171,7 +172,9 @@ def logits(X: Any, coef: np.ndarray, intercept: np.ndarray) -> Tensor:
 
 
 def log_probabilities(Z: Tensor, link: str) -> Tensor:
-    """Return the log-probabilities of logits, (N, K)."""
+    """Return the log-probabilities of logits, (N, K); for ``"labels"`` of each label by itself."""
+    if link == "labels":
+        return torch.nn.functional.logsigmoid(Z)
     if Z.ndim == 1:
         return torch.nn.functional.logsigmoid(torch.stack([-Z, Z], 1))
     if link == "ovr":

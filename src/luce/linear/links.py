@@ -53,6 +53,8 @@ def curve(U: Tensor, P: Tensor, link: Link) -> Tensor:
 
 def margins(Z: Tensor, target: Tensor, link: Link) -> Tensor:
     """Return how far each row is on the right side of each boundary, (n, 1) or (n, K)."""
+    if target.ndim == 2:  # several labels at once
+        return torch.where(target, Z, -Z)
     y = target[:, None]
     if link == "softmax":
         chosen = Z.gather(1, y)
@@ -67,11 +69,13 @@ def residual(
 ) -> float:
     """Turn logits in place into w (p - onehot(y)) and return the weighted loss.
 
+    The target is class codes (n,), or of several labels at once which are on, (n, K) of booleans.
     What is small is computed as such (the other classes' share, not 1 - p_y), so a well-classified
     row keeps its digits in float32. Where ``logs`` (2, K) is given, Σ w log p is added to its first
     row and, for sigmoids, Σ w log(1 - p) to its second.
     """
-    return (_softmax if link == "softmax" else _sigmoids)(Z, target[:, None], weight, logs)
+    y = target if target.ndim == 2 else target[:, None]
+    return (_softmax if link == "softmax" else _sigmoids)(Z, y, weight, logs)
 
 
 def _softmax(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> float:
@@ -99,7 +103,10 @@ def _sigmoids(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> floa
         logs[0] += weight @ torch.nn.functional.logsigmoid(Z).double()
         logs[1] += weight @ torch.nn.functional.logsigmoid(-Z).double()
     binary = Z.shape[1] == 1
-    sign = (2 * y - 1).to(Z.dtype) if binary else torch.full_like(Z, -1).scatter_(1, y, 1)
+    if y.dtype == torch.bool:
+        sign = torch.where(y, 1.0, -1.0).to(Z.dtype)
+    else:
+        sign = (2 * y - 1).to(Z.dtype) if binary else torch.full_like(Z, -1).scatter_(1, y, 1)
     margin = Z * sign
     losses = torch.nn.functional.softplus(-margin, threshold=60).sum(1, dtype=torch.float64)
     torch.sigmoid(margin.clamp_(max=-LOWEST).neg_(), out=Z)

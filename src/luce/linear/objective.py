@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from luce.linear.dense_rows import DenseRows
+from luce.linear.indicators import frequencies
 from luce.linear.links import curve, margins, probabilities, residual
 from luce.linear.penalties import L2
 from luce.linear.sample import SAMPLE_ROWS, evenly
@@ -79,7 +80,8 @@ class Objective:
     ----------
     rows : Rows, shape (N, D)
     target : Tensor, shape (N,), int64
-        Class codes from 0; for one sigmoid row (the binary case) 0 and 1.
+        Class codes from 0; for one sigmoid row (the binary case) 0 and 1. Or of several labels at
+        once which are on, (N, K) of booleans.
     weight : Tensor, shape (N,), float64
         Weights, at least one above 0.
     n_logits : int
@@ -133,8 +135,11 @@ class Objective:
         if not bool(torch.isfinite(two).all()):  # perhaps only the squares in float32
             first, one, two = rows.column_sums(weight, sample, wide=True)
         self._describe(first, one, two)
-        counts = torch.bincount(target, weight, minlength=max(2, n_logits)) / self.total
-        self.frequency = counts[1:] if n_logits == 1 else counts[:n_logits]
+        if target.ndim == 2:
+            self.frequency = frequencies(target, weight) / self.total
+        else:
+            counts = torch.bincount(target, weight, minlength=max(2, n_logits)) / self.total
+            self.frequency = counts[1:] if n_logits == 1 else counts[:n_logits]
 
     def _describe(self, first: Tensor, one: Tensor, two: Tensor) -> None:
         """Set mean and variance of the features from what ``column_sums`` returns."""

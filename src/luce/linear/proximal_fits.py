@@ -9,6 +9,7 @@ import numpy as np
 
 from luce.linear import proximal, small
 from luce.linear.arrays import as_array, find_bad, not_finite
+from luce.linear.indicators import coupled
 from luce.linear.penalties import Sparse
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def fits(
 
     ``count`` fits of this kind will be made in all.
     """
-    n_logits = 1 if len(model.classes_) == 2 else len(model.classes_)
+    n_logits, link = coupled(len(model.classes_), model.link, codes)
     rows = as_array(X)
     loss: Any
     if rows is None or model.precision == "float32" or not small.suits(rows, n_logits):
@@ -63,7 +64,7 @@ def fits(
             weight,
             moments,
             n_logits=n_logits,
-            link="sigmoid" if n_logits == 1 or model.link == "ovr" else "softmax",
+            link=link,
             fit_intercept=model.fit_intercept,
         )
         where = ", in NumPy"

@@ -247,5 +247,7 @@ def _losses(Z: Tensor, target: Tensor, link: str) -> Tensor:
     """Return the loss of each row, (1, n), or for sigmoids of each class and row, (K, n)."""
     if link == "softmax":
         return torch.nn.functional.cross_entropy(Z, target, reduction="none")[None]
-    y = target[:, None] == (1 if Z.shape[1] == 1 else torch.arange(Z.shape[1], device=Z.device))
+    y = target
+    if y.ndim == 1:
+        y = y[:, None] == (1 if Z.shape[1] == 1 else torch.arange(Z.shape[1], device=Z.device))
     return torch.nn.functional.softplus(torch.where(y, -Z, Z)).T

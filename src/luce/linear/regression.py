@@ -12,6 +12,7 @@ from sklearn.base import clone
 from luce.errors import DataError
 from luce.linear.arrays import is_part, numpy_of, part_of
 from luce.linear.display import GapDisplay
+from luce.linear.indicators import learnable, loss_of
 from luce.linear.model import SoftmaxModel
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class SoftmaxRegression(SoftmaxModel):
 
     where ρ is ``l1_ratio``, the loss is the cross-entropy of the softmax of the logits and
     :math:`s_i` are the sample weights times the class weights. The intercept is not penalised. With
-    two classes there is one row of coefficients and the loss is that of a sigmoid.
+    two classes there is one row of coefficients and the loss is that of a sigmoid. Several labels
+    at once, which do not exclude each other, have a sigmoid and a row of coefficients each, all in
+    one pass over X.
 
     Parameters
     ----------
@@ -59,7 +62,9 @@ class SoftmaxRegression(SoftmaxModel):
         deviation, is above ``tol``.
     max_iter : int, default=200
     class_weight : dict, "balanced" or None, default=None
-        As in scikit-learn; multiplies ``sample_weight``.
+        As in scikit-learn; multiplies ``sample_weight``. With several labels, {label: how much a
+        row counts for the label where that is on}, or "balanced": for each label, the rows with it
+        and those without weigh the same.
     solver : {"auto", "lbfgs", "newton-cg"}, default="auto"
         "auto" is L-BFGS where the features have an affordable eigenbasis (up to 2,048 features or
         rows) to precondition with, else Newton-CG with a diagonal; proximal steps and Newton's
@@ -85,6 +90,9 @@ class SoftmaxRegression(SoftmaxModel):
         In float32 for X in float32, unless rounding to that would cost what ``tol`` asks for.
     intercept_ : ndarray, shape (K,) or (1,)
     classes_ : ndarray, shape (K,)
+    multilabel_ : bool
+        Whether y was of several labels at once: then ``classes_`` are the labels, a frame's column
+        names or 0 to L - 1 for an indicator.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where X had column names.
@@ -166,6 +174,12 @@ class SoftmaxRegression(SoftmaxModel):
         self.device = device
         self.verbose = verbose
 
+    def __sklearn_tags__(self) -> Any:
+        """Return scikit-learn's tags: several labels at once are learnt."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
     def fit(
         self,
         X: Any,
@@ -182,7 +196,9 @@ class SoftmaxRegression(SoftmaxModel):
         X : array-like, sparse matrix, frame or tensor, shape (N, D)
             Or the part of a block store, `luce.data.blocks.Part`, or what `luce.scan` gives.
         y : array-like, shape (N,)
-            None for the part of a block store, which has labels and weights of its own.
+            None for the part of a block store, which has labels and weights of its own. Of several
+            labels at once: an indicator (N, L) of 0 and 1, dense, sparse or a frame, or lists of
+            the labels that are on.
         sample_weight : array-like, shape (N,), optional
             Not negative.
         groups : array-like, shape (N,), optional
@@ -211,7 +227,8 @@ class SoftmaxRegression(SoftmaxModel):
             start = self._usable(before, X) if self.warm_start else None
             with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
                 self.C_ = self._strength(X, codes, weight, groups, display)
-                (fitted,) = self._fits(X, codes, weight, [self.C_], start, display)
+                fits = self._fits_of_labels if self.multilabel_ else self._fits
+                (fitted,) = fits(X, codes, weight, [self.C_], start, display)
             self._keep(fitted)
             self._warn(fitted)
         return self
@@ -264,6 +281,8 @@ class SoftmaxRegression(SoftmaxModel):
             return math.inf if self.penalty is None else float(self.C)
         if not scipy.sparse.issparse(X):
             return 1.0
+        if self.multilabel_:
+            return self._strength_of_labels(X, codes, weight, groups, display)
         own, group = codes, np.arange(len(codes))
         if groups is not None:
             group = np.unique(groups, return_inverse=True)[1]
@@ -299,10 +318,47 @@ class SoftmaxRegression(SoftmaxModel):
         self.scores_ = -np.array(losses)
         return best
 
+    def _strength_of_labels(
+        self, X: Any, on: np.ndarray, weight: np.ndarray, groups: Any, display: GapDisplay
+    ) -> float:
+        """Return C for several labels: what does best on rows held out, or whole groups."""
+        from sklearn.model_selection import GroupKFold, KFold
+
+        group = np.arange(len(on)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        n = min(FOLDS, int(group.max()) + 1)
+        if n < 2:
+            return 1.0
+        search = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
+        search.classes_, search.multilabel_ = self.classes_, True
+        splitter = KFold if groups is None else GroupKFold
+        splits = list(splitter(n, shuffle=True, random_state=0).split(on, groups=group))
+        folds = []
+        for train, test in splits if len(on) <= FEW_ROWS else splits[:1]:
+            part = np.zeros_like(weight)
+            part[train] = weight[train]
+            if learnable(on, part).any():
+                path = search._fits_of_labels(  # noqa: SLF001 - of our own class
+                    X, on, part, CANDIDATES, None, display, count=len(CANDIDATES)
+                )
+                folds.append((path, test))
+        losses: list[float] = []
+        for _ in CANDIDATES if folds else ():
+            loss = 0.0
+            for path, test in folds:
+                fitted = next(path)
+                Z = numpy_of(search._logits(X[test], fitted.coef, fitted.intercept))  # noqa: SLF001
+                loss += loss_of(Z, on[test], weight[test])
+            losses.append(loss)
+            if not loss < min(losses[:-1], default=math.inf):
+                break
+        self.scores_ = -np.array(losses)
+        return CANDIDATES[int(np.argmin(losses))] if losses else 1.0
+
     def _usable(self, last: Start | None, X: Any) -> Start | None:
         """Return the last fit's coefficients, float64, if this one can start from them."""
         K = len(self.classes_)
-        if last is None or last[0].shape != (K if K > 2 else 1, X.shape[1]):
+        rows = K if K > 2 or self.multilabel_ else 1
+        if last is None or last[0].shape != (rows, X.shape[1]):
             return None
         if not all(np.isfinite(each).all() for each in last):
             return None

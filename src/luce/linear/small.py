@@ -23,6 +23,7 @@ from scipy.special import expit
 
 from luce.linear.duality import bound, price
 from luce.linear.fitted import Fitted
+from luce.linear.indicators import frequencies
 from luce.linear.penalties import L2
 from luce.linear.rounding import keep
 
@@ -136,6 +137,10 @@ class Problem:
         self.weight = weight / self.total
         self.penalty = L2.of(C, self.total)
         self.mean, self.variance, self.constant = moments
+        if codes.ndim == 2:  # several labels at once
+            self.frequency = frequencies(codes, self.weight)
+            self._sign = np.where(codes.T, 1.0, -1.0)
+            return
         counts = np.bincount(codes, self.weight, minlength=max(2, n_logits))
         self.frequency = counts[1:] if n_logits == 1 else counts
         self._own = (codes, np.arange(len(codes)))
