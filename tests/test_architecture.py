@@ -104,7 +104,7 @@ MAY_IMPORT = {
         "texttable",
     },
     "group": set(),
-    "neural": {"functional", "group", "options", "processor", "targets"},
+    "neural": {"functional", "group", "label_matrix", "options", "processor", "targets"},
     "nn": {"functional"},
     "functional": {"kernels"},
     "kernels": {"processor"},

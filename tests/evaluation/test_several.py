@@ -122,7 +122,7 @@ def test_the_risk_is_that_of_mapies_formula(risk):
 
 
 def test_the_expected_risk_of_new_rows_is_kept():
-    """Over many draws of calibration rows, new rows miss no more than was asked for, nor far less."""
+    """Over many draws of calibration rows, new rows miss about as much as was asked for."""
     missed = []
     for seed in range(300):
         Y, p = drawn(101, 4, seed, step=1e-9)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from luce.errors import ArgumentError, DivergenceError, RunError
-from luce.functional import cross_entropy
 from luce.group import ALONE, Group
 from luce.neural.examples import Examples, Rows, batch_bounds, share_of
+from luce.neural.labels import hits, log_losses
 from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group as Parameters
 from luce.neural.optimizers import Optimizer
@@ -137,8 +137,8 @@ def evaluate(
     losses, hits, weights = 0.0, 0.0, 0.0
     for piece in examples.pieces(group.rank, group.size):
         logits, target = network(piece.features), piece.target
-        loss = cross_entropy(logits, target, reduction="none").double()
-        hit = (logits.argmax(dim=1) == target).double()
+        loss = log_losses(logits, target).double()
+        hit = hits(logits, target).double()
         weight = torch.ones_like(loss) if piece.weight is None else piece.weight
         losses += float((weight * loss).sum())
         hits += float((weight * hit).sum())
@@ -312,29 +312,29 @@ def _forward(state: State, batch: Examples, recipe: Recipe) -> Gone:
     if logits.ndim == 3:
         # Each member's logits (luce.neural.tabular): the mean of their losses is what is minimised.
         members = logits.shape[1]
-        logits, target = logits.flatten(0, 1), target.repeat_interleave(members)
+        logits, target = logits.flatten(0, 1), target.repeat_interleave(members, 0)
         weight = None if weight is None else weight.repeat_interleave(members)
         beside = {name: each.repeat_interleave(members, 0) for name, each in beside.items()}
         hidden = None if hidden is None else hidden.flatten(0, 1)
     if hidden is not None:
         beside["features"] = hidden.flatten(1).to(logits.dtype)
-    hits = logits.detach().argmax(dim=1) == target
+    right = hits(logits.detach(), target)
     # A batch whose weights are all zero teaches nothing: its loss is 0.
     loss = recipe.loss(logits, target, weight, "mean", **beside)
     if weight is None:
-        total, hit = float(len(target)), float(hits.sum())
+        total, hit = float(len(target)), float(right.sum())
     else:
-        total, hit = float(weight.sum()), float((weight * hits).sum())
+        total, hit = float(weight.sum()), float((weight * right).sum())
     return Gone(loss, loss.item(), total, hit)
 
 
 def _step(state: State, batch: Examples, rate: float, recipe: Recipe) -> float:
     """Take one batch: forward, backward, update, running sums; return its mean loss."""
-    loss, value, weight, hits = _forward(state, batch, recipe)
+    loss, value, weight, right = _forward(state, batch, recipe)
     _check_finite(value, state, recipe)
     state.optimizer.zero_grad()
     loss.backward()
-    _update(state, rate, recipe, (value * weight, hits, weight))
+    _update(state, rate, recipe, (value * weight, right, weight))
     return value
 
 
@@ -352,14 +352,14 @@ def _step_together(
     And how much time rank 0 has `spent` on the batch before.
     """
     together.seed(recipe.seed, state.epoch, state.batch)
-    loss, value, weight, hits = _forward(state, batch, recipe)
+    loss, value, weight, right = _forward(state, batch, recipe)
     state.optimizer.zero_grad()
     loss.backward()
-    figures = [value * weight, hits, spent if together.group.rank == 0 else 0.0]
-    weight, lost, hits, spent = together.average(weight, len(batch) / rows, figures)
+    figures = [value * weight, right, spent if together.group.rank == 0 else 0.0]
+    weight, lost, right, spent = together.average(weight, len(batch) / rows, figures)
     value = lost / weight if weight else 0.0
     _check_finite(value, state, recipe)
-    _update(state, rate, recipe, (lost, hits, weight))
+    _update(state, rate, recipe, (lost, right, weight))
     return value, spent
 
 

@@ -36,9 +36,9 @@ def check_indicator(
         on = indicator_of(labels, names, who)
     if on.shape != tuple(shape):
         raise DataError(
-            f"{who}: labels are of {on.shape[0]:,} rows and {on.shape[1]} labels, but there are "
-            f"probabilities of {shape[0]:,} rows and {shape[1]}. Give each row its labels, an empty "
-            "list where none is on."
+            f"{who}: labels are of {on.shape[0]:,} rows and {on.shape[1]} labels, but there "
+            f"are probabilities of {shape[0]:,} rows and {shape[1]}. Give each row its labels, an "
+            "empty list where none is on."
         )
     return on
 

@@ -1,15 +1,15 @@
 """Sets of labels that miss no more than was asked for: conformal risk control.
 
-`control_misses` looks at rows that the classifier has not learnt from and chooses one threshold for
-all labels. Of a row, the risk is the false-negative rate: the share of the labels that are on which
-the set {labels of probability ≥ t} does not hold, 0 where none is on. It never falls as t rises, and
-is at most 1. So, with R̂(t) its mean over the n rows, the largest t for which
+`control_misses` looks at rows that the classifier has not learnt from and chooses one threshold
+for all labels. Of a row, the risk is the false-negative rate: the share of the labels that are on
+which the set {labels of probability ≥ t} does not hold, 0 where none is on. It never falls as t
+rises, and is at most 1. So, with R̂(t) its mean over the n rows, the largest t for which
 
     n / (n + 1) · R̂(t) + 1 / (n + 1) ≤ risk
 
 makes the expected false-negative rate of a new row at most ``risk``, whatever the classifier, if
-new rows are exchangeable with these (Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal risk
-control", ICLR 2024, theorem 1). If the risk of rows does not tie, it is at least risk − 2 / (n + 1).
+new rows are exchangeable with these (Angelopoulos, Bates, Fisch, Lei and Schuster 2022, "Conformal
+risk control", theorem 1). Where probabilities do not tie, it is at least risk − 2 / (n + 1).
 """
 
 from __future__ import annotations

@@ -149,22 +149,22 @@ def _binary_blocks(
             t = load_lanes(target, i, m, none)
             away = larger(z, zeros - z)  # |z|
             e = exp(zeros - away)
-            positive = t
-            negative = one - t
-            if pos_weight.size:
-                positive = t * load_lanes(
-                    pos_weight, i if pos_weight.size == n else i - low, m, none
-                )
+            each = one
             if weight.size:
                 each = load_lanes(weight, i if weight.size == n else i - low, m, none)
-                positive = positive * each
-                negative = negative * each
+            up = one
+            if pos_weight.size:
+                up = load_lanes(pos_weight, i if pos_weight.size == n else i - low, m, none)
             if sums.size or loss.size:
                 log = log1p(e)
-                # max(z, 0) as (z + |z|) / 2: NaN for -Inf, as PyTorch's loss is.
-                up = (z * half + away * half) + log
-                down = larger(zeros, zeros - z) + log
-                value = negative * up + positive * down
+                below = larger(zeros, zeros - z)
+                # For a label that is on or off the first two cancel to the last bit.
+                value = (one - t) * z + below + log
+                if pos_weight.size:
+                    # max(z, 0) as (z + |z|) / 2: NaN for -Inf, as PyTorch's loss is.
+                    off = (z * half + away * half) + log
+                    value = (one - t) * off + t * up * (below + log)
+                value = value * each
                 if loss.size:
                     store_lanes(loss, i, value, m)
                 else:
@@ -172,10 +172,14 @@ def _binary_blocks(
             if grad.size:
                 r = one / (e + one)
                 other = e * r
-                slope = negative * _by_sign(z, r, other) - positive * _by_sign(z, other, r)
+                sigma = _by_sign(z, r, other)
+                rest = _by_sign(z, other, r)  # 1 - sigma, with its digits
+                slope = _by_sign(t - half, (one - t) - rest, sigma - t)
+                if pos_weight.size:
+                    slope = (one - t) * sigma - t * up * rest
                 if loss_scale.size:
                     slope = slope * load_lanes(loss_scale, i, m, none)
-                store_lanes(grad, i, slope * scale, m)
+                store_lanes(grad, i, slope * each * scale, m)
         if sums.size:
             sums[b] = add_up(total)
 
