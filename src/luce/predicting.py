@@ -27,6 +27,7 @@ from luce.storage import open_whole
 
 if TYPE_CHECKING:
     from luce.evaluation.conformal import PredictionSets
+    from luce.evaluation.several import LabelSets
 
 __all__ = [
     "SEPARATOR",
@@ -65,7 +66,9 @@ def write_predictions(
     ``probability_<class>`` per class; with `top`, for each of the K most probable classes
     ``class_k`` and ``probability_k``, the most probable first. With `sets`, a last column ``set``:
     the classes that cannot be ruled out, the most probable first, with ``|`` between them (``\|``
-    within a label, and ``\\`` for a backslash).
+    within a label, and ``\\`` for a backslash). Of several labels at once, a prediction is all
+    labels whose probability is at least their threshold, with ``|`` between them, none for an empty
+    one; and with `sets`, a set holds that share of the labels that are on, on average.
 
     Parameters
     ----------
@@ -109,7 +112,15 @@ def write_predictions(
         for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
             with of_source(called):
                 probabilities, counts = run.predict_block(block.features, calibrated=calibrated)
-            frame = predictions(probabilities, run.classes, names=block.names, top=top, held=held)
+            of_labels = None if run.schema.several is None else run.thresholds
+            frame = predictions(
+                probabilities,
+                run.classes,
+                names=block.names,
+                top=top,
+                held=held,
+                thresholds=of_labels,
+            )
             write(frame)
             rows += len(probabilities)
             handled.update(counts)
@@ -117,7 +128,9 @@ def write_predictions(
     return Written(rows, dict(handled), run.schema.useless(handled, rows) + notices)
 
 
-def prediction_sets(run: Run, coverage: float, *, calibrated: bool = True) -> PredictionSets:
+def prediction_sets(
+    run: Run, coverage: float, *, calibrated: bool = True
+) -> PredictionSets | LabelSets:
     """Return what makes a run's prediction sets, or raise ArgumentError if it has none."""
     if run.calibration is None:
         raise ArgumentError(
@@ -132,7 +145,7 @@ def prediction_sets(run: Run, coverage: float, *, calibrated: bool = True) -> Pr
 
 
 def members(
-    held: PredictionSets, probabilities: NDArray[np.floating[Any]]
+    held: PredictionSets | LabelSets, probabilities: NDArray[np.floating[Any]]
 ) -> Iterator[NDArray[np.intp]]:
     """Yield the classes of each row's set, by their columns, the most probable first."""
     for row, inside in enumerate(held.predict_sets(probabilities)):
@@ -146,13 +159,17 @@ def predictions(
     *,
     names: Sequence[str] | None = None,
     top: int | None = None,
-    held: PredictionSets | None = None,
+    held: PredictionSets | LabelSets | None = None,
+    thresholds: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
-    """Return rows' predictions as the columns that `write_predictions` names."""
-    frame = _frame(names, probabilities, classes, top)
+    """Return rows' predictions as the columns that `write_predictions` names.
+
+    With the `thresholds` of several labels at once, a prediction is all that are on.
+    """
+    own = [str(c).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for c in classes]
+    frame = _frame(names, probabilities, classes, top, thresholds, own)
     if held is None:
         return frame
-    own = [str(c).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for c in classes]
     texts = [SEPARATOR.join(own[k] for k in order) for order in members(held, probabilities)]
     return frame.with_columns(pl.Series("set", texts, dtype=pl.String))
 
@@ -162,11 +179,18 @@ def _frame(
     probabilities: NDArray[np.floating[Any]],
     classes: list[Any],
     top: int | None,
+    thresholds: NDArray[np.float64] | None,
+    texts: list[str],
 ) -> pl.DataFrame:
     labels = np.array(classes)
     columns: dict[str, Any] = {} if names is None else {"file": names}
     if top is None:
-        columns["prediction"] = labels[probabilities.argmax(axis=1)]
+        if thresholds is None:
+            columns["prediction"] = labels[probabilities.argmax(axis=1)]
+        else:
+            on = probabilities >= thresholds
+            said = [SEPARATOR.join(texts[k] for k in np.flatnonzero(row)) for row in on]
+            columns["prediction"] = pl.Series(said, dtype=pl.String)
         for k, label in enumerate(classes):
             columns[f"probability_{label}"] = probabilities[:, k]
         return pl.DataFrame(columns)

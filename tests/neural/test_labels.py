@@ -22,15 +22,17 @@ def several(N=400, D=6, L=4, seed=0):
 
 
 def test_a_linear_network_finds_softmax_regressions_optimum():
-    """Trained long enough, one linear layer says what SoftmaxRegression says of the same labels."""
+    """Trained long enough, one linear layer has the least loss that there is, and no less."""
     X, Y = several()
     network = luce.NeuralClassifier(
-        "linear", epochs=200, learning_rate=0.05, l2=0.0, precision="float64"
+        "linear", epochs=150, learning_rate=0.3, l2=0.0, precision="float64"
     ).fit(X, Y)
-    exact = luce.SoftmaxRegression(C=1e6).fit(X.astype(np.float64), Y)
-    np.testing.assert_allclose(
-        network.predict_proba(X), exact.predict_proba(X.astype(np.float64)), atol=0.01
-    )
+    exact = luce.SoftmaxRegression(penalty=None).fit(X.astype(np.float64), Y)
+    losses = [
+        np.logaddexp(0, np.where(Y == 1, -1, 1) * each.decision_function(X)).mean()
+        for each in (network, exact)
+    ]
+    assert losses[1] - 1e-6 <= losses[0] <= losses[1] + 5e-3
     assert network.multilabel_
     assert network.classes_.tolist() == [0, 1, 2, 3]
 
@@ -49,7 +51,7 @@ def test_a_linear_network_finds_softmax_regressions_optimum():
 def test_networks_learn_several_labels(options):
     """Every kind of network for tables is better than always saying the commonest."""
     X, Y = several()
-    model = luce.NeuralClassifier(hidden=(16,), epochs=20, **options).fit(X, Y)
+    model = luce.NeuralClassifier(hidden=(16,), epochs=60, **options).fit(X, Y)
     p = model.predict_proba(X)
     assert p.shape == Y.shape
     wrong = (model.predict(X) != Y).mean()

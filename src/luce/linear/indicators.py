@@ -48,15 +48,14 @@ def coupled(classes: int, link: str, target: Any) -> tuple[int, Link]:
 
 def frequencies(target: Any, weight: Any) -> Any:
     """Return Σ w over the rows that have each label on, (L,); arrays or tensors."""
-    total = weight[:0] @ target[:0]
-    if hasattr(target, "cpu"):
-        total = weight[:0] @ target[:0].to(weight.dtype)
-        for i in range(0, len(weight), _ROWS):
-            total += weight[i : i + _ROWS] @ target[i : i + _ROWS].to(weight.dtype)
-        return total
-    total = np.zeros(target.shape[1])
-    for i in range(0, len(weight), _ROWS):
-        total += weight[i : i + _ROWS] @ target[i : i + _ROWS]
+
+    def of(rows: slice) -> Any:
+        some = target[rows]
+        return weight[rows] @ (some.to(weight.dtype) if hasattr(some, "cpu") else some)
+
+    total = of(slice(0, _ROWS))
+    for i in range(_ROWS, len(weight), _ROWS):
+        total = total + of(slice(i, i + _ROWS))
     return total
 
 

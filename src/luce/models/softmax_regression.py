@@ -41,6 +41,7 @@ class Linear(Model["SoftmaxModel"]):
     defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
     takes_sparse = True
     takes_parts = True
+    takes_labels = True
     taught = True
     # At another temperature the teacher is softened and the labels are not: no one set of
     # probabilities is learnt, and what is left is no softmax regression.
@@ -140,6 +141,12 @@ class Linear(Model["SoftmaxModel"]):
         """Return the log-probabilities of rows, block by block; see `Model.log_probabilities`."""
         return _in_blocks(estimator, self._shaped(rows), estimator.predict_log_proba)
 
+    def label_logits(
+        self, estimator: SoftmaxModel, rows: NDArray[Any]
+    ) -> NDArray[np.floating[Any]]:
+        """Return the logits of labels, block by block; see `Model.label_logits`."""
+        return _in_blocks(estimator, self._shaped(rows), estimator.decision_function)
+
     def probabilities(
         self, estimator: SoftmaxModel, rows: NDArray[Any]
     ) -> NDArray[np.floating[Any]]:
@@ -206,7 +213,8 @@ class Linear(Model["SoftmaxModel"]):
         """Return the estimator with these coefficients."""
         import numpy as np
 
-        features, rows = math.prod(input_shape), len(classes) if len(classes) > 2 else 1
+        features = math.prod(input_shape)
+        rows = len(classes) if len(classes) > 2 or estimator.multilabel_ else 1
         expected = {"coef": (rows, features), "intercept": (rows,)}
         received = {name: tensor.shape for name, tensor in tensors.items()}
         if received != expected or not all(t.dtype.kind == "f" for t in tensors.values()):
@@ -255,6 +263,8 @@ class Linear(Model["SoftmaxModel"]):
         import numpy as np
 
         coefficients = np.asarray(estimator.coef_, dtype=np.float64)
+        if estimator.multilabel_:  # each has a sigmoid of its own: nothing is common to all
+            return Weights("classes", coefficients)
         if len(coefficients) == 1:  # two classes: the weights of the second against the first
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         return Weights("classes", coefficients - coefficients.mean(axis=0))

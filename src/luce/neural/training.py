@@ -134,18 +134,18 @@ def evaluate(
     """
     network.eval()
     group = ALONE if together is None else together.group
-    losses, hits, weights = 0.0, 0.0, 0.0
+    losses, right, weights = 0.0, 0.0, 0.0
     for piece in examples.pieces(group.rank, group.size):
         logits, target = network(piece.features), piece.target
         loss = log_losses(logits, target).double()
         hit = hits(logits, target).double()
         weight = torch.ones_like(loss) if piece.weight is None else piece.weight
         losses += float((weight * loss).sum())
-        hits += float((weight * hit).sum())
+        right += float((weight * hit).sum())
         weights += float(weight.sum())
     if together is not None:
-        losses, hits, weights = together.sums([losses, hits, weights])
-    return losses / weights, hits / weights
+        losses, right, weights = together.sums([losses, right, weights])
+    return losses / weights, right / weights
 
 
 def train(

@@ -192,6 +192,11 @@ def load(
                 f"its folder's name; rename one of the folders."
             )
         run = load_run(path)
+        if run.schema.several is not None:
+            raise ArgumentError(
+                f"{path} says several labels at once, which luce serve does not answer. Predict "
+                f"with luce predict {path} SOURCE, or luce.load_run in a program of your own."
+            )
         while (read := read_config(path)) != {key: run.config.get(key) for key in read}:
             run = load_run(path)  # a training put it in its place in this moment
         sha256 = sealed(read)["sha256"]

@@ -170,7 +170,8 @@ class RunFolder:
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
         reference = None
-        if rows is not None and calibration is not None and best.judged_by is not None:
+        judged = calibration is not None and best.judged_by is not None
+        if rows is not None and judged and not classifier.several:
             said = calibration.probabilities(best.judged_by[0])
             reference = Reference.of(classifier.schema, rows, said)
             write_json(folder / REFERENCE, reference.to_json())

@@ -60,6 +60,7 @@ def summary(
         ``rows`` and ``labels``; ``labels_per_row``, the mean number that is on;
         ``log_loss``, the mean over rows and labels of −log P(what is on or off), in nats, with
         ``log_loss_interval`` and ``baseline_log_loss`` (that of each label's own frequency);
+        ``brier_score``, the mean over rows and labels of (p − y)², from 0 to 1;
         ``ece``, the mean over labels of `calibration_errors`;
         ``mean_average_precision`` over the labels that are on somewhere, None if none is;
         ``micro_f1``, ``macro_f1``, ``micro_precision``, ``micro_recall``, ``hamming_loss`` and
@@ -90,9 +91,9 @@ def summary(
     per_label = _per_label(on, p, known, limits, precisions)
     right = int((on & said).sum())
     exact = int((on == said).all(axis=1).sum())
-    low, high = (
-        bootstrap_interval(losses) if len(losses) <= BOOTSTRAP_ROWS else _normal_interval(losses)
-    )
+    method = "bootstrap" if len(losses) <= BOOTSTRAP_ROWS else "normal"
+    of_mean = bootstrap_interval if method == "bootstrap" else _normal_interval
+    low, high = of_mean(losses)
     seen = [each for each in precisions if each is not None]
     frequency = np.broadcast_to(on.mean(axis=0), on.shape)
     return {
@@ -100,8 +101,9 @@ def summary(
         "labels": len(known),
         "labels_per_row": float(on.sum(axis=1).mean()),
         "log_loss": float(losses.mean()),
-        "log_loss_interval": {"low": low, "high": high, "confidence": 0.95},
+        "log_loss_interval": {"low": low, "high": high, "confidence": 0.95, "method": method},
         "baseline_log_loss": float(_losses(on, frequency).mean()),
+        "brier_score": float(np.square(p - on).mean()),
         "ece": float(np.mean(calibration_errors(on, p))),
         "mean_average_precision": float(np.mean(seen)) if seen else None,
         "micro_f1": _ratio(2 * right, int(on.sum()) + int(said.sum())),
@@ -110,9 +112,11 @@ def summary(
         "micro_recall": _ratio(right, int(on.sum())),
         "hamming_loss": float((on != said).mean()),
         "subset_accuracy": exact / len(on),
-        "subset_accuracy_interval": dict(
-            zip(("low", "high"), wilson_interval(exact, len(on)), strict=True)
-        ),
+        "subset_accuracy_interval": {
+            **dict(zip(("low", "high"), wilson_interval(exact, len(on)), strict=True)),
+            "confidence": 0.95,
+            "method": "Wilson",
+        },
         "label_ranking_average_precision": label_ranking_average_precision(on, p),
         "per_label": per_label,
     }
