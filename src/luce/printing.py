@@ -188,6 +188,7 @@ def _of_labels(figures: Mapping[str, Any]) -> list[str]:
     beside = f"95% interval {interval['low']:.2%} to {interval['high']:.2%}"
     precision, base = figures["mean_average_precision"], figures["baseline_log_loss"]
     micro = f"precision {figures['micro_precision']:.4f}, recall {figures['micro_recall']:.4f}"
+    ranking = "label ranking average precision"
     lines = [
         f"log-loss    {figures['log_loss']:.4f}  (per label; of the frequencies alone: {base:.4f})",
         f"ECE         {figures['ece']:.4f}  (mean of the labels', 15 bins of equal width)",
@@ -195,8 +196,7 @@ def _of_labels(figures: Mapping[str, Any]) -> list[str]:
         f"macro-F1    {figures['macro_f1']:.4f}",
         f"Hamming     {figures['hamming_loss']:.4f}  (share of all labels that are wrong)",
         f"all right   {figures['subset_accuracy']:.2%}  (rows of which every label is; {beside})",
-        f"ranking     {figures['label_ranking_average_precision']:.4f}  (label ranking average "
-        "precision)",
+        f"ranking     {figures['label_ranking_average_precision']:.4f}  ({ranking})",
         *_uncalibrated(figures),
     ]
     if precision is not None:

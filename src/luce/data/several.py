@@ -96,9 +96,9 @@ def _of_cells(
         if classes is None and not any(found):
             few = list(dict.fromkeys(text for text in texts if text is not None))
             raise DataError(
-                f"{name}: no value of {shown(series.name)} has {shown(separator)} in it; values "
-                f"are {listed(few)}. Say what stands between the labels with --several, or leave it "
-                "out where each row has one class."
+                f"{name}: no value of {shown(series.name)} has {shown(separator)} in it; "
+                f"values are {listed(few)}. Say what stands between the labels with --several, "
+                "or leave it out where each row has one class."
             )
         cells = [[] if text is None else text.split(separator) for text in texts]
     rows = [list(dict.fromkeys(v for each in cell if (v := each.strip()))) for cell in cells]

@@ -244,8 +244,8 @@ def _findings(
         return [*found, {"level": "bad", "text": NO_ROWS if not scored["rows"] else NO_LABELS}]
     if scored["role"] == "validation":
         text = (
-            "There are no test rows. The figures are of the validation rows, which chose the model, "
-            "its temperature and its thresholds: they flatter."
+            "There are no test rows. The figures are of the validation rows, which chose the "
+            "model, its temperature and its thresholds: they flatter."
         )
         found.append({"level": "look", "text": text})
     if scored["rows"] < FEW_ROWS:
