@@ -123,6 +123,9 @@ def _rows_of(y: Any) -> list[Any] | None:
         return None
     if _kind(y) not in {"", "O"}:
         return None
+    kinds = (*_ROWS, type(y)) if hasattr(y, "to_list") else _ROWS  # rows of a Series are such
+    if not isinstance(next(iter(y), None), kinds):
+        return None  # nearly always: nothing is copied to find out
     rows = y.to_list() if hasattr(y, "to_list") else list(y)
     if not rows or not all(isinstance(row, _ROWS) and getattr(row, "ndim", 1) == 1 for row in rows):
         return None

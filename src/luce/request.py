@@ -225,6 +225,8 @@ class Request:
     def agrees(self, name: str, value: object) -> bool:
         """Say whether `value` is what this request has there; a path may be written differently."""
         mine, value = self._value(name), _plain(value)
+        if name == "target" and isinstance(value, tuple):
+            value = joined_names(value)
         if name in FILES and isinstance(mine, str) and isinstance(value, str):
             mine, value = (os.path.normpath(Path(path).absolute()) for path in (mine, value))
         return bool(mine == value)

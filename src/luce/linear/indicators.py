@@ -88,7 +88,9 @@ def warn_of_constant(name: str, labels: Sequence[Any], on: np.ndarray, known: np
     )
 
 
-def label_weights(class_weight: Any, labels: Sequence[Any], on: np.ndarray, weight: np.ndarray):  # type: ignore[no-untyped-def]
+def label_weights(
+    class_weight: Any, labels: Sequence[Any], on: np.ndarray, weight: np.ndarray
+) -> Iterator[np.ndarray]:
     """Yield the rows' weights for each label: those of a row with it on, times its own.
 
     "balanced" makes rows with and without a label weigh the same, label by label; a dict says how

@@ -884,7 +884,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             )
         rows = np.arange(len(codes))
         commonest_enough = np.bincount(codes).min() >= 2
-        held_rows = max(round(self.validation_fraction * len(codes)), len(self.classes_))
+        held_rows = max(round(self.validation_fraction * len(codes)), int(codes.max()) + 1)
         kept, held = train_test_split(
             rows,
             test_size=held_rows,
