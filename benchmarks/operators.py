@@ -1,7 +1,8 @@
 """The operators beside PyTorch's and SciPy's: ``python -m benchmarks operators [part ...]``.
 
-Parts: cross_entropy, classes (the same for batches of other numbers of rows and classes), softmax,
-linear, memory; all of them if none is named. Two threads, float32
+Parts: cross_entropy, classes (the same for batches of other numbers of rows and classes), binary
+(binary cross-entropy of logits, with a weight for each label and without), softmax, linear, memory;
+all of them if none is named. Two threads, float32
 unless said. Each timing is forward and backward with the last gradient let go before, as in
 training. "copy" is a plain copy of the logits into memory that is already there; "products" are
 the linear head's three matrix products alone, into memory that is already there.
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> None:
     parts = {
         "cross_entropy": cross_entropy,
         "classes": classes,
+        "binary": binary,
         "softmax": softmax,
         "linear": linear,
         "memory": memory,
@@ -111,6 +113,38 @@ def trained_on(shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
         f"copies {c['ratio']:.2f}"
     )
     return {"shape": shape, "seconds": times, "speedup": r, "copies": c}
+
+
+def binary() -> list[dict[str, Any]]:
+    """Binary cross-entropy, forward and backward, against PyTorch's and against a copy."""
+    print("binary cross-entropy, forward + backward: PyTorch's time / ours; ours / a copy")
+    rows = []
+    for N, L in ((4_096, 20), (102_400, 10), (16_384, 1_000), (2_048, 32_000)):
+        for weighted in (False, True):
+            values, place = torch.randn(N, L), torch.empty(N, L)
+            on = (torch.rand(N, L) < 0.1).float()
+            pos_weight = torch.rand(L) + 0.5 if weighted else None
+            x, peers = (values.clone().requires_grad_() for _ in range(2))
+            more = {"pos_weight": pos_weight}
+            ours = functools.partial(luce.binary_cross_entropy_with_logits, x, on, **more)
+            peer = functools.partial(F.binary_cross_entropy_with_logits, peers, on, **more)
+            times = alternate(
+                {
+                    "ours": trained(ours, x),
+                    "torch": trained(peer, peers),
+                    "copy": lambda place=place, values=values: place.copy_(values),
+                },
+                repeats=101 if N * L < 1e6 else 15,
+            )
+            r, c = ratio(times["torch"], times["ours"]), ratio(times["ours"], times["copy"])
+            print(
+                f"{(N, L)!s:>16} {'pos_weight' if weighted else '':>10}  ours "
+                f"{milliseconds(times['ours']):8.3f} ms  {spread(r)}  copies {c['ratio']:.2f}"
+            )
+            shape = {"shape": (N, L), "pos_weight": weighted}
+            rows.append({**shape, "seconds": times, "speedup": r, "copies": c})
+    print(f"geometric mean {geometric_mean([r['speedup']['ratio'] for r in rows]):.2f}×")
+    return rows
 
 
 def softmax() -> list[dict[str, Any]]:

@@ -25,6 +25,10 @@ def test_modules_compute_what_their_functions_do():
             luce.cross_entropy(x, y, **o, z_loss=0.1),
         ),
         (luce.nn.NLLLoss()(x, y), luce.nll_loss(x, y)),
+        (
+            luce.nn.BCEWithLogitsLoss(pos_weight=t[0].abs())(x, images[0, 0, :, :3]),
+            luce.binary_cross_entropy_with_logits(x, images[0, 0, :, :3], pos_weight=t[0].abs()),
+        ),
         (luce.nn.DistillationLoss(**o)(x, t, y), luce.distillation_loss(x, t, y, **o)),
     ]
     for module, function in pairs:
@@ -89,6 +93,7 @@ MODULES = [
     (luce.nn.LogSoftmax, luce.log_softmax, (1,)),
     (luce.nn.CrossEntropyLoss, luce.cross_entropy, ()),
     (luce.nn.NLLLoss, luce.nll_loss, ()),
+    (luce.nn.BCEWithLogitsLoss, luce.binary_cross_entropy_with_logits, ()),
     (luce.nn.LinearCrossEntropyLoss, luce.linear_cross_entropy, (3, 4)),
     (luce.nn.DistillationLoss, luce.distillation_loss, ()),
 ]

@@ -20,6 +20,7 @@ _HOME = {
     "SoftmaxRegression": "linear.regression",
     "SoftmaxRegressionCV": "linear.path",
     "TemperatureScaling": "evaluation.calibration",
+    "binary_cross_entropy_with_logits": "functional",
     "cross_entropy": "functional",
     "distil": "training.distilling",
     "distillation_loss": "functional",
@@ -51,6 +52,7 @@ __all__ = [
     "SoftmaxRegression",
     "SoftmaxRegressionCV",
     "TemperatureScaling",
+    "binary_cross_entropy_with_logits",
     "cross_entropy",
     "distil",
     "distillation_loss",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from luce.errors import LuceError
     from luce.evaluation.calibration import TemperatureScaling
     from luce.functional import (
+        binary_cross_entropy_with_logits,
         cross_entropy,
         distillation_loss,
         linear_cross_entropy,

@@ -13,6 +13,7 @@ import numpy as np
 
 from luce.data.opening import of_source
 from luce.data.streams.pieces import frames_of, pieces_of
+from luce.data.targets import target_columns
 from luce.models.packing import unpack
 from luce.streaming import ScoredBlock, score_block
 
@@ -71,10 +72,10 @@ def _predicted(
     classifier = unpack(packed)
     schema = classifier.schema
     found, counts = [], dict[str, int]()
+    labels = target_columns(schema.target, schema.several)
     with of_source(called):
         for _, frame in frames_of(piece, begun, rows=rows):
-            own = frame if schema.target is None else frame.drop(schema.target, strict=False)
-            encoded, handled = schema.encode(own)
+            encoded, handled = schema.encode(frame.drop(labels, strict=False))
             found.append(classifier.probabilities(encoded, calibrated=calibrated))
             for what, count in handled.items():
                 counts[what] = counts.get(what, 0) + count

@@ -18,6 +18,7 @@ from torch import Tensor
 from luce.errors import ArgumentError, ShapeError
 from luce.kernels import checks, operators, shards
 from luce.kernels.arguments import (
+    BinaryCrossEntropy,
     CrossEntropy,
     Distillation,
     LinearCrossEntropy,
@@ -26,9 +27,11 @@ from luce.kernels.arguments import (
     ShardedLinearCrossEntropy,
 )
 from luce.kernels.arrays import Given, back, tensor
-from luce.kernels.options import DistillationOptions, LossOptions, SoftmaxOptions
+from luce.kernels.indicators import as_indicators, repeating
+from luce.kernels.options import BinaryOptions, DistillationOptions, LossOptions, SoftmaxOptions
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
     "cross_entropy",
     "distillation_loss",
     "linear_cross_entropy",
@@ -332,6 +335,72 @@ def cross_entropy(
     given = CrossEntropy(x, y, w, s, options)
     loss, lse = operators.cross_entropy(backend, given, want_lse=return_lse)
     return _losses(input, x, loss, lse, single=single)
+
+
+def binary_cross_entropy_with_logits(
+    input: Given,
+    target: Given,
+    weight: Given | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Given | None = None,
+    *,
+    backend: str = "auto",
+) -> Any:
+    """Binary cross-entropy of logits: −t log σ(x) − (1 − t) log σ(−x), averaged.
+
+    For labels that do not exclude each other: each element is a two-class problem of its own.
+
+    Parameters
+    ----------
+    input
+        Logits of any shape, such as (N, L) for L labels.
+    target
+        Of each element, the probability that the label is on: 0 or 1 for a label that is known.
+        Of the input's shape, and of any real dtype. That it is from 0 to 1 is not checked, as in
+        PyTorch.
+    weight
+        What each element's loss is multiplied by, in a shape that can be broadcast to the input's.
+        A mean does not divide by it.
+    size_average, reduce
+        Deprecated in PyTorch; use ``reduction``.
+    reduction
+        "none", "sum", or "mean" over all elements.
+    pos_weight
+        What the part for a label that is on is multiplied by, in a shape that can be broadcast to
+        the input's: above 1 finds more of a rare label.
+    backend
+        See :func:`softmax`.
+
+    Returns
+    -------
+    Tensor or ndarray
+        The loss.
+
+    Raises
+    ------
+    ArgumentError, BackendError
+        See :func:`softmax`.
+
+    Examples
+    --------
+    >>> import luce
+    >>> float(luce.binary_cross_entropy_with_logits([[0.0, 2.0]], [[1, 1]]).round(4))
+    0.41
+    """
+    name = "binary_cross_entropy_with_logits"
+    reduction = checks.reduction_of(name, reduction, size_average, reduce)
+    x = tensor(input, name, "input")
+    y, w, p = checks.companions(name, x, target=target, weight=weight, pos_weight=pos_weight)
+    checks.floating(name, "input", x)
+    y = as_indicators(name, x, y)
+    w, p = repeating(name, "weight", w, x), repeating(name, "pos_weight", p, x)
+    given = BinaryCrossEntropy(x.reshape(-1, 1), y.reshape(-1), w, p, BinaryOptions(reduction))
+    loss = operators.binary_cross_entropy_with_logits(backend, given)
+    return _losses(
+        input, x, loss.view(x.shape) if reduction == "none" else loss, None, single=False
+    )
 
 
 def nll_loss(

@@ -16,6 +16,7 @@ from luce import functional
 from luce.errors import ArgumentError, ShapeError
 
 __all__ = [
+    "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "DistillationLoss",
     "LinearCrossEntropyLoss",
@@ -147,6 +148,47 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
             sample_weight=sample_weight,
+            **self.options,
+        )
+
+
+class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
+    """Binary cross-entropy of logits: :func:`luce.binary_cross_entropy_with_logits`.
+
+    Parameters
+    ----------
+    weight, size_average, reduce, reduction, pos_weight
+        As of :func:`luce.binary_cross_entropy_with_logits`.
+    **options
+        ``backend``.
+
+    Examples
+    --------
+    >>> import torch, luce.nn
+    >>> luce.nn.BCEWithLogitsLoss()(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+    tensor(0.6931)
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(weight, size_average, reduce, reduction, pos_weight)
+        self.options = _known(options, "backend")
+
+    def forward(self, input: Tensor, target: Tensor) -> Any:
+        """Return the loss."""
+        return functional.binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=self.pos_weight,
             **self.options,
         )
 

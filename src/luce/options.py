@@ -348,6 +348,15 @@ SEPARATOR = either(
     ),
     None,
 )
+SEVERAL = either(
+    Kind(
+        words="a text that separates labels, such as ';', or 'columns'",
+        allows=lambda value: isinstance(value, str) and value != "" and len(value) < 20,
+        text="what separates labels, such as ;, or columns",
+        form="TEXT|columns",
+    ),
+    None,
+)
 NAMES = Kind(
     words="a sequence of names of columns",
     allows=_are_names,
@@ -512,6 +521,11 @@ RUN = {
     "separator": Option(SEPARATOR, "Between the columns of a CSV: a character or tab.", DATA),
     "decimal": Option(
         one_of(".", ",", None), "What comes before the fraction of numbers in text.", DATA
+    ),
+    "several": Option(
+        SEVERAL,
+        "Labels do not exclude each other: what separates them within the target, or columns.",
+        DATA,
     ),
     "drop": Option(NAMES, "Columns to leave out.", COLUMNS),
     "keep": Option(NAMES, "Columns to use though they look like identifiers.", COLUMNS),

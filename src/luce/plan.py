@@ -200,7 +200,9 @@ def _check_sources(source: Any, request: Request) -> None:
         if request.test is None and not brings_test_rows(source):
             check_sizes(request.validation_size, request.test_size)
     if request.test is not None:
-        check_source(request.test, target=request.target, features=request.features)
+        told = Directions(several=request.several)
+        given = {"target": request.target, "features": request.features}
+        check_source(request.test, **given, told=told if request.several else None)
 
 
 def run_folder(out: str | Path, name: str) -> Path:

@@ -28,6 +28,7 @@ from luce.storage import open_whole
 
 if TYPE_CHECKING:
     from luce.evaluation.conformal import PredictionSets
+    from luce.evaluation.several import LabelSets
 
 __all__ = [
     "SEPARATOR",
@@ -70,7 +71,9 @@ def write_predictions(
     ``probability_<class>`` per class; with `top`, for each of the K most probable classes
     ``class_k`` and ``probability_k``, the most probable first. With `sets`, a last column ``set``:
     the classes that cannot be ruled out, the most probable first, with ``|`` between them (``\|``
-    within a label, and ``\\`` for a backslash).
+    within a label, and ``\\`` for a backslash). Of several labels at once, a prediction is all
+    labels whose probability is at least their threshold, with ``|`` between them, none for an empty
+    one; and with `sets`, a set holds that share of the labels that are on, on average.
 
     Parameters
     ----------
@@ -119,8 +122,17 @@ def write_predictions(
     else:
         blocks = _blocks(run, source, called, calibrated=calibrated)
     with _output(out) as write:
+        of_labels = None if run.schema.several is None else run.thresholds
         for probabilities, counts, names, said in blocks:
-            write(predictions(probabilities, run.classes, names=names, top=top, held=held))
+            frame = predictions(
+                probabilities,
+                run.classes,
+                names=names,
+                top=top,
+                held=held,
+                thresholds=of_labels,
+            )
+            write(frame)
             rows += len(probabilities)
             handled.update(counts)
             notices += said
@@ -138,7 +150,9 @@ def _blocks(run: Run, source: Any, called: str, *, calibrated: bool) -> Iterator
         yield *found, block.names, block.notices
 
 
-def prediction_sets(run: Run, coverage: float, *, calibrated: bool = True) -> PredictionSets:
+def prediction_sets(
+    run: Run, coverage: float, *, calibrated: bool = True
+) -> PredictionSets | LabelSets:
     """Return what makes a run's prediction sets, or raise ArgumentError if it has none."""
     if run.calibration is None:
         raise ArgumentError(
@@ -153,7 +167,7 @@ def prediction_sets(run: Run, coverage: float, *, calibrated: bool = True) -> Pr
 
 
 def members(
-    held: PredictionSets, probabilities: NDArray[np.floating[Any]]
+    held: PredictionSets | LabelSets, probabilities: NDArray[np.floating[Any]]
 ) -> Iterator[NDArray[np.intp]]:
     """Yield the classes of each row's set, by their columns, the most probable first."""
     for row, inside in enumerate(held.predict_sets(probabilities)):
@@ -167,13 +181,17 @@ def predictions(
     *,
     names: Sequence[str] | None = None,
     top: int | None = None,
-    held: PredictionSets | None = None,
+    held: PredictionSets | LabelSets | None = None,
+    thresholds: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
-    """Return rows' predictions as the columns that `write_predictions` names."""
-    frame = _frame(names, probabilities, classes, top)
+    """Return rows' predictions as the columns that `write_predictions` names.
+
+    With the `thresholds` of several labels at once, a prediction is all that are on.
+    """
+    own = [str(c).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for c in classes]
+    frame = _frame(names, probabilities, classes, top, thresholds, own)
     if held is None:
         return frame
-    own = [str(c).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for c in classes]
     texts = [SEPARATOR.join(own[k] for k in order) for order in members(held, probabilities)]
     return frame.with_columns(pl.Series("set", texts, dtype=pl.String))
 
@@ -183,11 +201,18 @@ def _frame(
     probabilities: NDArray[np.floating[Any]],
     classes: list[Any],
     top: int | None,
+    thresholds: NDArray[np.float64] | None,
+    texts: list[str],
 ) -> pl.DataFrame:
     labels = np.array(classes)
     columns: dict[str, Any] = {} if names is None else {"file": names}
     if top is None:
-        columns["prediction"] = labels[probabilities.argmax(axis=1)]
+        if thresholds is None:
+            columns["prediction"] = labels[probabilities.argmax(axis=1)]
+        else:
+            on = probabilities >= thresholds
+            said = [SEPARATOR.join(texts[k] for k in np.flatnonzero(row)) for row in on]
+            columns["prediction"] = pl.Series(said, dtype=pl.String)
         for k, label in enumerate(classes):
             columns[f"probability_{label}"] = probabilities[:, k]
         return pl.DataFrame(columns)

@@ -165,6 +165,8 @@ def in_time(seconds: float) -> str:
 
 def headline(figures: Mapping[str, Any]) -> list[str]:
     """Return the figures of the whole, without the classes."""
+    if "per_label" in figures:
+        return _of_labels(figures)
     interval, baseline = figures["accuracy_interval"], figures["baseline"]
     beside = f"95% interval {interval['low']:.2%} to {interval['high']:.2%}"
     always = f"always {baseline['class']!r}: {baseline['accuracy']:.2%}"
@@ -178,6 +180,48 @@ def headline(figures: Mapping[str, Any]) -> list[str]:
         *_uncalibrated(figures),
         *_hidden(figures),
     ]
+
+
+def _of_labels(figures: Mapping[str, Any]) -> list[str]:
+    """Return the figures of several labels at once."""
+    interval = figures["subset_accuracy_interval"]
+    beside = f"95% interval {interval['low']:.2%} to {interval['high']:.2%}"
+    precision, base = figures["mean_average_precision"], figures["baseline_log_loss"]
+    micro = f"precision {figures['micro_precision']:.4f}, recall {figures['micro_recall']:.4f}"
+    ranking = "label ranking average precision"
+    lines = [
+        f"log-loss    {figures['log_loss']:.4f}  (per label; of the frequencies alone: {base:.4f})",
+        f"ECE         {figures['ece']:.4f}  (mean of the labels', 15 bins of equal width)",
+        f"micro-F1    {figures['micro_f1']:.4f}  ({micro})",
+        f"macro-F1    {figures['macro_f1']:.4f}",
+        f"Hamming     {figures['hamming_loss']:.4f}  (share of all labels that are wrong)",
+        f"all right   {figures['subset_accuracy']:.2%}  (rows of which every label is; {beside})",
+        f"ranking     {figures['label_ranking_average_precision']:.4f}  ({ranking})",
+        *_uncalibrated(figures),
+    ]
+    if precision is not None:
+        lines.insert(1, f"mAP         {precision:.4f}  (mean average precision of the labels)")
+    return lines
+
+
+def _each_label(per_label: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a table of labels; of the worst, where they are many."""
+    lines, shown_labels = [], list(per_label)
+    if len(shown_labels) > SHOWN_CLASSES:
+        shown_labels = sorted(per_label, key=lambda row: row["f1"])[:SHOWN_CLASSES]
+        lines = [f"the {SHOWN_CLASSES} worst of {len(per_label)} labels:"]
+    rows = [
+        [
+            str(row["label"]),
+            f"{row['rows']:,}",
+            *(f"{row[key]:.4f}" for key in ("log_loss", "ece")),
+            "–" if row["average_precision"] is None else f"{row['average_precision']:.4f}",
+            *(f"{row[key]:.4f}" for key in ("threshold", "precision", "recall", "f1")),
+        ]
+        for row in shown_labels
+    ]
+    head = ["label", "rows", "log-loss", "ECE", "av. prec."]
+    return [*lines, *table([[*head, "threshold", "precision", "recall", "F1"], *rows])]
 
 
 def tested(metrics: Mapping[str, Any]) -> list[str]:
@@ -227,8 +271,10 @@ def _uncalibrated(figures: Mapping[str, Any]) -> list[str]:
 
 
 def evaluation(figures: Mapping[str, Any]) -> list[str]:
-    """Return what `metrics.summary` found, for a person."""
+    """Return what `metrics.summary` found, for a person; or `several.summary`, of labels."""
     lines = headline(figures)
+    if "per_label" in figures:
+        return [*lines, "", *_each_label(figures["per_label"])]
     per_class = figures["per_class"]
     shown = per_class
     if len(per_class) > SHOWN_CLASSES:
@@ -317,7 +363,7 @@ def information(info: Mapping[str, Any]) -> list[str]:
     lines = [
         f"run         {info['path']} (luce {info['luce']})",
         f"data        {info['data']['name']}: {counts} rows",
-        f"model       {info['model']}: {shape} → {info['classes']} classes",
+        f"model       {info['model']}: {shape} → {info['classes']} {_classes(info)}",
         f"parameters  {info['parameters']:,}",
         f"FLOPs       {info['flops_per_example']:,} per example; multiply and add count as two",
         f"size        {info['file_bytes']:,} bytes",
@@ -358,6 +404,11 @@ def _solved(info: Mapping[str, Any]) -> list[str]:
     if outcome.get("duality_gap") is not None:
         lines.append(f"proven      within {outcome['duality_gap']:.1e} of the optimum")
     return lines
+
+
+def _classes(info: Mapping[str, Any]) -> str:
+    """Return what the model tells apart."""
+    return "labels, each on or off" if info.get("several") else "classes"
 
 
 def _temperature(temperature: float | None) -> str:

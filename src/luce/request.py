@@ -13,6 +13,7 @@ from typing import Any
 
 from luce.data.downloads import is_address
 from luce.data.kinds import NAMES, is_idx
+from luce.data.targets import COLUMNS, joined_names
 from luce.errors import ArgumentError, DataError, RunError
 from luce.models import check_options
 from luce.options import DISTIL, RUN, check, received
@@ -27,6 +28,7 @@ DIRECTIONS: dict[str, Any] = {
     "encoding": None,
     "separator": None,
     "decimal": None,
+    "several": None,
     "drop": (),
     "keep": (),
     "types": {},
@@ -80,6 +82,7 @@ class Request:
     encoding: str | None = None
     separator: str | None = None
     decimal: str | None = None
+    several: str | None = None
     drop: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     types: dict[str, str] = field(default_factory=dict)
@@ -171,6 +174,8 @@ class Request:
         if preset is not None and preset not in PRESETS:
             raise ArgumentError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
         given = {**PRESETS.get(preset or "", {}), **{k: _plain(v) for k, v in arguments.items()}}
+        if isinstance(given.get("target"), tuple):  # a column for each label
+            given = {"several": COLUMNS, **given, "target": joined_names(given["target"])}
         own = {f.name for f in fields(cls)} - {"options"}
         options = {k: v for k, v in given.items() if k not in own}
         own_given = {k: v for k, v in given.items() if k in own}
@@ -220,6 +225,8 @@ class Request:
     def agrees(self, name: str, value: object) -> bool:
         """Say whether `value` is what this request has there; a path may be written differently."""
         mine, value = self._value(name), _plain(value)
+        if name == "target" and isinstance(value, tuple):
+            value = joined_names(value)
         if name in FILES and isinstance(mine, str) and isinstance(value, str):
             mine, value = (os.path.normpath(Path(path).absolute()) for path in (mine, value))
         return bool(mine == value)

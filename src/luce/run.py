@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from luce import models
 from luce.calibrating import Calibration
+from luce.calibrating_labels import LabelCalibration
 from luce.data import Dataset, Schema, load_dataset, read_blocks, read_schema, three_way
 from luce.data.kinds import NAMES, existing, tables_in
 from luce.data.labels import as_classes
@@ -133,7 +134,7 @@ class Run:
         return self.classifier.estimator
 
     @property
-    def calibration(self) -> Calibration | None:
+    def calibration(self) -> Calibration | LabelCalibration | None:
         """The temperature and what prediction sets need; None if there were no validation rows."""
         return self.classifier.calibration
 
@@ -176,10 +177,34 @@ class Run:
         return self.predict_block(features, calibrated=calibrated)[0]
 
     def predict(self, features: Any) -> NDArray[Any]:
-        """Return the most probable label of each row of raw features, as `predict_proba` takes."""
+        """Return the most probable label of each row of raw features, as `predict_proba` takes.
+
+        Of several labels at once which are on, (rows, labels) of 1 and 0: those whose probability
+        is at least their threshold, which the validation rows chose.
+        """
+        if self.schema.several is not None:
+            return (self.predict_proba(features) >= self.thresholds).astype(int)
         best = self.predict_proba(features).argmax(axis=1)
         labels: NDArray[Any] = np.array(self.classes)[best]
         return labels
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """Of several labels at once, the probability from which on each is predicted.
+
+        Raises
+        ------
+        ArgumentError
+            If the run's classes exclude each other.
+        """
+        if self.schema.several is None:
+            raise ArgumentError(
+                "thresholds are of several labels at once; the classes of this run exclude each "
+                "other, and the most probable is predicted."
+            )
+        if isinstance(self.calibration, LabelCalibration):
+            return self.calibration.thresholds
+        return np.full(len(self.classes), 0.5)
 
     def predict_block(
         self, features: Any, *, calibrated: bool = True
@@ -260,7 +285,9 @@ class Run:
         -------
         dict
             The figures of :func:`luce.evaluation.metrics.summary`, of the calibrated
-            probabilities; under ``"uncalibrated"`` those that calibration changed, before it;
+            probabilities (of several labels at once, of
+            :func:`luce.evaluation.several.summary`);
+            under ``"uncalibrated"`` those that calibration changed, before it;
             under ``"scored_on"`` which rows they are of; under ``"handled"`` what had to be handled
             in them, and how often; and under ``"useless"`` which columns are written in another
             way than in training, a sentence each.
@@ -310,6 +337,11 @@ class Run:
     def _check_spread(self, source: Any) -> None:
         """Raise ArgumentError unless an engine's workers can say which rows of a source count."""
         check_table(source, "engine")
+        if self.schema.several is not None:
+            raise ArgumentError(
+                "engine: labels that do not exclude each other are scored on rows in memory: leave "
+                "engine out, or predict with it."
+            )
         own = self._request.agrees("source", str(source))
         if own and not self.config["data"].get("stream"):
             raise ArgumentError(
@@ -325,7 +357,7 @@ class Run:
         """
         if isinstance(source, Scan):
             return True
-        if not isinstance(source, str | Path) or source in NAMES:
+        if not isinstance(source, str | Path) or source in NAMES or self.schema.several is not None:
             return False
         if self.config["data"].get("stream"):
             return bool(tables_in(existing(source)))
@@ -455,7 +487,7 @@ class Run:
             target=target or names[0],
             features=features or names[1],
             # Labels of other classes are the report's to tell, not an error.
-            schema=replace(self.schema, classes=None),
+            schema=self.schema if self.schema.several else replace(self.schema, classes=None),
         )
 
     def export(
@@ -507,6 +539,11 @@ class Run:
         """
         from luce.export import FORMATS, Subject, export, format_of
 
+        if self.schema.several is not None:
+            raise ArgumentError(
+                f"export: {self.path} says several labels at once, and the formats are of classes "
+                "that exclude each other. Predict with luce predict, or luce.load_run in Python."
+            )
         found = format_of(path, to)
         rows, words = self._to_compare(source)
         subject = Subject(
@@ -561,10 +598,10 @@ class Run:
         positions: NDArray[np.intp] | None,
     ) -> Report:
         """Return the report on these rows; of none, on what is known without."""
-        from luce.report import Report, Subject, score_rows, summarise
+        from luce.report import Report, Subject, score_rows, summarise, summarise_labels
 
         scored = None
-        if rows is not None:
+        if rows is not None and self.schema.several is None:
             scored = score_rows(
                 rows,
                 words=words,
@@ -585,6 +622,8 @@ class Run:
             scored=scored,
             tuning=self.tuning,
         )
+        if self.schema.several is not None:
+            return Report(summarise_labels(subject, rows, words, role))
         return Report(summarise(subject))
 
     def report_on_some(self, frame: Any, total: int, name: str) -> Report:
@@ -638,6 +677,13 @@ class Run:
         content = read_json(self.path / REFERENCE, expected(self.config, REFERENCE))
         return Reference.from_json(content, self.schema, len(self.classes))
 
+    def _label_info(self) -> dict[str, Any]:
+        """Return the threshold of each label; nothing where classes exclude each other."""
+        if self.schema.several is None:
+            return {}
+        named = {str(k): float(t) for k, t in zip(self.classes, self.thresholds, strict=True)}
+        return {"several": True, "thresholds": named}
+
     def info(self) -> dict[str, Any]:
         """Return what the run is: data, model, layers, parameters, FLOPs, size and figures."""
         return {
@@ -649,6 +695,7 @@ class Run:
             "file_bytes": size_of(self.path / "model.safetensors"),
             "options": self.config["options"],
             "temperature": None if self.calibration is None else self.calibration.temperature,
+            **self._label_info(),
             "outcome": self.config["outcome"],
             "metrics": self.metrics,
         }
@@ -721,12 +768,14 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
         schema.classes,
         schema.input_shape,
         weights,
+        several=schema.several is not None,
     )
     metrics = read("metrics.json")
     check_metrics(metrics)
-    calibration = None
+    calibration: Calibration | LabelCalibration | None = None
     if CALIBRATION in config["files"]:
-        calibration = Calibration.from_json(read(CALIBRATION), schema.classes)
+        kind = Calibration if schema.several is None else LabelCalibration
+        calibration = kind.from_json(read(CALIBRATION), schema.classes)
     classifier = Classifier(
         model=models.kind_of(name), estimator=estimator, schema=schema, calibration=calibration
     )

@@ -19,6 +19,7 @@ OURS = {
     "logsumexp": luce.logsumexp,
     "nn.functional.softmin": luce.softmin,
     "nn.functional.cross_entropy": luce.cross_entropy,
+    "nn.functional.binary_cross_entropy_with_logits": luce.binary_cross_entropy_with_logits,
     "nn.functional.nll_loss": luce.nll_loss,
     "nn.functional.linear_cross_entropy": luce.linear_cross_entropy,
 }

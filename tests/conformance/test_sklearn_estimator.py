@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
     [
         SoftmaxRegression(),
         SoftmaxRegression(link="ovr"),
+        SoftmaxRegression(class_weight="balanced"),
         SoftmaxRegression(solver="newton-cg"),
         SoftmaxRegression(l1_ratio=0.5),
         SoftmaxRegression(penalty="group"),

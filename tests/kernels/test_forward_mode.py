@@ -41,6 +41,15 @@ CASES = {
     ),
     "nll_loss": (lambda z, **o: luce.nll_loss(z, Y, **o), Z),
     "nll_loss weight": (lambda w, **o: luce.nll_loss(Z, Y, w, **o), B.abs()),
+    "binary": (lambda z, **o: luce.binary_cross_entropy_with_logits(z, T.sigmoid(), **o), Z),
+    "binary target": (
+        lambda t, **o: luce.binary_cross_entropy_with_logits(Z, t, B.abs(), **o),
+        T.sigmoid(),
+    ),
+    "binary pos_weight": (
+        lambda p, **o: luce.binary_cross_entropy_with_logits(Z, T.sigmoid(), pos_weight=p, **o),
+        B.abs(),
+    ),
     "distillation": (lambda z, **o: luce.distillation_loss(z, T, Y, temperature=2.0, **o), Z),
     "distillation teacher": (lambda t, **o: luce.distillation_loss(Z, t, Y, **o), T),
     "linear_cross_entropy": (lambda x, **o: luce.linear_cross_entropy(x, W, Y, **o), X),

@@ -36,6 +36,14 @@ CASES = {
         (S, None, P, Y, C, None, *PLAIN, [True], CPU),
         (ONE, S, P, Q[:4], None, S, *MEAN, [True], CPU),
     ],
+    "binary_cross_entropy_with_logits": [
+        (X.view(-1, 1), P.view(-1), C, None, "mean", False, [True], CPU),
+        (X.view(-1, 1), P.view(-1), None, P.view(-1), "none", False, [False], CPU),
+    ],
+    "binary_cross_entropy_with_logits_backward": [
+        (ONE, None, P.view(-1, 1), P.view(-1), C, None, "mean", [True], CPU),
+        (P.view(-1), None, P.view(-1, 1), P.view(-1), None, C, "none", [True], CPU),
+    ],
     "nll_loss": [
         (X, Y, C, None, *MEAN, False, [False], CPU),
         (X, Y, None, S, *PLAIN, False, [False], CPU),

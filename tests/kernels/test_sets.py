@@ -9,13 +9,14 @@ import torch
 import luce
 from luce.kernels import reference
 from luce.kernels.arguments import (
+    BinaryCrossEntropy,
     CrossEntropy,
     Distillation,
     LinearCrossEntropy,
     LinearDistillation,
 )
 from luce.kernels.differentiate import handed_out
-from luce.kernels.options import DistillationOptions, LossOptions
+from luce.kernels.options import BinaryOptions, DistillationOptions, LossOptions
 from luce.kernels.sets import functions
 from tests.interpreter import CUDA, DEVICE
 
@@ -50,6 +51,9 @@ def examples():
         o = LossOptions(reduction, -100, 0.1, 2.0, 0.05)
         yield "cross_entropy", CrossEntropy(normal(4, 5), Y, w, s, o)
         yield "nll_loss", CrossEntropy(normal(4, 5).log_softmax(1), Y, w, s, o)
+        binary = (normal(20, 1), torch.rand(20).double(), w, torch.rand(20).double())
+        given = BinaryCrossEntropy(*binary, BinaryOptions(reduction))
+        yield "binary_cross_entropy_with_logits", given
         head = (normal(4, 3), normal(5, 3), normal(5))
         for budget in (100, 1 << 20):
             yield "linear_cross_entropy", LinearCrossEntropy(*head, Y, w, s, o, budget)
@@ -75,7 +79,7 @@ def test_forward_and_backward_functions_agree_with_the_references(backend):
         given = moved(example, device)
         wants = (True,) * (3 if loss.startswith("linear") else 1)
         reduced = given.options.reduction != "none"
-        with_lse = "cross_entropy" in loss
+        with_lse = "cross_entropy" in loss and not loss.startswith("binary")
         found, expected = (
             getattr(s, loss)(given, with_lse, wants if reduced else (False,) * len(wants))
             for s in (kernels, reference)

@@ -163,3 +163,11 @@ def test_no_process_group_is_said():
     """A name is none."""
     with pytest.raises(ArgumentError, match="process_group must be a torch"):
         SoftmaxRegression().fit(*problem(30, 3, 4), process_group="world")
+
+
+def test_several_labels_are_refused(ranks):
+    """A sigmoid each is no softmax, whose classes are what is split."""
+    X, y = problem(30, 3, 4)
+    for kind, words in ranks(tasks.regression, 2, (X, np.eye(4, dtype=int)[y]), {})[:2]:
+        assert kind == "ArgumentError"
+        assert "does not go with several labels at once" in words

@@ -16,6 +16,7 @@ from luce.data.kinds import (
     tables_in,
     unknown_ending,
 )
+from luce.data.targets import target_columns
 from luce.data.wording import shown
 from luce.errors import ArgumentError
 
@@ -83,6 +84,7 @@ def _check_columns(
     name = path.name.split(".")[0] or path.name
     if ending(tables[0]) in JSON_ENDINGS:
         return  # other keys may come in later rows
-    if str(target) not in columns:
-        raise no_column(name, str(target), columns)
+    for each in target_columns(str(target), told.several):
+        if each not in columns:
+            raise no_column(name, each, columns)
     told.check_columns(name, columns, str(target))

@@ -36,7 +36,8 @@ class Dataset:
         dtype, memory-mapped from an NPY file. Tables: every column but the target; those of a CSV
         are strings.
     labels : ndarray of shape (rows,), or None
-        int64, bool, or an object array of str; None where the source has none.
+        int64, bool, or an object array of str; None where the source has none. Of several labels
+        at once, bool of (rows, labels): which are on.
     schema : Schema
         The kinds of the columns. Its statistics are still to be fitted, unless a fitted schema was
         given to `load_dataset`.
@@ -58,7 +59,9 @@ class Dataset:
 
     @property
     def classes(self) -> list[Label]:
-        """The distinct labels, sorted, as plain Python values."""
+        """The distinct labels, sorted, as plain Python values; of several at once, all."""
+        if self.labels is not None and self.labels.ndim == 2:
+            return list(self.schema.classes or [])
         return [] if self.labels is None else sorted(set(self.labels.tolist()))
 
     def take(self, rows: Any) -> Dataset:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from luce import options
 from luce.data.kinds import closest
+from luce.data.targets import target_columns
 from luce.data.wording import shown
 from luce.errors import ArgumentError, DataError
 
@@ -27,6 +28,9 @@ class Directions:
         How the text of a CSV is written.
     decimal : {".", ","} or None
         What comes before the fraction of numbers in text.
+    several : str or None
+        Of several labels at once, what separates them within the target; "columns" where each has
+        a column.
     drop : sequence of str
         Columns to leave out.
     keep : sequence of str
@@ -38,6 +42,7 @@ class Directions:
     encoding: str | None = None
     separator: str | None = None
     decimal: str | None = None
+    several: str | None = None
     drop: Sequence[str] = ()
     keep: Sequence[str] = ()
     types: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +81,7 @@ class Directions:
 
         for option in ("drop", "keep", "types"):
             for column in getattr(self, option):
-                if column == target:
+                if column in target_columns(target, self.several):
                     raise ArgumentError(f"{option}: {shown(column)} is the target. Leave it out.")
                 if column not in columns:
                     raise DataError(

@@ -55,12 +55,16 @@ class Schema(ABC):
         The sorted classes, once training has filled them in.
     dropped : list of int, bool or str
         Classes that were too rare to train on: their rows are left out of what is loaded.
+    several : str or None
+        Of several labels at once, what separates them within the target; "columns" where each has
+        a column, "y" where they were given beside the rows. None where classes exclude each other.
     """
 
     kind: ClassVar[Literal["table", "array", "image"]]
     target: str | None = None
     classes: list[Any] | None = None
     dropped: list[Any] = dataclasses.field(default_factory=list)
+    several: str | None = None
 
     @abstractmethod
     def fit(self, features: Any, *, normalise: Normalise = "standard") -> Self:

@@ -38,10 +38,13 @@ from luce.data.kinds import (
 )
 from luce.data.labels import as_classes, labels_from_array, labels_from_series
 from luce.data.schema import ImageSize, Schema, check_image_size
+from luce.data.several import aligned, labels_of_table
 from luce.data.split import split_rows
 from luce.data.tables import TableSchema
+from luce.data.targets import GIVEN, target_columns
 from luce.data.wording import counted, listed, shown
 from luce.errors import ArgumentError, DataError, DtypeError
+from luce.label_matrix import is_several, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -84,6 +87,7 @@ def load_dataset(
     encoding: str | None = None,
     separator: str | None = None,
     decimal: str | None = None,
+    several: str | None = None,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     types: Mapping[str, str] | None = None,
@@ -114,6 +118,10 @@ def load_dataset(
         Windows-1252 where it is neither; and what divides the first rows alike.
     decimal : {".", ","}, optional
         Tables: what comes before the fraction of numbers in text; by default what they say.
+    several : str, optional
+        Tables whose labels do not exclude each other: what separates them within the target
+        column; or "columns" where `target` names a column of 0 and 1 for each label, with commas
+        between. An empty cell has no label that is on.
     drop, keep : sequence of str
         Tables: columns to leave out, and columns not to be left out though they seem to be
         identifiers or copies of the target.
@@ -148,6 +156,7 @@ def load_dataset(
         encoding=encoding,
         separator=separator,
         decimal=decimal,
+        several=several,
         drop=drop,
         keep=keep,
         types=types or {},
@@ -180,7 +189,16 @@ def _under(schema: Schema, dataset: Dataset) -> Dataset:
     if schema.dropped:
         dataset = dataset.without(schema.dropped)
     labels = dataset.labels
-    if labels is not None and schema.classes is not None:
+    if labels is not None and (labels.ndim == 2) != (schema.several is not None):
+        has = "several labels at once" if labels.ndim == 2 else "one label for each row"
+        raise DataError(
+            f"{dataset.name}: it has {has}, which the run was not trained on. Give labels as the "
+            "run's were given."
+        )
+    if labels is not None and labels.ndim == 2 and schema.classes is not None:
+        own = dataset.schema.classes or []
+        labels = aligned(labels, own, schema.classes, name=dataset.name)
+    elif labels is not None and schema.classes is not None:
         labels = as_classes(labels, schema.classes, name=dataset.name)
     test = None if dataset.test is None else _under(schema, dataset.test)
     return replace(dataset, labels=labels, schema=schema, test=test)
@@ -270,10 +288,14 @@ def _from_memory(
         X, y = source
         if hasattr(X, "columns"):
             frame = as_frame(X)
-            labels = labels_from_array(y)
+            labels, several = _given(y)
+            if schema is not None and labels.ndim == 2:
+                labels = aligned(labels, several["classes"], schema.classes or [], name="y")
             if schema is not None:
                 return Dataset("table", frame, labels, schema)
-            table = TableSchema.infer(frame, labels=labels, directions=told)
+            of_classes = labels if labels.ndim == 1 else None
+            table = TableSchema.infer(frame, labels=of_classes, directions=told)
+            table = replace(table, **several)
             return Dataset("table", frame, labels, table, tuple(table.assumed + table.warnings))
         return _from_array("array", _as_array(X), y, "X")
     if hasattr(source, "columns"):
@@ -289,12 +311,20 @@ def _as_array(values: Any) -> np.ndarray:
 
 
 def _from_array(name: str, array: np.ndarray, labels: Any, where: str) -> Dataset:
-    y = None if labels is None else labels_from_array(labels)
+    y, several = (None, {}) if labels is None else _given(labels)
     if array.ndim >= 3:
         images = as_images(array, name=where)
-        return Dataset(name, images, y, ImageSchema.of(images.shape[1:]))
+        return Dataset(name, images, y, replace(ImageSchema.of(images.shape[1:]), **several))
     array = check_array(array, name=where)
-    return Dataset(name, array, y, ArraySchema(columns=array.shape[1]))
+    return Dataset(name, array, y, ArraySchema(columns=array.shape[1], **several))
+
+
+def _given(y: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return labels that were given beside the rows, and what a schema says of several at once."""
+    if not is_several(y):
+        return labels_from_array(y), {}
+    on, labels = read_labels(y, "y")
+    return on, {"several": GIVEN, "classes": labels}
 
 
 def _named(name: str, data_dir: str | Path | None) -> Dataset:
@@ -370,8 +400,13 @@ def _from_table(
     if target is None and schema is None:
         raise no_target(frame.columns)
     target = None if target is None else str(target)
-    if schema is not None and target == schema.target and target not in frame.columns:
+    several = told.several if schema is None else schema.several
+    wanted = target_columns(target, several)
+    absent = not any(each in frame.columns for each in wanted)
+    if schema is not None and target == schema.target and absent:
         return Dataset(name, frame, None, schema)
+    if several is not None and target is not None:
+        return _of_several(name, frame, target, several, schema, told, dialect)
     if target not in frame.columns:
         raise no_column(name, str(target), frame.columns)
     labels, kept = labels_from_series(frame[target], None if schema is None else schema.classes)
@@ -393,6 +428,37 @@ def _from_table(
         schema = replace(table, encoding=dialect.found_encoding, separator=dialect.found_separator)
         notices += table.assumed + table.warnings
     return Dataset(name, frame, labels, schema, tuple(notices))
+
+
+def _of_several(
+    name: str,
+    frame: pl.DataFrame,
+    target: str,
+    several: str,
+    schema: Schema | None,
+    told: Directions,
+    dialect: Dialect,
+) -> Dataset:
+    """Return a table whose labels do not exclude each other."""
+    known = None if schema is None else schema.classes
+    on, labels, notices = labels_of_table(name, frame, target, several, known)
+    frame = frame.drop(target_columns(target, several))
+    if schema is None:
+        table = TableSchema.infer(
+            frame,
+            target=target,
+            directions=told,
+            likely="," if dialect.found_separator == ";" else ".",
+        )
+        schema = replace(
+            table,
+            encoding=dialect.found_encoding,
+            separator=dialect.found_separator,
+            several=several,
+            classes=labels,
+        )
+        notices = [*notices, *table.assumed, *table.warnings]
+    return Dataset(name, frame, on, schema, tuple(notices))
 
 
 def read_blocks(
@@ -478,7 +544,8 @@ def _table_parts(frames: Iterable[pl.DataFrame], schema: Schema, where: str) -> 
         if schema.target is None:
             yield frame, None, ()
         else:
-            yield frame.drop(schema.target, strict=False), None, ()
+            own = target_columns(schema.target, schema.several)
+            yield frame.drop(own, strict=False), None, ()
 
 
 def _array_parts(array: Any, schema: Schema, rows: int, where: str) -> Iterator[Part]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from luce.data.labels import coded
 from luce.data.schema import Label
+from luce.data.several import check_indicator, strata
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
 from luce.options import check_sizes
@@ -40,6 +41,8 @@ def check_labels(labels: np.ndarray | None) -> np.ndarray:
     """
     if labels is None:
         raise DataError("The source has no labels. Give target: the column, array or file of them.")
+    if labels.ndim == 2:
+        return check_indicator(labels)
     if len(labels) == 0:
         raise DataError("The source has no rows with a label. Give at least two per class.")
     classes, codes = coded(labels)
@@ -113,7 +116,12 @@ def split_rows(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.nd
     """
     if not 0 <= fraction < 1:
         raise ArgumentError(f"split_rows: fraction must be from 0 to below 1, got {fraction}.")
-    return _split(coded(labels)[1], fraction, seed)
+    return _split(_strata(labels), fraction, seed)
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """Return a code for each row whose rows are to be shared out in proportion."""
+    return strata(labels) if labels.ndim == 2 else coded(labels)[1]
 
 
 def _split(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,9 +183,11 @@ def three_way(
     [6, 2, 2]
     """
     check_sizes(validation_size, test_size)
-    codes = coded(labels)[1]
+    codes = _strata(labels)
     kept, test = _split(codes, test_size, seed)
-    training, validation = _split(codes[kept], validation_size / (1 - test_size), seed)
+    # Of several labels at once, the rarest may be on in rows held out alone.
+    rest = np.unique(codes[kept], return_inverse=True)[1] if labels.ndim == 2 else codes[kept]
+    training, validation = _split(rest, validation_size / (1 - test_size), seed)
     return kept[training], kept[validation], test
 
 

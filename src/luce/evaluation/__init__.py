@@ -1,6 +1,6 @@
 """What a classifier's probabilities are worth: figures, calibration, sets, mistakes.
 
-The four modules are usable alone and need only labels and probabilities, whoever made them; each is
+The five modules are usable alone and need only labels and probabilities, whoever made them; each is
 imported on first use.
 
 ``metrics``
@@ -11,6 +11,8 @@ imported on first use.
     prediction sets that hold the true class as often as was asked for.
 ``mistakes``
     the rows to look at: most wrong, least certain, most confused, likely label errors.
+``several``
+    all of this for labels that do not exclude each other: figures, thresholds, sets, a temperature.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__all__ = ["calibration", "conformal", "metrics", "mistakes"]
+__all__ = ["calibration", "conformal", "metrics", "mistakes", "several"]
 
 if TYPE_CHECKING:
-    from luce.evaluation import calibration, conformal, metrics, mistakes
+    from luce.evaluation import calibration, conformal, metrics, mistakes, several
 
 
 def __getattr__(name: str) -> object:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from luce.kernels.options import DistillationOptions, LossOptions
+from luce.kernels.options import BinaryOptions, DistillationOptions, LossOptions
 
 __all__ = [
+    "BinaryCrossEntropy",
     "CrossEntropy",
     "Distillation",
     "LinearCrossEntropy",
@@ -44,6 +45,29 @@ class CrossEntropy(NamedTuple):
     weight: Tensor | None
     sample_weight: Tensor | None
     options: LossOptions
+
+
+class BinaryCrossEntropy(NamedTuple):
+    """What binary_cross_entropy_with_logits is computed of.
+
+    Attributes
+    ----------
+    input
+        Logits (M, 1), of however many examples and labels.
+    target
+        Of each element, a probability (M,).
+    weight, pos_weight
+        What an element's loss, and the part of it that is for a label that is on, are multiplied
+        by: (M,), or the first of them, (P,), where they repeat themselves; or None.
+    options
+        See ``BinaryOptions``.
+    """
+
+    input: Tensor
+    target: Tensor
+    weight: Tensor | None
+    pos_weight: Tensor | None
+    options: BinaryOptions
 
 
 class LinearCrossEntropy(NamedTuple):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from luce.kernels import positions, reference, small
 from luce.kernels.arguments import (
+    BinaryCrossEntropy,
     CrossEntropy,
     Distillation,
     LinearCrossEntropy,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
     "cross_entropy",
     "distillation_loss",
     "linear_cross_entropy",
@@ -203,6 +205,9 @@ def _like_contiguous(x: Tensor) -> Tensor:
 
 
 _cross_entropy = _Loss("cross_entropy", CrossEntropy, trained=1, fake=_like_logits)
+_binary_cross_entropy = _Loss(
+    "binary_cross_entropy_with_logits", BinaryCrossEntropy, trained=1, fake=_like_contiguous
+)
 _nll_loss = _Loss("nll_loss", CrossEntropy, trained=1, fake=_like_contiguous, early=False)
 _linear_cross_entropy = _Loss(
     "linear_cross_entropy", LinearCrossEntropy, trained=3, fake=_like_contiguous
@@ -233,6 +238,12 @@ def usual_cross_entropy(backend: str, x: Tensor, target: Tensor, reduction: str)
         return reference.pytorchs_cross_entropy(x, target, None, -100, reduction, 0.0)
     given = CrossEntropy(x, target, None, None, LossOptions(reduction))
     return cross_entropy(backend, given, want_lse=False)[0]
+
+
+def binary_cross_entropy_with_logits(backend: str, given: BinaryCrossEntropy) -> Tensor:
+    """Return the loss of logits (M, 1), or of each element (M,)."""
+    kernels = _binary_cross_entropy.chosen(backend, given, given.input.numel())
+    return _binary_cross_entropy(kernels, given)[0]
 
 
 def nll_loss(backend: str, given: CrossEntropy) -> Tensor:

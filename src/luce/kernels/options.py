@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["DistillationOptions", "LossOptions", "SoftmaxOptions"]
+__all__ = ["BinaryOptions", "DistillationOptions", "LossOptions", "SoftmaxOptions"]
 
 
 class SoftmaxOptions(NamedTuple):
@@ -47,6 +47,18 @@ class LossOptions(NamedTuple):
     temperature: float = 1.0
     z_loss: float = 0.0
     softcap: float = 0.0
+
+
+class BinaryOptions(NamedTuple):
+    """The options of binary cross-entropy, already checked.
+
+    Attributes
+    ----------
+    reduction
+        As in ``LossOptions``; a mean is over all elements, whatever their weights.
+    """
+
+    reduction: str
 
 
 class DistillationOptions(NamedTuple):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from luce.errors import missing_class
 from luce.kernels import shards
-from luce.kernels.arguments import CrossEntropy, Distillation
+from luce.kernels.arguments import BinaryCrossEntropy, CrossEntropy, Distillation
 from luce.kernels.arrays import has_tangent
 from luce.kernels.differentiate import through
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from luce.kernels.options import SoftmaxOptions
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
     "cross_entropy",
     "cross_entropy_backward",
     "distillation_loss",
@@ -264,6 +266,32 @@ def reduce(
     return loss.sum() / mean_weight.sum() if reduction == "mean" else loss.sum()
 
 
+def _binary_cross_entropy_with_logits(
+    given: BinaryCrossEntropy, _want_lse: bool
+) -> tuple[Tensor, None]:
+    """Return the loss of logits (M, 1), or of each element (M,)."""
+    x, target, weight, pos_weight, options = given
+    z = wide(x)
+    weights = (weight, pos_weight)
+    period = max((len(w) for w in weights if w is not None), default=1)
+    # Elements as rows of as many as the longer weight has; the shorter divides it.
+    w, p = (None if v is None else v.to(z.dtype).repeat(period // len(v)) for v in weights)
+    z, t = z.view(-1, period), target.to(z.dtype).view(-1, period)
+    others = [v for v in (target, weight, pos_weight) if v is not None]
+    if any(v.requires_grad or has_tangent(v) for v in others):
+        # PyTorch's own has no derivative in these.
+        of_log = 1.0 if p is None else (p - 1) * t + 1
+        loss = (1 - t) * z - of_log * F.logsigmoid(z)
+        loss = loss if w is None else loss * w
+        if options.reduction != "none":
+            loss = loss.sum() if options.reduction == "sum" else loss.mean()
+    else:
+        loss = F.binary_cross_entropy_with_logits(
+            z, t, w, reduction=options.reduction, pos_weight=p
+        )
+    return loss.flatten() if options.reduction == "none" else loss, None
+
+
 def _nll_loss(given: CrossEntropy, _want_lse: bool) -> tuple[Tensor, None]:
     """Return the loss of log-probabilities (N, K, ...)."""
     if _is_pytorchs(given):
@@ -383,6 +411,9 @@ def _linear_distillation_loss(given: LinearDistillation, want_lse: bool) -> tupl
 
 
 cross_entropy, cross_entropy_backward = _loss(_cross_entropy)
+binary_cross_entropy_with_logits, binary_cross_entropy_with_logits_backward = _loss(
+    _binary_cross_entropy_with_logits
+)
 nll_loss, nll_loss_backward = _loss(_nll_loss)
 linear_cross_entropy, linear_cross_entropy_backward = _loss(_linear_cross_entropy)
 sharded_linear_cross_entropy, sharded_linear_cross_entropy_backward = _loss(

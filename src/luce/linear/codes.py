@@ -45,7 +45,7 @@ def output_code(n_classes: int) -> np.ndarray:
     ndarray, shape (K, B), int8
         -1 and +1, always the same for so many classes: `exhaustive` up to 7, else `drawn`.
     """
-    return exhaustive(n_classes) if n_classes <= _ALL_COLUMNS else drawn(n_classes)
+    return exhaustive(n_classes) if n_classes <= _ALL_COLUMNS else drawn(n_classes).copy()
 
 
 def exhaustive(n_classes: int) -> np.ndarray:
@@ -182,10 +182,10 @@ def as_code(name: str, code: Any, classes: Sequence[Any]) -> np.ndarray:
 
 def _check_columns(name: str, signs: np.ndarray) -> None:
     """Refuse columns without two sides, and one problem twice."""
-    up, down = (signs > 0).any(axis=0), (signs < 0).any(axis=0)
+    up, down = (signs == 1).any(axis=0), (signs == -1).any(axis=0)
     if not (up & down).all():
         b = int(np.argmin(up & down))
-        side = "+1" if not up[b] else "-1"
+        side = "-1" if (signs[:, b] == 1).any() else "+1"
         raise ArgumentError(
             f"{name}: column {b} of code has no class on the side {side}, so there is nothing to "
             "tell apart. Drop it, or give it classes on both sides."

@@ -2,7 +2,8 @@
 
 A softmax and one-against-the-rest have a column for each class. A code (`luce.linear.codes`) has
 others: its classes are told by the likelihood of their rows, pairs by the coupling of Wu, Lin and
-Weng. NumPy alone where the logits are an array; a tensor gives a tensor.
+Weng. Several labels at once have a column each, and nothing couples them. NumPy alone where the
+logits are an array; a tensor gives a tensor.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ class Coupling(NamedTuple):
 
     Attributes
     ----------
-    kind : {"binary", "softmax", "ovr", "ovo", "ecoc"}
-        "binary" is two classes, whatever the link: one sigmoid.
+    kind : {"binary", "softmax", "ovr", "ovo", "ecoc", "labels"}
+        "binary" is two classes, whatever the link: one sigmoid. "labels" are several at once, each
+        a sigmoid of its own: they do not exclude each other.
     n_classes : int
-        K.
+        K, of labels how many there are.
     code : ndarray, shape (K, B), int8, or None
         Of "ovo" and "ecoc".
     """
@@ -48,14 +50,26 @@ class Coupling(NamedTuple):
     code: np.ndarray | None = None
 
     @classmethod
-    def of(cls, name: str, link: str, code: Any, classes: Sequence[Any]) -> Coupling:
-        """Return the coupling of so many classes; a code is made where none is given."""
+    def of(
+        cls, name: str, link: str, code: Any, classes: Sequence[Any], *, several: bool = False
+    ) -> Coupling:
+        """Return the coupling of these classes; a code is made where none is given.
+
+        With ``several`` they are labels, of which several are on at once.
+        """
         K = len(classes)
         if code is not None and link != "ecoc":
             raise ArgumentError(
                 f"{name}: code belongs to link='ecoc', got it with link={link!r}. Set "
                 "link='ecoc', or leave code out."
             )
+        if several and link in {"ovo", "ecoc"}:
+            raise ArgumentError(
+                f"{name}: link={link!r} takes classes apart that exclude each other, and y is of "
+                "several labels at once, which are fitted one by one as they are. Leave link out."
+            )
+        if several:
+            return cls("labels", K)
         signs = None
         if link == "ovo":
             signs = pairs(K)
@@ -67,6 +81,10 @@ class Coupling(NamedTuple):
             return cls("binary", K, signs)
         # A column for each class against the rest is that link, whoever says it.
         return cls("ovr" if signs is not None and is_identity(signs) else link, K, signs)
+
+    def of_target(self, target: Any) -> Coupling:
+        """Return the coupling of a fit to this target: of labels, those that it has, (N, L)."""
+        return self._replace(n_classes=target.shape[1]) if target.ndim == 2 else self
 
     @property
     def n_logits(self) -> int:
@@ -84,7 +102,7 @@ class Coupling(NamedTuple):
     def signs(self) -> np.ndarray | None:
         """The side of each class in each column, (K, B); None where that is class against rest.
 
-        And for two classes: the passes know both without a table.
+        And for two classes and for labels: the passes know those without a table.
         """
         return None if self.kind in {"binary", "ovr"} else self.code
 
@@ -115,12 +133,17 @@ class Coupling(NamedTuple):
 
     def decisions(self, Z: Any) -> Any:
         """Return ``decision_function`` from logits: the likeliest class has the largest."""
-        if Z.ndim == 1 or self.kind in {"softmax", "ovr"}:
+        if Z.ndim == 1 or self.kind in {"softmax", "ovr", "labels"}:
             return Z
         return self.logits(Z)
 
     def log_probabilities(self, Z: Any) -> Any:
-        """Return log-probabilities (N, K) from logits (N, B), or (N,) for two classes."""
+        """Return log-probabilities (N, K) from logits (N, B), or (N,) for two classes.
+
+        Of labels, that each is on: their sigmoids.
+        """
+        if self.kind == "labels":
+            return _log_sigmoid(Z)
         if is_tensor(Z):
             from luce.linear.large import log_probabilities
 

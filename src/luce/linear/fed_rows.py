@@ -47,7 +47,8 @@ class Fed:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Return some of the rows, for the CPU."""
-        return self.X[rows]
+        some: np.ndarray = self.X[rows]
+        return some
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield the rows in order, for the CPU."""

@@ -130,24 +130,32 @@ def _softmax_residuals(z, bias, K, y, w, logs, work, spare):
 
 
 @part
-def _take_sides(signs, k, K, y, w, side, own):
-    """Set the sides that rows of the classes y are on in column k, and their weights in it.
+def _take_sides(signs, on, k, K, y, w, side, own):
+    """Set the sides that rows are on in column k, and their weights in it.
 
-    signs (K, classes) tells both; where it is empty, a class is alone against the rest.
+    Where on (rows, K) is given, it says which labels are on. Otherwise signs (K, classes) tells
+    both from the classes y; and where that is empty too, a class is alone against the rest.
     """
     for r in range(len(y)):
-        if len(signs):
+        own[r] = w[r]
+    if len(on):
+        for r in range(len(on)):  # those after them have no weight
+            side[r] = 1 if on[r, k] else -1
+    elif len(signs):
+        for r in range(len(y)):
             side[r] = signs[k, y[r]]
-            own[r] = w[r] if signs[k, y[r]] else 0.0
-        else:
+            if signs[k, y[r]] == 0:
+                own[r] = 0.0
+    else:
+        for r in range(len(y)):
             side[r] = 1 if y[r] == (1 if K == 1 else k) else -1
-            own[r] = w[r]
 
 
 @part
-def _sigmoid_residuals(z, bias, K, y, w, signs, logs, work, spare):
+def _sigmoid_residuals(z, bias, K, y, on, w, signs, logs, work, spare):
     """Turn logits z (K', rows) into w (σ(z) - y); return the sum of w times the K losses.
 
+    Where on (rows, K) is given, it says which of several labels are on, in the place of y.
     Where logs (2, K) is given, Σ w log p is added to its first row, Σ w log(1 - p) to its second.
     """
     n = z.shape[1]
@@ -156,7 +164,7 @@ def _sigmoid_residuals(z, bias, K, y, w, signs, logs, work, spare):
     loss, small, own = work[0], work[1], work[2]
     value = 0.0
     for k in range(K):
-        _take_sides(signs, k, K, y, w, side, own)
+        _take_sides(signs, on, k, K, y, w, side, own)
         for r in range(n):
             # The margin m: the loss is log(1 + exp(-m)), its derivative -σ(-m).
             z[k, r] += bias[k]
@@ -192,7 +200,7 @@ def _add_rows(z, K, g):
 
 
 @kernel
-def _dense_chunk(block, X, W, bias, K, y, weight, softmax, signs, scratch, G, g, logs, R):
+def _dense_chunk(block, X, W, bias, K, y, on, weight, softmax, signs, scratch, G, g, logs, R):
     """Add the gradient of these rows to G (K, D) and g (K), both float64; return their loss.
 
     W has K' rows, a multiple of the length of ``block``. X, of the dtype of W, has
@@ -213,7 +221,8 @@ def _dense_chunk(block, X, W, bias, K, y, weight, softmax, signs, scratch, G, g,
         if softmax:
             loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:
-            loss += _sigmoid_residuals(z, bias, K, t, w, signs, logs, work, spare)
+            own = on[i : i + m]
+            loss += _sigmoid_residuals(z, bias, K, t, own, w, signs, logs, work, spare)
         if len(R):
             transpose(z, 0, _SIDE_BY_SIDE, K, m, R, i * K, K, (i + m) * K)
             continue
@@ -241,6 +250,9 @@ def _over_blocks(block, X, W, bias, y, weight, link, signs, G, g, logs, R) -> fl
     those that do not fill up 64 are copied to where zeros follow them. Return the loss.
     """
     (padded, D), T, n = W.shape, W.dtype, len(X)
+    on = np.empty((0, len(bias)), np.uint8)
+    if y.ndim == 2:  # several labels at once
+        y, on = np.zeros(n, np.int64), np.ascontiguousarray(y).view(np.uint8)
     scratch = (
         aligned((padded, _SIDE_BY_SIDE), T),
         aligned((padded, D), T),
@@ -258,8 +270,8 @@ def _over_blocks(block, X, W, bias, y, weight, link, signs, G, g, logs, R) -> fl
             held[: j - i] = X[i:j]
             held[j - i :] = 0
         at = slice(i, j)
-        args = bias, len(bias), y[at], weight[at], link == "softmax", signs, scratch
-        loss += _dense_chunk(block, rows, W, *args, G, g, logs, R[at])
+        given = bias, len(bias), y[at], on[at], weight[at], link == "softmax", signs
+        loss += _dense_chunk(block, rows, W, *given, scratch, G, g, logs, R[at])
     return loss
 
 
@@ -277,7 +289,8 @@ def dense_pass(
 ) -> float:
     """Add Rᵀ X to G (K, D), the sum of R to g (K,); return the loss. On one thread.
 
-    X is C-contiguous, W is as ``padded`` returns it, R holds the weighted residuals p - y. Where
+    X is C-contiguous, W is as ``padded`` returns it, R holds the weighted residuals p - y; y is
+    class codes, or of several labels at once which are on, (n, K) of booleans. Where
     ``logs`` (2, K) is not empty, the sums of log p are added to it, and for sigmoids those of
     log(1 - p). Sums are float64, products in the dtype of W. ``signs`` (K, classes), int8, is the
     table of `luce.linear.links`, a row for each column; an empty one is a class against the rest.

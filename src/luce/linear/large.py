@@ -103,7 +103,7 @@ def make_objective(
     model: SoftmaxModel, X: Any, codes: np.ndarray, weight: np.ndarray, C: float, *, fits: int = 1
 ) -> Objective:
     """Return the objective of an estimator's options, in the precision that suits the rows."""
-    coupling = model.coupling
+    coupling = model.coupling.of_target(codes)
     rows = as_rows(X)
     objective = Objective(
         rows,

@@ -3,7 +3,7 @@
 A softmax couples the classes of a row. Sigmoids are K two-class problems, a class against the rest
 each; the binary case is one of them. Other problems are told by ``signs``, a table (classes, K)
 with the side that the rows of a class are on in each column: +1, -1, or 0 where they are no part of
-it.
+it; or by the target itself, where that is several labels at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Link", "curve", "log_softmax", "margins", "probabilities", "residual", "seen"]
+__all__ = ["Link", "curve", "log_softmax", "margins", "probabilities", "residual", "seen", "sides"]
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -53,6 +53,21 @@ def curve(U: Tensor, P: Tensor, link: Link) -> Tensor:
     return U
 
 
+def sides(Z: Tensor, target: Tensor, signs: Tensor | None = None) -> Tensor:
+    """Return the side that each row is on in each column of sigmoids, in the dtype of Z (n, K).
+
+    +1 or -1, or 0 where it is no part of the column's problem. The target is class codes (n,), or
+    of several labels at once which are on, (n, K) of booleans.
+    """
+    if target.ndim == 2:
+        return torch.where(target, 1.0, -1.0).to(Z.dtype)
+    if signs is not None:
+        return signs[target].to(Z.dtype)
+    if Z.shape[1] == 1:
+        return (2 * target[:, None] - 1).to(Z.dtype)
+    return torch.full_like(Z, -1).scatter_(1, target[:, None], 1)
+
+
 def seen(P: Tensor, target: Tensor, signs: Tensor | None) -> Tensor:
     """Return probabilities, set to 0 in place where a row is no part of a column's problem.
 
@@ -66,16 +81,11 @@ def margins(Z: Tensor, target: Tensor, link: Link, signs: Tensor | None = None) 
 
     Where it is no part of a problem, it is infinitely far.
     """
-    if signs is not None:
-        sign = signs[target]
-        return torch.where(sign == 0, torch.inf, Z * sign)
-    y = target[:, None]
     if link == "softmax":
-        chosen = Z.gather(1, y)
-        return chosen - Z.scatter(1, y, -torch.inf).amax(1, keepdim=True)
-    if Z.shape[1] == 1:
-        return Z * (2 * y - 1)
-    return -Z.scatter(1, y, -Z.gather(1, y))
+        y = target[:, None]
+        return Z.gather(1, y) - Z.scatter(1, y, -torch.inf).amax(1, keepdim=True)
+    side = sides(Z, target, signs)
+    return Z * side if signs is None else torch.where(side == 0, torch.inf, Z * side)
 
 
 def residual(
@@ -90,6 +100,7 @@ def residual(
 
     The loss is where the logits are: nothing waits for a device.
 
+    The target is class codes (n,), or of several labels at once which are on, (n, K) of booleans.
     What is small is computed as such (the other classes' share, not 1 - p_y), so a well-classified
     row keeps its digits in float32. Where ``logs`` (2, K) is given, Σ w log p is added to its first
     row and, for sigmoids, Σ w log(1 - p) to its second. A row that is no part of a column's problem
@@ -97,13 +108,7 @@ def residual(
     """
     if link == "softmax":
         return _softmax(Z, target[:, None], weight, logs)
-    if signs is not None:
-        sign = signs[target].to(Z.dtype)
-    elif Z.shape[1] == 1:
-        sign = (2 * target[:, None] - 1).to(Z.dtype)
-    else:
-        sign = torch.full_like(Z, -1).scatter_(1, target[:, None], 1)
-    return _sigmoids(Z, sign, weight, logs, partial=signs is not None)
+    return _sigmoids(Z, sides(Z, target, signs), weight, logs, partial=signs is not None)
 
 
 def _softmax(Z: Tensor, y: Tensor, weight: Tensor, logs: Tensor | None) -> Tensor:

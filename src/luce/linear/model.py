@@ -15,6 +15,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from luce.errors import ArgumentError, BackendError, DataError
+from luce.label_matrix import is_several, read_labels
 from luce.linear import small
 from luce.linear.arrays import (
     as_array,
@@ -28,6 +29,14 @@ from luce.linear.arrays import (
 )
 from luce.linear.codes import is_identity
 from luce.linear.coupling import Coupling
+from luce.linear.indicators import (
+    check_class_weight,
+    fits_by_label,
+    fits_of_some,
+    label_weights,
+    learnable,
+    warn_of_constant,
+)
 from luce.linear.penalties import MAKES_ZEROS, check_penalty, divided, roots
 from luce.options import LINEAR, check
 from luce.targets import check_target
@@ -62,6 +71,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     """A linear model of the logits with a softmax on top; abstract."""
 
     classes_: np.ndarray
+    multilabel_: bool = False
     coef_: np.ndarray
     intercept_: np.ndarray
     C_: float
@@ -93,26 +103,57 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """Return the logits, shape (N, K), or (N,) for two classes: above 0 is ``classes_[1]``.
 
         With ``link="ecoc"`` the log-likelihoods of the classes, but for what they have in common;
-        with ``link="ovo"`` the log-probabilities.
+        with ``link="ovo"`` the log-probabilities. Of several labels at once, (N, L): above 0 a
+        label is more likely on than not.
         """
         Z = self._own_logits(X)
         return _like(X, self.coupling.decisions(Z))
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each row, shape (N,)."""
+        """Return the most probable label of each row, shape (N,).
+
+        Of several labels at once which are on, (N, L), 1 or 0.
+        """
         scores = numpy_of(self.decision_function(X))
+        if self.multilabel_:
+            return (scores > 0).astype(int)
         codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         labels: np.ndarray = np.asarray(self.classes_)[codes]
         return labels
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the probability of each class, shape (N, K), in the order of ``classes_``."""
+        """Return the probability of each class, shape (N, K), in the order of ``classes_``.
+
+        Of several labels at once, that each is on: they do not add up to 1.
+        """
         log_p = self._log_proba(self._own_logits(X))
         return _like(X, log_p.exp() if is_tensor(log_p) else np.exp(log_p))
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of ``predict_proba``, finite where that rounds to 0."""
         return _like(X, self._log_proba(self._own_logits(X)))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of rows whose label is predicted; of several, all of whose labels are.
+
+        Parameters
+        ----------
+        X : array-like, shape (N, D)
+        y : array-like, shape (N,)
+            Of several labels at once, an indicator (N, L) or lists of labels.
+        sample_weight : array-like, shape (N,), optional
+
+        Returns
+        -------
+        float
+        """
+        if self.multilabel_:
+            from luce.label_matrix import indicator_of
+
+            on = indicator_of(y, self.classes_.tolist(), type(self).__name__)
+            right = (np.asarray(self.predict(X)) == on).all(axis=1)
+            return float(np.average(right, weights=sample_weight))
+        return float(super().score(X, y, sample_weight))
 
     def scores(
         self, part: Any, *, temperatures: Sequence[float] = (1.0,), engine: Any = None
@@ -188,13 +229,16 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     def coupling(self) -> Coupling:
         """How the columns of ``coef_`` make the classes."""
         K, code = len(self.classes_), getattr(self, "code_", None)
+        if self.multilabel_:
+            return Coupling("labels", K)
         if K == 2 or code is None:
             return Coupling("binary" if K == 2 else self.link, K, code)
         return Coupling("ovr" if is_identity(code) else self.link, K, code)
 
     def _couple(self) -> None:
         """Set ``code_`` for the classes, where the link has a code."""
-        found = Coupling.of(type(self).__name__, self.link, self.code, self.classes_.tolist())
+        name, classes = type(self).__name__, self.classes_.tolist()
+        found = Coupling.of(name, self.link, self.code, classes, several=self.multilabel_)
         if found.code is not None:
             self.code_ = found.code
 
@@ -243,7 +287,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             finite = math.isfinite(float(Z.sum()))
         if not finite and (bad := find(X)) is not None:
             raise not_finite(type(self).__name__, bad)
-        return Z[:, 0] if Z.shape[1] == 1 else Z
+        return Z[:, 0] if self.coupling.kind == "binary" else Z
 
     def _log_proba(self, Z: Any) -> Any:
         """Return the log-probabilities of logits, (N, K)."""
@@ -294,18 +338,32 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             )
 
     def _check_rows_and_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
-        """Validate as scikit-learn does, except for finiteness: the first pass sees that."""
+        """Validate as scikit-learn does, except for finiteness: the first pass sees that.
+
+        Of several labels at once, y is returned as an indicator of booleans.
+        """
+        self.multilabel_ = is_several(y)
+        if self.multilabel_:
+            y, labels = read_labels(y, type(self).__name__)
+            self.classes_ = np.array(labels)
         if is_tensor(y):
             y = y.cpu().numpy()
         if is_tensor(X) or is_source(X):
             self._check_shape(X, fitting=True)
-            _, y = validate_data(self, np.zeros((X.shape[0], 1)), y)
+            _, y = validate_data(self, np.zeros((X.shape[0], 1)), y, multi_output=self.multilabel_)
             self.n_features_in_ = X.shape[1]
         else:
             X, y = validate_data(
-                self, X, y, accept_sparse="csr", dtype="numeric", ensure_all_finite=False
+                self,
+                X,
+                y,
+                accept_sparse="csr",
+                dtype="numeric",
+                ensure_all_finite=False,
+                multi_output=self.multilabel_,
             )
-        check_target(y)
+        if not self.multilabel_:
+            check_target(y)
         return self._move(X), y
 
     def _check_rows(self, X: Any) -> Any:
@@ -367,6 +425,9 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     def _encode(self, X: Any, y: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the class codes and the weights, float64, and set ``classes_``."""
         name = type(self).__name__
+        if self.multilabel_:
+            self._couple()
+            return y, self._check_labels(y, self._row_weights(X, sample_weight))
         self.classes_, codes = _classes_and_codes(y)
         if len(self.classes_) < 2:
             raise DataError(
@@ -381,24 +442,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=3,
             )
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
-        if (weight < 0).any():
-            at = int(np.flatnonzero(weight < 0)[0])
-            raise DataError(
-                f"{name}: sample_weight must not be negative, got {weight[at]:g} at row {at}."
-            )
+        weight = self._row_weights(X, sample_weight)
         if self.class_weight is not None:
             each = compute_class_weight(
                 self.class_weight, classes=self.classes_, y=y, sample_weight=weight
             )
             weight *= each[codes]
-        with np.errstate(all="ignore"):
-            total = float(weight.sum())
-        if not (math.isfinite(total) and (total == 0 or math.isfinite(1 / total))):
-            raise DataError(
-                f"{name}: the weights of the rows add up to {total:g}, which the objective cannot "
-                "be divided by: scale sample_weight and class_weight to numbers near 1."
-            )
+        self._check_total(weight)
         weights = np.bincount(codes, weight, minlength=len(self.classes_))
         if not np.all(weights > 0):
             empty = self.classes_.tolist()[int(np.argmin(weights))]
@@ -406,6 +456,73 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 f"{name}: all weights of class {empty!r} are zero: drop its rows or give it weight."
             )
         return codes, weight
+
+    def _row_weights(self, X: Any, sample_weight: Any) -> np.ndarray:
+        weight: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
+        if (weight < 0).any():
+            at = int(np.flatnonzero(weight < 0)[0])
+            raise DataError(
+                f"{type(self).__name__}: sample_weight must not be negative, got {weight[at]:g} at "
+                f"row {at}."
+            )
+        return weight
+
+    def _check_total(self, weight: np.ndarray) -> None:
+        with np.errstate(all="ignore"):
+            total = float(weight.sum())
+        if not (math.isfinite(total) and (total == 0 or math.isfinite(1 / total))):
+            raise DataError(
+                f"{type(self).__name__}: the weights of the rows add up to {total:g}, which the "
+                "objective cannot be divided by: scale sample_weight and class_weight to numbers "
+                "near 1."
+            )
+
+    def _check_labels(self, on: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return the weights, after a look at what can be learnt of several labels."""
+        name, labels = type(self).__name__, self.classes_.tolist()
+        self._check_total(weight)
+        check_class_weight(name, self.class_weight, labels)
+        warn_of_constant(name, labels, on, learnable(on, weight))
+        return weight
+
+    def _fits_of_labels(
+        self,
+        X: Any,
+        on: np.ndarray,
+        weight: np.ndarray,
+        Cs: Sequence[float] | np.ndarray,
+        start: Start | None,
+        display: GapDisplay,
+        **more: Any,
+    ) -> Iterator[Fitted]:
+        """Yield the fits of several labels: those that can be learnt, in one pass.
+
+        With class weights rows weigh otherwise for each label, which is then fitted by itself.
+        """
+        known = learnable(on, weight)
+        if start is not None:
+            start = start[0][known], start[1][known]
+        if self.class_weight is None:
+            found = self._fits(X, on[:, known], weight, Cs, start, display, **more)
+        else:
+            labels = [label for label, k in zip(self.classes_.tolist(), known, strict=True) if k]
+            weights = label_weights(self.class_weight, labels, on[:, known], weight)
+            columns = enumerate(zip(np.flatnonzero(known), weights, strict=True))
+            found = fits_by_label(
+                [
+                    self._fits(
+                        X,
+                        on[:, k : k + 1],
+                        w,
+                        Cs,
+                        None if start is None else (start[0][i : i + 1], start[1][i : i + 1]),
+                        display,
+                        **more,
+                    )
+                    for i, (k, w) in columns
+                ]
+            )
+        yield from found if known.all() else fits_of_some(found, known, on, weight)
 
     def _fits(
         self,
@@ -458,7 +575,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """
         # Python's own numbers: the precision of a NumPy scalar would become the objective's.
         Cs = [float(C) for C in Cs]
-        coupling = self.coupling
+        coupling = self.coupling.of_target(codes)
         n_logits = coupling.n_logits
         rows = as_array(X)
         numpy_will_do = self.solver == "auto" and self.precision != "float32"

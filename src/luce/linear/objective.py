@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from luce.linear.dense_rows import DenseRows
+from luce.linear.indicators import frequencies
 from luce.linear.links import curve, margins, probabilities, residual, seen
 from luce.linear.penalties import L2
 from luce.linear.placement import away, float32_products, has_coarse_products, sent
@@ -81,7 +82,7 @@ class Objective:
     rows : Rows, shape (N, D)
     target : Tensor, shape (N,), int64
         Class codes from 0; for one sigmoid row (the binary case) 0 and 1. With ``signs`` a row of
-        that table for each.
+        that table for each. Or of several labels at once which are on, (N, K) of booleans.
     weight : Tensor, shape (N,), float64
         Weights, at least one above 0.
     n_logits : int
@@ -145,7 +146,11 @@ class Objective:
             first, one, two = rows.column_sums(weight, sample, wide=True)
         self._describe(first, one, two)
         self._take_sides(signs)
-        self._weigh_sides(torch.bincount(target, weight, minlength=self.n_classes) / self.total)
+        if target.ndim == 2:
+            self.frequency: Tensor = frequencies(target, weight) / self.total
+            self.share = torch.ones_like(self.frequency)
+        else:
+            self._weigh_sides(torch.bincount(target, weight, minlength=self.n_classes) / self.total)
 
     def _take_sides(self, signs: Tensor | None) -> None:
         """Set the table of sides, and how many codes there are."""
@@ -227,10 +232,6 @@ class Objective:
         """Return the sums of what is known of parts of Θ: here one part is all there is."""
         return values
 
-    def dot(self, A: Tensor, B: Tensor) -> float:
-        """Return the inner product of two Θ, without their product in memory."""
-        return float(self.across(torch.dot(A.flatten(), B.flatten())))
-
     def start(self) -> Tensor:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
         theta = _zeros((self.n_logits, self.n_features + 1), self.device)
@@ -247,8 +248,8 @@ class Objective:
 
     def evaluate(self, theta: Tensor, *, logs: bool = False) -> Evaluation:
         """Return F(Θ) and ∇F(Θ), and if asked the means of log p."""
-        value, *others = self.unread(theta, logs=logs)
-        return Evaluation(float(value), *others)
+        value, gradient, means = self.unread(theta, logs=logs)
+        return Evaluation(float(value), gradient, means)
 
     def unread(self, theta: Tensor, *, logs: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the same with F(Θ) as a tensor where the rows are: nothing waits for a device."""
@@ -580,10 +581,12 @@ class Objective:
         def zeros() -> tuple[np.ndarray, ...]:
             return np.zeros(1), np.zeros((K, D)), np.zeros(K), np.zeros((2 if logs else 0, K))
 
-        def add(block: Block, loss: np.ndarray, *sums: np.ndarray) -> None:
+        def add(
+            block: Block, loss: np.ndarray, G: np.ndarray, g: np.ndarray, L: np.ndarray
+        ) -> None:
             at = slice(*block)
             own = np.asarray(rows.X[at]), W, bias, y[at], w[at], self.link
-            loss += dense_pass(*own, *sums, table)
+            loss += dense_pass(*own, G, g, L, table)
             rows.hand_back(*block)
 
         loss, *sums = add_up(rows.kernel_lanes(K * D), zeros, add, on_threads)

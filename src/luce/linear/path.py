@@ -14,6 +14,7 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
 from luce.errors import ArgumentError, DataError
+from luce.label_matrix import is_several
 from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of, part_of
 from luce.linear.display import GapDisplay
 from luce.linear.model import SoftmaxModel
@@ -185,6 +186,12 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 raise DataError(
                     "SoftmaxRegressionCV: needs rows in memory or in a memory map, got a source of "
                     "rows: choose C on some of them, and fit SoftmaxRegression to all."
+                )
+            if is_several(y):
+                raise DataError(
+                    "SoftmaxRegressionCV: C is chosen for classes that exclude each other, got y "
+                    "of several labels at once: fit SoftmaxRegression(C=...) for some C, or give "
+                    "it to sklearn.model_selection.GridSearchCV."
                 )
             X, y = self._check_rows_and_labels(X, y)
             codes, weight = self._encode(X, y, sample_weight)

@@ -38,7 +38,7 @@ def fits(
 
     ``count`` fits of this kind will be made in all.
     """
-    coupling = model.coupling
+    coupling = model.coupling.of_target(codes)
     n_logits = coupling.n_logits
     rows = as_array(X)
     loss: Any

@@ -11,6 +11,7 @@ import torch
 from luce.linear.dense_rows import DenseRows
 from luce.linear.duality import moved
 from luce.linear.large import make_objective
+from luce.linear.links import sides
 from luce.linear.metric import Diagonal, Grams
 from luce.linear.objective import KEEP_BYTES, Objective
 from luce.linear.proximal_proof import Point
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from luce.linear.links import Link
     from luce.linear.metric import Metric
     from luce.linear.model import SoftmaxModel
 
@@ -244,12 +246,10 @@ class LargeLoss:
         return blocks
 
 
-def _losses(Z: Tensor, target: Tensor, link: str, signs: Tensor | None) -> Tensor:
+def _losses(Z: Tensor, target: Tensor, link: Link, signs: Tensor | None) -> Tensor:
     """Return the loss of each row, (1, n), or for sigmoids of each class and row, (K, n)."""
-    if signs is not None:
-        sign = signs[target].to(Z.dtype)
-        return (torch.nn.functional.softplus(-sign * Z) * sign.abs()).T
     if link == "softmax":
         return torch.nn.functional.cross_entropy(Z, target, reduction="none")[None]
-    y = target[:, None] == (1 if Z.shape[1] == 1 else torch.arange(Z.shape[1], device=Z.device))
-    return torch.nn.functional.softplus(torch.where(y, -Z, Z)).T
+    side = sides(Z, target, signs)
+    losses = torch.nn.functional.softplus(-side * Z)
+    return (losses if signs is None else losses * side.abs()).T

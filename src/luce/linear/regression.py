@@ -10,8 +10,10 @@ import scipy.sparse
 from sklearn.base import clone
 
 from luce.errors import ArgumentError, DataError
+from luce.label_matrix import is_several
 from luce.linear.arrays import is_part, is_source, numpy_of, part_of
 from luce.linear.display import GapDisplay
+from luce.linear.indicators import learnable, loss_of
 from luce.linear.model import SoftmaxModel
 
 if TYPE_CHECKING:
@@ -36,7 +38,9 @@ class SoftmaxRegression(SoftmaxModel):
 
     where ρ is ``l1_ratio``, the loss is the cross-entropy of the softmax of the logits and
     :math:`s_i` are the sample weights times the class weights. The intercept is not penalised. With
-    two classes there is one row of coefficients and the loss is that of a sigmoid.
+    two classes there is one row of coefficients and the loss is that of a sigmoid. Several labels
+    at once, which do not exclude each other, have a sigmoid and a row of coefficients each, all in
+    one pass over X.
 
     Parameters
     ----------
@@ -59,7 +63,9 @@ class SoftmaxRegression(SoftmaxModel):
         deviation, is above ``tol``.
     max_iter : int, default=200
     class_weight : dict, "balanced" or None, default=None
-        As in scikit-learn; multiplies ``sample_weight``.
+        As in scikit-learn; multiplies ``sample_weight``. With several labels, {label: how much a
+        row counts for the label where that is on}, or "balanced": for each label, the rows with it
+        and those without weigh the same.
     solver : {"auto", "lbfgs", "newton-cg"}, default="auto"
         "auto" is L-BFGS where the features have an affordable eigenbasis (up to 2,048 features or
         rows) to precondition with, else Newton-CG with a diagonal; proximal steps and Newton's
@@ -96,6 +102,9 @@ class SoftmaxRegression(SoftmaxModel):
         With ``link`` "ecoc" and "ovo": the side of each class in each column, -1, 0 or +1. Those of
         pairs are (0, 1), (0, 2), …, the later class on the side +1.
     classes_ : ndarray, shape (K,)
+    multilabel_ : bool
+        Whether y was of several labels at once: then ``classes_`` are the labels, a frame's column
+        names or 0 to L - 1 for an indicator.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where X had column names.
@@ -179,6 +188,12 @@ class SoftmaxRegression(SoftmaxModel):
         self.device = device
         self.verbose = verbose
 
+    def __sklearn_tags__(self) -> Any:
+        """Return scikit-learn's tags: several labels at once are learnt, but of no code."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = self.link not in {"ovo", "ecoc"}
+        return tags
+
     def fit(
         self,
         X: Any,
@@ -196,7 +211,9 @@ class SoftmaxRegression(SoftmaxModel):
         X : array-like, sparse matrix, frame or tensor, shape (N, D)
             Or the part of a block store, `luce.data.blocks.Part`, or what `luce.scan` gives.
         y : array-like, shape (N,)
-            None for the part of a block store, which has labels and weights of its own.
+            None for the part of a block store, which has labels and weights of its own. Of several
+            labels at once: an indicator (N, L) of 0 and 1, dense, sparse or a frame, or lists of
+            the labels that are on.
         sample_weight : array-like, shape (N,), optional
             Not negative.
         groups : array-like, shape (N,), optional
@@ -230,7 +247,8 @@ class SoftmaxRegression(SoftmaxModel):
             start = self._usable(before, X) if self.warm_start else None
             with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
                 self.C_ = self._strength(X, codes, weight, groups, display)
-                (fitted,) = self._fits(X, codes, weight, [self.C_], start, display)
+                fits = self._fits_of_labels if self.multilabel_ else self._fits
+                (fitted,) = fits(X, codes, weight, [self.C_], start, display)
             self._keep(fitted)
             self._warn(fitted)
         return self
@@ -267,7 +285,7 @@ class SoftmaxRegression(SoftmaxModel):
 
         with self._fitting():
             self._check_parameters()
-            self._check_split(X, groups, engine)
+            self._check_split(X, y, groups, engine)
             X, y = self._check_rows_and_labels(X, y)
             codes, weight = self._encode(X, y, sample_weight)
             self.C_ = 1.0 if isinstance(self.C, str) else float(self.C)
@@ -276,13 +294,14 @@ class SoftmaxRegression(SoftmaxModel):
             self._warn(fitted)
         return self
 
-    def _check_split(self, X: Any, groups: Any, engine: Any) -> None:
+    def _check_split(self, X: Any, y: Any, groups: Any, engine: Any) -> None:
         """Refuse what cannot be had with the classes split."""
         wrong = {
             "the part of a block store or a source of rows": is_part(X) or is_source(X),
             "groups": groups is not None,
             "an engine": engine is not None,
-            "link='ovr'": self.link != "softmax",
+            "several labels at once": is_several(y),
+            f"link={self.link!r}": self.link != "softmax",
             "solver='newton-cg'": self.solver == "newton-cg",
             "warm_start=True": self.warm_start,
             "C='auto' for sparse rows": isinstance(self.C, str) and scipy.sparse.issparse(X),
@@ -320,6 +339,8 @@ class SoftmaxRegression(SoftmaxModel):
             return math.inf if self.penalty is None else float(self.C)
         if not scipy.sparse.issparse(X):
             return 1.0
+        if self.multilabel_:
+            return self._strength_of_labels(X, codes, weight, groups, display)
         own, group = codes, np.arange(len(codes))
         if groups is not None:
             group = np.unique(groups, return_inverse=True)[1]
@@ -354,10 +375,45 @@ class SoftmaxRegression(SoftmaxModel):
         self.scores_ = -np.array(losses)
         return best
 
+    def _strength_of_labels(
+        self, X: Any, on: np.ndarray, weight: np.ndarray, groups: Any, display: GapDisplay
+    ) -> float:
+        """Return C for several labels: what does best on rows held out, or whole groups."""
+        from sklearn.model_selection import GroupKFold, KFold
+
+        group = np.arange(len(on)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        n = min(FOLDS, int(group.max()) + 1)
+        if n < 2:
+            return 1.0
+        search = self._searching()
+        splitter = KFold if groups is None else GroupKFold
+        splits = list(splitter(n, shuffle=True, random_state=0).split(on, groups=group))
+        folds = []
+        for train, test in splits if len(on) <= FEW_ROWS else splits[:1]:
+            part = np.zeros_like(weight)
+            part[train] = weight[train]
+            if learnable(on, part).any():
+                path = search._fits_of_labels(  # noqa: SLF001 - of our own class
+                    X, on, part, CANDIDATES, None, display, count=len(CANDIDATES)
+                )
+                folds.append((path, test))
+        losses: list[float] = []
+        for _ in CANDIDATES if folds else ():
+            loss = 0.0
+            for path, test in folds:
+                fitted = next(path)
+                Z = numpy_of(search._logits(X[test], fitted.coef, fitted.intercept))  # noqa: SLF001
+                loss += loss_of(Z, on[test], weight[test])
+            losses.append(loss)
+            if not loss < min(losses[:-1], default=math.inf):
+                break
+        self.scores_ = -np.array(losses)
+        return CANDIDATES[int(np.argmin(losses))] if losses else 1.0
+
     def _searching(self) -> SoftmaxRegression:
         """Return an estimator of the same classes that is less exact, to choose C with."""
         search: SoftmaxRegression = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
-        search.classes_ = self.classes_
+        search.classes_, search.multilabel_ = self.classes_, self.multilabel_
         search._couple()
         return search
 

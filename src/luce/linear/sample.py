@@ -102,7 +102,12 @@ def two_shares(objective: Objective, n: int) -> tuple[Objective, Objective] | No
     """
     index = evenly(objective, n + n // 4)
     first = np.delete(index, np.s_[4::5])
-    seen = torch.bincount(objective.target[objective.at(first)], minlength=objective.n_classes)
+    target = objective.target[objective.at(first)]
+    if target.ndim == 2:  # of each label the rows with it, or without
+        on = target.sum(0)
+        seen = torch.minimum(on, len(target) - on)
+    else:
+        seen = torch.bincount(target, minlength=objective.n_classes)
     if int(seen.min()) < _FEWEST_OF_A_CLASS:
         return None
     return objective.over(first), objective.over(index[4::5])

@@ -23,6 +23,7 @@ from scipy.special import expit
 
 from luce.linear.duality import bound, price
 from luce.linear.fitted import Fitted
+from luce.linear.indicators import frequencies
 from luce.linear.penalties import L2
 from luce.linear.rounding import keep
 
@@ -137,13 +138,17 @@ class Problem:
         self.weight = weight / self.total
         self.penalty = L2.of(C, self.total)
         self.mean, self.variance, self.constant = moments
+        self.share = np.ones(n_logits)
+        # Where a row is no part of a column's problem.
+        self._absent: np.ndarray | None = None
+        if codes.ndim == 2:  # several labels at once
+            self.frequency = frequencies(codes, self.weight)
+            self._sign = np.where(codes.T, 1.0, -1.0)
+            return
         n_classes = max(2, n_logits) if signs is None else len(signs)
         counts = np.bincount(codes, self.weight, minlength=n_classes)
         self.frequency = counts[1:] if n_logits == 1 else counts
-        self.share = np.ones(n_logits)
         self._own = (codes, np.arange(len(codes)))
-        # Where a row is no part of a column's problem.
-        self._absent: np.ndarray | None = None
         if signs is not None:
             self.frequency, self.share = counts @ (signs > 0), counts @ (signs != 0)
             self._sign = signs.T[:, codes].astype(np.float64)

@@ -84,11 +84,18 @@ def standard_errors(
     X = model._check_rows(X)  # noqa: SLF001 - this file is the estimator's, moved out of it
     N = X.shape[0]
     # The curvature of these losses does not depend on y, only the class weights do.
-    labels = np.resize(model.classes_, N) if y is None else np.asarray(y)
-    if y is None and len(model.classes_) > N:
+    weight = np.ones(N) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    labels = np.resize(model.classes_, N) if y is None or model.multilabel_ else np.asarray(y)
+    if model.multilabel_ and model.class_weight is not None:
+        raise ArgumentError(
+            f"{name}: with several labels, standard errors are given without class_weight: with "
+            "it, a row weighs otherwise for each label. Fit each label by itself."
+        )
+    if y is None and not model.multilabel_ and len(model.classes_) > N:
         raise DataError(f"{name}: needs at least {len(model.classes_)} rows, got {N}.")
     classes, codes = model.classes_, np.searchsorted(model.classes_, labels)
-    weight = np.ones(N) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if model.multilabel_:
+        codes = np.zeros((N, K), dtype=bool)
     if model.class_weight is not None:
         each = compute_class_weight(
             model.class_weight, classes=classes, y=labels, sample_weight=weight

@@ -220,7 +220,7 @@ class NewtonCG:
         if not self.first:
             self.precondition.refresh(theta)
         self.first = False
-        product, dot = self.objective.hessian_product(theta), self.objective.dot
+        product = self.objective.hessian_product(theta)
         r = -gradient.to(self.objective.dtype)
         z = self.precondition(r)
         p = z.clone()

@@ -219,8 +219,12 @@ def restore(
     classes: Sequence[Any],
     input_shape: Sequence[int],
     tensors: Mapping[str, NDArray[Any]],
+    *,
+    several: bool = False,
 ) -> Estimator:
     """Return the fitted estimator of a model, from its options and tensors as a run holds them.
+
+    With `several`, the classes are labels that do not exclude each other.
 
     Raises
     ------
@@ -234,6 +238,8 @@ def restore(
                 raise _unknown(each, [name])
         # Runs of earlier versions had options that a model has no use for.
         estimator = model.make(anywhere(_own(model, options)))
+        if several:
+            estimator.multilabel_ = True
         restored: Estimator = model.restore(estimator, classes, input_shape, tensors)
     except (ArgumentError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"config.json and model.safetensors do not fit together: {error}") from error

@@ -109,6 +109,9 @@ class Model(ABC, Generic[E]):
     takes_parts : bool
         Whether training rows may be a part of a block store (`luce.data.blocks.Part`), which has
         their labels: then `fit` is given None for these.
+    takes_labels : bool
+        Whether it learns several labels at once, an indicator (rows, labels) in the place of
+        classes: its estimator has ``decision_function`` and ``multilabel_``.
     suits_text : bool
         Whether "auto" is to try it where rows are texts and nothing else.
     space : mapping of str to list or dict
@@ -129,6 +132,7 @@ class Model(ABC, Generic[E]):
     takes_images: bool = False
     takes_sparse: bool = False
     takes_parts: bool = False
+    takes_labels: bool = False
     suits_text: bool = True
     in_steps: bool = False
     together: bool = False
@@ -208,6 +212,12 @@ class Model(ABC, Generic[E]):
     def log_probabilities(self, estimator: E, rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Return the log-probabilities of encoded rows, exact where probabilities underflow."""
         found: NDArray[np.floating[Any]] = estimator.predict_log_proba(self._shaped(rows))
+        return found
+
+    def label_logits(self, estimator: E, rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """Return the logits of several labels at once, (rows, labels); only if `takes_labels`."""
+        learnt: Any = estimator
+        found: NDArray[np.floating[Any]] = learnt.decision_function(self._shaped(rows))
         return found
 
     def probabilities(self, estimator: E, rows: NDArray[Any]) -> NDArray[np.floating[Any]]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from luce.calibrating import Calibration, score
+from luce.calibrating_labels import LabelCalibration, score_labels
 from luce.evaluation.inputs import encode_labels
 
 if TYPE_CHECKING:
@@ -30,14 +32,20 @@ class Classifier:
         Fitted, one of that kind.
     schema : Schema
         How raw features become numbers, and the classes.
-    calibration : Calibration or None
-        The temperature and what prediction sets need; None without.
+    calibration : Calibration, LabelCalibration or None
+        The temperature and what prediction sets need; None without. Of several labels at once
+        (``schema.several``) it has their thresholds too.
     """
 
     model: Model[Any]
     estimator: Estimator
     schema: Schema
-    calibration: Calibration | None = None
+    calibration: Calibration | LabelCalibration | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether the classes are labels that do not exclude each other."""
+        return self.schema.several is not None
 
     @property
     def classes(self) -> list[Any]:
@@ -48,6 +56,9 @@ class Classifier:
         self, encoded: NDArray[Any], *, calibrated: bool = True
     ) -> NDArray[np.floating[Any]]:
         """Return the probabilities of encoded rows, calibrated if there is a calibration."""
+        if self.several and not (calibrated and self.calibration):
+            found: NDArray[np.floating[Any]] = expit(self.log_probabilities(encoded))
+            return found
         if self.calibration is None or not calibrated:
             return self.model.probabilities(self.estimator, encoded)
         return self.calibration.probabilities(self.log_probabilities(encoded))
@@ -58,6 +69,10 @@ class Classifier:
 
     def score_said(self, log_probabilities: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
         """Return the figures of what was said of rows, before calibration, as `score` does."""
+        if self.several:
+            calibration: Any = self.calibration
+            return score_labels(labels, log_probabilities, self.classes, calibration)
+        assert not isinstance(self.calibration, LabelCalibration)  # noqa: S101 - for mypy
         return score(labels, log_probabilities, self.classes, self.calibration)
 
     def codes(self, labels: NDArray[Any]) -> NDArray[np.intp]:
@@ -77,12 +92,16 @@ class Classifier:
         Parameters
         ----------
         log_probabilities : ndarray of shape (rows, classes)
-            What it says of them, or what models like it do that were not fitted on them.
+            What it says of them, or what models like it do that were not fitted on them; of
+            several labels at once the logits.
         labels : ndarray of shape (rows,)
             Their labels.
         seed, scale
             As `Calibration.fit` takes them.
         """
+        if self.several:
+            of_labels = LabelCalibration.fit(log_probabilities, labels, seed=seed, scale=scale)
+            return replace(self, calibration=of_labels)
         fitted = Calibration.fit(log_probabilities, self.codes(labels), seed=seed, scale=scale)
         return replace(self, calibration=fitted)
 
@@ -95,5 +114,10 @@ class Classifier:
         return self.model.explain(self.estimator)
 
     def log_probabilities(self, encoded: NDArray[Any]) -> NDArray[np.floating[Any]]:
-        """Return the log-probabilities of encoded rows, before any calibration."""
+        """Return the log-probabilities of encoded rows, before any calibration.
+
+        Of several labels at once the logits, of which the probabilities are the sigmoids.
+        """
+        if self.several:
+            return self.model.label_logits(self.estimator, encoded)
         return self.model.log_probabilities(self.estimator, encoded)

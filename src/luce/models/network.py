@@ -51,6 +51,7 @@ class Network(Model["NeuralClassifier"]):
 
     takes_images = True
     takes_parts = True
+    takes_labels = True
     suits_text = False
     in_steps = True
     together = True
@@ -171,7 +172,8 @@ class Network(Model["NeuralClassifier"]):
         import torch
 
         own = {name: torch.from_numpy(array) for name, array in tensors.items()}
-        return estimator.restore(classes, input_shape, own)
+        several = getattr(estimator, "multilabel_", False)
+        return estimator.restore(classes, input_shape, own, multilabel=several)
 
     def parameters(self, estimator: NeuralClassifier) -> int:
         """Return how many numbers are learnt: not what batch normalisation only counts."""

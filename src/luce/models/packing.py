@@ -15,6 +15,7 @@ import numpy as np
 
 from luce import models
 from luce.calibrating import Calibration
+from luce.calibrating_labels import LabelCalibration
 from luce.data import read_schema
 from luce.models.classifier import Classifier
 
@@ -90,11 +91,15 @@ def unpack(packed: Packed) -> Classifier:
     )
     schema = read_schema(msgspec.json.decode(packed.schema), terms)
     classes = list(schema.classes or [])
-    estimator = models.restore(packed.model, packed.options, classes, schema.input_shape, tensors)
+    several = schema.several is not None
+    estimator = models.restore(
+        packed.model, packed.options, classes, schema.input_shape, tensors, several=several
+    )
     said = msgspec.json.decode(packed.calibration)
+    kind = LabelCalibration if several else Calibration
     return Classifier(
         model=models.kind_of(packed.model),
         estimator=estimator,
         schema=schema,
-        calibration=None if said is None else Calibration.from_json(said, classes),
+        calibration=None if said is None else kind.from_json(said, classes),
     )

@@ -41,6 +41,7 @@ class Linear(Model["SoftmaxModel"]):
     defaults: Mapping[str, Any] = MappingProxyType({"C": "auto"})
     takes_sparse = True
     takes_parts = True
+    takes_labels = True
     taught = True
     # At another temperature the teacher is softened and the labels are not: no one set of
     # probabilities is learnt, and what is left is no softmax regression.
@@ -145,6 +146,12 @@ class Linear(Model["SoftmaxModel"]):
         """Return the log-probabilities of rows, block by block; see `Model.log_probabilities`."""
         return _in_blocks(estimator, self._shaped(rows), estimator.predict_log_proba)
 
+    def label_logits(
+        self, estimator: SoftmaxModel, rows: NDArray[Any]
+    ) -> NDArray[np.floating[Any]]:
+        """Return the logits of labels, block by block; see `Model.label_logits`."""
+        return _in_blocks(estimator, self._shaped(rows), estimator.decision_function)
+
     def probabilities(
         self, estimator: SoftmaxModel, rows: NDArray[Any]
     ) -> NDArray[np.floating[Any]]:
@@ -237,16 +244,14 @@ class Linear(Model["SoftmaxModel"]):
             raise ArgumentError(f"link={estimator.link!r} goes with a code if it is ovo or ecoc.")
         if code is not None:
             estimator.code_ = as_code(type(estimator).__name__, code, classes)
-        features, rows = math.prod(input_shape), len(classes) if len(classes) > 2 else 1
-        if code is not None:
-            rows = code.shape[1]
+        estimator.classes_ = np.array(classes)
+        features, rows = math.prod(input_shape), estimator.coupling.n_logits
         expected = {"coef": (rows, features), "intercept": (rows,)}
         received = {name: tensor.shape for name, tensor in tensors.items()}
         if received != expected or not all(t.dtype.kind == "f" for t in tensors.values()):
             raise ArgumentError(f"the tensors must be of shape {expected}, got {received}.")
         estimator.coef_ = tensors["coef"]
         estimator.intercept_ = tensors["intercept"]
-        estimator.classes_ = np.array(classes)
         estimator.n_features_in_ = features
         if isinstance(given := estimator.get_params().get("C"), float | int):
             # What was fitted with a number; what "auto" and Cs chose is in config.json.
@@ -309,6 +314,8 @@ class Linear(Model["SoftmaxModel"]):
 
         coefficients = np.asarray(estimator.coef_, dtype=np.float64)
         coupling = estimator.coupling
+        if coupling.kind == "labels":  # each has a sigmoid of its own: nothing is common to all
+            return Weights("classes", coefficients)
         if coupling.signs is not None:  # the sides of a class say what speaks for it
             share = 2 if coupling.kind == "ecoc" else len(estimator.classes_)
             coefficients = coupling.signs @ coefficients / share

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils.class_weight import compute_sample_weight
@@ -22,15 +23,17 @@ from torch import Tensor, nn
 from luce import functional as F
 from luce.errors import ArgumentError, DataError, not_finite_at
 from luce.group import current
+from luce.label_matrix import indicator_of, is_several, read_labels
 from luce.neural import networks
 from luce.neural.embedding import EmbeddedRows
 from luce.neural.examples import EVALUATION_ROWS, Examples, Rows
+from luce.neural.labels import label_loss, weights_of_labels
 from luce.neural.losses import BatchLoss, Distilled
 from luce.neural.options import PRECISIONS, choose_device, is_mixed, resolve
 from luce.neural.sparse_rows import SparseRows
 from luce.neural.state import State
 from luce.neural.stored import Blocks, StoredRows, is_stored, weights_of_classes
-from luce.neural.tabular import Encoding, tabular
+from luce.neural.tabular import Encoding, of_several_labels, tabular
 from luce.neural.teaching import Lessons, prepare
 from luce.neural.together import check_same
 from luce.neural.training import Progress, Recipe, forward, make_optimizer, train
@@ -116,7 +119,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Share of rows held out (stratified) for early stopping when `fit` is given no validation
         data.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn.
+        Weights of the classes, as in scikit-learn. With several labels at once, {label: how much a
+        row counts for the label where that is on}, or "balanced": for each label, the rows with it
+        and those without weigh the same.
     clip_norm : float or None, default=None
         Largest gradient norm.
     precision : {"auto", "float32", "float64", "mixed"}, default="auto"
@@ -134,6 +139,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (classes,)
         The labels, sorted.
+    multilabel_ : bool
+        Whether y was of several labels at once; then ``classes_`` are the labels, and "accuracy"
+        in ``history_`` is the share of all labels that are predicted right.
     network_ : nn.Module
         The trained network, in evaluation mode.
     history_ : list of dict
@@ -259,7 +267,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Examples; a sparse matrix of SciPy's for "mlp". A part of a block store
             (``luce.data.blocks``) may be larger than memory; it has labels and weights of its own.
         y : array-like of shape (rows,)
-            Labels: integers, strings or booleans. With a teacher they may be left out, all of them
+            Labels: integers, strings or booleans. Of several labels at once, which do not exclude
+            each other: an indicator (rows, labels) of 0 and 1, or lists of the labels that are on;
+            then the loss is binary cross-entropy. With a teacher they may be left out, all of them
             (None) or some (None or NaN): such a row is learnt from the teacher alone, and where a
             label is needed (weights of classes, accuracy) has the teacher's most probable class.
         sample_weight : array-like of shape (rows,), optional
@@ -357,19 +367,14 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 )
             yield from self._learn_stored(X, validation, input_shape, device, resume)
             return
-        if input_shape is not None:
-            raise ArgumentError(
-                "NeuralClassifier: input_shape is for a part of a store; X.reshape says it of an "
-                "array."
-            )
-        if is_stored(validation):
-            raise ArgumentError(
-                "NeuralClassifier: validation must be a pair (X, y), got a part of a store, which "
-                "goes with another part as X."
-            )
+        _check_no_store(validation, input_shape)
         given: Any = X
         checked: Any = validation
         beside: Mapping[str, NDArray[Any]] = {}
+        self.multilabel_ = is_several(y)
+        if self.multilabel_:
+            yield from self._learn_labels(X, y, sample_weight, checked, teacher, device, resume)
+            return
         if teacher is None:
             features, labels = self._validated(given, y, ensure_min_samples=2)
             check_target(labels)
@@ -407,6 +412,50 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         examples = self._examples(features, codes, weight, device, beside)
         yield from self._learn(examples, held_out, recipe, counts, resume)
 
+    def _learn_labels(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        validation: Any,
+        teacher: Any,
+        device: torch.device,
+        resume: tuple[Mapping[str, Any], dict[str, Any]] | None,
+    ) -> Iterator[Progress]:
+        """Train on several labels at once."""
+        if teacher is not None:
+            raise ArgumentError(
+                "NeuralClassifier: a teacher's classes exclude each other, and y is of several "
+                "labels at once: leave teacher out."
+            )
+        on, labels = read_labels(y, "NeuralClassifier")
+        self.classes_ = np.array(labels)
+        features, _ = self._validated(X, on, ensure_min_samples=2, multi_output=True)
+        self.input_shape_, self.sparse_ = features.shape[1:], scipy.sparse.issparse(features)
+        weight = self._weights(features, None, sample_weight)
+        each = weights_of_labels(self.class_weight, labels, on, weight)
+        held_out = None
+        if validation is not None:
+            rows, said = validation
+            rows = self._validated(rows, reset=False)
+            known = indicator_of(said, labels, "NeuralClassifier: validation")
+            held_out = self._examples(rows, known, None, device)
+        elif self.patience is not None:
+            kept, held = self._hold_out(np.zeros(len(on), np.int64))
+            held_out = self._examples(features[held], on[held], _rows(weight, held), device)
+            features, on, weight = features[kept], on[kept], _rows(weight, kept)
+        counts = on.sum(axis=0) if weight is None else weight @ on
+        options = self.get_params(deep=False)
+        dtype = PRECISIONS[self.precision]
+        if each is not None:
+            each = each[0].to(device, dtype), each[1].to(device, dtype)
+        loss = label_loss(self.loss, options, each)
+        mixed = is_mixed(self.precision, self.module, self.input_shape_, device)
+        recipe = resolve(options, rows=len(on), mixed=mixed, loss=loss)
+        self.network_ = of_several_labels(self._build(device, features))
+        examples = self._examples(features, on, weight, device)
+        yield from self._learn(examples, held_out, recipe, counts, resume)
+
     def _learn_stored(
         self,
         part: Blocks,
@@ -428,6 +477,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
         if list(part.classes) != sorted(part.classes):
             raise DataError("NeuralClassifier: the classes of the store must be sorted.")
+        self.multilabel_ = False
         self.classes_, self.input_shape_, self.sparse_ = np.array(part.classes), shape, part.sparse
         self.n_features_in_ = shape[0]
         self._check_classes()
@@ -504,9 +554,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (rows, classes), or (rows,) for two classes
-            Logits; for two classes the second's minus the first's, as scikit-learn has it.
+            Logits; for two classes the second's minus the first's, as scikit-learn has it. Of
+            several labels at once each label's, (rows, labels).
         """
         logits = self._logits(X)
+        if self.multilabel_:
+            return logits
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -520,8 +573,11 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (rows, classes)
-            Probabilities.
+            Probabilities. Of several labels at once, that each is on: the sigmoids.
         """
+        if self.multilabel_:
+            on: NDArray[Any] = expit(self._logits(X))
+            return on
         probabilities: NDArray[Any] = F.softmax(self._logits(X), dim=1)
         return probabilities
 
@@ -538,6 +594,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (rows, classes)
             Log-probabilities.
         """
+        if self.multilabel_:
+            found: NDArray[Any] = log_expit(self._logits(X))
+            return found
         logarithms: NDArray[Any] = F.log_softmax(self._logits(X), dim=1)
         return logarithms
 
@@ -552,14 +611,41 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (rows,)
-            Labels.
+            Labels. Of several at once which are on, (rows, labels), 1 or 0.
         """
+        if self.multilabel_:
+            return (self._logits(X) > 0).astype(int)
         best = self._logits(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of rows whose label is predicted; of several, all of whose labels are.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features) or (rows, channels, height, width)
+            Examples.
+        y : array-like of shape (rows,)
+            Their labels; of several at once an indicator (rows, labels) or lists of labels.
+        sample_weight : array-like of shape (rows,), optional
+
+        Returns
+        -------
+        float
+        """
+        if not getattr(self, "multilabel_", False):
+            return float(super().score(X, y, sample_weight))
+        on = indicator_of(y, self.classes_.tolist(), "NeuralClassifier")
+        return float(np.average((self.predict(X) == on).all(axis=1), weights=sample_weight))
+
     def restore(
-        self, classes: Sequence[Any], input_shape: Sequence[int], tensors: dict[str, Tensor]
+        self,
+        classes: Sequence[Any],
+        input_shape: Sequence[int],
+        tensors: dict[str, Tensor],
+        *,
+        multilabel: bool = False,
     ) -> Self:
         """Take over the weights of a network trained elsewhere with this estimator's options.
 
@@ -571,6 +657,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Shape of one example.
         tensors : dict of str to Tensor
             The network's ``state_dict``.
+        multilabel : bool, default=False
+            Whether the classes are labels that do not exclude each other.
 
         Returns
         -------
@@ -601,6 +689,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                     f"got {received.get(name, 'none')}."
                 )
         network.load_state_dict(tensors, assign=True)
+        self.multilabel_ = multilabel
+        network = of_several_labels(network) if multilabel else network
         self.network_ = network.to(choose_device(self.device, self.precision)).eval()
         return self
 
@@ -684,6 +774,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self.module == "mlp"
+        tags.classifier_tags.multi_label = True
         return tags
 
     def _is_tabular(self) -> bool:
@@ -759,15 +850,19 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _weights(
-        self, features: Any, labels: NDArray[Any], sample_weight: ArrayLike | None
+        self, features: Any, labels: NDArray[Any] | None, sample_weight: ArrayLike | None
     ) -> NDArray[Any] | None:
-        """Return the rows' weights: sample_weight × class_weight, or None for all ones."""
-        if sample_weight is None and self.class_weight is None:
+        """Return the rows' weights: sample_weight × class_weight, or None for all ones.
+
+        Without labels, of several at once, the class weights are no rows'.
+        """
+        of_classes = self.class_weight is not None and labels is not None
+        if sample_weight is None and not of_classes:
             return None
         weight: NDArray[Any] = _check_sample_weight(
             sample_weight, features, dtype=self._dtype(), ensure_non_negative=True
         )
-        if self.class_weight is not None:
+        if of_classes:
             weight = weight * compute_sample_weight(self.class_weight, labels)
         with np.errstate(over="ignore"):
             weight = weight.astype(self._dtype())
@@ -789,7 +884,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             )
         rows = np.arange(len(codes))
         commonest_enough = np.bincount(codes).min() >= 2
-        held_rows = max(round(self.validation_fraction * len(codes)), len(self.classes_))
+        held_rows = max(round(self.validation_fraction * len(codes)), int(codes.max()) + 1)
         kept, held = train_test_split(
             rows,
             test_size=held_rows,
@@ -848,6 +943,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
                 "NeuralClassifier: loss must return one value per example, shape "
                 f"({len(few)},), got shape {tuple(losses.shape)}. Take no mean in it."
             )
+        if self.multilabel_:
+            return
         sums_to_one = (logits.sum(dim=1) - 1).abs().max() < 1e-3
         if bool(sums_to_one) and bool((logits >= 0).all()):
             warnings.warn(
@@ -886,7 +983,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         """Return rows as the network reads them on the device; no copy on the CPU."""
         return Examples(
             self._tensor(X).to(device),
-            torch.from_numpy(codes.astype(np.int64)).to(device),
+            torch.from_numpy(codes if codes.dtype == bool else codes.astype(np.int64)).to(device),
             None if weight is None else torch.from_numpy(weight).to(device),
             {name: torch.from_numpy(array).to(device) for name, array in (beside or {}).items()},
         )
@@ -899,6 +996,19 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             rows = rows.toarray()
         # Without a copy unless it is read-only or not row by row.
         return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+
+
+def _check_no_store(validation: Any, input_shape: Sequence[int] | None) -> None:
+    """Refuse what goes with a part of a store alone."""
+    if input_shape is not None:
+        raise ArgumentError(
+            "NeuralClassifier: input_shape is for a part of a store; X.reshape says it of an array."
+        )
+    if is_stored(validation):
+        raise ArgumentError(
+            "NeuralClassifier: validation must be a pair (X, y), got a part of a store, which "
+            "goes with another part as X."
+        )
 
 
 def _no_weight() -> DataError:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from luce.errors import ArgumentError
-from luce.neural.losses import choose_loss
+from luce.neural.losses import Loss, choose_loss
 from luce.neural.training import Recipe
 from luce.options import NETWORK, check
 from luce.processor import has_bfloat16
@@ -85,7 +85,12 @@ def is_mixed(precision: str, module: object, shape: Sequence[int], device: torch
 
 
 def resolve(
-    options: Mapping[str, Any], rows: int, shares: Tensor | None = None, *, mixed: bool = False
+    options: Mapping[str, Any],
+    rows: int,
+    shares: Tensor | None = None,
+    *,
+    mixed: bool = False,
+    loss: Loss | None = None,
 ) -> Recipe:
     """Return the recipe for training on `rows` examples.
 
@@ -99,6 +104,8 @@ def resolve(
         The classes' shares of them. Without them, the options are only checked.
     mixed : bool, default=False
         Whether products are in bfloat16, as :func:`is_mixed` says.
+    loss : Loss, optional
+        The loss, where it is not that of classes.
 
     Raises
     ------
@@ -116,8 +123,9 @@ def resolve(
     if epochs == "auto":
         steps = math.ceil(rows / size)
         epochs = min(max(AUTO_BATCHES // max(steps, 1), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
+    chosen = choose_loss(options["loss"], options, shares)
     return Recipe(
-        loss=choose_loss(options["loss"], options, shares),
+        loss=chosen if loss is None else loss,
         optimizer=options["optimizer"],
         learning_rate=options["learning_rate"],
         momentum=options["momentum"],

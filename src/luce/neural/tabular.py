@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from luce.errors import ArgumentError
 from luce.neural.networks import ACTIVATIONS, Dropout
@@ -35,7 +36,7 @@ from luce.options import NETWORK, check
 if TYPE_CHECKING:
     from luce.neural.embedding import EmbeddedRows
 
-__all__ = ["Encoding", "Members", "tabular"]
+__all__ = ["Encoding", "Mean", "Members", "of_several_labels", "tabular"]
 
 # Quantiles are those of at most so many rows: they are as good, and in no time.
 QUANTILE_ROWS = 20_000
@@ -244,15 +245,29 @@ class Members(nn.Module):
 class Mean(nn.Module):
     """Logits of the mean of the members' probabilities; in training, those of each member.
 
-    (rows, members, classes) → (rows, classes): the logarithm of the mean of the softmaxes.
+    (rows, members, classes) → (rows, classes): the logarithm of the mean of the softmaxes; of
+    several labels at once the log-odds of the mean of the sigmoids.
     """
+
+    several = False
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return the logits."""
         if self.training:
             return logits
+        if self.several:  # of two large probabilities the difference to 1 is what has digits
+            sides = (logsigmoid(side).logsumexp(dim=1) for side in (logits, -logits))
+            return next(sides) - next(sides)
         single = logits.log_softmax(dim=2).logsumexp(dim=1)
         return single - math.log(logits.shape[1])
+
+
+def of_several_labels(network: nn.Module) -> nn.Module:
+    """Return the network, whose members' probabilities are sigmoids from here on."""
+    for module in network.modules():
+        if isinstance(module, Mean):
+            module.several = True
+    return network
 
 
 def tabular(

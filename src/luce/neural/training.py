@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from luce.errors import ArgumentError, DivergenceError, RunError
-from luce.functional import cross_entropy
 from luce.group import ALONE, Group
 from luce.neural.examples import Examples, Rows, batch_bounds, share_of
+from luce.neural.labels import hits, log_losses
 from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group as Parameters
 from luce.neural.optimizers import Optimizer
@@ -141,15 +142,15 @@ def evaluate(
     sums = torch.zeros(3, dtype=torch.float64, device=examples.device)
     for piece in examples.pieces(group.rank, group.size):
         logits, target = network(piece.features), piece.target
-        loss = cross_entropy(logits, target, reduction="none").double()
-        hit = (logits.argmax(dim=1) == target).double()
+        loss = log_losses(logits, target).double()
+        hit = hits(logits, target).double()
         weight = torch.ones_like(loss) if piece.weight is None else piece.weight
         for total, values in zip(sums, (weight * loss, weight * hit, weight), strict=True):
             total += values.sum()  # noqa: PLW2901 - in place
-    losses, hits, weights = sums.tolist()
+    losses, right, weights = sums.tolist()
     if together is not None:
-        losses, hits, weights = together.sums([losses, hits, weights])
-    return losses / weights, hits / weights
+        losses, right, weights = together.sums([losses, right, weights])
+    return losses / weights, right / weights
 
 
 def train(
@@ -225,7 +226,8 @@ def _epoch(
         )
     rows = examples.shuffled(recipe.seed, state.epoch)
     tally = Tally(state.sums, examples.device)
-    state.settle = lambda: _settle(state, tally, recipe)
+    settle = partial(_settle, state, tally, recipe)
+    state.settle = settle
     state.network.train()
     spent = 0.0
     for batch in range(state.batch, batches):
@@ -246,7 +248,7 @@ def _epoch(
             state.add_to_average(max(min(recipe.averaging * batches, done**YOUTH), 1.0))
         epoch = state.epoch + 1
         if tally.is_due or state.batch == batches:
-            state.settle()
+            settle()
         loss, accuracy = state.running()
         if together is None:
             state.seconds += time.perf_counter() - since
@@ -254,7 +256,7 @@ def _epoch(
             state.seconds, spent = state.seconds + spent, time.perf_counter() - since
         record = None
         if recipe.minutes is not None and state.seconds >= 60 * recipe.minutes:
-            state.settle()
+            settle()
             loss, accuracy = state.running()
             state.batch, state.finished = batches, True
         if state.batch == batches:
@@ -329,24 +331,24 @@ def _forward(state: State, batch: Examples, recipe: Recipe) -> Gone:
     if logits.ndim == 3:
         # Each member's logits (luce.neural.tabular): the mean of their losses is what is minimised.
         members = logits.shape[1]
-        logits, target = logits.flatten(0, 1), target.repeat_interleave(members)
+        logits, target = logits.flatten(0, 1), target.repeat_interleave(members, 0)
         weight = None if weight is None else weight.repeat_interleave(members)
         beside = {name: each.repeat_interleave(members, 0) for name, each in beside.items()}
         hidden = None if hidden is None else hidden.flatten(0, 1)
     if hidden is not None:
         beside["features"] = hidden.flatten(1).to(logits.dtype)
-    hits = logits.detach().argmax(dim=1) == target
+    right = hits(logits.detach(), target)
     # A batch whose weights are all zero teaches nothing: its loss is 0.
     loss = recipe.loss(logits, target, weight, "mean", **beside)
     if weight is None:
-        return Gone(loss, float(len(target)), hits.sum())
-    return Gone(loss, weight.sum(), (weight * hits).sum())
+        return Gone(loss, float(len(target)), right.sum())
+    return Gone(loss, weight.sum(), (weight * right).sum())
 
 
 def _step(state: State, batch: Examples, rate: float, recipe: Recipe, tally: Tally) -> None:
     """Take one batch: forward, backward, update, running sums."""
-    loss, weight, hits = _forward(state, batch, recipe)
-    tally.add(loss, hits, weight)
+    loss, weight, right = _forward(state, batch, recipe)
+    tally.add(loss, right, weight)
     if tally.is_known:  # before it moves the weights
         state.sums = tally.sums
         _check_finite(tally.latest, state.batch + 1, state, recipe)
@@ -378,18 +380,18 @@ def _step_together(
     And how much time rank 0 has `spent` on the batch before.
     """
     together.seed(recipe.seed, state.epoch, state.batch)
-    loss, weighs, hit = _forward(state, batch, recipe)
+    loss, weighs, right = _forward(state, batch, recipe)
     state.optimizer.zero_grad()
     loss.backward()
     own = Tally([0.0, 0.0, 0.0], loss.device)
-    own.add(loss, hit, weighs)
+    own.add(loss, right, weighs)
     own.read()
-    lost, hits, weight = own.sums
-    figures = [lost, hits, spent if together.group.rank == 0 else 0.0]
-    weight, lost, hits, spent = together.average(weight, len(batch) / rows, figures)
+    lost, hit, weight = own.sums
+    figures = [lost, hit, spent if together.group.rank == 0 else 0.0]
+    weight, lost, hit, spent = together.average(weight, len(batch) / rows, figures)
     value = lost / weight if weight else 0.0
     _check_finite(value, state.batch + 1, state, recipe)
-    state.sums = [s + v for s, v in zip(state.sums, (lost, hits, weight), strict=True)]
+    state.sums = [s + v for s, v in zip(state.sums, (lost, hit, weight), strict=True)]
     _update(state, rate, recipe)
     return value, spent
 

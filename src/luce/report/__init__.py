@@ -4,7 +4,8 @@ A plain dict first (`summarise`), one HTML file second (`Report`).
 """
 
 from luce.report.render import Report
+from luce.report.several import summarise_labels
 from luce.report.subject import Scored, Subject, score_rows
 from luce.report.summary import summarise
 
-__all__ = ["Report", "Scored", "Subject", "score_rows", "summarise"]
+__all__ = ["Report", "Scored", "Subject", "score_rows", "summarise", "summarise_labels"]

@@ -100,16 +100,34 @@ def _page(summary: Mapping[str, Any]) -> str:
         "shade": _shade,
     }
     text = files("luce.report").joinpath("page.html").read_text(encoding="utf-8")
+    if summary.get("kind") == "labels":  # several at once: a page of its own, in the same style
+        style = Markup(text.partition("<style>")[2].partition("</style>")[0])  # noqa: S704 - ours
+        own = files("luce.report").joinpath("labels.html").read_text(encoding="utf-8")
+        charts = {"curves": _curve_charts(summary["curves"])}
+        return environment.from_string(own).render(**summary, charts=charts, style=style)
     template = environment.from_string(text)
     return template.render(**summary, charts=_charts(summary), matrix=_matrix(summary))
 
 
 def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Draw the pictures; the summary is what they show in words."""
+    charts: dict[str, Any] = {"curves": _curve_charts(summary["curves"])}
+    if "absent" not in summary["path"]:
+        charts["path"] = _path_chart(summary["path"])
+    if "absent" not in summary["tuning"]:
+        charts |= _search_charts(summary["tuning"])
+    calibration = summary["calibration"]
+    if "absent" not in calibration:
+        charts |= _calibration_charts(calibration)
+    if "absent" not in summary["thresholds"]:
+        charts |= _threshold_charts(summary["thresholds"])
+    return charts
+
+
+def _curve_charts(curves: Mapping[str, Any]) -> list[Markup]:
     from luce.report import figures  # matplotlib is slow to load
 
-    charts: dict[str, Any] = {"curves": []}
-    curves = summary["curves"]
+    charts = []
     for title in figures.curve_titles(curves):
         best = curves["best"]
         words = f"{title} by {curves['step']}, over {curves['total']} of them"
@@ -120,16 +138,7 @@ def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
             words,
             lambda ax, title=title: figures.draw_curve(ax, curves, title),  # type: ignore[misc]
         )
-        charts["curves"].append(Markup(svg))  # noqa: S704 - drawn by us from numbers alone
-    if "absent" not in summary["path"]:
-        charts["path"] = _path_chart(summary["path"])
-    if "absent" not in summary["tuning"]:
-        charts |= _search_charts(summary["tuning"])
-    calibration = summary["calibration"]
-    if "absent" not in calibration:
-        charts |= _calibration_charts(calibration)
-    if "absent" not in summary["thresholds"]:
-        charts |= _threshold_charts(summary["thresholds"])
+        charts.append(Markup(svg))  # noqa: S704 - drawn by us from numbers alone
     return charts
 
 

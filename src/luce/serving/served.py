@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from luce.data.columns import Column
     from luce.evaluation.conformal import PredictionSets
+    from luce.evaluation.several import LabelSets
     from luce.serving.limits import Limits
     from luce.serving.rows import Rows
 
@@ -66,7 +67,7 @@ class Served:
         """The columns of a table that are encoded; of other data none."""
         return self.schema.used if isinstance(self.schema, TableSchema) else ()
 
-    def sets(self, coverage: float | None) -> PredictionSets | None:
+    def sets(self, coverage: float | None) -> PredictionSets | LabelSets | None:
         """Return what makes prediction sets, if any are asked for.
 
         Raises
@@ -192,6 +193,11 @@ def load(
                 f"its folder's name; rename one of the folders."
             )
         run = load_run(path)
+        if run.schema.several is not None:
+            raise ArgumentError(
+                f"{path} says several labels at once, which luce serve does not answer. Predict "
+                f"with luce predict {path} SOURCE, or luce.load_run in a program of your own."
+            )
         while (read := read_config(path)) != {key: run.config.get(key) for key in read}:
             run = load_run(path)  # a training put it in its place in this moment
         sha256 = sealed(read)["sha256"]

@@ -81,6 +81,8 @@ def unfitted(
         # JSON and the command line have text for keys, whatever the classes are.
         names = np.array(list(weights), dtype=object)
         keys = as_classes(names, schema.classes or [], name="class_weight").tolist()
+        if schema.several is not None:
+            keys = [str(key) for key in keys]
         options["class_weight"] = dict(zip(keys, weights.values(), strict=True))
     if "seed" in model.options:
         options["seed"] = seed
@@ -132,6 +134,10 @@ def fit(
         If the loss became infinite or NaN.
     """
     since, model = time.monotonic(), MODELS[candidate.model]
+    judge_by = validation
+    if schema.several is not None:  # so that what is said of labels names them
+        train = _named(train, schema)
+        validation = None if validation is None else _named(validation, schema)
     estimator = unfitted(candidate, schema, seed=seed, verbose=verbose)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -152,11 +158,20 @@ def fit(
     trained = Trained(candidate, classifier, history, entry, None, messages)
     if validation is None:
         return trained
-    rows, labels = validation
+    assert judge_by is not None  # noqa: S101 - for mypy
+    rows, labels = judge_by
     said = classifier.log_probabilities(rows)
     if not judge:
         return replace(trained, judged_by=(said, labels))
     return judged(trained, said, labels, seed=seed)
+
+
+def _named(examples: Examples, schema: Schema) -> tuple[Any, Any]:
+    """Return rows, and their indicator with the labels' names."""
+    import polars as pl
+
+    rows, on = examples
+    return rows, pl.DataFrame(on, schema=[str(each) for each in schema.classes or []])
 
 
 def judged(

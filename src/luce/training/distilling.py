@@ -146,7 +146,14 @@ def _teacher(request: Request, path: Path) -> Run:
         )
     if path.resolve() == Path(request.teacher).resolve():
         raise ArgumentError(f"distil: {path} is the teacher. Give the student another --name.")
-    return load_run(request.teacher)
+    run = load_run(request.teacher)
+    if run.schema.several is not None:
+        raise ArgumentError(
+            f"distil: {run.path} says several labels at once, and a student learns the "
+            "probabilities of classes that exclude each other. Train a smaller model with luce "
+            "train --several."
+        )
+    return run
 
 
 def _check_teacher(path: Path, teacher: Mapping[str, Any], request: Request) -> None:

@@ -170,8 +170,9 @@ class RunFolder:
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
         reference = None
-        if rows is not None and calibration is not None and best.judged_by is not None:
-            said = calibration.probabilities(best.judged_by[0])
+        judged = None if rows is None or classifier.several else best.judged_by
+        if calibration is not None and judged is not None:
+            said = calibration.probabilities(judged[0])
             reference = Reference.of(classifier.schema, rows, said)
             write_json(folder / REFERENCE, reference.to_json())
         write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})

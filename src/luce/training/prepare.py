@@ -12,7 +12,7 @@ import polars as pl
 
 from luce.data import Dataset, check_labels, folds, load_dataset, rare_classes, three_way
 from luce.data.opening import of_source
-from luce.errors import DataError
+from luce.errors import ArgumentError, DataError
 from luce.models import MODELS
 from luce.request import Request
 
@@ -179,6 +179,11 @@ def prepare(source: Any, request: Request, display: Display, *, in_folds: bool =
         **request.directions,
     )
     if request.drop_rare and dataset.labels is not None:
+        if dataset.labels.ndim == 2:
+            raise ArgumentError(
+                "drop_rare leaves out rows of rare classes, and a row may have several labels "
+                "here. Leave it out: a rare label does no harm to the others."
+            )
         dataset = dataset.without(rare_classes(dataset.labels, request.drop_rare))
     display.describe(dataset.schema)
     display.say_all(f"note: {notice}" for notice in dataset.notices)
@@ -255,6 +260,8 @@ def _are_few(dataset: Dataset, rows: int, request: Request) -> bool:
     five networks are not what was asked for.
     """
     table = isinstance(dataset.features, pl.DataFrame) or dataset.features.ndim == 2
+    if dataset.labels is not None and dataset.labels.ndim == 2:
+        return False  # a row has no class to deal it by
     suits = request.model == "auto" or not MODELS[request.model].in_steps
     return table and suits and request.validation_size > 0 and rows <= FEW_ROWS
 

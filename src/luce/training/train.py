@@ -275,6 +275,15 @@ def _candidates(request: Request, data: Data, display: Display) -> list[Candidat
     if request.model == "auto":
         display.say_all(f"note: {reason}" for reason in models.not_tried(shape, **rows))
     found = models.candidates(request.model, request.options, shape, **rows)
+    if data.schema.several is not None:
+        able = [each for each in found if MODELS[each.model].takes_labels]
+        if not able or (request.model != "auto" and "Cs" in request.options):
+            names = ", ".join(name for name, kind in MODELS.items() if kind.takes_labels)
+            raise ArgumentError(
+                f"several labels at once are learnt by {names}, with C and without Cs: got "
+                f"model={request.model!r}. Choose one of these, and give C."
+            )
+        found = able
     for candidate in found:
         estimator = unfitted(candidate, data.schema, seed=request.seed)
         MODELS[candidate.model].check_rows(estimator, shape, len(data.classes))
@@ -369,7 +378,7 @@ def _leaderboard(
         board.append(trained)
     if not board:
         raise DivergenceError("no candidate could be trained. Lower learning_rate.")
-    if len(board) > 1:
+    if len(board) > 1 and data.schema.several is None:
         together = average(board, seed=request.seed)
         if together is None:
             display.say("\nno average of them is clearly better than the best.")

@@ -1,5 +1,9 @@
 """Kernels for CPUs, in Numba: compiled for the very processor they run on, at first use."""
 
+from luce.kernels.cpu.binary import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+)
 from luce.kernels.cpu.cross_entropy import cross_entropy, cross_entropy_backward
 from luce.kernels.cpu.distillation import distillation_loss, distillation_loss_backward
 from luce.kernels.cpu.linear import (
@@ -26,6 +30,8 @@ from luce.kernels.cpu.softmax import (
 )
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
     "cross_entropy",
     "cross_entropy_backward",
     "distillation_loss",

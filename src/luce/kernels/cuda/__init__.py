@@ -22,8 +22,10 @@ from luce.kernels.cuda.softmax import (
 )
 from luce.kernels.cuda.top_k import linear_top_k
 
-# One element of a row: PyTorch's is as good. Between ranks: not here yet.
+# One element of a row, and one after another: PyTorch's is as good. Between ranks: not here yet.
 from luce.kernels.reference import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
     nll_loss,
     nll_loss_backward,
     sharded_linear_cross_entropy,
@@ -31,6 +33,8 @@ from luce.kernels.reference import (
 )
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
     "cross_entropy",
     "cross_entropy_backward",
     "distillation_loss",

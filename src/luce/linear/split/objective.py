@@ -62,7 +62,8 @@ class SplitObjective(Objective):
         self.first = self.n_classes * rank // size
         end = self.n_classes * (rank + 1) // size
         self.n_logits = end - self.first
-        self.frequency, self.share = whole.frequency[self.first : end], whole.share[self.first : end]
+        own = slice(self.first, end)
+        self.frequency, self.share = whole.frequency[own], whole.share[own]
         self.signs = None
         # −1 are the rows of other ranks' classes.
         mine = (whole.target >= self.first) & (whole.target < end)

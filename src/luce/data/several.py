@@ -1,0 +1,227 @@
+"""Several labels at once in a table: a column with a separator, or a column for each label.
+
+Labels are then an indicator, (rows, labels) of booleans, in the place of a class for each row;
+which label each column is of, the schema's classes say.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from luce.data.kinds import no_column
+from luce.data.opening import reading
+from luce.data.spelling import FALSE_WORDS, TRUE_WORDS, present
+from luce.data.targets import COLUMNS, target_columns
+from luce.data.wording import counted, listed, shown
+from luce.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from luce.data.schema import Label
+
+__all__ = [
+    "aligned",
+    "check_indicator",
+    "labels_of_table",
+    "strata",
+]
+
+
+def labels_of_table(
+    name: str,
+    frame: pl.DataFrame,
+    target: str,
+    several: str,
+    classes: Sequence[Label] | None = None,
+) -> tuple[np.ndarray, list[Any], list[str]]:
+    """Return which labels are on, (rows, labels), the labels, and what the user should know.
+
+    Parameters
+    ----------
+    name : str
+        Of the table, for messages.
+    frame : polars.DataFrame
+    target : str
+        The column; or, of `COLUMNS`, their names with commas between.
+    several : str
+        What stands between the labels of a row, or `COLUMNS`. A cell may also be a list, or the
+        text of one in JSON. An empty cell has no label that is on.
+    classes : sequence, optional
+        A run's labels: others are refused, and a separator need not occur.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If a column is not there, no cell has the separator, a label is none of `classes`, or a
+        column of its own has another value than 0 and 1, or true and false.
+    """
+    wanted = target_columns(target, several)
+    for column in wanted:
+        if column not in frame.columns:
+            raise no_column(name, column, frame.columns)
+    if several != COLUMNS:
+        return _of_cells(name, frame[wanted[0]], several, classes)
+    if len(wanted) < 2:
+        raise DataError(
+            f"{name}: several='{COLUMNS}' takes a column for each label, and target names one, "
+            f"{shown(target)}. Name them with commas between, or say what separates the labels "
+            "within it, such as --several ';'."
+        )
+    on = np.column_stack([_of_column(name, frame[column]) for column in wanted])
+    if classes is not None and wanted != [str(each) for each in classes]:
+        raise DataError(
+            f"{name}: the labels of the run are {listed(list(classes), 10)}, and target names "
+            f"{listed(wanted, 10)}. Name the same columns, in the same order."
+        )
+    return on, list(wanted), []
+
+
+def _of_cells(
+    name: str, series: pl.Series, separator: str, classes: Sequence[Label] | None
+) -> tuple[np.ndarray, list[Any], list[str]]:
+    """Return the labels of a column whose cells hold them."""
+    where = f"target column {shown(series.name)}"
+    cells = _lists(series)
+    if cells is None:
+        if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object, pl.Duration):
+            raise DataError(f"{where}: values of type {series.dtype} hold no labels.")
+        with reading(where, "column of labels"):
+            texts = present(series.cast(pl.String)).to_list()
+        found = [text is not None and separator in text for text in texts]
+        if classes is None and not any(found):
+            few = list(dict.fromkeys(text for text in texts if text is not None))
+            raise DataError(
+                f"{name}: no value of {shown(series.name)} has {shown(separator)} in it; "
+                f"values are {listed(few)}. Say what stands between the labels with --several, "
+                "or leave it out where each row has one class."
+            )
+        cells = [[] if text is None else text.split(separator) for text in texts]
+    rows = [list(dict.fromkeys(v for each in cell if (v := each.strip()))) for cell in cells]
+    known = [str(each) for each in classes] if classes is not None else None
+    labels = sorted({each for row in rows for each in row}) if known is None else known
+    if not labels:
+        raise DataError(f"{where}: no row has a label. Name another column.")
+    place = {label: k for k, label in enumerate(labels)}
+    unknown = list(dict.fromkeys(each for row in rows for each in row if each not in place))
+    if unknown:
+        raise DataError(
+            f"{name}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the run's "
+            f"labels: {listed(labels, 10)}. Correct them, or leave them out: the run cannot say "
+            "anything of them."
+        )
+    on = np.zeros((len(rows), len(labels)), dtype=bool)
+    for i, row in enumerate(rows):
+        on[i, [place[each] for each in row]] = True
+    empty = int((~on.any(axis=1)).sum())
+    notices = []
+    if empty and classes is None:
+        notices = [f"{counted(empty, 'row')} without a label: none is on there."]
+    return on, list(labels) if classes is None else list(classes), notices
+
+
+def _lists(series: pl.Series) -> list[list[str]] | None:
+    """Return the cells of a column of lists, or of their text in JSON; None of any other."""
+    if series.dtype in (pl.List, pl.Array):
+        return [[str(each) for each in cell or () if each is not None] for cell in series.to_list()]
+    if series.dtype != pl.String:
+        return None
+    texts = [text for text in series.to_list() if text]
+    if not texts or not all(text.startswith("[") and text.endswith("]") for text in texts):
+        return None
+    try:
+        parsed = [json.loads(text) if text else [] for text in series.to_list()]
+    except ValueError:
+        return None
+    return [[str(each) for each in cell if each is not None] for cell in parsed]
+
+
+def _of_column(name: str, series: pl.Series) -> np.ndarray:
+    """Return where a column of 0 and 1, or of words for false and true, is on."""
+    clean = present(series)
+    if clean.dtype == pl.Boolean and not clean.null_count():
+        return clean.to_numpy().astype(bool)
+    words = clean.cast(pl.String, strict=False).str.to_lowercase().str.replace(r"\.0+$", "")
+    on = words.is_in([*TRUE_WORDS])
+    known = on | words.is_in([*FALSE_WORDS])
+    bad = np.flatnonzero(~known.fill_null(value=False).to_numpy())
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(
+            f"{name}: column {shown(series.name)} says of each row whether the label is on: 1 or "
+            f"0, true or false, got {shown(series[row])} in row {row} (counted from 0). Correct "
+            "it, or name other columns with target."
+        )
+    return on.to_numpy().astype(bool)
+
+
+def aligned(on: np.ndarray, own: Sequence[Any], classes: Sequence[Any], *, name: str) -> np.ndarray:
+    """Return an indicator with the columns of a run's labels.
+
+    Parameters
+    ----------
+    on : ndarray of bool, shape (rows, own labels)
+    own : sequence
+        The label of each column; 0 to L - 1 where a plain matrix was given.
+    classes : sequence
+        The run's.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If a label is on that the run does not know, or a plain matrix has other columns.
+    """
+    if list(own) == list(classes):
+        return on
+    if list(own) == list(range(len(own))) and len(own) == len(classes):
+        return on
+    place = {label: k for k, label in enumerate(classes)}
+    unknown = [
+        label
+        for label, times in zip(own, on.sum(axis=0), strict=True)
+        if label not in place and times
+    ]
+    if unknown:
+        raise DataError(
+            f"{name}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the run's "
+            f"labels: {listed(list(classes), 10)}. Correct them, or leave them out: the run cannot "
+            "say anything of them."
+        )
+    found = np.zeros((len(on), len(classes)), dtype=bool)
+    for k, label in enumerate(own):
+        if label in place:
+            found[:, place[label]] = on[:, k]
+    return found
+
+
+def check_indicator(on: np.ndarray) -> np.ndarray:
+    """Return an indicator if it can train a classifier; raise DataError otherwise."""
+    if len(on) < 4:
+        raise DataError(f"The source has {len(on)} rows. Give at least four.")
+    several = on.sum(axis=0)
+    if not ((several > 0) & (several < len(on))).any():
+        raise DataError(
+            "Every label is on in all rows or in none, so there is nothing to learn. Check that "
+            "target and several say where the labels are."
+        )
+    return on
+
+
+def strata(on: np.ndarray) -> np.ndarray:
+    """Return a code for each row: its rarest label that is on, so that splits share out all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> strata(np.array([[1, 0], [1, 1], [0, 0], [1, 0]], dtype=bool))
+    array([1, 2, 0, 1])
+    """
+    order = np.argsort(on.sum(axis=0), kind="stable")
+    rarest = on[:, order].argmax(axis=1)
+    code = np.where(on.any(axis=1), order[rarest] + 1, 0)
+    found: np.ndarray = np.unique(code, return_inverse=True)[1].reshape(-1)
+    return found

@@ -1,0 +1,196 @@
+"""Several labels at once: what users give as y, read into an indicator matrix (N, L) of booleans.
+
+An indicator has a column for each label, and says of each row whether the label is on. What stands
+for one: a matrix of 0 and 1 (dense, sparse, or a frame, whose columns are the labels' names), or
+for each row the labels that are on: a list, tuple, set or array of them, empty where none is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luce.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["indicator_of", "is_several", "read_labels"]
+
+_ROWS = (list, tuple, set, frozenset, np.ndarray)
+
+
+def is_several(y: Any) -> bool:
+    """Say whether y is of several labels at once: an indicator matrix, or lists of labels.
+
+    A single column is a vector of classes, as in scikit-learn.
+
+    Examples
+    --------
+    >>> is_several([[1, 0], [1, 1]]), is_several([["a"], [], ["a", "b"]]), is_several(["a", "b"])
+    (True, True, False)
+    """
+    if y is None:
+        return False
+    if hasattr(y, "nnz") or hasattr(y, "columns"):
+        return len(y.shape) == 2 and y.shape[1] > 1
+    if getattr(y, "ndim", None) == 2 and _kind(y) != "O":
+        return bool(y.shape[1] > 1)
+    return _rows_of(y) is not None
+
+
+def read_labels(y: Any, name: str) -> tuple[np.ndarray, list[Any]]:
+    """Return the indicator (N, L), bool, and its labels.
+
+    Parameters
+    ----------
+    y : array-like
+        As `is_several` knows it.
+    name : str
+        Of the estimator, for errors.
+
+    Returns
+    -------
+    indicator : ndarray of bool, shape (N, L)
+    labels : list
+        A frame's column names; 0 to L - 1 for another matrix; else all that are in the lists,
+        sorted.
+
+    Raises
+    ------
+    DataError
+        If a matrix has another value than 0 and 1, or the lists have no label at all.
+
+    Examples
+    --------
+    >>> on, labels = read_labels([["b", "a"], [], ["a"]], "y")
+    >>> on.astype(int).tolist(), labels
+    ([[1, 1], [0, 0], [1, 0]], ['a', 'b'])
+    """
+    rows = None if hasattr(y, "nnz") or hasattr(y, "columns") else _rows_of(y)
+    if rows is not None and not _is_matrix(rows):
+        return _of_lists(rows, None, name)
+    labels: list[Any] | None = None
+    if hasattr(y, "columns"):
+        labels = [str(column) for column in y.columns]
+    if hasattr(y, "cpu"):
+        y = y.detach().cpu()
+    given = y.toarray() if hasattr(y, "nnz") else np.asarray(y)
+    if given.dtype == object:
+        given = _numbers(given, name)
+    bad = np.argwhere((given != 0) & (given != 1))
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise DataError(
+            f"{name}: y has {given.shape[1]} columns, so it says of each label whether it is on: 1 "
+            f"or 0, got {given[row, column].item()!r} at row {row}, column {column} (counted from "
+            "0). Give a vector of classes where they exclude each other, or lists of labels."
+        )
+    return given == 1, list(range(given.shape[1])) if labels is None else labels
+
+
+def indicator_of(y: Any, labels: Sequence[Any], name: str) -> np.ndarray:
+    """Return the indicator (N, L), bool, of known labels, in their order.
+
+    Raises
+    ------
+    DataError
+        If y has a label that is none of them, or a matrix has another number of columns.
+
+    Examples
+    --------
+    >>> indicator_of([["a"], []], ["a", "b"], "y").astype(int).tolist()
+    [[1, 0], [0, 0]]
+    """
+    rows = None if hasattr(y, "nnz") or hasattr(y, "columns") else _rows_of(y)
+    if rows is not None and not _is_matrix(rows):
+        return _of_lists(rows, list(labels), name)[0]
+    found, _ = read_labels(y, name)
+    if found.shape[1] != len(labels):
+        raise DataError(
+            f"{name}: y must have a column for each of the {len(labels)} labels, got "
+            f"{found.shape[1]}."
+        )
+    return found
+
+
+def _rows_of(y: Any) -> list[Any] | None:
+    """Return the rows of y if each is a list of something, else None."""
+    if getattr(y, "ndim", 1) != 1 and _kind(y) != "O":
+        return list(y) if _kind(y) in {"U", "S", "T"} else None
+    if isinstance(y, str | bytes | dict) or not hasattr(y, "__len__") or not hasattr(y, "__iter__"):
+        return None
+    if _kind(y) not in {"", "O"}:
+        return None
+    kinds = (*_ROWS, type(y)) if hasattr(y, "to_list") else _ROWS  # rows of a Series are such
+    if not isinstance(next(iter(y), None), kinds):
+        return None  # nearly always: nothing is copied to find out
+    rows = y.to_list() if hasattr(y, "to_list") else list(y)
+    if not rows or not all(isinstance(row, _ROWS) and getattr(row, "ndim", 1) == 1 for row in rows):
+        return None
+    # One number for each row is a column vector of classes.
+    one = all(len(row) == 1 and not isinstance(row, set | frozenset) for row in rows)
+    return None if one and not any(isinstance(next(iter(r)), str) for r in rows) else rows
+
+
+def _kind(y: Any) -> str:
+    """Return the kind of NumPy's dtype, or "" where y has none."""
+    return str(getattr(getattr(y, "dtype", None), "kind", ""))
+
+
+def _is_matrix(rows: list[Any]) -> bool:
+    """Say whether rows are those of a matrix: numbers, as many in each."""
+    if any(isinstance(row, set | frozenset) for row in rows):
+        return False
+    if len({len(row) for row in rows}) != 1 or not len(rows[0]):
+        return False
+    return not any(isinstance(value, str) for row in rows for value in row)
+
+
+def _of_lists(rows: list[Any], labels: list[Any] | None, name: str) -> tuple[np.ndarray, list[Any]]:
+    """Return the indicator of lists of labels; of these labels, or of all that there are."""
+    plain = [[v.item() if isinstance(v, np.generic) else v for v in row] for row in rows]
+    for i, row in enumerate(plain):
+        for value in row:
+            if value is None or value != value:  # noqa: PLR0124 - NaN
+                raise DataError(
+                    f"{name}: row {i} has the label {value!r}. Leave it out: a row of no label is "
+                    "an empty list."
+                )
+    if labels is None:
+        labels = sorted({value for row in plain for value in row}, key=_order)
+        if not labels:
+            raise DataError(f"{name}: no row of y has a label. Give some rows a label.")
+    place = {_plain(label): k for k, label in enumerate(labels)}
+    on = np.zeros((len(plain), len(labels)), dtype=bool)
+    for i, row in enumerate(plain):
+        for value in row:
+            k = place.get(value)
+            if k is None:
+                known = ", ".join(map(repr, list(place)[:5])) + ", ..." * (len(place) > 5)
+                raise DataError(
+                    f"{name}: row {i} has the label {value!r}, which is none of {known}. Correct "
+                    "it, or leave it out of y: nothing is known of it."
+                )
+            on[i, k] = True
+    return on, labels
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def _order(label: Any) -> tuple[str, Any]:
+    """Return what labels are sorted by, where some are numbers and some are texts too."""
+    return ("" if isinstance(label, int | float) else type(label).__name__, label)
+
+
+def _numbers(given: np.ndarray, name: str) -> np.ndarray:
+    try:
+        return given.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name}: y has {given.shape[-1]} columns, so it says of each label whether it is on: "
+            f"1 or 0; it cannot be read as numbers ({error})."
+        ) from error

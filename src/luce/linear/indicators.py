@@ -1,0 +1,155 @@
+"""Targets of several labels at once: an indicator (N, L) in the place of class codes (N,).
+
+Each label is a sigmoid of its own, so what is known of K two-class problems holds: the dual
+variables of a label are feasible by themselves, and the duality gap is the sum over labels.
+NumPy alone, so that small problems need no PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from luce.errors import ArgumentError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from luce.linear.fitted import Fitted
+
+__all__ = [
+    "check_class_weight",
+    "fits_by_label",
+    "fits_of_some",
+    "frequencies",
+    "label_weights",
+    "learnable",
+    "loss_of",
+    "warn_of_constant",
+]
+
+# So many rows are turned into numbers at once.
+_ROWS: Final = 1 << 16
+
+
+def frequencies(target: Any, weight: Any) -> Any:
+    """Return Σ w over the rows that have each label on, (L,); arrays or tensors."""
+
+    def of(rows: slice) -> Any:
+        some = target[rows]
+        return weight[rows] @ (some.to(weight.dtype) if hasattr(some, "cpu") else some)
+
+    total = of(slice(0, _ROWS))
+    for i in range(_ROWS, len(weight), _ROWS):
+        total = total + of(slice(i, i + _ROWS))
+    return total
+
+
+def learnable(on: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return which labels are on in some rows that have weight, and off in some, (L,)."""
+    counted = weight > 0
+    several = on[counted].sum(0)
+    found: np.ndarray = (several > 0) & (several < int(counted.sum()))
+    return found
+
+
+def warn_of_constant(name: str, labels: Sequence[Any], on: np.ndarray, known: np.ndarray) -> None:
+    """Warn of labels that are always on or never; refuse where no other is left."""
+    constant = [labels[k] for k in np.flatnonzero(~known).tolist()]
+    if not constant:
+        return
+    which = ", ".join(map(repr, constant[:3])) + ", ..." * (len(constant) > 3)
+    if len(constant) == len(labels):
+        raise DataError(
+            f"{name}: every label is on in all rows or in none ({which}), so there is nothing to "
+            "learn. Give rows with and without a label."
+        )
+    always = int(on[:, ~known].any(0).sum())
+    warnings.warn(
+        f"{name}: {len(constant)} of {len(labels)} labels cannot be learnt: {always} on in every "
+        f"row, {len(constant) - always} in none ({which}). Each has the same probability for all "
+        "rows, near 1 or 0. Leave it out of y, or give rows with and without it.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def label_weights(
+    class_weight: Any, labels: Sequence[Any], on: np.ndarray, weight: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yield the rows' weights for each label: those of a row with it on, times its own.
+
+    "balanced" makes rows with and without a label weigh the same, label by label; a dict says how
+    much a row with the label on counts for it, 1 where it is not named.
+    """
+    for k, label in enumerate(labels):
+        y = on[:, k]
+        if isinstance(class_weight, str):
+            total, have = float(weight.sum()), float(weight[y].sum())
+            each = total / (2 * have), total / (2 * (total - have))
+        else:
+            each = float(class_weight.get(label, 1.0)), 1.0
+        yield weight * np.where(y, *each)
+
+
+def check_class_weight(name: str, class_weight: Any, labels: Sequence[Any]) -> None:
+    """Refuse a class_weight that names what is no label, or is not above 0."""
+    if not isinstance(class_weight, dict):
+        return
+    unknown = [key for key in class_weight if key not in set(labels)]
+    if unknown:
+        raise ArgumentError(
+            f"{name}: class_weight names {unknown[0]!r}, which is no label. With several labels it "
+            "is {label: how much a row counts for the label where that is on}."
+        )
+    for label, value in class_weight.items():
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise ArgumentError(
+                f"{name}: class_weight of label {label!r} must be a number above 0, got {value!r}."
+            )
+
+
+def fits_by_label(paths: Sequence[Iterator[Fitted]]) -> Iterator[Fitted]:
+    """Yield for each C what fits of one label each are together: their losses are summed."""
+    for fits in zip(*paths, strict=True):
+        objective = sum(fitted.objective for fitted in fits)
+        above = sum(fitted.gap * fitted.objective for fitted in fits)
+        worst = max(fits, key=lambda fitted: fitted.measure)
+        yield replace(
+            worst,
+            coef=np.concatenate([fitted.coef for fitted in fits]),
+            intercept=np.concatenate([fitted.intercept for fitted in fits]),
+            objective=objective,
+            gap=above / max(objective, 1e-300),
+            gradient_norm=max(fitted.gradient_norm for fitted in fits),
+            converged=all(fitted.converged for fitted in fits),
+            n_iter=max(fitted.n_iter for fitted in fits),
+            separable=any(fitted.separable for fitted in fits),
+        )
+
+
+def fits_of_some(
+    fits: Iterator[Fitted], known: np.ndarray, on: np.ndarray, weight: np.ndarray
+) -> Iterator[Fitted]:
+    """Yield fits of the labels that can be learnt as those of all.
+
+    The others have no coefficients, and the log-odds of (n + ½) / (N + 1), where n of N rows that
+    have weight have the label on (the mean of Jeffreys' posterior).
+    """
+    for fitted in fits:
+        coef = np.zeros((len(known), fitted.coef.shape[1]), fitted.coef.dtype)
+        intercept = np.empty(len(known), fitted.intercept.dtype)
+        coef[known], intercept[known] = fitted.coef, fitted.intercept
+        counted = weight > 0
+        n = on[counted][:, ~known].sum(0)
+        intercept[~known] = np.log(n + 0.5) - np.log(counted.sum() - n + 0.5)
+        yield replace(fitted, coef=coef, intercept=intercept)
+
+
+def loss_of(Z: np.ndarray, on: np.ndarray, weight: np.ndarray) -> float:
+    """Return the weighted sum over rows and labels of -log P(what is on and off)."""
+    return float(weight @ np.logaddexp(0, np.where(on, -Z, Z)).sum(1))
