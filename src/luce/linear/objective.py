@@ -213,8 +213,8 @@ class Objective:
 
     def evaluate(self, theta: Tensor, *, logs: bool = False) -> Evaluation:
         """Return F(Θ) and ∇F(Θ), and if asked the means of log p."""
-        value, *others = self.unread(theta, logs=logs)
-        return Evaluation(float(value), *others)
+        value, gradient, means = self.unread(theta, logs=logs)
+        return Evaluation(float(value), gradient, means)
 
     def unread(self, theta: Tensor, *, logs: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the same with F(Θ) as a tensor where the rows are: nothing waits for a device."""
