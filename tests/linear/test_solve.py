@@ -118,13 +118,13 @@ def test_few_rows_are_not_sampled(clusters):
 
 def watched(monkeypatch, see):
     """Let ``see`` look at each evaluation: at the objective, then at what it is asked."""
-    measure = Objective.evaluate
+    measure = Objective.unread
 
-    def evaluate(self, *arguments, **options):
+    def unread(self, *arguments, **options):
         see(self, *arguments)
         return measure(self, *arguments, **options)
 
-    monkeypatch.setattr(Objective, "evaluate", evaluate)
+    monkeypatch.setattr(Objective, "unread", unread)
 
 
 def precisions(monkeypatch, o, **options):

