@@ -1,7 +1,7 @@
 """Rows of files, predicted and scored by an engine's workers: they read the files where they lie.
 
-The files are cut into pieces, which are the blocks that one reader would make. So whoever computes
-a piece, it is the same rows at once, and the same bits.
+The files are cut into pieces, which are the blocks that one reader would make, and a piece is
+computed on one thread. So it is the same rows at once, and the same bits, whoever computes it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from luce.data.opening import of_source
 from luce.data.streams.pieces import frames_of, pieces_of
+from luce.linear.small import one_thread
 from luce.models.packing import unpack
 from luce.streaming import ScoredBlock, score_block
 
@@ -71,7 +72,7 @@ def _predicted(
     classifier = unpack(packed)
     schema = classifier.schema
     found, counts = [], dict[str, int]()
-    with of_source(called):
+    with of_source(called), one_thread():
         for _, frame in frames_of(piece, begun, rows=rows):
             own = frame if schema.target is None else frame.drop(schema.target, strict=False)
             encoded, handled = schema.encode(own)
@@ -102,10 +103,11 @@ def scored_pieces(
 def _scored(piece: Piece, *, packed: Packed, begun: Begun, asked: Asked, limit: float) -> Arrays:
     """Return the fields of the `ScoredBlock` of a piece, as arrays."""
     classifier = unpack(packed)
-    blocks = [
-        score_block(classifier, asked, piece.file.name, start, frame, limit)
-        for start, frame in frames_of(piece, begun)
-    ]
+    with one_thread():
+        blocks = [
+            score_block(classifier, asked, piece.file.name, start, frame, limit)
+            for start, frame in frames_of(piece, begun)
+        ]
     rows = np.array(sum(each.rows for each in blocks))
     counts = dict[str, int]()
     for each in blocks:
