@@ -110,7 +110,7 @@ def test_a_file_that_changes_meanwhile_is_named(run, tables, tmp_path):
             pl.read_parquet(tables).head(9).write_parquet(tmp_path / "one.parquet")
             return super().map(function, lanes, shared)
 
-    with pytest.raises(DataError, match=r"one\.parquet changed"):
+    with pytest.raises(DataError, match=r"one\.parquet' changed"):
         run.predict_proba(luce.scan(tmp_path / "one.parquet"), engine=Late())
 
 
