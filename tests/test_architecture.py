@@ -85,7 +85,7 @@ MAY_IMPORT = {
         "storage",
         "streaming",
     },
-    "elsewhere": {"data", "models", "streaming"},
+    "elsewhere": {"data", "linear", "models", "streaming"},
     "streaming": {"data", "models", "processor"},
     "export": {"data", "models", "neural", "nodes", "options", "storage"},
     "manifest": {"options", "request", "storage"},

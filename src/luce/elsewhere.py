@@ -1,7 +1,7 @@
 """Rows of files, predicted and scored by an engine's workers: they read the files where they lie.
 
-The files are cut into pieces, which are the blocks that one reader would make. So whoever computes
-a piece, it is the same rows at once, and the same bits.
+The files are cut into pieces, which are the blocks that one reader would make, and a piece is
+computed on one thread. So it is the same rows at once, and the same bits, whoever computes it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from luce.data.opening import of_source
 from luce.data.streams.pieces import frames_of, pieces_of
 from luce.data.targets import target_columns
+from luce.linear.small import one_thread
 from luce.models.packing import unpack
 from luce.streaming import ScoredBlock, score_block
 
@@ -73,7 +74,7 @@ def _predicted(
     schema = classifier.schema
     found, counts = [], dict[str, int]()
     labels = target_columns(schema.target, schema.several)
-    with of_source(called):
+    with of_source(called), one_thread():
         for _, frame in frames_of(piece, begun, rows=rows):
             encoded, handled = schema.encode(frame.drop(labels, strict=False))
             found.append(classifier.probabilities(encoded, calibrated=calibrated))
@@ -103,10 +104,11 @@ def scored_pieces(
 def _scored(piece: Piece, *, packed: Packed, begun: Begun, asked: Asked, limit: float) -> Arrays:
     """Return the fields of the `ScoredBlock` of a piece, as arrays."""
     classifier = unpack(packed)
-    blocks = [
-        score_block(classifier, asked, piece.file.name, start, frame, limit)
-        for start, frame in frames_of(piece, begun)
-    ]
+    with one_thread():
+        blocks = [
+            score_block(classifier, asked, piece.file.name, start, frame, limit)
+            for start, frame in frames_of(piece, begun)
+        ]
     rows = np.array(sum(each.rows for each in blocks))
     counts = dict[str, int]()
     for each in blocks:

@@ -92,7 +92,8 @@ def write_predictions(
     calibrated : bool, default=True
         Whether the probabilities are the calibrated ones.
     engine, address, timeout, task_timeout
-        As for :func:`luce.train`: whose workers read and predict tables in files; to the same bits.
+        As for :func:`luce.train`: whose workers read and predict tables in files: to the same
+        bytes on any engine, and as here on one thread.
 
     Returns
     -------

@@ -152,7 +152,8 @@ class Run:
             Whether to divide the logits by the temperature that was fitted on the validation rows.
             Without such rows there is none, and this changes nothing.
         engine : {"local", "dask", "spark", "ray"}, address, dask Client or SparkSession, optional
-            Whose workers read and predict the files that `luce.scan` names; to the same bits.
+            Whose workers read and predict the files that `luce.scan` names: to the same bits on
+            any engine, and as here on one thread.
 
         Returns
         -------
@@ -278,8 +279,7 @@ class Run:
         target, features : str, optional
             As for :func:`luce.load_dataset`; by default as in training.
         engine, address, timeout, task_timeout
-            As for :func:`luce.train`: whose workers read and score tables in files; to the same
-            figures.
+            As for :func:`luce.train`: whose workers read and score tables in files.
 
         Returns
         -------

@@ -61,7 +61,7 @@ def most_scored(classes: int) -> int:
 
 def check_table(source: Any, option: str = "stream") -> None:
     """Raise ArgumentError, of an option, unless a source is a table in files, or several."""
-    named = isinstance(source, str | Path) and source not in NAMES
+    named = isinstance(source, str | Path) and source not in {*NAMES, "-"}
     if not named or not tables_in(existing(source)):
         what = repr(str(source)) if isinstance(source, str | Path) else "what is in memory"
         raise ArgumentError(

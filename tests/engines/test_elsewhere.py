@@ -110,11 +110,11 @@ def test_a_file_that_changes_meanwhile_is_named(run, tables, tmp_path):
             pl.read_parquet(tables).head(9).write_parquet(tmp_path / "one.parquet")
             return super().map(function, lanes, shared)
 
-    with pytest.raises(DataError, match=r"one\.parquet changed"):
+    with pytest.raises(DataError, match=r"one\.parquet' changed"):
         run.predict_proba(luce.scan(tmp_path / "one.parquet"), engine=Late())
 
 
-@pytest.mark.parametrize("source", ["digits", np.zeros((2, 6))])
+@pytest.mark.parametrize("source", ["digits", "-", np.zeros((2, 6))])
 def test_what_is_not_in_files_is_refused(source, run):
     """An engine's workers read files; anything else is not where they are."""
     with pytest.raises(ArgumentError, match="engine is for tables in files"):

@@ -114,7 +114,7 @@ def _with_content(paths: Sequence[Path]) -> Sequence[Path]:
     """Return the files that are not empty; of none that is not the first, which is refused."""
     if len(paths) == 1:
         return paths
-    there = []
+    there: list[Path] = []
     for path in paths:
         file, _ = sheet_of(path)
         with reading(file):
