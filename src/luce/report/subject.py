@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luce.calibrating import Calibration
+    from luce.calibrating_labels import LabelCalibration
     from luce.data import Dataset, Schema
     from luce.models.classifier import Classifier
 
@@ -117,7 +118,7 @@ class Subject:
         return self.classifier.schema
 
     @property
-    def calibration(self) -> Calibration | None:
+    def calibration(self) -> Calibration | LabelCalibration | None:
         """The temperature and what prediction sets need."""
         return self.classifier.calibration
 

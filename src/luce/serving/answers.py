@@ -12,6 +12,7 @@ from luce.predicting import members, predictions
 
 if TYPE_CHECKING:
     from luce.evaluation.conformal import PredictionSets
+    from luce.evaluation.several import LabelSets
     from luce.serving.inference import Predicted
     from luce.serving.protocols import Asked
     from luce.serving.served import Served
@@ -64,7 +65,9 @@ def labels_of(served: Served, predicted: Predicted) -> list[Any]:
     return [classes[k] for k in predicted.probabilities.argmax(axis=1).tolist()]
 
 
-def answer(served: Served, predicted: Predicted, held: PredictionSets | None) -> dict[str, Any]:
+def answer(
+    served: Served, predicted: Predicted, held: PredictionSets | LabelSets | None
+) -> dict[str, Any]:
     """Return what JSON says of predictions."""
     said: dict[str, Any] = {
         "model": served.name,
@@ -83,7 +86,9 @@ def answer(served: Served, predicted: Predicted, held: PredictionSets | None) ->
     return said
 
 
-def rendered(kind: str, served: Served, predicted: Predicted, held: PredictionSets | None) -> bytes:
+def rendered(
+    kind: str, served: Served, predicted: Predicted, held: PredictionSets | LabelSets | None
+) -> bytes:
     """Return predictions as JSON, CSV or Arrow; CSV is as `luce predict` writes it."""
     if kind == JSON:
         return msgspec.json.encode(answer(served, predicted, held))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from luce.data.columns import Column
     from luce.evaluation.conformal import PredictionSets
+    from luce.evaluation.several import LabelSets
     from luce.serving.limits import Limits
     from luce.serving.rows import Rows
 
@@ -66,7 +67,7 @@ class Served:
         """The columns of a table that are encoded; of other data none."""
         return self.schema.used if isinstance(self.schema, TableSchema) else ()
 
-    def sets(self, coverage: float | None) -> PredictionSets | None:
+    def sets(self, coverage: float | None) -> PredictionSets | LabelSets | None:
         """Return what makes prediction sets, if any are asked for.
 
         Raises

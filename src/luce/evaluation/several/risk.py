@@ -57,6 +57,11 @@ class LabelSets:
     threshold: float
     rows: int
 
+    @property
+    def coverage(self) -> float:
+        """The share of a row's labels that a set holds on average, at least."""
+        return 1 - self.risk
+
     def predict_sets(self, probabilities: ArrayLike) -> NDArray[np.bool_]:
         """Return which labels each row's set holds, (rows, labels).
 
