@@ -212,7 +212,7 @@ TRAIN = ("train", "films.csv", "--target", "genres", "--name", "x", "--several")
     ("command", "says"),
     [
         (["serve", "RUN"], "luce serve does not answer"),
-        (["export", "RUN", "a.onnx"], "classes that exclude each other"),
+        (["export", "RUN", "--to", "onnx"], "classes that exclude each other"),
         (["distil", "RUN", "films.csv"], "Train a smaller model with luce"),
         ([*TRAIN, "/"], "no value of 'genres' has '/' in it"),
         ([*TRAIN, ";", "--stream"], "these are read as a stream"),

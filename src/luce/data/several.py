@@ -127,7 +127,7 @@ def _of_cells(
 def _lists(series: pl.Series) -> list[list[str]] | None:
     """Return the cells of a column of lists, or of their text in JSON; None of any other."""
     if series.dtype in (pl.List, pl.Array):
-        return [[str(each) for each in cell or () if each is not None] for cell in series]
+        return [[str(each) for each in cell or () if each is not None] for cell in series.to_list()]
     if series.dtype != pl.String:
         return None
     texts = [text for text in series.to_list() if text]

@@ -330,8 +330,11 @@ class SoftmaxRegression(SoftmaxModel):
             return 1.0
         search = clone(self).set_params(tol=max(self.tol, SEARCH_TOL))
         search.classes_, search.multilabel_ = self.classes_, True
-        splitter = KFold if groups is None else GroupKFold
-        splits = list(splitter(n, shuffle=True, random_state=0).split(on, groups=group))
+        how: dict[str, Any] = {"shuffle": True, "random_state": 0}
+        dealt = KFold(n, **how).split(on)
+        if groups is not None:
+            dealt = GroupKFold(n, **how).split(on, groups=group)
+        splits = list(dealt)
         folds = []
         for train, test in splits if len(on) <= FEW_ROWS else splits[:1]:
             part = np.zeros_like(weight)
