@@ -98,8 +98,9 @@ class LabelCalibration:
         return cls(T, len(z), thresholds, scores[order], misses[order], len(rows))
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.floating[Any]]:
-        """Return the calibrated probabilities, (rows, labels)."""
-        found: NDArray[np.floating[Any]] = expit(np.asarray(logits) / self.temperature)
+        """Return the calibrated probabilities, (rows, labels), float64."""
+        z = np.asarray(logits, dtype=np.float64)
+        found: NDArray[np.floating[Any]] = expit(z / self.temperature)
         return found
 
     def sets(self, coverage: float) -> LabelSets:
@@ -197,7 +198,7 @@ def score_labels(
         the temperature, None without.
     """
     before = expit(np.asarray(logits, dtype=np.float64))
-    p = before if calibration is None else calibration.probabilities(np.asarray(logits, float))
+    p = before if calibration is None else calibration.probabilities(logits)
     limits: Any = 0.5 if calibration is None else calibration.thresholds
     found = several.summary(on, p, labels, thresholds=limits)
     found["accuracy"] = found["subset_accuracy"]

@@ -140,12 +140,12 @@ def _kind(y: Any) -> str:
 
 
 def _is_matrix(rows: list[Any]) -> bool:
-    """Say whether rows are those of a matrix: numbers, as many in each."""
+    """Say whether rows are those of a matrix: as many in each, and not all of them texts."""
     if any(isinstance(row, set | frozenset) for row in rows):
         return False
     if len({len(row) for row in rows}) != 1 or not len(rows[0]):
         return False
-    return not any(isinstance(value, str) for row in rows for value in row)
+    return not all(isinstance(value, str) for row in rows for value in row)
 
 
 def _of_lists(rows: list[Any], labels: list[Any] | None, name: str) -> tuple[np.ndarray, list[Any]]:

@@ -356,6 +356,11 @@ class Run:
         stream's reader knows. The source of a run that was trained in memory is read so.
         """
         if isinstance(source, Scan):
+            if self.schema.several is not None:
+                raise ArgumentError(
+                    "labels that do not exclude each other are scored on rows in memory, and a "
+                    "scan reads them as a stream. Give the files, or a part of them, as a source."
+                )
             return True
         if not isinstance(source, str | Path) or source in NAMES or self.schema.several is not None:
             return False

@@ -101,13 +101,13 @@ def test_penalties_that_make_zeros(l1_ratio, penalty, dense, monkeypatch):
     """L1, elastic net and groups fit several labels too, with a gap; large problems as small."""
     X, Y = several()
     given = X if dense else scipy.sparse.csr_array(X)
-    fit = SoftmaxRegression(C=0.1, l1_ratio=l1_ratio, penalty=penalty, tol=1e-9)
-    a = fit.fit(given, Y)
+    C = 0.02 if penalty == "group" else 0.1
+    a = SoftmaxRegression(C=C, l1_ratio=l1_ratio, penalty=penalty, tol=1e-9).fit(given, Y)
     coef, intercept = a.coef_, a.intercept_
     assert a.duality_gap_ <= 1e-9
     assert 0 < np.count_nonzero(coef) < coef.size
     monkeypatch.setattr(small, "suits", lambda *_: False)
-    b = SoftmaxRegression(C=0.1, l1_ratio=l1_ratio, penalty=penalty, tol=1e-9).fit(given, Y)
+    b = SoftmaxRegression(C=C, l1_ratio=l1_ratio, penalty=penalty, tol=1e-9).fit(given, Y)
     np.testing.assert_allclose(b.coef_, coef, atol=1e-4)
     np.testing.assert_allclose(b.intercept_, intercept, atol=1e-4)
     if penalty == "l2" and l1_ratio == 1:
@@ -231,8 +231,8 @@ def test_class_weights_of_no_label_are_refused():
     X, Y = several(L=3)
     with pytest.raises(ArgumentError, match="names 7, which is no label"):
         SoftmaxRegression(class_weight={7: 2.0}).fit(X, Y)
-    with pytest.raises(ArgumentError, match="of label 1 must be a number above 0, got -1"):
-        SoftmaxRegression(class_weight={1: -1.0}).fit(X, Y)
+    with pytest.raises(ArgumentError, match="of label 1 must be a number above 0, got 0"):
+        SoftmaxRegression(class_weight={1: 0.0}).fit(X, Y)
 
 
 def test_c_is_chosen_for_sparse_rows():

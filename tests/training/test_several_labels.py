@@ -108,6 +108,8 @@ def test_a_label_that_is_new_is_named(run):
         run.evaluate(frame.with_columns(pl.Series("genres", ["horror; war", "war"])))
     with pytest.raises(DataError, match="has no labels to score against"):
         run.evaluate(frame)
+    with pytest.raises(ArgumentError, match="a scan reads them as a stream"):
+        run.evaluate(luce.scan(str(run.config["request"]["source"]), target="genres"))
 
 
 @pytest.mark.parametrize("model", ["mlp", "auto"])
@@ -210,7 +212,7 @@ TRAIN = ("train", "films.csv", "--target", "genres", "--name", "x", "--several")
     ("command", "says"),
     [
         (["serve", "RUN"], "luce serve does not answer"),
-        (["export", "RUN", "a.onnx"], "classes that exclude each other"),
+        (["export", "RUN", "--to", "onnx"], "classes that exclude each other"),
         (["distil", "RUN", "films.csv"], "Train a smaller model with luce"),
         ([*TRAIN, "/"], "no value of 'genres' has '/' in it"),
         ([*TRAIN, ";", "--stream"], "these are read as a stream"),

@@ -386,8 +386,11 @@ class SoftmaxRegression(SoftmaxModel):
         if n < 2:
             return 1.0
         search = self._searching()
-        splitter = KFold if groups is None else GroupKFold
-        splits = list(splitter(n, shuffle=True, random_state=0).split(on, groups=group))
+        how: dict[str, Any] = {"shuffle": True, "random_state": 0}
+        dealt = KFold(n, **how).split(on)
+        if groups is not None:
+            dealt = GroupKFold(n, **how).split(on, groups=group)
+        splits = list(dealt)
         folds = []
         for train, test in splits if len(on) <= FEW_ROWS else splits[:1]:
             part = np.zeros_like(weight)

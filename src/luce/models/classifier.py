@@ -57,7 +57,8 @@ class Classifier:
     ) -> NDArray[np.floating[Any]]:
         """Return the probabilities of encoded rows, calibrated if there is a calibration."""
         if self.several and not (calibrated and self.calibration):
-            found: NDArray[np.floating[Any]] = expit(self.log_probabilities(encoded))
+            logits = self.log_probabilities(encoded).astype(np.float64)
+            found: NDArray[np.floating[Any]] = expit(logits)
             return found
         if self.calibration is None or not calibrated:
             return self.model.probabilities(self.estimator, encoded)
