@@ -122,7 +122,7 @@ def test_any_number_of_workers_gives_the_same_bits(kind, K, rows_of, stored):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("link", ["softmax", "ovr"])
+@pytest.mark.parametrize("link", ["softmax", "ovr", "ovo", "ecoc"])
 def test_a_fit_agrees_with_one_in_memory(kind, link, rows_of, stored):
     """The objective is as near to the one in memory as the two certificates promise."""
     X, y = rows_of(kind)

@@ -81,6 +81,12 @@ def standard_errors(
         )
     if model.class_weight is not None and y is None:
         raise ArgumentError(f"{name}: with class_weight, standard_errors needs y: pass it.")
+    signs = model.coupling.signs
+    if y is None and signs is not None and not signs.all():
+        raise ArgumentError(
+            f"{name}: with link={model.link!r} the classes say which rows are a part of which "
+            "binary problem, so standard_errors needs y: pass it."
+        )
     X = model._check_rows(X)  # noqa: SLF001 - this file is the estimator's, moved out of it
     N = X.shape[0]
     # The curvature of these losses does not depend on y, only the class weights do.
@@ -130,9 +136,8 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
     errors, intercept_errors = standard_errors(model, X, y, sample_weight)
     features = getattr(model, "feature_names_in_", None)
     names = [f"x{j}" for j in range(model.coef_.shape[1])] if features is None else list(features)
-    classes = model.classes_[1:] if len(model.coef_) == 1 else model.classes_
     rows = []
-    for k, label in enumerate(classes):
+    for k, label in enumerate(_columns(model)):
         values = list(zip(names, model.coef_[k], errors[k], strict=True))
         if model.fit_intercept:
             values.insert(0, ("(intercept)", model.intercept_[k], intercept_errors[k]))
@@ -140,7 +145,7 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
             z = float(coefficient / error) if error > 0 else math.nan
             rows.append(
                 {
-                    "class": str(label),
+                    "class": label,
                     "feature": str(feature),
                     "coefficient": float(coefficient),
                     "error": float(error),
@@ -153,6 +158,19 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
         "the bias of shrinkage, and p is no test of a hypothesis. Fit penalty=None for one."
     )
     return Summary(rows, "" if model.penalty is None else caveat)
+
+
+def _columns(model: SoftmaxModel) -> list[str]:
+    """Return what each row of coefficients is of."""
+    classes, coupling = [str(label) for label in model.classes_.tolist()], model.coupling
+    if coupling.kind == "binary":
+        return classes[1:]
+    if coupling.kind == "ovo":
+        first, second = np.triu_indices(len(classes), 1)
+        return [f"{classes[j]} against {classes[i]}" for i, j in zip(first, second, strict=True)]
+    if coupling.kind == "ecoc":
+        return [f"column {b}" for b in range(coupling.n_logits)]
+    return classes
 
 
 def _generalised_inverse(H: torch.Tensor) -> torch.Tensor:
