@@ -342,7 +342,7 @@ def information(info: Mapping[str, Any]) -> list[str]:
 
 
 def _solved(info: Mapping[str, Any]) -> list[str]:
-    """Return what is known of a convex fit: its link, its penalty, what that left, and the proof."""
+    """Return what is known of a convex fit: link, penalty, what that left, and the proof."""
     outcome = info.get("outcome", {})
     lines = []
     if "link" in outcome:
