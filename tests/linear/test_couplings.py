@@ -15,10 +15,11 @@ from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCo
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError
-from luce.linear import small
+from luce.linear import coupling, small
 from luce.linear.codes import as_code, output_code, pairs
 from luce.linear.coupling import Coupling, pairwise
 from luce.linear.links import probabilities, residual, seen
+from luce.linear.many_pairs import couple
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 
@@ -275,6 +276,18 @@ def test_pairs_are_coupled_by_the_linear_system(K):
         r = np.zeros((K, K))
         r[i, j], r[j, i] = expit(-z), expit(z)
         np.testing.assert_allclose(np.exp(log_p), system(r), rtol=1e-11)
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0, 40.0])
+def test_many_pairs_are_coupled_by_the_same_steps(spread):
+    """The kernel for many gives NumPy's log p, also where rows do not fill up its vectors."""
+    Z = spread * np.random.default_rng(0).normal(size=(300, 15))
+    np.testing.assert_allclose(couple(Z, 6), pairwise(Z, 6), rtol=1e-12, atol=1e-13)
+    Z = Z[:, :1] * np.ones(66)
+    assert coupling._WORTH_COMPILING > 300 * 12**3
+    many = pairwise(np.tile(Z, (200, 1)).astype(np.float32), 12)
+    assert many.dtype == np.float32
+    np.testing.assert_allclose(many[:300], pairwise(Z, 12), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0, 8.0])

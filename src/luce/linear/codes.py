@@ -45,7 +45,7 @@ def output_code(n_classes: int) -> np.ndarray:
     ndarray, shape (K, B), int8
         -1 and +1, always the same for so many classes: `exhaustive` up to 7, else `drawn`.
     """
-    return exhaustive(n_classes) if n_classes <= _ALL_COLUMNS else drawn(n_classes)
+    return exhaustive(n_classes) if n_classes <= _ALL_COLUMNS else drawn(n_classes).copy()
 
 
 def exhaustive(n_classes: int) -> np.ndarray:
