@@ -182,10 +182,10 @@ def as_code(name: str, code: Any, classes: Sequence[Any]) -> np.ndarray:
 
 def _check_columns(name: str, signs: np.ndarray) -> None:
     """Refuse columns without two sides, and one problem twice."""
-    up, down = (signs > 0).any(axis=0), (signs < 0).any(axis=0)
+    up, down = (signs == 1).any(axis=0), (signs == -1).any(axis=0)
     if not (up & down).all():
         b = int(np.argmin(up & down))
-        side = "+1" if not up[b] else "-1"
+        side = "-1" if (signs[:, b] == 1).any() else "+1"
         raise ArgumentError(
             f"{name}: column {b} of code has no class on the side {side}, so there is nothing to "
             "tell apart. Drop it, or give it classes on both sides."

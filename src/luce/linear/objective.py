@@ -559,7 +559,7 @@ class Objective:
         def add(block: Block, loss: np.ndarray, *sums: np.ndarray) -> None:
             at = slice(*block)
             own = np.asarray(rows.X[at]), W, bias, y[at], w[at], self.link
-            loss += dense_pass(*own, *sums, table)
+            loss += dense_pass(*own, *sums, signs=table)
             rows.hand_back(*block)
 
         loss, *sums = add_up(rows.kernel_lanes(K * D), zeros, add, on_threads)
