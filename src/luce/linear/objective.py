@@ -558,8 +558,9 @@ class Objective:
 
         def add(block: Block, loss: np.ndarray, *sums: np.ndarray) -> None:
             at = slice(*block)
-            own = np.asarray(rows.X[at]), W, bias, y[at], w[at], self.link
-            loss += dense_pass(*own, *sums, signs=table)
+            G, g, logs = sums
+            X = np.asarray(rows.X[at])
+            loss += dense_pass(X, W, bias, y[at], w[at], self.link, G, g, logs, table)
             rows.hand_back(*block)
 
         loss, *sums = add_up(rows.kernel_lanes(K * D), zeros, add, on_threads)
