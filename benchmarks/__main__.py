@@ -11,6 +11,7 @@ from benchmarks import isa
 # Each name is a module of this package with a `main(arguments)`.
 NAMES = (
     "busy",
+    "couplings",
     "cuda",
     "distillation",
     "engines",

@@ -388,9 +388,13 @@ def information(info: Mapping[str, Any]) -> list[str]:
 
 
 def _solved(info: Mapping[str, Any]) -> list[str]:
-    """Return what is known of a convex fit: its penalty, what that left, and the proof."""
+    """Return what is known of a convex fit: link, penalty, what that left, and the proof."""
     outcome = info.get("outcome", {})
     lines = []
+    if "link" in outcome:
+        problems = outcome.get("binary_problems")
+        of = "" if problems is None else f": {problems:,} binary problem{'s' * (problems != 1)}"
+        lines.append(f"link        {outcome['link']}{of}")
     if outcome.get("penalty") is not None:
         share, groups = outcome.get("l1_ratio", 0.0), outcome["penalty"] == "group"
         other = "groups of a feature's coefficients" if groups else outcome["penalty"].upper()

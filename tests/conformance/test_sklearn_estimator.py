@@ -15,11 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
         SoftmaxRegression(),
         SoftmaxRegression(link="ovr"),
         SoftmaxRegression(class_weight="balanced"),
+        SoftmaxRegression(link="ovo"),
+        SoftmaxRegression(link="ecoc"),
         SoftmaxRegression(solver="newton-cg"),
         SoftmaxRegression(l1_ratio=0.5),
         SoftmaxRegression(penalty="group"),
         SoftmaxRegressionCV(Cs=3, cv=3),
         SoftmaxRegressionCV(Cs=[0.1, 1.0], l1_ratios=[1.0], cv=3),
+        SoftmaxRegressionCV(Cs=[0.1, 1.0], link="ovo", cv=3),
     ]
 )
 def test_estimator_check(estimator, check):

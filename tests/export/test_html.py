@@ -21,6 +21,7 @@ PAGES = {
     "text": ("text", "linear", {}),
     "embedded": ("text", "mlp", {}),
     "ovr": ("plain", "linear", {"link": "ovr", "C": 1.0}),
+    "ecoc": ("plain", "linear", {"link": "ecoc", "C": 1.0}),
     "array": ("array", "mlp", {"activation": "gelu"}),
     "digits": ("digits", "auto", {"epochs": 1}),
     "colours": ("colours", "cnn", {"activation": "mish"}),

@@ -43,6 +43,7 @@ RUNS = [
     *((source, model, {}) for source in ("dense", "sparse", "text") for model in ("linear", "mlp")),
     ("plain", "auto", {"epochs": 2}),
     ("plain", "linear", {"link": "ovr", "C": 1.0}),
+    ("plain", "linear", {"link": "ecoc", "C": 1.0}),
     ("plain", "mlp", {"members": 1, "bins": 0}),
     ("array", "linear", {}),
     ("array", "mlp", {}),

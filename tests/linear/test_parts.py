@@ -122,7 +122,7 @@ def test_any_number_of_workers_gives_the_same_bits(kind, K, rows_of, stored):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("link", ["softmax", "ovr"])
+@pytest.mark.parametrize("link", ["softmax", "ovr", "ovo", "ecoc"])
 def test_a_fit_agrees_with_one_in_memory(kind, link, rows_of, stored):
     """The objective is as near to the one in memory as the two certificates promise."""
     X, y = rows_of(kind)
@@ -252,12 +252,14 @@ def test_c_of_sparse_rows_is_chosen_by_a_fold(rows_of, stored):
     assert SoftmaxRegression("auto").fit(stored(*rows_of("dense"))).C_ == 1.0
 
 
-@pytest.mark.parametrize("K", [2, 4])
-def test_scores_are_those_of_the_probabilities(K, rows_of, stored):
+@pytest.mark.parametrize(
+    ("K", "link"), [(2, "softmax"), (4, "softmax"), (4, "ovr"), (4, "ovo"), (4, "ecoc")]
+)
+def test_scores_are_those_of_the_probabilities(K, link, rows_of, stored):
     """Log-likelihood and accuracy over lanes are those of predictions in memory."""
     X, y = rows_of("dense", K=K)
     part = stored(X, y)
-    model = SoftmaxRegression().fit(part)
+    model = SoftmaxRegression(link=link).fit(part)
     found = model.scores(part, temperatures=(1.0, 2.0))
     P = model.predict_proba(X)
     np.testing.assert_allclose(model.predict_proba(part), P, rtol=1e-4)

@@ -444,7 +444,7 @@ BAD = {
     "tol": ({"tol": -1}, "tol must be a number of at least 0, got -1."),
     "max_iter": ({"max_iter": 1.5}, "max_iter must be a whole number of at least 0, got 1.5."),
     "solver": ({"solver": "saga"}, "solver must be one of auto, lbfgs, newton-cg, got 'saga'."),
-    "link": ({"link": "probit"}, "link must be one of softmax, ovr, got 'probit'."),
+    "link": ({"link": "probit"}, "link must be one of softmax, ovr, ovo, ecoc, got 'probit'."),
     "precision": ({"precision": "half"}, "precision must be one of"),
 }
 

@@ -29,6 +29,8 @@ __all__ = ["Coupling", "pairwise"]
 _FARTHEST: Final = 60.0
 # So many numbers of a state stay in the cache.
 _AT_ONCE: Final = 1 << 16
+# From so many steps on a kernel is compiled for them: it takes a tenth of the time.
+_WORTH_COMPILING: Final = 100_000_000
 
 
 class Coupling(NamedTuple):
@@ -182,6 +184,10 @@ def pairwise(Z: np.ndarray, n_classes: int) -> np.ndarray:
         The log-odds of the second class of each pair, in the order of `luce.linear.codes.pairs`.
     n_classes : int
     """
+    if len(Z) * n_classes**3 >= _WORTH_COMPILING:
+        from luce.linear.many_pairs import couple
+
+        return couple(Z, n_classes).astype(Z.dtype, copy=False)
     out = np.empty((len(Z), n_classes))
     step = max(16, _AT_ONCE // n_classes**2)
     for i in range(0, len(Z), step):

@@ -74,7 +74,8 @@ class SoftmaxRegression(SoftmaxModel):
         The others fit binary problems, all in the same passes over X. "ovr": each class against the
         rest; probabilities are the sigmoids over their sum. "ovo": each pair of classes on the rows
         of these two; probabilities are coupled as by Wu, Lin and Weng (2004). "ecoc": the columns
-        of an error-correcting code; the probability of a class is the likelihood of its row.
+        of an error-correcting code; the probability of a class is the likelihood of its row. With
+        several labels at once each has its sigmoid, and "ovo" and "ecoc" are refused.
     code : array-like, shape (K, B), optional
         The code of ``link="ecoc"``, a row for each class in the order of ``classes_``: +1 and -1
         are the sides of the B binary problems, 0 is no part; or 0 and 1 alone. By default all

@@ -268,7 +268,11 @@ class Problem:
             np.subtract(self.X[i : i + step], self.mean, out=X[:, :-1])
             X[:, -1] = self.fit_intercept
             for k in range(self.K):
-                weighed = X * np.sqrt(curvature[k, i : i + step, None])
+                own, h = X, curvature[k, i : i + step]
+                if self._absent is not None:  # of pairs of many classes, most rows
+                    on = np.flatnonzero(~self._absent[k, i : i + step])
+                    own, h = X[on], h[on]
+                weighed = own * np.sqrt(h[:, None])
                 B[k] += weighed.T @ weighed
         return B
 

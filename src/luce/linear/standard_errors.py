@@ -62,25 +62,8 @@ def standard_errors(
     those of the sum-to-zero form. The parameters are those of
     `SoftmaxRegression.standard_errors`.
     """
-    check_is_fitted(model, ["coef_", "C_"])
-    name = type(model).__name__
-    ratio = getattr(model, "l1_ratio_", model.l1_ratio)
-    if math.isfinite(model.C_) and (model.penalty == "group" or ratio > 0):
-        how = "penalty='group'" if model.penalty == "group" else f"l1_ratio={ratio:g}"
-        raise ArgumentError(
-            f"{name}: standard errors do not apply with {how}: which coefficients are zero was "
-            "chosen from the same rows, and the errors of the others would not know it. Fit "
-            "penalty=None, or l1_ratio=0, to the features that are left."
-        )
-    K, D = model.coef_.shape
-    if K * (D + 1) > _MOST_COEFFICIENTS:
-        raise DataError(
-            f"{name}: standard errors of {K} × {D + 1} coefficients need a matrix of "
-            f"{8 * (K * (D + 1)) ** 2 / 1e9:.1f} GB; they are given for at most "
-            f"{_MOST_COEFFICIENTS:,}: fit fewer features."
-        )
-    if model.class_weight is not None and y is None:
-        raise ArgumentError(f"{name}: with class_weight, standard_errors needs y: pass it.")
+    _check(model, y)
+    name, (K, D) = type(model).__name__, model.coef_.shape
     X = model._check_rows(X)  # noqa: SLF001 - this file is the estimator's, moved out of it
     N = X.shape[0]
     # The curvature of these losses does not depend on y, only the class weights do.
@@ -129,6 +112,35 @@ def standard_errors(
     return coef.cpu().numpy() / by, intercept.cpu().numpy()
 
 
+def _check(model: SoftmaxModel, y: Any) -> None:
+    """Refuse a fit that has no standard errors, or not without y."""
+    check_is_fitted(model, ["coef_", "C_"])
+    name = type(model).__name__
+    ratio = getattr(model, "l1_ratio_", model.l1_ratio)
+    if math.isfinite(model.C_) and (model.penalty == "group" or ratio > 0):
+        how = "penalty='group'" if model.penalty == "group" else f"l1_ratio={ratio:g}"
+        raise ArgumentError(
+            f"{name}: standard errors do not apply with {how}: which coefficients are zero was "
+            "chosen from the same rows, and the errors of the others would not know it. Fit "
+            "penalty=None, or l1_ratio=0, to the features that are left."
+        )
+    K, D = model.coef_.shape
+    if K * (D + 1) > _MOST_COEFFICIENTS:
+        raise DataError(
+            f"{name}: standard errors of {K} × {D + 1} coefficients need a matrix of "
+            f"{8 * (K * (D + 1)) ** 2 / 1e9:.1f} GB; they are given for at most "
+            f"{_MOST_COEFFICIENTS:,}: fit fewer features."
+        )
+    if model.class_weight is not None and y is None:
+        raise ArgumentError(f"{name}: with class_weight, standard_errors needs y: pass it.")
+    signs = model.coupling.signs
+    if y is None and signs is not None and not signs.all():
+        raise ArgumentError(
+            f"{name}: with link={model.link!r} the classes say which rows are a part of which "
+            "binary problem, so standard_errors needs y: pass it."
+        )
+
+
 def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = None) -> Summary:
     """Return a table of coefficient, standard error, z and p.
 
@@ -137,9 +149,8 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
     errors, intercept_errors = standard_errors(model, X, y, sample_weight)
     features = getattr(model, "feature_names_in_", None)
     names = [f"x{j}" for j in range(model.coef_.shape[1])] if features is None else list(features)
-    classes = model.classes_[1:] if len(model.coef_) == 1 else model.classes_
     rows = []
-    for k, label in enumerate(classes):
+    for k, label in enumerate(_columns(model)):
         values = list(zip(names, model.coef_[k], errors[k], strict=True))
         if model.fit_intercept:
             values.insert(0, ("(intercept)", model.intercept_[k], intercept_errors[k]))
@@ -147,7 +158,7 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
             z = float(coefficient / error) if error > 0 else math.nan
             rows.append(
                 {
-                    "class": str(label),
+                    "class": label,
                     "feature": str(feature),
                     "coefficient": float(coefficient),
                     "error": float(error),
@@ -160,6 +171,19 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
         "the bias of shrinkage, and p is no test of a hypothesis. Fit penalty=None for one."
     )
     return Summary(rows, "" if model.penalty is None else caveat)
+
+
+def _columns(model: SoftmaxModel) -> list[str]:
+    """Return what each row of coefficients is of."""
+    classes, coupling = [str(label) for label in model.classes_.tolist()], model.coupling
+    if coupling.kind == "binary":
+        return classes[1:]
+    if coupling.kind == "ovo":
+        first, second = np.triu_indices(len(classes), 1)
+        return [f"{classes[j]} against {classes[i]}" for i, j in zip(first, second, strict=True)]
+    if coupling.kind == "ecoc":
+        return [f"column {b}" for b in range(coupling.n_logits)]
+    return classes
 
 
 def _generalised_inverse(H: torch.Tensor) -> torch.Tensor:

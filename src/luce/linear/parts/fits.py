@@ -135,7 +135,7 @@ def fits(
         C=Cs[0],
         fit_intercept=model.fit_intercept,
         dtype=torch.float64 if model.precision == "float64" else torch.float32,
-        signs=None if coupling.signs is None else torch.from_numpy(coupling.signs),
+        signs=None if coupling.signs is None else torch.tensor(coupling.signs),
     )
     if not bool(torch.isfinite(objective.variance.sum())):
         raise not_finite(type(model).__name__, objective.find_bad())
