@@ -93,6 +93,11 @@ class Linear(Model["SoftmaxModel"]):
                 "distil: linear learns the teacher's probabilities as they are, with "
                 f"temperature=1.0, got temperature={temperature}. Give 1, or choose mlp."
             )
+        if options.get("cv") == "loo":
+            raise ArgumentError(
+                "distil: where a teacher teaches linear a row is several copies, and cv='loo' "
+                "would leave out one of them. Give a number of folds, such as cv=5."
+            )
         scoring = options.get("scoring", "neg_log_loss")
         if scoring != "neg_log_loss":
             raise ArgumentError(
@@ -189,6 +194,8 @@ class Linear(Model["SoftmaxModel"]):
             how = (
                 "by cross-validation" if hasattr(estimator, "Cs_") else "did best on held-out rows"
             )
+            if getattr(estimator, "cv", None) == "loo":
+                how = "by leave-one-out"
             line += f"; C = {ended['C']:g} {how}"
         return line
 
