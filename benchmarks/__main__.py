@@ -16,6 +16,7 @@ NAMES = (
     "evaluation",
     "export",
     "jobs",
+    "leave_one_out",
     "losses",
     "mnist",
     "operators",

@@ -43,7 +43,7 @@ from luce.streaming import Held, is_large, score_files, some_rows
 if TYPE_CHECKING:
     from luce.data.dataset import Features
     from luce.export import Exported
-    from luce.report import Report
+    from luce.report import Learnt, Report
     from luce.report.subject import Role
 
 __all__ = ["Run", "load_run"]
@@ -461,7 +461,18 @@ class Run:
     def report_of(self, dataset: Dataset, *, own_test: bool = False) -> Report:
         """Report on a dataset that is loaded already; `own_test` says that it is the run's test."""
         rows, words, role, positions = self._unseen(dataset)
-        return self._report(rows, words, "test" if own_test else role, positions)
+        role = "test" if own_test else role
+        return self._report(rows, words, role, positions, self._learnt(dataset))
+
+    def _learnt(self, dataset: Dataset) -> Learnt | None:
+        """Return the rows that the weights were fitted to, if the dataset has them."""
+        from luce.report import Learnt
+
+        own = dataset.fingerprint() == self.config["data"]["fingerprint"]
+        if not own or dataset.labels is None or dataset.test is not None:
+            return None
+        rows = three_way(dataset.labels, **self.config["split"])[0]
+        return Learnt(dataset.take(rows), rows)
 
     def _report(
         self,
@@ -469,6 +480,7 @@ class Run:
         words: str,
         role: Role,
         positions: NDArray[np.intp] | None,
+        learnt: Learnt | None = None,
     ) -> Report:
         """Return the report on these rows; of none, on what is known without."""
         from luce.report import Report, Subject, score_rows, summarise
@@ -494,6 +506,7 @@ class Run:
             classifier=self.classifier,
             scored=scored,
             tuning=self.tuning,
+            learnt=learnt,
         )
         return Report(summarise(subject))
 

@@ -99,23 +99,30 @@ class Exact:
 
     Attributes
     ----------
-    inverse : ndarray
-        In the shape of `hessian`. Without a penalty it is a generalised one.
+    hessian, inverse : ndarray
+        In the shape of `hessian`. Without a penalty the inverse is a generalised one.
     """
 
     def __init__(self, question: Question) -> None:
         self.link, self.free, self.width = question.link, question.free, question.width
         inverse = _inverse if question.curvature > 0 else generalised_inverse
-        H = hessian(question)
+        H = self.hessian = hessian(question)
         self.inverse = np.stack([inverse(each) for each in H]) if H.ndim == 3 else inverse(H)
 
     def solve(self, G: np.ndarray) -> np.ndarray:
         """Return H⁻¹G for G (…, free, width)."""
+        return self._times(self.inverse, G)
+
+    def product(self, V: np.ndarray) -> np.ndarray:
+        """Return HV for V (…, free, width)."""
+        return self._times(self.hessian, V)
+
+    def _times(self, matrix: np.ndarray, V: np.ndarray) -> np.ndarray:
         if self.link == "sigmoid":
-            found: np.ndarray = np.matmul(G[..., None, :], self.inverse)[..., 0, :]
+            found: np.ndarray = np.matmul(V[..., None, :], matrix)[..., 0, :]
             return found
-        found = G.reshape(*G.shape[:-2], -1) @ self.inverse
-        return found.reshape(G.shape)
+        found = V.reshape(*V.shape[:-2], -1) @ matrix
+        return found.reshape(V.shape)
 
     def leverage(self, X: np.ndarray) -> np.ndarray:
         """Return M = X H⁻¹ Xᵀ for each row: how its logits move with gradients over them.

@@ -48,7 +48,7 @@ _FAR: Final = 0.25
 _CLOSE: Final = 0.05
 _MOST_STEPS: Final = 4
 # Going on takes about so many passes for a row. All together may take as much as the Hessian.
-_PASSES: Final = 14
+_PASSES: Final = 8
 # Where the Hessian is approximated, so many rows are refitted to find out by how much that is off.
 _REFITS: Final = 8
 

@@ -21,6 +21,9 @@ __all__ = ["pass_cost", "without_each"]
 
 # Probabilities of about so many rows, classes and fits are kept at a time.
 _AT_ONCE: Final = 1 << 18
+# The rows that have this share of the uncertainty are followed as they are. Of the others, whose
+# class is certain, curvature and all stay as in the fit to all rows.
+_SHARE: Final = 0.999
 # A direction is found to this part of its length, or in so many products.
 _EXACT: Final = 0.3
 _PRODUCTS: Final = 12
@@ -62,32 +65,76 @@ def without_each(
         Or after so many steps.
     """
     found = np.empty((len(rows), question.K))
-    together = max(1, _AT_ONCE // (len(question.codes) * question.K))
+    active = Active(question, rows)
+    together = max(1, _AT_ONCE // (len(active.index) * question.K))
     for i in range(0, len(rows), together):
         part = slice(i, i + together)
-        fits = _Fits(question, curvature, rows[part], downdates[part])
+        fits = _Fits(question, curvature, rows[part], downdates[part], active)
         found[part] = fits.run(pulls[part], close, most)
     return found
+
+
+class Active:
+    """The rows that are uncertain of their class, and those that are left out.
+
+    Attributes
+    ----------
+    index : ndarray of int, shape (n,)
+        Sorted.
+    X : ndarray, shape (n, width)
+    base, P, R, y : ndarray, shape (free, n)
+        Logits (of a softmax relative to the last), probabilities and residuals at Θ, targets.
+    weight, losses : ndarray, shape (n,)
+    """
+
+    def __init__(self, question: Question, rows: np.ndarray) -> None:
+        q, K = question, question.free
+        if q.link == "softmax":
+            uncertain = q.weight * (1 - np.square(q.P).sum(1))
+        else:
+            uncertain = q.weight * (q.P * (1 - q.P)).sum(1)
+        order = np.argsort(-uncertain, kind="stable")
+        share = np.cumsum(uncertain[order])
+        enough = int(np.searchsorted(share, _SHARE * share[-1])) + 1
+        index = self.index = np.union1d(order[:enough], rows)
+        X = np.empty((len(index), q.width))
+        for at, block in q.blocks():
+            here = (index >= at.start) & (index < at.stop)
+            X[here] = block[index[here] - at.start]
+        self.X = X
+        base = q.logits[index].T
+        self.base = base[:K] - base[-1] if q.link == "softmax" else base.copy()
+        self.P, self.R = q.P[index, :K].T.copy(), q.residuals[index, :K].T.copy()
+        self.y, self.weight = q.targets[index, :K].T.copy(), q.weight[index]
+        self.losses = q.losses[index]
 
 
 class _Fits:
     """B fits, each without a row of its own: where they are, and what they are there.
 
     ``delta`` is how far Θ moved, in the free logits, (free, B, width). ``value``, ``G`` and ``P``
-    are f there, without the row, its gradient and the probabilities: (B,), (free, B, width) and
-    (free, B, N), in which 0 stands for the row.
+    are f there, without the row, its gradient and the probabilities of the active rows: (B,),
+    (free, B, width) and (free, B, n), in which 0 stands for the row that is left out.
+
+    Of rows that are not active, f is taken to second order around Θ: with u = X δ,
+
+        f(Θ + δ) = f + ⟨∇f, δ⟩ + ½ ⟨δ, Hδ⟩ + Σ_active ℓ(z + u) - ℓ(z) - ⟨r, u⟩ - ½ ⟨u, Su⟩.
     """
 
     def __init__(
-        self, question: Question, curvature: Exact, rows: np.ndarray, downdates: np.ndarray
+        self,
+        question: Question,
+        curvature: Exact,
+        rows: np.ndarray,
+        downdates: np.ndarray,
+        active: Active,
     ) -> None:
         q = self.question = question
-        self.curvature, self.rows, self.downdates = curvature, rows, downdates
+        self.curvature, self.rows, self.downdates, self.active = curvature, rows, downdates, active
         K = q.free
-        self.x = np.empty((len(rows), q.width))
-        for at, X in q.blocks():
-            here = _in(rows, at)
-            self.x[here] = X[rows[here] - at.start]
+        # Where each fit's own row is among the active ones, which have them all.
+        self.own = np.searchsorted(active.index, rows)
+        self.x = active.X[self.own]
         # H⁻¹ Xᵀ of each row: (B, free, free, width), or of sigmoids (B, K, width).
         if q.link == "softmax":
             each = np.eye(K)[:, :, None] * self.x[:, None, None, :]
@@ -95,12 +142,12 @@ class _Fits:
             each = np.repeat(self.x[:, None], K, axis=1)
         self.pulled = curvature.solve(each)
         self.delta = np.zeros((K, len(rows), q.width))
-        D = len(q.mean)
-        self.W = q.theta[:K, :D] - (q.theta[-1, :D] if q.link == "softmax" else 0.0)
-        total = float(q.weight @ q.losses) + float(self._penalty(self.W[:, None])[0][0])
-        self.value = total - q.weight[rows] * q.losses[rows]
-        self.G = q.gradient[:K, None] - q.residuals[rows, :K].T[:, :, None] * self.x
+        # f without the row, as far above f with all rows at Θ.
+        self.value = -q.weight[rows] * q.losses[rows]
+        self.g = q.gradient[:K, None]
+        self.G = self.g - q.residuals[rows, :K].T[:, :, None] * self.x
         self.P = np.empty(0)
+        self.noise = _NOISE * float(q.weight @ q.losses)
 
     def run(self, pulls: np.ndarray, close: float, most: int) -> np.ndarray:
         """Return the logits of each fit's own row."""
@@ -126,14 +173,14 @@ class _Fits:
         if on.all():
             return
         self.rows, self.downdates, self.x = self.rows[on], self.downdates[on], self.x[on]
-        self.value, self.pulled = self.value[on], self.pulled[on]
+        self.own, self.value, self.pulled = self.own[on], self.value[on], self.pulled[on]
         self.delta, self.G, self.P = self.delta[:, on], self.G[:, on], self.P[:, on]
 
     def _step(self, d: np.ndarray) -> np.ndarray:
         """Go along directions as far as f falls; return how far the own logits went, (B, free)."""
         slope = (self.G * d).sum((0, 2))
         t = np.ones(len(self.rows))
-        allowed = self.value + _NOISE * np.abs(self.value)
+        allowed = self.value + self.noise
         value, G, P = self._at(self.delta + d, np.arange(len(t)))
         for _ in range(_HALVINGS):
             bad = np.flatnonzero(~(value <= allowed + 1e-4 * t * slope))
@@ -148,70 +195,54 @@ class _Fits:
         moved: np.ndarray = t[:, None] * np.einsum("kbw,bw->bk", d, self.x)
         return moved
 
-    def _penalty(self, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the penalty of W (free, B, D), for each fit, and its gradient."""
-        q = self.question
-        slopes = W - W.sum(0) / q.K if q.link == "softmax" else W
-        return q.curvature / 2 * (W * slopes).sum((0, 2)), q.curvature * slopes
-
     def _at(self, delta: np.ndarray, fits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return f, its gradient and the probabilities of some fits at Θ + delta."""
-        q, (K, B, width) = self.question, delta.shape
-        rows, every = self.rows[fits], np.arange(B)
-        G = np.zeros((K * B, width))
-        P = np.empty((K, B, len(q.codes)))
-        value = np.zeros(B)
-        for at, X in q.blocks():
-            Z = (delta.reshape(K * B, width) @ X.T).reshape(K, B, -1)
-            base = np.ascontiguousarray(q.logits[at].T)
-            y, s = q.targets[at, :K].T[:, None], q.weight[at]
-            if q.link == "softmax":
-                base -= base[-1].copy()
-                Z += base[:-1, None]
-                label = (Z * y).sum(0)
-                top = np.maximum(Z.max(0), 0.0)
-                Z -= top
-                np.exp(Z, out=Z)
-                total = Z.sum(0) + np.exp(-top)
-                losses = np.log(total) + top - label
-                Z /= total
-            else:
-                Z += base[:, None]
-                losses = np.logaddexp(0, (1 - 2 * y) * Z).sum(0)
-                expit(Z, out=Z)
-            value += losses @ s
-            R = Z - y
-            R *= s
-            here = _in(rows, at)
-            b, i = every[here], rows[here] - at.start
-            value[b] -= s[i] * losses[b, i]
-            R[:, b, i] = 0
-            Z[:, b, i] = 0
-            G += R.reshape(K * B, -1) @ X
-            P[:, :, at] = Z
-        D = len(q.mean)
-        held, slopes = self._penalty(self.W[:, None] + delta[:, :, :D])
-        G = G.reshape(K, B, width)
-        G[:, :, :D] += slopes
-        return value + held, G, P
+        a, (K, B, width) = self.active, delta.shape
+        b, i = np.arange(B), self.own[fits]
+        U = (delta.reshape(K * B, width) @ a.X.T).reshape(K, B, -1)
+        P, losses = self._probabilities(a.base[:, None] + U)
+        curved = self._spread(a.P[:, None], U) * a.weight
+        value = (losses - a.losses) @ a.weight
+        value -= np.einsum("kn,kbn->b", a.R, U) + 0.5 * np.einsum("kbn,kbn->b", curved, U)
+        # The row that is left out has no loss, of which the other terms are still to go.
+        value[b] -= a.weight[i] * losses[b, i]
+        R = (P - a.y[:, None]) * a.weight
+        R[:, b, i] = 0
+        P[:, b, i] = 0
+        R -= a.R[:, None] + curved
+        Hd = self.curvature.product(delta.transpose(1, 0, 2)).transpose(1, 0, 2)
+        value += ((self.g + 0.5 * Hd) * delta).sum((0, 2))
+        G = self.g + Hd + (R.reshape(K * B, -1) @ a.X).reshape(K, B, width)
+        return value, G, P
+
+    def _probabilities(self, Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probabilities (free, B, n) and losses (B, n) of logits."""
+        y = self.active.y[:, None]
+        if self.question.link == "sigmoid":
+            return expit(Z), np.logaddexp(0, (1 - 2 * y) * Z).sum(0)
+        label = (Z * y).sum(0)
+        top = np.maximum(Z.max(0), 0.0)
+        P = np.exp(Z - top)
+        total = P.sum(0) + np.exp(-top)
+        P /= total
+        return P, np.log(total) + top - label
+
+    def _spread(self, P: np.ndarray, U: np.ndarray) -> np.ndarray:
+        """Return (diag p - p pᵀ) u of each row."""
+        if self.question.link == "sigmoid":
+            found: np.ndarray = P * (1 - P) * U
+            return found
+        found = P * U
+        found -= P * found.sum(0)
+        return found
 
     def _product(self, V: np.ndarray) -> np.ndarray:
         """Return the Hessian of each fit times its own V, (free, B, width)."""
-        q, (K, B, width) = self.question, V.shape
-        out = np.zeros((K * B, width))
-        for at, X in q.blocks():
-            U, P = (V.reshape(K * B, width) @ X.T).reshape(K, B, -1), self.P[:, :, at]
-            if q.link == "softmax":
-                U -= np.einsum("kbn,kbn->bn", P, U)
-                U *= P
-            else:
-                U *= P * (1 - P)
-            U *= q.weight[at]
-            out += U.reshape(K * B, -1) @ X
-        found = out.reshape(K, B, width)
-        D = len(q.mean)
-        found[:, :, :D] += self._penalty(V[:, :, :D])[1]
-        return found
+        a, (K, B, width) = self.active, V.shape
+        U = (V.reshape(K * B, width) @ a.X.T).reshape(K, B, -1)
+        U = (self._spread(self.P, U) - self._spread(a.P[:, None], U)) * a.weight
+        changed = (U.reshape(K * B, -1) @ a.X).reshape(K, B, width)
+        return self.curvature.product(V.transpose(1, 0, 2)).transpose(1, 0, 2) + changed
 
     def _pull(self, u: np.ndarray) -> np.ndarray:
         """Return H⁻¹ Xᵀ u of each fit's row, (free, B, width), for u (B, free)."""
@@ -251,8 +282,3 @@ class _Fits:
             more = np.divide(rz, before, out=np.zeros_like(rz), where=before > 0)
             q = z + more[:, None] * q
         return d
-
-
-def _in(rows: np.ndarray, at: slice) -> np.ndarray:
-    found: np.ndarray = (rows >= at.start) & (rows < at.stop)
-    return found

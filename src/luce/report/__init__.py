@@ -3,8 +3,9 @@
 A plain dict first (`summarise`), one HTML file second (`Report`).
 """
 
+from luce.report.causes import Learnt
 from luce.report.render import Report
 from luce.report.subject import Scored, Subject, score_rows
 from luce.report.summary import summarise
 
-__all__ = ["Report", "Scored", "Subject", "score_rows", "summarise"]
+__all__ = ["Learnt", "Report", "Scored", "Subject", "score_rows", "summarise"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from luce.calibrating import Calibration
     from luce.data import Dataset, Schema
     from luce.models.classifier import Classifier
+    from luce.report.causes import Learnt
 
 __all__ = ["Role", "Scored", "Subject", "known_rows", "score_rows"]
 
@@ -94,6 +95,8 @@ class Subject:
         None where there are no rows.
     tuning : dict or None
         The run's tuning.json; None where there was no search.
+    learnt : Learnt or None
+        The rows that the weights were fitted to; None where they are not at hand.
     """
 
     path: str
@@ -105,6 +108,7 @@ class Subject:
     classifier: Classifier
     scored: Scored | None
     tuning: Mapping[str, Any] | None = None
+    learnt: Learnt | None = None
 
     @property
     def classes(self) -> list[Any]:
