@@ -138,7 +138,7 @@ class Answers:
         Raises
         ------
         luce.errors.ArgumentError, luce.errors.DataError
-            As `leave_one_out`; and with more coefficients than a Hessian is formed for.
+            As `leave_one_out`; and with more than 4,096 features, of as many rows or more.
 
         Notes
         -----

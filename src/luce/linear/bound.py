@@ -13,7 +13,8 @@ norm in H⁻¹ times ‖Δ‖_H = ρ / κ. Without an intercept λ alone proves 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from scipy.special import expit
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from luce.linear.questions import Question
 
 __all__ = ["interval", "probability_bound"]
+
+# Rows (n, D) and their logits → by how much two logits move apart at most, (n, K, K), or each.
+Apart: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 # Bounds are this much larger than what is computed, for the rounding of float64.
 _ROUNDING: Final = 1e-9
@@ -57,19 +61,22 @@ def probability_bound(
         raise ArgumentError(f"{name}: {what} needs rows in memory: pass an array.")
     X = model._check_rows(X)  # noqa: SLF001 - of our own class
     gap = (model.duality_gap_ + _LEAST_GAP) * model.objective_
-    W, b = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
-    Z = np.concatenate([block @ W.T + b for _, block in in_blocks(X, 1)])
-    link = "sigmoid" if Z.shape[1] == 1 or model.link == "ovr" else "softmax"
+    softmax = len(model.coef_) > 1 and model.link == "softmax"
     if X_train is None:
-        apart = _by_penalty(model, X, gap)
+        apart = _by_penalty(model, gap, softmax=softmax)
     else:
         question = ask(model, X_train, y_train, sample_weight, what, of_rows=False)
         q = reduced(question)
         check_size(q, what)
-        apart = _by_curvature(q, X, Z, gap, labelled=y_train is not None)
-    P, low, high = interval(Z, apart * (1 + _ROUNDING) + _ROUNDING, link)
-    found: np.ndarray = np.maximum(high - P, P - low).clip(0, 1)
-    return found
+        apart = _by_curvature(q, gap, labelled=y_train is not None)
+    W, b = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
+    out = np.empty((X.shape[0], len(model.classes_)))
+    for at, block in in_blocks(X, len(W) ** 2):
+        Z = block @ W.T + b
+        room = apart(block, Z) * (1 + _ROUNDING) + _ROUNDING
+        P, low, high = interval(Z, room, "softmax" if softmax else "sigmoid")
+        out[at] = np.maximum(high - P, P - low).clip(0, 1)
+    return out
 
 
 def interval(
@@ -122,8 +129,8 @@ def _check_gap(model: SoftmaxModel, name: str) -> None:
         )
 
 
-def _by_penalty(model: SoftmaxModel, X: Any, gap: float) -> np.ndarray:
-    """Return by how much logits move apart at most by ‖ΔW‖² ≤ 2 G / λ, without intercepts."""
+def _by_penalty(model: SoftmaxModel, gap: float, *, softmax: bool) -> Apart:
+    """Return how far logits move apart by ‖ΔW‖² ≤ 2 G / λ, without intercepts."""
     name = type(model).__name__
     if model.fit_intercept:
         raise ArgumentError(
@@ -136,65 +143,52 @@ def _by_penalty(model: SoftmaxModel, X: Any, gap: float) -> np.ndarray:
             f"{name}: penalty={model.penalty!r} holds features by what they were in the fit: pass "
             "its rows too, probability_bound(X, X_train, y_train)."
         )
-    K = len(model.coef_)
-    norms = np.concatenate([np.linalg.norm(block, axis=1) for _, block in in_blocks(X, 1)])
-    radius = math.sqrt(2 * gap * model.C_) * norms
-    if K == 1 or model.link == "ovr":
-        return np.repeat(radius[:, None], K, axis=1)
-    # ⟨ΔW_k - ΔW_l, x⟩ is at most ‖ΔW_k - ΔW_l‖ ‖x‖ ≤ √2 ‖ΔW‖ ‖x‖.
-    apart: np.ndarray = math.sqrt(2) * radius[:, None, None] * (1 - np.eye(K))
-    return apart
+    K, radius = len(model.coef_), math.sqrt(2 * gap * model.C_)
 
-
-def _by_curvature(
-    question: Question, X: Any, Z: np.ndarray, gap: float, *, labelled: bool
-) -> np.ndarray:
-    """Return by how much logits move apart at most, from the curvature at the fit."""
-    curvature, rows = Exact(question), question.centred(X)
-    # What the model says beyond the directions of its rows is exactly known, and is no optimum's.
-    beyond = Z - rows @ question.theta.T
-    if question.link == "sigmoid":
-        # Each class is a problem of its own, whose gap is at most that of all.
-        each = [
-            _one_by_one(question, curvature, rows, gap, k, labelled=labelled)
-            for k in range(question.K)
-        ]
-        return np.stack(each, axis=1) + np.abs(beyond)
-    kappa = 0.0
-    for at, block in question.blocks(question.width):
-        seen = question.weight[at] > 0
-        kappa = max(kappa, float(_pairs(curvature.leverage(block[seen])).max(initial=0.0)))
-    newton = math.nan
-    if labelled:
-        g = question.gradient[: question.free]
-        newton = math.sqrt(max(float((g * curvature.solve(g)).sum()), 0.0))
-    far = min(_distance(kappa, gap, newton), _NOTHING)
-    apart = far * _pairs(curvature.leverage(rows))
-    apart += np.abs(beyond[:, :, None] - beyond[:, None, :])
-    return apart
-
-
-def _one_by_one(
-    question: Question,
-    curvature: Exact,
-    asked: np.ndarray,
-    gap: float,
-    k: int,
-    *,
-    labelled: bool,
-) -> np.ndarray:
-    inverse = curvature.inverse[k]
-
-    def norms(rows: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.sqrt(((rows @ inverse) * rows).sum(1).clip(min=0))
+    def apart(X: np.ndarray, Z: np.ndarray) -> np.ndarray:  # noqa: ARG001
+        norms = radius * np.linalg.norm(X, axis=1)
+        if not softmax:
+            return np.repeat(norms[:, None], K, axis=1)
+        # ⟨ΔW_k - ΔW_l, x⟩ is at most ‖ΔW_k - ΔW_l‖ ‖x‖ ≤ √2 ‖ΔW‖ ‖x‖.
+        found: np.ndarray = math.sqrt(2) * norms[:, None, None] * (1 - np.eye(K))
         return found
 
-    kappa = 0.0
-    for at, block in question.blocks(question.width):
-        kappa = max(kappa, float(norms(block[question.weight[at] > 0]).max(initial=0.0)))
-    g = question.gradient[k]
-    newton = math.sqrt(max(float(g @ inverse @ g), 0.0)) if labelled else math.nan
-    return min(_distance(kappa, gap, newton), _NOTHING) * norms(asked)
+    return apart
+
+
+def _by_curvature(question: Question, gap: float, *, labelled: bool) -> Apart:
+    """Return how far logits move apart, from the curvature at the fit."""
+    q, curvature = question, Exact(question)
+    softmax = q.link == "softmax"
+    # Sigmoids are problems of their own, whose gaps are at most that of all.
+    kappa = np.zeros(1 if softmax else q.K)
+    for at, block in q.blocks(q.K * max(q.width, q.K)):
+        norms = _norms(curvature.leverage(block[q.weight[at] > 0]), softmax=softmax)
+        over = (0, 1, 2) if softmax else 0
+        kappa = np.maximum(kappa, norms.max(axis=over, initial=0.0))
+    newton = np.full(len(kappa), math.nan)
+    if labelled:
+        g = q.gradient[: q.free]
+        each = (g * curvature.solve(g)).sum(axis=None if softmax else 1)
+        newton[:] = np.sqrt(each.clip(min=0))
+    far = np.array([_distance(float(k), gap, float(n)) for k, n in zip(kappa, newton, strict=True)])
+
+    def apart(X: np.ndarray, Z: np.ndarray) -> np.ndarray:
+        rows = q.centred(X)
+        # What the model says beyond the directions of its rows is exactly known, and no optimum's.
+        beyond = Z - rows @ q.theta.T
+        moved = far * _norms(curvature.leverage(rows), softmax=softmax)
+        if softmax:
+            beyond = beyond[:, :, None] - beyond[:, None, :]
+        found: np.ndarray = moved + np.abs(beyond)
+        return found
+
+    return apart
+
+
+def _norms(M: np.ndarray, *, softmax: bool) -> np.ndarray:
+    """Return how far logits move with ‖Δ‖_H = 1: all pairs apart, or of sigmoids each."""
+    return _pairs(M) if softmax else np.sqrt(M.clip(min=0))
 
 
 def _pairs(M: np.ndarray) -> np.ndarray:
@@ -209,10 +203,10 @@ def _pairs(M: np.ndarray) -> np.ndarray:
 
 
 def _distance(kappa: float, gap: float, newton: float) -> float:
-    """Return what ‖Δ‖_H is at most; infinity where nothing is proven."""
+    """Return what ‖Δ‖_H is at most; a number that stands for infinity if nothing is proven."""
     if kappa == 0:
         return 0.0
-    best = math.inf
+    best = _NOTHING
     if kappa * kappa * gap < 1:
         best = _root(kappa * kappa * gap) / kappa
     if kappa * newton < 1:

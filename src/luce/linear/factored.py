@@ -21,7 +21,7 @@ from luce.errors import DataError
 if TYPE_CHECKING:
     from luce.linear.questions import Question
 
-__all__ = ["Factored", "check_factors", "factored_moves"]
+__all__ = ["Factored", "check_factors"]
 
 # A and S are of so many features and classes at the most: half a minute for their eigenvectors.
 _MOST: Final = 4096
@@ -103,13 +103,3 @@ class Factored:
             lengths += 1 / (self.spreads * self.total)
         found: np.ndarray = ((r @ self.classes) * lengths) @ self.classes.T
         return found
-
-
-def factored_moves(question: Question, inverse: Factored) -> np.ndarray:
-    """Return how far one Newton step without each row moves its own logits, (N, K)."""
-    K = question.free
-    v = inverse.solve(question.gradient[:K])
-    moved = np.zeros((len(question.codes), question.K))
-    for at, X in question.blocks(question.width):
-        moved[at, :K] = inverse.move(X, question.residuals[at, :K]) - X @ v.T
-    return moved

@@ -6,7 +6,9 @@ moves Θ by the Newton step of `luce.linear.leave_one_out` and so the loss of ro
     ⟨∇ℓ_t, X_t (Θ_i - Θ)⟩ = r_tᵀ X_t H⁻¹ X_iᵀ (r_i + S_i d_i),
 
 where r_t is the gradient of its loss over its logits. With H_i left in, as the original has it, r_i
-stands alone, and rows that hold a boundary count for too little.
+stands alone, and rows that hold a boundary count for too little. Where the Hessian is too large to
+form, H⁻¹ of the gradients that are asked about is found by conjugate gradients, and d_i from its
+Kronecker form.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luce.errors import DataError
-from luce.linear.curvature import Exact, check_size, reduced
-from luce.linear.leave_one_out import newton_steps
+from luce.linear.conjugate import solve
+from luce.linear.curvature import MOST, Exact, reduced, size_of
+from luce.linear.factored import Factored, check_factors
+from luce.linear.leave_one_out import factored_steps, newton_steps
 from luce.linear.questions import ask, check_penalised, codes_of, onehot, probabilities
 
 if TYPE_CHECKING:
@@ -43,7 +47,9 @@ def influence(
     check_penalised(model, what)
     question.check_rows(what)
     q = reduced(question)
-    check_size(q, what)
+    large = size_of(q) > MOST
+    if large:
+        check_factors(q, what)
     rows = q.centred(model._check_rows(X_test))  # noqa: SLF001 - of our own class
     if not np.isfinite(rows).all():
         raise DataError(f"{question.name}: X_test must be finite, got NaN or infinity.")
@@ -52,10 +58,15 @@ def influence(
         codes = q.log_probabilities(Z).argmax(1)
     else:
         codes = codes_of(question.name, "y_test", y_test, model.classes_, len(rows))
-    curvature, K = Exact(q), q.free
+    K = q.free
     gradients = (probabilities(Z, q.link) - onehot(codes, q.K))[:, :K]
-    u = curvature.solve(gradients[:, :, None] * rows[:, None, :])
-    pulls = newton_steps(q, curvature).pulls
+    asked = gradients[:, :, None] * rows[:, None, :]
+    if large:
+        inverse = Factored(q)
+        u, pulls = solve(q, inverse, asked), factored_steps(q, inverse).pulls
+    else:
+        curvature = Exact(q)
+        u, pulls = curvature.solve(asked), newton_steps(q, curvature).pulls
     out = np.empty((len(rows), len(q.codes)))
     flat = u.reshape(len(rows) * K, q.width)
     for at, block in q.blocks(max(q.width, len(flat))):

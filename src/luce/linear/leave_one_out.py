@@ -25,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from luce.errors import ArgumentError, DataError
 from luce.linear.arrays import numpy_of
 from luce.linear.curvature import MOST, Exact, reduced, size_of, spread
-from luce.linear.factored import Factored, check_factors, factored_moves
+from luce.linear.factored import Factored, check_factors
 from luce.linear.onward import pass_cost, without_each
 from luce.linear.questions import ask, check_penalised
 
@@ -37,6 +37,7 @@ __all__ = [
     "LeaveOneOut",
     "Steps",
     "check_classes",
+    "factored_steps",
     "leave_one_out",
     "newton_steps",
     "of_question",
@@ -93,13 +94,10 @@ class Steps:
         d_i: how far the row's own logits go.
     pulls : ndarray, shape (N, free)
         r_i + S_i d_i: the whole step is H⁻¹ X_iᵀ of this, minus H⁻¹ ∇f.
-    downdates : ndarray, shape (N, free, free), or (N, K) for sigmoids
-        S_i (I - M_i S_i)⁻¹: (H - H_i)⁻¹ is H⁻¹ + H⁻¹ X_iᵀ of this X_i H⁻¹.
     """
 
     moved: np.ndarray
     pulls: np.ndarray
-    downdates: np.ndarray
 
 
 def newton_steps(question: Question, curvature: Exact) -> Steps:
@@ -107,27 +105,49 @@ def newton_steps(question: Question, curvature: Exact) -> Steps:
     N, K = len(question.codes), question.free
     v = curvature.solve(question.gradient[:K])
     moved, pulls = np.zeros((N, question.K)), np.empty((N, K))
-    softmax = question.link == "softmax"
-    downdates = np.empty((N, K, K) if softmax else (N, K))
     for at, X in question.blocks(K * question.width):
         M, r = curvature.leverage(X), question.residuals[at, :K]
-        P, s = question.P[at, :K], question.weight[at]
-        if softmax:
-            S = spread(P, s)
-            pull = np.matmul(M, r[:, :, None])[..., 0] - X @ v.T
-            # (I - MS)⁻¹ once, for d and for the downdate.
-            inverse = np.linalg.inv(np.eye(K) - M @ S)
-            d = np.matmul(inverse, pull[:, :, None])[..., 0]
-            downdates[at] = S @ inverse
-            pulls[at] = r + np.matmul(S, d[:, :, None])[..., 0]
+        S = _own_curvature(question, at)
+        if question.link == "softmax":
+            pull = np.matmul(M, r[:, :, None]) - (X @ v.T)[:, :, None]
+            d = np.linalg.solve(np.eye(K) - M @ S, pull)
+            pulls[at] = r + np.matmul(S, d)[..., 0]
+            moved[at, :K] = d[..., 0]
         else:
-            S = s[:, None] * P * (1 - P)
-            room = 1 / (1 - M * S)
-            d = room * (M * r - X @ v.T)
-            downdates[at] = S * room
+            d = (M * r - X @ v.T) / (1 - M * S)
             pulls[at] = r + S * d
+            moved[at] = d
+    return Steps(moved, pulls)
+
+
+def factored_steps(question: Question, inverse: Factored) -> Steps:
+    """Return about the same from the Kronecker form, which stands for the Hessian without a row."""
+    N, K = len(question.codes), question.free
+    v = inverse.solve(question.gradient[:K])
+    moved, pulls = np.zeros((N, question.K)), np.empty((N, K))
+    for at, X in question.blocks(max(question.width, K * K)):
+        r, S = question.residuals[at, :K], _own_curvature(question, at)
+        d = inverse.move(X, r) - X @ v.T
         moved[at, :K] = d
-    return Steps(moved, pulls, downdates)
+        pulls[at] = r + (np.matmul(S, d[:, :, None])[..., 0] if S.ndim == 3 else S * d)
+    return Steps(moved, pulls)
+
+
+def _downdates(question: Question, curvature: Exact, rows: np.ndarray) -> np.ndarray:
+    """Return S_i (I - M_i S_i)⁻¹ of some rows, (B, free, free), or of sigmoids (B, K).
+
+    (H - H_i)⁻¹ is H⁻¹ + H⁻¹ X_iᵀ of this X_i H⁻¹.
+    """
+    M, S = curvature.leverage(question.rows(rows)), _own_curvature(question, rows)
+    if question.link == "sigmoid":
+        return S / (1 - M * S)
+    return S @ np.linalg.inv(np.eye(question.free) - M @ S)
+
+
+def _own_curvature(question: Question, at: Any) -> np.ndarray:
+    """Return S_i of some rows."""
+    P, s = question.P[at, : question.free], question.weight[at]
+    return spread(P, s) if question.link == "softmax" else s[:, None] * P * (1 - P)
 
 
 def leave_one_out(
@@ -164,7 +184,7 @@ def of_question(question: Question) -> LeaveOneOut:
     q = reduced(question)
     if size_of(q) > MOST:
         check_factors(q, "leave_one_out")
-        Z, stepped_on = q.logits + factored_moves(q, Factored(q)), 0
+        Z, stepped_on = q.logits + factored_steps(q, Factored(q)).moved, 0
     else:
         Z, stepped_on = _exactly(q)
     log_p = q.log_probabilities(Z)
@@ -186,7 +206,7 @@ def _exactly(q: Question) -> tuple[np.ndarray, int]:
             curvature,
             far,
             steps.pulls[far],
-            steps.downdates[far],
+            _downdates(q, curvature, far),
             close=_CLOSE,
             most=_MOST_STEPS,
         )

@@ -56,8 +56,8 @@ def without_each(
     rows : ndarray of int, shape (B,)
         Which row each fit is without.
     pulls, downdates : ndarray, shapes (B, free) and (B, free, free), or (B, K)
-        As `luce.linear.leave_one_out.Steps` has them: the first step, and what the row's own
-        curvature is worth.
+        As `luce.linear.leave_one_out` has them: the first step, and what the row's own curvature
+        is worth.
     close : float
         A fit ends when a step moves no logit of its row by more, or by more than this part of
         how far it is from the fit to all rows.
@@ -97,11 +97,7 @@ class Active:
         share = np.cumsum(uncertain[order])
         enough = int(np.searchsorted(share, _SHARE * share[-1])) + 1
         index = self.index = np.union1d(order[:enough], rows)
-        X = np.empty((len(index), q.width))
-        for at, block in q.blocks():
-            here = (index >= at.start) & (index < at.stop)
-            X[here] = block[index[here] - at.start]
-        self.X = X
+        self.X = q.rows(index)
         base = q.logits[index].T
         self.base = base[:K] - base[-1] if q.link == "softmax" else base.copy()
         self.P, self.R = q.P[index, :K].T.copy(), q.residuals[index, :K].T.copy()

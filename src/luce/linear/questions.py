@@ -105,6 +105,14 @@ class Question:
         for at, block in in_blocks(self.X, wide):
             yield at, self._centred(block)
 
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        """Return [x - μ, 1] of some rows of the fit, by a sorted index."""
+        out = np.empty((len(index), self.width))
+        for at, block in self.blocks():
+            here = (index >= at.start) & (index < at.stop)
+            out[here] = block[index[here] - at.start]
+        return out
+
     def centred(self, X: Any) -> np.ndarray:
         """Return [x - μ, 1] of other rows, float64."""
         return np.concatenate([self._centred(block) for _, block in in_blocks(X, 1)])
