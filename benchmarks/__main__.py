@@ -18,6 +18,7 @@ NAMES = (
     "evaluation",
     "export",
     "jobs",
+    "leave_one_out",
     "losses",
     "mnist",
     "operators",

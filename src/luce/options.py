@@ -426,6 +426,17 @@ CANDIDATES = Kind(
     text="numbers above 0, such as 0.1,1,10",
     form="NUMBER,...",
 )
+FOLDS = Kind(
+    words="a number of folds from 2 up, 'loo', a splitter or splits",
+    allows=lambda value: (
+        value == "loo"
+        if isinstance(value, str)
+        else type(value) is not bool and (not isinstance(value, int) or value >= 2)
+    ),
+    read=lambda text: text if text == "loo" else int(text),
+    text="a number of folds from 2 up, or loo",
+    form="N|loo",
+)
 CLASS_WEIGHT = either(
     Kind(
         words="'balanced', a dict of weights of at least 0 by class",
@@ -584,7 +595,12 @@ LINEAR = {
         OF_LINEAR,
     ),
     "code": Option(ANYTHING),
-    "cv": Option(ANYTHING),
+    "cv": Option(
+        FOLDS,
+        "How --Cs are compared: by so many folds, or by leave-one-out, which takes one fit for "
+        "each C.  [default: 5]",
+        OF_LINEAR,
+    ),
     "scoring": Option(ANYTHING),
     "refit": Option(FLAG),
     "precision": Option(one_of("auto", "float32", "float64")),

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from luce.data.dataset import Features
     from luce.export import Exported
     from luce.models.packing import Packed
-    from luce.report import Report
+    from luce.report import Learnt, Report
     from luce.report.subject import Role
 
 __all__ = ["Run", "load_run"]
@@ -593,7 +593,18 @@ class Run:
     def report_of(self, dataset: Dataset, *, own_test: bool = False) -> Report:
         """Report on a dataset that is loaded already; `own_test` says that it is the run's test."""
         rows, words, role, positions = self._unseen(dataset)
-        return self._report(rows, words, "test" if own_test else role, positions)
+        role = "test" if own_test else role
+        return self._report(rows, words, role, positions, self._learnt(dataset))
+
+    def _learnt(self, dataset: Dataset) -> Learnt | None:
+        """Return the rows that the weights were fitted to, if the dataset has them."""
+        from luce.report import Learnt
+
+        own = dataset.fingerprint() == self.config["data"]["fingerprint"]
+        if not own or dataset.labels is None or dataset.test is not None or self.schema.several:
+            return None
+        rows = three_way(dataset.labels, **self.config["split"])[0]
+        return Learnt(dataset.take(rows), rows)
 
     def _report(
         self,
@@ -601,6 +612,7 @@ class Run:
         words: str,
         role: Role,
         positions: NDArray[np.intp] | None,
+        learnt: Learnt | None = None,
     ) -> Report:
         """Return the report on these rows; of none, on what is known without."""
         from luce.report import Report, Subject, score_rows, summarise, summarise_labels
@@ -626,6 +638,7 @@ class Run:
             classifier=self.classifier,
             scored=scored,
             tuning=self.tuning,
+            learnt=learnt,
         )
         if self.schema.several is not None:
             return Report(summarise_labels(subject, rows, words, role))

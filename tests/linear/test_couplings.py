@@ -414,6 +414,21 @@ def test_what_does_not_go_together_is_refused(problem, options, words):
             estimator(**options).fit(X, y)
 
 
+def test_questions_of_classes_with_a_column_each(problem):
+    """Pairs and codes are refused, but the code that is one against the rest answers as that."""
+    X, y = problem(N=90, D=3, K=3)
+    for link in ("ovo", "ecoc"):
+        model = SoftmaxRegression(link=link).fit(X, y)
+        with pytest.raises(ArgumentError, match=f"a column each, .* got link='{link}'"):
+            model.leave_one_out(X, y)
+    rest = SoftmaxRegression(link="ovr", tol=1e-10).fit(X, y)
+    code = SoftmaxRegression(link="ecoc", code=np.eye(3), tol=1e-10).fit(X, y)
+    np.testing.assert_array_equal(
+        code.leave_one_out(X, y).log_probabilities, rest.leave_one_out(X, y).log_probabilities
+    )
+    np.testing.assert_array_equal(code.probability_bound(X, X, y), rest.probability_bound(X, X, y))
+
+
 def test_standard_errors_are_those_of_binary_fits(problem):
     """Errors of a column are those of its own problem; pairs need y, which says whose rows."""
     X, y = problem(N=200, D=3, K=3)

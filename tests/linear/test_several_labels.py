@@ -265,6 +265,23 @@ def test_standard_errors_are_those_of_each_label():
         np.testing.assert_allclose(intercept[k], b[0], rtol=1e-5)
 
 
+def test_questions_of_classes_are_refused():
+    """What is asked of a row's class says that labels have none; class weights differ by label."""
+    X, Y = several()
+    model = SoftmaxRegression().fit(X, Y)
+    for ask in (
+        lambda: model.leave_one_out(X, Y),
+        lambda: model.influence(X, Y, X[:1]),
+        lambda: model.probability_bound(X, X, Y),
+        lambda: model.without([0], X, Y),
+    ):
+        with pytest.raises(ArgumentError, match="several labels at once"):
+            ask()
+    balanced = SoftmaxRegression(class_weight="balanced").fit(X, Y)
+    with pytest.raises(ArgumentError, match="Fit each label by itself"):
+        balanced.standard_errors(X)
+
+
 def test_refitting_with_classes_forgets_the_labels():
     """An estimator that has learnt several labels learns classes as if it had not."""
     X, Y = several()

@@ -108,6 +108,18 @@ class Coupling(NamedTuple):
         """
         return None if self.kind in {"binary", "ovr"} else self.code
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether some classes' rows are no part of some columns' problems."""
+        return self.signs is not None and not self.signs.all()
+
+    def seen(self, codes: np.ndarray) -> np.ndarray | None:
+        """Return which rows are a part of which columns' problems, (N, B); None where all are."""
+        if self.code is None or not self.is_partial:
+            return None
+        found: np.ndarray = self.code[codes] != 0
+        return found
+
     def logits(self, Z: Any) -> Any:
         """Return what a softmax makes the probabilities of, (N, K), from logits (N, B).
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from luce.errors import ArgumentError, BackendError, DataError
 from luce.label_matrix import is_several, read_labels
 from luce.linear import small
+from luce.linear.answers import Answers
 from luce.linear.arrays import (
     as_array,
     find_bad,
@@ -67,7 +68,7 @@ _CHECKED = (
 )
 
 
-class SoftmaxModel(ClassifierMixin, BaseEstimator):
+class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
     """A linear model of the logits with a softmax on top; abstract."""
 
     classes_: np.ndarray
@@ -188,42 +189,6 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         with connected(engine) as workers:
             rows = Material(part, workers.map, Weighing())
             return score(self, rows, self.coef_, self.intercept_, temperatures)
-
-    def standard_errors(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Return the standard errors of coefficients and intercepts, from the data of the fit.
-
-        Parameters
-        ----------
-        X : array-like, shape (N, D)
-            The rows that the model was fitted to: an estimator does not keep them.
-        y : array-like, shape (N,), optional
-            Needed with ``class_weight``, which it takes to weigh the rows.
-        sample_weight : array-like, shape (N,), optional
-
-        Returns
-        -------
-        coef, intercept : ndarray
-            In the shapes of ``coef_`` and ``intercept_``.
-
-        Notes
-        -----
-        Square roots of the diagonal of the inverse Hessian. Without a penalty these are the errors
-        of maximum likelihood (coefficients in their sum-to-zero form for three classes or more).
-        With L2 they are the posterior's spread for a normal prior of variance C: the shrinkage's
-        bias is not in them.
-        """
-        from luce.linear.standard_errors import standard_errors
-
-        return standard_errors(self, X, y, sample_weight)
-
-    def summary(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Return a table of coefficient, standard error, z and p; print it to read it.
-
-        Parameters are those of `standard_errors`.
-        """
-        from luce.linear.standard_errors import summary
-
-        return summary(self, X, y, sample_weight)
 
     @property
     def coupling(self) -> Coupling:

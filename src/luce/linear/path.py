@@ -65,12 +65,14 @@ class SoftmaxRegressionCV(SoftmaxModel):
     ----------
     Cs : int or sequence of float, default=10
         The candidates; a number stands for so many on a logarithmic scale from 1e-4 to 1e4.
-    cv : int, splitter or iterable of splits, default=5
-        As in scikit-learn; a number is that of stratified folds.
+    cv : int, splitter, iterable of splits or "loo", default=5
+        As in scikit-learn; a number is that of stratified folds. "loo" is leave-one-out, from one
+        fit for each C (`SoftmaxRegression.leave_one_out`): for L2 and the default ``scoring``.
     scoring : str or callable, default="neg_log_loss"
         A scikit-learn scorer; higher is better. The default weighs rows by ``sample_weight``.
     refit : bool, default=True
         Fit all rows with the chosen C at the end; otherwise average the folds' coefficients.
+        With ``cv="loo"`` all rows were fitted anyway.
     l1_ratios : sequence of float, optional
         The candidates for ``l1_ratio``, each with all Cs; by default only 0, which is L2.
     penalty : {"l2", "group"} or a name in ``luce.linear.penalties.PENALTIES``, default="l2"
@@ -86,6 +88,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
     Cs_ : ndarray, shape (n_Cs,)
     l1_ratios_ : ndarray, shape (n_ratios,)
     scores_ : ndarray, shape (n_folds, n_Cs), or (n_folds, n_ratios, n_Cs) with ``l1_ratios``
+        Of a single fold for ``cv="loo"``.
     path_ : CoefficientPath
         With ``l1_ratios`` or ``penalty="group"``, unless ``refit=False``: the fits of all rows for
         each C at ``l1_ratio_``: coefficients, gap, and how many are not zero.
@@ -195,6 +198,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 )
             X, y = self._check_rows_and_labels(X, y)
             codes, weight = self._encode(X, y, sample_weight)
+            if isinstance(self.cv, str):
+                return self._fit_left_out(X, y, codes, weight)
             splitter = check_cv(self.cv, y, classifier=True)
             folds = list(splitter.split(np.empty((len(y), 0)), y))
             scores = np.empty((len(folds), len(self.l1_ratios_), len(self.Cs_)))
@@ -237,6 +242,35 @@ class SoftmaxRegressionCV(SoftmaxModel):
             self.l1_ratio_ = ratio
             self.C_, self.scores_, self.oof_proba_ = C, scores, held_out
             self._choose(refitted, mean, iterations, short)
+        return self
+
+    def _fit_left_out(
+        self, X: Any, y: np.ndarray, codes: np.ndarray, weight: np.ndarray
+    ) -> SoftmaxRegressionCV:
+        """Choose C by leave-one-out, and keep the fit of all rows that was made for it."""
+        if self.cv != "loo":
+            raise ArgumentError(
+                "SoftmaxRegressionCV: cv must be a number of folds, a splitter, splits, or 'loo', "
+                f"got {self.cv!r}."
+            )
+        from luce.linear.left_out_path import follow
+
+        with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
+            found = follow(self, X, y, codes, weight, display)
+        best = int(np.argmax(found.scores))
+        self.l1_ratio_, self.C_ = 0.0, float(self.Cs_[best])
+        scores = found.scores[None]
+        self.scores_ = scores if self.l1_ratios is None else scores[:, None]
+        self.oof_proba_ = np.exp(found.log_probabilities)
+        if self.l1_ratios is not None:
+            self.path_ = _path_of(found.fits, 0.0, self.Cs_)
+        short = [
+            f"C={C:g} ({fitted.measure:.1g})"
+            for C, fitted in zip(self.Cs_, found.fits, strict=True)
+            if not fitted.converged
+        ]
+        fitted = found.fits[best]
+        self._choose(fitted, (fitted.coef, fitted.intercept), fitted.n_iter, short)
         return self
 
     def _choose(

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from scipy.stats import norm
-from sklearn.utils import compute_class_weight
-from sklearn.utils.validation import check_is_fitted
 
-from luce.errors import ArgumentError, DataError
-from luce.linear.exact import hessian
-from luce.linear.large import make_objective
-from luce.linear.penalties import divided, roots
+from luce.linear.curvature import Exact, check_size
+from luce.linear.questions import ask
 from luce.texttable import table
 
 if TYPE_CHECKING:
@@ -62,83 +57,37 @@ def standard_errors(
     those of the sum-to-zero form. The parameters are those of
     `SoftmaxRegression.standard_errors`.
     """
-    _check(model, y)
-    name, (K, D) = type(model).__name__, model.coef_.shape
-    X = model._check_rows(X)  # noqa: SLF001 - this file is the estimator's, moved out of it
-    N = X.shape[0]
-    # The curvature of these losses does not depend on y, only the class weights do.
-    weight = np.ones(N) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    labels = np.resize(model.classes_, N) if y is None or model.multilabel_ else np.asarray(y)
-    if model.multilabel_ and model.class_weight is not None:
-        raise ArgumentError(
-            f"{name}: with several labels, standard errors are given without class_weight: with "
-            "it, a row weighs otherwise for each label. Fit each label by itself."
-        )
-    if y is None and not model.multilabel_ and len(model.classes_) > N:
-        raise DataError(f"{name}: needs at least {len(model.classes_)} rows, got {N}.")
-    classes, codes = model.classes_, np.searchsorted(model.classes_, labels)
-    if model.multilabel_:
-        codes = np.zeros((N, K), dtype=bool)
-    if model.class_weight is not None:
-        each = compute_class_weight(
-            model.class_weight, classes=classes, y=labels, sample_weight=weight
-        )
-        weight = weight * each[codes]
-    by = roots(model.penalty, X, weight)
-    if by is None:
-        by = np.ones(D)
+    question = ask(model, X, y, sample_weight, "standard_errors", of_rows=False, any_coupling=True)
+    check_size(question, "standard errors", _MOST_COEFFICIENTS)
+    curvature, K, D = Exact(question), question.K, len(question.mean)
+    if question.link == "sigmoid":
+        each = curvature.inverse
+        centre = np.eye(K)
     else:
-        X = divided(X, by)
-    objective = make_objective(model, X, codes, weight, model.C_)
-    theta = torch.from_numpy(np.column_stack([model.coef_ * by, model.intercept_]))
-    theta = theta.to(objective.device)
-    theta[:, -1] += theta[:, :-1] @ objective.mean
-    H = hessian(objective, theta, torch.nonzero(objective.weight)[:, 0].cpu().numpy())
-    covariance = _generalised_inverse(H * objective.total).reshape(K, D + 1, K, D + 1)
-    centre = torch.eye(K, dtype=torch.float64, device=objective.device)
-    if objective.link == "softmax":
-        centre = centre - 1 / K
-    if objective.link == "softmax" and objective.penalty.strength == 0:
-        covariance = torch.einsum("ij,jalb,lm->iamb", centre, covariance, centre)
-    spread = torch.stack([covariance[k, :, k] for k in range(K)])
-    coef = spread[:, :-1, :-1].diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+        # Of mean zero over the classes: Θ = T δ. The penalty alone holds the mean of W.
+        centre = np.eye(K) - 1 / K
+        T = centre[:, :-1]
+        width, free = question.width, question.free
+        inverse = curvature.inverse.reshape(free, width, free, width)
+        covariance = np.einsum("ij,jalb,ml->iamb", T, inverse, T, optimize=True)
+        if question.curvature > 0:
+            every = np.arange(D)
+            covariance[:, every, :, every] += 1 / (K * question.curvature)
+        each = np.stack([covariance[k, :, k] for k in range(K)])
+    coef = np.sqrt(np.stack([one[:D, :D].diagonal() for one in each]).clip(min=0))
+    if question.by is not None:
+        coef = coef / question.by
+    if not model.fit_intercept:
+        return coef, np.zeros(K)
     # b = c - Wμ: its variance takes those of c and W and how they go together; the softmax's
     # intercepts are reported with a sum of zero.
-    t = torch.cat([-objective.mean, objective.mean.new_ones(1)])
-    T = centre @ torch.einsum("a,kalb,b->kl", t, covariance, t) @ centre
-    intercept = T.diagonal().clamp(min=0).sqrt()
-    if not model.fit_intercept:
-        intercept = torch.zeros_like(intercept)
-    return coef.cpu().numpy() / by, intercept.cpu().numpy()
-
-
-def _check(model: SoftmaxModel, y: Any) -> None:
-    """Refuse a fit that has no standard errors, or not without y."""
-    check_is_fitted(model, ["coef_", "C_"])
-    name = type(model).__name__
-    ratio = getattr(model, "l1_ratio_", model.l1_ratio)
-    if math.isfinite(model.C_) and (model.penalty == "group" or ratio > 0):
-        how = "penalty='group'" if model.penalty == "group" else f"l1_ratio={ratio:g}"
-        raise ArgumentError(
-            f"{name}: standard errors do not apply with {how}: which coefficients are zero was "
-            "chosen from the same rows, and the errors of the others would not know it. Fit "
-            "penalty=None, or l1_ratio=0, to the features that are left."
-        )
-    K, D = model.coef_.shape
-    if K * (D + 1) > _MOST_COEFFICIENTS:
-        raise DataError(
-            f"{name}: standard errors of {K} × {D + 1} coefficients need a matrix of "
-            f"{8 * (K * (D + 1)) ** 2 / 1e9:.1f} GB; they are given for at most "
-            f"{_MOST_COEFFICIENTS:,}: fit fewer features."
-        )
-    if model.class_weight is not None and y is None:
-        raise ArgumentError(f"{name}: with class_weight, standard_errors needs y: pass it.")
-    signs = model.coupling.signs
-    if y is None and signs is not None and not signs.all():
-        raise ArgumentError(
-            f"{name}: with link={model.link!r} the classes say which rows are a part of which "
-            "binary problem, so standard_errors needs y: pass it."
-        )
+    t = np.append(-question.mean, 1.0)
+    if question.link == "sigmoid":
+        variance = np.array([t @ one @ t for one in each])
+    else:
+        together = np.einsum("a,kalb,b->kl", t, covariance, t, optimize=True)
+        variance = (centre @ together @ centre).diagonal()
+    return coef, np.sqrt(variance.clip(min=0))
 
 
 def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = None) -> Summary:
@@ -184,14 +133,3 @@ def _columns(model: SoftmaxModel) -> list[str]:
     if coupling.kind == "ecoc":
         return [f"column {b}" for b in range(coupling.n_logits)]
     return classes
-
-
-def _generalised_inverse(H: torch.Tensor) -> torch.Tensor:
-    """Return G with HGH = H; scaled to a unit diagonal, so a feature's units do not matter."""
-    scale = H.diagonal().clamp(min=0).sqrt()
-    scale = torch.where(scale > 0, 1 / scale, 0.0)
-    values, vectors = torch.linalg.eigh(H * scale * scale[:, None])
-    keep = values > 1e-11 * values[-1]
-    part = vectors[:, keep] * scale[:, None]
-    inverse: torch.Tensor = (part / values[keep]) @ part.T
-    return inverse

@@ -293,5 +293,21 @@ class Model(ABC, Generic[E]):
         """Return weights of a fitted estimator that a person can look at, if it has any."""
         return None
 
+    def influence(
+        self,
+        estimator: E,  # noqa: ARG002
+        rows: NDArray[Any],  # noqa: ARG002
+        codes: NDArray[Any],  # noqa: ARG002
+        asked: NDArray[Any],  # noqa: ARG002
+        asked_codes: NDArray[Any],  # noqa: ARG002
+        outcome: Mapping[str, Any],  # noqa: ARG002
+    ) -> NDArray[np.floating[Any]] | None:
+        """Return by how much the loss of rows changes without each row of the fit, if it is known.
+
+        Shape (asked, rows). None where it is not known, or would take long. ``outcome`` is what
+        `outcome` returned when the estimator was fitted.
+        """
+        return None
+
     def _shaped(self, rows: NDArray[Any]) -> NDArray[Any]:
         return rows if self.takes_images or rows.ndim == 2 else rows.reshape(len(rows), -1)

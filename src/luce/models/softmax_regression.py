@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
-from luce.errors import ArgumentError
+from luce.errors import ArgumentError, DataError
 from luce.models.base import Layer, Model, Weights
 from luce.options import LINEAR
 
@@ -28,6 +28,10 @@ __all__ = ["Linear"]
 
 # What only `SoftmaxRegressionCV` has beside Cs.
 OF_CROSS_VALIDATION = ("cv", "scoring", "refit")
+
+# Influence takes a second or two at the most: with more coefficients, or more products of them
+# over all rows, it is not asked for.
+MOST_COEFFICIENTS, MOST_PRODUCTS = 2_000, 2e10
 
 # Of fewer rows in a block, calls would cost more than products.
 FEWEST_IN_BLOCK = 1_000
@@ -98,6 +102,11 @@ class Linear(Model["SoftmaxModel"]):
             raise ArgumentError(
                 "distil: linear learns the teacher's probabilities as they are, with "
                 f"temperature=1.0, got temperature={temperature}. Give 1, or choose mlp."
+            )
+        if options.get("cv") == "loo":
+            raise ArgumentError(
+                "distil: where a teacher teaches linear a row is several copies, and cv='loo' "
+                "would leave out one of them. Give a number of folds, such as cv=5."
             )
         scoring = options.get("scoring", "neg_log_loss")
         if scoring != "neg_log_loss":
@@ -207,6 +216,8 @@ class Linear(Model["SoftmaxModel"]):
             how = (
                 "by cross-validation" if hasattr(estimator, "Cs_") else "did best on held-out rows"
             )
+            if getattr(estimator, "cv", None) == "loo":
+                how = "by leave-one-out"
             line += f"; C = {ended['C']:g} {how}"
         return line
 
@@ -322,6 +333,41 @@ class Linear(Model["SoftmaxModel"]):
         elif len(coefficients) == 1:  # two classes: the weights of the second against the first
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         return Weights("classes", coefficients - coefficients.mean(axis=0))
+
+    def influence(
+        self,
+        estimator: SoftmaxModel,
+        rows: NDArray[Any],
+        codes: NDArray[Any],
+        asked: NDArray[Any],
+        asked_codes: NDArray[Any],
+        outcome: Mapping[str, Any],
+    ) -> NDArray[np.floating[Any]] | None:
+        """Return the influence of each row of the fit, where the Hessian is quickly formed."""
+        from copy import copy
+
+        if not outcome.get("converged", True):
+            return None
+        coefficients = estimator.coef_.size
+        if coefficients > MOST_COEFFICIENTS or coefficients**2 * rows.shape[0] > MOST_PRODUCTS:
+            return None
+        fit = copy(estimator)
+        if not hasattr(fit, "C_"):  # a stored one, whose C was chosen
+            given = outcome.get("C", 1.0 if fit.get_params().get("C") == "auto" else None)
+            if given is None:
+                return None
+            fit.C_ = float(given)
+        if outcome.get("l1_ratio", 0.0) > 0:
+            return None
+        try:
+            return fit.influence(
+                self._shaped(rows),
+                fit.classes_[codes],
+                self._shaped(asked),
+                fit.classes_[asked_codes],
+            )
+        except (ArgumentError, DataError):  # no L2, or not the rows that it was fitted to
+            return None
 
 
 def _followed(path: CoefficientPath) -> list[dict[str, Any]]:

@@ -9,13 +9,14 @@ import polars as pl
 
 from luce.evaluation import mistakes
 from luce.report.attention import parts_of
+from luce.report.causes import causes
 from luce.report.excerpt import excerpt
 from luce.report.text import name, photograph
 
 if TYPE_CHECKING:
     from luce.data import Schema
     from luce.models.classifier import Classifier
-    from luce.report.subject import Scored
+    from luce.report.subject import Scored, Subject
 
 __all__ = ["examples"]
 
@@ -27,14 +28,15 @@ LONG_NUMBER = 12
 
 
 def examples(
-    classifier: Classifier, classes: list[Any], scored: Scored, columns: list[str]
+    subject: Subject, classes: list[Any], scored: Scored, columns: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Choose the most confident mistakes, the least certain rows and the likely label errors.
 
     Parameters
     ----------
-    classifier : Classifier
-        Its schema says what the rows are, its weights which words of a text made a mistake.
+    subject : Subject
+        Its schema says what the rows are, its weights which words of a text made a mistake, and the
+        rows that it learnt from which of them led to it.
     classes : list
         The class of each column.
     scored : Scored
@@ -48,6 +50,7 @@ def examples(
         ``wrong``, ``uncertain`` and ``labels``; each has ``total`` and ``rows``, or ``absent``: why
         there are none.
     """
+    classifier = subject.classifier
     schema = classifier.schema
     names = [name(label) for label in classes]
     limit = SHOWN_PICTURES if schema.kind == "image" else SHOWN_ROWS
@@ -110,7 +113,21 @@ def examples(
             for each in issues[:limit]
         ],
     }
+    for what in ("wrong", "labels"):
+        _lead(found[what], subject, scored)
     return found | _shown(found, classifier, scored, columns)
+
+
+def _lead(listed: dict[str, Any], subject: Subject, scored: Scored) -> None:
+    """Add to rows which of those that were learnt from speak most against their labels."""
+    rows = [row["row"] for row in listed["rows"]]
+    if scored.codes is None or not rows:
+        return
+    asked, codes = scored.encoded[rows], scored.codes[rows]
+    outcome = subject.config.get("outcome", {})
+    led = causes(subject.classifier, subject.learnt, outcome, asked, codes)
+    for row, by in zip(listed["rows"], led or (), strict=False):
+        row["led_by"] = by
 
 
 def _shown(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from luce.calibrating_labels import LabelCalibration
     from luce.data import Dataset, Schema
     from luce.models.classifier import Classifier
+    from luce.report.causes import Learnt
 
 __all__ = ["Role", "Scored", "Subject", "known_rows", "score_rows"]
 
@@ -95,6 +96,8 @@ class Subject:
         None where there are no rows.
     tuning : dict or None
         The run's tuning.json; None where there was no search.
+    learnt : Learnt or None
+        The rows that the weights were fitted to; None where they are not at hand.
     """
 
     path: str
@@ -106,6 +109,7 @@ class Subject:
     classifier: Classifier
     scored: Scored | None
     tuning: Mapping[str, Any] | None = None
+    learnt: Learnt | None = None
 
     @property
     def classes(self) -> list[Any]:

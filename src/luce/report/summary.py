@@ -108,7 +108,7 @@ def summarise(subject: Subject) -> dict[str, Any]:
                 "importance": attention.importance(subject.classifier, scored),
             }
         columns = _columns(subject, content["importance"])
-        content |= examples(subject.classifier, names, scored, columns)
+        content |= examples(subject, names, scored, columns)
     content["weights"] = attention.weights(subject.classifier, names, support)
     content["figures"] = _figures(subject, names, figures)
     content["findings"] = findings(content)
