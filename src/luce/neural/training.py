@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -225,7 +226,7 @@ def _epoch(
         )
     rows = examples.shuffled(recipe.seed, state.epoch)
     tally = Tally(state.sums, examples.device)
-    state.settle = lambda: _settle(state, tally, recipe)
+    settle = state.settle = partial(_settle, state, tally, recipe)
     state.network.train()
     spent = 0.0
     for batch in range(state.batch, batches):
@@ -246,7 +247,7 @@ def _epoch(
             state.add_to_average(max(min(recipe.averaging * batches, done**YOUTH), 1.0))
         epoch = state.epoch + 1
         if tally.is_due or state.batch == batches:
-            state.settle()
+            settle()
         loss, accuracy = state.running()
         if together is None:
             state.seconds += time.perf_counter() - since
@@ -254,7 +255,7 @@ def _epoch(
             state.seconds, spent = state.seconds + spent, time.perf_counter() - since
         record = None
         if recipe.minutes is not None and state.seconds >= 60 * recipe.minutes:
-            state.settle()
+            settle()
             loss, accuracy = state.running()
             state.batch, state.finished = batches, True
         if state.batch == batches:
