@@ -55,11 +55,13 @@ def test_an_epoch_waits_once_in_so_many_batches(weights, clip, device, rows):
     assert waits[:44] == [int(batch in (32, 45)) for batch in range(2, 46)]
 
 
-def test_figures_on_a_device_are_the_cpus(device, rows, monkeypatch):
+def test_figures_on_a_device_are_the_cpus(rows, monkeypatch):
     """Loss and accuracy of each epoch, but for how the weights of rows are rounded."""
-    far, _ = trained(rows, patience=2, class_weight="balanced", precision="float64")
-    monkeypatch.undo()
-    here, _ = trained(rows, patience=2, class_weight="balanced", precision="float64")
+    options = {"patience": 2, "class_weight": "balanced", "precision": "float64"}
+    here, _ = trained(rows, **options)
+    monkeypatch.setattr(classifier, "choose_device", lambda *_: DEVICE)
+    with Pretend():
+        far, _ = trained(rows, **options)
     assert here.history_[0]["loss"] == pytest.approx(far.history_[0]["loss"], rel=1e-9)
     for mine, other in zip(far.history_, here.history_, strict=True):
         assert mine["accuracy"] == pytest.approx(other["accuracy"], rel=1e-9)

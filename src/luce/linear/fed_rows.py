@@ -47,8 +47,8 @@ class Fed:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Return some of the rows, for the CPU."""
-        some: np.ndarray = self.X[rows]
-        return some
+        picked: np.ndarray = self.X[rows]
+        return picked
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield the rows in order, for the CPU."""

@@ -63,8 +63,8 @@ class Tally:
             return
         own = loss.detach().double()
         self._losses[self._unread] = own
-        for there, value in zip(self._there.unbind(), (own * weight, hits, weight), strict=True):
-            there += value  # noqa: PLW2901 - in place: they are views
+        for part, more in zip(self._there.unbind(), (own * weight, hits, weight), strict=True):
+            part += more  # noqa: PLW2901 - in place: they are views
         self._unread += 1
 
     def read(self) -> list[float]:

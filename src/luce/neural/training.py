@@ -226,8 +226,7 @@ def _epoch(
         )
     rows = examples.shuffled(recipe.seed, state.epoch)
     tally = Tally(state.sums, examples.device)
-    settle = partial(_settle, state, tally, recipe)
-    state.settle = settle
+    settle = state.settle = partial(_settle, state, tally, recipe)
     state.network.train()
     spent = 0.0
     for batch in range(state.batch, batches):
