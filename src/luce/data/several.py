@@ -182,7 +182,7 @@ def aligned(on: np.ndarray, own: Sequence[Any], classes: Sequence[Any], *, name:
     place = {label: k for k, label in enumerate(classes)}
     unknown = [
         label
-        for label, any_on in zip(own, on.any(axis=0), strict=True)
+        for label, any_on in zip(own, np.asarray(on.any(axis=0)).tolist(), strict=True)
         if label not in place and any_on
     ]
     if unknown:

@@ -69,7 +69,7 @@ def learnable(on: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def warn_of_constant(name: str, labels: Sequence[Any], on: np.ndarray, known: np.ndarray) -> None:
     """Warn of labels that are always on or never; refuse where no other is left."""
-    constant = [labels[k] for k in np.flatnonzero(~known)]
+    constant = [labels[k] for k in np.flatnonzero(~known).tolist()]
     if not constant:
         return
     which = ", ".join(map(repr, constant[:3])) + ", ..." * (len(constant) > 3)
