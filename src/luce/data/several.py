@@ -95,6 +95,8 @@ def _of_cells(
         found = [text is not None and separator in text for text in texts]
         if classes is None and not any(found):
             few = list(dict.fromkeys(text for text in texts if text is not None))
+            if not few:
+                raise DataError(f"{where}: every value is missing. Name another column.")
             raise DataError(
                 f"{name}: no value of {shown(series.name)} has {shown(separator)} in it; "
                 f"values are {listed(few)}. Say what stands between the labels with --several, "
