@@ -73,7 +73,7 @@ def test_columns_of_their_own(values, expected):
             r"no value of 'genres' has '\|' in it; values are 'drama; comedy'",
         ),
         (table(), "genre", ";", "genres"),
-        (table(["", "NA"] * 2), "genres", ";", "no value of 'genres' has ';'"),
+        (table(["", "NA"] * 2), "genres", ";", "every value is missing"),
         (table(), "genres", "columns", "takes a column for each label"),
         (table(), "x,genres", "columns", "got 2 in row 2|got 'drama; comedy' in row 0"),
         (table(), "x,y", "columns", "no column 'y'|'y'"),

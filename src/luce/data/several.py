@@ -95,6 +95,8 @@ def _of_cells(
         found = [text is not None and separator in text for text in texts]
         if classes is None and not any(found):
             few = list(dict.fromkeys(text for text in texts if text is not None))
+            if not few:
+                raise DataError(f"{where}: every value is missing. Name another column.")
             raise DataError(
                 f"{name}: no value of {shown(series.name)} has {shown(separator)} in it; "
                 f"values are {listed(few)}. Say what stands between the labels with --several, "
@@ -182,8 +184,8 @@ def aligned(on: np.ndarray, own: Sequence[Any], classes: Sequence[Any], *, name:
     place = {label: k for k, label in enumerate(classes)}
     unknown = [
         label
-        for label, times in zip(own, on.sum(axis=0), strict=True)
-        if label not in place and times
+        for label, any_on in zip(own, np.asarray(on.any(axis=0)).tolist(), strict=True)
+        if label not in place and any_on
     ]
     if unknown:
         raise DataError(

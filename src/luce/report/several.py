@@ -92,7 +92,8 @@ def summarise_labels(
         "curves": curves(subject.history, str(config["label"])),
         "scored": {"words": NO_ROWS, "rows": 0, "role": "none", "labelled": False, "useless": []},
     }
-    figures, handled = None, dict[str, int]()
+    figures: dict[str, Any] | None = None
+    handled: Mapping[str, int] = {}
     if rows is not None:
         with of_source(rows.name):
             encoded, handled = classifier.schema.encode(rows.features)

@@ -170,9 +170,9 @@ class RunFolder:
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
         reference = None
-        judged = None if rows is None or classifier.several else best.judged_by
-        if calibration is not None and judged is not None:
-            said = calibration.probabilities(judged[0])
+        by = None if classifier.several else best.judged_by
+        if rows is not None and calibration is not None and by is not None:
+            said = calibration.probabilities(by[0])
             reference = Reference.of(classifier.schema, rows, said)
             write_json(folder / REFERENCE, reference.to_json())
         write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})

@@ -173,7 +173,9 @@ def miss_threshold(
         return 0.0
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
-    first = np.flatnonzero(np.append(True, np.diff(ordered) != 0)[: len(ordered)])
+    if not len(ordered):
+        return inf
+    first = np.flatnonzero(np.append(True, np.diff(ordered) != 0))
     # At a threshold of a label's own probability, what is missed is all that lies below it.
     total = np.append(0.0, np.cumsum(misses[order]))
     if total[-1] <= allowed:
