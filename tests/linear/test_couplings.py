@@ -134,7 +134,7 @@ def test_a_table_of_sides_says_what_classes_say(dtype):
     out = []
     for signs in (None, table):
         R, logs = Z.clone(), torch.zeros(2, 5, dtype=torch.float64)
-        out.append((residual(R, y, w, "sigmoid", logs, signs), R, logs))
+        out.append((float(residual(R, y, w, "sigmoid", logs, signs)), R, logs))
     assert out[0][0] == pytest.approx(out[1][0], rel=1e-15)
     assert torch.equal(out[0][1], out[1][1])
     torch.testing.assert_close(out[0][2], out[1][2], rtol=1e-14, atol=0)
