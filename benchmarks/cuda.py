@@ -326,9 +326,7 @@ def main(given: list[str]) -> None:
     if unknown:
         sys.exit(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")
     if not torch.cuda.is_available():
-        print(
-            "There is no GPU here that PyTorch can use: run this where there is.", file=sys.stderr
-        )
+        print("There is no GPU that PyTorch can use here: run this where one is.", file=sys.stderr)
         sys.exit(2)
     run(given or list(PARTS), measured(torch.device("cuda")))
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "along", "blocks_of", "examples", "strides"]
 
-# Up to so many classes are held in registers at once, or half as many where much is kept of each:
-# more spill, as is seen in what ptxas makes of them.
+# Up to so many classes are held in registers at once. More spill: seen in what ptxas makes of them.
 _WHOLE = {torch.float32: 16_384, torch.float64: 2_048}
-# Longer rows are read twice, in blocks of so many classes, or of half as many.
+# Longer rows are read twice, in blocks of so many classes. Where more than a logit is kept of each,
+# half as many are a block, of as many warps, and no more are held at once.
 _BLOCK = {torch.float32: 8_192, torch.float64: 1_024}
 # With at most so many classes, a program takes several examples.
 _FEW = 128
@@ -115,9 +115,12 @@ def blocks_of(x: Tensor, *, heavy: bool = False) -> Blocks:
         examples = min(few // padded, triton.next_power_of_2(span))
     else:
         examples = 1
-        halves = 1 + heavy
-        at_once = padded if padded <= _WHOLE[dtype] // halves else _BLOCK[dtype] // halves
-    warps = max(1, min(_WARPS, examples * at_once // _OF_WARP[dtype][examples > 1]))
+        most, block = _WHOLE[dtype], _BLOCK[dtype]
+        if heavy:
+            most = block = block // 2
+        at_once = padded if padded <= most else block
+    of_warp = _OF_WARP[dtype][examples > 1] // (1 + (heavy and examples == 1))
+    warps = max(1, min(_WARPS, examples * at_once // of_warp))
     return Blocks(outer, classes, span, examples, at_once, warps, dtype)
 
 
