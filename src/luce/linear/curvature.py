@@ -212,14 +212,16 @@ def _products(question: Question) -> np.ndarray:
             X = X @ scipy.sparse.diags_array(1 / question.by)
         G = (X @ X.T).toarray()
         cross = X @ question.mean
-        return G - cross - cross[:, None] + float(question.mean @ question.mean)
+        found: np.ndarray = G - cross - cross[:, None] + float(question.mean @ question.mean)
+        return found
     A = np.concatenate([block[:, :D] for _, block in question.blocks()])
-    return A @ A.T
+    products: np.ndarray = A @ A.T
+    return products
 
 
 def spread(P: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return s (diag p - p pᵀ) of each row, (n, K, K), for all classes or the first ones."""
-    S = -(weight[:, None] * P)[:, :, None] * P[:, None, :]
+    S: np.ndarray = -(weight[:, None] * P)[:, :, None] * P[:, None, :]
     every = np.arange(P.shape[1])
     S[:, every, every] += weight[:, None] * P
     return S
@@ -252,4 +254,7 @@ def _inverse(H: np.ndarray) -> np.ndarray:
 
 def _scale(H: np.ndarray) -> np.ndarray:
     diagonal = H.diagonal().clip(min=0)
-    return np.divide(1.0, np.sqrt(diagonal), out=np.zeros_like(diagonal), where=diagonal > 0)
+    found: np.ndarray = np.divide(
+        1.0, np.sqrt(diagonal), out=np.zeros_like(diagonal), where=diagonal > 0
+    )
+    return found

@@ -87,7 +87,9 @@ class Factored:
         D = len(self.centre)
         own = G[..., :D] - (G[..., D:] * self.centre if self.intercept else 0.0)
         rotated = np.einsum("kl,...kd->...ld", self.classes, own) @ self.features
-        W = np.einsum("kl,...ld->...kd", self.classes, (rotated / self.curved) @ self.features.T)
+        W: np.ndarray = np.einsum(
+            "kl,...ld->...kd", self.classes, (rotated / self.curved) @ self.features.T
+        )
         if not self.intercept:
             return W
         g = G[..., -1] @ self.classes / (self.spreads * self.total)

@@ -139,9 +139,12 @@ def _downdates(question: Question, curvature: Exact, rows: np.ndarray) -> np.nda
     (H - H_i)⁻¹ is H⁻¹ + H⁻¹ X_iᵀ of this X_i H⁻¹.
     """
     M, S = curvature.leverage(question.rows(rows)), _own_curvature(question, rows)
+    found: np.ndarray
     if question.link == "sigmoid":
-        return S / (1 - M * S)
-    return S @ np.linalg.inv(np.eye(question.free) - M @ S)
+        found = S / (1 - M * S)
+    else:
+        found = S @ np.linalg.inv(np.eye(question.free) - M @ S)
+    return found
 
 
 def _own_curvature(question: Question, at: Any) -> np.ndarray:

@@ -72,8 +72,8 @@ def _view(model: SoftmaxRegressionCV, C: float, fitted: Fitted) -> Any:
     view = SoftmaxRegression(
         C,
         penalty=model.penalty,
-        link=model.link,
-        fit_intercept=model.fit_intercept,  # type: ignore[arg-type]
+        link=model.link,  # type: ignore[arg-type]
+        fit_intercept=model.fit_intercept,
     )
     view.coef_, view.intercept_, view.C_ = fitted.coef, fitted.intercept, C
     view.classes_, view.n_features_in_ = model.classes_, model.n_features_in_

@@ -149,7 +149,8 @@ class _Fits:
         """Return the logits of each fit's own row."""
         q = self.question
         start = q.logits[self.rows]
-        own, left = start.copy(), np.arange(len(self.rows))
+        own: np.ndarray = start.copy()
+        left = np.arange(len(self.rows))
         # -H⁻¹ ∇f + H⁻¹ Xᵀ pull: Newton's step without the row, as `Steps` has it.
         d = self._pull(pulls) - self.curvature.solve(q.gradient[: q.free])[:, None]
         for step in range(most):
@@ -241,13 +242,15 @@ class _Fits:
         U = (V.reshape(K * B, width) @ a.X.T).reshape(K, B, -1)
         U = (self._spread(self.P, U) - self._spread(a.P[:, None], U)) * a.weight
         changed = (U.reshape(K * B, -1) @ a.X).reshape(K, B, width)
-        return self.curvature.product(V.transpose(1, 0, 2)).transpose(1, 0, 2) + changed
+        same = self.curvature.product(V.transpose(1, 0, 2)).transpose(1, 0, 2)
+        found: np.ndarray = same + changed
+        return found
 
     def _pull(self, u: np.ndarray) -> np.ndarray:
         """Return H⁻¹ Xᵀ u of each fit's row, (free, B, width), for u (B, free)."""
-        if self.pulled.ndim == 4:
-            return np.einsum("bl,blkw->kbw", u, self.pulled)
-        return np.einsum("bk,bkw->kbw", u, self.pulled)
+        how = "bl,blkw->kbw" if self.pulled.ndim == 4 else "bk,bkw->kbw"
+        found: np.ndarray = np.einsum(how, u, self.pulled)
+        return found
 
     def _inverse(self, G: np.ndarray) -> np.ndarray:
         """Return (H - H_i)⁻¹ G of each fit, H being that of all rows at Θ."""
@@ -263,7 +266,7 @@ class _Fits:
     def _direction(self, z: np.ndarray) -> np.ndarray:
         """Return Newton's directions by conjugate gradients, which z is the first of."""
         r = -self.G
-        d = np.zeros_like(r)
+        d: np.ndarray = np.zeros_like(r)
         q, rz = z, (r * z).sum((0, 2))
         enough = _EXACT**2 * rz
         for _ in range(_PRODUCTS):

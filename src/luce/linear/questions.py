@@ -90,7 +90,7 @@ class Question:
     @property
     def width(self) -> int:
         """Coefficients of a logit, its intercept included."""
-        return self.theta.shape[1]
+        return int(self.theta.shape[1])
 
     @property
     def free(self) -> int:
@@ -365,4 +365,5 @@ def _mean(X: Any, weight: np.ndarray) -> np.ndarray:
     for at, block in in_blocks(X, 1):
         first = block[0].copy() if first is None else first
         total += weight[at] @ (block - first)
-    return first + total / weight.sum()
+    found: np.ndarray = first + total / weight.sum()
+    return found
