@@ -601,7 +601,7 @@ class Run:
         from luce.report import Learnt
 
         own = dataset.fingerprint() == self.config["data"]["fingerprint"]
-        if not own or dataset.labels is None or dataset.test is not None or self.schema.several:
+        if not own or dataset.labels is None or self.schema.several is not None:
             return None
         rows = three_way(dataset.labels, **self.config["split"])[0]
         return Learnt(dataset.take(rows), rows)

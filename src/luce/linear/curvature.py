@@ -255,6 +255,7 @@ def _inverse(H: np.ndarray) -> np.ndarray:
 
 def _scale(H: np.ndarray) -> np.ndarray:
     diagonal = H.diagonal().clip(min=0)
-    found: np.ndarray = np.zeros_like(diagonal)
-    np.divide(1.0, np.sqrt(diagonal), out=found, where=diagonal > 0)
+    found: np.ndarray = np.divide(
+        1.0, np.sqrt(diagonal), out=np.zeros_like(diagonal), where=diagonal > 0
+    )
     return found

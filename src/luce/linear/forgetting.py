@@ -53,7 +53,7 @@ def without(
     fit.coef_, fit.intercept_ = model.coef_, model.intercept_
     weight = None if sample_weight is None else np.asarray(sample_weight)[kept]
     fit.fit(_take(X, kept), labels[kept], weight)
-    fit.set_params(warm_start=getattr(model, "warm_start", False))
+    fit.warm_start = bool(getattr(model, "warm_start", False))
     return fit
 
 

@@ -27,7 +27,7 @@ from luce.linear.arrays import numpy_of
 from luce.linear.curvature import MOST, Exact, reduced, size_of, spread
 from luce.linear.factored import Factored, check_factors
 from luce.linear.onward import pass_cost, without_each
-from luce.linear.questions import ask, check_penalised
+from luce.linear.questions import ask, check_penalised, few_threads
 
 if TYPE_CHECKING:
     from luce.linear.model import SoftmaxModel
@@ -46,7 +46,7 @@ __all__ = [
 # Rows whose log-probability one step changes by more than this are stepped on.
 _FAR: Final = 0.25
 # They are stepped on until a step changes no logit by more than this part of the change.
-_CLOSE: Final = 0.05
+_CLOSE: Final = 0.03
 _MOST_STEPS: Final = 4
 # Going on takes about so many passes for a row. All together may take as much as the Hessian.
 _PASSES: Final = 8
@@ -165,11 +165,12 @@ def leave_one_out(
         raise ArgumentError(
             f"{type(model).__name__}: refits must be a whole number of at least 0, got {refits!r}."
         )
-    question = ask(model, X, y, sample_weight, what)
-    check_penalised(model, what)
-    question.check_rows(what)
-    check_classes(question)
-    found = of_question(question)
+    with few_threads(model, len(y)):
+        question = ask(model, X, y, sample_weight, what)
+        check_penalised(model, what)
+        question.check_rows(what)
+        check_classes(question)
+        found = of_question(question)
     if refits is None:
         refits = 0 if found.hessian == "exact" else _REFITS
     if refits == 0:

@@ -8,7 +8,7 @@ import numpy as np
 
 from luce.errors import ArgumentError
 from luce.linear.leave_one_out import check_classes, of_question
-from luce.linear.questions import ask
+from luce.linear.questions import ask, few_threads
 
 if TYPE_CHECKING:
     from luce.linear.display import GapDisplay
@@ -53,9 +53,11 @@ def follow(
         X, codes, weight, model.Cs_, None, display, count=len(model.Cs_), l1_ratio=0.0
     )
     for c, (C, fitted) in enumerate(zip(model.Cs_, path, strict=True)):
-        question = ask(_view(model, float(C), fitted), X, y, weight, "cv='loo'")
-        check_classes(question)
-        left_out = of_question(question)
+        view = _view(model, float(C), fitted)
+        with few_threads(view, len(codes)):
+            question = ask(view, X, y, weight, "cv='loo'")
+            check_classes(question)
+            left_out = of_question(question)
         fits.append(fitted)
         scores[c] = -left_out.log_loss
         if c == int(np.argmax(scores[: c + 1])):

@@ -59,8 +59,8 @@ def without_each(
         As `luce.linear.leave_one_out` has them: the first step, and what the row's own curvature
         is worth.
     close : float
-        A fit ends when a step moves no logit of its row by more, or by more than this part of
-        how far it is from the fit to all rows.
+        A fit ends when the next step would move no logit of its row by more, or by more than this
+        part of how far it is from the fit to all rows.
     most : int
         Or after so many steps.
     """
@@ -154,15 +154,18 @@ class _Fits:
         # -H⁻¹ ∇f + H⁻¹ Xᵀ pull: Newton's step without the row, as `Steps` has it.
         d = self._pull(pulls) - self.curvature.solve(q.gradient[: q.free])[:, None]
         for step in range(most):
-            moved = self._step(d)
-            own[left, : q.free] += moved
-            size = np.abs(moved).max(1)
-            on = size > close * np.maximum(np.abs(own[left] - start[left]).max(1), 1.0)
+            own[left, : q.free] += self._step(d)
+            # About the next step: with the curvature at Θ in the place of that here.
+            z = self._inverse(-self.G)
+            moved = np.einsum("kbw,bw->bk", z, self.x)
+            far = np.abs(own[left] - start[left]).max(1)
+            on = np.abs(moved).max(1) > close * np.maximum(far, 1.0)
+            own[left[~on], : q.free] += moved[~on]
             if step + 1 == most or not on.any():
                 break
             self._keep(on)
             left = left[on]
-            d = self._direction()
+            d = self._direction(z[:, on])
         return own
 
     def _keep(self, on: np.ndarray) -> None:
@@ -239,14 +242,14 @@ class _Fits:
         U = (V.reshape(K * B, width) @ a.X.T).reshape(K, B, -1)
         U = (self._spread(self.P, U) - self._spread(a.P[:, None], U)) * a.weight
         changed = (U.reshape(K * B, -1) @ a.X).reshape(K, B, width)
-        whole = self.curvature.product(V.transpose(1, 0, 2)).transpose(1, 0, 2)
-        found: np.ndarray = whole + changed
+        same = self.curvature.product(V.transpose(1, 0, 2)).transpose(1, 0, 2)
+        found: np.ndarray = same + changed
         return found
 
     def _pull(self, u: np.ndarray) -> np.ndarray:
         """Return H⁻¹ Xᵀ u of each fit's row, (free, B, width), for u (B, free)."""
-        each = "bl,blkw->kbw" if self.pulled.ndim == 4 else "bk,bkw->kbw"
-        found: np.ndarray = np.einsum(each, u, self.pulled)
+        how = "bl,blkw->kbw" if self.pulled.ndim == 4 else "bk,bkw->kbw"
+        found: np.ndarray = np.einsum(how, u, self.pulled)
         return found
 
     def _inverse(self, G: np.ndarray) -> np.ndarray:
@@ -260,11 +263,10 @@ class _Fits:
         found: np.ndarray = V + self._pull(u)
         return found
 
-    def _direction(self) -> np.ndarray:
-        """Return Newton's directions by conjugate gradients, (free, B, width)."""
+    def _direction(self, z: np.ndarray) -> np.ndarray:
+        """Return Newton's directions by conjugate gradients, which z is the first of."""
         r = -self.G
         d: np.ndarray = np.zeros_like(r)
-        z = self._inverse(r)
         q, rz = z, (r * z).sum((0, 2))
         enough = _EXACT**2 * rz
         for _ in range(_PRODUCTS):

@@ -8,6 +8,7 @@ in float64. Everything is NumPy's: a small fit is asked before PyTorch would be 
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from luce.errors import ArgumentError, DataError
 from luce.linear.arrays import as_array, is_part, is_source, numpy_of, part_of
 from luce.linear.penalties import roots
+from luce.linear.small import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,7 @@ __all__ = [
     "check_askable",
     "check_penalised",
     "codes_of",
+    "few_threads",
     "in_blocks",
     "losses",
     "onehot",
@@ -42,6 +45,8 @@ __all__ = [
 
 # Blocks of rows have about so many numbers.
 _BLOCK_VALUES: Final = 1 << 20
+# A Hessian of fewer multiplications is made by one thread: waking others costs small products more.
+_SMALL: Final = 1 << 31
 # A fit to ``tol`` has no larger gap than this on its own rows: on others it has.
 _NOT_ITS_ROWS: Final = 1e-3
 
@@ -275,6 +280,12 @@ def _labels(model: SoftmaxModel, y: Any, rows: int, what: str) -> np.ndarray:
     if len(classes) > rows and not several:
         raise DataError(f"{name}: needs at least {len(classes)} rows, got {rows}.")
     return np.resize(classes, rows)
+
+
+def few_threads(model: SoftmaxModel, rows: int) -> AbstractContextManager[None]:
+    """Return a context in which products have one thread, where small ones are all there are."""
+    size = int(np.size(getattr(model, "coef_", ())))
+    return one_thread() if rows * size**2 < _SMALL else nullcontext()
 
 
 def check_askable(model: SoftmaxModel, what: str, *, any_coupling: bool = False) -> None:

@@ -32,7 +32,7 @@ class Learnt:
     dataset : Dataset
         With labels.
     positions : ndarray of int
-        Each row's number in its source.
+        Each row's number in the source that was trained on.
     """
 
     dataset: Dataset
