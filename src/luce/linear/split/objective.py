@@ -104,7 +104,7 @@ class SplitObjective(Objective):
         gradient = self._mean_gradient(G, g, theta)
         self.penalty.add_gradient(W, gradient[:, :-1])
         value = self._sum_of(loss / self.total, self.penalty.value(W))
-        return torch.as_tensor(value).to(gradient), gradient, L / self.total if logs else None
+        return gradient.new_tensor(value, dtype=torch.float64), gradient, L / self.total if logs else None
 
     def along(
         self,
