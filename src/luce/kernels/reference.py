@@ -272,14 +272,15 @@ def _binary_cross_entropy_with_logits(
     """Return the loss of logits (M, 1), or of each element (M,)."""
     x, target, weight, pos_weight, options = given
     z = wide(x)
-    weights = (weight, pos_weight)
-    period = max((len(w) for w in weights if w is not None), default=1)
+    weights = [v for v in (weight, pos_weight) if v is not None]
+    period = max(map(len, weights), default=1)
     # Elements as rows of as many as the longer weight has; the shorter divides it.
-    w, p = (None if v is None else v.to(z.dtype).repeat(period // len(v)) for v in weights)
+    w, p = (
+        None if v is None else v.to(z.dtype).repeat(period // len(v)) for v in (weight, pos_weight)
+    )
     z, t = z.view(-1, period), target.to(z.dtype).view(-1, period)
-    others = [v for v in (target, weight, pos_weight) if v is not None]
-    if any(v.requires_grad or has_tangent(v) for v in others):
-        # PyTorch's own has no derivative in these.
+    if has_tangent(target) or any(v.requires_grad or has_tangent(v) for v in weights):
+        # PyTorch's own has no derivative in weights.
         of_log = 1.0 if p is None else (p - 1) * t + 1
         loss = (1 - t) * z - of_log * F.logsigmoid(z)
         loss = loss if w is None else loss * w
