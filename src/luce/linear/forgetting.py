@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,26 +48,12 @@ def without(
             f"{name}: without these rows class {lost!r} has none, and the fit would be of other "
             "classes: fit SoftmaxRegression to the rows that are left."
         )
-    fit = _like(model)
+    fit = model._again()  # noqa: SLF001 - this file is the estimator's, moved out of it
     fit.coef_, fit.intercept_ = model.coef_, model.intercept_
     weight = None if sample_weight is None else np.asarray(sample_weight)[kept]
     fit.fit(_take(X, kept), labels[kept], weight)
     fit.warm_start = bool(getattr(model, "warm_start", False))
     return fit
-
-
-def _like(model: SoftmaxModel) -> SoftmaxRegression:
-    """Return an unfitted estimator of the same problem that starts from the last fit."""
-    from luce.linear.regression import SoftmaxRegression
-
-    own = SoftmaxRegression().get_params()
-    given = {key: value for key, value in model.get_params(deep=False).items() if key in own}
-    ratio = float(getattr(model, "l1_ratio_", model.l1_ratio))
-    # What chose C saw the rows too. Their fit is forgotten here, not the choice.
-    given |= {"C": model.C_, "l1_ratio": ratio, "warm_start": True}
-    if math.isinf(model.C_):
-        given["l1_ratio"] = 0.0
-    return SoftmaxRegression(**given)
 
 
 def _kept(name: str, rows: Any, total: int) -> np.ndarray:

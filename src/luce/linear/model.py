@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from luce.linear.display import GapDisplay
     from luce.linear.fitted import Fitted, Start
     from luce.linear.parts.fits import Scores
+    from luce.linear.regression import SoftmaxRegression
 
 __all__ = ["SoftmaxModel", "check_ratio"]
 
@@ -99,6 +100,13 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
     @abstractmethod
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit to rows X with labels y."""
+
+    @abstractmethod
+    def _again(self) -> SoftmaxRegression:
+        """Return an unfitted estimator of the problem that was solved, which starts from a fit.
+
+        What chose C saw all rows; the choice stays.
+        """
 
     def decision_function(self, X: Any) -> Any:
         """Return the logits, shape (N, K), or (N,) for two classes: above 0 is ``classes_[1]``.

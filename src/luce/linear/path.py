@@ -244,6 +244,12 @@ class SoftmaxRegressionCV(SoftmaxModel):
             self._choose(refitted, mean, iterations, short)
         return self
 
+    def _again(self) -> SoftmaxRegression:
+        own = SoftmaxRegression().get_params()
+        given = {key: value for key, value in self.get_params(deep=False).items() if key in own}
+        given |= {"C": self.C_, "l1_ratio": self.l1_ratio_, "warm_start": True}
+        return SoftmaxRegression(**given)
+
     def _fit_left_out(
         self, X: Any, y: np.ndarray, codes: np.ndarray, weight: np.ndarray
     ) -> SoftmaxRegressionCV:

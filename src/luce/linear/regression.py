@@ -254,6 +254,10 @@ class SoftmaxRegression(SoftmaxModel):
             self._warn(fitted)
         return self
 
+    def _again(self) -> SoftmaxRegression:
+        again: SoftmaxRegression = clone(self).set_params(C=self.C_, warm_start=True)
+        return again
+
     def _fit_part(
         self, part: Any, y: Any, sample_weight: Any, groups: Any, engine: Any
     ) -> SoftmaxRegression:
