@@ -104,7 +104,8 @@ class SplitObjective(Objective):
         gradient = self._mean_gradient(G, g, theta)
         self.penalty.add_gradient(W, gradient[:, :-1])
         value = self._sum_of(loss / self.total, self.penalty.value(W))
-        return gradient.new_tensor(value, dtype=torch.float64), gradient, L / self.total if logs else None
+        kept = torch.tensor(value, dtype=torch.float64, device=self.device)
+        return kept, gradient, L / self.total if logs else None
 
     def along(
         self,
