@@ -5,8 +5,10 @@ never rest; and, where this system allows (control groups of version 1 or 2, as 
 CPU and with one and a half. What counts is the slowdown: the time in a condition over the time
 alone, of ours and of the peer. ``worse`` is ours over the peer's, and at most 2 is asked for.
 
-Each condition is a process of its own, that has its libraries' usual settings: none is told that
-the machine is shared. Ours and the peer are timed in turn.
+Ours and the peer have a process each in each condition, with their libraries' usual settings: none
+is told that the machine is shared. In one process, threads of the one that still spin would use up
+the quota of the other. Times are means: a process that has used up its quota stands still at times,
+of which the median of short calls knows nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.timing import alternate, record
+from benchmarks.timing import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Calls = tuple["Callable[[], object]", "Callable[[], object]"]  # ours, the peer's
+Calls = tuple["Callable[[], object]", "Callable[[], object]"]
+SIDES = ("ours", "peer")
 
 # What a process does that never rests.
 RESTLESS = "while True: pass"
@@ -178,10 +181,11 @@ def main(arguments: list[str]) -> None:
     """Time all cases under all conditions, print slowdowns and write ``results/busy.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks busy", description=__doc__)
     parser.add_argument("cases", nargs="*", help="parts of the names of cases (default: all)")
-    parser.add_argument("--time", metavar="CASE", help=argparse.SUPPRESS)
+    parser.add_argument("--time", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.time:
-        print(json.dumps(timed(*CASES[options.time]())))
+        name, side = options.time
+        print(json.dumps(timed(CASES[name]()[SIDES.index(side)])))
         return
     wanted = options.cases or [""]
     names = [name for name in CASES if any(part in name for part in wanted)]
@@ -195,17 +199,15 @@ def main(arguments: list[str]) -> None:
         print(f"\nWritten to {record('busy', rows)}")
 
 
-def timed(ours: Callable[[], object], peer: Callable[[], object]) -> dict[str, list[float]]:
-    """Time both in turn, for some seconds."""
-    calls = {"ours": ours, "peer": peer}
-    for call in calls.values():
-        call()  # compiles, and wakes threads
-    since = time.perf_counter()
-    once = alternate(calls, repeats=1, warmup=0)
-    took = time.perf_counter() - since
-    repeats = max(2, min(200, round(SECONDS / took)))
-    more = alternate(calls, repeats=repeats, warmup=0)
-    return more if repeats > 2 else {k: once[k] + more[k] for k in calls}
+def timed(call: Callable[[], object]) -> list[float]:
+    """Time a call again and again, for some seconds."""
+    call()  # compiles, and wakes threads
+    seconds: list[float] = []
+    while sum(seconds) < SECONDS or len(seconds) < 2:
+        since = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - since)
+    return seconds
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -221,12 +223,12 @@ def measured(name: str) -> dict[str, Any]:
                 continue
             for _ in range(beside):
                 held.enter_context(restless())
-            seconds = json.loads(apart(name, group))
-        middle = {side: statistics.median(each) for side, each in seconds.items()}
+            seconds = {side: json.loads(apart(name, side, group)) for side in SIDES}
+        middle = {side: statistics.mean(each) for side, each in seconds.items()}
         alone = alone or middle
         slower = {side: middle[side] / alone[side] for side in middle}
         row["conditions"][condition] = {
-            "seconds": seconds,
+            "seconds": middle,
             "slower": slower,
             "worse": slower["ours"] / slower["peer"],
             "ratio": middle["peer"] / middle["ours"],
@@ -235,9 +237,9 @@ def measured(name: str) -> dict[str, Any]:
     return row
 
 
-def apart(name: str, group: Path | None) -> str:
-    """Return what a process of its own prints that times a case, in a control group if any."""
-    command = [sys.executable, "-m", "benchmarks", "busy", "--time", name]
+def apart(name: str, side: str, group: Path | None) -> str:
+    """Return what a process of its own prints that times a side, in a control group if any."""
+    command = [sys.executable, "-m", "benchmarks", "busy", "--time", name, side]
     if group is not None:
         # The shell moves itself, and then becomes the process.
         move = f'echo $$ > {group / "cgroup.procs"} && exec "$@"'
