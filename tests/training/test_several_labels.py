@@ -181,6 +181,7 @@ def test_the_command_line(run, folder):
     assert printed.startswith("class_1,probability_1,class_2")
     status, printed, _ = luce_says("info", "runs/typed", cwd=folder)
     assert "4 labels, each on or off" in printed
+    assert "link        a sigmoid for each label" in printed
     status, printed, said = luce_says("report", "runs/typed", "--json", cwd=folder)
     assert status == 0, said
     assert json.loads(printed)["kind"] == "labels"

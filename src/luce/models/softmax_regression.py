@@ -182,7 +182,7 @@ class Linear(Model["SoftmaxModel"]):
             "duality_gap": gap if math.isfinite(gap) else None,
             "gradient_norm": float(estimator.gradient_norm_),
             "penalty": estimator.penalty,
-            "link": estimator.link,
+            "link": "a sigmoid for each label" if estimator.multilabel_ else estimator.link,
         }
         if estimator.link in {"ovo", "ecoc"}:
             ended["binary_problems"] = len(estimator.coef_)
