@@ -417,18 +417,24 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
             )
         weight = self._row_weights(X, sample_weight)
         if self.class_weight is not None:
+            self._check_classes(codes, weight)  # "balanced" would divide by what they weigh
             each = compute_class_weight(
                 self.class_weight, classes=self.classes_, y=y, sample_weight=weight
             )
             weight *= each[codes]
         self._check_total(weight)
+        self._check_classes(codes, weight)
+        return codes, weight
+
+    def _check_classes(self, codes: np.ndarray, weight: np.ndarray) -> None:
+        """Refuse a class without weight."""
         weights = np.bincount(codes, weight, minlength=len(self.classes_))
         if not np.all(weights > 0):
             empty = self.classes_.tolist()[int(np.argmin(weights))]
             raise DataError(
-                f"{name}: all weights of class {empty!r} are zero: drop its rows or give it weight."
+                f"{type(self).__name__}: all weights of class {empty!r} are zero: drop its rows or "
+                "give it weight."
             )
-        return codes, weight
 
     def _row_weights(self, X: Any, sample_weight: Any) -> np.ndarray:
         weight: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
