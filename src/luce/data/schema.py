@@ -199,7 +199,8 @@ class Schema(ABC):
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Self:
         """Return the schema of what `to_json` gave, without the kind, or raise RunError."""
-        return from_plain(cls, body, f"the schema of kind {cls.kind}")
+        # Earlier versions did not store `several`.
+        return from_plain(cls, {"several": None, **body}, f"the schema of kind {cls.kind}")
 
 
 def check_normalise(normalise: object) -> None:

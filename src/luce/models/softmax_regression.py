@@ -256,6 +256,9 @@ class Linear(Model["SoftmaxModel"]):
         if code is not None:
             estimator.code_ = as_code(type(estimator).__name__, code, classes)
         estimator.classes_ = np.array(classes)
+        if isinstance(weights := estimator.class_weight, dict):  # JSON has text for keys
+            by_text = {str(each): each for each in estimator.classes_.tolist()}
+            estimator.class_weight = {by_text.get(str(k), k): w for k, w in weights.items()}
         features, rows = math.prod(input_shape), estimator.coupling.n_logits
         expected = {"coef": (rows, features), "intercept": (rows,)}
         received = {name: tensor.shape for name, tensor in tensors.items()}
@@ -324,10 +327,12 @@ class Linear(Model["SoftmaxModel"]):
         import numpy as np
 
         coefficients = np.asarray(estimator.coef_, dtype=np.float64)
-        coupling = estimator.coupling
-        if coupling.kind == "labels":  # each has a sigmoid of its own: nothing is common to all
+        coupling = getattr(estimator, "coupling", None)  # scikit-learn's have none
+        if coupling is not None and coupling.kind == "labels":
+            # Each has a sigmoid of its own: nothing is common to all.
             return Weights("classes", coefficients)
-        if coupling.signs is not None:  # the sides of a class say what speaks for it
+        if coupling is not None and coupling.signs is not None:
+            # The sides of a class say what speaks for it.
             share = 2 if coupling.kind == "ecoc" else len(estimator.classes_)
             coefficients = coupling.signs @ coefficients / share
         elif len(coefficients) == 1:  # two classes: the weights of the second against the first

@@ -175,6 +175,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     (2, 3)
     """
 
+    multilabel_: bool = False
+
     def __init__(
         self,
         module: str | nn.Module | Callable[[tuple[int, ...], int], nn.Module] = "mlp",
@@ -634,7 +636,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         -------
         float
         """
-        if not getattr(self, "multilabel_", False):
+        if not self.multilabel_:
             return float(super().score(X, y, sample_weight))
         on = indicator_of(y, self.classes_.tolist(), "NeuralClassifier")
         return float(np.average((self.predict(X) == on).all(axis=1), weights=sample_weight))
