@@ -125,6 +125,8 @@ def runs(tmp_path_factory):
         luce.train(texts, target="label", model="linear", name="texts", out=folder).path,
         luce.train(array, model="linear", name="array", out=folder, **weights).path,
         luce.train(array, model="linear", name="sparse", l1_ratio=1.0, out=folder).path,
+        luce.train(array, model="linear", name="pairs", link="ovo", out=folder).path,
+        luce.train((X, (X[:, :3] > 0).astype(int)), model="linear", name="labels", out=folder).path,
         luce.tune(array, space=SEARCHED, trials=4, folds=2, name="tuned", out=folder).path,
         luce.train((X, y.astype(int)), name="average", out=folder).path,
         luce.distil(folder / "mlp", "digits", epochs=1, name="student", out=folder).path,
