@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from msgspec import Meta
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from luce.errors import ArgumentError, RunError
 from luce.evaluation import several
@@ -28,6 +28,7 @@ __all__ = ["LabelCalibration", "score_labels"]
 # As for classes: see `luce.calibrating`.
 SHRINKAGE = 2.0
 MOST_SCORES = 10_000
+
 
 Scores = list[Annotated[float, Meta(ge=0, le=1)]]
 Shares = list[Annotated[float, Meta(gt=0, le=1)]]
@@ -101,6 +102,12 @@ class LabelCalibration:
         """Return the calibrated probabilities, (rows, labels), float64."""
         z = np.asarray(logits, dtype=np.float64)
         found: NDArray[np.floating[Any]] = expit(z / self.temperature)
+        return found
+
+    @property
+    def raw_thresholds(self) -> NDArray[np.float64]:
+        """The thresholds of uncalibrated probabilities: the same labels are predicted by them."""
+        found: NDArray[np.float64] = expit(self.temperature * logit(self.thresholds))
         return found
 
     def sets(self, coverage: float) -> LabelSets:

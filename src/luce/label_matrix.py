@@ -76,9 +76,17 @@ def read_labels(y: Any, name: str) -> tuple[np.ndarray, list[Any]]:
         labels = [str(column) for column in y.columns]
     if hasattr(y, "cpu"):
         y = y.detach().cpu()
-    given = y.toarray() if hasattr(y, "nnz") else np.asarray(y)
+    try:
+        given = y.toarray() if hasattr(y, "nnz") else np.asarray(y)
+    except ValueError as error:  # lists within some of the rows
+        raise DataError(f"{name}: y cannot be made an indicator ({error}).") from error
     if given.dtype == object:
         given = _numbers(given, name)
+    if given.ndim != 2:
+        raise DataError(
+            f"{name}: y must be an indicator (rows, labels) or lists of labels, got shape "
+            f"{given.shape}."
+        )
     bad = np.argwhere((given != 0) & (given != 1))
     if len(bad):
         row, column = bad[0].tolist()
@@ -153,6 +161,8 @@ def _of_lists(rows: list[Any], labels: list[Any] | None, name: str) -> tuple[np.
     plain = [[v.item() if isinstance(v, np.generic) else v for v in row] for row in rows]
     for i, row in enumerate(plain):
         for value in row:
+            if isinstance(value, list | dict | set):
+                raise DataError(f"{name}: row {i} has {value!r}, which is no label. Give a text.")
             if value is None or value != value:  # noqa: PLR0124 - NaN
                 raise DataError(
                     f"{name}: row {i} has the label {value!r}. Leave it out: a row of no label is "

@@ -123,7 +123,9 @@ def write_predictions(
     else:
         blocks = _blocks(run, source, called, calibrated=calibrated)
     with _output(out) as write:
-        of_labels = None if run.schema.several is None else run.thresholds
+        of_labels = None
+        if run.schema.several is not None:
+            of_labels = run.thresholds if calibrated else run.raw_thresholds
         for probabilities, counts, names, said in blocks:
             frame = predictions(
                 probabilities,

@@ -175,7 +175,9 @@ class Request:
             raise ArgumentError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
         given = {**PRESETS.get(preset or "", {}), **{k: _plain(v) for k, v in arguments.items()}}
         if isinstance(given.get("target"), tuple):  # a column for each label
-            given = {"several": COLUMNS, **given, "target": joined_names(given["target"])}
+            given["target"] = joined_names(given["target"])
+            if given.get("several") is None:
+                given["several"] = COLUMNS
         own = {f.name for f in fields(cls)} - {"options"}
         options = {k: v for k, v in given.items() if k not in own}
         own_given = {k: v for k, v in given.items() if k in own}

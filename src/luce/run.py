@@ -49,7 +49,7 @@ from luce.storage import read_bytes, read_json, read_tensors, sealed, size_of
 from luce.streaming import Held, check_table, is_large, score_files, some_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from luce.data.dataset import Features
     from luce.export import Exported
@@ -170,11 +170,11 @@ class Run:
         if engine is not None:
             source = features.source if isinstance(features, Scan) else features
             elsewhere = self.predict_elsewhere(source, engine, calibrated=calibrated)
-            return np.concatenate([probabilities for probabilities, _ in elsewhere])
+            return _joined(elsewhere)
         if isinstance(features, Scan):
             blocks = read_blocks(features.source, self.schema)
             parts = (self.predict_block(each.features, calibrated=calibrated) for each in blocks)
-            return np.concatenate([probabilities for probabilities, _ in parts])
+            return _joined(parts)
         return self.predict_block(features, calibrated=calibrated)[0]
 
     def predict(self, features: Any) -> NDArray[Any]:
@@ -206,6 +206,13 @@ class Run:
         if isinstance(self.calibration, LabelCalibration):
             return self.calibration.thresholds
         return np.full(len(self.classes), 0.5)
+
+    @property
+    def raw_thresholds(self) -> NDArray[np.float64]:
+        """The `thresholds` for probabilities that are not calibrated: the same are predicted."""
+        if isinstance(self.calibration, LabelCalibration):
+            return self.calibration.raw_thresholds
+        return self.thresholds
 
     def predict_block(
         self, features: Any, *, calibrated: bool = True
@@ -717,6 +724,14 @@ class Run:
             "outcome": self.config["outcome"],
             "metrics": self.metrics,
         }
+
+
+def _joined(parts: Iterable[tuple[NDArray[Any], Any]]) -> NDArray[Any]:
+    """Return the probabilities of all blocks of rows."""
+    found = [probabilities for probabilities, _ in parts]
+    if not found:
+        raise DataError("the source has no rows to predict. Give another one.")
+    return np.concatenate(found)
 
 
 def load_run(path: str | Path) -> Run:

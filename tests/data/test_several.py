@@ -164,3 +164,24 @@ def test_several_is_for_tables():
     """Arrays say themselves how many labels a row has."""
     with pytest.raises(ArgumentError, match="several is for tables"):
         luce.load_dataset("digits", several=";")
+
+
+def test_a_column_is_named_once():
+    """A target that names a column twice is refused, and so is one with a line break."""
+    frame = pl.DataFrame({"a": [0, 1], "b": [1, 0]})
+    with pytest.raises(DataError, match="target names 'a' twice"):
+        labels_of_table("films", frame, "a,b,a", "columns")
+    with pytest.raises(ArgumentError, match="names of columns with commas between"):
+        target_columns('a\n,"b', "columns")
+
+
+def test_numbers_may_be_labels():
+    """Of a run with the labels 0, 3 and 5, lists of 0, 1 and 2 are not taken for columns."""
+    with pytest.raises(DataError, match="1, 2 are not among"):
+        aligned(np.eye(3, dtype=bool), [0, 1, 2], [0, 3, 5], name="rows")
+
+
+def test_one_label_is_no_several():
+    """A single label is refused in a sentence that says what to do."""
+    with pytest.raises(DataError, match="one label only"):
+        luce.train((np.arange(20.0)[:, None], [["a"], []] * 10), model="linear")

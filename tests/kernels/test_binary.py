@@ -164,6 +164,11 @@ def test_compiled_whole():
         ({"target": torch.zeros(4)}, ShapeError, r"Target size \(4,\) must be the same"),
         ({"target": torch.zeros(4, 3, dtype=torch.complex64)}, DtypeError, "a real dtype"),
         ({"weight": torch.ones(4)}, ShapeError, r"weight must be of a shape .* got \(4,\)"),
+        (
+            {"input": torch.empty(0, 3), "target": torch.empty(0, 3), "weight": torch.ones(5)},
+            ShapeError,
+            r"weight must be of a shape .* got \(5,\)",
+        ),
         ({"pos_weight": torch.ones(2, 4, 3)}, ShapeError, r"For a number of each label.*\(3,\)"),
         ({"input": torch.zeros(4, 3, dtype=torch.int64)}, DtypeError, "floating-point"),
         ({"reduction": "average"}, LuceError, "reduction must be one of"),

@@ -149,9 +149,10 @@ def test_the_fused_pass_is_that_by_blocks(name, dtype):
     signs = torch.from_numpy(signs_of(name, 4).astype(np.int8))
     B = signs.shape[1]
     options = {"n_logits": B, "link": "sigmoid", "C": 1.0, "fit_intercept": True}
+    weight = torch.from_numpy(rng.exponential(size=700))
     made = [
         Objective(
-            as_rows(X), torch.from_numpy(y), torch.from_numpy(rng.exponential(size=700) * 0 + 1.5),
+            as_rows(X), torch.from_numpy(y), weight,
             **options, dtype=dtype, fits=fits, signs=signs,
         )
         for fits in (1, 1000)

@@ -164,11 +164,12 @@ def test_c_is_chosen_by_leave_one_out():
         ({"cv": "loo", "l1_ratios": [0.5]}, "cv='loo' takes one Newton step"),
         ({"cv": "loo", "penalty": "group"}, "cv='loo' takes one Newton step"),
         ({"cv": "loo", "scoring": "accuracy"}, "scoring='neg_log_loss', got 'accuracy'"),
+        ({"cv": "loo", "link": "ovo"}, "SoftmaxRegressionCV: cv='loo' is for classes that have a"),
     ],
 )
 def test_what_leave_one_out_cannot_be_had_with(options, message):
     """Penalties that make zeros, other scores and other words are refused."""
-    X, y, _ = drawn(2)
+    X, y, _ = drawn(3)
     with pytest.raises(ArgumentError, match=message):
         SoftmaxRegressionCV(**options).fit(X, y)
 
@@ -180,6 +181,12 @@ def test_fits_that_leave_one_out_is_not_for():
         short = SoftmaxRegression(max_iter=1).fit(X, y)
     with pytest.raises(ArgumentError, match=r"has converged, and this one stopped.*Raise max_iter"):
         short.leave_one_out(X, y)
+    with pytest.raises(ArgumentError, match=r"refit=False.*Set refit=True"):
+        SoftmaxRegressionCV((0.1, 1.0), refit=False).fit(X, y).leave_one_out(X, y)
+    bare, holes = SoftmaxRegression(fit_intercept=False).fit(X, y), X.copy()
+    holes[0, 0] = np.nan
+    with pytest.raises(DataError, match=r"X must be finite|NaN"):
+        bare.leave_one_out(holes, y)
     for options in ({"C": np.inf}, {"penalty": None}):
         with pytest.raises(ArgumentError, match=r"needs an L2 penalty.*Fit a finite C"):
             SoftmaxRegression(**options).fit(X, y).leave_one_out(X, y)

@@ -351,3 +351,32 @@ def test_scikit_learns_checks_for_several_labels_pass():
     multi = [each for each in done if "multilabel" in each["check_name"]]
     assert len(multi) >= 4
     assert {each["status"] for each in multi} == {"passed"}
+
+
+def test_columns_of_a_frame_need_no_order():
+    """Standard errors of labels whose names are not sorted are those of their columns."""
+    X, on = several()
+    frame = pd.DataFrame(on, columns=["z", "a", "m", "b"])
+    found, wanted = (SoftmaxRegression().fit(X, y).standard_errors(X)[0] for y in (frame, on))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_weights_may_be_numpys_and_rows_without_weight_count_for_nothing():
+    """A NumPy number is a number; a label on in rows of weight 0 alone is on in none."""
+    X, on = several()
+    SoftmaxRegression(class_weight={0: np.int64(2)}).fit(X, on)
+    weight = np.ones(len(X))
+    weight[0] = 0
+    on = np.column_stack([on, np.arange(len(X)) == 0])
+    with pytest.warns(UserWarning, match="0 on in every row, 1 in none"):
+        SoftmaxRegression().fit(X, on, weight)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [([1, 0], r"got shape \(2,\)"), ([["a", [1]], ["b"]], "which is no label")],
+)
+def test_what_is_no_indicator_is_said(y, message):
+    """A vector and lists within lists are refused in a sentence."""
+    with pytest.raises(DataError, match=message):
+        read_labels(y, "y")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ import luce
 from luce.calibrating_labels import LabelCalibration
 from luce.errors import ArgumentError, DataError, RunError
 from luce.evaluation import several
+from luce.predicting import write_predictions
 
 NAMES = ["action", "comedy", "drama", "war"]
 
@@ -319,3 +321,18 @@ def test_an_engine_predicts_the_same(folder, tmp_path, table, calibrated):
     assert not np.allclose(here.sum(axis=1), 1)
     with pytest.raises(ArgumentError, match="scored on rows in memory: leave engine out"):
         run.evaluate(source, engine="local")
+
+
+def test_without_calibration_the_same_labels_are_predicted(run, folder, monkeypatch):
+    """Thresholds are of calibrated probabilities; others are compared with what they are there."""
+    unsure = replace(run.calibration, temperature=3.0)
+    monkeypatch.setattr(type(run), "calibration", unsure)
+
+    def predicted(*, calibrated):
+        out = folder / "said-of-both.csv"
+        write_predictions(run, folder / "films.csv", out=out, calibrated=calibrated)
+        return pl.read_csv(out)["prediction"].fill_null("").to_list()
+
+    wanted = predicted(calibrated=True)
+    assert len(set(wanted)) > 2
+    assert predicted(calibrated=False) == wanted

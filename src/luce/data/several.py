@@ -61,6 +61,8 @@ def labels_of_table(
         column of its own has another value than 0 and 1, or true and false.
     """
     wanted = target_columns(target, several)
+    if twice := sorted({each for each in wanted if wanted.count(each) > 1}):
+        raise DataError(f"{name}: target names {listed(twice)} twice. Name each column once.")
     for column in wanted:
         if column not in frame.columns:
             raise no_column(name, column, frame.columns)
@@ -179,7 +181,8 @@ def aligned(on: np.ndarray, own: Sequence[Any], classes: Sequence[Any], *, name:
     """
     if list(own) == list(classes):
         return on
-    if list(own) == list(range(len(own))) and len(own) == len(classes):
+    numbers = all(isinstance(each, int) for each in classes)  # so 0 to L - 1 may be labels too
+    if list(own) == list(range(len(own))) and len(own) == len(classes) and not numbers:
         return on
     place = {label: k for k, label in enumerate(classes)}
     unknown = [
@@ -204,6 +207,10 @@ def check_indicator(on: np.ndarray) -> np.ndarray:
     """Return an indicator if it can train a classifier; raise DataError otherwise."""
     if len(on) < 4:
         raise DataError(f"The source has {len(on)} rows. Give at least four.")
+    if on.shape[1] < 2:
+        raise DataError(
+            "There is one label only. Give two or more, or leave several out and name two classes."
+        )
     several = on.sum(axis=0)
     if not ((several > 0) & (several < len(on))).any():
         raise DataError(

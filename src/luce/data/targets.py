@@ -6,6 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING, Final
 
+from luce.errors import ArgumentError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,7 +32,12 @@ def target_columns(target: str | None, several: str | None) -> list[str]:
         return []
     if several != COLUMNS:
         return [target]
-    return [name.strip() for name in next(csv.reader([target], skipinitialspace=True))]
+    try:
+        return [name.strip() for name in next(csv.reader([target], skipinitialspace=True))]
+    except csv.Error as error:
+        raise ArgumentError(
+            f"target must be names of columns with commas between, got {target!r} ({error})."
+        ) from error
 
 
 def joined_names(names: Sequence[str]) -> str:

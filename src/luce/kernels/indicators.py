@@ -26,7 +26,7 @@ def as_indicators(operator: str, x: Tensor, target: Tensor) -> Tensor:
 
 def repeating(operator: str, name: str, weight: Tensor | None, x: Tensor) -> Tensor | None:
     """Return a weight of every element, (M,), or as many as there are before it repeats itself."""
-    if weight is None or not x.numel():
+    if weight is None:
         return None
     shape, dims = tuple(x.shape), list(weight.shape)
     fits = len(dims) <= len(shape)
@@ -37,6 +37,8 @@ def repeating(operator: str, name: str, weight: Tensor | None, x: Tensor) -> Ten
             f"{operator}: {name} must be of a shape that can be broadcast to the input's, {shape}, "
             f"got {tuple(dims)}. For a number of each label, give shape {shape[-1:]}."
         )
+    if not x.numel():
+        return None
     while dims and dims[0] == 1:
         dims.pop(0)
     within = shape[len(shape) - len(dims) :]

@@ -7,6 +7,7 @@ rows: W lies in their span, and so does everything that a row can do to it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -39,8 +40,13 @@ _LEVERAGE_VALUES: Final = 1 << 18
 
 
 def size_of(question: Question) -> int:
-    """Return how many coefficients depend on each other: of all free logits, or of a sigmoid."""
-    return question.width * (question.free if question.link == "softmax" else 1)
+    """Return the side of a square matrix as large as the Hessian.
+
+    All coefficients of the free logits depend on each other. Of sigmoids only those of one do, so
+    there is a block for each.
+    """
+    blocks = question.free if question.link == "softmax" else math.sqrt(question.free)
+    return math.ceil(question.width * blocks)
 
 
 def check_size(question: Question, what: str, most: int = MOST) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -100,14 +101,15 @@ def check_class_weight(name: str, class_weight: Any, labels: Sequence[Any]) -> N
     """Refuse a class_weight that names what is no label, or is not above 0."""
     if not isinstance(class_weight, dict):
         return
-    unknown = [key for key in class_weight if key not in set(labels)]
+    known = set(labels)
+    unknown = [key for key in class_weight if key not in known]
     if unknown:
         raise ArgumentError(
             f"{name}: class_weight names {unknown[0]!r}, which is no label. With several labels it "
             "is {label: how much a row counts for the label where that is on}."
         )
     for label, value in class_weight.items():
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
+        if not (isinstance(value, Real) and 0 < float(value) < math.inf):
             raise ArgumentError(
                 f"{name}: class_weight of label {label!r} must be a number above 0, got {value!r}."
             )

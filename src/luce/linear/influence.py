@@ -59,7 +59,11 @@ def influence(
     else:
         codes = codes_of(question.name, "y_test", y_test, model.classes_, len(rows))
     K = q.free
-    gradients = (probabilities(Z, q.link) - onehot(codes, q.K))[:, :K]
+    P = probabilities(Z, q.link)
+    if q.link == "sigmoid" and q.K > 1:  # the loss of what is predicted: sigmoids over their sum
+        gradients = (1 - P) * (P / P.sum(1, keepdims=True) - onehot(codes, q.K))
+    else:
+        gradients = (P - onehot(codes, q.K))[:, :K]
     asked = gradients[:, :, None] * rows[:, None, :]
     if large:
         inverse = Factored(q)

@@ -165,7 +165,7 @@ def leave_one_out(
         raise ArgumentError(
             f"{type(model).__name__}: refits must be a whole number of at least 0, got {refits!r}."
         )
-    with few_threads(model, len(y)):
+    with few_threads(model, np.shape(X)[0]):
         question = ask(model, X, y, sample_weight, what)
         check_penalised(model, what)
         question.check_rows(what)

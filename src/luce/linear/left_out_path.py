@@ -86,6 +86,11 @@ def _view(model: SoftmaxRegressionCV, C: float, fitted: Fitted) -> Any:
 def _check(model: SoftmaxRegressionCV) -> None:
     """Refuse what leave-one-out cannot be had with."""
     name = type(model).__name__
+    if model.coupling.kind in {"ovo", "ecoc"}:
+        raise ArgumentError(
+            f"{name}: cv='loo' is for classes that have a column each, got link={model.link!r}. "
+            "Set link='softmax' or 'ovr', or set cv=5."
+        )
     if model.penalty == "group" or max(model.l1_ratios_) > 0:
         raise ArgumentError(
             f"{name}: cv='loo' takes one Newton step for each row, which needs L2 alone: set "

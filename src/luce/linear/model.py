@@ -461,7 +461,7 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
         name, labels = type(self).__name__, self.classes_.tolist()
         self._check_total(weight)
         check_class_weight(name, self.class_weight, labels)
-        warn_of_constant(name, labels, on, learnable(on, weight))
+        warn_of_constant(name, labels, on[weight > 0], learnable(on, weight))
         return weight
 
     def _fits_of_labels(

@@ -188,6 +188,8 @@ class Question:
         value = float(self.weight @ self.losses)
         value += self.curvature / 2 * float(np.square(self.theta[:, :D]).sum())
         # What is proven of the fit is about its own rows. Rounding of a stored one moves it a bit.
+        if not math.isfinite(slopes):
+            raise DataError(f"{self.name}: X must be finite, got NaN or infinity in {what}.")
         if slopes > max(_NOT_ITS_ROWS, 10 * self.model.tol) * value:
             raise DataError(
                 f"{self.name}: {what} is about the rows of the fit, and at these its relative "
@@ -232,7 +234,9 @@ def ask(
     X = model._check_rows(X)  # noqa: SLF001 - what a question is about
     N, classes = X.shape[0], model.classes_
     labels = _labels(model, y, N, what)
-    codes = codes_of(name, "y", labels, classes, N)
+    # Of several labels, none is asked about: the columns of a frame are in no order.
+    several = coupling.kind == "labels"
+    codes = np.zeros(N, np.intp) if several else codes_of(name, "y", labels, classes, N)
     weight = _check_sample_weight(sample_weight, np.empty((N, 0)), dtype=np.float64, copy=True)
     if model.class_weight is not None:
         each = compute_class_weight(
@@ -315,9 +319,11 @@ def check_penalised(model: SoftmaxModel, what: str) -> None:
     """Refuse a fit that has no L2, or that has not converged."""
     name = type(model).__name__
     if not math.isfinite(model.C_):
+        raise ArgumentError(f"{name}: {what} needs an L2 penalty. Fit a finite C, such as C=1e4.")
+    if not getattr(model, "refit", True) and getattr(model, "cv", None) != "loo":
         raise ArgumentError(
-            f"{name}: {what} needs an L2 penalty: without one, leaving out a row may leave no "
-            "optimum. Fit a finite C, such as C=1e4."
+            f"{name}: {what} is about a fit, and with refit=False this is the mean of the folds'. "
+            "Set refit=True."
         )
     if not getattr(model, "converged_", True):  # a stored fit does not say; its rows will
         raise ArgumentError(

@@ -253,7 +253,7 @@ def _over_elements(
         array(target.to(x.dtype).contiguous()),
         _repeated(weight, M, block, wide_dtype),
         _repeated(pos_weight, M, block, wide_dtype),
-        array(None if each is None else each).astype(_numpy(wide_dtype), copy=False),
+        array(each).astype(_numpy(wide_dtype), copy=False),
     )
     losses = array(torch.empty(0, dtype=wide_dtype) if loss is None else loss)
     gradient = flat[:0] if grad is None else array(grad)
