@@ -323,14 +323,14 @@ def test_an_engine_predicts_the_same(folder, tmp_path, table, calibrated):
         run.evaluate(source, engine="local")
 
 
-def test_without_calibration_the_same_labels_are_predicted(run, folder, monkeypatch):
+def test_without_calibration_the_same_labels_are_predicted(run, folder):
     """Thresholds are of calibrated probabilities; others are compared with what they are there."""
-    unsure = replace(run.calibration, temperature=3.0)
-    monkeypatch.setattr(type(run), "calibration", unsure)
+    calibration = replace(run.calibration, temperature=3.0)
+    unsure = replace(run, classifier=replace(run.classifier, calibration=calibration))
 
     def predicted(*, calibrated):
         out = folder / "said-of-both.csv"
-        write_predictions(run, folder / "films.csv", out=out, calibrated=calibrated)
+        write_predictions(unsure, folder / "films.csv", out=out, calibrated=calibrated)
         return pl.read_csv(out)["prediction"].fill_null("").to_list()
 
     wanted = predicted(calibrated=True)

@@ -113,11 +113,7 @@ def _of_cells(
     place = {label: k for k, label in enumerate(labels)}
     unknown = list(dict.fromkeys(each for row in rows for each in row if each not in place))
     if unknown:
-        raise DataError(
-            f"{name}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the run's "
-            f"labels: {listed(labels, 10)}. Correct them, or leave them out: the run cannot say "
-            "anything of them."
-        )
+        raise _unknown(name, unknown, labels)
     on = np.zeros((len(rows), len(labels)), dtype=bool)
     for i, row in enumerate(rows):
         on[i, [place[each] for each in row]] = True
@@ -126,6 +122,14 @@ def _of_cells(
     if empty and classes is None:
         notices = [f"{counted(empty, 'row')} without a label: none is on there."]
     return on, list(labels) if classes is None else list(classes), notices
+
+
+def _unknown(name: str, unknown: Sequence[Any], labels: Sequence[Any]) -> DataError:
+    return DataError(
+        f"{name}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the run's "
+        f"labels: {listed(labels, 10)}. Correct them, or leave them out: the run cannot say "
+        "anything of them."
+    )
 
 
 def _lists(series: pl.Series) -> list[list[str]] | None:
@@ -191,11 +195,7 @@ def aligned(on: np.ndarray, own: Sequence[Any], classes: Sequence[Any], *, name:
         if label not in place and any_on
     ]
     if unknown:
-        raise DataError(
-            f"{name}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the run's "
-            f"labels: {listed(list(classes), 10)}. Correct them, or leave them out: the run cannot "
-            "say anything of them."
-        )
+        raise _unknown(name, unknown, list(classes))
     found = np.zeros((len(on), len(classes)), dtype=bool)
     for k, label in enumerate(own):
         if label in place:
