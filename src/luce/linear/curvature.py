@@ -40,13 +40,14 @@ _LEVERAGE_VALUES: Final = 1 << 18
 
 
 def size_of(question: Question) -> int:
-    """Return the side of a square matrix as large as the Hessian.
+    """Return the side of a square matrix that costs what the Hessian does.
 
-    All coefficients of the free logits depend on each other. Of sigmoids only those of one do, so
-    there is a block for each.
+    All coefficients of the free logits depend on each other. Of sigmoids only those of one do: there
+    is a block for each, which are inverted one by one, so they may have four times the numbers.
     """
-    blocks = question.free if question.link == "softmax" else math.sqrt(question.free)
-    return math.ceil(question.width * blocks)
+    if question.link == "softmax":
+        return question.width * question.free
+    return max(question.width, math.ceil(question.width * math.sqrt(question.free) / 2))
 
 
 def check_size(question: Question, what: str, most: int = MOST) -> None:
