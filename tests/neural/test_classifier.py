@@ -15,7 +15,7 @@ from torch import nn
 
 import luce
 from luce.errors import ArgumentError, DataError
-from luce.neural import classifier
+from luce.neural import building
 
 QUICK = {"hidden": (8,), "epochs": 3}
 
@@ -255,7 +255,7 @@ def test_a_wrong_option_is_refused_in_words(iris, option, value, words):
 
 def test_a_network_beyond_the_memory_is_refused_before_it_is_made(iris, monkeypatch):
     """The message says how much it would take and how much is free; a linear model still fits."""
-    monkeypatch.setattr(classifier, "free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(building, "free_memory", lambda: 1 << 20)
     luce.NeuralClassifier("linear", epochs=1).fit(*iris)
     with pytest.raises(ArgumentError, match=r"gradients alone need 0\.1 GB, of which 0\.0 GB"):
         luce.NeuralClassifier(hidden=(1_000_000,), epochs=1).fit(*iris)

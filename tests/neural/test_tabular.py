@@ -11,6 +11,7 @@ import luce
 from luce import storage
 from luce.errors import ArgumentError, RunError
 from luce.models import MODELS
+from luce.neural.building import build
 from luce.neural.tabular import Encoding, tabular
 
 TABLE = MODELS["mlp"].for_tables
@@ -146,8 +147,7 @@ def test_what_is_minimised_is_the_mean_of_the_members_losses(table, weighted):
     model = luce.NeuralClassifier(**SMALL | {"batch_size": 400}, epochs=1)
     first = next(model.fit_steps(X, y, weight if weighted else None)).batch_loss
     fresh = luce.NeuralClassifier(**SMALL)
-    fresh.classes_, fresh.input_shape_ = np.unique(y), (4,)
-    network = fresh._build(torch.device("cpu"), X).train()
+    network = build(fresh.get_params(), X.shape[1:], len(set(y)), torch.device("cpu"), X).train()
     logits = network(torch.from_numpy(X)).detach().double()
     each = [log_loss(y, m.softmax(dim=1), sample_weight=weight) for m in logits.unbind(dim=1)]
     assert first == pytest.approx(np.mean(each), rel=1e-5)

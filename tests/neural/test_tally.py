@@ -8,7 +8,7 @@ import torch
 
 import luce
 from luce.errors import DivergenceError
-from luce.neural import classifier, tally
+from luce.neural import classifier, problems, tally
 from tests.pretend import DEVICE, Pretend
 
 # Tensors of PyTorch's "meta" device hold no numbers, so it warns of a copy; the pretended ones do.
@@ -106,14 +106,14 @@ def test_a_state_saved_between_two_readings_goes_on_to_the_same_bits(device, row
             assert torch.equal(device.take(mine), device.take(other))
 
 
-def test_a_loss_that_is_not_finite_is_found_and_named(device, rows):
+def test_a_loss_that_is_not_finite_is_found_and_named(device, rows, monkeypatch):
     """Some batches later; what is said is the batch in which it was."""
     X, y = rows
     X = X.copy()
     order = torch.randperm(180, generator=torch.Generator().manual_seed(0))
     X[order[4 * 9]] = np.inf  # in the tenth batch of the first epoch
     model = luce.NeuralClassifier(**OPTIONS, seed=0)
-    model._validated = lambda X, y=None, **_: (X, y)
+    monkeypatch.setattr(problems, "validated", lambda _model, X, y, **_: (X, y))
     with pytest.raises(DivergenceError, match="epoch 1, batch 10"):
         list(model.fit_steps(X, y))
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import luce
 from luce.errors import ArgumentError, DataError
+from luce.neural.building import build
 from luce.neural.teaching import prepare
 
 RANDOM = np.random.default_rng(0)
@@ -63,8 +64,7 @@ def test_a_step_is_that_of_pytorch(loss, labels):
         X, None if labels == "none" else y, weight, teacher=teacher, temperature=T, alpha=alpha
     )
     start = luce.NeuralClassifier("linear", precision="float64")
-    start.classes_, start.input_shape_ = np.unique(Y), (4,)
-    network = start._build(torch.device("cpu"), X)
+    network = build(start.get_params(), (4,), 3, torch.device("cpu"), X)
     logits = network(torch.from_numpy(X).double())
     q = torch.from_numpy(teacher.given.astype(np.float64))
     q = (q.log() / T).softmax(1)

@@ -9,6 +9,7 @@ from torch import nn
 
 import luce
 from luce.errors import DivergenceError, RunError
+from luce.neural.building import build
 from luce.neural.examples import batch_bounds
 from luce.neural.training import SCHEDULES
 
@@ -91,8 +92,7 @@ def test_one_step_is_pytorchs(optimizer, blobs):
         precision="float64",
     )
     start = luce.NeuralClassifier("linear", precision="float64")
-    start.classes_, start.input_shape_ = np.unique(y), (2,)
-    network = start._build(torch.device("cpu"), X)
+    network = build(start.get_params(), (2,), 3, torch.device("cpu"), X)
     weight, bias = (p for p in network.parameters())
     groups = [{"params": [weight], "weight_decay": 0.01}, {"params": [bias], "weight_decay": 0.0}]
     theirs = {
@@ -191,8 +191,8 @@ def test_clip_norm_bounds_the_step(blobs):
         "linear", **options, learning_rate=1.0, clip_norm=1e-3, epochs=1, batch_size=200
     )
     start = luce.NeuralClassifier("linear")
-    start.classes_, start.input_shape_ = np.unique(y), (2,)
-    before = torch.cat([p.flatten() for p in start._build(torch.device("cpu"), X).parameters()])
+    network = build(start.get_params(), (2,), 3, torch.device("cpu"), X)
+    before = torch.cat([p.flatten() for p in network.parameters()])
     after = torch.cat([p.flatten() for p in model.fit(X * 100, y).network_.parameters()])
     assert (after - before).norm() <= 1.001e-3
 

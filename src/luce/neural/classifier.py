@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-import scipy.sparse
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import train_test_split
-from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from luce import functional as F
-from luce.errors import ArgumentError, DataError, not_finite_at
+from luce.errors import ArgumentError, DataError
 from luce.group import current
-from luce.label_matrix import indicator_of, is_several, read_labels
-from luce.neural import networks
+from luce.label_matrix import indicator_of
+from luce.neural.arrays import as_rows, validated
+from luce.neural.building import check_outputs, is_tabular, outline
 from luce.neural.embedding import EmbeddedRows
-from luce.neural.examples import EVALUATION_ROWS, Examples, Rows
-from luce.neural.labels import label_loss, weights_of_labels
-from luce.neural.losses import BatchLoss, Distilled
-from luce.neural.options import PRECISIONS, choose_device, is_mixed, resolve
-from luce.neural.sparse_rows import SparseRows
+from luce.neural.examples import EVALUATION_ROWS
+from luce.neural.options import choose_device
+from luce.neural.problems import problem
 from luce.neural.state import State
-from luce.neural.stored import Blocks, StoredRows, is_stored, weights_of_classes
-from luce.neural.tabular import Encoding, of_several_labels, tabular
-from luce.neural.teaching import Lessons, prepare
+from luce.neural.stored import Blocks
+from luce.neural.tabular import Encoding, of_several_labels
 from luce.neural.together import check_same
-from luce.neural.training import Progress, Recipe, forward, make_optimizer, train
-from luce.processor import free_memory
-from luce.targets import check_target
+from luce.neural.training import Progress, make_optimizer, train
 
 __all__ = ["NeuralClassifier"]
 
@@ -361,189 +350,25 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Epoch, batch, running loss and accuracy, rate, and the epoch's record at its end.
         """
         device = choose_device(self.device, self.precision)
-        if is_stored(X):
-            if not (y is None and sample_weight is None and teacher is None):
-                raise ArgumentError(
-                    "NeuralClassifier: a part of a store has labels and weights of its own: leave "
-                    "out y, sample_weight and teacher."
-                )
-            yield from self._learn_stored(X, validation, input_shape, device, resume)
-            return
-        _check_no_store(validation, input_shape)
-        given: Any = X
-        checked: Any = validation
-        beside: Mapping[str, NDArray[Any]] = {}
-        self.multilabel_ = is_several(y)
-        if self.multilabel_:
-            yield from self._learn_labels(X, y, sample_weight, checked, teacher, device, resume)
-            return
-        if teacher is None:
-            features, labels = self._validated(given, y, ensure_min_samples=2)
-            check_target(labels)
-            self.classes_ = np.unique(labels)
-        else:
-            features = self._validated(given, ensure_min_samples=2)
-            resolve(self.get_params(deep=False), rows=1)  # before the teacher works, maybe for long
-            lessons = teacher
-            if not isinstance(teacher, Lessons):
-                lessons = prepare(teacher, X, y, temperature, alpha, self._dtype())
-            labels, beside, self.classes_ = lessons.labels, lessons.beside, lessons.classes
-            temperature = lessons.temperature
-        codes = np.searchsorted(self.classes_, labels)
-        self._check_classes()
-        self.input_shape_, self.sparse_ = features.shape[1:], scipy.sparse.issparse(features)
-        weight = self._weights(features, labels, sample_weight)
-        held_out = None
-        if checked is not None:
-            of_class = None
-            if self.class_weight is not None:
-                of_class = np.ones(len(self.classes_), self._dtype())
-                of_class[codes] = compute_sample_weight(self.class_weight, self.classes_[codes])
-            held_out = self._check_validation(checked, of_class, device)
-        elif self.patience is not None:
-            kept, held = self._hold_out(codes)
-            held_out = self._examples(features[held], codes[held], _rows(weight, held), device)
-            features, codes, weight = features[kept], codes[kept], _rows(weight, kept)
-            beside = {name: array[kept] for name, array in beside.items()}
-        counts = np.bincount(codes, weight, minlength=len(self.classes_))
-        recipe = self._recipe(len(codes), counts, device)
-        if teacher is not None:
-            loss = Distilled(hard=recipe.loss, temperature=temperature)
-            recipe = replace(recipe, loss=loss, hits=lessons.hits)
-        self.network_ = self._build(device, features)
-        examples = self._examples(features, codes, weight, device, beside)
-        yield from self._learn(examples, held_out, recipe, counts, resume)
-
-    def _learn_labels(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: ArrayLike | None,
-        validation: Any,
-        teacher: Any,
-        device: torch.device,
-        resume: tuple[Mapping[str, Any], dict[str, Any]] | None,
-    ) -> Iterator[Progress]:
-        """Train on several labels at once."""
-        if teacher is not None:
-            raise ArgumentError(
-                "NeuralClassifier: a teacher's classes exclude each other, and y is of several "
-                "labels at once: leave teacher out."
-            )
-        on, labels = read_labels(y, "NeuralClassifier")
-        self.classes_ = np.array(labels)
-        features, _ = self._validated(X, on, ensure_min_samples=2, multi_output=True)
-        self.input_shape_, self.sparse_ = features.shape[1:], scipy.sparse.issparse(features)
-        weight = self._weights(features, None, sample_weight)
-        each = weights_of_labels(self.class_weight, labels, on, weight)
-        held_out = None
-        if validation is not None:
-            rows, said = validation
-            rows = self._validated(rows, reset=False)
-            known = indicator_of(said, labels, "NeuralClassifier: validation")
-            held_out = self._examples(rows, known, None, device)
-        elif self.patience is not None:
-            kept, held = self._hold_out(np.zeros(len(on), np.int64))
-            held_out = self._examples(features[held], on[held], _rows(weight, held), device)
-            features, on, weight = features[kept], on[kept], _rows(weight, kept)
-        counts = on.sum(axis=0) if weight is None else weight @ on
-        options = self.get_params(deep=False)
-        dtype = PRECISIONS[self.precision]
-        if each is not None:
-            each = each[0].to(device, dtype), each[1].to(device, dtype)
-        loss = label_loss(self.loss, options, each)
-        mixed = is_mixed(self.precision, self.module, self.input_shape_, device)
-        recipe = resolve(options, rows=len(on), mixed=mixed, loss=loss)
-        self.network_ = of_several_labels(self._build(device, features))
-        examples = self._examples(features, on, weight, device)
-        yield from self._learn(examples, held_out, recipe, counts, resume)
-
-    def _learn_stored(
-        self,
-        part: Blocks,
-        validation: Any,
-        input_shape: Sequence[int] | None,
-        device: torch.device,
-        resume: tuple[Mapping[str, Any], dict[str, Any]] | None,
-    ) -> Iterator[Progress]:
-        """Train on a part of a store."""
-        shape = tuple(input_shape or part.shape[1:])
-        if math.prod(shape) != math.prod(part.shape[1:]):
-            raise ArgumentError(
-                f"NeuralClassifier: input_shape must be of {math.prod(part.shape[1:]):,} numbers, "
-                f"as rows of the store have, got {shape}."
-            )
-        if part.sparse and self.module != "mlp":
-            raise self._reads_no_sparse_rows(part.shape)
-        if part.shape[0] < 2:
-            raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
-        if list(part.classes) != sorted(part.classes):
-            raise DataError("NeuralClassifier: the classes of the store must be sorted.")
-        self.multilabel_ = False
-        self.classes_, self.input_shape_, self.sparse_ = np.array(part.classes), shape, part.sparse
-        self.n_features_in_ = shape[0]
-        self._check_classes()
-        class_weight = weights_of_classes(self.class_weight, part)
-        rows = StoredRows(part, shape, PRECISIONS[self.precision], device, class_weight)
-        counts = rows.counts()
-        if not counts.any():
-            raise _no_weight()
-        held_out: Rows | None = None
-        if is_stored(validation):
-            if tuple(validation.classes) != tuple(part.classes):
-                raise ArgumentError(
-                    "NeuralClassifier: validation must be a part of the same store, such as "
-                    'store.part("validation"), or a pair (X, y).'
-                )
-            held_out = replace(rows, part=validation) if len(validation.blocks) else None
-        elif validation is not None:
-            features, labels = validation
-            if len(shape) > 1:
-                features = np.asarray(features).reshape(len(labels), *shape)
-            held_out = self._check_validation((features, labels), class_weight, device)
-        if held_out is None and self.patience is not None:
-            raise ArgumentError(
-                f"NeuralClassifier: patience={self.patience} needs rows to validate on. Give "
-                'validation=store.part("validation"), or patience=None.'
-            )
-        recipe = self._recipe(len(rows), counts, device)
-        self.network_ = self._build(device, rows)
-        yield from self._learn(rows, held_out, recipe, counts, resume)
-
-    def _recipe(self, rows: int, counts: NDArray[Any], device: torch.device) -> Recipe:
-        """Return how to train on so many rows, of these weights of the classes."""
-        shares = torch.from_numpy(counts / max(counts.sum(), 1e-300)).to(device)
-        mixed = is_mixed(self.precision, self.module, self.input_shape_, device)
-        return resolve(self.get_params(deep=False), rows=rows, shares=shares, mixed=mixed)
-
-    def _learn(
-        self,
-        rows: Rows,
-        held_out: Rows | None,
-        recipe: Recipe,
-        counts: NDArray[Any],
-        resume: tuple[Mapping[str, Any], dict[str, Any]] | None,
-    ) -> Iterator[Progress]:
-        """Train the network on the rows, with the other ranks of the process group if in one."""
+        teaching = (teacher, temperature, alpha)
+        given = problem(self, X, y, sample_weight, validation, teaching, input_shape, device)
+        self.classes_, self.multilabel_, self.network_ = given.classes, given.several, given.network
+        self.input_shape_, self.sparse_ = given.shape, given.sparse
         group = current()
-        self._check_outputs(next(iter(rows.pieces()))[:16], recipe.loss)
+        some = next(iter(given.rows.pieces()))[:16]
+        check_outputs(
+            self.network_, some, given.recipe.loss, len(given.classes), several=given.several
+        )
         options = self.get_params(deep=False) | {"module": "", "loss": ""}  # which may be functions
-        check_same(group, rows, sorted(options.items()), counts)
-        self.state_ = State(self.network_, make_optimizer(self.network_, recipe))
+        check_same(group, given.rows, sorted(options.items()), given.counts)
+        self.state_ = State(self.network_, make_optimizer(self.network_, given.recipe))
         if resume is not None:
             self.state_.load(*resume)
-        yield from train(self.state_, rows, recipe, held_out, group=group)
+        yield from train(self.state_, given.rows, given.recipe, given.held_out, group=group)
         self.history_ = self.state_.history
         self.n_iter_ = self.state_.epoch
         self.best_epoch_ = self.state_.best_epoch or self.state_.epoch
         del self.state_
-
-    def _check_classes(self) -> None:
-        if len(self.classes_) < 2:
-            raise DataError(
-                "NeuralClassifier: y must have at least two classes, got 1 class: "
-                f"{self.classes_.tolist()[0]!r}."
-            )
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Return the logits.
@@ -679,7 +504,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         encoding: Encoding | EmbeddedRows | None = None
         if self.sparse_:
             encoding = EmbeddedRows.like(tensors, self.n_features_in_)
-        elif self._is_tabular():
+        elif is_tabular(self.get_params(deep=False)):
             encoding = Encoding.like(tensors, self.n_features_in_)
         network = self.outline(self.input_shape_, len(self.classes_), encoding)
         expected = {k: _described(v) for k, v in network.state_dict().items()}
@@ -724,54 +549,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         ArgumentError
             If an option has a value that is not allowed, of the network or of its training.
         """
-        resolve(self.get_params(deep=False), rows=1)
-        with torch.device("meta"):
-            network = self._new_network(tuple(input_shape), n_classes, encoding)
-            return network.to("meta", PRECISIONS[self.precision])
+        return outline(self.get_params(deep=False), tuple(input_shape), n_classes, encoding)
 
     # ---------------------------------------------------------------------------------------------
-
-    def _dtype(self) -> type[np.floating[Any]]:
-        return np.float64 if self.precision == "float64" else np.float32
-
-    def _validated(self, *data: ArrayLike | None, **options: Any) -> Any:
-        """Validate as scikit-learn does, but say where NaN or infinity is."""
-        given: Any = data[0]
-        if scipy.sparse.issparse(given) and self.module != "mlp":
-            raise self._reads_no_sparse_rows(given.shape)
-        options = {
-            "dtype": self._dtype(),
-            "allow_nd": True,
-            "ensure_all_finite": False,
-            "accept_sparse": "csr",
-        } | options
-        with np.errstate(invalid="ignore", over="ignore"):  # an error says it better
-            found = validate_data(self, *data, **options)
-            features: Any = found if len(data) == 1 else found[0]
-            sparse = scipy.sparse.issparse(features)
-            values: NDArray[Any] = features.data if sparse else features
-            total = values.sum(dtype=np.float64)
-        if not np.isfinite(total):  # which may also overflow
-            bad = np.argwhere(~np.isfinite(values))
-            if len(bad):
-                at, value = bad[0].tolist(), float(values[tuple(bad[0])])
-                if sparse:
-                    row = int(np.searchsorted(features.indptr, at[0], side="right")) - 1
-                    at = [row, int(features.indices[at[0]])]
-                raise not_finite_at(value, at, f" or a value too large for {values.dtype}")
-        return found
-
-    def _reads_no_sparse_rows(self, shape: tuple[int, ...]) -> ArgumentError:
-        return ArgumentError(
-            f"NeuralClassifier: X is a sparse matrix of shape {shape}, and of all "
-            f"networks only module='mlp' reads sparse rows, got {self._called()}. Use 'mlp', "
-            "or give X.toarray() if that fits into memory."
-        )
-
-    def _called(self) -> str:
-        """Return the module as a message names it."""
-        own = isinstance(self.module, nn.Module)
-        return type(self.module).__name__ if own else f"module={self.module!r}"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -779,188 +559,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _is_tabular(self) -> bool:
-        """Say whether the network is that of `luce.neural.tabular`."""
-        return self.module == "mlp" and (self.members > 1 or self.bins != 0)
-
-    def _build(self, device: torch.device, features: Any) -> nn.Module:
-        """Return a new network with the seed's initial weights; the caller's is never touched."""
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            encoding: Encoding | EmbeddedRows | None = None
-            if isinstance(features, StoredRows):
-                encoding = self._encoding_of(features)
-            elif scipy.sparse.issparse(features):
-                encoding = EmbeddedRows.of(features, self.bins)
-            elif self._is_tabular() and features.ndim == 2:
-                encoding = Encoding.of(features, self.bins)
-            self._check_memory(device, encoding)
-            network = self._new_network(self.input_shape_, len(self.classes_), encoding)
-        return network.to(device, PRECISIONS[self.precision])
-
-    def _encoding_of(self, rows: StoredRows) -> Encoding | EmbeddedRows | None:
-        """Return what a store's rows ask for: a pass over them, or two."""
-        if rows.part.sparse:
-            return EmbeddedRows.of_blocks(rows.blocks, len(rows), rows.part.shape[1], self.bins)
-        if self._is_tabular() and len(self.input_shape_) == 1:
-            return Encoding.of_blocks(rows.blocks(), len(rows), self.bins)
-        return None
-
-    def _check_memory(self, device: torch.device, encoding: Encoding | EmbeddedRows | None) -> None:
-        """Refuse a network of ours that needs more than is free, and say how much."""
-        if not isinstance(self.module, str) or device.type != "cpu":
-            return
-        free = free_memory()
-        # What is outlined loses its memory.
-        network = self.outline(self.input_shape_, len(self.classes_), copy.deepcopy(encoding))
-        need = 2 * sum(p.nbytes for p in network.parameters())
-        if need > free:
-            raise ArgumentError(
-                f"NeuralClassifier: the parameters and their gradients alone need {need / 1e9:.1f} "
-                f"GB, of which {free / 1e9:.1f} GB are free: use fewer or narrower layers."
-            )
-
-    def _new_network(
-        self,
-        shape: tuple[int, ...],
-        classes: int,
-        encoding: Encoding | EmbeddedRows | None = None,
-    ) -> nn.Module:
-        if isinstance(self.module, nn.Module):
-            return copy.deepcopy(self.module)
-        if callable(self.module):
-            return self.module(shape, classes)
-        if self.module == "linear":
-            return networks.linear(shape, classes)
-        options: dict[str, Any] = {"activation": self.activation, "dropout": self.dropout}
-        if self._is_tabular() or encoding is not None:
-            if len(shape) != 1:
-                raise ArgumentError(
-                    f"NeuralClassifier: members={self.members} and bins={self.bins} are for rows "
-                    f"of numbers, got examples of shape {shape}. Use members=1 and bins=0."
-                )
-            encoding = encoding or Encoding.expected(shape[0], self.bins)
-            options |= {"hidden": self.hidden, "members": self.members}
-            return tabular(encoding, classes, **options)
-        if self.module == "mlp":
-            return networks.mlp(shape, classes, hidden=self.hidden, **options)
-        if self.module == "cnn":
-            return networks.cnn(shape, classes, **options)
-        raise ArgumentError(
-            "NeuralClassifier: module must be 'mlp', 'cnn', 'linear', an nn.Module or a callable "
-            f"of (input_shape, n_classes), got {self.module!r}."
-        )
-
-    def _weights(
-        self, features: Any, labels: NDArray[Any] | None, sample_weight: ArrayLike | None
-    ) -> NDArray[Any] | None:
-        """Return the rows' weights: sample_weight × class_weight, or None for all ones.
-
-        Without labels, of several at once, the class weights are no rows'.
-        """
-        of_classes = self.class_weight is not None and labels is not None
-        if sample_weight is None and not of_classes:
-            return None
-        weight: NDArray[Any] = _check_sample_weight(
-            sample_weight, features, dtype=self._dtype(), ensure_non_negative=True
-        )
-        if of_classes:
-            weight = weight * compute_sample_weight(self.class_weight, labels)
-        with np.errstate(over="ignore"):
-            weight = weight.astype(self._dtype())
-        if not np.isfinite(weight).all():
-            raise DataError(
-                "NeuralClassifier: sample_weight times class_weight is too large for "
-                f"{weight.dtype}. Divide the weights by a number."
-            )
-        if not weight.any():
-            raise _no_weight()
-        return weight
-
-    def _hold_out(self, codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Split off the rows that early stopping looks at."""
-        if not 0 < self.validation_fraction < 1:
-            raise ArgumentError(
-                "NeuralClassifier: validation_fraction must be between 0 and 1, "
-                f"got {self.validation_fraction!r}."
-            )
-        rows = np.arange(len(codes))
-        commonest_enough = np.bincount(codes).min() >= 2
-        held_rows = max(round(self.validation_fraction * len(codes)), int(codes.max()) + 1)
-        kept, held = train_test_split(
-            rows,
-            test_size=held_rows,
-            random_state=self.seed,
-            stratify=codes if commonest_enough else None,
-        )
-        return np.sort(kept), np.sort(held)
-
-    def _check_validation(
-        self,
-        validation: tuple[ArrayLike, ArrayLike],
-        of_class: NDArray[Any] | None,
-        device: torch.device,
-    ) -> Examples:
-        """Return the caller's held-out data as examples, with the training rows' class weights."""
-        features, labels = self._validated(*validation, reset=False)
-        codes = np.searchsorted(self.classes_, labels)
-        unknown = self.classes_[np.minimum(codes, len(self.classes_) - 1)] != labels
-        if unknown.any():
-            raise DataError(
-                f"NeuralClassifier: validation holds the label {labels[unknown].tolist()[0]!r}, "
-                "which the training labels do not."
-            )
-        weight = None
-        if of_class is not None and of_class[codes].any():
-            # Or the best epoch would be one that has not learnt yet which classes count.
-            weight = of_class[codes].astype(self._dtype())
-        return self._examples(features, codes, weight, device)
-
-    @torch.no_grad()
-    def _check_outputs(self, some: Examples, loss: BatchLoss) -> None:
-        """See on a few rows that the module returns logits, and the loss a value for each."""
-        few = some.features
-        logits = self.network_.eval()(few)
-        expected = (len(few), len(self.classes_))
-        if not isinstance(logits, Tensor) or logits.shape != expected:
-            received = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ArgumentError(
-                "NeuralClassifier: module must return logits of shape (rows, classes) = "
-                f"{expected}, got {received}."
-            )
-        beside = dict(some.beside)
-        if loss.needs_features:
-            with torch.enable_grad():
-                _, hidden = forward(self.network_, few, hidden=True)
-            assert hidden is not None  # noqa: S101 - for mypy: it was asked for
-            if not hidden.requires_grad:
-                raise ArgumentError(
-                    "NeuralClassifier: this loss needs a hidden layer, and the module has none "
-                    "that is learnt. Use module='mlp' with at least one width in hidden, or 'cnn'."
-                )
-            beside["features"] = hidden
-        losses = loss(logits, some.target, reduction="none", **beside)
-        if losses.shape != (len(few),):
-            raise ArgumentError(
-                "NeuralClassifier: loss must return one value per example, shape "
-                f"({len(few)},), got shape {tuple(losses.shape)}. Take no mean in it."
-            )
-        if self.multilabel_:
-            return
-        sums_to_one = (logits.sum(dim=1) - 1).abs().max() < 1e-3
-        if bool(sums_to_one) and bool((logits >= 0).all()):
-            warnings.warn(
-                "NeuralClassifier: the module seems to end in a softmax: its outputs are "
-                "probabilities. Luce applies the softmax itself; a second one makes training slow "
-                "and the probabilities wrong. Remove the last layer.",
-                UserWarning,
-                stacklevel=4,
-            )
-
     @torch.no_grad()
     def _logits(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self, "network_")
-        features = self._validated(X, reset=False)
+        features = validated(self, X, reset=False)
         if features.shape[1:] != self.input_shape_:
             raise DataError(
                 f"NeuralClassifier: X must have examples of shape {self.input_shape_}, "
@@ -968,60 +570,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             )
         device = next(self.network_.parameters()).device
         parts = [
-            self.network_(self._tensor(features[start : start + EVALUATION_ROWS]).to(device))
-            for start in range(0, features.shape[0], EVALUATION_ROWS)
+            self.network_(
+                as_rows(features[at : at + EVALUATION_ROWS], sparse=self.sparse_).to(device)
+            )
+            for at in range(0, features.shape[0], EVALUATION_ROWS)
         ]
         logits: NDArray[Any] = torch.cat(parts).cpu().numpy()
         return logits
-
-    def _examples(
-        self,
-        X: Any,
-        codes: NDArray[Any],
-        weight: NDArray[Any] | None,
-        device: torch.device,
-        beside: Mapping[str, NDArray[Any]] | None = None,
-    ) -> Examples:
-        """Return rows as the network reads them on the device; no copy on the CPU."""
-        return Examples(
-            self._tensor(X).to(device),
-            torch.from_numpy(codes if codes.dtype == bool else codes.astype(np.int64)).to(device),
-            None if weight is None else torch.from_numpy(weight).to(device),
-            {name: torch.from_numpy(array).to(device) for name, array in (beside or {}).items()},
-        )
-
-    def _tensor(self, rows: Any) -> Tensor | SparseRows:
-        """Return rows, dense or sparse, as those that it was fitted on."""
-        if self.sparse_:
-            return SparseRows.of(scipy.sparse.csr_array(rows))
-        if scipy.sparse.issparse(rows):
-            rows = rows.toarray()
-        # Without a copy unless it is read-only or not row by row.
-        return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
-
-
-def _check_no_store(validation: Any, input_shape: Sequence[int] | None) -> None:
-    """Refuse what goes with a part of a store alone."""
-    if input_shape is not None:
-        raise ArgumentError(
-            "NeuralClassifier: input_shape is for a part of a store; X.reshape says it of an array."
-        )
-    if is_stored(validation):
-        raise ArgumentError(
-            "NeuralClassifier: validation must be a pair (X, y), got a part of a store, which "
-            "goes with another part as X."
-        )
-
-
-def _no_weight() -> DataError:
-    return DataError(
-        "NeuralClassifier: sample_weight times class_weight is zero for every row; nothing "
-        "can be learnt. Give at least two classes a weight above zero."
-    )
-
-
-def _rows(weight: NDArray[Any] | None, rows: NDArray[Any]) -> NDArray[Any] | None:
-    return None if weight is None else weight[rows]
 
 
 def _described(tensor: Tensor) -> str:
