@@ -147,7 +147,7 @@ _Block = tuple[Any, dict[str, int], Sequence[str] | None, Sequence[str]]
 
 def _blocks(run: Run, source: Any, called: str, *, calibrated: bool) -> Iterator[_Block]:
     """Yield probabilities, counts of what was handled, files' names and notices of each block."""
-    for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
+    for block in read_blocks(source, run.schema, features=run.sources.names_in(source)[1]):
         with of_source(called):
             found = run.predict_block(block.features, calibrated=calibrated)
         yield *found, block.names, block.notices
