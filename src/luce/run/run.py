@@ -546,7 +546,7 @@ class Run:
         if REFERENCE not in self.config["files"]:
             return None
         content = read_json(self.path / REFERENCE, expected(self.config, REFERENCE))
-        return Reference.from_json(content, self.schema, len(self.classes))
+        return Reference.from_json(content, self.schema)
 
     def _label_info(self) -> dict[str, Any]:
         """Return the threshold of each label; nothing where classes exclude each other."""
