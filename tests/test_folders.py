@@ -16,6 +16,7 @@ from luce import folders, storage
 from luce.errors import ArgumentError, DataError, DivergenceError, RunError, TrainingStoppedError
 from luce.folders import locked
 from luce.progress import Display
+from luce.run import loading
 
 SMALL = {"model": "mlp", "hidden": (4,), "epochs": 2}
 
@@ -246,14 +247,14 @@ def test_a_folder_that_cannot_be_replaced_stays(train, tmp_path, monkeypatch):
 def test_a_reader_never_gets_half_of_each_of_two_runs(train, tmp_path, monkeypatch, data):
     """A run that is replaced while it is loaded is loaded again, whole."""
     path = train().path
-    real, calls = luce.run.read_tensors, []
+    real, calls = loading.read_tensors, []
 
     def meanwhile(*arguments):
-        monkeypatch.setattr(luce.run, "read_tensors", real)
+        monkeypatch.setattr(loading, "read_tensors", real)
         calls.append(train(hidden=(5,), overwrite=True))
         return real(*arguments)
 
-    monkeypatch.setattr(luce.run, "read_tensors", meanwhile)
+    monkeypatch.setattr(loading, "read_tensors", meanwhile)
     run = luce.load_run(path)
     assert run.config["options"]["hidden"] == [5]
     np.testing.assert_array_equal(run.predict_proba(data[0]), calls[0].predict_proba(data[0]))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SEPARATOR",
     "Written",
+    "joined",
     "members",
     "prediction_sets",
     "predictions",
@@ -147,7 +148,7 @@ _Block = tuple[Any, dict[str, int], Sequence[str] | None, Sequence[str]]
 
 def _blocks(run: Run, source: Any, called: str, *, calibrated: bool) -> Iterator[_Block]:
     """Yield probabilities, counts of what was handled, files' names and notices of each block."""
-    for block in read_blocks(source, run.schema, features=run.names_in(source)[1]):
+    for block in read_blocks(source, run.schema, features=run.sources.names_in(source)[1]):
         with of_source(called):
             found = run.predict_block(block.features, calibrated=calibrated)
         yield *found, block.names, block.notices
@@ -191,12 +192,22 @@ def predictions(
 
     With the `thresholds` of several labels at once, a prediction is all that are on.
     """
-    own = [str(c).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for c in classes]
-    frame = _frame(names, probabilities, classes, top, thresholds, own)
+    frame = _frame(names, probabilities, classes, top, thresholds)
     if held is None:
         return frame
+    own = _escaped(classes)
     texts = [SEPARATOR.join(own[k] for k in order) for order in members(held, probabilities)]
     return frame.with_columns(pl.Series("set", texts, dtype=pl.String))
+
+
+def joined(on: NDArray[np.bool_], labels: Sequence[Any]) -> list[str]:
+    """Return the labels of each row that are on, as one text."""
+    texts = _escaped(labels)
+    return [SEPARATOR.join(texts[k] for k in np.flatnonzero(row)) for row in on]
+
+
+def _escaped(labels: Sequence[Any]) -> list[str]:
+    return [str(each).replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for each in labels]
 
 
 def _frame(
@@ -205,7 +216,6 @@ def _frame(
     classes: list[Any],
     top: int | None,
     thresholds: NDArray[np.float64] | None,
-    texts: list[str],
 ) -> pl.DataFrame:
     labels = np.array(classes)
     columns: dict[str, Any] = {} if names is None else {"file": names}
@@ -213,8 +223,7 @@ def _frame(
         if thresholds is None:
             columns["prediction"] = labels[probabilities.argmax(axis=1)]
         else:
-            on = probabilities >= thresholds
-            said = [SEPARATOR.join(texts[k] for k in np.flatnonzero(row)) for row in on]
+            said = joined(probabilities >= thresholds, classes)
             columns["prediction"] = pl.Series(said, dtype=pl.String)
         for k, label in enumerate(classes):
             columns[f"probability_{label}"] = probabilities[:, k]

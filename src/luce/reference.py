@@ -38,6 +38,11 @@ Finite = Annotated[float, msgspec.Meta(ge=-3.5e38, le=3.5e38)]
 Counts = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)]
 
 
+How = Literal[
+    "value", "code", "terms", "mean", "deviation", "class", "certainty", "label", "labels"
+]
+
+
 class Measure(msgspec.Struct, frozen=True):
     """A number of each row, and how those of the reference's rows were spread.
 
@@ -48,7 +53,8 @@ class Measure(msgspec.Struct, frozen=True):
     how : str
         What the number is: "value", the column's first encoded one; "code", which of its encoded
         ones is 1; "terms", how many there are; "mean" or "deviation" of a channel; "class", the
-        predicted one; "certainty", its probability.
+        predicted one; "certainty", its probability. Of several labels at once, "label", whether
+        the label of this name is predicted, and "labels", how many are.
     edges : list of float
         Between the bins, in order; a value at an edge is above it. Codes have none.
     counts : list of int
@@ -56,13 +62,13 @@ class Measure(msgspec.Struct, frozen=True):
     """
 
     name: str
-    how: Literal["value", "code", "terms", "mean", "deviation", "class", "certainty"]
+    how: How
     edges: list[Finite]
     counts: Counts
 
     def bins(self, numbers: NDArray[Any]) -> NDArray[np.int64]:
         """Return how many of the numbers are in each bin."""
-        if self.how in ("code", "class"):
+        if self.how in ("code", "class", "label"):
             place = np.clip(numbers, 0, len(self.counts) - 1).astype(np.int64)
         else:
             place = np.searchsorted(np.asarray(self.edges), numbers, side="right")
@@ -90,8 +96,17 @@ class Reference:
     measures: list[Measure]
 
     @classmethod
-    def of(cls, schema: Schema, encoded: Encoded, probabilities: NDArray[Any]) -> Self:
-        """Return what is kept of encoded rows and what was predicted of them."""
+    def of(
+        cls,
+        schema: Schema,
+        encoded: Encoded,
+        probabilities: NDArray[Any],
+        thresholds: NDArray[Any] | None = None,
+    ) -> Self:
+        """Return what is kept of encoded rows and what was predicted of them.
+
+        `thresholds` are those of several labels at once.
+        """
         measures = []
         for name, block in _blocks(schema, encoded):
             for how, numbers in _numbers(block, images=schema.kind == "image"):
@@ -101,32 +116,31 @@ class Reference:
                 measures.append(Measure(name, how, edges, counts))
             if len(measures) >= MOST:
                 break
-        best = probabilities.argmax(axis=1)
-        classes = Measure("class", "class", [], [0] * probabilities.shape[1])
-        sure = probabilities.max(axis=1)
-        edges, width = _edges("certainty", sure, 1)
-        certainty = Measure("certainty", "certainty", edges, [0] * width)
-        measures += [
-            msgspec.structs.replace(classes, counts=classes.bins(best).tolist()),
-            msgspec.structs.replace(certainty, counts=certainty.bins(sure).tolist()),
-        ]
+        for name, how, numbers in _predicted(schema, probabilities, thresholds):
+            edges, width = _edges(how, numbers, probabilities.shape[1])
+            empty = Measure(name, how, edges, [0] * width)
+            measures.append(msgspec.structs.replace(empty, counts=empty.bins(numbers).tolist()))
         return cls(len(probabilities), measures)
 
     def counted(
-        self, schema: Schema, encoded: Encoded, probabilities: NDArray[Any]
+        self,
+        schema: Schema,
+        encoded: Encoded,
+        probabilities: NDArray[Any],
+        thresholds: NDArray[Any] | None = None,
     ) -> list[NDArray[np.int64]]:
         """Return of each measure how many of other rows are in each of its bins."""
         wanted = {measure.name for measure in self.measures}
         blocks = {name: each for name, each in _blocks(schema, encoded) if name in wanted}
+        predicted = {
+            (name, how): numbers
+            for name, how, numbers in _predicted(schema, probabilities, thresholds)
+        }
         found = []
         for measure in self.measures:
-            match measure.how:
-                case "class":
-                    numbers = probabilities.argmax(axis=1)
-                case "certainty":
-                    numbers = probabilities.max(axis=1)
-                case how:
-                    numbers = HOW[how](blocks[measure.name])
+            numbers = predicted.get((measure.name, measure.how))
+            if numbers is None:
+                numbers = HOW[measure.how](blocks[measure.name])
             found.append(measure.bins(numbers))
         return found
 
@@ -135,7 +149,7 @@ class Reference:
         return {"rows": self.rows, "measures": [msgspec.to_builtins(m) for m in self.measures]}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any], schema: Schema, classes: int) -> Self:
+    def from_json(cls, record: Mapping[str, Any], schema: Schema) -> Self:
         """Build from what `to_json` returned, for a run of this schema.
 
         Raises
@@ -149,7 +163,7 @@ class Reference:
             raise RunError(f"reference.json is damaged: {error}.") from error
         widths = dict(_names(schema))
         for measure in found.measures:
-            _check(measure, widths, classes)
+            _check(measure, widths, schema)
         return cls(found.rows, found.measures)
 
 
@@ -158,17 +172,39 @@ class _Stored(msgspec.Struct):
     measures: list[Measure]
 
 
-def _check(measure: Measure, widths: Mapping[str, int], classes: int) -> None:
+def _check(measure: Measure, widths: Mapping[str, int], schema: Schema) -> None:
     """Raise RunError for a measure that is none of a run's with these columns."""
+    classes = schema.classes or ()
     if measure.how == "class":
-        fits = len(measure.counts) == classes
+        fits = schema.several is None and len(measure.counts) == len(classes)
+    elif measure.how == "label":
+        known = schema.several is not None and measure.name in map(str, classes)
+        fits = known and len(measure.counts) == 2
     elif measure.how == "code":
         fits = len(measure.counts) == widths.get(measure.name, -2) + 1
     else:
         fits = len(measure.counts) == len(measure.edges) + 1
-        fits = fits and (measure.how == "certainty" or measure.name in widths)
+        fits = fits and (measure.name in widths or measure.how == _OF_ALL[schema.several is None])
     if not fits or any(a >= b for a, b in zip(measure.edges, measure.edges[1:], strict=False)):
         raise RunError(f"reference.json is damaged: measure {measure.name!r} fits no column.")
+
+
+_OF_ALL = {True: "certainty", False: "labels"}
+"""What is looked at of a row's prediction, where classes exclude each other and where not."""
+
+
+def _predicted(
+    schema: Schema, probabilities: NDArray[Any], thresholds: NDArray[Any] | None
+) -> Iterator[tuple[str, Any, NDArray[Any]]]:
+    """Yield what is looked at of predictions: its name, what it is, and of each row the number."""
+    if thresholds is None:
+        yield "class", "class", probabilities.argmax(axis=1)
+        yield "certainty", "certainty", probabilities.max(axis=1)
+        return
+    on = probabilities >= thresholds
+    for k, label in enumerate((schema.classes or ())[:MOST]):
+        yield str(label), "label", on[:, k]
+    yield "labels", "labels", on.sum(axis=1)
 
 
 def _names(schema: Schema) -> Iterator[tuple[str, int]]:
@@ -238,9 +274,17 @@ def _numbers(block: Any, *, images: bool) -> Iterator[tuple[Any, NDArray[Any]]]:
         yield "value", _value(block)
 
 
+WIDTHS: dict[str, Any] = {
+    "code": lambda width: width + 1,
+    "class": lambda classes: classes,
+    "label": lambda _: 2,
+}
+"""How many bins there are of what is a code, from its columns or the classes."""
+
+
 def _edges(how: str, numbers: NDArray[Any], width: int) -> tuple[list[float], int]:
-    if how == "code":
-        return [], width + 1
+    if how in WIDTHS:
+        return [], WIDTHS[how](width)
     edges = np.unique(np.quantile(numbers.astype(np.float64), TENTHS, method="lower")).tolist()
     return edges, len(edges) + 1
 

@@ -118,10 +118,10 @@ def test_a_reference_that_fits_no_run_is_refused(runs, change):
     """What anybody may have written is believed only as far as it is checked."""
     run = luce.load_run(runs / "people")
     record = json.loads((runs / "people" / "reference.json").read_text())
-    Reference.from_json(record, run.schema, 3)
+    Reference.from_json(record, run.schema)
     change(record)
     with pytest.raises(RunError, match=r"reference\.json is damaged"):
-        Reference.from_json(record, run.schema, 3)
+        Reference.from_json(record, run.schema)
 
 
 def test_inputs_and_predictions_are_kept_as_parquet(client, runs, tmp_path):

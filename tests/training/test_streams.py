@@ -194,7 +194,7 @@ def test_reports_and_exports_take_some_of_the_held_out_rows(tmp_path, monkeypatc
     """A report made later, and an export, look at held-out rows, not at all that there are."""
     folder = written(learnable(), tmp_path / "t")
     run = luce.train(folder, target="label", stream=True, out=tmp_path / "runs")
-    monkeypatch.setattr("luce.run.load_dataset", None)
+    monkeypatch.setattr("luce.run.sources.load_dataset", None)
     held = run.config["data"]["rows"]["test"]
     page = run.report().summary
     assert page["scored"]["words"] == f"{held} of the {held} rows of t that training held out"

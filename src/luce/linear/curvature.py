@@ -42,8 +42,8 @@ _LEVERAGE_VALUES: Final = 1 << 18
 def size_of(question: Question) -> int:
     """Return the side of a square matrix that costs what the Hessian does.
 
-    All coefficients of the free logits depend on each other. Of sigmoids only those of one do: there
-    is a block for each, which are inverted one by one, so they may have four times the numbers.
+    All coefficients of the free logits depend on each other. Of sigmoids only those of one do:
+    there is a block for each, inverted one by one, so they may have four times the numbers.
     """
     if question.link == "softmax":
         return question.width * question.free

@@ -23,9 +23,8 @@ __all__ = [
     "JSON",
     "accepted",
     "answer",
-    "datatype_of",
     "inferred",
-    "labels_of",
+    "outputs_of",
     "rendered",
 ]
 
@@ -59,23 +58,23 @@ def accepted(header: str) -> str | None:
     return best
 
 
-def labels_of(served: Served, predicted: Predicted) -> list[Any]:
-    """Return the most probable label of each row."""
-    classes = served.classes
-    return [classes[k] for k in predicted.probabilities.argmax(axis=1).tolist()]
-
-
 def answer(
     served: Served, predicted: Predicted, held: PredictionSets | LabelSets | None
 ) -> dict[str, Any]:
-    """Return what JSON says of predictions."""
+    """Return what JSON says of predictions.
+
+    Of several labels at once, ``labels`` has a list for each row, and ``thresholds`` says from
+    which probability on each is in it.
+    """
     said: dict[str, Any] = {
         "model": served.name,
         "sha256": served.sha256,
         "classes": served.classes,
-        "labels": labels_of(served, predicted),
+        "labels": served.labels(predicted.probabilities),
         "probabilities": predicted.probabilities.tolist(),
     }
+    if served.thresholds is not None:
+        said["thresholds"] = served.thresholds.tolist()
     if held is not None:
         classes = served.classes
         said["coverage"] = held.coverage
@@ -92,7 +91,8 @@ def rendered(
     """Return predictions as JSON, CSV or Arrow; CSV is as `luce predict` writes it."""
     if kind == JSON:
         return msgspec.json.encode(answer(served, predicted, held))
-    frame = predictions(np.asarray(predicted.probabilities), served.classes, held=held)
+    probabilities = np.asarray(predicted.probabilities)
+    frame = predictions(probabilities, served.classes, held=held, thresholds=served.thresholds)
     if kind == CSV:
         return frame.write_csv().encode()
     buffer = io.BytesIO()
@@ -102,33 +102,41 @@ def rendered(
 
 def inferred(served: Served, predicted: Predicted, asked: Asked) -> bytes:
     """Return the answer to an inference request, as JSON."""
-    rows, classes = predicted.probabilities.shape
-    labels = labels_of(served, predicted)
-    outputs = {
-        "label": {
-            "name": "label",
-            "shape": [rows],
-            "datatype": datatype_of(served),
-            "data": labels,
-        },
-        "probabilities": {
-            "name": "probabilities",
-            "shape": [rows, classes],
-            "datatype": "FP32",
-            "data": np.asarray(predicted.probabilities).ravel().tolist(),
-        },
-    }
-    names = [each.name for each in asked.outputs] or list(outputs)
+    probabilities = np.asarray(predicted.probabilities)
+    if served.thresholds is None:
+        labels = served.labels(probabilities)
+    else:
+        labels = (probabilities >= served.thresholds).ravel().tolist()
+    outputs = [
+        {**described, "shape": [len(probabilities), *described["shape"][1:]], "data": data}
+        for described, data in zip(
+            outputs_of(served), (labels, probabilities.ravel().tolist()), strict=True
+        )
+    ]
+    names = [each.name for each in asked.outputs] or [each["name"] for each in outputs]
     said: dict[str, Any] = {
         "model_name": served.name,
         "model_version": served.sha256[:12],
-        "outputs": [outputs[name] for name in names],
+        "outputs": [each for name in names for each in outputs if each["name"] == name],
         "parameters": {"sha256": served.sha256, "notices": predicted.notices},
     }
     return msgspec.json.encode(said if asked.id is None else {**said, "id": asked.id})
 
 
-def datatype_of(served: Served) -> str:
-    """Return what the Open Inference Protocol calls the labels' type."""
-    first = served.classes[0]
-    return "BOOL" if type(first) is bool else "INT64" if type(first) is int else "BYTES"
+def outputs_of(served: Served) -> list[dict[str, Any]]:
+    """Return what the Open Inference Protocol says of the outputs of a run.
+
+    Its tensors have as many values in each row. So several labels at once are a matrix that says
+    of each label whether it is on.
+    """
+    classes = served.classes
+    label: dict[str, Any] = {"name": "label", "datatype": _datatype(classes[0]), "shape": [-1]}
+    probabilities = {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(classes)]}
+    if served.thresholds is not None:
+        label = {"name": "label", "datatype": "BOOL", "shape": [-1, len(classes)]}
+    return [label, probabilities]
+
+
+def _datatype(label: Any) -> str:
+    """Return what the protocol calls the type of a label."""
+    return "BOOL" if type(label) is bool else "INT64" if type(label) is int else "BYTES"

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, LuceError
 from luce.serving.about import OPEN, About, said
-from luce.serving.answers import ARROW, CSV, JSON, accepted, inferred, labels_of, rendered
+from luce.serving.answers import ARROW, CSV, JSON, accepted, inferred, rendered
 from luce.serving.bodies import Bodies, Held
 from luce.serving.inference import Inference, Predicted
 from luce.serving.metrics import Metrics
@@ -182,7 +182,8 @@ class Application:
     def _watch(
         self, requests: int, served: Served, encoded: Any, probabilities: Any, rows: list[Rows]
     ) -> None:
-        self.metrics.batch(requests, served.name, served.classes, probabilities)
+        counts = served.counts(probabilities)
+        self.metrics.batch(requests, served.name, served.classes, len(probabilities), counts)
         self.watching.saw(served, encoded, probabilities, rows)
 
     # ---------------------------------------------------------------------------------------------
@@ -265,7 +266,8 @@ class Application:
         if accepted(request.headers.get("accept", "")) == CSV:
             content = await self._written(predicted, rendered, CSV, served, predicted, None)
             return _answer(content, CSV, served, predicted)
-        content = msgspec.json.encode({"predictions": labels_of(served, predicted)})
+        labels = served.labels(predicted.probabilities)
+        content = msgspec.json.encode({"predictions": labels})
         return _answer(content, JSON, served, predicted)
 
     async def _written(

@@ -81,15 +81,18 @@ class Metrics:
         self.latency[endpoint].add(seconds)
 
     def batch(
-        self, requests: int, model: str, labels: Sequence[Any], probabilities: NDArray[Any]
+        self,
+        requests: int,
+        model: str,
+        labels: Sequence[Any],
+        rows: int,
+        counts: NDArray[np.int64],
     ) -> None:
-        """Count rows that are predicted at once."""
-        rows, classes = probabilities.shape
+        """Count rows that are predicted at once; `counts` are of the labels."""
         self.batches.add(rows)
         self.batched.add(requests)
         self.rows[model] += rows
-        if classes <= MOST_CLASSES:
-            counts = np.bincount(probabilities.argmax(axis=1), minlength=classes)
+        if len(counts) <= MOST_CLASSES:
             before, known = self.classes.get(model, (None, counts))
             # A run that was trained again may have other classes.
             self.classes[model] = labels, known + counts if before == labels else counts

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from luce import __version__
-from luce.serving.answers import ARROW, CSV, answer, datatype_of
+from luce.serving.answers import ARROW, CSV, answer, outputs_of
 from luce.serving.inference import Predicted
 from luce.serving.json_rows import from_rows
 
@@ -66,6 +66,7 @@ def summary_of(served: Served) -> dict[str, Any]:
         "shape": list(served.schema.input_shape),
         "target": served.schema.target,
         "classes": served.classes,
+        "thresholds": None if served.thresholds is None else served.thresholds.tolist(),
         "temperature": None if calibration is None else calibration.temperature,
         "sets": calibration is not None,
         "coverage": served.coverage,
@@ -164,7 +165,9 @@ def _predict(served: Served, limits: Limits) -> dict[str, Any]:
             {
                 "name": "sets",
                 "in": "query",
-                "description": "Add the set of classes that holds the true one this often.",
+                "description": "Add the set of classes that holds the true one this often."
+                if served.thresholds is None
+                else "Add a set of labels that holds this share of those that are on, on average.",
                 "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
             }
         ],
@@ -208,23 +211,38 @@ def _infer(served: Served) -> dict[str, Any]:
 def _answer_schema(served: Served) -> dict[str, Any]:
     label = {"enum": served.classes}
     many: dict[str, Any] = {"type": "array", "items": label}
+    labels = {**many, "description": "The most probable class of each row"}
+    thresholds = {}
+    sets = "Of each row, the classes that cannot be ruled out"
+    if served.thresholds is not None:
+        on = {"type": "array", "items": many}
+        labels = {**on, "description": "Of each row, the labels that are on"}
+        numbers = {"type": "array", "items": {"type": "number"}}
+        said = "The probability from which on each label is on, in the order of the classes"
+        thresholds = {"thresholds": {**numbers, "description": said}}
+        sets = "Of each row, labels that hold so much of those that are on, on average"
     return {
         "type": "object",
-        "required": ["model", "sha256", "classes", "labels", "probabilities", "notices"],
+        "required": [
+            *("model", "sha256", "classes", "labels", "probabilities"),
+            *thresholds,
+            "notices",
+        ],
         "properties": {
             "model": {"const": served.name},
             "sha256": {"type": "string", "description": "Of the run's config.json"},
             "classes": {**many, "description": "In the order of the probabilities"},
-            "labels": {**many, "description": "The most probable class of each row"},
+            "labels": labels,
             "probabilities": {
                 "type": "array",
                 "items": {"type": "array", "items": {"type": "number"}},
             },
+            **thresholds,
             "coverage": {"type": "number"},
             "sets": {
                 "type": "array",
                 "items": many,
-                "description": "Of each row, the classes that cannot be ruled out",
+                "description": sets,
             },
             "notices": {
                 "type": "array",
@@ -251,12 +269,7 @@ def metadata(served: Served) -> dict[str, Any]:
         "platform": "luce",
         "inputs": inputs,
         "outputs": [
-            {"name": "label", "datatype": datatype_of(served), "shape": [-1]},
-            {
-                "name": "probabilities",
-                "datatype": "FP32",
-                "shape": [-1, len(served.classes)],
-                "parameters": {"classes": served.classes},
-            },
+            {**output, "parameters": {"classes": served.classes}} if output["shape"][1:] else output
+            for output in outputs_of(served)
         ],
     }

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from luce.data import Schema
 from luce.data.tables import TableSchema
 from luce.data.wording import listed, shown
@@ -20,6 +22,8 @@ from luce.storage import sealed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from luce.data.columns import Column
     from luce.evaluation.conformal import PredictionSets
@@ -61,6 +65,26 @@ class Served:
     def schema(self) -> Schema:
         """How rows become numbers."""
         return self.run.schema
+
+    @cached_property
+    def thresholds(self) -> NDArray[np.float64] | None:
+        """Of several labels at once, from which probability on each is; None of classes."""
+        return None if self.schema.several is None else self.run.thresholds
+
+    def labels(self, probabilities: NDArray[Any]) -> list[Any]:
+        """Return what is predicted of each row: a class, or the list of the labels that are on."""
+        classes = self.classes
+        if self.thresholds is None:
+            return [classes[k] for k in probabilities.argmax(axis=1).tolist()]
+        on = probabilities >= self.thresholds
+        return [[classes[k] for k in np.flatnonzero(row)] for row in on]
+
+    def counts(self, probabilities: NDArray[Any]) -> NDArray[np.int64]:
+        """Return of how many rows each class, or each label, is predicted."""
+        if self.thresholds is None:
+            return np.bincount(probabilities.argmax(axis=1), minlength=len(self.classes))
+        found: NDArray[np.int64] = (probabilities >= self.thresholds).sum(axis=0)
+        return found
 
     @property
     def columns(self) -> Sequence[Column]:
@@ -193,11 +217,6 @@ def load(
                 f"its folder's name; rename one of the folders."
             )
         run = load_run(path)
-        if run.schema.several is not None:
-            raise ArgumentError(
-                f"{path} says several labels at once, which luce serve does not answer. Predict "
-                f"with luce predict {path} SOURCE, or luce.load_run in a program of your own."
-            )
         while (read := read_config(path)) != {key: run.config.get(key) for key in read}:
             run = load_run(path)  # a training put it in its place in this moment
         sha256 = sealed(read)["sha256"]

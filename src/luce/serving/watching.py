@@ -17,6 +17,7 @@ import polars as pl
 
 from luce.data.opening import reason
 from luce.errors import RunError
+from luce.predicting import joined
 from luce.reference import Reference, compare
 from luce.serving.metrics import line
 from luce.serving.rows import Rows
@@ -177,7 +178,9 @@ class Drift:
 
             encoded = scipy.sparse.csr_array(scipy.sparse.vstack([e for e, _ in pending], "csr"))
         probabilities = np.concatenate([each for _, each in pending])
-        found = self.reference.counted(self.served.schema, encoded, probabilities)
+        found = self.reference.counted(
+            self.served.schema, encoded, probabilities, self.served.thresholds
+        )
         for counts, own in zip(self.window.counts, found, strict=True):
             counts[self.window.minute % HOUR] += own
 
@@ -217,19 +220,23 @@ class Log:
         if self._rows >= MOST_HELD:
             self._left_out += len(probabilities)
             return
-        best = probabilities.argmax(axis=1)
-        said = {
-            "luce_time": [datetime.now(UTC).replace(tzinfo=None)] * len(best),
-            "luce_prediction": [str(served.classes[k]) for k in best.tolist()],
-            "luce_probability": probabilities.max(axis=1),
+        said: dict[str, Any] = {
+            "luce_time": [datetime.now(UTC).replace(tzinfo=None)] * len(probabilities)
         }
+        if served.thresholds is None:
+            said["luce_prediction"] = [str(each) for each in served.labels(probabilities)]
+            said["luce_probability"] = probabilities.max(axis=1)
+        else:
+            on = probabilities >= served.thresholds
+            said["luce_prediction"] = joined(on, served.classes)
+            said["luce_probabilities"] = probabilities.tolist()
         inputs = pl.concat([_table(each) for each in rows], how="diagonal_relaxed")
         free = {_free(name, inputs.columns): values for name, values in said.items()}
         with self._there:
             self._frames.setdefault(served.name, []).append(
                 pl.concat([pl.DataFrame(free), inputs], how="horizontal")
             )
-            self._rows += len(best)
+            self._rows += len(probabilities)
             if self._rows >= PART_ROWS:
                 self._there.notify()
 

@@ -170,10 +170,11 @@ class RunFolder:
         if calibration is not None:
             write_json(folder / CALIBRATION, calibration.to_json())
         reference = None
-        by = None if classifier.several else best.judged_by
+        by = best.judged_by
         if rows is not None and calibration is not None and by is not None:
             said = calibration.probabilities(by[0])
-            reference = Reference.of(classifier.schema, rows, said)
+            thresholds = getattr(calibration, "thresholds", None)
+            reference = Reference.of(classifier.schema, rows, said, thresholds)
             write_json(folder / REFERENCE, reference.to_json())
         write_json(folder / "metrics.json", {**scores, "leaderboard": leaderboard})
         write_history(folder / "history.csv", self._lines)

@@ -148,7 +148,7 @@ def gather(source: Any, request: Request, teacher: Run, display: Display) -> Mat
 
 def _read(source: Any, request: Request, teacher: Run) -> tuple[Dataset | None, Dataset | None]:
     """Return the rows that have a label, and those that have none; None for none of them."""
-    own_target, own_features = teacher.names_in(source)
+    own_target, own_features = teacher.sources.names_in(source)
     target, features = request.target or own_target, request.features or own_features
     # The target is read as a column like others: a row without a label is not to be left out.
     schema = replace(teacher.schema, classes=None, target=None, dropped=[])

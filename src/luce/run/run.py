@@ -6,8 +6,7 @@ import csv
 import html
 import io
 import os
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,7 @@ from numpy.typing import NDArray
 from luce import models
 from luce.calibrating import Calibration
 from luce.calibrating_labels import LabelCalibration
-from luce.data import Dataset, Schema, load_dataset, read_blocks, read_schema, three_way
-from luce.data.kinds import NAMES, existing, tables_in
+from luce.data import Dataset, Schema, load_dataset, read_blocks
 from luce.data.labels import as_classes
 from luce.data.opening import of_source
 from luce.data.sources import dialect_of
@@ -29,14 +27,9 @@ from luce.data.streams.scan import Scan, name_of
 from luce.elsewhere import predicted_pieces, scored_pieces
 from luce.engines import TASK_TIMEOUT, TIMEOUT, connected
 from luce.errors import ArgumentError, DataError, RunError
-from luce.folders import mended
 from luce.manifest import (
-    CALIBRATION,
     REFERENCE,
-    TENSORS,
     TUNING,
-    check_finished,
-    check_metrics,
     check_tuning,
     expected,
     read_config,
@@ -44,20 +37,19 @@ from luce.manifest import (
 from luce.models.classifier import Classifier
 from luce.models.packing import pack
 from luce.reference import Reference
-from luce.request import Request
-from luce.storage import read_bytes, read_json, read_tensors, sealed, size_of
-from luce.streaming import Held, check_table, is_large, score_files, some_rows
+from luce.run.sources import Sources
+from luce.storage import read_bytes, read_json, sealed, size_of
+from luce.streaming import check_table, score_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from luce.data.dataset import Features
     from luce.export import Exported
     from luce.models.packing import Packed
     from luce.report import Learnt, Report
     from luce.report.subject import Role
 
-__all__ = ["Run", "load_run"]
+__all__ = ["Run"]
 
 
 @dataclass(frozen=True)
@@ -260,6 +252,11 @@ class Run:
             )
 
     @property
+    def sources(self) -> Sources:
+        """How sources are read for it, and which of their rows training saw."""
+        return Sources(self.config, self.schema)
+
+    @property
     def _packed(self) -> Packed:
         return pack(self.config["model"], self.config["options"], self.classifier)
 
@@ -307,17 +304,17 @@ class Run:
         DataError
             If the source has no labels, or labels that the run does not know.
         """
-        own_target, own_features = self.names_in(source)
+        own_target, own_features = self.sources.names_in(source)
         path = source.source if isinstance(source, Scan) else source
-        files = path, target or own_target, self.classifier, self._held
+        files = path, target or own_target, self.classifier, self.sources.held
         if engine is not None or address is not None:
-            self._check_spread(path)
+            self.sources.check_spread(path)
             with connected(engine, address, timeout, task_timeout) as workers:
                 spread = partial(scored_pieces, workers.map, self._packed)
                 return score_files(name_of(path), *files, spread)
-        if self._streams(source):
+        if self.sources.streams(source):
             return score_files(name_of(path), *files)
-        dataset, scored_on = self.held_out(
+        dataset, scored_on = self.sources.held_out(
             load_dataset(
                 source,
                 target=target or own_target,
@@ -340,94 +337,6 @@ class Run:
             "handled": handled,
             "useless": self.schema.useless(handled, len(dataset)),
         }
-
-    def _check_spread(self, source: Any) -> None:
-        """Raise ArgumentError unless an engine's workers can say which rows of a source count."""
-        check_table(source, "engine")
-        if self.schema.several is not None:
-            raise ArgumentError(
-                "engine: labels that do not exclude each other are scored on rows in memory: leave "
-                "engine out, or predict with it."
-            )
-        own = self._request.agrees("source", str(source))
-        if own and not self.config["data"].get("stream"):
-            raise ArgumentError(
-                f"engine: {source} is what the run was trained on, in memory, and workers cannot "
-                "tell which of its rows were held out. Leave engine out, or give other rows."
-            )
-
-    def _streams(self, source: Any) -> bool:
-        """Say whether a source is to be scored block by block.
-
-        That is any table where the run was trained on a stream: which rows were held out, only a
-        stream's reader knows. The source of a run that was trained in memory is read so.
-        """
-        if isinstance(source, Scan):
-            if self.schema.several is not None:
-                raise ArgumentError(
-                    "labels that do not exclude each other are scored on rows in memory, and a "
-                    "scan reads them as a stream. Give the files, or a part of them, as a source."
-                )
-            return True
-        if not isinstance(source, str | Path) or source in NAMES or self.schema.several is not None:
-            return False
-        if self.config["data"].get("stream"):
-            return bool(tables_in(existing(source)))
-        return not self._request.agrees("source", str(source)) and is_large(source) is not None
-
-    def names_in(self, source: Any) -> tuple[str | None, str | None]:
-        """Return the target and features of a source, as training named them.
-
-        A labels' file belongs to the very source; the arrays' names to every NPZ file.
-        """
-        asked = self._request
-        archives = all(str(each).lower().endswith(".npz") for each in (source, asked.source))
-        if archives or asked.agrees("source", str(source)):
-            return asked.target, asked.features
-        return self.schema.target, None
-
-    @property
-    def _request(self) -> Request:
-        """What training was asked for, with the paths as they are found from here, if they are."""
-        request = Request.from_json(self.config["request"])
-        with suppress(DataError):
-            return request.located(self.config.get("directory"))
-        return request
-
-    def held_out(self, dataset: Dataset) -> tuple[Dataset, str]:
-        """Return the rows of a dataset that training has not seen, and what they are in words."""
-        rows, words, role, _ = self._unseen(dataset)
-        if role == "validation" or rows is None:
-            raise DataError(
-                f"the run was trained on all of {dataset.name} and held nothing out: its score "
-                "there would say nothing. Give other data, or train with --test-size 0.2."
-            )
-        return rows, words
-
-    def _unseen(
-        self, dataset: Dataset
-    ) -> tuple[Dataset | None, str, Role, NDArray[np.intp] | None]:
-        """Return rows that the weights were not fitted on: which, in words, what for, and where."""
-        trained_on = self.config["data"]
-        own = dataset.fingerprint() == trained_on["fingerprint"]
-        if dataset.test is not None:
-            words = f"the {len(dataset.test):,} test rows of {dataset.name}"
-            # Runs of earlier versions did not record which test rows they had.
-            if own and "test_fingerprint" in trained_on:
-                own = dataset.test.fingerprint() == trained_on["test_fingerprint"]
-            return dataset.test, words, "test" if own else "source", None
-        if not own:
-            return dataset, f"all {len(dataset):,} rows of {dataset.name}", "source", None
-        if dataset.labels is None:
-            return None, "no rows: without labels there is nothing to score", "validation", None
-        _, validation, held_out = three_way(dataset.labels, **self.config["split"])
-        if len(held_out):
-            words = f"the {len(held_out):,} rows of {dataset.name} that training held out"
-            return dataset.take(held_out), words, "test", held_out
-        if len(validation):
-            words = f"the {len(validation):,} validation rows of {dataset.name}"
-            return dataset.take(validation), words, "validation", validation
-        return None, f"no rows: training saw all of {dataset.name}", "validation", None
 
     def report(
         self, source: Any = None, *, target: str | None = None, features: str | None = None
@@ -458,49 +367,18 @@ class Run:
         """
         own = source is None
         if own:
-            request = self._located()
+            request = self.sources.located()
             source = request.test or request.source
         if source is None:
             raise ArgumentError(
                 "report: the run was trained on data in memory; give the data to report on: "
                 "run.report((X, y)), or luce report RUN SOURCE."
             )
-        if self._streams(source):
-            some, words, role = self._some(source, target)
+        if self.sources.streams(source):
+            some, words, role = self.sources.some(source, target)
             return self._report(some, words, role, None)
-        dataset = self._loaded(source, target, features)
+        dataset = self.sources.loaded(source, target, features)
         return self.report_of(dataset, own_test=own and request.test is not None)
-
-    def _located(self) -> Request:
-        """Return what training was asked for, with its paths as they are found from here."""
-        return Request.from_json(self.config["request"]).located(self.config.get("directory"))
-
-    def _some(self, source: Any, target: str | None = None) -> tuple[Dataset, str, Role]:
-        """Return some rows of a stream, which they are in words, and what for."""
-        path = source.source if isinstance(source, Scan) else source
-        name, target = name_of(path), target or self.names_in(path)[0]
-        schema: Any = self.schema  # a stream's are of tables
-        some, total, own = some_rows(name, path, target, schema, self._held)
-        words = f"{len(some):,} of the {total:,} rows of {name}"
-        if not own:
-            return some, words, "source"
-        role: Role = "test" if self.config["split"]["test_size"] else "validation"
-        return some, f"{words} that training held out", role
-
-    @property
-    def _held(self) -> Held:
-        return Held(self.config["data"]["fingerprint"], self.config["split"])
-
-    def _loaded(self, source: Any, target: str | None, features: str | None) -> Dataset:
-        """Return a source, whose labels may be absent or of other classes."""
-        names = self.names_in(source)
-        return load_dataset(
-            source,
-            target=target or names[0],
-            features=features or names[1],
-            # Labels of other classes are the report's to tell, not an error.
-            schema=self.schema if self.schema.several else replace(self.schema, classes=None),
-        )
 
     def export(
         self,
@@ -557,7 +435,7 @@ class Run:
                 "that exclude each other. Predict with luce predict, or luce.load_run in Python."
             )
         found = format_of(path, to)
-        rows, words = self._to_compare(source)
+        rows, words = self.sources.to_compare(source)
         subject = Subject(
             name=self.path.resolve().name,
             sha256=self.sha256,
@@ -575,43 +453,11 @@ class Run:
         digest: str = sealed(read_config(self.path))["sha256"]
         return digest
 
-    def _to_compare(self, source: Any) -> tuple[Features | None, str]:
-        """Return raw rows that training has not seen, and what they are or why there are none."""
-        if source is None:
-            try:
-                request = self._located()
-                source = request.test or request.source
-                if source is None:
-                    return None, "the run was trained on data in memory"
-                if self._streams(source):
-                    some, words, _ = self._some(source)
-                    return some.features, words
-                dataset = self._loaded(source, None, None)
-            except DataError as error:
-                return None, str(error)
-        elif self._streams(source):
-            some, words, _ = self._some(source)
-            return some.features, words
-        else:
-            dataset = self._loaded(source, None, None)
-        rows, words, _, _ = self._unseen(dataset)
-        return (None if rows is None else rows.features), words
-
     def report_of(self, dataset: Dataset, *, own_test: bool = False) -> Report:
         """Report on a dataset that is loaded already; `own_test` says that it is the run's test."""
-        rows, words, role, positions = self._unseen(dataset)
+        rows, words, role, positions = self.sources.unseen(dataset)
         role = "test" if own_test else role
-        return self._report(rows, words, role, positions, self._learnt(dataset))
-
-    def _learnt(self, dataset: Dataset) -> Learnt | None:
-        """Return the rows that the weights were fitted to, if the dataset has them."""
-        from luce.report import Learnt
-
-        own = dataset.fingerprint() == self.config["data"]["fingerprint"]
-        if not own or dataset.labels is None or self.schema.several is not None:
-            return None
-        rows = three_way(dataset.labels, **self.config["split"])[0]
-        return Learnt(dataset.take(rows), rows)
+        return self._report(rows, words, role, positions, self.sources.learnt(dataset))
 
     def _report(
         self,
@@ -700,7 +546,7 @@ class Run:
         if REFERENCE not in self.config["files"]:
             return None
         content = read_json(self.path / REFERENCE, expected(self.config, REFERENCE))
-        return Reference.from_json(content, self.schema, len(self.classes))
+        return Reference.from_json(content, self.schema)
 
     def _label_info(self) -> dict[str, Any]:
         """Return the threshold of each label; nothing where classes exclude each other."""
@@ -732,84 +578,3 @@ def _joined(parts: Iterable[tuple[NDArray[Any], Any]]) -> NDArray[Any]:
     if not found:
         raise DataError("the source has no rows to predict. Give another one.")
     return np.concatenate(found)
-
-
-def load_run(path: str | Path) -> Run:
-    """Load a trained run from its folder, after checking all of it.
-
-    Nothing that the folder holds is executed or imported. Versions, digests, shapes, dtypes and
-    finiteness are checked first.
-
-    Parameters
-    ----------
-    path : str or Path
-        The run folder, for instance ``runs/digits``.
-
-    Returns
-    -------
-    Run
-        The run, ready to predict.
-
-    Raises
-    ------
-    RunError
-        If the folder is not a finished run, is damaged, or was written by another format version.
-    """
-    path = mended(Path(path))
-    while True:
-        config = read_config(path)
-        loaded: Run | RunError
-        try:
-            loaded = _load(path, config)
-        except RunError as error:
-            loaded = error
-        # Else a training has put another run in its place meanwhile, and we read some of each.
-        if read_config(path) == config:
-            break
-    if isinstance(loaded, RunError):
-        raise loaded
-    return loaded
-
-
-def _load(path: Path, config: dict[str, Any]) -> Run:
-    """Return the run of a folder that says what a run must."""
-    if "files" not in config:
-        request = Request.from_json(config["request"])
-        with suppress(DataError):
-            request = request.located(config.get("directory"))
-        again = request.resume_command(path, "tune" if "search" in config else "train")
-        raise RunError(f"{path} has not finished training. Go on with: {again}")
-    check_finished(config)
-
-    def read(name: str) -> dict[str, Any]:
-        return read_json(path / name, expected(config, name))
-
-    tensors: dict[str, NDArray[Any]] = {}
-    if TENSORS in config["files"]:
-        tensors, _ = read_tensors(path / TENSORS, expected(config, TENSORS))
-    schema = read_schema(read("schema.json"), tensors)
-    if not schema.classes:
-        raise RunError(f"{path / 'schema.json'} names no classes.")
-    model = path / "model.safetensors"
-    weights, _ = read_tensors(model, expected(config, model.name))
-    name = config["model"]
-    # Runs of earlier versions had one candidate of each model.
-    config = {"label": name, **config}
-    estimator = models.restore(
-        name,
-        config["options"],
-        schema.classes,
-        schema.input_shape,
-        weights,
-        several=schema.several is not None,
-    )
-    metrics = read("metrics.json")
-    check_metrics(metrics)
-    calibration: Calibration | LabelCalibration | None = None
-    if CALIBRATION in config["files"]:
-        kind = Calibration if schema.several is None else LabelCalibration
-        calibration = kind.from_json(read(CALIBRATION), schema.classes)
-    classifier = Classifier(
-        model=models.kind_of(name), estimator=estimator, schema=schema, calibration=calibration
-    )
-    return Run(path, config, classifier, metrics)
