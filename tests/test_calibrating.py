@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
-from luce.calibrating import MOST_SCORES, Calibration, score
+from luce.calibrating import Calibration, score
 from luce.errors import ArgumentError, RunError
 from luce.evaluation import conformal, metrics
 
@@ -68,9 +68,9 @@ def test_sets_of_new_rows_cover():
 
 def test_scores_are_bounded():
     """However many validation rows, the file keeps ten thousand scores; T is of all rows."""
-    calibration = Calibration.fit(*rows(MOST_SCORES + 5), seed=0)
-    assert len(calibration.scores) == MOST_SCORES
-    assert calibration.rows == MOST_SCORES + 5
+    calibration = Calibration.fit(*rows(conformal.MOST_SCORES + 5), seed=0)
+    assert len(calibration.scores) == conformal.MOST_SCORES
+    assert calibration.rows == conformal.MOST_SCORES + 5
 
 
 def test_json_round_trip():

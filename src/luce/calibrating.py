@@ -16,8 +16,8 @@ from msgspec import Meta
 
 from luce.errors import ArgumentError, RunError
 from luce.evaluation import metrics
-from luce.evaluation.calibration import TemperatureScaling
-from luce.evaluation.conformal import PredictionSets, threshold
+from luce.evaluation.calibration import SHRINKAGE, TemperatureScaling
+from luce.evaluation.conformal import MOST_SCORES, PredictionSets, threshold
 from luce.evaluation.inputs import check_inputs
 from luce.evaluation.records import take
 
@@ -36,13 +36,6 @@ CHANGED: dict[str, Callable[..., float]] = {
     "ece_equal_mass": partial(metrics.expected_calibration_error, binning="equal_mass"),
     "classwise_ece": metrics.classwise_calibration_error,
 }
-
-# How strongly a temperature is held at 1. For classifiers of ten tables |1/T − 1| is about a half
-# on average, whose inverse this is; it also did best on rows that were kept back (docs/log.md).
-SHRINKAGE = 2.0
-
-# With this many sorted scores the coverage is right to a hundredth of a percent.
-MOST_SCORES = 10_000
 
 # As calibration.json holds them; below 0 by no more than the rounding of a probability.
 Scores = Annotated[list[Annotated[float, Meta(ge=-1e-6, le=1)]], Meta(min_length=1)]

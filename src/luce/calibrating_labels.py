@@ -15,6 +15,8 @@ from scipy.special import expit, logit
 
 from luce.errors import ArgumentError, RunError
 from luce.evaluation import several
+from luce.evaluation.calibration import SHRINKAGE
+from luce.evaluation.conformal import MOST_SCORES
 from luce.evaluation.records import take
 from luce.evaluation.several.risk import LabelSets, miss_threshold
 
@@ -24,11 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["LabelCalibration", "score_labels"]
-
-# As for classes: see `luce.calibrating`.
-SHRINKAGE = 2.0
-MOST_SCORES = 10_000
-
 
 Scores = list[Annotated[float, Meta(ge=0, le=1)]]
 Shares = list[Annotated[float, Meta(gt=0, le=1)]]

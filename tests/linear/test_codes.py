@@ -41,12 +41,11 @@ def test_the_best_of_many_is_drawn():
 
 
 def test_the_same_code_for_the_same_number_of_classes():
-    """A code is what its seed makes of it, so that two fits have the same columns."""
+    """A code follows from the number of classes alone, so that two fits have the same columns."""
     drawn.cache_clear()
     first = drawn(9).copy()
     drawn.cache_clear()
     np.testing.assert_array_equal(first, drawn(9))
-    assert (first != drawn(9, seed=1)).any()
 
 
 def test_pairs_stand_in_the_order_of_scikit_learn():

@@ -1,5 +1,7 @@
 """Leave-one-out against real fits without each row."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -198,6 +200,13 @@ def test_fits_that_leave_one_out_is_not_for():
         model.leave_one_out(X[::-1], y)
     with pytest.raises(DataError, match="has the label 7"):
         model.leave_one_out(X, np.where(y == 1, 7, y))
+    for asked in (
+        model.leave_one_out,
+        partial(model.influence, X_test=X),
+        partial(model.without, 0),
+    ):
+        with pytest.raises(ArgumentError, match=r"about the labels of the fit, got y=None: pass X"):
+            asked(X=X, y=None)
     with pytest.raises(DataError, match="one label for each of 60 rows"):
         model.leave_one_out(X, y[1:])
     with pytest.raises(DataError, match="must be finite"):

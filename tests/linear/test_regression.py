@@ -29,7 +29,7 @@ from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError, BackendError, DataError
 from luce.linear import large, precondition
 from luce.linear.display import GapDisplay
-from luce.linear.model import _classes_and_codes
+from luce.linear.inputs import _classes_and_codes
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 from luce.linear.solve import minimize

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from luce.errors import ArgumentError, DataError
 from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of, part_of
+from luce.linear.questions import check_given
 
 if TYPE_CHECKING:
     from luce.linear.model import SoftmaxModel
@@ -34,6 +35,7 @@ def without(
             f"{name}: without is for classes that exclude each other, and this fit is of several "
             "labels at once. Fit again to the rows that are left, with warm_start=True."
         )
+    check_given(model, y, "without")
     labels = numpy_of(y)
     kept = _kept(name, rows, X.shape[0] if hasattr(X, "shape") else len(X))
     if labels.shape != kept.shape:

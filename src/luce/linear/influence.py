@@ -22,7 +22,7 @@ from luce.linear.conjugate import solve
 from luce.linear.curvature import MOST, Exact, reduced, size_of
 from luce.linear.factored import Factored, check_factors
 from luce.linear.leave_one_out import factored_steps, newton_steps
-from luce.linear.questions import ask, check_penalised, codes_of, onehot, probabilities
+from luce.linear.questions import ask, check_given, check_penalised, codes_of, onehot, probabilities
 
 if TYPE_CHECKING:
     from luce.linear.model import SoftmaxModel
@@ -43,6 +43,7 @@ def influence(
     The parameters are those of `SoftmaxRegression.influence`.
     """
     what = "influence"
+    check_given(model, y, what)
     question = ask(model, X, y, sample_weight, what)
     check_penalised(model, what)
     question.check_rows(what)

@@ -34,6 +34,7 @@ __all__ = [
     "Question",
     "ask",
     "check_askable",
+    "check_given",
     "check_penalised",
     "codes_of",
     "few_threads",
@@ -312,6 +313,15 @@ def check_askable(model: SoftmaxModel, what: str, *, any_coupling: bool = False)
         raise ArgumentError(
             f"{name}: {what} is for classes that have a column each, by link='softmax' or 'ovr', "
             f"got {got}: fit one of these."
+        )
+
+
+def check_given(model: SoftmaxModel, y: Any, what: str) -> None:
+    """Refuse labels that are missing, where the question is about them."""
+    if y is None:
+        raise ArgumentError(
+            f"{type(model).__name__}: {what} is about the labels of the fit, got y=None: pass X "
+            "and y as they were given to fit."
         )
 
 

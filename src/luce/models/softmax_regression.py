@@ -92,7 +92,7 @@ class Linear(Model["SoftmaxModel"]):
             )
         penalty, solver = options.get("penalty", "l2"), options.get("solver", "auto")
         if max(shares) > 0 or penalty == "group":
-            from luce.linear.model import check_ratio
+            from luce.linear.inputs import check_ratio
 
             check_ratio("linear", penalty, max(shares), solver)
 
