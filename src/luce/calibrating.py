@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from luce.evaluation.calibration import Elsewhere
+
 __all__ = ["Calibration", "score"]
 
 # The figures that a temperature changes.
@@ -70,7 +72,13 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls, log_probabilities: ArrayLike, codes: ArrayLike, *, seed: int, scale: bool = True
+        cls,
+        log_probabilities: ArrayLike,
+        codes: ArrayLike,
+        *,
+        seed: int,
+        scale: bool = True,
+        elsewhere: Elsewhere | None = None,
     ) -> Self:
         """Fit on rows that the weights were not fitted on.
 
@@ -89,9 +97,14 @@ class Calibration:
             Which rows the scores are of, where there are more than 10,000.
         scale : bool, default=True
             False for what was calibrated before: the temperature is 1, and only the scores are new.
+        elsewhere : Elsewhere, optional
+            All rows, where those given are a sample of them: the temperature is then of all.
         """
         scaling = TemperatureScaling(shrinkage=SHRINKAGE if scale else np.inf)
-        scaling.fit(log_probabilities, codes)
+        if elsewhere is None:
+            scaling.fit(log_probabilities, codes)
+        else:
+            scaling.fit_elsewhere(elsewhere, np.shape(log_probabilities)[1])
         columns = np.asarray(codes)
         own = scaling.predict_proba(log_probabilities)[np.arange(len(columns)), columns]
         scores = 1 - own.astype(np.float64)

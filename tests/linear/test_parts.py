@@ -270,6 +270,18 @@ def test_scores_are_those_of_the_probabilities(K, link, rows_of, stored):
     assert found.accuracy == pytest.approx(np.mean(model.predict(X) == y))
 
 
+def test_slopes_are_the_derivatives_of_the_log_likelihood(rows_of, stored):
+    """By the inverse of the temperature, against differences of log-likelihoods."""
+    part = stored(*rows_of("dense", K=4))
+    model = SoftmaxRegression().fit(part)
+    inverse = np.array([0.5, 1.0, 1.5])
+    h = 1e-4
+    near = np.concatenate([inverse - h, inverse, inverse + h])
+    found = model.scores(part, temperatures=1 / near)
+    below, _, above = np.split(np.array(found.log_likelihood), 3)
+    np.testing.assert_allclose(found.slope[3:6], (above - below) / (2 * h), rtol=1e-6, atol=1e-9)
+
+
 def test_labels_come_back_as_they_were(rows_of, stored):
     """Classes that are texts are predicted as texts; a warm start begins at the last fit."""
     X, y = rows_of("dense", K=3)

@@ -9,6 +9,8 @@ import pytest
 import luce
 from luce import SoftmaxRegression
 from luce.data.streams.dealing import Dealer
+from luce.engines import using
+from luce.engines.local import Local
 from luce.errors import ArgumentError
 from tests.data.test_streams import table, written
 
@@ -70,6 +72,26 @@ def test_a_run_of_a_stream_is_a_run_as_any_other(tmp_path, luce_command, monkeyp
     page = (tmp_path / "runs" / "t" / "report.html").read_text()
     assert "that training held out" in page
     assert luce_command("info", "runs/t").code == 0
+
+
+def test_the_temperature_is_of_all_rows_held_out(tmp_path, monkeypatch):
+    """Where memory has a sample of the validation rows, lanes sum up all: any number of workers."""
+    folder = written(learnable(), tmp_path / "t")
+    given = {"target": "label", "model": "linear", "stream": True, "out": tmp_path / "runs"}
+    whole = luce.train(folder, name="whole", **given).calibration.scaling
+    monkeypatch.setattr("luce.training.streaming.FEWEST_VALIDATED", 50)
+    monkeypatch.setattr("luce.training.streaming.MOST_VALIDATED", 50)
+    found = []
+    for workers in (1, 3):
+        with using(Local(workers)):
+            luce.train(folder, name=f"of {workers}", **given)
+        found.append((tmp_path / "runs" / f"of {workers}" / "calibration.json").read_bytes())
+    assert found[0] == found[1]
+    scaling = luce.load_run(tmp_path / "runs" / "of 1").calibration.scaling
+    assert scaling.rows_ == whole.rows_ > 300
+    assert scaling.temperature_ == pytest.approx(whole.temperature_, rel=1e-5)
+    assert scaling.log_loss_after_ == pytest.approx(whole.log_loss_after_, rel=1e-6)
+    assert len(luce.load_run(tmp_path / "runs" / "of 1").calibration.scores) == 50
 
 
 def test_evaluate_scores_what_training_held_out(tmp_path):

@@ -11,7 +11,17 @@ import sys
 from abc import ABC, abstractmethod
 from functools import cache
 from numbers import Real
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeGuard
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeAlias,
+    TypeGuard,
+)
 
 import numpy as np
 from msgspec import Meta
@@ -31,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SHRINKAGE", "TemperatureScaling", "VectorScaling", "fit_temperature"]
+__all__ = ["SHRINKAGE", "Elsewhere", "TemperatureScaling", "VectorScaling", "fit_temperature"]
 
 Floats: TypeAlias = "NDArray[np.floating]"
 
@@ -46,6 +56,21 @@ SHRINKAGE = 2.0
 
 # As JSON holds them.
 Classes = Annotated[list[str | int | bool], Meta(min_length=1)]
+
+
+class Elsewhere(NamedTuple):
+    """Rows that are too many for memory, or on other machines: what a temperature needs of them.
+
+    Attributes
+    ----------
+    rows : int
+        How many.
+    losses : callable
+        1/T → the mean log-loss at that temperature in nats, and its derivative by 1/T.
+    """
+
+    rows: int
+    losses: Callable[[float], tuple[float, float]]
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, shrinkage: float = 0.0) -> float:
@@ -106,34 +131,38 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, shrinkage: float = 
     _check_lengths("fit_temperature", z, codes)
     z -= z.max(axis=1, keepdims=True)  # exp never overflows, and T cannot matter to the shift
     own = z[np.arange(len(z)), codes]
-    pull = shrinkage / len(z)
 
-    @cache
     def slope(inverse: float) -> float:
         return float((np.einsum("ij,ij->i", softmax(inverse * z, axis=1), z) - own).mean())
 
     def confidence_gap(inverse: float) -> float:
         return float((1 / np.exp(inverse * z).sum(axis=1)).mean()) - (len(z) + 1) / (len(z) + 2)
 
-    def root(function: Callable[[float], float], bound: float) -> float:
-        """Return where the function is 0 between 1 and exp(bound), or the latter."""
-        if function(1.0) * function(np.exp(bound)) > 0:
-            return float(np.exp(bound))
-        return float(np.exp(brentq(lambda u: function(np.exp(u)), 0.0, bound, xtol=1e-12)))
-
     if (own == 0).all() and shrinkage == 0:
         if confidence_gap(1.0) >= 0 or confidence_gap(np.exp(LOG_BOUND)) < 0:  # the latter: ties
             return 1.0
-        inverse = root(confidence_gap, LOG_BOUND)
-    elif slope(1.0) > pull:
-        inverse = root(lambda inverse: slope(inverse) - pull, -LOG_BOUND)
-    elif slope(1.0) < -pull:
-        inverse = root(lambda inverse: slope(inverse) + pull, LOG_BOUND)
+        T = 1 / _root(confidence_gap, LOG_BOUND)
     else:
-        return 1.0
-    T = 1 / inverse
+        T = 1 / _least(slope, shrinkage / len(z))
     # At the minimum only rounding can make it worse than T = 1; then nothing is to be gained.
     return T if _log_loss(z / T, codes) < _log_loss(z, codes) else 1.0
+
+
+def _least(slope: Callable[[float], float], pull: float) -> float:
+    """Return the 1/T of the least log-loss, whose derivative is given, + pull · |1/T − 1|."""
+    slope = cache(slope)
+    if slope(1.0) > pull:
+        return _root(lambda inverse: slope(inverse) - pull, -LOG_BOUND)
+    if slope(1.0) < -pull:
+        return _root(lambda inverse: slope(inverse) + pull, LOG_BOUND)
+    return 1.0
+
+
+def _root(function: Callable[[float], float], bound: float) -> float:
+    """Return where the function is 0 between 1 and exp(bound), or the latter."""
+    if function(1.0) * function(np.exp(bound)) > 0:
+        return float(np.exp(bound))
+    return float(np.exp(brentq(lambda u: function(np.exp(u)), 0.0, bound, xtol=1e-12)))
 
 
 class _Scaling(ClassifierMixin, BaseEstimator, ABC):
@@ -386,6 +415,31 @@ class TemperatureScaling(_Scaling):
     ) -> None:
         super().__init__(estimator, classes=classes)
         self.shrinkage = shrinkage
+
+    def fit_elsewhere(self, rows: Elsewhere, n_classes: int) -> Self:
+        """Fit on rows of which nothing but sums is seen; the columns are numbered.
+
+        Parameters
+        ----------
+        rows : Elsewhere
+            They are passed over about ten times.
+        n_classes : int
+
+        Returns
+        -------
+        self
+        """
+        losses = cache(rows.losses)
+        inverse = _least(lambda inverse: losses(inverse)[1], self.shrinkage / rows.rows)
+        (before, _), (after, _) = losses(1.0), losses(inverse)
+        if not after < before:
+            inverse, after = 1.0, before
+        self.temperature_ = 1 / inverse
+        self.takes_, self.rows_ = "logits", rows.rows
+        self.classes_ = np.arange(n_classes)
+        self.n_features_in_ = n_classes
+        self.log_loss_before_, self.log_loss_after_ = before, after
+        return self
 
     def _fit(self, logits: Floats, codes: NDArray[np.intp]) -> None:
         self.temperature_ = fit_temperature(logits, codes, shrinkage=self.shrinkage)

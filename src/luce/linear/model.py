@@ -137,7 +137,8 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
         Returns
         -------
         Scores
-            ``log_likelihood``, a weighted mean for each temperature; ``accuracy``; ``weight``.
+            ``log_likelihood``, a weighted mean for each temperature; ``accuracy``; ``weight``;
+            and ``slope``, the derivative of each log-likelihood by the inverse of its temperature.
         """
         from luce.engines import connected
         from luce.linear.parts.fits import Material, score

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from luce.data.blocks import Part
+    from luce.evaluation.calibration import Elsewhere
     from luce.models.steps import Step
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
@@ -219,6 +221,13 @@ class Model(ABC, Generic[E]):
         learnt: Any = estimator
         found: NDArray[np.floating[Any]] = learnt.decision_function(self._shaped(rows))
         return found
+
+    def losses(self, estimator: E, part: Part) -> Elsewhere | None:  # noqa: ARG002
+        """Return the log-loss of all rows of a store's part at any temperature.
+
+        None where a pass over them is not cheap: then a temperature is of a sample of the rows.
+        """
+        return None
 
     def probabilities(self, estimator: E, rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Return the probabilities of encoded rows, (rows, classes)."""

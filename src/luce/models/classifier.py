@@ -15,6 +15,7 @@ from luce.evaluation.inputs import encode_labels
 
 if TYPE_CHECKING:
     from luce.data.schema import Schema
+    from luce.evaluation.calibration import Elsewhere
     from luce.models.base import Estimator, Model, Weights
 
 __all__ = ["Classifier"]
@@ -87,6 +88,7 @@ class Classifier:
         *,
         seed: int,
         scale: bool = True,
+        elsewhere: Elsewhere | None = None,
     ) -> Self:
         """Return the classifier with a calibration fitted on rows that its weights were not.
 
@@ -97,13 +99,17 @@ class Classifier:
             several labels at once the logits.
         labels : ndarray of shape (rows,)
             Their labels.
-        seed, scale
-            As `Calibration.fit` takes them.
+        seed, scale, elsewhere
+            As `Calibration.fit` takes them; labels that do not exclude each other have no
+            `elsewhere`.
         """
         if self.several:
             of_labels = LabelCalibration.fit(log_probabilities, labels, seed=seed, scale=scale)
             return replace(self, calibration=of_labels)
-        fitted = Calibration.fit(log_probabilities, self.codes(labels), seed=seed, scale=scale)
+        codes = self.codes(labels)
+        fitted = Calibration.fit(
+            log_probabilities, codes, seed=seed, scale=scale, elsewhere=elsewhere
+        )
         return replace(self, calibration=fitted)
 
     def describe(self) -> dict[str, Any]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from luce.data.blocks import Part
+    from luce.evaluation.calibration import Elsewhere
     from luce.linear.model import SoftmaxModel
     from luce.linear.path import CoefficientPath
     from luce.models.steps import Step
@@ -154,6 +156,16 @@ class Linear(Model["SoftmaxModel"]):
     ) -> NDArray[np.floating[Any]]:
         """Return the log-probabilities of rows, block by block; see `Model.log_probabilities`."""
         return _in_blocks(estimator, self._shaped(rows), estimator.predict_log_proba)
+
+    def losses(self, estimator: SoftmaxModel, part: Part) -> Elsewhere:
+        """Return the log-loss at any temperature: summed up by the current engine, in lanes."""
+        from luce.evaluation.calibration import Elsewhere
+
+        def losses(inverse: float) -> tuple[float, float]:
+            found = estimator.scores(part, temperatures=(1 / inverse,))
+            return -found.log_likelihood[0], -found.slope[0]
+
+        return Elsewhere(part.shape[0], losses)
 
     def label_logits(
         self, estimator: SoftmaxModel, rows: NDArray[Any]

@@ -20,7 +20,9 @@ from luce.models import MODELS, Candidate, Estimator, Model
 from luce.models.classifier import Classifier
 
 if TYPE_CHECKING:
+    from luce.data.blocks import Part
     from luce.data.schema import Schema
+    from luce.evaluation.calibration import Elsewhere
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
 
@@ -99,6 +101,7 @@ def fit(
     validation: Examples | None,
     *,
     seed: int,
+    held_out: Part | None = None,
     resume: tuple[Mapping[str, NDArray[Any]], dict[str, Any]] | None = None,
     on_step: OnStep | None = None,
     lessons: Lessons | None = None,
@@ -117,6 +120,8 @@ def fit(
         Encoded rows and their labels. Without validation rows there is no calibration and no score.
     seed : int
         Of the weights, the batches and the calibration.
+    held_out : Part, optional
+        All validation rows, where those in memory are a sample of them.
     resume : pair, optional
         Tensors and note of a checkpoint to go on from.
     on_step : callable, optional
@@ -163,7 +168,8 @@ def fit(
     said = classifier.log_probabilities(rows)
     if not judge:
         return replace(trained, judged_by=(said, labels))
-    return judged(trained, said, labels, seed=seed)
+    elsewhere = None if held_out is None else model.losses(estimator, held_out)
+    return judged(trained, said, labels, seed=seed, elsewhere=elsewhere)
 
 
 def _named(examples: Examples, schema: Schema) -> tuple[Any, Any]:
@@ -181,6 +187,7 @@ def judged(
     *,
     seed: int,
     scale: bool = True,
+    elsewhere: Elsewhere | None = None,
 ) -> Trained:
     """Calibrate and score a candidate by what was said of rows that were not learnt from.
 
@@ -194,10 +201,12 @@ def judged(
         The rows' labels.
     seed : int
         Of the calibration.
-    scale : bool, default=True
-        As `luce.calibrating.Calibration.fit` takes it.
+    scale, elsewhere
+        As `luce.calibrating.Calibration.fit` takes them.
     """
-    classifier = trained.classifier.calibrated(log_probabilities, labels, seed=seed, scale=scale)
+    classifier = trained.classifier.calibrated(
+        log_probabilities, labels, seed=seed, scale=scale, elsewhere=elsewhere
+    )
     scored = classifier.score_said(log_probabilities, labels)
     return replace(
         trained,

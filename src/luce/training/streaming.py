@@ -120,6 +120,12 @@ class Stream:
             found["validation"] = self.validation
         return found
 
+    @property
+    def held_out(self) -> Part | None:
+        """All validation rows, where `validation` are some of them."""
+        part = self.parts.get("validation")
+        return None if part is None or part.shape[0] == len(self.validation[1]) else part
+
     @cached_property
     def validation(self) -> Examples:
         """Some validation rows: all, or as many as the seed draws."""

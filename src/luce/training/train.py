@@ -33,6 +33,7 @@ from luce.training.streaming import Stream, prepare_stream, streamed_request
 from luce.training.together import check_same, in_turn, told
 
 if TYPE_CHECKING:
+    from luce.data.blocks import Part
     from luce.data.schema import Schema
     from luce.neural.teaching import Lessons
     from luce.neural.training import Progress
@@ -406,6 +407,7 @@ def fit_and_save(
         candidate,
         data.encoded["train"],
         data.encoded.get("validation"),
+        held_out=data.held_out if isinstance(data, Stream) else None,
         schema=data.schema,
         folder=folder,
         request=request,
@@ -432,6 +434,7 @@ def _fit(
     train: Examples,
     validation: Examples | None,
     *,
+    held_out: Part | None = None,
     schema: Schema,
     folder: RunFolder,
     request: Request,
@@ -484,6 +487,7 @@ def _fit(
             schema,
             train,
             validation,
+            held_out=held_out,
             seed=request.seed,
             resume=folder.checkpoint(label),
             on_step=on_step,

@@ -51,11 +51,14 @@ class Scores(NamedTuple):
         The weighted share of rows whose class is the likeliest.
     weight : float
         Of all rows together.
+    slope : tuple of float
+        The derivative of each log-likelihood by 1/T, the inverse of its temperature.
     """
 
     log_likelihood: tuple[float, ...]
     accuracy: float
     weight: float
+    slope: tuple[float, ...]
 
 
 def material(model: SoftmaxModel, part: Part, compute: Any) -> Material:
@@ -168,8 +171,9 @@ def score(
         "inverse_temperatures": tuple(1 / float(t) for t in temperatures),
     }
     lanes = deal_part(rows.part, len(temperatures))
-    (found,) = added(rows.compute(sums.scores, lanes, shared))
-    weight, hits, *log_p = found.tolist()
+    whole, log_p, slopes = added(rows.compute(sums.scores, lanes, shared))
+    weight, hits = whole.tolist()
     if weight == 0:
         raise DataError(f"no row of the part {rows.part.name!r} has weight.")
-    return Scores(tuple(each / weight for each in log_p), hits / weight, weight)
+    found, slope = ((each / weight).tolist() for each in (log_p, slopes))
+    return Scores(tuple(found), hits / weight, weight, tuple(slope))

@@ -240,20 +240,25 @@ def scores(
     weigh: Weighing,
     inverse_temperatures: tuple[float, ...] = (1.0,),
 ) -> Sums:
-    """Return Σ w, Σ w over rows whose class is the likeliest, and Σ w log p for each temperature.
+    """Return sums over rows of the probabilities that the coupling makes of the columns' logits.
 
-    Of the probabilities that an estimator gives, which the coupling makes of the columns' logits.
+    Σ w, and of it what rows have whose class is the likeliest, (2,); Σ w log p for each
+    temperature; and the derivatives of these by 1/T, Σ w (z - Σ p z) of the logits z.
     """
-    sums = np.zeros(2 + len(inverse_temperatures))
+    n = len(inverse_temperatures)
+    sums, log_likelihood, slope = np.zeros(2), np.zeros(n), np.zeros(n)
     for block in _blocks(lane, weigh, len(W), W.dtype):
         Z = coupling.logits(block.logits(W, bias).double())
         hits = Z.argmax(1) == block.y
         sums[0] += float(block.weight.sum())
         sums[1] += float(block.weight[hits].sum())
+        Z -= Z.amax(1, keepdim=True)
+        own = Z.gather(1, block.y[:, None])[:, 0]
         for t, scale in enumerate(inverse_temperatures):
-            log_p = torch.log_softmax(Z * scale, 1).gather(1, block.y[:, None])[:, 0]
-            sums[2 + t] += float(block.weight @ log_p)
-    return (sums,)
+            log_p = torch.log_softmax(Z * scale, 1)
+            log_likelihood[t] += float(block.weight @ log_p.gather(1, block.y[:, None])[:, 0])
+            slope[t] += float(block.weight @ (own - log_p.exp_().mul_(Z).sum(1)))
+    return sums, log_likelihood, slope
 
 
 def first_bad(lane: Lane, *, weigh: Weighing) -> Sums:
