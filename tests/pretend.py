@@ -103,6 +103,8 @@ class Pretend(TorchDispatchMode):
             source = tensors[-1]
             there = there if func is aten._to_copy.default else isinstance(args[0], Far)
             crosses = isinstance(source, Far) != there
+            if crosses and self.recording is not None:
+                raise AssertionError(f"captured {func} between the host and the device")
             waits = kwargs.get("non_blocking", False) or (len(args) > 2 and args[2])
             if crosses and source.numel() and not (waits and there):
                 self.asked.append(str(func))

@@ -75,6 +75,15 @@ def test_what_waits_is_no_graph(device):
         captured(numbers(device, 1.0))
 
 
+def test_a_copy_from_the_host_is_no_graph(device):
+    """Where the host's memory is not pinned, CUDA refuses that too; and it would be what it was."""
+    captured = Captured(lambda x: x + torch.ones(1).to(DEVICE, non_blocking=True))
+    for _ in range(2):
+        captured(numbers(device, 1.0))
+    with pytest.raises(AssertionError, match="between the host and the device"):
+        captured(numbers(device, 1.0))
+
+
 def test_what_is_gone_is_found(device):
     """So does it what a graph would read after it has been freed."""
     other = [numbers(device, 1.0)]
