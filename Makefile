@@ -15,10 +15,14 @@ test: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --dist loadgroup
 
-# What `make test` interprets, on the GPU that is here, and what only a GPU can show; then how fast.
-gpu: .venv/installed-test
-	$(BIN)/pytest -n 0 -k cuda tests/kernels tests/conformance tests/linear tests/neural
-	$(BIN)/python -m benchmarks cuda
+# What `make test` interprets, on the GPU that is here, and what only a GPU can show; then how fast,
+# whatever the tests said. With a Python that has PyTorch for it: make gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+GPU_TESTS := tests/kernels tests/conformance tests/linear tests/neural tests/test_graphs.py
+MINUTES ?= 5
+gpu: $(if $(filter $(BIN)/%,$(GPU_PYTHON)),.venv/installed-test)
+	$(GPU_PYTHON) -m pytest -n 4 -k cuda $(GPU_TESTS); tests=$$?; \
+	PYTHONPATH=src $(GPU_PYTHON) -m benchmarks cuda --minutes $(MINUTES) && exit $$tests
 
 docs: .venv/installed-docs
 	$(BIN)/zensical build --strict --clean

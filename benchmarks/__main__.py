@@ -10,6 +10,7 @@ from benchmarks import isa
 
 # Each name is a module of this package with a `main(arguments)`.
 NAMES = (
+    "ahead",
     "busy",
     "couplings",
     "cuda",

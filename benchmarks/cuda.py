@@ -1,14 +1,17 @@
 """The operators and fits on an NVIDIA GPU beside everyone else's: ``python -m benchmarks cuda``.
 
-``python -m benchmarks cuda [PART ...]``, parts: rows, linear, distillation, top_k, regression,
-networks; all of them without one. The machine's own bandwidth and matrix speed are measured first,
-and times are given as shares of what these allow, and as ratios to the peers', in turn with them.
-Peers that cannot be imported or that fail are named with the reason. What the issue asked of an
-H200 is beside each case.
+``python -m benchmarks cuda [--minutes M] [PART ...]``, parts: linear, rows, graphs, regression,
+networks, distillation, top_k; all of them without one, in this order. The machine's own bandwidth
+and matrix speed are measured first, and times are given as shares of what these allow, and as
+ratios to the peers', in turn with them. Peers that cannot be imported or that fail, and cases for
+which there is no memory, are named with the reason. With ``--minutes`` the parts share the time
+evenly, begin no case after it, and name those that they did not. What the issue asked of an H200 is
+beside each case.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import math
 import os
@@ -18,6 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 import luce
@@ -25,7 +29,7 @@ from benchmarks.peers.gpu import peers_of
 from benchmarks.timing import ratio, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # Larger than any cache of a GPU: written before each call that is timed, so that all begin cold.
@@ -51,7 +55,8 @@ class Case(NamedTuple):
     milliseconds: float  # what was asked of an H200
 
 
-ROWS = [(n, k) for k in (1_000, 32_000, 128_256) for n in (8_192, 65_536)]
+# What says most stands first: there may be time for no more.
+ROWS = [(n, k) for n in (8_192, 65_536) for k in (32_000, 128_256, 1_000)]
 SMALL, MAPS = (102_400, 10), (16, 20, 512, 512)
 HEADS = {
     (8_192, 4_096, 128_256): {None: 36.0, 1 << 30: 44.0, 1 << 28: 48.0, 1 << 26: 61.0},
@@ -69,8 +74,8 @@ def cases(part: str, *, tiny: bool = False) -> list[Case]:
         shapes = [*shapes, TINY["maps"] if tiny else MAPS]
         return [
             Case(operator, dtype, shape, {}, 1.15 if shape[1] <= 16_384 else 1.5, math.inf)
-            for operator in ("softmax", "log_softmax", "cross_entropy")
             for dtype in DTYPES
+            for operator in ("cross_entropy", "softmax", "log_softmax")
             for shape in shapes
         ]
     if part == "linear":
@@ -306,43 +311,121 @@ def networks(machine: Machine, *, tiny: bool = False) -> list[dict[str, Any]]:
         return []
     (X, y), (test, labels) = load(folder, "train"), load(folder, "t10k")
     rows = []
-    for name in ("mlp", "cnn", "cnn, five epochs"):
-        model = luce.NeuralClassifier(**RECIPES[name] | {"device": str(machine.device)})
+    for name, step in (("mlp", "plain"), ("mlp", "graph"), ("cnn", "plain"), ("cnn", "graph")):
+        own = {"device": str(machine.device), "step": step}
+        model = luce.NeuralClassifier(**RECIPES[name] | own)
         start = time.perf_counter()
         model.fit(X, y)
         took = time.perf_counter() - start
         right = float((model.predict(test) == labels).mean())
-        print(f"MNIST {name}: {right:.2%} of the test images in {took:.1f} s")
-        rows.append({"model": name, "seconds": took, "accuracy": right})
+        print(f"MNIST {name}, {step}: {right:.2%} of the test images in {took:.1f} s")
+        rows.append({"model": name, "step": step, "seconds": took, "accuracy": right})
     return rows
 
 
-PARTS = ("rows", "linear", "distillation", "top_k", "regression", "networks")
+def graphs(machine: Machine, *, tiny: bool = False) -> list[dict[str, Any]]:
+    """Time small passes and small steps plainly and as CUDA graphs, in turn."""
+    from luce.linear.objective import Objective
+    from luce.linear.rows import as_rows
+
+    N, D, K = (600, 8, 4) if tiny else (60_000, 784, 10)
+    torch.manual_seed(0)
+    X, y = torch.randn(N, D, device=machine.device), torch.randint(K, (N,), device=machine.device)
+    weight = torch.ones(N, dtype=torch.float64, device=machine.device)
+    objective = Objective(
+        as_rows(X), y, weight, n_logits=K, link="softmax", C=1.0, fit_intercept=True,
+        dtype=torch.float32,
+    )  # fmt: skip
+    theta = objective.start()
+    passes = {
+        "graph": lambda: objective.unread(theta),
+        "plain": lambda: objective._pass(theta, logs=False),  # noqa: SLF001 - what is captured
+    }
+    few = y[:2_048].cpu().numpy()
+    rows = np.random.default_rng(0).normal(size=(len(few), 64)).astype(np.float32)
+
+    def trained(step: str) -> Callable[[], object]:
+        options = {"epochs": 2 if tiny else 10, "device": str(machine.device), "step": step}
+        return lambda: luce.NeuralClassifier(**options).fit(rows, few)
+
+    steps = {"plain": trained("plain")}
+    if machine.device.type == "cuda":
+        steps["graph"] = trained("graph")
+    found = []
+    for what, calls in ((f"a pass of {N:,}×{D}×{K}", passes), ("a small network", steps)):
+        seconds, failed = alternated(calls, machine.device, 3 if tiny else 9)
+        row: dict[str, Any] = {"case": what, "seconds": seconds, "absent": failed}
+        if {"graph", "plain"} <= seconds.keys():
+            row["ratio"] = ratio(seconds["plain"], seconds["graph"])
+            print(f"{what}: as a graph {row['ratio']['ratio']:.2f}× as fast as plainly")
+        for name, reason in failed.items():
+            print(f"{what}, {name}: {reason}")
+        found.append(row)
+    return found
+
+
+PARTS = ("linear", "rows", "graphs", "regression", "networks", "distillation", "top_k")
+WHOLE = {"graphs": graphs, "regression": regression, "networks": networks}
 
 
 def main(given: list[str]) -> None:
     """Run the parts, print a line of each case and write the results."""
-    unknown = sorted(set(given) - set(PARTS))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks cuda")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after these")
+    asked = parser.parse_args(given)
+    unknown = sorted(set(asked.parts) - set(PARTS))
     if unknown:
         sys.exit(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")
     if not torch.cuda.is_available():
         print("There is no GPU that PyTorch can use here: run this where one is.", file=sys.stderr)
         sys.exit(2)
-    run(given or list(PARTS), measured(torch.device("cuda")))
+    end = time.monotonic() + 60 * asked.minutes
+    run(asked.parts or list(PARTS), measured(torch.device("cuda")), end=end)
 
 
-def run(parts: list[str], machine: Machine, *, tiny: bool = False) -> None:
-    """Run parts on a measured machine."""
+def run(
+    parts: Sequence[str], machine: Machine, *, tiny: bool = False, end: float = math.inf
+) -> None:
+    """Run parts on a measured machine, which share the time to the end of ``time.monotonic()``."""
     what = "CPU"
     if machine.device.type == "cuda":
         what = torch.cuda.get_device_name(machine.device)
     print(f"{what}: {machine.bytes / 1e12:.2f} TB/s, {machine.flops['bf16'] / 1e12:.0f} TFLOP/s")
-    for part in parts:
-        if part == "regression":
-            rows = regression(machine, tiny=tiny)
-        elif part == "networks":
-            rows = networks(machine, tiny=tiny)
-        else:
-            rows = [timed(case, machine, tiny=tiny) for case in cases(part, tiny=tiny)]
-        speeds = {"bytes": machine.bytes, "flops": dict(machine.flops)}
-        print(f"→ {record(f'cuda-{part}', rows, gpu=what, measured=speeds)}\n")
+    speeds = {"bytes": machine.bytes, "flops": dict(machine.flops)}
+    for k, part in enumerate(parts):
+        rows: list[dict[str, Any]] = []
+        left: list[str] = []
+        now = time.monotonic()
+        own_end = now + (end - now) / (len(parts) - k)
+        for name, job in jobs(part, machine, tiny=tiny):
+            if time.monotonic() > own_end:
+                left.append(name)
+                continue
+            try:
+                rows += job()
+            except Exception as error:  # noqa: BLE001 - one that fails must not stop the others
+                reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                rows.append({"case": name, "failed": reason})
+                print(f"{name}: {reason}")
+            if machine.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if left:
+            print(f"no time was left for: {', '.join(left)}")
+        print(f"→ {record(f'cuda-{part}', rows, gpu=what, measured=speeds, left=left)}\n")
+
+
+def jobs(
+    part: str, machine: Machine, *, tiny: bool
+) -> list[tuple[str, Callable[[], list[dict[str, Any]]]]]:
+    """Return what a part does: names, and functions that return rows of its results."""
+    if part in WHOLE:
+        return [(part, functools.partial(WHOLE[part], machine, tiny=tiny))]
+    return [
+        (described(case), functools.partial(_one, case, machine, tiny=tiny))
+        for case in cases(part, tiny=tiny)
+    ]
+
+
+def _one(case: Case, machine: Machine, *, tiny: bool) -> list[dict[str, Any]]:
+    return [timed(case, machine, tiny=tiny)]

@@ -38,7 +38,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from benchmarks.texts import fragments
 from benchmarks.timing import RESULTS, alternate, apart, ratio, record, results
 from luce import NeuralClassifier, SoftmaxRegression, SoftmaxRegressionCV
-from luce.neural.training import forward
+from luce.neural.steps import forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable

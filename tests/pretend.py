@@ -5,11 +5,14 @@ for it as often as `Pretend.waits` says: to read a number, to copy there or back
 shape that depends on values. What CUDA would wait for, by PyTorch's ``set_sync_debug_mode``.
 """
 
+import weakref
+from contextlib import nullcontext
+
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import tree_flatten, tree_map
 
-__all__ = ["DEVICE", "Pretend"]
+__all__ = ["DEVICE", "Pretend", "Recording"]
 
 aten = torch.ops.aten
 # PyTorch has no kernels for it: whatever is not computed here is an error.
@@ -72,6 +75,7 @@ class Pretend(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.asked = []
+        self.recording = None
 
     @property
     def waits(self):
@@ -99,6 +103,8 @@ class Pretend(TorchDispatchMode):
             source = tensors[-1]
             there = there if func is aten._to_copy.default else isinstance(args[0], Far)
             crosses = isinstance(source, Far) != there
+            if crosses and self.recording is not None:
+                raise AssertionError(f"captured {func} between the host and the device")
             waits = kwargs.get("non_blocking", False) or (len(args) > 2 and args[2])
             if crosses and source.numel() and not (waits and there):
                 self.asked.append(str(func))
@@ -109,7 +115,11 @@ class Pretend(TorchDispatchMode):
         if device is not None:
             kwargs["device"] = torch.device("cpu")
         inner = tree_map(self.take, (args, kwargs))
+        if self.recording is not None:
+            self.recording.expect(inner)
         result = func(*inner[0], **inner[1])
+        if self.recording is not None:
+            self.recording.add(func, inner, result)
         if not there:
             return result
         known = {id(t.inner): t for t in tensors if isinstance(t, Far)}
@@ -124,3 +134,81 @@ class Pretend(TorchDispatchMode):
 
 def _has_mask(indices):
     return any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in indices)
+
+
+class Recording:
+    """A graph of the device, in the place of `luce.graphs.Recording`: operators, done again.
+
+    As with CUDA's no Python runs again: numbers, shapes and places are what they were. What was
+    read there but made elsewhere has to be there still.
+
+    Attributes
+    ----------
+    replayed : int
+        How often it was.
+    """
+
+    def __init__(self, device):
+        assert device == DEVICE
+        self.replayed = 0
+        self._calls, self._own, self._before = [], {}, {}
+
+    def warming(self):
+        """Work as always."""
+        return nullcontext()
+
+    def capture(self, function):
+        """Return what a function returns; all that was there before is as it was."""
+        device = _get_current_dispatch_mode()
+        waits, random = device.waits, torch.get_rng_state()
+        device.recording = self
+        try:
+            result = function()
+        finally:
+            device.recording = None
+        assert device.waits == waits, f"captured waits: {device.asked[waits:]}"
+        torch.set_rng_state(random)
+        for tensor, before in self._before.values():
+            tensor.copy_(before)
+        self._before.clear()
+        return result
+
+    def expect(self, arguments):
+        """Remember what an operator is about to be given, as it is."""
+        for x in _tensors(arguments):
+            if id(x) not in self._own and id(x) not in self._before:
+                self._before[id(x)] = x, x.clone()
+
+    def add(self, func, arguments, result):
+        """Take an operator in."""
+        self._own |= {id(x): x for x in _tensors(result) if id(x) not in self._before}
+
+        def held(x):
+            return x if not isinstance(x, torch.Tensor) or id(x) in self._own else weakref.ref(x)
+
+        self._calls.append((func, tree_map(held, arguments), result))
+
+    def replay(self):
+        """Do it all again."""
+        device = _get_current_dispatch_mode()
+        waits, self.replayed = device.waits, self.replayed + 1
+        for func, arguments, result in self._calls:
+            args, kwargs = tree_map(_there, arguments)
+            again = func(*args, **kwargs)
+            for place, x in zip(_tensors(result), _tensors(again), strict=True):
+                assert place.shape == x.shape, f"{func} has another shape"
+                if place.data_ptr() != x.data_ptr():
+                    place.copy_(x)
+        assert device.waits == waits
+
+
+def _tensors(values):
+    return [x for x in tree_flatten(values)[0] if isinstance(x, torch.Tensor)]
+
+
+def _there(held):
+    if not isinstance(held, weakref.ref):
+        return held
+    tensor = held()
+    assert tensor is not None, "a tensor that was captured is gone"
+    return tensor

@@ -110,6 +110,7 @@ MAY_IMPORT = {
     "label_matrix": set(),
     "linear": {
         "engines",
+        "graphs",
         "kernels",
         "label_matrix",
         "options",
@@ -118,7 +119,8 @@ MAY_IMPORT = {
         "texttable",
     },
     "group": set(),
-    "neural": {"functional", "group", "label_matrix", "options", "processor", "targets"},
+    "graphs": set(),
+    "neural": {"functional", "graphs", "group", "label_matrix", "options", "processor", "targets"},
     "nn": {"functional"},
     "functional": {"kernels"},
     "kernels": {"processor"},

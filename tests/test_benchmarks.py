@@ -85,11 +85,58 @@ def test_every_part_runs_on_a_small_scale(part, monkeypatch, tmp_path, capsys):
         assert "LUCE_DATA_DIR" in said
         return
     assert found["rows"]
+    assert found["left"] == []
     for row in found["rows"]:
+        assert "failed" not in row
+        if part == "graphs":
+            assert set(row["seconds"]) >= {"plain"}
+            continue
         assert row["share"] > 0
         if part != "regression":
             assert {"ours", "eager"} <= row["seconds"].keys()
             assert row["case"] in said
+
+
+def test_a_case_that_fails_stops_no_other(monkeypatch, tmp_path, capsys):
+    """For want of memory, say: it is named with the reason, here and in the results."""
+    monkeypatch.setattr(timing, "RESULTS", tmp_path)
+    first, timed = [], cuda.timed
+
+    def failing(case, machine, *, tiny):
+        if not first:
+            first.append(case)
+            raise torch.cuda.OutOfMemoryError("out of memory\nmore")
+        return timed(case, machine, tiny=tiny)
+
+    monkeypatch.setattr(cuda, "timed", failing)
+    cuda.run(["linear"], MACHINE, tiny=True)
+    rows = json.loads((tmp_path / "cuda-linear.json").read_text())["rows"]
+    assert rows[0]["failed"] == "OutOfMemoryError: out of memory"
+    assert "share" in rows[1]
+    assert "OutOfMemoryError: out of memory" in capsys.readouterr().out
+
+
+def test_when_there_is_no_time_left_it_says_for_what(monkeypatch, tmp_path, capsys):
+    """And ends: results of what was begun are written."""
+    monkeypatch.setattr(timing, "RESULTS", tmp_path)
+    cuda.run(["linear", "top_k"], MACHINE, tiny=True, end=0.0)
+    found = json.loads((tmp_path / "cuda-linear.json").read_text())
+    assert found["rows"] == []
+    assert len(found["left"]) == 2
+    assert "no time was left for: linear_cross_entropy" in capsys.readouterr().out
+
+
+def test_a_peer_that_breaks_as_it_is_imported_is_absent(monkeypatch):
+    """With the reason, whatever it raises."""
+    from benchmarks.peers import gpu
+
+    def broken(*_):
+        raise RuntimeError("needs another Triton\nmore")
+
+    monkeypatch.setattr(gpu, "import_module", broken)
+    found, absent = gpu.peers_of("cross_entropy")
+    assert {"ours", "eager", "compile"} == set(found)
+    assert absent == dict.fromkeys(("liger", "quack"), "RuntimeError: needs another Triton")
 
 
 def test_without_a_gpu_it_says_so_in_one_sentence():

@@ -105,7 +105,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*arguments: Any) -> Any:
         if not made:
-            made.append(torch.compile(function))
+            # For each shape anew: else it compiles for any shape, and after eight of them no more.
+            torch.compiler.reset()
+            made.append(torch.compile(function, dynamic=False))
         return made[0](*arguments)
 
     return call
@@ -126,6 +128,6 @@ def peers_of(operator: str) -> tuple[dict[str, Callable[..., Any]], Mapping[str,
     for name in OTHERS[operator]:
         try:
             found[name] = named(operator, name)
-        except ImportError as error:
-            absent[name] = str(error)
+        except Exception as error:  # noqa: BLE001 - a package may fail in any way as it is imported
+            absent[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return found, absent

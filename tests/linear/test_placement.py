@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import luce.graphs
 from luce import SoftmaxRegression
 from luce.errors import BackendError
 from luce.linear import dense_rows, fed_rows, model, solve
@@ -12,7 +13,7 @@ from luce.linear.objective import Objective
 from luce.linear.placement import float32_products
 from luce.linear.precondition import Blocks, Exact
 from luce.linear.rows import as_rows
-from tests.pretend import DEVICE, Pretend
+from tests.pretend import DEVICE, Pretend, Recording
 
 
 @pytest.fixture
@@ -188,6 +189,44 @@ def test_newtons_products_wait_once_each(device, problem):
     assert device.waits - before == len(products) + 1
 
 
+@pytest.fixture
+def graphs(monkeypatch):
+    """Return the graphs that were captured, on a device that captures."""
+    made = []
+
+    def recording(device):
+        made.append(Recording(device))
+        return made[-1]
+
+    monkeypatch.setattr(luce.graphs, "captures", lambda device: device == DEVICE)
+    monkeypatch.setattr(luce.graphs, "Recording", recording)
+    monkeypatch.setattr(dense_rows, "captures", lambda device: device == DEVICE)
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
+@pytest.mark.parametrize("case", ["softmax", "one against the rest", "newton", "no intercept"])
+def test_small_passes_are_graphs(case, dtype, device, graphs, problem, monkeypatch):
+    """All but the first two of a problem are replayed; not a bit of the fit is another."""
+    X, y = problem(1500, 8, 4)
+    X = device.put(torch.from_numpy(20 * X + 100).clamp(0, 255).to(dtype))
+    found = fitted(X, y, **CASES[case])
+    assert sum(graph.replayed for graph in graphs) > 3
+    monkeypatch.setattr(dense_rows, "captures", lambda _: False)
+    wanted = fitted(X, y, **CASES[case])
+    np.testing.assert_array_equal(found.coef_, wanted.coef_)
+    assert found.n_iter_ == wanted.n_iter_
+    assert found.duality_gap_ == wanted.duality_gap_
+
+
+def test_large_passes_and_rows_that_are_fed_are_no_graphs(device, graphs, small_blocks, problem):
+    """Of several blocks each, kernels take longer than starting them."""
+    X, y = problem(1500, 8, 4)
+    fitted(device.put(torch.from_numpy(X)), y)
+    fitted(Fed(X, DEVICE), y)
+    assert not graphs
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int16])
 def test_rows_are_fed_in_order_each_once_and_ahead(dtype, monkeypatch):
     """When a block is handed out the next is on its way, and all are the rows that they should be.
@@ -303,6 +342,31 @@ def test_cuda_fits_are_the_cpus(how, monkeypatch, problem):
     found, wanted = fitted(given, y, device="cuda"), fitted(X, y)
     assert found.duality_gap_ <= 1e-7
     np.testing.assert_allclose(found.coef_, wanted.coef_, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make gpu")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_passes_on_cuda_are_graphs(dtype, problem):
+    """Value and gradient of each point are those of a plain pass, to the bit; none waits."""
+    X, y = problem(20_000, 24, 6)
+    rows = as_rows(torch.from_numpy(X).cuda())
+    target, ones = torch.from_numpy(y).cuda(), torch.ones(len(y), device="cuda").double()
+    o = Objective(
+        rows, target, ones, n_logits=6, link="softmax", C=1.0, fit_intercept=True, dtype=dtype
+    )
+    points = [torch.rand_like(o.start()) for _ in range(5)]
+    for _ in range(3):
+        o.unread(points[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [o.unread(theta) for theta in points]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(o._captured._of_shape) == 1
+    for theta, (value, gradient, _) in zip(points, found, strict=True):
+        wanted = o._pass(theta, False)
+        assert torch.equal(value, wanted[0])
+        assert torch.equal(gradient, wanted[1])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make gpu")

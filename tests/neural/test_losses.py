@@ -12,7 +12,7 @@ import luce
 from luce.errors import ArgumentError
 from luce.neural import networks
 from luce.neural.losses import LOSSES, choose_loss
-from luce.neural.training import forward
+from luce.neural.steps import forward
 from luce.options import NETWORK
 
 LOGITS = torch.tensor([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]], dtype=torch.float64)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 import numpy as np
 import torch
 
+from luce.graphs import captures
 from luce.kernels.cpu.threads import chunk_rows
 from luce.linear.placement import away
 from luce.linear.sums import add_up, cut, deal, lane_count, on_threads
@@ -269,6 +270,10 @@ class DenseRows(DenseBlocks):
         first = (part.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
         last = part.ctypes.data - start + part.nbytes
         self._map.madvise(mmap.MADV_DONTNEED, first, min(last, len(self._map)) - first)
+
+    def in_one_block(self, n_logits: int, dtype: torch.dtype) -> bool:
+        """Say whether a pass on a device is one block: starting its kernels may take longest."""
+        return captures(self.device) and self.shape[0] <= self.block_rows(n_logits, dtype)
 
     def kernel_lanes(self, n_sums: int) -> Lanes:
         """Return the blocks of rows for kernels, of which each thread takes a lane at a time."""

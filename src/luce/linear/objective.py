@@ -12,13 +12,15 @@ is added up in float64.
 from __future__ import annotations
 
 from copy import copy
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from luce.graphs import Captured
 from luce.linear.dense_rows import DenseRows
 from luce.linear.indicators import frequencies
 from luce.linear.links import curve, margins, probabilities, residual, seen
@@ -129,6 +131,7 @@ class Objective:
         signs: Tensor | None = None,
     ) -> None:
         self.fits, self.coarse, self.is_sample = float(fits), False, False
+        self._captured: Captured[tuple[Tensor, Tensor, Tensor | None]] | None = None
         self.rows, self.target, self.weight = rows, target, weight
         self.n_logits, self.link, self.fit_intercept, self.dtype = (
             n_logits,
@@ -204,9 +207,14 @@ class Objective:
             self._found["distances"] = self.rows.distances(self.mean)
         return self._found["distances"]
 
+    def _copied(self) -> Self:
+        other = copy(self)
+        other._captured = None  # noqa: SLF001 - it is of this class
+        return other
+
     def over(self, index: np.ndarray) -> Objective:
         """Return the objective over some of the rows, with the same λ and μ."""
-        few = copy(self)
+        few = self._copied()
         few._found = {}  # noqa: SLF001 - it is of this class
         at = self.at(index)
         ((_, few.rows),) = self.rows.pick(index, len(index))
@@ -218,13 +226,13 @@ class Objective:
 
     def with_C(self, C: float) -> Objective:  # noqa: N802 - C is the field's name
         """Return the same with another strength of the penalty; a cheap copy."""
-        other = copy(self)
+        other = self._copied()
         other.penalty = L2.of(C, self.total)
         return other
 
     def with_precision(self, dtype: torch.dtype, *, coarse: bool = False) -> Objective:
         """Return the same with products in another precision; a cheap copy."""
-        other = copy(self)
+        other = self._copied()
         other.dtype, other.coarse = dtype, coarse
         return other
 
@@ -253,6 +261,18 @@ class Objective:
 
     def unread(self, theta: Tensor, *, logs: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the same with F(Θ) as a tensor where the rows are: nothing waits for a device."""
+        rows = self.rows
+        if logs or not (
+            isinstance(rows, DenseRows) and rows.in_one_block(self.n_logits, self.dtype)
+        ):
+            return self._pass(theta, logs)
+        rows.release()  # a block that was cast before would be gone when a graph reads it
+        if self._captured is None:
+            self._captured = Captured(partial(self._pass, logs=False))
+        value, gradient, _ = self._captured(theta)
+        return value.clone(), gradient.clone(), None  # they outlive the next pass
+
+    def _pass(self, theta: Tensor, logs: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         W = theta[:, :-1]
         loss, G, g, L = self._sums(theta, logs)
         value = loss / self.total + self.penalty.unread(W)

@@ -17,9 +17,9 @@ from luce.neural.embedding import EmbeddedRows
 from luce.neural.examples import Examples
 from luce.neural.losses import BatchLoss
 from luce.neural.options import PRECISIONS, resolve
+from luce.neural.steps import forward
 from luce.neural.stored import StoredRows
 from luce.neural.tabular import Encoding, tabular
-from luce.neural.training import forward
 from luce.processor import free_memory
 
 __all__ = ["build", "check_outputs", "is_tabular", "outline", "reads_no_sparse_rows"]

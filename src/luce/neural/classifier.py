@@ -21,8 +21,8 @@ from luce.neural.arrays import as_rows, validated
 from luce.neural.building import check_outputs, is_tabular, outline
 from luce.neural.embedding import EmbeddedRows
 from luce.neural.examples import EVALUATION_ROWS
-from luce.neural.options import choose_device
-from luce.neural.problems import problem
+from luce.neural.options import check_step, choose_device
+from luce.neural.problems import is_sparse, problem
 from luce.neural.state import State
 from luce.neural.stored import Blocks
 from luce.neural.tabular import Encoding, of_several_labels
@@ -119,6 +119,10 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         processor that multiplies bfloat16; else "float32". Predictions are in float32 all the same.
     device : str, default="auto"
         A PyTorch device; "auto" is the GPU where there is one, else the CPU.
+    step : {"plain", "graph"}, default="plain"
+        How a GPU is given a step: kernel by kernel, or captured once and then as one CUDA graph,
+        for small networks. Of dense rows, in one process. A module of your own must then read no
+        number of a tensor on the host, and make no shape that depends on values.
     seed : int, default=0
         Of the initial weights, the order of rows, dropout and the validation split.
     verbose : int, default=0
@@ -199,6 +203,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         clip_norm: float | None = None,
         precision: str = "auto",
         device: str = "auto",
+        step: str = "plain",
         seed: int = 0,
         verbose: int = 0,
     ) -> None:
@@ -232,6 +237,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.clip_norm = clip_norm
         self.precision = precision
         self.device = device
+        self.step = step
         self.seed = seed
         self.verbose = verbose
 
@@ -350,11 +356,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             Epoch, batch, running loss and accuracy, rate, and the epoch's record at its end.
         """
         device = choose_device(self.device, self.precision)
+        group = current()
+        check_step(self.step, device, group.size, sparse=is_sparse(X))
         teaching = (teacher, temperature, alpha)
         given = problem(self, X, y, sample_weight, validation, teaching, input_shape, device)
         self.classes_, self.multilabel_, self.network_ = given.classes, given.several, given.network
         self.input_shape_, self.sparse_ = given.shape, given.sparse
-        group = current()
         some = next(iter(given.rows.pieces()))[:16]
         check_outputs(
             self.network_, some, given.recipe.loss, len(given.classes), several=given.several

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -36,14 +37,14 @@ class Group:
         self.slots = [{} for _ in self.parameters]
 
 
-Step = Callable[[list[Tensor], list[Tensor], list[Slots], float, float, float], None]
+Step = Callable[[list[Tensor], list[Tensor], list[Slots], float | Tensor, float, float], None]
 
 
 def sgd(
     parameters: list[Tensor],
     gradients: list[Tensor],
     slots: list[Slots],
-    rate: float,
+    rate: float | Tensor,
     weight_decay: float,
     momentum: float,
 ) -> None:
@@ -54,7 +55,9 @@ def sgd(
         gradients,
         buffers,
         has_sparse_grad=False,
-        lr=rate,
+        # PyTorch's default reads the rate on the host.
+        fused=isinstance(rate, Tensor) or None,
+        lr=cast("float", rate),
         weight_decay=weight_decay,
         momentum=momentum,
         dampening=0.0,
@@ -70,7 +73,7 @@ def adam(
     parameters: list[Tensor],
     gradients: list[Tensor],
     slots: list[Slots],
-    rate: float,
+    rate: float | Tensor,
     weight_decay: float,
     momentum: float,  # noqa: ARG001 - it has its own
     *,
@@ -133,8 +136,11 @@ class Optimizer:
     def __init__(self, name: str, groups: Sequence[Group], momentum: float) -> None:
         self.name, self.groups, self.momentum = name, list(groups), momentum
 
-    def step(self, rate: float) -> None:
-        """Move the parameters that have a gradient, by a step at this rate."""
+    def step(self, rate: float | Tensor) -> None:
+        """Move the parameters that have a gradient, by a step at this rate.
+
+        Of a rate that is a float32 tensor where the parameters are, nothing is known on the host.
+        """
         for group in self.groups:
             pairs = [
                 (p, p.grad, slots)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from luce.errors import ArgumentError
+from luce.graphs import captures
 from luce.neural.losses import Loss, choose_loss
 from luce.neural.training import Recipe
 from luce.options import NETWORK, check
 from luce.processor import has_bfloat16
 
-__all__ = ["PRECISIONS", "choose_device", "is_mixed", "power_of_two", "resolve"]
+__all__ = ["PRECISIONS", "check_step", "choose_device", "is_mixed", "power_of_two", "resolve"]
 
 # The dtype of weights and features.
 PRECISIONS = {
@@ -47,6 +48,7 @@ RESOLVED = (
     "class_weight",
     "clip_norm",
     "precision",
+    "step",
     "seed",
 )
 
@@ -140,6 +142,7 @@ def resolve(
         clip_norm=options["clip_norm"],
         mixed_precision=mixed,
         seed=options["seed"],
+        step=options["step"],
     )
 
 
@@ -168,3 +171,24 @@ def choose_device(device: str, precision: str) -> torch.device:
             "Use precision='float32'."
         )
     return chosen
+
+
+def check_step(step: str, device: torch.device, ranks: int, *, sparse: bool) -> None:
+    """See that steps can be what is asked for.
+
+    Raises
+    ------
+    ArgumentError
+        If they are to be CUDA graphs, and cannot.
+    """
+    if step != "graph":
+        return
+    reason = ""
+    if not captures(device):
+        reason = f"is for a GPU, got device {str(device)!r}"
+    elif ranks > 1:
+        reason = f"is for one process, got {ranks} in a group"
+    elif sparse:
+        reason = "needs batches of one shape, got sparse rows, of which each has its own"
+    if reason:
+        raise ArgumentError(f"NeuralClassifier: step='graph' {reason}. Use step='plain'.")

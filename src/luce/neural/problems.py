@@ -40,7 +40,7 @@ from luce.neural.teaching import Lessons, prepare
 from luce.neural.training import Recipe
 from luce.targets import check_target
 
-__all__ = ["Problem", "of_classes", "of_labels", "of_store", "problem"]
+__all__ = ["Problem", "is_sparse", "of_classes", "of_labels", "of_store", "problem"]
 
 
 class Problem(NamedTuple):
@@ -100,6 +100,11 @@ def problem(
             )
         return of_labels(estimator, X, y, sample_weight, validation, device)
     return of_classes(estimator, X, y, sample_weight, validation, teaching, device)
+
+
+def is_sparse(X: Any) -> bool:
+    """Say whether rows are sparse, of a matrix or of a part of a store."""
+    return bool(X.sparse) if is_stored(X) else scipy.sparse.issparse(X)
 
 
 def of_classes(

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from luce.errors import ArgumentError, DivergenceError, RunError
 from luce.group import ALONE, Group
@@ -25,12 +24,12 @@ from luce.neural.labels import hits, log_losses
 from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group as Parameters
 from luce.neural.optimizers import Optimizer
-from luce.neural.sparse_rows import SparseRows
 from luce.neural.state import State
+from luce.neural.steps import CapturedStep, go_forward, update
 from luce.neural.tally import Tally
 from luce.neural.together import Together
 
-__all__ = ["SCHEDULES", "Progress", "Recipe", "forward", "train"]
+__all__ = ["SCHEDULES", "Progress", "Recipe", "train"]
 
 # Early stopping waits for the validation log-loss to fall by so much in `patience` epochs. Where
 # classes are apart it falls for ever, towards 0.
@@ -59,6 +58,7 @@ class Recipe:
     clip_norm: float | None
     mixed_precision: bool
     seed: int
+    step: str = "plain"
     hits: str = "accuracy"  # what the share of rows is called whose label is predicted
 
 
@@ -188,8 +188,9 @@ def train(
         together = Together(group, state.network)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         state.restore_random(recipe.seed)
+        captured = CapturedStep(state, recipe, device) if recipe.step == "graph" else None
         while not state.finished:
-            yield from _epoch(state, examples, recipe, validation, together)
+            yield from _epoch(state, examples, recipe, validation, together, captured)
         if state.best:
             state.network.load_state_dict(state.best)
         elif state.average:
@@ -213,6 +214,7 @@ def _epoch(
     recipe: Recipe,
     validation: Rows | None,
     together: Together | None,
+    captured: CapturedStep | None,
 ) -> Iterator[Progress]:
     group = ALONE if together is None else together.group
     bounds = batch_bounds(len(examples), recipe.batch_size, 2 * group.size)
@@ -235,7 +237,7 @@ def _epoch(
         rate = recipe.learning_rate * SCHEDULES[recipe.schedule](share, state.epoch, recipe.decay)
         first, last = bounds[batch], bounds[batch + 1]
         if together is None:
-            _step(state, rows(first, last), rate, recipe, tally)
+            _step(state, rows(first, last), rate, recipe, tally, captured)
         else:
             own = rows(*share_of(first, last, group.rank, group.size))
             tally.latest, spent = _step_together(
@@ -277,83 +279,29 @@ def _epoch(
             return
 
 
-def forward(
-    network: nn.Module, rows: Tensor | SparseRows, *, hidden: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Return the logits and, where it is asked for, what goes into the layer named ``output``.
-
-    That is the last hidden layer of every network of ours, and of any whose last layer has the
-    name.
-
-    Raises
-    ------
-    ArgumentError
-        If it is asked for, and no layer has the name.
-    """
-    if not hidden:
-        return network(rows), None
-    try:
-        output = network.get_submodule("output")
-    except AttributeError:
-        raise ArgumentError(
-            "NeuralClassifier: this loss needs the last hidden layer, which is what goes into the "
-            "module's layer named 'output'. The module has none of that name: rename its last."
-        ) from None
-    seen: list[Tensor] = []
-    with output.register_forward_pre_hook(lambda _layer, given: seen.append(given[0])):
-        logits = network(rows)
-    return logits, seen[0]
-
-
-class Gone(NamedTuple):
-    """How far a batch has gone forward: what is minimised, what it weighs and what its hits do."""
-
-    loss: Tensor
-    weight: Tensor | float
-    hits: Tensor
-
-
-def _narrow(device: torch.device, recipe: Recipe) -> AbstractContextManager[object]:
-    """Return what makes products in bfloat16, if that is wanted."""
-    if not recipe.mixed_precision:
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
-
-
-def _forward(state: State, batch: Examples, recipe: Recipe) -> Gone:
-    """Go forward over a batch."""
-    features, target, weight = batch.features, batch.target, batch.weight
-    with _narrow(features.device, recipe):
-        logits, hidden = forward(state.network, features, hidden=recipe.loss.needs_features)
-    logits = logits.float() if recipe.mixed_precision else logits
-    beside = dict(batch.beside)
-    if logits.ndim == 3:
-        # Each member's logits (luce.neural.tabular): the mean of their losses is what is minimised.
-        members = logits.shape[1]
-        logits, target = logits.flatten(0, 1), target.repeat_interleave(members, 0)
-        weight = None if weight is None else weight.repeat_interleave(members)
-        beside = {name: each.repeat_interleave(members, 0) for name, each in beside.items()}
-        hidden = None if hidden is None else hidden.flatten(0, 1)
-    if hidden is not None:
-        beside["features"] = hidden.flatten(1).to(logits.dtype)
-    right = hits(logits.detach(), target)
-    # A batch whose weights are all zero teaches nothing: its loss is 0.
-    loss = recipe.loss(logits, target, weight, "mean", **beside)
-    if weight is None:
-        return Gone(loss, float(len(target)), right.sum())
-    return Gone(loss, weight.sum(), (weight * right).sum())
-
-
-def _step(state: State, batch: Examples, rate: float, recipe: Recipe, tally: Tally) -> None:
+def _step(
+    state: State,
+    batch: Examples,
+    rate: float,
+    recipe: Recipe,
+    tally: Tally,
+    captured: CapturedStep | None,
+) -> None:
     """Take one batch: forward, backward, update, running sums."""
-    loss, weight, right = _forward(state, batch, recipe)
+    if captured is not None:
+        loss, weight, right = captured(batch, rate)
+        tally.add(loss, right, weight)
+        state.batch += 1
+        return
+    loss, weight, right = go_forward(state, batch, recipe)
     tally.add(loss, right, weight)
     if tally.is_known:  # before it moves the weights
         state.sums = tally.sums
         _check_finite(tally.latest, state.batch + 1, state, recipe)
     state.optimizer.zero_grad()
     loss.backward()
-    _update(state, rate, recipe)
+    update(state, rate, recipe)
+    state.batch += 1
 
 
 def _settle(state: State, tally: Tally, recipe: Recipe) -> None:
@@ -379,7 +327,7 @@ def _step_together(
     And how much time rank 0 has `spent` on the batch before.
     """
     together.seed(recipe.seed, state.epoch, state.batch)
-    loss, weighs, right = _forward(state, batch, recipe)
+    loss, weighs, right = go_forward(state, batch, recipe)
     state.optimizer.zero_grad()
     loss.backward()
     own = Tally([0.0, 0.0, 0.0], loss.device)
@@ -391,7 +339,8 @@ def _step_together(
     value = lost / weight if weight else 0.0
     _check_finite(value, state.batch + 1, state, recipe)
     state.sums = [s + v for s, v in zip(state.sums, (lost, hit, weight), strict=True)]
-    _update(state, rate, recipe)
+    update(state, rate, recipe)
+    state.batch += 1
     return value, spent
 
 
@@ -402,14 +351,6 @@ def _check_finite(value: float, batch: int, state: State, recipe: Recipe) -> Non
             f"Lower learning_rate (now {recipe.learning_rate:g}) or set clip_norm, "
             "and see that the features are scaled."
         )
-
-
-def _update(state: State, rate: float, recipe: Recipe) -> None:
-    """Move the weights, and count the batch."""
-    if recipe.clip_norm is not None:
-        nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
-    state.optimizer.step(rate)
-    state.batch += 1
 
 
 def _end_epoch(

@@ -315,6 +315,11 @@ NETWORK = {
         "Number format; mixed is for networks.  [default: auto]",
         EVERY_MODEL,
     ),
+    "step": Option(
+        one_of("plain", "graph"),
+        "How a GPU is given a step; graph is one CUDA graph.  [default: plain]",
+        OF_TRAINING,
+    ),
     "validation_fraction": Option(number(above=0, below=1)),
     "seed": Option(RUN["seed"].kind),
     **_COMMON,

@@ -63,7 +63,12 @@ def compiled_for(target, calls):
 
 def looked_at(name, compiled):
     """Return what there is to see in a kernel's machine code."""
-    seen = {"call": name, "kernel": compiled.metadata.name, "warps": compiled.metadata.num_warps}
+    seen = {
+        "call": name,
+        "kernel": compiled.metadata.name,
+        "warps": compiled.metadata.num_warps,
+        "shared": compiled.metadata.shared,
+    }
     if "amdgcn" in compiled.asm:
         text = compiled.asm["amdgcn"]
         counts = {k: int(v) for k, v in re.findall(r"\.(\w+):\s+(\d+)\n", text)}
@@ -102,7 +107,7 @@ def main(arguments):
     found = {}
     few = arguments[:1] == ["--few"]
     for name in arguments[few:]:
-        given = calls(thorough=name == "sm_90" and not few)
+        given = calls(thorough=not few)
         if few:
             given = {call: given[call] for call in FEW}
         found[name] = [looked_at(*each) for each in compiled_for(TARGETS[name], given)]

@@ -89,6 +89,16 @@ def test_distillation(shape, dtype, backend):
         agree("distillation_loss", distillation(shape, dtype, hard, options), lse=False)
 
 
+@pytest.mark.parametrize("classes", [8_192, 8_193, 12_288, 16_384, 16_385, 24_576])
+def test_where_rows_are_held_at_once_no_more(classes, backend):
+    """The last rows that are, the first that are not, and whole blocks of what is gone through."""
+    shape, full = (2, classes), LossOptions("mean", 1, 0.1, 2.5, 0.02, 5.0)
+    agree("cross_entropy", example(shape, torch.float32, False, False, False, LossOptions()))
+    agree("cross_entropy", example(shape, torch.bfloat16, False, True, True, full))
+    options = DistillationOptions(2.0, 0.3, "mean", -100)
+    agree("distillation_loss", distillation(shape, torch.float32, True, options), lse=False)
+
+
 def test_an_impossible_class_of_the_teacher_is_left_out(backend):
     """Where the teacher has no probability, the student may have any."""
     given = distillation((3, 300), torch.float32, True, DistillationOptions(2.0, 0.5, "sum", -100))

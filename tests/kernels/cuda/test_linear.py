@@ -226,3 +226,31 @@ def test_what_is_held_fits_the_budget(budget, dtype, weighted, backend, monkeypa
         results = sum(g.numel() * g.element_size() for g in gradients if g is not None)
         del loss, lse, gradients
     assert 0 < held.most - results <= budget
+
+
+@pytest.mark.skipif(GPU, reason="its allocator counts what the BLAS library takes, too")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("budget", [400_000, 1_000_000, 4_000_000, 20_000_000])
+def test_what_is_held_for_two_heads_and_for_the_best_classes(budget, dtype, backend, monkeypatch):
+    """Distillation, and the most probable classes, hold at most the budget too."""
+    from luce.kernels import cuda
+    from luce.kernels.cuda import blocks, heads, linear_distillation, top_k
+
+    for module in (heads, linear_distillation, top_k):
+        monkeypatch.setattr(module, "multiply", lambda *_, **__: None)
+    for module in (heads, blocks):
+        monkeypatch.setattr(module, "launch", lambda *_, **__: None)
+    x, t = (torch.randn(512, features).to(dtype) for features in (64, 32))
+    w, v = (torch.randn(6_000, features).to(dtype) for features in (64, 32))
+    options = DistillationOptions(2.0, 1.0, "mean", -100)
+    given = LinearDistillation(x, w, None, t, v, None, None, options, budget)
+    with Held() as held:
+        loss, _, gradients = cuda.linear_distillation_loss(given, False, (True, True, False))
+        results = sum(g.numel() * g.element_size() for g in gradients if g is not None)
+        del loss, gradients
+    assert 0 < held.most - results <= budget
+    with Held() as held:
+        found = cuda.linear_top_k(LinearTopK(x, w, None, 5, 1.0, budget))
+        results = sum(f.numel() * f.element_size() for f in found)
+        del found
+    assert 0 < held.most - results <= budget

@@ -1,6 +1,8 @@
 """Plans of linear heads: the scheme that the model finds fastest, and what it takes."""
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,3 +63,21 @@ def test_a_million_classes_fit(dtype, backend):
     for wants in ((True, True, True), (True, True, False), (False, False, False)):
         found = planned(256, 128, 1_000_000, 64 * MIB, dtype, wants)
         assert found.bytes <= 64 * MIB
+
+
+def test_the_docs_table_of_memory_is_what_plans_say(backend):
+    """By shape: what is given, the budget by default, the scheme, and what is held."""
+    from luce.kernels.checks import bytes_allowed
+
+    page = (Path(__file__).parents[3] / "docs/gpus.md").read_text(encoding="utf-8")
+    shapes = re.findall(r"^\| ([\d,]+) × ([\d,]+) × ([\d,]+) \| (.*) \|$", page, re.MULTILINE)
+    assert len(shapes) == 6
+    for *shape, rest in shapes:
+        N, D, K = (int(n.replace(",", "")) for n in shape)
+        x, w = (torch.empty(n, D, device="meta", dtype=BF16) for n in (N, K))
+        budget = bytes_allowed("linear_cross_entropy", None, x, w)
+        found = planned(N, D, K, budget)
+        tile = found.tile_rows if found.scheme == "rows" else found.tile_classes
+        sizes = [x.nbytes + w.nbytes, 2 * N * K, budget, found.bytes]
+        given, logits, most, held = (f"{size / MIB:,.0f}" for size in sizes)
+        assert rest == f"{given} | {logits} | {most} | {found.scheme} | {tile:,} | {held}"

@@ -1,5 +1,6 @@
 """The kernel set for GPUs: where it can be used, where not and why, and what it never does."""
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -131,6 +132,52 @@ def test_torch_compile_takes_the_operators_whole(backend):
     x = torch.randn(6, 8, device=DEVICE)
     for found, expected in zip(*(both(f, x) for f in (compiled, step)), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backend", [CUDA])
+def test_under_autocast(backend):
+    """A head multiplies in bfloat16's values, losses are float32, and so are the gradients."""
+    x, w = (torch.randn(n, 8, device=DEVICE, requires_grad=True) for n in (6, 150))
+    y = torch.arange(6, device=DEVICE)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        loss = luce.linear_cross_entropy(x, w, y, backend=backend)
+        of_logits = luce.cross_entropy(x @ w.T, y, backend=backend)
+        probabilities = luce.softmax(x @ w.T, 1, backend=backend)
+    assert loss.dtype == of_logits.dtype == torch.float32
+    assert probabilities.dtype == torch.bfloat16
+    narrow = [t.detach().bfloat16().double().requires_grad_() for t in (x, w)]
+    exact = torch.nn.functional.cross_entropy(narrow[0] @ narrow[1].T, y)
+    assert loss.item() == pytest.approx(exact.item(), rel=5e-3)
+    expected = torch.autograd.grad(exact, narrow)
+    for found, truth in zip(torch.autograd.grad(loss, (x, w)), expected, strict=True):
+        assert found.dtype == torch.float32
+        assert (found.double() - truth).abs().max() <= 0.02 * truth.abs().max()
+
+
+@pytest.mark.parametrize("backend", [CUDA])
+def test_kernels_start_on_their_tensors_device(backend, monkeypatch):
+    """Whichever is current: it is made so while a kernel is started."""
+    from luce.kernels.cuda import compile as starting
+
+    current, started = [], []
+
+    @contextlib.contextmanager
+    def made_current(like):
+        current.append(like)
+        yield
+        current.pop()
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *_, **__: started.append((grid, list(current)))
+
+    monkeypatch.setattr(torch.cuda, "device_of", made_current)
+    like = torch.zeros(3, device=DEVICE)
+    starting.launch(Kernel(), 5, like, like, warps=1)
+    starting.launch(Kernel(), 0, like, like, warps=1)
+    ((grid, at_start),) = started
+    assert grid == (5,)
+    assert at_start[0] is like
 
 
 def both(function, x):

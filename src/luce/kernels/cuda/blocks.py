@@ -127,8 +127,9 @@ def blocks_of(x: Tensor, *, heavy: bool = False) -> Blocks:
 @part
 def examples(span, EXAMPLES: tl.constexpr):
     """Return a program's outer index, its examples in the span, and which of these there are."""
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
+    # There are fewer than 2³¹. ptxas divides 64 bits by a call, for which it puts registers aside.
     units = tl.cdiv(span, EXAMPLES)
     outer = program // units
-    inner = (program - outer * units) * EXAMPLES + tl.arange(0, EXAMPLES)
-    return outer, inner, inner < span
+    inner = (program - outer * units).to(tl.int64) * EXAMPLES + tl.arange(0, EXAMPLES)
+    return outer.to(tl.int64), inner, inner < span

@@ -313,7 +313,7 @@ def over_both(
     z, t = along(student, 1), along(teacher, 1)
     place = z if grad is None else along(grad, 1)
     scale, step = (loss, 0) if factor is None else factor
-    blocks = blocks_of(z)
+    blocks = blocks_of(z, heavy=True)
     blocks.start(
         distillation_kernel,
         student,

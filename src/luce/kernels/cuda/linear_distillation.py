@@ -249,7 +249,7 @@ class _Distillation:
         """Run a kernel over a tile of both logits."""
         flat = along(z, 1)
         bias_s, bias_t = (some(bias, classes) for bias in self._biases)
-        blocks_of(flat).start(
+        blocks_of(flat, heavy=True).start(
             kernel,
             z,
             flat,
