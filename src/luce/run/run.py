@@ -195,9 +195,7 @@ class Run:
                 "thresholds are of several labels at once; the classes of this run exclude each "
                 "other, and the most probable is predicted."
             )
-        if isinstance(self.calibration, LabelCalibration):
-            return self.calibration.thresholds
-        return np.full(len(self.classes), 0.5)
+        return self.classifier.thresholds
 
     @property
     def raw_thresholds(self) -> NDArray[np.float64]:
@@ -429,11 +427,6 @@ class Run:
         """
         from luce.export import FORMATS, Subject, export, format_of
 
-        if self.schema.several is not None:
-            raise ArgumentError(
-                f"export: {self.path} says several labels at once, and the formats are of classes "
-                "that exclude each other. Predict with luce predict, or luce.load_run in Python."
-            )
         found = format_of(path, to)
         rows, words = self.sources.to_compare(source)
         subject = Subject(
