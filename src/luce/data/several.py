@@ -28,7 +28,6 @@ __all__ = [
     "aligned",
     "check_indicator",
     "labels_of_table",
-    "strata",
 ]
 
 
@@ -218,19 +217,3 @@ def check_indicator(on: np.ndarray) -> np.ndarray:
             "target and several say where the labels are."
         )
     return on
-
-
-def strata(on: np.ndarray) -> np.ndarray:
-    """Return a code for each row: its rarest label that is on, so that splits share out all.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> strata(np.array([[1, 0], [1, 1], [0, 0], [1, 0]], dtype=bool))
-    array([1, 2, 0, 1])
-    """
-    order = np.argsort(on.sum(axis=0), kind="stable")
-    rarest = on[:, order].argmax(axis=1)
-    code = np.where(on.any(axis=1), order[rarest] + 1, 0)
-    found: np.ndarray = np.unique(code, return_inverse=True)[1].reshape(-1)
-    return found

@@ -50,8 +50,13 @@ def frequencies(target: Any, weight: Any) -> Any:
     return total
 
 
-def learnable(on: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return which labels are on in some rows that have weight, and off in some, (L,)."""
+def learnable(on: np.ndarray, weight: np.ndarray, *, fit_intercept: bool) -> np.ndarray:
+    """Return which labels have an optimum: on in some rows that have weight and off in some, (L,).
+
+    The others' intercepts would go to infinity; where there are none, all have one.
+    """
+    if not fit_intercept:
+        return np.ones(on.shape[1], dtype=bool)
     counted = weight > 0
     several = on[counted].sum(0)
     found: np.ndarray = (several > 0) & (several < int(counted.sum()))
@@ -91,7 +96,7 @@ def label_weights(
         y = on[:, k]
         if isinstance(class_weight, str):
             total, have = float(weight.sum()), float(weight[y].sum())
-            each = total / (2 * have), total / (2 * (total - have))
+            each = tuple(total / (2 * w) if w else 0.0 for w in (have, total - have))
         else:
             each = float(class_weight.get(label, 1.0)), 1.0
         yield weight * np.where(y, *each)

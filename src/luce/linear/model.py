@@ -92,9 +92,10 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
     verbose: int
 
     def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: sparse input is accepted."""
+        """Return scikit-learn's tags: sparse rows, and several labels at once, but of no code."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.classifier_tags.multi_label = self.link not in {"ovo", "ecoc"}
         return tags
 
     @abstractmethod
@@ -461,7 +462,8 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
         name, labels = type(self).__name__, self.classes_.tolist()
         self._check_total(weight)
         check_class_weight(name, self.class_weight, labels)
-        warn_of_constant(name, labels, on[weight > 0], learnable(on, weight))
+        known = learnable(on, weight, fit_intercept=self.fit_intercept)
+        warn_of_constant(name, labels, on[weight > 0], known)
         return weight
 
     def _fits_of_labels(
@@ -478,7 +480,7 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
 
         With class weights rows weigh otherwise for each label, which is then fitted by itself.
         """
-        known = learnable(on, weight)
+        known = learnable(on, weight, fit_intercept=self.fit_intercept)
         if start is not None:
             start = start[0][known], start[1][known]
         if self.class_weight is None:

@@ -189,12 +189,6 @@ class SoftmaxRegression(SoftmaxModel):
         self.device = device
         self.verbose = verbose
 
-    def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: several labels at once are learnt, but of no code."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = self.link not in {"ovo", "ecoc"}
-        return tags
-
     def fit(
         self,
         X: Any,
@@ -400,7 +394,7 @@ class SoftmaxRegression(SoftmaxModel):
         for train, test in splits if len(on) <= FEW_ROWS else splits[:1]:
             part = np.zeros_like(weight)
             part[train] = weight[train]
-            if learnable(on, part).any():
+            if learnable(on, part, fit_intercept=self.fit_intercept).any():
                 path = search._fits_of_labels(  # noqa: SLF001 - of our own class
                     X, on, part, CANDIDATES, None, display, count=len(CANDIDATES)
                 )
