@@ -32,6 +32,7 @@ from luce.linear.codes import is_identity
 from luce.linear.coupling import Coupling
 from luce.linear.indicators import (
     check_class_weight,
+    counted,
     fits_by_label,
     fits_of_some,
     label_weights,
@@ -462,8 +463,9 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
         name, labels = type(self).__name__, self.classes_.tolist()
         self._check_total(weight)
         check_class_weight(name, self.class_weight, labels)
-        known = learnable(on, weight, fit_intercept=self.fit_intercept)
-        warn_of_constant(name, labels, on[weight > 0], known)
+        counts, rows = counted(on, weight)
+        known = learnable(counts, rows, fit_intercept=self.fit_intercept)
+        warn_of_constant(name, labels, counts, known)
         return weight
 
     def _fits_of_labels(
@@ -480,7 +482,8 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
 
         With class weights rows weigh otherwise for each label, which is then fitted by itself.
         """
-        known = learnable(on, weight, fit_intercept=self.fit_intercept)
+        counts, rows = counted(on, weight)
+        known = learnable(counts, rows, fit_intercept=self.fit_intercept)
         if start is not None:
             start = start[0][known], start[1][known]
         if self.class_weight is None:
@@ -503,7 +506,7 @@ class SoftmaxModel(Answers, ClassifierMixin, BaseEstimator):
                     for i, (k, w) in columns
                 ]
             )
-        yield from found if known.all() else fits_of_some(found, known, on, weight)
+        yield from found if known.all() else fits_of_some(found, known, counts, rows)
 
     def _fits(
         self,

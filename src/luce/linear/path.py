@@ -17,7 +17,7 @@ from luce.errors import ArgumentError, DataError
 from luce.label_matrix import strata
 from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of, part_of
 from luce.linear.display import GapDisplay
-from luce.linear.indicators import learnable, loss_of
+from luce.linear.indicators import counted, learnable, loss_of
 from luce.linear.model import SoftmaxModel
 from luce.linear.regression import SoftmaxRegression
 from luce.options import CANDIDATES, check
@@ -369,7 +369,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
 
     def _check_fold(self, fold: int, codes: np.ndarray, weight: np.ndarray) -> None:
         if self.multilabel_:
-            if not learnable(codes, weight, fit_intercept=self.fit_intercept).any():
+            if not learnable(*counted(codes, weight), fit_intercept=self.fit_intercept).any():
                 raise DataError(
                     f"SoftmaxRegressionCV: in the training rows of fold {fold} every label is "
                     "always on or never, so nothing can be learnt: use fewer folds."

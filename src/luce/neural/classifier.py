@@ -435,28 +435,38 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         features, _ = self._validated(X, on, ensure_min_samples=2, multi_output=True)
         self.input_shape_, self.sparse_ = features.shape[1:], scipy.sparse.issparse(features)
         weight = self._weights(features, None, sample_weight)
-        each = weights_of_labels(self.class_weight, labels, on, weight)
+        own = np.ones(len(on)) if weight is None else weight.astype(np.float64)
+        each = weights_of_labels(self.class_weight, labels, own @ on, float(own.sum()))
         held_out = None
         if validation is not None:
-            rows, said = validation
-            rows = self._validated(rows, reset=False)
-            known = indicator_of(said, labels, "NeuralClassifier: validation")
-            held_out = self._examples(rows, known, None, device)
+            held_out = self._labelled_validation(validation, device)
         elif self.patience is not None:
             kept, held = self._hold_out(np.zeros(len(on), np.int64))
             held_out = self._examples(features[held], on[held], _rows(weight, held), device)
             features, on, weight = features[kept], on[kept], _rows(weight, kept)
         counts = on.sum(axis=0) if weight is None else weight @ on
-        options = self.get_params(deep=False)
-        dtype = PRECISIONS[self.precision]
+        recipe = self._recipe_of_labels(len(on), each, device)
+        self.network_ = of_several_labels(self._build(device, features))
+        examples = self._examples(features, on, weight, device)
+        yield from self._learn(examples, held_out, recipe, counts, resume)
+
+    def _labelled_validation(self, validation: Any, device: torch.device) -> Examples:
+        """Return the caller's held-out rows, of several labels at once, as examples."""
+        rows, said = validation
+        rows = self._validated(rows, reset=False)
+        on = indicator_of(said, self.classes_.tolist(), "NeuralClassifier: validation")
+        return self._examples(rows, on, None, device)
+
+    def _recipe_of_labels(
+        self, rows: int, each: tuple[Tensor, Tensor] | None, device: torch.device
+    ) -> Recipe:
+        """Return how to train on so many rows of several labels at once, of these weights."""
+        options, dtype = self.get_params(deep=False), PRECISIONS[self.precision]
         if each is not None:
             each = each[0].to(device, dtype), each[1].to(device, dtype)
         loss = label_loss(self.loss, options, each)
         mixed = is_mixed(self.precision, self.module, self.input_shape_, device)
-        recipe = resolve(options, rows=len(on), mixed=mixed, loss=loss)
-        self.network_ = of_several_labels(self._build(device, features))
-        examples = self._examples(features, on, weight, device)
-        yield from self._learn(examples, held_out, recipe, counts, resume)
+        return resolve(options, rows=rows, mixed=mixed, loss=loss)
 
     def _learn_stored(
         self,
@@ -477,13 +487,13 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             raise self._reads_no_sparse_rows(part.shape)
         if part.shape[0] < 2:
             raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
-        if list(part.classes) != sorted(part.classes):
+        if not part.several and list(part.classes) != sorted(part.classes):
             raise DataError("NeuralClassifier: the classes of the store must be sorted.")
-        self.multilabel_ = False
+        self.multilabel_ = part.several
         self.classes_, self.input_shape_, self.sparse_ = np.array(part.classes), shape, part.sparse
         self.n_features_in_ = shape[0]
         self._check_classes()
-        class_weight = weights_of_classes(self.class_weight, part)
+        class_weight = None if part.several else weights_of_classes(self.class_weight, part)
         rows = StoredRows(part, shape, PRECISIONS[self.precision], device, class_weight)
         counts = rows.counts()
         if not counts.any():
@@ -500,14 +510,22 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             features, labels = validation
             if len(shape) > 1:
                 features = np.asarray(features).reshape(len(labels), *shape)
-            held_out = self._check_validation((features, labels), class_weight, device)
+            if part.several:
+                held_out = self._labelled_validation((features, labels), device)
+            else:
+                held_out = self._check_validation((features, labels), class_weight, device)
         if held_out is None and self.patience is not None:
             raise ArgumentError(
                 f"NeuralClassifier: patience={self.patience} needs rows to validate on. Give "
                 'validation=store.part("validation"), or patience=None.'
             )
-        recipe = self._recipe(len(rows), counts, device)
-        self.network_ = self._build(device, rows)
+        if part.several:
+            of = self.class_weight, list(part.classes), counts, rows.total()
+            recipe = self._recipe_of_labels(len(rows), weights_of_labels(*of), device)
+            self.network_ = of_several_labels(self._build(device, rows))
+        else:
+            recipe = self._recipe(len(rows), counts, device)
+            self.network_ = self._build(device, rows)
         yield from self._learn(rows, held_out, recipe, counts, resume)
 
     def _recipe(self, rows: int, counts: NDArray[Any], device: torch.device) -> Recipe:

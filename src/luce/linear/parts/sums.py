@@ -31,6 +31,7 @@ __all__ = [
     "counts",
     "first_bad",
     "gradients",
+    "labels",
     "line",
     "moments",
     "products",
@@ -61,11 +62,12 @@ def counts(lane: Lane, *, n_classes: int) -> Sums:
 def moments(
     lane: Lane, *, first: np.ndarray, n_classes: int, weigh: Weighing, kernels: bool
 ) -> Sums:
-    """Return the weighted sums of X - first and of its square, and the weight of each class."""
+    """Return the weighted sums of X - first and of its square, each class's weight, and all rows'."""
     D = lane.part.shape[1]
-    one, two, mass = np.zeros(D), np.zeros(D), np.zeros(n_classes)
+    one, two, mass, total = np.zeros(D), np.zeros(D), np.zeros(n_classes), np.zeros(1)
     for rows in rows_of(lane, weigh):
-        mass += np.bincount(rows.y, rows.weight, n_classes)
+        mass += _mass(rows.y, rows.weight, n_classes)
+        total += rows.weight.sum()
         if lane.part.sparse:
             _add_sparse_moments(rows, one, two)
         elif kernels:
@@ -76,7 +78,32 @@ def moments(
             column_sums(writable_view(np.asarray(X)), first, rows.weight, one, two)
         else:
             _add_moments(rows, torch.from_numpy(first), one, two)
-    return one, two, mass
+    return one, two, mass, total
+
+
+def _mass(y: np.ndarray, weight: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the weight of the rows of each class, or of those with each label on."""
+    mass: np.ndarray = np.bincount(y, weight, n_classes) if y.ndim == 1 else weight @ y
+    return mass
+
+
+def labels(lane: Lane, *, n_labels: int, weigh: Weighing) -> Sums:
+    """Return the weight of the rows with each label on, and how many they are; all rows' last.
+
+    And the row of the smallest weight with that weight.
+    """
+    mass, rows, least = np.zeros(n_labels + 1), np.zeros(n_labels + 1), np.array([0, np.inf])
+    for k, i, j, row in lane.pieces:
+        _, codes, weight = opened(lane.part, k)
+        y = weigh.target(codes[i:j])
+        own = weigh(y, None if weight is None else weight[i:j], row)
+        counted = own > 0
+        mass += [*(own @ y), own.sum()]
+        rows += [*y[counted].sum(axis=0), counted.sum()]
+        at = int(np.argmin(own))
+        if not own[at] >= least[1]:
+            least[:] = row + at, own[at]
+    return mass, rows, least
 
 
 def _add_sparse_moments(rows: Rows, one: np.ndarray, two: np.ndarray) -> None:
@@ -102,7 +129,7 @@ def sample(lane: Lane, *, index: np.ndarray, weigh: Weighing) -> Sums:
             X, codes, weight = opened(lane.part, piece.block)
             rows = piece.i + at
             own = None if weight is None else weight[rows]
-            y = codes[rows].astype(np.int64)
+            y = weigh.target(codes[rows])
             few = X[rows] if lane.part.sparse else next(DenseRows(X).pick(rows, len(rows)))[1].X
             found.append((y, weigh.rows(y, own, piece.row + at), few))
     if not found:
@@ -243,15 +270,24 @@ def scores(
     """Return Σ w, Σ w over rows whose class is the likeliest, and Σ w log p for each temperature.
 
     Of the probabilities that an estimator gives, which the coupling makes of the columns' logits.
+    Of several labels at once a row is hit with all of them, and log p is their mean.
     """
     sums = np.zeros(2 + len(inverse_temperatures))
     for block in _blocks(lane, weigh, len(W), W.dtype):
-        Z = coupling.logits(block.logits(W, bias).double())
-        hits = Z.argmax(1) == block.y
+        Z = block.logits(W, bias).double()
+        if coupling.kind == "labels":
+            sides = torch.where(block.y, 1.0, -1.0).double()
+            hits = ((Z > 0) == block.y).all(1)
+        else:
+            Z = coupling.logits(Z)
+            hits = Z.argmax(1) == block.y
         sums[0] += float(block.weight.sum())
         sums[1] += float(block.weight[hits].sum())
         for t, scale in enumerate(inverse_temperatures):
-            log_p = torch.log_softmax(Z * scale, 1).gather(1, block.y[:, None])[:, 0]
+            if coupling.kind == "labels":
+                log_p = torch.nn.functional.logsigmoid(Z * scale * sides).mean(1)
+            else:
+                log_p = torch.log_softmax(Z * scale, 1).gather(1, block.y[:, None])[:, 0]
             sums[2 + t] += float(block.weight @ log_p)
     return (sums,)
 
