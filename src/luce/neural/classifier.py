@@ -478,17 +478,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     ) -> Iterator[Progress]:
         """Train on a part of a store."""
         shape = tuple(input_shape or part.shape[1:])
-        if math.prod(shape) != math.prod(part.shape[1:]):
-            raise ArgumentError(
-                f"NeuralClassifier: input_shape must be of {math.prod(part.shape[1:]):,} numbers, "
-                f"as rows of the store have, got {shape}."
-            )
-        if part.sparse and self.module != "mlp":
-            raise self._reads_no_sparse_rows(part.shape)
-        if part.shape[0] < 2:
-            raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
-        if not part.several and list(part.classes) != sorted(part.classes):
-            raise DataError("NeuralClassifier: the classes of the store must be sorted.")
+        self._check_part(part, shape)
         self.multilabel_ = part.several
         self.classes_, self.input_shape_, self.sparse_ = np.array(part.classes), shape, part.sparse
         self.n_features_in_ = shape[0]
@@ -527,6 +517,20 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             recipe = self._recipe(len(rows), counts, device)
             self.network_ = self._build(device, rows)
         yield from self._learn(rows, held_out, recipe, counts, resume)
+
+    def _check_part(self, part: Blocks, shape: Sequence[int]) -> None:
+        """Refuse a part of a store that cannot be learnt from as examples of this shape."""
+        if math.prod(shape) != math.prod(part.shape[1:]):
+            raise ArgumentError(
+                f"NeuralClassifier: input_shape must be of {math.prod(part.shape[1:]):,} numbers, "
+                f"as rows of the store have, got {shape}."
+            )
+        if part.sparse and self.module != "mlp":
+            raise self._reads_no_sparse_rows(part.shape)
+        if part.shape[0] < 2:
+            raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
+        if not part.several and list(part.classes) != sorted(part.classes):
+            raise DataError("NeuralClassifier: the classes of the store must be sorted.")
 
     def _recipe(self, rows: int, counts: NDArray[Any], device: torch.device) -> Recipe:
         """Return how to train on so many rows, of these weights of the classes."""

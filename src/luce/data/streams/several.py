@@ -12,7 +12,7 @@ from luce.data.several import check_names, indicator, no_separator, on_in_column
 from luce.data.streams.dealing import TRAIN
 from luce.data.targets import COLUMNS, target_columns
 from luce.data.wording import counted, listed, shown
-from luce.errors import DataError
+from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,9 +81,14 @@ class SeveralCounts:
         ------
         luce.errors.DataError
             If there are none, or each row has one at the most.
+        luce.errors.ArgumentError
+            If rare ones are to be left out.
         """
-        if drop_rare:  # pragma: no cover - `luce.request` refuses it
-            raise DataError("drop_rare is for classes that exclude each other. Leave it out.")
+        if drop_rare:
+            raise ArgumentError(
+                "drop_rare leaves out rows of rare classes, and a row may have several labels "
+                "here. Leave it out."
+            )
         if self._counts and not self._separated:
             raise no_separator(self.name, self.target, self.several, self._seen)
         if not self._counts:

@@ -62,7 +62,7 @@ def counts(lane: Lane, *, n_classes: int) -> Sums:
 def moments(
     lane: Lane, *, first: np.ndarray, n_classes: int, weigh: Weighing, kernels: bool
 ) -> Sums:
-    """Return the weighted sums of X - first and of its square, each class's weight, and all rows'."""
+    """Return Σ w (X - first) and Σ w (X - first)², each class's weight, and that of all rows."""
     D = lane.part.shape[1]
     one, two, mass, total = np.zeros(D), np.zeros(D), np.zeros(n_classes), np.zeros(1)
     for rows in rows_of(lane, weigh):
