@@ -40,6 +40,7 @@ MAY_IMPORT = {
         "engines",
         "evaluation",
         "group",
+        "label_matrix",
         "options",
         "plan",
         "models",

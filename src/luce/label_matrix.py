@@ -16,7 +16,7 @@ from luce.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["indicator_of", "is_several", "read_labels"]
+__all__ = ["indicator_of", "is_several", "read_labels", "strata"]
 
 _ROWS = (list, tuple, set, frozenset, np.ndarray)
 
@@ -120,6 +120,37 @@ def indicator_of(y: Any, labels: Sequence[Any], name: str) -> np.ndarray:
             f"{name}: y must have a column for each of the {len(labels)} labels, got "
             f"{found.shape[1]}."
         )
+    return found
+
+
+def strata(on: np.ndarray, fewest: int = 1) -> np.ndarray:
+    """Return a code for each row: its rarest label that is on, so that splits share out all.
+
+    Parameters
+    ----------
+    on : ndarray of bool, shape (N, L)
+    fewest : int
+        Codes of fewer rows become one; if that has too few as well, the commonest takes them.
+
+    Returns
+    -------
+    ndarray of int, shape (N,)
+        From 0 on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> strata(np.array([[1, 0], [1, 1], [0, 0], [1, 0]], dtype=bool))
+    array([1, 2, 0, 1])
+    """
+    order = np.argsort(on.sum(axis=0), kind="stable")
+    rarest = on[:, order].argmax(axis=1)
+    code = np.where(on.any(axis=1), order[rarest] + 1, 0)
+    counts = np.bincount(code)
+    rare = counts[code] < fewest
+    if rare.any():
+        code[rare] = counts.argmax() if rare.sum() < fewest else len(counts)
+    found: np.ndarray = np.unique(code, return_inverse=True)[1].reshape(-1)
     return found
 
 

@@ -26,6 +26,7 @@ from luce.request import DIRECTIONS, Request
 __all__ = [
     "INHERITED",
     "Plan",
+    "check_engine",
     "check_no_teacher",
     "check_together",
     "check_use",
@@ -292,6 +293,17 @@ def _name_of(source: Any) -> str:
     # Resolved: "." and ".." are named as the folder that they are.
     name = path.resolve().name.removesuffix(".gz").removesuffix(".zst")
     return Path(name).stem or "run"
+
+
+def check_engine(asked: Mapping[str, Any]) -> None:
+    """Raise ArgumentError for what is said of an engine where none is asked for."""
+    if asked.get("engine") is None and asked.get("address") is None:
+        for name in ("timeout", "task_timeout"):
+            if asked.get(name) is not None:
+                raise ArgumentError(
+                    f"{name} says how long an engine is waited for, and none is asked for. Give "
+                    "an engine or an address, or leave it out."
+                )
 
 
 def check_use(path: Path, source: str | None = None) -> None:

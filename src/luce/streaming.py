@@ -11,6 +11,7 @@ import numpy as np
 from luce.data.kinds import NAMES, existing, tables_in
 from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
 from luce.data.streams.files import files_of, fingerprint, memory_for
+from luce.data.targets import target_columns
 from luce.errors import ArgumentError, DataError
 from luce.processor import free_memory
 
@@ -117,7 +118,12 @@ def sample_of(part: Part, most: int, seed: int) -> tuple[Any, NDArray[Any]]:
 
 
 def as_labels(codes: NDArray[Any], classes: Sequence[Any]) -> NDArray[Any]:
-    """Return the classes that codes stand for, as `luce.Dataset.labels` has them."""
+    """Return the classes that codes stand for, as `luce.Dataset.labels` has them.
+
+    Which of several labels at once are on, (rows, labels), stands for itself.
+    """
+    if codes.ndim == 2:
+        return codes
     dtype: Any = {bool: np.bool_, int: np.int64}.get(type(classes[0]), object)
     labels: NDArray[Any] = np.array(classes, dtype=dtype)[codes]
     return labels
@@ -167,7 +173,8 @@ class ScoredBlock(NamedTuple):
     rows : int
         How many are wanted and have a label.
     draws, codes : ndarray of shape (n,)
-        Of those that are drawn: their draws, and their classes' numbers.
+        Of those that are drawn: their draws, and their classes' numbers; of several labels at once
+        which are on, (n, labels).
     said : ndarray of shape (n, classes)
         Log-probabilities.
     handled : dict
@@ -176,7 +183,7 @@ class ScoredBlock(NamedTuple):
 
     rows: int
     draws: NDArray[np.float64]
-    codes: NDArray[np.int32]
+    codes: NDArray[np.int32] | NDArray[np.bool_]
     said: NDArray[Any]
     handled: dict[str, int]
 
@@ -257,26 +264,28 @@ def score_block(
     """
     import polars as pl
 
-    from luce.data.streams.labelling import known_codes
+    from luce.data.streams.labelling import known_target, labelled
 
     schema = classifier.schema
-    if asked.target not in frame.columns:
-        raise DataError(
-            f"{asked.name} has no labels to score against: it has no column {asked.target!r}. "
-            "Say where they are with target, or use `luce predict` for it."
-        )
+    columns = target_columns(asked.target, schema.several)
+    for column in columns:
+        if column not in frame.columns:
+            raise DataError(
+                f"{asked.name} has no labels to score against: it has no column {column!r}. "
+                "Say where they are with target, or use `luce predict` for it."
+            )
     which = np.ones(frame.height, bool)
     if asked.wanted is not None:
         which = asked.dealer.parts(file, start, frame.height) == asked.wanted
-    codes = known_codes(frame[asked.target], classifier.classes, schema.dropped, name=asked.name)
-    which &= codes >= 0
+    codes = known_target(frame, asked.target, schema, name=asked.name)
+    which &= labelled(codes)
     rows = int(which.sum())
     draws = asked.dealer.draws(file, start, frame.height)
     which &= draws < limit
     if not which.any():
         nothing = np.empty((0, len(classifier.classes)))
         return ScoredBlock(rows, draws[:0], codes[:0], nothing, {})
-    encoded, handled = schema.encode(frame.filter(pl.Series(which)).drop(asked.target))
+    encoded, handled = schema.encode(frame.filter(pl.Series(which)).drop(columns))
     said = classifier.log_probabilities(encoded)
     return ScoredBlock(rows, draws[which], codes[which], said, dict(handled))
 
@@ -318,7 +327,7 @@ def some_rows(
     from luce.data.dataset import Dataset
     from luce.data.sources import dialect_of
     from luce.data.spelling import present
-    from luce.data.streams.labelling import known_codes
+    from luce.data.streams.labelling import known_target, labelled
     from luce.data.streams.look import lowest
     from luce.data.streams.reading import Reader
 
@@ -328,10 +337,11 @@ def some_rows(
         dealer = Dealer(**held.split)
         wanted = TEST if dealer.test_size else VALIDATION
     target = str(target or schema.target)
+    columns = target_columns(target, schema.several)
     kept, limit, count, total = [], 1.0, 0, 0
     for file, start, frame in Reader(files, dialect_of(schema)).blocks():
         which = dealer.parts(file.name, start, frame.height) == wanted
-        if target in frame.columns:
+        if target in frame.columns and schema.several is None:
             which &= present(frame[target]).is_not_null().to_numpy()
         total += int(which.sum())
         draws = dealer.draws(file.name, start, frame.height)
@@ -347,10 +357,11 @@ def some_rows(
         raise DataError(f"{name}: there are no rows to show.")
     whole = pl.concat([frame for _, frame in kept], how="diagonal_relaxed")
     labels = None
-    if target in whole.columns:
-        codes = known_codes(whole[target], schema.classes or [], schema.dropped, name=name)
-        whole = whole.drop(target).filter(pl.Series(codes >= 0))
-        labels = as_labels(codes[codes >= 0], schema.classes or [])
+    if all(column in whole.columns for column in columns):
+        codes = known_target(whole, target, schema, name=name)
+        there = labelled(codes)
+        whole = whole.drop(columns).filter(pl.Series(there))
+        labels = as_labels(codes[there], schema.classes or [])
     own = wanted != TRAIN
     return Dataset(name, whole, labels, schema), total, own
 

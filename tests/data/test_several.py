@@ -6,10 +6,11 @@ import polars as pl
 import pytest
 
 import luce
-from luce.data.several import aligned, labels_of_table, strata
+from luce.data.several import aligned, labels_of_table
 from luce.data.split import split_rows, three_way
 from luce.data.targets import joined_names, target_columns
 from luce.errors import ArgumentError, DataError
+from luce.label_matrix import strata
 
 CELLS = ["drama; comedy", "comedy", "", "war;drama; ", "NA", "comedy ;comedy"]
 ON = [[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1], [0, 0, 0], [1, 0, 0]]

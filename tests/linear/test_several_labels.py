@@ -1,12 +1,17 @@
 """SoftmaxRegression with several labels at once: one sigmoid for each, in one pass."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import scipy.optimize
 import scipy.sparse
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.model_selection import KFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -291,11 +296,97 @@ def test_refitting_with_classes_forgets_the_labels():
     np.testing.assert_array_equal(model.coef_, SoftmaxRegression().fit(X, Y[:, 0]).coef_)
 
 
-def test_cross_validated_c_says_what_to_do():
-    """SoftmaxRegressionCV is for classes, and names what fits several labels."""
+CANDIDATES = [0.01, 0.1, 1.0, 10.0]
+
+
+def test_c_is_chosen_as_by_one_regression_for_each_label():
+    """Scores of each fold and C are those of scikit-learn's fits, a mean over rows and labels."""
     X, Y = several()
-    with pytest.raises(DataError, match=r"fit SoftmaxRegression\(C="):
-        SoftmaxRegressionCV().fit(X, Y)
+    folds = list(KFold(4, shuffle=True, random_state=0).split(X))
+    model = SoftmaxRegressionCV(Cs=CANDIDATES, cv=folds, tol=1e-10).fit(X, Y)
+    wanted = np.empty((4, 4))
+    for c, C in enumerate(CANDIDATES):
+        one = LogisticRegression(C=C, tol=1e-10, solver="newton-cholesky")
+        for f, (train, test) in enumerate(folds):
+            p = OneVsRestClassifier(one).fit(X[train], Y[train]).predict_proba(X[test])
+            losses = [log_loss(Y[test, k], p[:, k], labels=[0, 1]) for k in range(Y.shape[1])]
+            wanted[f, c] = -np.mean(losses)
+    np.testing.assert_allclose(model.scores_, wanted, atol=1e-6)
+    assert CANDIDATES[int(wanted.mean(axis=0).argmax())] == model.C_
+    again = SoftmaxRegression(C=model.C_, tol=1e-10).fit(X, Y)
+    np.testing.assert_allclose(model.coef_, again.coef_, atol=1e-5)
+    assert model.oof_proba_.shape == Y.shape
+    assert not np.isnan(model.oof_proba_).any()
+
+
+@pytest.mark.parametrize(
+    ("scoring", "figure"),
+    [("f1_macro", partial(f1_score, average="macro")), ("accuracy", accuracy_score)],
+)
+def test_c_is_chosen_by_a_scorer(scoring, figure):
+    """A scorer of scikit-learn's sees an indicator and predictions of 0 and 1."""
+    X, Y = several()
+    folds = list(KFold(3).split(X))
+    model = SoftmaxRegressionCV(Cs=[0.01, 1.0], cv=folds, scoring=scoring).fit(X, Y)
+    for f, (train, test) in enumerate(folds):
+        for c, C in enumerate([0.01, 1.0]):
+            said = SoftmaxRegression(C=C).fit(X[train], Y[train]).predict(X[test])
+            assert model.scores_[f, c] == pytest.approx(figure(Y[test], said), abs=1e-12)
+
+
+def test_folds_of_a_number_have_the_rare_labels():
+    """A label that six rows have is on in all of three folds, wherever these rows are."""
+    X, Y = several()
+    Y[:, 3] = 0
+    Y[:6, 3] = 1
+    model = SoftmaxRegressionCV(Cs=[1.0], cv=3)
+    model.fit(X, Y)
+    held = [Y[test, 3].sum() for _, test in model._folds(Y.astype(bool))]
+    assert held == [2, 2, 2]
+
+
+def test_shares_of_l1_are_chosen_for_several_labels():
+    """And class weights, which fit each label by itself; a path has all labels' coefficients."""
+    X, Y = several()
+    model = SoftmaxRegressionCV(
+        Cs=[0.05, 1.0], l1_ratios=[0.5, 1.0], cv=3, class_weight="balanced"
+    ).fit(X, Y)
+    assert model.path_.coef.shape == (2, *model.coef_.shape)
+    alone = SoftmaxRegression(C=model.C_, l1_ratio=model.l1_ratio_, class_weight="balanced")
+    np.testing.assert_allclose(model.coef_, alone.fit(X, Y).coef_, atol=1e-3)
+
+
+def test_leave_one_out_is_for_classes():
+    """The message names what can be had."""
+    X, Y = several()
+    with pytest.raises(ArgumentError, match=r"cv='loo' is for classes .* got several labels"):
+        SoftmaxRegressionCV(cv="loo").fit(X, Y)
+
+
+def test_a_fold_in_which_nothing_can_be_learnt_is_an_error():
+    """Every label is always on, or never, in its training rows."""
+    X, Y = several(N=40)
+    Y[:20] = 0
+    folds = [(np.arange(20), np.arange(20, 40))]
+    with pytest.raises(DataError, match="in the training rows of fold 0 every label"):
+        SoftmaxRegressionCV(cv=folds).fit(X, Y)
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "lbfgs"}, {"class_weight": "balanced"}])
+def test_without_an_intercept_a_label_that_is_always_on_has_an_optimum(options):
+    """It is fitted as the others, as SciPy finds it, without a warning; no intercept is made up."""
+    X, Y = several()
+    Y[:, 2] = 1
+    model = SoftmaxRegression(fit_intercept=False, tol=1e-10, **options).fit(X, Y)
+    weight = 0.5 if "class_weight" in options else 1.0  # N / (2 n) of the rows that have it
+    wanted = scipy.optimize.minimize(
+        lambda w: weight * np.logaddexp(0, -X @ w).sum() + w @ w / 2,
+        np.zeros(X.shape[1]),
+        tol=1e-12,
+    ).x
+    np.testing.assert_allclose(model.coef_[2], wanted, atol=1e-5)
+    assert not model.intercept_.any()
+    assert model.duality_gap_ <= 1e-10
 
 
 @pytest.mark.parametrize("link", ["ovo", "ecoc"])
@@ -343,9 +434,9 @@ def test_an_objective_of_labels_has_the_gradient_of_finite_differences():
     assert float((given.evaluate(theta).gradient * d).sum()) == pytest.approx(slope, rel=1e-6)
 
 
-def test_scikit_learns_checks_for_several_labels_pass():
+@pytest.mark.parametrize("model", [SoftmaxRegression(), SoftmaxRegressionCV(Cs=2, cv=2)])
+def test_scikit_learns_checks_for_several_labels_pass(model):
     """The estimator says multi_label, and no check of scikit-learn's fails."""
-    model = SoftmaxRegression()
     assert model.__sklearn_tags__().classifier_tags.multi_label
     done = check_estimator(model, on_skip=None, on_fail=None)
     multi = [each for each in done if "multilabel" in each["check_name"]]

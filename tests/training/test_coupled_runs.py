@@ -91,15 +91,12 @@ def test_info_says_the_link(runs):
     json.dumps(runs["ovo"].info())
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("ovo", "export: link='ovo' couples"), ("tree", "export: a code with zeros")],
-)
-@pytest.mark.parametrize("to", ["torch", "html"])
-def test_what_no_format_computes_is_not_exported(runs, tmp_path, name, words, to):
-    """An export says why, and what to train instead."""
-    with pytest.raises(ArgumentError, match=rf"{words}.* Train with link='softmax'"):
-        runs[name].export(tmp_path / f"run.{to}", to=to)
+@pytest.mark.parametrize("name", ["ovo", "tree"])
+def test_what_is_coupled_row_by_row_is_exported(runs, tmp_path, name):
+    """Pairs and a code with zeros; `tests/export/test_several.py` has what comes out."""
+    kinds = [step.kind for step in LINEAR.steps(runs[name].estimator)]
+    assert kinds == ["flatten", "linear", {"ovo": "pairs", "tree": "code"}[name]]
+    assert runs[name].export(tmp_path / "run.html").bytes > 1_000
 
 
 @pytest.mark.parametrize("name", ["ovr", "ecoc"])

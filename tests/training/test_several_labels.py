@@ -13,6 +13,7 @@ import luce
 from luce.calibrating_labels import LabelCalibration
 from luce.errors import ArgumentError, DataError, RunError
 from luce.evaluation import several
+from luce.label_matrix import strata
 from luce.predicting import write_predictions
 
 NAMES = ["action", "comedy", "drama", "war"]
@@ -214,18 +215,16 @@ TRAIN = ("train", "films.csv", "--target", "genres", "--name", "x", "--several")
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["serve", "RUN"], "luce serve does not answer"),
-        (["export", "RUN", "--to", "onnx"], "classes that exclude each other"),
+        (["export", "RUN", "--to", "pmml"], "a model in PMML predicts one target"),
         (["distil", "RUN", "films.csv"], "Train a smaller model with luce"),
         ([*TRAIN, "/"], "no value of 'genres' has '/' in it"),
-        ([*TRAIN, ";", "--stream"], "these are read as a stream"),
-        ([*TRAIN, ";", "--Cs", "3", "--model", "linear"], "with C and without Cs"),
         ([*TRAIN, ";", "--drop-rare", "2"], "a rare label does no harm"),
+        ([*TRAIN, ";", "--Cs", "auto", "--cv", "loo", "--model", "linear"], "cv='loo' is for"),
         ([*TRAIN, "columns"], "Name them with commas between"),
     ],
 )
 def test_what_is_not_there_says_so(run, folder, command, says):
-    """Serving, export, distillation, streams and options of classes refuse in one sentence."""
+    """PMML, distillation and options of classes refuse in one sentence."""
     words = [str(run.path) if word == "RUN" else word for word in command]
     status, _, said = luce_says(*words, cwd=folder)
     assert status in {2, 3}
@@ -233,13 +232,73 @@ def test_what_is_not_there_says_so(run, folder, command, says):
     assert "Traceback" not in said
 
 
-def test_tune_is_of_classes(folder):
-    """A search refuses before it tries anything."""
-    with pytest.raises(ArgumentError, match="tune compares candidates by classes"):
-        luce.tune(
-            folder / "films.csv", target="genres", several=";", grid={"C": [1.0]},
-            out=folder / "runs", name="searched",
-        )  # fmt: skip
+def test_a_search_scores_labels(folder, tmp_path):
+    """Folds have log-losses per label; what does best is trained, and is what training it gives."""
+    pytest.importorskip("optuna")
+    source = {"target": "genres", "several": ";"}
+    run = luce.tune(
+        folder / "films.csv",
+        grid={"linear": {"C": [1e-3, 1.0]}, "mlp": {"hidden": [[4]], "epochs": [1]}},
+        folds=3,
+        out=tmp_path,
+        name="searched",
+        **source,
+    )
+    trials = run.tuning["trials"]
+    assert {len(each["folds"]) for each in trials} == {3}
+    losses = {(each["model"], each["options"].get("C")): each["log_loss"] for each in trials}
+    assert min(losses, key=losses.get) == ("linear", 1.0)
+    frequencies = run.metrics["test"]["baseline_log_loss"]
+    assert losses["linear", 1.0] < frequencies < losses["linear", 1e-3] + 0.1
+    again = luce.train(
+        folder / "films.csv", model="linear", C=1.0, out=tmp_path, name="again", **source
+    )
+    np.testing.assert_array_equal(run.estimator.coef_, again.estimator.coef_)
+
+
+def test_c_is_chosen_by_cross_validation(folder, tmp_path):
+    """`--Cs`: the run is SoftmaxRegressionCV's, saved and loaded with its labels."""
+    run = luce.train(
+        folder / "films.csv",
+        target="genres",
+        several=";",
+        model="linear",
+        Cs=[1e-3, 1.0],
+        out=tmp_path,
+    )
+    assert run.config["outcome"]["C"] == 1.0
+    frame, _, _ = films(20, seed=1)
+    again = luce.load_run(run.path)
+    assert again.predict(frame).shape == (20, 4)
+    np.testing.assert_array_equal(again.predict_proba(frame), run.predict_proba(frame))
+
+
+def test_labels_with_columns_stand_in_any_order(folder, tmp_path):
+    """A run whose columns are not named in the order of the alphabet is loaded as it is."""
+    names = ["war", "action", "drama"]
+    run = luce.train(
+        folder / "wide.csv",
+        target=names,
+        several="columns",
+        model="linear",
+        drop=["comedy"],
+        out=tmp_path,
+    )
+    again = luce.load_run(run.path)
+    assert again.classes == run.classes == names
+    frame, on, _ = films(200, seed=1)
+    p = again.predict_proba(frame)
+    for k, name in enumerate(names):
+        truth = on[:, NAMES.index(name)]
+        assert p[truth, k].mean() > p[~truth, k].mean()
+
+
+def test_folds_share_out_rare_labels():
+    """Rows are dealt by their rarest label; those that are too few for the folds are together."""
+    on = np.zeros((60, 3), dtype=bool)
+    on[:40, 0] = on[40:46, 1] = on[46:48, 2] = True
+    code = strata(on, fewest=3)
+    assert sorted(np.bincount(code)) == [6, 12, 42]  # the two of the rarest are with the commonest
 
 
 def test_sets_keep_the_risk(run):

@@ -21,7 +21,7 @@ from luce.cli.arguments import (
 )
 from luce.cli.output import next_step, print_json, print_lines, report_handled
 from luce.importing import for_command
-from luce.plan import check_use
+from luce.plan import check_engine, check_use
 
 __all__ = ["evaluate"]
 
@@ -41,6 +41,7 @@ def evaluate(
 ) -> None:
     """Score RUN on SOURCE, as a whole and class by class."""
     asked = values(context)
+    check_engine(asked)
     check_use(run, source)
     with for_command():
         from luce import printing

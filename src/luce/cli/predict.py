@@ -19,7 +19,7 @@ from luce.cli.arguments import (
 )
 from luce.cli.output import next_step, report_handled
 from luce.importing import for_command
-from luce.plan import check_use
+from luce.plan import check_engine, check_use
 
 __all__ = ["predict"]
 
@@ -57,6 +57,7 @@ def predict(
 ) -> None:
     """Predict every row of SOURCE, with probabilities, as CSV or Parquet."""
     asked = values(context)
+    check_engine(asked)
     check_use(run, None if source == "-" else source)
     with for_command():
         from luce.predicting import write_predictions

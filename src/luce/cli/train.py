@@ -28,7 +28,7 @@ from luce.cli.arguments import (
 from luce.cli.output import print_run, saved
 from luce.group import known
 from luce.importing import for_command
-from luce.plan import make_plan
+from luce.plan import check_engine, make_plan
 
 if TYPE_CHECKING:
     from luce.run import Run
@@ -92,6 +92,7 @@ def train(
     arguments = requested(context) | ({"stream": True} if stream else {})
     # What is of reading streams alone, and not of the run.
     of_streams = {name: arguments.pop(name) for name in options.STREAM if name in arguments}
+    check_engine(of_streams)
     asked: dict[str, Any] = {
         "preset": preset,
         "config": config,

@@ -6,7 +6,8 @@
       manifest.json        what the rows are, and each block: its part, its rows, its files
       00000.X.npy          a block of dense rows, in their own dtype; or, of sparse rows,
                            00000.data.npy, 00000.indices.npy and 00000.indptr.npy
-      00000.codes.npy      the place of each row's label among the classes, int32
+      00000.codes.npy      the place of each row's label among the classes, int32; of several
+                           labels at once which are on, (rows, labels), bool
       00000.weight.npy     float64; where rows have weights
 
 A store is written whole or not at all, and never changes afterwards: so a path is all that a worker
@@ -81,6 +82,8 @@ class Part:
         Whether rows have weights.
     classes : tuple
         What codes stand for: plain values.
+    several : bool
+        Whether the classes are labels of which several are on at once: codes are then which.
     blocks : tuple of int
         How many rows each block has.
     stored : tuple of int
@@ -95,6 +98,7 @@ class Part:
     sparse: bool
     weighted: bool
     classes: tuple[Label, ...]
+    several: bool
     blocks: tuple[int, ...]
     stored: tuple[int, ...]
     _files: tuple[Mapping[str, Sequence[int]], ...] = field(repr=False, compare=False)
@@ -292,6 +296,7 @@ class BlockStore:
             sparse=content["layout"] == "csr",
             weighted=content["weighted"],
             classes=self.classes,
+            several=content.get("several", False),
             blocks=rows,
             stored=tuple(block["stored"] for block in blocks),
             _files=tuple(
@@ -316,6 +321,8 @@ class BlockWriter:
         Of the features; sparse ones are float32 or float64.
     classes : sequence
         What codes stand for: plain values.
+    several : bool
+        Whether they are labels of which several are on at once.
     sparse : bool
         Whether rows are CSR.
     weighted : bool
@@ -338,6 +345,7 @@ class BlockWriter:
         features: int,
         dtype: str,
         classes: Sequence[Label],
+        several: bool = False,
         sparse: bool = False,
         weighted: bool = False,
         source: str = "",
@@ -361,6 +369,8 @@ class BlockWriter:
             "note": dict(note or {}),
             "blocks": [],
         }
+        if several:
+            self.content["several"] = True
 
     def __enter__(self) -> Self:
         try:
@@ -383,14 +393,16 @@ class BlockWriter:
         X : ndarray or CSR, shape (n, D)
             In the store's dtype.
         codes : ndarray, shape (n,)
-            Integers from 0, below the number of classes.
+            Integers from 0, below the number of classes. Of several labels at once which are on,
+            (n, labels), bool.
         weight : ndarray, shape (n,), optional
         """
         self._check(part, X, codes, weight)
         n = len(codes)
         if n == 0:
             return
-        arrays: dict[str, np.ndarray] = {"codes": codes.astype(np.int32)}
+        plain = codes if "several" in self.content else codes.astype(np.int32)
+        arrays: dict[str, np.ndarray] = {"codes": np.ascontiguousarray(plain)}
         if self.content["layout"] == "csr":
             X = scipy.sparse.csr_array(X)
             X.sort_indices()
@@ -465,7 +477,13 @@ class BlockWriter:
         if (weight is None) == content["weighted"] or (weight is not None and len(weight) != n):
             raise DataError("either all rows of a store have weights, or none.")
         K = len(content["classes"])
-        if n and not (codes.min() >= 0 and codes.max() < K):
+        if n and "several" in content:
+            if codes.dtype != bool or codes.shape != (n, K):
+                raise DataError(
+                    f"which of {K} labels are on must be booleans of shape ({n}, {K}), got "
+                    f"{codes.dtype} of shape {codes.shape}."
+                )
+        elif n and not (codes.min() >= 0 and codes.max() < K):
             raise DataError(f"codes must be from 0 to {K - 1}, got {codes.min()} to {codes.max()}.")
 
     def _unwritable(self, error: OSError) -> DataError:

@@ -41,14 +41,16 @@ def read_schema(data: object, tensors: Mapping[str, NDArray[Any]] | None = None)
         msgspec.json.encode(body)
     except ValueError as error:
         refuse(f"it holds what is no text ({error})")
-    if body["classes"] is not None and len(_labels(body["classes"], "classes")) < 2:
+    # Labels with a column each stand in the order of these.
+    in_order = body.get("several") is None
+    if body["classes"] is not None and len(_labels(body["classes"], "classes", in_order)) < 2:
         refuse("classes must be a list of at least two")
     _labels(body["dropped"], "dropped")
     return cls.from_json(body).with_tensors(tensors or {})
 
 
-def _labels(value: Any, what: str) -> list[Any]:
-    """Return labels: of one type, sorted, none twice."""
+def _labels(value: Any, what: str, in_order: bool = True) -> list[Any]:
+    """Return labels: of one type, none twice, and sorted if they must be in order."""
     if type(value) is not list:
         refuse(f"{what} must be a list")
     kind = type(value[0]) if value else str
@@ -56,6 +58,8 @@ def _labels(value: Any, what: str) -> list[Any]:
         refuse(f"{what} must be all strings, all whole numbers or all booleans")
     if kind is int and not all(-(2**63) <= each < 2**63 for each in value):
         refuse(f"{what} must fit 64 bits")
-    if any(a >= b for a, b in itertools.pairwise(value)):
+    if in_order and any(a >= b for a, b in itertools.pairwise(value)):
         refuse(f"{what} must be sorted and distinct")
+    if len(set(value)) < len(value):
+        refuse(f"{what} must be distinct")
     return value

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 __all__ = [
     "aligned",
     "check_indicator",
+    "check_names",
+    "indicator",
     "labels_of_table",
-    "strata",
+    "no_separator",
+    "on_in_column",
+    "spread_cells",
 ]
 
 
@@ -61,20 +65,13 @@ def labels_of_table(
         column of its own has another value than 0 and 1, or true and false.
     """
     wanted = target_columns(target, several)
-    if twice := sorted({each for each in wanted if wanted.count(each) > 1}):
-        raise DataError(f"{name}: target names {listed(twice)} twice. Name each column once.")
     for column in wanted:
         if column not in frame.columns:
             raise no_column(name, column, frame.columns)
+    check_names(name, target, several)
     if several != COLUMNS:
         return _of_cells(name, frame[wanted[0]], several, classes)
-    if len(wanted) < 2:
-        raise DataError(
-            f"{name}: several='{COLUMNS}' takes a column for each label, and target names one, "
-            f"{shown(target)}. Name them with commas between, or say what separates the labels "
-            "within it, such as --several ';'."
-        )
-    on = np.column_stack([_of_column(name, frame[column]) for column in wanted])
+    on = np.column_stack([on_in_column(name, frame[column]) for column in wanted])
     if classes is not None and wanted != [str(each) for each in classes]:
         raise DataError(
             f"{name}: the labels of the run are {listed(list(classes), 10)}, and target names "
@@ -83,45 +80,103 @@ def labels_of_table(
     return on, list(wanted), []
 
 
+def check_names(name: str, target: str, several: str) -> None:
+    """Raise DataError where `target` names a column twice, or one alone for all labels."""
+    wanted = target_columns(target, several)
+    if twice := sorted({each for each in wanted if wanted.count(each) > 1}):
+        raise DataError(f"{name}: target names {listed(twice)} twice. Name each column once.")
+    if several == COLUMNS and len(wanted) < 2:
+        raise DataError(
+            f"{name}: several='{COLUMNS}' takes a column for each label, and target names one, "
+            f"{shown(target)}. Name them with commas between, or say what separates the labels "
+            "within it, such as --several ';'."
+        )
+
+
 def _of_cells(
     name: str, series: pl.Series, separator: str, classes: Sequence[Label] | None
 ) -> tuple[np.ndarray, list[Any], list[str]]:
     """Return the labels of a column whose cells hold them."""
-    where = f"target column {shown(series.name)}"
-    cells = _lists(series)
-    if cells is None:
-        if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object, pl.Duration):
-            raise DataError(f"{where}: values of type {series.dtype} hold no labels.")
-        with reading(where, "column of labels"):
-            texts = present(series.cast(pl.String)).to_list()
-        found = [text is not None and separator in text for text in texts]
-        if classes is None and not any(found):
-            few = list(dict.fromkeys(text for text in texts if text is not None))
-            if not few:
-                raise DataError(f"{where}: every value is missing. Name another column.")
-            raise DataError(
-                f"{name}: no value of {shown(series.name)} has {shown(separator)} in it; "
-                f"values are {listed(few)}. Say what stands between the labels with --several, "
-                "or leave it out where each row has one class."
-            )
-        cells = [[] if text is None else text.split(separator) for text in texts]
-    rows = [list(dict.fromkeys(v for each in cell if (v := each.strip()))) for cell in cells]
-    known = [str(each) for each in classes] if classes is not None else None
-    labels = sorted({each for row in rows for each in row}) if known is None else known
-    if not labels:
-        raise DataError(f"{where}: no row has a label. Name another column.")
-    place = {label: k for k, label in enumerate(labels)}
-    unknown = list(dict.fromkeys(each for row in rows for each in row if each not in place))
-    if unknown:
-        raise _unknown(name, unknown, labels)
-    on = np.zeros((len(rows), len(labels)), dtype=bool)
-    for i, row in enumerate(rows):
-        on[i, [place[each] for each in row]] = True
+    cells, separated = spread_cells(series, separator)
+    own = cells["label"].unique().sort().to_list()
+    if classes is None and not own:
+        raise DataError(
+            f"target column {shown(series.name)}: no row has a label. Name another column."
+        )
+    if classes is None and not separated:
+        raise no_separator(name, series.name, separator, own)
+    labels = list(own) if classes is None else list(classes)
+    on = indicator(name, cells, len(series), labels)
     empty = int((~on.any(axis=1)).sum())
     notices = []
     if empty and classes is None:
         notices = [f"{counted(empty, 'row')} without a label: none is on there."]
-    return on, list(labels) if classes is None else list(classes), notices
+    return on, labels, notices
+
+
+def spread_cells(series: pl.Series, separator: str) -> tuple[pl.DataFrame, bool]:
+    """Return the labels of cells, and whether any cell has several or is a list.
+
+    Returns
+    -------
+    cells : polars.DataFrame
+        ``row``, the place of a cell, and ``label``, a text: each once in a row, in its order.
+    separated : bool
+
+    Raises
+    ------
+    luce.errors.DataError
+        If values of this type hold no labels.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> cells, separated = spread_cells(pl.Series(["a; b", None, "b"]), ";")
+    >>> cells.rows(), separated
+    ([(0, 'a'), (0, 'b'), (2, 'b')], True)
+    """
+    where = f"target column {shown(series.name)}"
+    lists, separated = _lists(series), True
+    if lists is None:
+        if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object, pl.Duration):
+            raise DataError(f"{where}: values of type {series.dtype} hold no labels.")
+        with reading(where, "column of labels"):
+            texts = present(series.cast(pl.String))
+        separated = bool(texts.str.contains(separator, literal=True).any())
+        lists = texts.str.split(separator)
+    cells = pl.DataFrame({"row": pl.int_range(len(series), eager=True), "label": lists})
+    cells = cells.explode("label").with_columns(pl.col("label").str.strip_chars())
+    there = cells.filter(pl.col("label").is_not_null() & (pl.col("label") != ""))
+    return there.unique(maintain_order=True), separated
+
+
+def indicator(name: str, cells: pl.DataFrame, rows: int, labels: Sequence[Any]) -> np.ndarray:
+    """Return which of `labels` are on in so many rows, (rows, labels), of their spread cells.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If a cell has another label.
+    """
+    known = [str(each) for each in labels]
+    places = cells["label"].replace_strict(
+        known, list(range(len(known))), default=-1, return_dtype=pl.Int64
+    )
+    unknown = cells.filter(places < 0)["label"].unique(maintain_order=True).to_list()
+    if unknown:
+        raise _unknown(name, unknown, labels)
+    on = np.zeros((rows, len(labels)), dtype=bool)
+    on[cells["row"].to_numpy(), places.to_numpy()] = True
+    return on
+
+
+def no_separator(name: str, target: str, separator: str, values: Sequence[Any]) -> DataError:
+    """Return what is said where no cell has several labels."""
+    return DataError(
+        f"{name}: no value of {shown(target)} has {shown(separator)} in it; values are "
+        f"{listed(values)}. Say what stands between the labels with --several, or leave it out "
+        "where each row has one class."
+    )
 
 
 def _unknown(name: str, unknown: Sequence[Any], labels: Sequence[Any]) -> DataError:
@@ -132,10 +187,14 @@ def _unknown(name: str, unknown: Sequence[Any], labels: Sequence[Any]) -> DataEr
     )
 
 
-def _lists(series: pl.Series) -> list[list[str]] | None:
+def _lists(series: pl.Series) -> pl.Series | None:
     """Return the cells of a column of lists, or of their text in JSON; None of any other."""
-    if series.dtype in (pl.List, pl.Array):
-        return [[str(each) for each in cell or () if each is not None] for cell in series.to_list()]
+    if isinstance(series.dtype, pl.Array):
+        series = series.arr.to_list()
+    if isinstance(series.dtype, pl.List):
+        if series.dtype.inner.is_nested():
+            return None
+        return series.cast(pl.List(pl.String))
     if series.dtype != pl.String:
         return None
     texts = [text for text in series.to_list() if text]
@@ -145,10 +204,11 @@ def _lists(series: pl.Series) -> list[list[str]] | None:
         parsed = [json.loads(text) if text else [] for text in series.to_list()]
     except ValueError:
         return None
-    return [[str(each) for each in cell if each is not None] for cell in parsed]
+    plain = [[str(each) for each in cell if each is not None] for cell in parsed]
+    return pl.Series(series.name, plain, dtype=pl.List(pl.String))
 
 
-def _of_column(name: str, series: pl.Series) -> np.ndarray:
+def on_in_column(name: str, series: pl.Series) -> np.ndarray:
     """Return where a column of 0 and 1, or of words for false and true, is on."""
     clean = present(series)
     if clean.dtype == pl.Boolean and not clean.null_count():
@@ -218,19 +278,3 @@ def check_indicator(on: np.ndarray) -> np.ndarray:
             "target and several say where the labels are."
         )
     return on
-
-
-def strata(on: np.ndarray) -> np.ndarray:
-    """Return a code for each row: its rarest label that is on, so that splits share out all.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> strata(np.array([[1, 0], [1, 1], [0, 0], [1, 0]], dtype=bool))
-    array([1, 2, 0, 1])
-    """
-    order = np.argsort(on.sum(axis=0), kind="stable")
-    rarest = on[:, order].argmax(axis=1)
-    code = np.where(on.any(axis=1), order[rarest] + 1, 0)
-    found: np.ndarray = np.unique(code, return_inverse=True)[1].reshape(-1)
-    return found

@@ -6,9 +6,10 @@ import numpy as np
 
 from luce.data.labels import coded
 from luce.data.schema import Label
-from luce.data.several import check_indicator, strata
+from luce.data.several import check_indicator
 from luce.data.wording import listed, shown
 from luce.errors import ArgumentError, DataError
+from luce.label_matrix import strata
 from luce.options import check_sizes
 
 __all__ = ["check_labels", "folds", "rare_classes", "split_rows", "three_way"]

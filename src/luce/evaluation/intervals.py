@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_interval", "bootstrap_intervals", "wilson_interval"]
+__all__ = [
+    "as_interval",
+    "bootstrap_interval",
+    "bootstrap_intervals",
+    "intervals_of_means",
+    "wilson_interval",
+]
+
+# The bootstrap draws rows × resamples numbers. Of more rows than this, the mean is normal anyway.
+BOOTSTRAP_ROWS = 20_000
+RESAMPLES = 1_000
 
 
 def wilson_interval(
@@ -138,3 +149,23 @@ def _check_confidence(who: str, confidence: float) -> None:
         raise ArgumentError(
             f"{who}: confidence must lie between 0 and 1, both excluded, got {confidence}."
         )
+
+
+def intervals_of_means(*values: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Return a 95% interval of the mean of each array, (rows,), and how it was made."""
+    rows = len(values[0])
+    if rows <= BOOTSTRAP_ROWS:
+        ends = bootstrap_intervals(np.stack(values), resamples=RESAMPLES)
+        method = f"bootstrap, {RESAMPLES:,} resamples"
+        return [{**as_interval(each), "method": method} for each in ends]
+    halves = [float(ndtri(0.975) * each.std(ddof=1) / np.sqrt(rows)) for each in values]
+    means = [float(each.mean()) for each in values]
+    return [
+        {**as_interval((mean - half, mean + half)), "method": "normal approximation"}
+        for mean, half in zip(means, halves, strict=True)
+    ]
+
+
+def as_interval(ends: tuple[float, float]) -> dict[str, Any]:
+    """Return the ends of a 95% interval as records have them."""
+    return {"low": ends[0], "high": ends[1], "confidence": 0.95}

@@ -15,11 +15,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from scipy.special import ndtri
 
 from luce.errors import ArgumentError
 from luce.evaluation.inputs import check_inputs
-from luce.evaluation.intervals import bootstrap_interval, bootstrap_intervals, wilson_interval
+from luce.evaluation.intervals import (
+    as_interval,
+    bootstrap_interval,
+    intervals_of_means,
+    wilson_interval,
+)
 from luce.evaluation.mistakes import most_confused
 from luce.evaluation.reliability import (
     brier_decomposition,
@@ -68,10 +72,6 @@ __all__ = [
 ]
 
 Average: TypeAlias = Literal["macro", "micro", "weighted"]
-
-# The bootstrap draws rows × resamples numbers. Of more rows than this, the mean is normal anyway.
-BOOTSTRAP_ROWS = 20_000
-RESAMPLES = 1_000
 
 
 def summary(
@@ -133,7 +133,7 @@ def summary(
     rows, columns = matrix.shape
     hits = int((matrix.argmax(axis=1) == codes).sum())
     losses, brier = log_losses(codes, matrix), brier_scores(codes, matrix)
-    loss_interval, brier_interval = _intervals_of_means(losses, brier)
+    loss_interval, brier_interval = intervals_of_means(losses, brier)
     per_class = per_class_scores(codes, matrix)
     support = np.array([row["support"] for row in per_class])
     macro, watched = _average(per_class, "macro"), watched_class(codes, matrix)
@@ -141,7 +141,7 @@ def summary(
         "rows": rows,
         "accuracy": hits / rows,
         "accuracy_interval": {
-            **_as_interval(wilson_interval(hits, rows)),
+            **as_interval(wilson_interval(hits, rows)),
             "method": "Wilson",
         },
         "balanced_accuracy": balanced_accuracy(codes, matrix),
@@ -425,24 +425,6 @@ def _average(
         key: float(np.average([row[key] for row in rows], weights=weights))
         for key in ("precision", "recall", "f1")
     }
-
-
-def _intervals_of_means(*values: NDArray[np.float64]) -> list[dict[str, Any]]:
-    rows = len(values[0])
-    if rows <= BOOTSTRAP_ROWS:
-        ends = bootstrap_intervals(np.stack(values), resamples=RESAMPLES)
-        method = f"bootstrap, {RESAMPLES:,} resamples"
-        return [{**_as_interval(each), "method": method} for each in ends]
-    halves = [float(ndtri(0.975) * each.std(ddof=1) / np.sqrt(rows)) for each in values]
-    means = [float(each.mean()) for each in values]
-    return [
-        {**_as_interval((mean - half, mean + half)), "method": "normal approximation"}
-        for mean, half in zip(means, halves, strict=True)
-    ]
-
-
-def _as_interval(ends: tuple[float, float]) -> dict[str, Any]:
-    return {"low": ends[0], "high": ends[1], "confidence": 0.95}
 
 
 def _of_true_class(codes: NDArray[np.intp], matrix: NDArray[np.floating]) -> NDArray[np.float64]:

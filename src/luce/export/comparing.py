@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["TOLERANCE", "Compared", "compare"]
 
 TOLERANCE = 1e-5
-"""Probabilities may differ by so much, and labels where the best two are closer than this."""
+"""Probabilities may differ by so much, and labels where the best two are closer than this.
+
+Of several labels at once each may where its probability is so close to its threshold.
+"""
 
 MOST_ROWS = 2_000
 """So many held-out rows are compared, spread over all of them."""
@@ -116,17 +119,33 @@ def _difference(subject: Subject, predict: Predict, features: Any, words: str) -
             f"{REPORT}"
         )
     if labels is not None:
-        best = np.sort(wanted, axis=1)
-        sure = best[:, -1] - best[:, -2] > TOLERANCE
-        other = labels != np.array(classifier.classes, labels.dtype)[wanted.argmax(axis=1)]
-        if (sure & other).any():
-            row = int(np.flatnonzero(sure & other)[0])
+        wrong, own = _mistaken(subject, labels, wanted)
+        if len(wrong):
+            row = int(wrong[0])
             raise ExportError(
-                f"{OTHER} Of a row among {words}, its label is {labels[row]!r}, and by the run "
-                f"{classifier.classes[int(wanted[row].argmax())]!r}. {_shown(features, row)}No "
-                f"file was written. {REPORT}"
+                f"{OTHER} Of a row among {words}, its label is {_plain(labels[row])!r}, and by the "
+                f"run {_plain(own[row])!r}. {_shown(features, row)}No file was written. {REPORT}"
             )
     return worst
+
+
+def _mistaken(
+    subject: Subject, labels: NDArray[Any], wanted: NDArray[Any]
+) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """Return the rows whose labels are others than the run's, by a margin; and the run's."""
+    thresholds = subject.thresholds
+    if thresholds is not None:
+        own = wanted >= thresholds
+        sure = np.abs(wanted - thresholds) > TOLERANCE
+        return np.flatnonzero((sure & (labels != own)).any(axis=1)), own
+    best = np.sort(wanted, axis=1)
+    sure = best[:, -1] - best[:, -2] > TOLERANCE
+    own = np.array(subject.classifier.classes, labels.dtype)[wanted.argmax(axis=1)]
+    return np.flatnonzero(sure & (labels != own)), own
+
+
+def _plain(label: Any) -> Any:
+    return label.tolist() if hasattr(label, "tolist") else label
 
 
 OTHER = "export: the exported model does not say what the run says."

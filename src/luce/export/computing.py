@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from luce.models.steps import Step
 
-__all__ = ["run_steps", "softmax"]
+__all__ = ["run_steps", "sigmoid", "softmax"]
 
 Value: TypeAlias = Rows | Var
 
@@ -35,6 +35,13 @@ def softmax(scores: Var, temperature: float = 1.0) -> Var:
         # Large logits over a small temperature are infinite; their distances may be.
         scores = op.div(op.log_softmax(scores, axis=-1), constant(temperature, _dtype(scores)))
     return op.softmax(scores, axis=-1)
+
+
+def sigmoid(scores: Var, temperature: float = 1.0) -> Var:
+    """Return the probabilities of the logits of labels, each by itself."""
+    if temperature != 1:
+        scores = op.div(scores, constant(temperature, _dtype(scores)))
+    return op.sigmoid(scores)
 
 
 def _log_mean(logits: Sequence[Var], weights: Sequence[float]) -> Var:
@@ -148,7 +155,18 @@ def _members(value: Value, step: Step) -> Var:
 
 
 def _mean(value: Value, step: Step) -> Var:  # noqa: ARG001
-    single = op.log_softmax(_matrix(value), axis=2)
+    return _log_of_mean(op.log_softmax(_matrix(value), axis=2))
+
+
+def _mean_of_labels(value: Value, step: Step) -> Var:  # noqa: ARG001
+    # Of two large probabilities the difference to 1 is what has digits.
+    logits = _matrix(value)
+    on, off = (_log_of_mean(_log_sigmoid(each)) for each in (logits, op.neg(logits)))
+    return op.sub(on, off)
+
+
+def _log_of_mean(single: Var) -> Var:
+    """Return the logarithms of the means over the members of what has these logarithms."""
     # Operators that did not change since: another opset may be needed for other nodes.
     most = op.top_k(single, constant([1]), axis=1)[0]
     total = op.reduce_sum(op.exp(op.sub(single, most)), constant([1]), keepdims=False)
@@ -169,8 +187,80 @@ def _mixture(value: Value, step: Step) -> Var:
     return _log_mean(logits, [branch.weight for branch in step.branches])
 
 
+def _log_sigmoid(logits: Var) -> Var:
+    return op.neg(op.softplus(op.neg(logits)))
+
+
 def _sigmoids(value: Value, _: Step) -> Var:
-    return op.neg(op.softplus(op.neg(_matrix(value))))
+    return _log_sigmoid(_matrix(value))
+
+
+def _code(value: Value, step: Step) -> Var:
+    logits = op.cast(_matrix(value), to=np.float32)
+    halves = step.arrays["halves"].T
+    both = op.add(_log_sigmoid(logits), _log_sigmoid(op.neg(logits)))
+    sums = op.add(op.matmul(logits, constant(halves)), op.matmul(both, constant(np.abs(halves))))
+    return op.sub(sums, constant(step.arrays["none"]))
+
+
+def _pairs(value: Value, step: Step) -> Var:
+    """Return log p of all pairs' log-odds, as `luce.linear.coupling` has it.
+
+    In float64, where the smallest is still right. A square of two classes k > j is at [k, j] of
+    two matrices: `one` before x_j, `other` before x_k. Above the diagonal stands what is not used.
+    """
+    places, farthest = step.arrays["places"], float(step.numbers["farthest"])
+    K = len(places)
+    z = op.clip(op.cast(_matrix(value), to=np.float64), _wide(-farthest), _wide(farthest))
+    # ONNX Runtime's own sigmoid is 0 where this is still 1e-26.
+    odds = (op.add(op.exp(each), _wide(1)) for each in (op.neg(z), z))
+    one, other = (op.gather(op.div(_wide(1), each), constant(places), axis=1) for each in odds)
+    below = np.tril(np.ones((K, K)), -1)
+    alone = op.mul(op.slice(z, *_span(0, 1)), _wide(np.zeros((1, K))))
+    side = op.add(alone, _wide(1))
+    rows = []
+    for t in range(K - 1, 0, -1):
+        a, b = (
+            op.slice(op.squeeze(op.slice(each, *_span(t, t + 1)), constant([1])), *_span(0, t))
+            for each in (other, one)
+        )
+        alone_t, side_t = (op.slice(each, *_span(t, t + 1)) for each in (alone, side))
+        s = op.add(op.reduce_sum(op.mul(a, a), constant([1])), alone_t)
+        w = op.div(a, op.sqrt(s))
+        tied = op.div(op.mul(a, b), s)
+        rows.append((tied, op.div(side_t, s)))
+        side = op.add(op.slice(side, *_span(0, t)), op.mul(tied, side_t))
+        alone = op.add(op.slice(alone, *_span(0, t)), op.mul(op.mul(b, b), op.div(alone_t, s)))
+        if t == 1:
+            break
+        one, other = (
+            op.slice(each, constant([0, 0]), constant([t, t]), constant([1, 2]))
+            for each in (one, other)
+        )
+        down, along = constant([2]), constant([1])
+        more = op.mul(op.unsqueeze(w, down), op.unsqueeze(b, along))
+        less = op.mul(op.unsqueeze(b, down), op.unsqueeze(w, along))
+        both = op.add(op.mul(one, one), op.mul(more, more))
+        off = op.sub(op.mul(one, less), op.mul(other, more))
+        apart = op.mul(op.div(op.mul(off, off), both), _wide(below[:t, :t]))
+        alone = op.add(alone, op.reduce_sum(apart, constant([2]), keepdims=False))
+        root = op.sqrt(both)
+        one, other = root, op.div(op.add(op.mul(one, other), op.mul(more, less)), root)
+    c = op.div(op.slice(alone, *_span(0, 1)), op.slice(side, *_span(0, 1)))
+    x = op.add(op.mul(c, _wide(0)), _wide(1))
+    for tied, right in reversed(rows):
+        own = op.reduce_sum(op.mul(tied, x), constant([1]))
+        x = op.concat([x, op.add(own, op.mul(c, right))], axis=1)
+    return op.sub(op.log(x), op.log(op.reduce_sum(x, constant([1]))))
+
+
+def _wide(value: Any) -> Var:
+    return constant(value, np.float64)
+
+
+def _span(start: int, stop: int) -> tuple[Var, Var, Var]:
+    """Return what a slice of the second axis takes."""
+    return constant([start]), constant([stop]), constant([1])
 
 
 def _conv(value: Value, step: Step) -> Var:
@@ -204,8 +294,11 @@ _STEPS: Mapping[str, Callable[[Value, Step], Value]] = {
     "views": _views,
     "members": _members,
     "mean": _mean,
+    "mean of labels": _mean_of_labels,
     "mixture": _mixture,
     "sigmoids": _sigmoids,
+    "code": _code,
+    "pairs": _pairs,
     "conv": _conv,
     "norm": _norm,
     "pool": _pool,

@@ -1,4 +1,7 @@
-"""A trained classifier as one ONNX graph: raw columns in, label and probabilities out."""
+"""A trained classifier as one ONNX graph: raw columns in, label and probabilities out.
+
+Of several labels at once, ``label`` says of each whether it is on: (rows, labels) of booleans.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from spox import Tensor, argument, build
 
 import luce
 from luce.errors import ArgumentError
-from luce.export.computing import run_steps, softmax
+from luce.export.computing import run_steps, sigmoid, softmax
 from luce.export.rows import Rows
 from luce.nodes import constant, op
 
@@ -51,11 +54,14 @@ def graph_of(subject: Subject) -> onnx.ModelProto:
         int(np.prod(schema.input_shape)),
         is_image=len(schema.input_shape) == 3,
     )
-    logits = run_steps(subject.steps, rows)
-    probabilities = op.cast(softmax(logits, subject.temperature), to=np.float32)
-    labels = np.array(classifier.classes)
-    chosen = op.arg_max(probabilities, axis=1, keepdims=False)
-    label = op.gather(constant(labels), chosen)
+    logits = run_steps(subject.unrolled, rows)
+    if subject.thresholds is None:
+        probabilities = op.cast(softmax(logits, subject.temperature), to=np.float32)
+        chosen = op.arg_max(probabilities, axis=1, keepdims=False)
+        label = op.gather(constant(np.array(classifier.classes)), chosen)
+    else:
+        probabilities = op.cast(sigmoid(logits, subject.temperature), to=np.float32)
+        label = op.greater_or_equal(probabilities, constant(subject.thresholds, np.float32))
     named = input_names(subject)
     outputs = dict(zip(output_names(subject), (label, probabilities), strict=True))
     model = build({named[name]: each for name, each in inputs.items()}, outputs)
@@ -90,6 +96,8 @@ def _finished(model: onnx.ModelProto, subject: Subject) -> onnx.ModelProto:
         "luce.schema": schema.to_json(),
         "luce.run": subject.sha256,
     }
+    if subject.thresholds is not None:
+        notes["luce.thresholds"] = subject.thresholds.tolist()
     for key, value in notes.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         model.metadata_props.add(key=key, value=text)

@@ -69,7 +69,6 @@ def packed_model(subject: Subject) -> dict[str, Any]:
     """
     classifier = subject.classifier
     schema = classifier.schema
-    calibration = classifier.calibration
     columns = getattr(schema, "columns", ()) if schema.kind == "table" else ()
     for column in columns:
         if not column.in_pages:
@@ -93,11 +92,24 @@ def packed_model(subject: Subject) -> dict[str, Any]:
         "shape": list(schema.input_shape),
         "steps": [_step(step) for step in subject.steps],
         "temperature": subject.temperature,
-        "scores": None if calibration is None else _packed(calibration.scores.astype(np.float64)),
+        "thresholds": None if subject.thresholds is None else subject.thresholds.tolist(),
+        **_sets(subject),
         "parts": _parts(subject),
         "example": _example(subject),
         "hints": {column.name: column.hint for column in columns if column.used},
     }
+
+
+def _sets(subject: Subject) -> dict[str, Any]:
+    """Return what sets follow from: scores, and of labels what missing one of them costs."""
+    calibration: Any = subject.classifier.calibration
+    if calibration is None:
+        return {"scores": None}
+    found: dict[str, Any] = {"scores": _packed(calibration.scores.astype(np.float64))}
+    if subject.thresholds is not None:
+        found["misses"] = _packed(calibration.misses.astype(np.float64))
+        found["scored"] = calibration.scored
+    return found
 
 
 def _packed(array: NDArray[Any]) -> dict[str, Any]:
@@ -192,7 +204,9 @@ def _page(subject: Subject, text: str) -> str:
     headings = {"table": "A row", "array": "A row of numbers", "image": "A picture"}
     return template.render(
         name=subject.name,
-        words=f"{subject.kind}, {len(classes):,} classes",
+        words=f"{subject.kind}, {len(classes):,} "
+        + ("classes" if subject.thresholds is None else "labels, of which several may be on"),
+        several=subject.thresholds is not None,
         heading=headings[schema.kind],
         temperature=subject.temperature,
         version=luce.__version__,

@@ -53,8 +53,10 @@ def to_onnx(subject: Subject, path: Path, *, operators: str) -> tuple[bytes, Exp
         for name, (dtype, shape) in schema.raw_inputs.items()
     }
     label = np.array(subject.classifier.classes).dtype
+    several = subject.thresholds is not None
+    each = _described("string" if label.kind == "U" else label.name, ())
     given = {
-        outputs[0]: _described("string" if label.kind == "U" else label.name, ()),
+        outputs[0]: _described("bool", (len(subject.classifier.classes),)) if several else each,
         outputs[1]: _described("float32", (len(subject.classifier.classes),)),
     }
     opsets = {each.domain or "ai.onnx": each.version for each in model.opset_import}

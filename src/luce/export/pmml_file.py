@@ -93,6 +93,11 @@ def _checked(subject: Subject) -> Step:
         raise ArgumentError(
             f"export: PMML is of tables, and this run reads {schema.kind}s. {ELSEWHERE}"
         )
+    if subject.thresholds is not None:
+        raise ArgumentError(
+            "export: a model in PMML predicts one target, and this run says several labels at "
+            f"once. {ELSEWHERE}"
+        )
     last = product(subject.steps)
     if last is None:
         raise ArgumentError(

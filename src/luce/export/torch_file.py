@@ -47,6 +47,8 @@ def to_torch(subject: Subject, path: Path) -> tuple[bytes, Exported]:
         "schema": schema.to_json(),
         "run": subject.sha256,
     }
+    if subject.thresholds is not None:
+        notes["thresholds"] = subject.thresholds.tolist()
     file = io.BytesIO()
     text = json.dumps(notes, ensure_ascii=False)
     torch.export.save(program, file, extra_files={"luce.json": text})
@@ -93,14 +95,17 @@ class Probabilities(nn.Module):
         if schema.kind != "table":
             factor = 255.0 if schema.kind == "image" else 1.0
             self.normalise = Normalise(schema.mean, schema.scale, factor, schema.kind == "image")  # type: ignore[attr-defined]
-        self.steps = nn.ModuleList(map(StepModule, subject.steps))
+        self.steps = nn.ModuleList(map(StepModule, subject.unrolled))
         self.temperature = subject.temperature
+        self.several = subject.thresholds is not None
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the probabilities, (rows, classes)."""
         value = self.normalise(rows)
         for step in self.steps:
             value = step(value)
+        if self.several:
+            return torch.sigmoid(value / self.temperature).float()
         # Large logits over a small temperature are infinite; their distances may be.
         return torch.softmax(value.log_softmax(dim=1) / self.temperature, dim=1).float()
 
@@ -189,6 +194,50 @@ def _mean(value: Tensor, _: StepModule) -> Tensor:
     return single - float(np.log(value.shape[1]))
 
 
+def _mean_of_labels(value: Tensor, _: StepModule) -> Tensor:
+    # Of two large probabilities the difference to 1 is what has digits.
+    on, off = (F.logsigmoid(side).logsumexp(dim=1) for side in (value, -value))
+    return on - off
+
+
+def _code(value: Tensor, step: StepModule) -> Tensor:
+    halves, none = (step.arrays()[name] for name in ("halves", "none"))
+    logits = value.to(halves.dtype)
+    both = F.logsigmoid(logits) + F.logsigmoid(-logits)
+    return logits @ halves.T + both @ halves.abs().T - none
+
+
+def _pairs(value: Tensor, step: StepModule) -> Tensor:
+    """Return log p of all pairs' log-odds; see the graph's, which has the same names."""
+    places, farthest = step.arrays()["places"], step.sizes["farthest"]
+    z = value.double().clamp(-farthest, farthest)
+    one, other = torch.sigmoid(z)[:, places], torch.sigmoid(-z)[:, places]
+    alone = torch.zeros_like(one[:, 0])
+    side = torch.ones_like(alone)
+    rows = []
+    for t in range(len(places) - 1, 0, -1):
+        a, b = other[:, t, :t], one[:, t, :t]
+        alone_t, side_t = alone[:, t : t + 1], side[:, t : t + 1]
+        s = a.square().sum(dim=1, keepdim=True) + alone_t
+        w, tied = a / s.sqrt(), a * b / s
+        rows.append((tied, side_t / s))
+        side = side[:, :t] + tied * side_t
+        alone = alone[:, :t] + b.square() * (alone_t / s)
+        one, other = one[:, :t, :t], other[:, :t, :t]
+        more, less = w[:, :, None] * b[:, None], b[:, :, None] * w[:, None]
+        both = one.square() + more.square()
+        apart = (one * less - other * more).square() / both
+        alone = alone + apart.tril(-1).sum(dim=2)
+        root = both.sqrt()
+        one, other = root, (one * other + more * less) / root
+    c = alone / side
+    x = torch.ones_like(c)
+    for tied, right in reversed(rows):
+        own = (tied * x).sum(dim=1, keepdim=True) + c * right
+        x = torch.cat([x, own], dim=1)
+    return x.log() - x.sum(dim=1, keepdim=True).log()
+
+
 def _mixture(value: Tensor, step: StepModule) -> Tensor:
     said = [
         (branch(value).float().log_softmax(dim=1) / temperature).log_softmax(dim=1)
@@ -217,8 +266,11 @@ _STEPS: Mapping[str, Callable[[Tensor, StepModule], Tensor]] = {
     "views": lambda value, step: value[:, None] * step.arrays()["signs"],
     "members": _members,
     "mean": _mean,
+    "mean of labels": _mean_of_labels,
     "mixture": _mixture,
     "sigmoids": lambda value, _: F.logsigmoid(value),
+    "code": _code,
+    "pairs": _pairs,
     "conv": _conv,
     "norm": _norm,
     "pool": lambda value, _: F.max_pool2d(value, 2),

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from luce.linear.links import Link
 
-__all__ = ["Coupling", "pairwise"]
+__all__ = ["FARTHEST", "Coupling", "pairwise"]
 
 # Log-odds of pairs are not taken beyond this: exp(-60) is nothing beside 1 even in float64, and its
 # products of a few factors are still numbers.
-_FARTHEST: Final = 60.0
+FARTHEST: Final = 60.0
 # So many numbers of a state stay in the cache.
 _AT_ONCE: Final = 1 << 16
 # From so many steps on a kernel is compiled for them: it takes a tenth of the time.
@@ -137,11 +137,11 @@ class Coupling(NamedTuple):
         assert self.code is not None  # noqa: S101 - for mypy
         if self.kind == "ovo":
             return _in_numpy(Z, lambda array: pairwise(array, self.n_classes))
-        half = _like(self.code.T / 2, Z)
+        halves, none = self.likelihoods()
+        half = _like(halves.T, Z)
         scores = Z @ half
         if not self.code.all():
             both = _log_sigmoid(Z) + _log_sigmoid(-Z)
-            none = (self.code == 0).sum(axis=1) * np.log(2)
             scores = scores + both @ abs(half) - _like(none, Z)
         return scores
 
@@ -165,6 +165,11 @@ class Coupling(NamedTuple):
         if self.kind == "binary":
             return -np.logaddexp(0, np.stack([Z, -Z], 1))
         return log_softmax(self.logits(Z), axis=1)
+
+    def likelihoods(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a code's likelihoods are made of: half of it, and log 2 for each zero."""
+        assert self.code is not None  # noqa: S101 - for mypy
+        return self.code / 2, (self.code == 0).sum(axis=1) * np.log(2)
 
     def as_linear(self) -> np.ndarray | None:
         """Return M (K, B) of a code whose probabilities are softmax(M z); None of others.
@@ -210,7 +215,7 @@ def pairwise(Z: np.ndarray, n_classes: int) -> np.ndarray:
 def _coupled(Z: np.ndarray, K: int) -> np.ndarray:
     """Return log p of a few rows, (K, n)."""
     n = len(Z)
-    z = Z.T.astype(np.float64).clip(-_FARTHEST, _FARTHEST)
+    z = Z.T.astype(np.float64).clip(-FARTHEST, FARTHEST)
     first, second = np.triu_indices(K, 1)
     # What stands before x_i in the square of i and j is U[i, j]: the probability of the other.
     U = np.zeros((K, K, n))

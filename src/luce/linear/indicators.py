@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_class_weight",
+    "counted",
     "fits_by_label",
     "fits_of_some",
     "frequencies",
+    "label_factors",
     "label_weights",
     "learnable",
     "loss_of",
@@ -50,15 +52,26 @@ def frequencies(target: Any, weight: Any) -> Any:
     return total
 
 
-def learnable(on: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return which labels are on in some rows that have weight, and off in some, (L,)."""
-    counted = weight > 0
-    several = on[counted].sum(0)
-    found: np.ndarray = (several > 0) & (several < int(counted.sum()))
+def counted(on: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return how many rows that have weight have each label on, (L,), and how many there are."""
+    own = weight > 0
+    return on[own].sum(0), float(own.sum())
+
+
+def learnable(counts: np.ndarray, rows: float, *, fit_intercept: bool) -> np.ndarray:
+    """Return which labels have an optimum: on in some rows that count and off in some, (L,).
+
+    The others' intercepts would go to infinity; where there are none, all have one.
+    """
+    if not fit_intercept:
+        return np.ones(len(counts), dtype=bool)
+    found: np.ndarray = (counts > 0) & (counts < rows)
     return found
 
 
-def warn_of_constant(name: str, labels: Sequence[Any], on: np.ndarray, known: np.ndarray) -> None:
+def warn_of_constant(
+    name: str, labels: Sequence[Any], counts: np.ndarray, known: np.ndarray
+) -> None:
     """Warn of labels that are always on or never; refuse where no other is left."""
     constant = [labels[k] for k in np.flatnonzero(~known).tolist()]
     if not constant:
@@ -69,7 +82,7 @@ def warn_of_constant(name: str, labels: Sequence[Any], on: np.ndarray, known: np
             f"{name}: every label is on in all rows or in none ({which}), so there is nothing to "
             "learn. Give rows with and without a label."
         )
-    always = int(on[:, ~known].any(0).sum())
+    always = int((counts[~known] > 0).sum())
     warnings.warn(
         f"{name}: {len(constant)} of {len(labels)} labels cannot be learnt: {always} on in every "
         f"row, {len(constant) - always} in none ({which}). Each has the same probability for all "
@@ -89,12 +102,19 @@ def label_weights(
     """
     for k, label in enumerate(labels):
         y = on[:, k]
-        if isinstance(class_weight, str):
-            total, have = float(weight.sum()), float(weight[y].sum())
-            each = total / (2 * have), total / (2 * (total - have))
-        else:
-            each = float(class_weight.get(label, 1.0)), 1.0
-        yield weight * np.where(y, *each)
+        off, own = label_factors(class_weight, label, float(weight[y].sum()), float(weight.sum()))
+        yield weight * np.where(y, own, off)
+
+
+def label_factors(class_weight: Any, label: Any, have: float, total: float) -> tuple[float, float]:
+    """Return what a row counts for a label that is off there, and on.
+
+    `have` is the weight of the rows with it, `total` that of all.
+    """
+    if not isinstance(class_weight, str):
+        return 1.0, float(class_weight.get(label, 1.0))
+    off, on = (total / (2 * w) if w else 0.0 for w in (total - have, have))
+    return off, on
 
 
 def check_class_weight(name: str, class_weight: Any, labels: Sequence[Any]) -> None:
@@ -135,7 +155,7 @@ def fits_by_label(paths: Sequence[Iterator[Fitted]]) -> Iterator[Fitted]:
 
 
 def fits_of_some(
-    fits: Iterator[Fitted], known: np.ndarray, on: np.ndarray, weight: np.ndarray
+    fits: Iterator[Fitted], known: np.ndarray, counts: np.ndarray, rows: float
 ) -> Iterator[Fitted]:
     """Yield fits of the labels that can be learnt as those of all.
 
@@ -146,9 +166,8 @@ def fits_of_some(
         coef = np.zeros((len(known), fitted.coef.shape[1]), fitted.coef.dtype)
         intercept = np.empty(len(known), fitted.intercept.dtype)
         coef[known], intercept[known] = fitted.coef, fitted.intercept
-        counted = weight > 0
-        n = on[counted][:, ~known].sum(0)
-        intercept[~known] = np.log(n + 0.5) - np.log(counted.sum() - n + 0.5)
+        n = counts[~known]
+        intercept[~known] = np.log(n + 0.5) - np.log(rows - n + 0.5)
         yield replace(fitted, coef=coef, intercept=intercept)
 
 

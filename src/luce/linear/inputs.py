@@ -15,7 +15,7 @@ from luce.errors import ArgumentError, BackendError, DataError
 from luce.label_matrix import is_several, read_labels
 from luce.linear.arrays import is_source, is_tensor
 from luce.linear.coupling import Coupling
-from luce.linear.indicators import check_class_weight, learnable, warn_of_constant
+from luce.linear.indicators import check_class_weight, counted, learnable, warn_of_constant
 from luce.linear.penalties import MAKES_ZEROS, check_penalty
 from luce.options import LINEAR, check
 from luce.targets import check_target
@@ -257,7 +257,9 @@ class Inputs(BaseEstimator):
         name, labels = type(self).__name__, self.classes_.tolist()
         self._check_total(weight)
         check_class_weight(name, self.class_weight, labels)
-        warn_of_constant(name, labels, on[weight > 0], learnable(on, weight))
+        counts, rows = counted(on, weight)
+        known = learnable(counts, rows, fit_intercept=self.fit_intercept)
+        warn_of_constant(name, labels, counts, known)
         return weight
 
 

@@ -86,10 +86,11 @@ def _view(model: SoftmaxRegressionCV, C: float, fitted: Fitted) -> Any:
 def _check(model: SoftmaxRegressionCV) -> None:
     """Refuse what leave-one-out cannot be had with."""
     name = type(model).__name__
-    if model.coupling.kind in {"ovo", "ecoc"}:
+    if model.coupling.kind in {"ovo", "ecoc", "labels"}:
+        got = "several labels at once" if model.multilabel_ else f"link={model.link!r}"
         raise ArgumentError(
-            f"{name}: cv='loo' is for classes that have a column each, got link={model.link!r}. "
-            "Set link='softmax' or 'ovr', or set cv=5."
+            f"{name}: cv='loo' is for classes that have a column each, by link='softmax' or "
+            f"'ovr', got {got}. Set cv=5, or take one of these."
         )
     if model.penalty == "group" or max(model.l1_ratios_) > 0:
         raise ArgumentError(

@@ -19,7 +19,13 @@ from luce.linear.answers import Answers
 from luce.linear.arrays import as_array, find_bad, is_part, is_tensor, not_finite, numpy_of, part_of
 from luce.linear.codes import is_identity
 from luce.linear.coupling import Coupling
-from luce.linear.indicators import fits_by_label, fits_of_some, label_weights, learnable
+from luce.linear.indicators import (
+    counted,
+    fits_by_label,
+    fits_of_some,
+    label_weights,
+    learnable,
+)
 from luce.linear.inputs import Inputs
 from luce.linear.penalties import divided, roots
 
@@ -48,9 +54,10 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
     verbose: int
 
     def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: sparse input is accepted."""
+        """Return scikit-learn's tags: sparse rows, and several labels at once, but of no code."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.classifier_tags.multi_label = self.link not in {"ovo", "ecoc"}
         return tags
 
     @abstractmethod
@@ -230,7 +237,8 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
 
         With class weights rows weigh otherwise for each label, which is then fitted by itself.
         """
-        known = learnable(on, weight)
+        counts, rows = counted(on, weight)
+        known = learnable(counts, rows, fit_intercept=self.fit_intercept)
         if start is not None:
             start = start[0][known], start[1][known]
         if self.class_weight is None:
@@ -253,7 +261,7 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
                     for i, (k, w) in columns
                 ]
             )
-        yield from found if known.all() else fits_of_some(found, known, on, weight)
+        yield from found if known.all() else fits_of_some(found, known, counts, rows)
 
     def _fits(
         self,

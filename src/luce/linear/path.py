@@ -14,9 +14,10 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
 from luce.errors import ArgumentError, DataError
-from luce.label_matrix import is_several
+from luce.label_matrix import strata
 from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of, part_of
 from luce.linear.display import GapDisplay
+from luce.linear.indicators import counted, learnable, loss_of
 from luce.linear.model import SoftmaxModel
 from luce.linear.regression import SoftmaxRegression
 from luce.options import CANDIDATES, check
@@ -66,10 +67,12 @@ class SoftmaxRegressionCV(SoftmaxModel):
     Cs : int or sequence of float, default=10
         The candidates; a number stands for so many on a logarithmic scale from 1e-4 to 1e4.
     cv : int, splitter, iterable of splits or "loo", default=5
-        As in scikit-learn; a number is that of stratified folds. "loo" is leave-one-out, from one
+        As in scikit-learn; a number is that of stratified folds, in which each row of several
+        labels at once counts for its rarest. "loo" is leave-one-out, from one
         fit for each C (`SoftmaxRegression.leave_one_out`): for L2 and the default ``scoring``.
     scoring : str or callable, default="neg_log_loss"
-        A scikit-learn scorer; higher is better. The default weighs rows by ``sample_weight``.
+        A scikit-learn scorer; higher is better. The default weighs rows by ``sample_weight``, and
+        of several labels at once is the mean over rows and labels.
     refit : bool, default=True
         Fit all rows with the chosen C at the end; otherwise average the folds' coefficients.
         With ``cv="loo"`` all rows were fitted anyway.
@@ -92,7 +95,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
     path_ : CoefficientPath
         With ``l1_ratios`` or ``penalty="group"``, unless ``refit=False``: the fits of all rows for
         each C at ``l1_ratio_``: coefficients, gap, and how many are not zero.
-    oof_proba_ : ndarray, shape (N, K)
+    oof_proba_ : ndarray, shape (N, K), or (N, L) of several labels at once
         Out-of-fold probabilities at ``C_``: each row's by the model that did not see it, averaged
         if it was held out more than once, NaN if never.
     coef_, intercept_, code_, classes_, n_features_in_, n_iter_, converged_, duality_gap_, history_
@@ -168,7 +171,8 @@ class SoftmaxRegressionCV(SoftmaxModel):
             of the rows, ``cv`` and ``scoring`` are a number and the default, and there are no
             ``oof_proba_``.
         y : array-like, shape (N,)
-            None for the part of a block store, which has labels and weights of its own.
+            None for the part of a block store, which has labels and weights of its own. Several
+            labels at once are given as to `SoftmaxRegression`.
         sample_weight : array-like, shape (N,), optional
         engine : str, dask Client or SparkSession, optional
             Who sums up the rows of the part of a block store; as in `SoftmaxRegression.fit`.
@@ -190,22 +194,16 @@ class SoftmaxRegressionCV(SoftmaxModel):
                     "SoftmaxRegressionCV: needs rows in memory or in a memory map, got a source of "
                     "rows: choose C on some of them, and fit SoftmaxRegression to all."
                 )
-            if is_several(y):
-                raise DataError(
-                    "SoftmaxRegressionCV: C is chosen for classes that exclude each other, got y "
-                    "of several labels at once: fit SoftmaxRegression(C=...) for some C, or give "
-                    "it to sklearn.model_selection.GridSearchCV."
-                )
             X, y = self._check_rows_and_labels(X, y)
             codes, weight = self._encode(X, y, sample_weight)
             if isinstance(self.cv, str):
                 return self._fit_left_out(X, y, codes, weight)
-            splitter = check_cv(self.cv, y, classifier=True)
-            folds = list(splitter.split(np.empty((len(y), 0)), y))
+            folds = self._folds(y)
             scores = np.empty((len(folds), len(self.l1_ratios_), len(self.Cs_)))
             paths: list[list[list[tuple[np.ndarray, np.ndarray]]]] = []
             short: list[str] = []
             iterations = 0
+            fitting = self._fits_of_labels if self.multilabel_ else self._fits
             with GapDisplay(self.tol, self.max_iter, shown=self.verbose > 0) as display:
                 for f, (train, test) in enumerate(folds):
                     part = np.zeros_like(weight)
@@ -215,7 +213,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
                     for r, ratio in enumerate(self.l1_ratios_):
                         # The strongest penalty first.
                         more = {"count": scores.size, "l1_ratio": ratio}
-                        fits = list(self._fits(X, codes, part, self.Cs_, None, display, **more))
+                        fits = list(fitting(X, codes, part, self.Cs_, None, display, **more))
                         paths[f].append([(fitted.coef, fitted.intercept) for fitted in fits])
                         iterations += sum(fitted.n_iter for fitted in fits)
                         short += [
@@ -232,11 +230,11 @@ class SoftmaxRegressionCV(SoftmaxModel):
                 mean = tuple(np.mean([fold[i] for fold in best], axis=0) for i in (0, 1))
                 refitted, more = None, {"count": scores.size, "l1_ratio": ratio}
                 if self.refit and self._keeps_path():
-                    fits = list(self._fits(X, codes, weight, self.Cs_, None, display, **more))
+                    fits = list(fitting(X, codes, weight, self.Cs_, None, display, **more))
                     refitted, self.path_ = fits[c], _path_of(fits, ratio, self.Cs_)
                 elif self.refit:
                     start = (mean[0].astype(np.float64), mean[1].astype(np.float64))
-                    (refitted,) = self._fits(X, codes, weight, [C], start, display, **more)
+                    (refitted,) = fitting(X, codes, weight, [C], start, display, **more)
             if self.l1_ratios is None:
                 scores = scores[:, 0]
             self.l1_ratio_ = ratio
@@ -361,7 +359,22 @@ class SoftmaxRegressionCV(SoftmaxModel):
     def _keeps_path(self) -> bool:
         return self.l1_ratios is not None or self.penalty == "group"
 
+    def _folds(self, y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the rows to fit and those held out of each fold; of labels, rare ones in all."""
+        by = y
+        if self.multilabel_ and isinstance(self.cv, Integral):
+            by = strata(y, fewest=int(self.cv))
+        splitter = check_cv(self.cv, by, classifier=True)
+        return list(splitter.split(np.empty((len(y), 0)), by))
+
     def _check_fold(self, fold: int, codes: np.ndarray, weight: np.ndarray) -> None:
+        if self.multilabel_:
+            if not learnable(*counted(codes, weight), fit_intercept=self.fit_intercept).any():
+                raise DataError(
+                    f"SoftmaxRegressionCV: in the training rows of fold {fold} every label is "
+                    "always on or never, so nothing can be learnt: use fewer folds."
+                )
+            return
         weights = np.bincount(codes, weight, minlength=len(self.classes_))
         if not (weights > 0).all():
             lacking = self.classes_.tolist()[int(weights.argmin())]
@@ -380,6 +393,10 @@ class SoftmaxRegressionCV(SoftmaxModel):
     ) -> float:
         """Score coefficients and intercepts on held-out rows."""
         held = _take(X, test)
+        if self.scoring == "neg_log_loss" and self.multilabel_:
+            Z, w = numpy_of(self._logits(held, *model)), weight[test]
+            w = w if w.any() else np.ones_like(w)
+            return -loss_of(Z, y[test], w) / float(w.sum() * Z.shape[1])
         if self.scoring == "neg_log_loss":
             log_p = numpy_of(self._log_proba(self._logits(held, *model)))
             at = np.searchsorted(self.classes_, y[test])
@@ -390,6 +407,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         view = SoftmaxRegression(link=self.link, code=self.code)  # type: ignore[arg-type]
         view.coef_, view.intercept_ = model
         view.classes_, view.n_features_in_ = self.classes_, self.n_features_in_
+        view.multilabel_ = self.multilabel_
         view._couple()  # noqa: SLF001 - of our own class
         scorer = get_scorer(self.scoring) if isinstance(self.scoring, str) else self.scoring
         return float(scorer(view, held, y[test]))

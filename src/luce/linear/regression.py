@@ -13,7 +13,7 @@ from luce.errors import ArgumentError, DataError
 from luce.label_matrix import is_several
 from luce.linear.arrays import is_part, is_source, numpy_of, part_of
 from luce.linear.display import GapDisplay
-from luce.linear.indicators import learnable, loss_of
+from luce.linear.indicators import counted, learnable, loss_of
 from luce.linear.model import SoftmaxModel
 
 if TYPE_CHECKING:
@@ -188,12 +188,6 @@ class SoftmaxRegression(SoftmaxModel):
         self.warm_start = warm_start
         self.device = device
         self.verbose = verbose
-
-    def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: several labels at once are learnt, but of no code."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = self.link not in {"ovo", "ecoc"}
-        return tags
 
     def fit(
         self,
@@ -400,7 +394,7 @@ class SoftmaxRegression(SoftmaxModel):
         for train, test in splits if len(on) <= FEW_ROWS else splits[:1]:
             part = np.zeros_like(weight)
             part[train] = weight[train]
-            if learnable(on, part).any():
+            if learnable(*counted(on, part), fit_intercept=self.fit_intercept).any():
                 path = search._fits_of_labels(  # noqa: SLF001 - of our own class
                     X, on, part, CANDIDATES, None, display, count=len(CANDIDATES)
                 )

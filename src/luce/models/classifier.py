@@ -53,6 +53,13 @@ class Classifier:
         """The labels, in the order of the probabilities' columns."""
         return list(self.schema.classes or [])
 
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """Of several labels at once, the probability from which on each is predicted."""
+        if isinstance(self.calibration, LabelCalibration):
+            return self.calibration.thresholds
+        return np.full(len(self.classes), 0.5)
+
     def probabilities(
         self, encoded: NDArray[Any], *, calibrated: bool = True
     ) -> NDArray[np.floating[Any]]:

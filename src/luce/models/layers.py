@@ -114,7 +114,7 @@ _LAYERS: dict[type[nn.Module], Callable[[Any], Step]] = {
     EmbeddedRows: _embedding,
     Views: lambda layer: Step(kind="views", arrays={"signs": _array(layer.signs)}),
     Members: _members,
-    Mean: lambda _: Step(kind="mean"),
+    Mean: lambda layer: Step(kind="mean of labels" if layer.several else "mean"),
     **{
         # Bound here: a loop's variable would be the last of them.
         activation: lambda _, name=name: Step(kind="activation", name=name)  # type: ignore[misc]

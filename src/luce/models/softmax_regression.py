@@ -301,12 +301,7 @@ class Linear(Model["SoftmaxModel"]):
         """Return the linear step; of two classes, the first has the logit 0.
 
         The likelihoods of a code without zeros are a softmax of sums over its columns, which are
-        linear too.
-
-        Raises
-        ------
-        ArgumentError
-            If the probabilities of the binary problems are coupled in another way.
+        linear too; those of another code and the coupling of pairs are steps of their own.
         """
         import numpy as np
 
@@ -314,24 +309,24 @@ class Linear(Model["SoftmaxModel"]):
 
         weight, bias = estimator.coef_, estimator.intercept_
         coupling = estimator.coupling
-        if coupling.kind in {"ovo", "ecoc"}:
-            sums = coupling.as_linear()
-            if sums is None:
-                what = "link='ovo'" if coupling.kind == "ovo" else "a code with zeros"
-                raise ArgumentError(
-                    f"export: {what} couples its binary problems row by row, which no format of "
-                    "an export has an operator for. Train with link='softmax', or with 'ovr' or "
-                    "'ecoc' and a code of -1 and +1."
-                )
+        if (sums := coupling.as_linear()) is not None:
             weight, bias = sums @ weight, sums @ bias
-        if len(weight) == 1:
+        if coupling.kind == "binary":
             weight = np.concatenate([np.zeros_like(weight), weight])
             bias = np.concatenate([np.zeros_like(bias), bias])
-        linear = Step(kind="linear", arrays={"weight": weight, "bias": bias})
-        steps = [Step(kind="flatten"), linear]
+        steps = [
+            Step(kind="flatten"),
+            Step(kind="linear", arrays={"weight": weight, "bias": bias}),
+        ]
         # With two classes one against the rest is softmax.
         if coupling.kind == "ovr":
             steps.append(Step(kind="sigmoids"))
+        elif coupling.kind == "ovo":
+            steps.append(_pairs(coupling.n_classes))
+        elif coupling.kind == "ecoc" and sums is None:
+            halves, none = coupling.likelihoods()
+            arrays = {"halves": halves.astype(np.float32), "none": none.astype(np.float32)}
+            steps.append(Step(kind="code", arrays=arrays))
         return steps
 
     def explain(self, estimator: SoftmaxModel) -> Weights:
@@ -385,6 +380,19 @@ class Linear(Model["SoftmaxModel"]):
             )
         except (ArgumentError, DataError):  # no L2, or not the rows that it was fitted to
             return None
+
+
+def _pairs(n_classes: int) -> Step:
+    """Return the step that couples the log-odds of all pairs."""
+    import numpy as np
+
+    from luce.linear.coupling import FARTHEST
+    from luce.models.steps import Step
+
+    places = np.zeros((n_classes, n_classes), np.int64)
+    first, second = np.triu_indices(n_classes, 1)
+    places[second, first] = np.arange(len(first))
+    return Step(kind="pairs", arrays={"places": places}, numbers={"farthest": int(FARTHEST)})
 
 
 def _followed(path: CoefficientPath) -> list[dict[str, Any]]:

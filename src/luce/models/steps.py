@@ -27,14 +27,17 @@ class Step:
         ``flatten``. ``encoding``: of numbers, as `luce.neural.tabular.Encoding`. ``embedding``: a
         sum of embeddings, and the `encoding` of the columns `beside`. ``views``: (width) to
         (members, width), by signs. ``members``: a linear layer for each. ``mean``: logits of the
-        mean of the members' probabilities. ``mixture``: those of a weighted mean of `branches`.
-        ``sigmoids``: one class against the rest each. ``conv``: without bias. ``norm``: a factor
-        and a summand for each channel. ``pool``: the largest of 2 × 2 pixels. ``average``: down ·
-        image · acrossᵀ.
+        mean of the members' probabilities; ``mean of labels`` where these are sigmoids.
+        ``mixture``: logits of a weighted mean of `branches`. ``sigmoids``: one class against the
+        rest each. ``code``: z · halvesᵀ + (log σ(z) + log σ(−z)) · |halves|ᵀ − none, the
+        likelihoods of a code with zeros. ``pairs``: `pairwise` of `luce.linear.coupling`, step
+        for step; ``places`` [k, j] is where the log-odds of k against j < k are. ``conv``:
+        without bias. ``norm``: a factor and a summand for each channel. ``pool``: the largest of
+        2 × 2 pixels. ``average``: down · image · acrossᵀ.
     arrays : mapping of str to ndarray
         Weights, float32, and places, int64.
     numbers : mapping of str to int
-        ``stride`` and ``padding`` of a convolution.
+        ``stride`` and ``padding`` of a convolution. ``farthest`` of log-odds.
     name : str
         Of an activation.
     encoding : mapping of str to ndarray

@@ -107,12 +107,21 @@ def label_loss(
 
 
 def weights_of_labels(
-    class_weight: Any, labels: list[Any], on: NDArray[Any], weight: NDArray[Any] | None
+    class_weight: Any, labels: list[Any], have: NDArray[Any], total: float
 ) -> tuple[Tensor, Tensor] | None:
     """Return what `label_loss` takes: what an example counts for each label, and where it is on.
 
     "balanced" makes the rows with a label and those without weigh the same; a dict says how much a
     row with the label counts for it. None without `class_weight`.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+    labels : list
+    have : ndarray of shape (labels,)
+        The weight of the rows with each label on.
+    total : float
+        The weight of all rows.
 
     Raises
     ------
@@ -121,11 +130,10 @@ def weights_of_labels(
     """
     if class_weight is None:
         return None
-    rows = np.ones(len(on)) if weight is None else weight.astype(np.float64)
     if isinstance(class_weight, str):
-        have = (rows @ on).clip(min=1e-12)
-        lack = (rows.sum() - have).clip(min=1e-12)
-        return torch.from_numpy(rows.sum() / (2 * lack)), torch.from_numpy(lack / have)
+        have = have.clip(min=1e-12)
+        lack = (total - have).clip(min=1e-12)
+        return torch.from_numpy(total / (2 * lack)), torch.from_numpy(lack / have)
     unknown = [key for key in class_weight if key not in set(labels)]
     if unknown:
         raise ArgumentError(

@@ -170,18 +170,15 @@ def of_labels(
 ) -> Problem:
     """Return that of rows and several labels at once."""
     options = estimator.get_params(deep=False)
-    dtype = PRECISIONS[options["precision"]]
     on, labels = read_labels(y, "NeuralClassifier")
     features, _ = validated(estimator, X, on, ensure_min_samples=2, multi_output=True)
     shape, sparse = features.shape[1:], scipy.sparse.issparse(features)
     weight = weights_of_rows(features, sample_weight, None, None, wide(options["precision"]))
-    each = weights_of_labels(options["class_weight"], labels, on, weight)
+    own = np.ones(len(on)) if weight is None else weight.astype(np.float64)
+    each = weights_of_labels(options["class_weight"], labels, own @ on, float(own.sum()))
     held_out = None
     if validation is not None:
-        given, said = validation
-        few = as_rows(validated(estimator, given, reset=False), sparse=sparse)
-        known = indicator_of(said, labels, "NeuralClassifier: validation")
-        held_out = as_examples(few, known, None, device)
+        held_out = _held_out_labels(estimator, validation, labels, device, sparse=sparse)
     elif options["patience"] is not None:
         none = np.zeros(len(on), np.int64)
         kept, held = hold_out(none, options["validation_fraction"], options["seed"])
@@ -189,11 +186,7 @@ def of_labels(
         held_out = as_examples(few, on[held], _taken(weight, held), device)
         features, on, weight = features[kept], on[kept], _taken(weight, kept)
     counts = on.sum(axis=0) if weight is None else weight @ on
-    if each is not None:
-        each = each[0].to(device, dtype), each[1].to(device, dtype)
-    loss = label_loss(options["loss"], options, each)
-    mixed = is_mixed(options["precision"], options["module"], shape, device)
-    recipe = resolve(options, rows=len(on), mixed=mixed, loss=loss)
+    recipe = _recipe_of_labels(options, shape, len(on), each, device)
     network = of_several_labels(build(options, shape, len(labels), device, features))
     rows = as_examples(as_rows(features, sparse=sparse), on, weight, device)
     return Problem(np.array(labels), shape, sparse, True, rows, held_out, recipe, counts, network)
@@ -209,21 +202,11 @@ def of_store(
     """Return that of a part of a store."""
     options = estimator.get_params(deep=False)
     shape = tuple(input_shape or part.shape[1:])
-    if math.prod(shape) != math.prod(part.shape[1:]):
-        raise ArgumentError(
-            f"NeuralClassifier: input_shape must be of {math.prod(part.shape[1:]):,} numbers, "
-            f"as rows of the store have, got {shape}."
-        )
-    if part.sparse and options["module"] != "mlp":
-        raise reads_no_sparse_rows(options["module"], part.shape)
-    if part.shape[0] < 2:
-        raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
-    if list(part.classes) != sorted(part.classes):
-        raise DataError("NeuralClassifier: the classes of the store must be sorted.")
+    _check_part(part, shape, options["module"])
     classes = np.array(part.classes)
     estimator.n_features_in_ = shape[0]
     _check_classes(classes)
-    class_weight = weights_of_classes(options["class_weight"], part)
+    class_weight = None if part.several else weights_of_classes(options["class_weight"], part)
     rows = StoredRows(part, shape, PRECISIONS[options["precision"]], device, class_weight)
     counts = rows.counts()
     if not counts.any():
@@ -240,16 +223,41 @@ def of_store(
         features, labels = validation
         if len(shape) > 1:
             features = np.asarray(features).reshape(len(labels), *shape)
-        given = (features, labels)
-        held_out = _held_out(estimator, given, classes, class_weight, device, sparse=part.sparse)
+        given, sparse = (features, labels), part.sparse
+        if part.several:
+            held_out = _held_out_labels(estimator, given, list(part.classes), device, sparse=sparse)
+        else:
+            held_out = _held_out(estimator, given, classes, class_weight, device, sparse=sparse)
     if held_out is None and options["patience"] is not None:
         raise ArgumentError(
             f"NeuralClassifier: patience={options['patience']} needs rows to validate on. Give "
             'validation=store.part("validation"), or patience=None.'
         )
-    recipe = _recipe(options, shape, len(rows), counts, device)
     network = build(options, shape, len(classes), device, rows)
-    return Problem(classes, shape, part.sparse, False, rows, held_out, recipe, counts, network)
+    if part.several:
+        weights = options["class_weight"], list(part.classes), counts, rows.total()
+        each = weights_of_labels(*weights)
+        recipe = _recipe_of_labels(options, shape, len(rows), each, device)
+        network = of_several_labels(network)
+    else:
+        recipe = _recipe(options, shape, len(rows), counts, device)
+    of = classes, shape, part.sparse, part.several
+    return Problem(*of, rows, held_out, recipe, counts, network)
+
+
+def _check_part(part: Blocks, shape: tuple[int, ...], module: Any) -> None:
+    """Refuse a part of a store that cannot be learnt from as examples of this shape."""
+    if math.prod(shape) != math.prod(part.shape[1:]):
+        raise ArgumentError(
+            f"NeuralClassifier: input_shape must be of {math.prod(part.shape[1:]):,} numbers, "
+            f"as rows of the store have, got {shape}."
+        )
+    if part.sparse and module != "mlp":
+        raise reads_no_sparse_rows(module, part.shape)
+    if part.shape[0] < 2:
+        raise DataError(f"NeuralClassifier: the part has {part.shape[0]} rows; give two.")
+    if not part.several and list(part.classes) != sorted(part.classes):
+        raise DataError("NeuralClassifier: the classes of the store must be sorted.")
 
 
 def _recipe(
@@ -263,6 +271,37 @@ def _recipe(
     shares = torch.from_numpy(counts / max(counts.sum(), 1e-300)).to(device)
     mixed = is_mixed(options["precision"], options["module"], shape, device)
     return resolve(options, rows=rows, shares=shares, mixed=mixed)
+
+
+def _recipe_of_labels(
+    options: Mapping[str, Any],
+    shape: tuple[int, ...],
+    rows: int,
+    each: tuple[torch.Tensor, torch.Tensor] | None,
+    device: torch.device,
+) -> Recipe:
+    """Return how to train on so many rows of several labels at once, of these weights."""
+    dtype = PRECISIONS[options["precision"]]
+    if each is not None:
+        each = each[0].to(device, dtype), each[1].to(device, dtype)
+    loss = label_loss(options["loss"], options, each)
+    mixed = is_mixed(options["precision"], options["module"], shape, device)
+    return resolve(options, rows=rows, mixed=mixed, loss=loss)
+
+
+def _held_out_labels(
+    estimator: BaseEstimator,
+    validation: tuple[Any, Any],
+    labels: list[Any],
+    device: torch.device,
+    *,
+    sparse: bool,
+) -> Examples:
+    """Return the caller's held-out rows, of several labels at once, as examples."""
+    given, said = validation
+    features = as_rows(validated(estimator, given, reset=False), sparse=sparse)
+    on = indicator_of(said, labels, "NeuralClassifier: validation")
+    return as_examples(features, on, None, device)
 
 
 def _held_out(

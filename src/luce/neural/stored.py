@@ -39,7 +39,8 @@ class Blocks(Protocol):
     """What is asked of a part of a store: of :class:`luce.data.blocks.Part`.
 
     `shape` is that of all rows, `blocks` says how many each block has, `stored` how many values.
-    `key` is a digest of what the store holds.
+    `key` is a digest of what the store holds. Where it is of `several` labels at once, codes are
+    which of them are on, (n, labels) of booleans.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +48,7 @@ class Blocks(Protocol):
     sparse: bool
     weighted: bool
     classes: tuple[Any, ...]
+    several: bool
     blocks: tuple[int, ...]
     stored: tuple[int, ...]
     key: str
@@ -95,7 +97,7 @@ class Window(NamedTuple):
     """The rows of some runs, and the order in which they are learnt from."""
 
     features: Any
-    codes: NDArray[np.int32]
+    codes: NDArray[Any]
     weight: NDArray[np.float64] | None
     order: NDArray[np.int64]
 
@@ -128,12 +130,22 @@ class StoredRows:
         return self.part.shape[0]
 
     def counts(self) -> NDArray[np.float64]:
-        """Return the weight of each class's rows."""
+        """Return the weight of each class's rows, of several labels at once of those with it on."""
         found = np.zeros(len(self.part.classes))
         for k in range(len(self.part.blocks)):
             _, codes, weight = self.part.open(k)
-            found += np.bincount(codes, weight, minlength=len(found))
+            if codes.ndim == 2:
+                found += codes.sum(axis=0) if weight is None else weight @ codes
+            else:
+                found += np.bincount(codes, weight, minlength=len(found))
         return found if self.class_weight is None else found * self.class_weight
+
+    def total(self) -> float:
+        """Return the weight of all rows."""
+        if not self.part.weighted:
+            return float(len(self))
+        opened = (self.part.open(k)[2] for k in range(len(self.part.blocks)))
+        return float(sum(each.sum() for each in opened if each is not None))
 
     def blocks(self) -> Iterator[Any]:
         """Yield the features of each block, as they lie."""
@@ -236,7 +248,7 @@ class StoredRows:
             weight = own if weight is None else weight * own
         return Examples(
             self._tensor(features, wide),
-            self._sent(torch.from_numpy(codes.astype(np.int64))),
+            self._sent(torch.from_numpy(codes.astype(bool if codes.ndim == 2 else np.int64))),
             None if weight is None else self._sent(torch.from_numpy(weight.astype(wide))),
         )
 

@@ -130,8 +130,6 @@ def _about(subject: Subject, names: list[str]) -> dict[str, Any]:
         "path": subject.path,
         "model": str(config["model"]),
         "data": name(config["data"]["name"]),
-        "target": None if subject.schema.target is None else name(subject.schema.target),
-        "separator": str(subject.schema.several),
         "names": names[:20],
         "labels": len(names),
         "rows": {part: int(rows.get(part, 0)) for part in ("train", "validation", "test")},

@@ -18,12 +18,13 @@ from luce import models
 from luce.calibrating import Calibration
 from luce.calibrating_labels import LabelCalibration
 from luce.data import Dataset, Schema, load_dataset, read_blocks
-from luce.data.labels import as_classes
 from luce.data.opening import of_source
 from luce.data.sources import dialect_of
 from luce.data.streams.files import files_of
+from luce.data.streams.labelling import known_target
 from luce.data.streams.reading import Reader
 from luce.data.streams.scan import Scan, name_of
+from luce.data.targets import target_columns
 from luce.elsewhere import predicted_pieces, scored_pieces
 from luce.engines import TASK_TIMEOUT, TIMEOUT, connected
 from luce.errors import ArgumentError, DataError, RunError
@@ -39,7 +40,7 @@ from luce.models.packing import pack
 from luce.reference import Reference
 from luce.run.sources import Sources
 from luce.storage import read_bytes, read_json, sealed, size_of
-from luce.streaming import check_table, score_files
+from luce.streaming import as_labels, check_table, score_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -195,9 +196,7 @@ class Run:
                 "thresholds are of several labels at once; the classes of this run exclude each "
                 "other, and the most probable is predicted."
             )
-        if isinstance(self.calibration, LabelCalibration):
-            return self.calibration.thresholds
-        return np.full(len(self.classes), 0.5)
+        return self.classifier.thresholds
 
     @property
     def raw_thresholds(self) -> NDArray[np.float64]:
@@ -429,11 +428,6 @@ class Run:
         """
         from luce.export import FORMATS, Subject, export, format_of
 
-        if self.schema.several is not None:
-            raise ArgumentError(
-                f"export: {self.path} says several labels at once, and the formats are of classes "
-                "that exclude each other. Predict with luce predict, or luce.load_run in Python."
-            )
         found = format_of(path, to)
         rows, words = self.sources.to_compare(source)
         subject = Subject(
@@ -500,8 +494,9 @@ class Run:
     def report_on_some(self, frame: Any, total: int, name: str) -> Report:
         """Report on some rows that were held out of a stream, out of so many in all."""
         target = str(self.schema.target)
-        labels = as_classes(np.array(frame[target].to_list(), object), self.classes, name=name)
-        some = Dataset(name, frame.drop(target), labels, self.schema)
+        codes = known_target(frame, target, self.schema, name=name)
+        features = frame.drop(target_columns(target, self.schema.several))
+        some = Dataset(name, features, as_labels(codes, self.classes), self.schema)
         words = f"{frame.height:,} of the {total:,} rows of {name} that training held out"
         role: Role = "test" if self.config["data"]["rows"]["test"] else "validation"
         return self._report(some, words, role, None)

@@ -57,13 +57,8 @@ class Sources:
         stream's reader knows. The source of a run that was trained in memory is read so.
         """
         if isinstance(source, Scan):
-            if self.schema.several is not None:
-                raise ArgumentError(
-                    "labels that do not exclude each other are scored on rows in memory, and a "
-                    "scan reads them as a stream. Give the files, or a part of them, as a source."
-                )
             return True
-        if not isinstance(source, str | Path) or source in NAMES or self.schema.several is not None:
+        if not isinstance(source, str | Path) or source in NAMES:
             return False
         if self.config["data"].get("stream"):
             return bool(tables_in(existing(source)))
@@ -160,11 +155,6 @@ class Sources:
     def check_spread(self, source: Any) -> None:
         """Raise ArgumentError unless an engine's workers can say which rows of a source count."""
         check_table(source, "engine")
-        if self.schema.several is not None:
-            raise ArgumentError(
-                "engine: labels that do not exclude each other are scored on rows in memory: leave "
-                "engine out, or predict with it."
-            )
         own = self.request.agrees("source", str(source))
         if own and not self.config["data"].get("stream"):
             raise ArgumentError(

@@ -177,6 +177,8 @@ def _named(examples: Examples, schema: Schema) -> tuple[Any, Any]:
     import polars as pl
 
     rows, on = examples
+    if on is None:  # the part of a block store, which has its labels and their names
+        return rows, on
     return rows, pl.DataFrame(on, schema=[str(each) for each in schema.classes or []])
 
 

@@ -45,11 +45,6 @@ def streamed_request(source: Any, request: Request, display: Display) -> Request
     found = None if request.stream else is_large(source)
     if not request.stream and found is None:
         return request
-    if request.several is not None:
-        raise ArgumentError(
-            "several: labels that do not exclude each other are learnt from rows in memory, and "
-            "these are read as a stream. Take fewer rows, or leave stream out."
-        )
     if request.stream:
         check_table(source)
         display.say("note: read as a stream, as asked: rows are encoded on the disk.")
@@ -191,8 +186,7 @@ def prepare_stream(
         "test_size": float(request.test_size),
         "seed": request.seed,
     }
-    of_table = {name: each for name, each in request.directions.items() if name != "several"}
-    found = scan(source, target=request.target, **of_table)
+    found = scan(source, target=request.target, **request.directions)
     since = time.monotonic()
     streamed = found.encoded(
         **split,

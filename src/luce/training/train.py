@@ -278,11 +278,11 @@ def _candidates(request: Request, data: Data, display: Display) -> list[Candidat
     found = models.candidates(request.model, request.options, shape, **rows)
     if data.schema.several is not None:
         able = [each for each in found if MODELS[each.model].takes_labels]
-        if not able or (request.model != "auto" and "Cs" in request.options):
+        if not able:
             names = ", ".join(name for name, kind in MODELS.items() if kind.takes_labels)
             raise ArgumentError(
-                f"several labels at once are learnt by {names}, with C and without Cs: got "
-                f"model={request.model!r}. Choose one of these, and give C."
+                f"several labels at once are learnt by {names}: got model={request.model!r}. "
+                "Choose one of these."
             )
         found = able
     for candidate in found:

@@ -27,6 +27,7 @@ from luce.data.schemas import read_schema
 from luce.data.streams.cache import Cache, Entry, Hold, key_of
 from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
 from luce.data.streams.files import check_same, fingerprint
+from luce.data.streams.labelling import labelled
 from luce.data.streams.look import Look, look
 from luce.data.streams.pipeline import Behind, ahead
 from luce.data.streams.reading import Reader
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from luce.data.schema import Normalise
     from luce.data.streams.files import StreamFile
 
-    Write: TypeAlias = Callable[[str, Any, NDArray[np.int32]], None]
+    # Part, encoded rows, and what they are labelled with: codes, or which labels are on.
+    Write: TypeAlias = Callable[[str, Any, NDArray[Any]], None]
 
 __all__ = ["Streamed", "Wanted", "streamed"]
 
@@ -104,6 +106,8 @@ class Wanted:
         told = self.told
         own = {name: getattr(told, name) for name in ("encoding", "separator", "decimal")}
         own |= {"drop": list(told.drop), "keep": list(told.keep), "types": dict(told.types)}
+        if told.several is not None:
+            own["several"] = told.several
         sizes = [self.validation_size, self.test_size]
         how = {"seed": self.seed, "normalise": self.normalise, "drop_rare": self.drop_rare}
         return key_of({"source": source, "target": self.target, "told": own, "sizes": sizes} | how)
@@ -255,16 +259,16 @@ def _make(
 
 def _labelled(
     reader: Reader, seen: Look, dealer: Dealer
-) -> Iterator[tuple[pl.DataFrame, NDArray[np.int32], NDArray[np.uint8], NDArray[np.float64]]]:
-    """Yield the columns that are used, the class, the part and the draw of each row."""
-    target = str(seen.schema.target)
-    wanted = {column.name for column in seen.schema.used} | {target}
+) -> Iterator[tuple[pl.DataFrame, NDArray[Any], NDArray[np.uint8], NDArray[np.float64]]]:
+    """Yield the columns that are used, the class or the labels, part and draw of each row."""
+    target = seen.labels.columns
+    wanted = {column.name for column in seen.schema.used} | {*target}
     for file, start, rows in ahead(reader.blocks(wanted)):
-        codes = seen.labels.of(rows[target])
+        codes = seen.labels.of(rows)
         parts = dealer.parts(file.name, start, rows.height)
         draws = dealer.draws(file.name, start, rows.height)
-        there = codes >= 0
-        frame = rows.drop(target)
+        there = labelled(codes)
+        frame = rows.drop(target, strict=False)
         if there.all():
             yield frame, codes, parts, draws
         elif there.any():
@@ -290,9 +294,10 @@ def _write(
     source: str,
 ) -> None:
     dtype = "float32" if schema.sparse else _dtype(schema, reader)
-    sample = HELD_OUT / max(1, int(seen.labels.rows[:, _held_part(seen)].sum()))
+    sample = HELD_OUT / max(1, int(seen.labels.totals[_held_part(seen)]))
     sample *= min(1.0, HELD_OUT_CELLS / (HELD_OUT * max(1, len(schema.used))))
-    if int(seen.labels.rows.sum()) * schema.input_shape[0] >= WORTH_COMPILING:
+    total = int(seen.labels.totals.sum())
+    if total * schema.input_shape[0] >= WORTH_COMPILING:
         importlib.import_module("numba")  # columns look whether it is there
     handled: dict[str, int] = {}
     held: list[pl.DataFrame] = []
@@ -302,6 +307,7 @@ def _write(
         features=schema.input_shape[0],
         dtype=dtype,
         classes=seen.labels.classes,
+        several=schema.several is not None,
         sparse=schema.sparse,
         source=source,
         schema=_digest(schema),
@@ -310,7 +316,7 @@ def _write(
     threads = max(1, pl.thread_pool_size())
     with writer, Behind() as behind, ThreadPoolExecutor(threads) as workers:
 
-        def write(part: str, X: Any, codes: NDArray[np.int32]) -> None:
+        def write(part: str, X: Any, codes: NDArray[Any]) -> None:
             behind.call(writer.add, part, X, codes)
 
         kind = _Sparse if schema.sparse else _Dense
@@ -326,13 +332,11 @@ def _write(
                     made[part].add(encoded, codes[some], np.flatnonzero(parts[some] == part))
             drawn = (parts == _held_part(seen)) & (draws < sample)
             if drawn.any():
-                text = np.array(seen.labels.classes, dtype=object)[codes[drawn]].tolist()
-                labels = pl.Series(str(schema.target), text)
+                labels = seen.labels.written(codes[drawn])
                 held.append(frame.filter(pl.Series(drawn)).with_columns(labels))
         for each in made:
             each.flush()
         behind.call(check_same, reader.files)
-        total = int(seen.labels.rows.sum())
         said = [*schema.unread(handled), *schema.useless(handled, total)]
         writer.content["note"]["notices"] = [*notices, *said]
         _write_held_out(entry.held_out, held)
@@ -340,7 +344,7 @@ def _write(
 
 def _held_part(seen: Look) -> int:
     """Return the part that rows are kept of as they are in the files."""
-    return TEST if seen.labels.rows[:, TEST].any() else VALIDATION
+    return TEST if seen.labels.totals[TEST] else VALIDATION
 
 
 class _Dense:
@@ -353,13 +357,15 @@ class _Dense:
         self._empty()
 
     def _empty(self) -> None:
-        self.rows, self.codes = np.empty(self.shape, self.dtype), np.empty(self.shape[0], np.int32)
-        self.count = 0
+        self.rows, self.count = np.empty(self.shape, self.dtype), 0
+        self.codes: NDArray[Any] = np.empty(0)  # made as the first come
 
-    def add(self, encoded: Any, codes: NDArray[np.int32], which: NDArray[np.intp]) -> None:
+    def add(self, encoded: Any, codes: NDArray[Any], which: NDArray[np.intp]) -> None:
         """Take some of a block's rows."""
         at = 0
         while at < len(which):
+            if not len(self.codes):
+                self.codes = np.empty((self.shape[0], *codes.shape[1:]), codes.dtype)
             own = which[at : at + len(self.rows) - self.count]
             into = slice(self.count, self.count + len(own))
             if encoded.dtype == self.rows.dtype:
@@ -383,10 +389,10 @@ class _Sparse:
 
     def __init__(self, write: Write, part: str, features: int, dtype: str) -> None:  # noqa: ARG002
         self.write, self.part = write, part
-        self.kept: list[tuple[Any, NDArray[np.int32]]] = []
+        self.kept: list[tuple[Any, NDArray[Any]]] = []
         self.stored = 0
 
-    def add(self, encoded: Any, codes: NDArray[np.int32], which: NDArray[np.intp]) -> None:
+    def add(self, encoded: Any, codes: NDArray[Any], which: NDArray[np.intp]) -> None:
         """Take some of a block's rows, so many at a time that blocks stay small."""
         each = max(1.0, encoded.nnz / max(1, encoded.shape[0]))
         step = max(FEWEST_ROWS, int(BLOCK_BYTES / 8 / each))
@@ -413,12 +419,13 @@ def _dtype(schema: TableSchema, reader: Reader) -> str:
 
 def _bytes(schema: TableSchema, seen: Look, reader: Reader) -> int:
     """Return about how much of the disk the encoded rows take."""
-    rows = int(seen.labels.rows.sum())
+    rows = int(seen.labels.totals.sum())
+    target = 4 if schema.several is None else len(seen.labels.classes)
     if not schema.sparse:
         size = np.dtype(_dtype(schema, reader)).itemsize
-        return rows * (schema.input_shape[0] * size + 4)
+        return rows * (schema.input_shape[0] * size + target)
     encoded: Any = schema.encode(seen.sample)[0]
-    return int(rows * (8 * encoded.nnz / max(1, encoded.shape[0]) + 8))
+    return int(rows * (8 * encoded.nnz / max(1, encoded.shape[0]) + 4 + target))
 
 
 # -------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 
 from luce.data.labels import are_among, as_classes, coded, labels_from_series
+from luce.data.several import labels_of_table
 from luce.data.spelling import present
-from luce.data.wording import shown
+from luce.data.wording import counted, listed, shown
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from luce.data.schema import Label
+    from luce.data.schema import Label, Schema
 
-__all__ = ["LabelCounts", "Labels", "known_codes"]
+__all__ = ["LabelCounts", "Labels", "known_codes", "known_target", "labelled"]
 
 MOST_LABELS: Final = 2**20
 """Different values that a target may have."""
@@ -42,7 +43,12 @@ class LabelCounts:
         self.target = target
         self._counts: list[pl.DataFrame] = []
 
-    def add(self, values: pl.Series, parts: NDArray[np.uint8]) -> None:
+    @property
+    def columns(self) -> list[str]:
+        """Those that hold the labels."""
+        return [self.target]
+
+    def add(self, frame: pl.DataFrame, parts: NDArray[np.uint8]) -> None:
         """Count the rows of a block.
 
         Raises
@@ -50,8 +56,10 @@ class LabelCounts:
         luce.errors.DataError
             If the values are no classes, however many rows are still to come.
         """
-        if not len(values):
+        if not frame.height:
             return
+        there = self.target in frame.columns
+        values = frame[self.target] if there else pl.Series([None] * frame.height)
         own = pl.DataFrame({"value": plain(values), "part": parts})
         self._counts.append(own.group_by("value", "part").agg(pl.len().alias("rows")))
         if sum(each.height for each in self._counts) > FEW:
@@ -156,15 +164,63 @@ class Labels:
             int(self.rows[gone].sum()),
         )
 
-    def of(self, series: pl.Series) -> NDArray[np.int32]:
+    @property
+    def columns(self) -> list[str]:
+        """Those that hold the labels."""
+        return [self.values.name]
+
+    @property
+    def totals(self) -> NDArray[np.int64]:
+        """How many rows there are of each part, (3,)."""
+        found: NDArray[np.int64] = self.rows.sum(axis=0)
+        return found
+
+    def of(self, frame: pl.DataFrame) -> NDArray[np.int32]:
         """Return the class of each row, by its place; -1 of a row that is left out."""
-        values = plain(series).cast(self.values.dtype, strict=False)
+        values = plain(frame[self.values.name]).cast(self.values.dtype, strict=False)
         codes = pl.Series(self.codes.astype(np.int32))
         there = self.values.is_not_null()
         found = values.replace_strict(
             self.values.filter(there), codes.filter(there), default=-1, return_dtype=pl.Int32
         )
         return found.fill_null(-1).to_numpy()
+
+    def written(self, codes: NDArray[np.int32]) -> list[pl.Series]:
+        """Return the column of rows of these classes."""
+        text = np.array(self.classes, dtype=object)[codes].tolist()
+        return [pl.Series(self.values.name, text)]
+
+    def notices(self) -> list[str]:
+        """Return what the user should know, a sentence each."""
+        found = []
+        if self.missing:
+            name = shown(self.values.name)
+            found.append(f"{counted(self.missing, 'row')} without a label in {name} left out.")
+        if self.dropped:
+            gone = counted(self.dropped_rows, "row")
+            found.append(f"{gone} of rare classes left out: {listed(self.dropped)}.")
+        return found
+
+
+def labelled(target: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows have a label: of several at once all, since none may be on."""
+    return target >= 0 if target.ndim == 1 else np.ones(len(target), bool)
+
+
+def known_target(
+    frame: pl.DataFrame, target: str, schema: Schema, *, name: str
+) -> NDArray[np.int32] | NDArray[np.bool_]:
+    """Return the place of each row's label among a run's classes, or which labels are on.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If a label is none of the run's.
+    """
+    classes = list(schema.classes or [])
+    if schema.several is not None:
+        return labels_of_table(name, frame, target, schema.several, classes)[0]
+    return known_codes(frame[target], classes, list(schema.dropped), name=name)
 
 
 def plain(series: pl.Series) -> pl.Series:

@@ -16,6 +16,7 @@ from luce.data.kinds import no_column, no_target
 from luce.data.schema import Label
 from luce.data.streams.dealing import TRAIN, Dealer
 from luce.data.streams.labelling import LabelCounts, Labels
+from luce.data.streams.several import SeveralCounts, SeveralLabels
 from luce.data.tables import TableSchema
 from luce.data.wording import counted, listed, shown
 from luce.errors import ArgumentError, DataError
@@ -53,7 +54,7 @@ class Look:
         What the stream is called.
     schema : TableSchema
         The kinds of the columns, and the classes; not yet fitted.
-    labels : Labels
+    labels : Labels or SeveralLabels
     rows : int
         All rows, those that are left out included.
     sample : polars.DataFrame
@@ -63,7 +64,7 @@ class Look:
 
     name: str
     schema: TableSchema
-    labels: Labels
+    labels: Labels | SeveralLabels
     rows: int
     sample: pl.DataFrame
     notices: tuple[str, ...] = ()
@@ -71,7 +72,7 @@ class Look:
     @property
     def training_rows(self) -> int:
         """How many rows there are to learn from."""
-        return int(self.labels.rows[:, TRAIN].sum())
+        return int(self.labels.totals[TRAIN])
 
 
 def look(
@@ -103,20 +104,27 @@ def look(
         If it cannot be learnt from.
     """
     find = _look_typed if reader.typed else _look_text
-    sample, counts, rows = find(name, reader, target, dealer)
+    counts = _counts(name, target, told.several)
+    sample, rows = find(name, reader, counts, target, dealer)
     assert target is not None  # noqa: S101 - both see to it
     if not rows:
         raise DataError(f"{name}: there are no rows in its {counted(len(reader.files), 'file')}.")
     labels = counts.labels(drop_rare)
-    check_classes(labels, dealer, drop_rare)
-    codes = labels.of(sample[target])
-    features = sample.drop(target).filter(pl.Series(codes >= 0))
-    classes = np.array(labels.classes, dtype=object if isinstance(labels.classes[0], str) else None)
+    if isinstance(labels, SeveralLabels):
+        labels.check(dealer.seed)
+        features, of_classes = sample.drop(labels.columns), None
+    else:
+        check_classes(labels, dealer, drop_rare)
+        codes = labels.of(sample)
+        features = sample.drop(target).filter(pl.Series(codes >= 0))
+        of_text = isinstance(labels.classes[0], str)
+        classes = np.array(labels.classes, dtype=object if of_text else None)
+        of_classes = classes[codes[codes >= 0]]
     separator = reader.dialect.found_separator
     schema = TableSchema.infer(
         features,
         target=target,
-        labels=classes[codes[codes >= 0]],
+        labels=of_classes,
         directions=told,
         likely="," if separator == ";" else ".",
     )
@@ -125,23 +133,24 @@ def look(
         encoding=reader.dialect.found_encoding,
         separator=separator,
         classes=list(labels.classes),
-        dropped=list(labels.dropped),
+        dropped=list(getattr(labels, "dropped", ())),
+        several=told.several,
     )
     notices = [f"{name}: {each}" for each in reader.notices()]
-    if labels.missing:
+    notices += labels.notices()
+    total = int(labels.totals.sum())
+    if features.height < total:
         notices.append(
-            f"{counted(labels.missing, 'row')} without a label in {shown(target)} left out."
-        )
-    if labels.dropped:
-        gone = counted(labels.dropped_rows, "row")
-        notices.append(f"{gone} of rare classes left out: {listed(labels.dropped)}.")
-    if features.height < int(labels.rows.sum()):
-        notices.append(
-            f"the kinds of the columns are told from {features.height:,} of "
-            f"{int(labels.rows.sum()):,} rows."
+            f"the kinds of the columns are told from {features.height:,} of {total:,} rows."
         )
     notices += schema.assumed + schema.warnings
     return Look(name, schema, labels, rows, features, tuple(notices))
+
+
+def _counts(name: str, target: str | None, several: str | None) -> LabelCounts | SeveralCounts:
+    if several is None or target is None:
+        return LabelCounts(str(target))
+    return SeveralCounts(name, target, several)
 
 
 def check_classes(labels: Labels, dealer: Dealer, drop_rare: int) -> None:
@@ -185,22 +194,25 @@ def _sampled_rows(columns: int) -> int:
 
 
 def _look_typed(
-    name: str, reader: Reader, target: str | None, dealer: Dealer
-) -> tuple[pl.DataFrame, LabelCounts, int]:
+    name: str,
+    reader: Reader,
+    counts: LabelCounts | SeveralCounts,
+    target: str | None,
+    dealer: Dealer,
+) -> tuple[pl.DataFrame, int]:
     heights = reader.heights()
-    _check_target(name, target, reader.columns)
-    counts = LabelCounts(str(target))
+    _check_target(name, target, counts.columns, reader.columns)
     for file, height in zip(reader.files, heights, strict=True):
         for start in range(0, height, TARGET_ROWS):
-            values = reader.slice(file, start, TARGET_ROWS, [str(target)]).to_series()
-            counts.add(values, dealer.parts(file.name, start, len(values)))
+            values = reader.slice(file, start, TARGET_ROWS, counts.columns)
+            counts.add(values, dealer.parts(file.name, start, values.height))
     reader.empty = [f.name for f, height in zip(reader.files, heights, strict=True) if not height]
     most, total = _sampled_rows(len(reader.columns)), sum(heights)
     parts = [
         reader.slice(file, start, stop - start)
         for file, start, stop in _slices(reader.files, heights, most)
     ]
-    return pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame(), counts, total
+    return pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame(), total
 
 
 def _slices(
@@ -225,18 +237,24 @@ def _slices(
 
 
 def _look_text(
-    name: str, reader: Reader, target: str | None, dealer: Dealer
-) -> tuple[pl.DataFrame, LabelCounts, int]:
-    counts, total = LabelCounts(str(target)), 0
+    name: str,
+    reader: Reader,
+    counts: LabelCounts | SeveralCounts,
+    target: str | None,
+    dealer: Dealer,
+) -> tuple[pl.DataFrame, int]:
+    total = 0
     # The rows with the lowest draws: a sample of one size, however many rows are still to come.
     kept: list[tuple[NDArray[np.float64], pl.DataFrame]] = []
     held, limit = 0, 1.0
     for file, start, frame in reader.blocks():
         if not file.keyed or total == 0:
-            _check_target(name, target, frame.columns, keyed=file.keyed)
+            _check_target(name, target, counts.columns, frame.columns, keyed=file.keyed)
         parts = dealer.parts(file.name, start, frame.height)
-        values = frame[target] if target in frame.columns else pl.Series([None] * frame.height)
-        counts.add(values.cast(pl.String), parts)
+        there = [frame[each] for each in counts.columns if each in frame.columns]
+        # Of several labels at once, rows of JSON may have lists.
+        texts = [each if each.dtype.is_nested() else each.cast(pl.String) for each in there]
+        counts.add(pl.DataFrame(texts) if texts else frame, parts)
         total += frame.height
         draws = dealer.draws(file.name, start, frame.height)
         low = draws < limit
@@ -250,11 +268,10 @@ def _look_text(
     if held > most:
         kept, _ = lowest(kept, most)
     if not kept:
-        return pl.DataFrame(), counts, 0
+        return pl.DataFrame(), 0
     sample = pl.concat([frame for _, frame in kept], how="diagonal_relaxed")
-    if target not in sample.columns:
-        raise no_column(name, str(target), sample.columns)
-    return sample, counts, total
+    _check_target(name, target, counts.columns, sample.columns)
+    return sample, total
 
 
 def lowest(
@@ -268,9 +285,10 @@ def lowest(
 
 
 def _check_target(
-    name: str, target: str | None, columns: list[str], *, keyed: bool = False
+    name: str, target: str | None, wanted: list[str], columns: list[str], *, keyed: bool = False
 ) -> None:
     if target is None:
         raise no_target(columns)
-    if target not in columns and not keyed:  # else it may come in later rows
-        raise no_column(name, target, columns)
+    for column in wanted:
+        if column not in columns and not keyed:  # else it may come in later rows
+            raise no_column(name, column, columns)

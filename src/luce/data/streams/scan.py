@@ -131,6 +131,7 @@ def scan(
     encoding: str | None = None,
     separator: str | None = None,
     decimal: str | None = None,
+    several: str | None = None,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     types: Mapping[str, str] | None = None,
@@ -146,7 +147,7 @@ def scan(
         A CSV, TSV, JSON Lines, Parquet or Arrow file, or a folder or a pattern of such.
     target : str, optional
         The column of the labels.
-    encoding, separator, decimal, drop, keep, types
+    encoding, separator, decimal, several, drop, keep, types
         As for :func:`luce.load_dataset`.
 
     Returns
@@ -173,6 +174,7 @@ def scan(
         encoding=encoding,
         separator=separator,
         decimal=decimal,
+        several=several,
         drop=drop,
         keep=keep,
         types=types or {},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from luce.evaluation.intervals import bootstrap_interval, wilson_interval
+from luce.evaluation.intervals import as_interval, intervals_of_means, wilson_interval
 from luce.evaluation.several.inputs import check_labels, check_thresholds
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ __all__ = [
 
 # Bins of the calibration error, as those of one label.
 BINS: Final = 15
-# Of more rows than this the bootstrap draws as many: see `luce.evaluation.metrics`.
-BOOTSTRAP_ROWS: Final = 20_000
 # A probability of 0 or 1 that is wrong counts as this, as for one label.
 _TINY: Final = float(np.finfo(np.float64).eps)
 
@@ -91,9 +89,6 @@ def summary(
     per_label = _per_label(on, p, known, limits, precisions)
     right = int((on & said).sum())
     exact = int((on == said).all(axis=1).sum())
-    method = "bootstrap" if len(losses) <= BOOTSTRAP_ROWS else "normal"
-    of_mean = bootstrap_interval if method == "bootstrap" else _normal_interval
-    low, high = of_mean(losses)
     seen = [each for each in precisions if each is not None]
     frequency = np.broadcast_to(on.mean(axis=0), on.shape)
     return {
@@ -101,7 +96,7 @@ def summary(
         "labels": len(known),
         "labels_per_row": float(on.sum(axis=1).mean()),
         "log_loss": float(losses.mean()),
-        "log_loss_interval": {"low": low, "high": high, "confidence": 0.95, "method": method},
+        "log_loss_interval": intervals_of_means(losses)[0],
         "baseline_log_loss": float(_losses(on, frequency).mean()),
         "brier_score": float(np.square(p - on).mean()),
         "ece": float(np.mean(calibration_errors(on, p))),
@@ -113,8 +108,7 @@ def summary(
         "hamming_loss": float((on != said).mean()),
         "subset_accuracy": exact / len(on),
         "subset_accuracy_interval": {
-            **dict(zip(("low", "high"), wilson_interval(exact, len(on)), strict=True)),
-            "confidence": 0.95,
+            **as_interval(wilson_interval(exact, len(on))),
             "method": "Wilson",
         },
         "label_ranking_average_precision": label_ranking_average_precision(on, p),
@@ -321,11 +315,6 @@ def _average_precision(on: NDArray[np.bool_], p: NDArray[np.float64]) -> float |
     last = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
     found = np.cumsum(on[order])[last]
     return float((np.diff(found, prepend=0) * found / (last + 1)).sum() / have)
-
-
-def _normal_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    away = 1.959963984540054 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return float(values.mean()) - away, float(values.mean()) + away
 
 
 def _ratio(part: int, whole: int) -> float:

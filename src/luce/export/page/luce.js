@@ -4,8 +4,11 @@
  *   Luce.encode(schema, row)         a row → Float32Array, as Python's schema encodes it
  *   Luce.logits(model, encoded)      → Float64Array, one number for each class
  *   Luce.softmax(logits, temperature)   → Float64Array of probabilities
+ *   Luce.sigmoids(logits, temperature)  → the same of labels that do not exclude each other
+ *   Luce.probabilities(model, encoded, temperature)   → those of the model, of whichever kind
  *   Luce.contributions(model, encoded)  of a linear model: what each column adds to each logit
  *   Luce.conformal(probabilities, scores, coverage)   → booleans, which classes are in the set
+ *   Luce.holding(probabilities, model, coverage)      → booleans, which labels are in the set
  *
  * A row of a table is an object, {column: text, number, boolean or null}; one of an array is a list
  * of numbers; an image is a list of bytes, channels × height × width.
@@ -389,6 +392,20 @@ const Luce = (() => {
       return averaged(rows, Array(members).fill(1 / members));
     },
 
+    /** (members, labels) → logits of the mean of the members' sigmoids. */
+    "mean of labels"({ data, shape: [members, labels] }) {
+      const out = made([labels]);
+      for (let k = 0; k < labels; k++) {
+        const own = Array.from({ length: members }, (_, m) => data[m * labels + k]);
+        const [on, off] = [1, -1].map((side) => {
+          const logs = own.map((z) => -softplus(-side * z)), most = Math.max(...logs);
+          return most + Math.log(logs.reduce((sum, each) => sum + Math.exp(each - most), 0));
+        });
+        out.data[k] = on - off;
+      }
+      return out;
+    },
+
     /** Logits of the weighted mean of several models' probabilities. */
     mixture(input, { branches }) {
       const rows = branches.map(({ steps, temperature }) => softmax(run(steps, input).data, temperature));
@@ -398,6 +415,61 @@ const Luce = (() => {
     /** One sigmoid for each class against the rest, made to sum to 1. */
     sigmoids({ data, shape }) {
       return { data: data.map((x) => -softplus(-x)), shape };
+    },
+
+    /** The likelihoods of the rows of a code, in which some columns have no part. */
+    code({ data }, { halves, none }) {
+      const [classes, columns] = halves.shape, out = made([classes]);
+      for (let k = 0; k < classes; k++) {
+        let sum = -none[k];
+        for (let b = 0; b < columns; b++) {
+          const half = halves[k * columns + b];
+          if (half) sum += half * data[b] - Math.abs(half) * (softplus(data[b]) + softplus(-data[b]));
+        }
+        out.data[k] = sum;
+      }
+      return out;
+    },
+
+    /** Log-odds of all pairs → log p that fit them best (Wu, Lin and Weng 2004, their second way).
+     *
+     * One class after the other is eliminated from the sum of squares; nothing small is lost. */
+    pairs({ data }, { places, farthest }) {
+      const K = places.shape[0], at = (k, j) => k * K + j;
+      const U = new Float64Array(K * K), alone = new Float64Array(K), side = new Float64Array(K).fill(1);
+      for (let k = 1; k < K; k++)
+        for (let j = 0; j < k; j++) {
+          const z = Math.min(Math.max(data[places[at(k, j)]], -farthest), farthest);
+          [U[at(j, k)], U[at(k, j)]] = [sigmoid(z), sigmoid(-z)];
+        }
+      for (let t = K - 1; t > 0; t--) {
+        let s = alone[t];
+        for (let j = 0; j < t; j++) s += U[at(t, j)] ** 2;
+        const w = Float64Array.from({ length: t }, (_, j) => U[at(t, j)] / Math.sqrt(s));
+        alone[t] /= s;
+        side[t] /= s;
+        for (let j = 0; j < t; j++) {
+          side[j] += U[at(t, j)] * U[at(j, t)] * side[t];
+          alone[j] += U[at(j, t)] ** 2 * alone[t];
+        }
+        for (let k = 1; k < t; k++)
+          for (let j = 0; j < k; j++) {
+            const one = U[at(j, k)], other = U[at(k, j)];
+            const more = w[k] * U[at(j, t)], less = w[j] * U[at(k, t)];
+            const both = one ** 2 + more ** 2, root = Math.sqrt(both);
+            alone[k] += (one * less - other * more) ** 2 / both;
+            U[at(j, k)] = root;
+            U[at(k, j)] = (one * other + more * less) / root;
+          }
+        for (let j = 0; j < t; j++) U[at(t, j)] = (w[j] ** 2 * U[at(j, t)]) / U[at(t, j)];
+      }
+      const x = new Float64Array(K).fill(1), c = alone[0] / side[0];
+      for (let t = 1; t < K; t++) {
+        x[t] = c * side[t];
+        for (let j = 0; j < t; j++) x[t] += U[at(t, j)] * x[j];
+      }
+      const total = Math.log(x.reduce((a, b) => a + b, 0));
+      return { data: x.map((each) => Math.log(each) - total), shape: [K] };
     },
 
     conv({ data, shape: [channels, height, width] }, { weight, stride, padding }) {
@@ -493,11 +565,19 @@ const Luce = (() => {
     return powers.map((power) => power / total);
   }
 
+  const sigmoids = (logits, temperature = 1) => logits.map((z) => sigmoid(z / temperature));
+
+  /** Return the probabilities of an encoded row: of classes, or of several labels at once. */
+  function probabilities(model, encoded, temperature = model.temperature) {
+    return (model.thresholds ? sigmoids : softmax)(logits(model, encoded), temperature);
+  }
+
   // ---- what probabilities are made of -----------------------------------------------------------
 
   /** Return [{name, adds: Float64Array over the classes}] of a model of one linear step, or null.
    *
-   * What is added is against the mean over the classes: softmax sees differences alone. */
+   * What is added is against the mean over the classes: softmax sees differences alone. Labels
+   * that do not exclude each other have a sigmoid each, and what is added is added. */
   function contributions(model, encoded) {
     const steps = model.steps.filter((step) => step.kind !== "flatten");
     if (steps.length !== 1 || steps[0].kind !== "linear") return null;
@@ -507,7 +587,7 @@ const Luce = (() => {
       const adds = new Float64Array(classes);
       for (let i = start; i < stop; i++)
         for (let k = 0; k < classes; k++) adds[k] += weight[k * inputs + i] * encoded[i];
-      const mean = adds.reduce((a, b) => a + b, 0) / classes;
+      const mean = model.thresholds ? 0 : adds.reduce((a, b) => a + b, 0) / classes;
       return { name, adds: adds.map((each) => each - mean) };
     });
   }
@@ -521,7 +601,25 @@ const Luce = (() => {
     return Array.from(probabilities, (p) => 1 - p <= limit);
   }
 
-  return { read, encode, logits, softmax, contributions, conformal };
+  /** Return which labels are in the set that holds this share of a row's labels, on average.
+   *
+   * `scores` are the probabilities of labels that were on, of rows that were not trained on, sorted;
+   * `misses` what missing each adds to its row's false-negative rate; `scored` how many rows. */
+  function holding(probabilities, { scores, misses, scored }, coverage) {
+    let allowed = (scored + 1) * (1 - coverage) - 1;
+    allowed += 1e-9 * Math.max(1, Math.abs(allowed));
+    let limit = allowed < 0 ? 0 : Infinity;
+    for (let i = 0, missed = 0; allowed >= 0 && i < scores.length; i++) {
+      if (missed <= allowed && (i === 0 || scores[i] !== scores[i - 1])) limit = scores[i];
+      missed += misses[i];
+      if (i === scores.length - 1 && missed <= allowed) limit = Infinity;
+    }
+    return Array.from(probabilities, (p) => p >= limit);
+  }
+
+  return {
+    read, encode, logits, softmax, sigmoids, probabilities, contributions, conformal, holding,
+  };
 })();
 
 if (typeof module !== "undefined") module.exports = Luce;

@@ -146,9 +146,11 @@
   const temperature = () => 10 ** Number(at("temperature").value);
   const coverage = () => Number(at("coverage").value) / 100;
 
-  function bars(probabilities, set) {
+  /** Draw the bars; `limits` are the thresholds of labels. Return the most probable. */
+  function bars(probabilities, set, limits) {
     const order = [...probabilities.keys()];
     const best = order.reduce((a, b) => (probabilities[b] > probabilities[a] ? b : a));
+    const said = (k) => (limits ? probabilities[k] >= limits[k] : k === best);
     let shown = order;
     if (order.length > SHOWN)
       shown = order.sort((a, b) => probabilities[b] - probabilities[a]).slice(0, SHOWN);
@@ -156,17 +158,23 @@
       ...shown.map((k) => {
         const bar = made("span", { className: "bar" });
         bar.style.width = `${100 * probabilities[k]}%`;
+        const track = made("div", { className: "track" }, bar);
+        if (limits) {
+          const limit = made("span", { className: "limit", title: `on from ${percent(limits[k])}` });
+          limit.style.left = `${100 * limits[k]}%`;
+          track.append(limit);
+        }
         const cells = [
           made("th", { scope: "row" }, made("bdi", {}, String(classes[k]))),
-          made("td", { className: "track" }, bar),
+          made("td", {}, track),
           made("td", { className: "value" }, percent(probabilities[k])),
         ];
         if (set) cells.push(made("td", {}, set[k] ? "✓ in" : "out"));
-        return made("tr", { className: k === best ? "best" : "" }, ...cells);
+        return made("tr", { className: said(k) ? "best" : "" }, ...cells);
       })
     );
     const hidden = order.length - shown.length;
-    at("hidden").textContent = hidden ? `${hidden} less probable classes are not shown.` : "";
+    at("hidden").textContent = hidden ? `${hidden} less probable ${limits ? "labels" : "classes"} are not shown.` : "";
     return best;
   }
 
@@ -211,20 +219,31 @@
     at("nothing").hidden = row !== null;
     if (row === null) return;
     const encoded = Luce.encode(schema, row);
-    const probabilities = Luce.softmax(Luce.logits(model, encoded), temperature());
+    const probabilities = Luce.probabilities(model, encoded, temperature());
     let set = null;
     if (model.scores) {
       // Promised for the probabilities as the run calibrated them, whatever the slider says.
-      const own = Luce.softmax(Luce.logits(model, encoded), model.temperature);
-      set = Luce.conformal(own, model.scores, coverage());
+      const own = Luce.probabilities(model, encoded);
+      set = model.thresholds
+        ? Luce.holding(own, model, coverage())
+        : Luce.conformal(own, model.scores, coverage());
       at("c").textContent = `${at("coverage").value}%`;
       const inside = classes.filter((_, k) => set[k]);
       at("set").textContent = inside.length
         ? `Set: ${inside.slice(0, SHOWN).join(", ")}${inside.length > SHOWN ? ", …" : ""}`
-        : "Set: none. No class is likely enough: the row is unlike those of training.";
+        : model.thresholds
+          ? "Set: no label."
+          : "Set: none. No class is likely enough: the row is unlike those of training.";
     }
-    const best = bars(probabilities, set);
-    at("said").textContent = `${classes[best]}, ${percent(probabilities[best])}`;
+    // At another temperature the same labels are on: their thresholds go along.
+    const limits = model.thresholds?.map((p) => {
+      const power = model.temperature / temperature();
+      return 1 / (1 + ((1 - p) / p) ** power);
+    });
+    const best = bars(probabilities, set, limits);
+    at("said").textContent = limits
+      ? classes.filter((_, k) => probabilities[k] >= limits[k]).join(", ") || "no label is on"
+      : `${classes[best]}, ${percent(probabilities[best])}`;
     added(encoded, best);
   }
 
@@ -237,7 +256,7 @@
   });
   for (const name of ["conformal", "in-set", "set-column"]) at(name).hidden = !model.scores;
   at("class").append(
-    made("option", { value: "" }, "the most probable class"),
+    made("option", { value: "" }, `the most probable ${model.thresholds ? "label" : "class"}`),
     ...classes.map((each, k) => made("option", { value: k }, String(each)))
   );
   const build = { table, array: numbers, image: picture };

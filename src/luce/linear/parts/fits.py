@@ -12,6 +12,14 @@ from sklearn.utils import compute_class_weight
 from luce.errors import ArgumentError, DataError
 from luce.linear import large
 from luce.linear.arrays import not_finite
+from luce.linear.indicators import (
+    check_class_weight,
+    fits_by_label,
+    fits_of_some,
+    label_factors,
+    learnable,
+    warn_of_constant,
+)
 from luce.linear.parts import sums
 from luce.linear.parts.lanes import deal_part
 from luce.linear.parts.objective import PartObjective, added
@@ -86,7 +94,10 @@ def material(model: SoftmaxModel, part: Part, compute: Any) -> Material:
             f"{list(part.classes)!r}."
         )
     model.classes_, model.n_features_in_ = np.array(list(part.classes)), D
+    model.multilabel_ = part.several
     model._couple()  # noqa: SLF001 - this file is the estimator's, moved out of it
+    if part.several:
+        return _of_labels(model, part, compute)
     mass = np.zeros(K)
     for own, (row, least) in compute(sums.counts, deal_part(part, K), {"n_classes": K}):
         if not least >= 0:
@@ -117,6 +128,38 @@ def material(model: SoftmaxModel, part: Part, compute: Any) -> Material:
     return Material(part, compute, Weighing(factors))
 
 
+def _of_labels(model: SoftmaxModel, part: Part, compute: Any) -> Material:
+    """Return the rows of several labels at once, after a look at what can be learnt."""
+    name, labels = type(model).__name__, list(part.classes)
+    check_class_weight(name, model.class_weight, labels)
+    rows = Material(part, compute, Weighing())
+    mass, counts = _label_counts(model, rows)
+    if not (math.isfinite(mass[-1]) and mass[-1] > 0 and math.isfinite(1 / mass[-1])):
+        raise DataError(
+            f"{name}: the weights of the rows add up to {mass[-1]:g}, which the objective cannot "
+            "be divided by: scale weights to numbers near 1."
+        )
+    known = learnable(counts[:-1], counts[-1], fit_intercept=model.fit_intercept)
+    warn_of_constant(name, labels, counts[:-1], known)
+    return rows
+
+
+def _label_counts(model: SoftmaxModel, rows: Material) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight and number of the rows with each label on, and of all rows, (L + 1,)."""
+    L = len(rows.part.classes)
+    shared = {"n_labels": L, "weigh": rows.weigh}
+    mass, counts = np.zeros(L + 1), np.zeros(L + 1)
+    for own, on, (row, least) in rows.compute(sums.labels, deal_part(rows.part, L), shared):
+        if not least >= 0:
+            raise DataError(
+                f"{type(model).__name__}: weights must not be negative, got {least:g} at row "
+                f"{row:g}."
+            )
+        mass += own
+        counts += on
+    return mass, counts
+
+
 def fits(
     model: SoftmaxModel,
     rows: Material,
@@ -127,7 +170,43 @@ def fits(
     count: int = 1,
 ) -> Iterator[Fitted]:
     """Yield the fit for each C, each from where the last ended."""
+    if not model.multilabel_:
+        yield from _fits(model, rows, Cs, start, display, count=count)
+        return
+    mass, counts = _label_counts(model, rows)
+    known = learnable(counts[:-1], counts[-1], fit_intercept=model.fit_intercept)
+    columns = np.flatnonzero(known).tolist()
+
+    def own(some: list[int], of_label: tuple[float, ...] | None = None) -> Iterator[Fitted]:
+        weigh = rows.weigh._replace(columns=tuple(some), classes=of_label)
+        begin = None if start is None else (start[0][some], start[1][some])
+        return _fits(model, rows._replace(weigh=weigh), Cs, begin, display, count=count)
+
+    if model.class_weight is None:
+        found = own(columns)
+    else:  # rows weigh otherwise for each label, which is then fitted by itself
+        labels = list(rows.part.classes)
+        found = fits_by_label(
+            [
+                own([k], label_factors(model.class_weight, labels[k], mass[k], mass[-1]))
+                for k in columns
+            ]
+        )
+    yield from found if known.all() else fits_of_some(found, known, counts[:-1], counts[-1])
+
+
+def _fits(
+    model: SoftmaxModel,
+    rows: Material,
+    Cs: Sequence[float] | np.ndarray,
+    start: Start | None,
+    display: GapDisplay,
+    *,
+    count: int,
+) -> Iterator[Fitted]:
     coupling = model.coupling
+    if rows.weigh.columns is not None:
+        coupling = coupling._replace(n_classes=len(rows.weigh.columns))
     Cs = [float(C) for C in Cs]
     objective = PartObjective(
         rows.part,

@@ -48,6 +48,10 @@ class Part(Protocol):
         """What codes stand for."""
 
     @property
+    def several(self) -> bool:
+        """Whether they are labels of which several are on at once: codes are then which."""
+
+    @property
     def blocks(self) -> tuple[int, ...]:
         """How many rows each block has."""
 

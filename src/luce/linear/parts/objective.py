@@ -100,9 +100,13 @@ class PartObjective(Objective):
         self._lanes = deal_part(part, n_logits * D)
         self._kernels = not part.sparse and N * D >= _WORTH_COMPILING
         self._take_sides(signs)
-        mass = self._moments(part, self.n_classes)
+        mass = self._moments(part, n_logits if part.several else self.n_classes)
         self.penalty = L2.of(C, self.total)
-        self._weigh_sides(torch.from_numpy(mass / self.total))
+        shares = torch.from_numpy(mass / self.total)
+        if part.several:
+            self.frequency, self.share = shares, torch.ones_like(shares)
+        else:
+            self._weigh_sides(shares)
         self._sample = self._drawn()
 
     def _moments(self, part: Part, classes: int) -> np.ndarray:
@@ -113,12 +117,12 @@ class PartObjective(Objective):
             first = np.asarray(part.open(0)[0][0]).astype(np.float64)
         for dtype in (np.float64,) if wide else (np.float32, np.float64):
             shift = first.astype(dtype)
-            one, two, mass = self._added(
+            one, two, mass, total = self._added(
                 sums.moments, first=shift, n_classes=classes, kernels=self._kernels
             )
             if np.isfinite(two).all():  # else perhaps only the squares in float32
                 break
-        self.total = float(mass.sum())
+        self.total = float(total[0] if part.several else mass.sum())
         tensors = (torch.tensor(each, dtype=torch.float64) for each in (shift, one, two))
         self._describe(*tensors)
         return mass

@@ -37,18 +37,28 @@ class Weighing(NamedTuple):
     Attributes
     ----------
     classes : tuple of float or None
-        A factor for each class.
+        A factor for each class; of one of several labels at once, where it is off and on.
     folds : int
         Each row is in one of so many folds, which follows from its place; 0 for none.
     fold : int
     held_out : bool
         Whether the rows of the fold count, or all others.
+    columns : tuple of int or None
+        Of several labels at once those that are fitted; None for all.
     """
 
     classes: tuple[float, ...] | None = None
     folds: int = 0
     fold: int = 0
     held_out: bool = False
+    columns: tuple[int, ...] | None = None
+
+    def target(self, codes: np.ndarray) -> np.ndarray:
+        """Return what is fitted to, in memory: codes, or which labels are on."""
+        if codes.ndim == 1:
+            return codes.astype(np.int64)
+        some = codes if self.columns is None else codes[:, self.columns]
+        return np.array(some, order="C")
 
     def __call__(self, codes: np.ndarray, weight: np.ndarray | None, row: int) -> np.ndarray:
         """Return the weights of rows ``row`` and following, float64."""
@@ -62,7 +72,8 @@ class Weighing(NamedTuple):
         if self.classes is None:
             own = np.ones(len(codes)) if weight is None else weight.astype(np.float64)
         else:
-            own = np.asarray(self.classes)[codes]
+            of = codes if codes.ndim == 1 else codes[:, 0].astype(np.intp)
+            own = np.asarray(self.classes)[of]
             if weight is not None:
                 own *= weight
         if self.folds and places is not None:
@@ -80,7 +91,10 @@ def _mixed(places: np.ndarray) -> np.ndarray:
 
 
 class Rows(NamedTuple):
-    """Some rows of a lane: features, codes (int64), weights, and the place of the first."""
+    """Some rows of a lane: features, codes (int64), weights, and the place of the first.
+
+    Of several labels at once, which are on, (n, labels) of booleans, in the place of codes.
+    """
 
     X: Any
     y: np.ndarray
@@ -99,7 +113,7 @@ def rows_of(lane: Lane, weigh: Weighing) -> Iterator[Rows]:
         for start in range(i, j, step):
             stop = min(start + step, j)
             at, first = slice(start, stop), row + start - i
-            y = codes[at].astype(np.int64)
+            y = weigh.target(codes[at])
             own = None if weight is None else weight[at]
             yield Rows(X[at], y, weigh(y, own, first), first)
             _hand_back(X, start, stop)

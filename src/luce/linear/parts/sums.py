@@ -31,6 +31,7 @@ __all__ = [
     "counts",
     "first_bad",
     "gradients",
+    "labels",
     "line",
     "moments",
     "products",
@@ -61,11 +62,12 @@ def counts(lane: Lane, *, n_classes: int) -> Sums:
 def moments(
     lane: Lane, *, first: np.ndarray, n_classes: int, weigh: Weighing, kernels: bool
 ) -> Sums:
-    """Return the weighted sums of X - first and of its square, and the weight of each class."""
+    """Return Σ w (X - first) and Σ w (X - first)², each class's weight, and that of all rows."""
     D = lane.part.shape[1]
-    one, two, mass = np.zeros(D), np.zeros(D), np.zeros(n_classes)
+    one, two, mass, total = np.zeros(D), np.zeros(D), np.zeros(n_classes), np.zeros(1)
     for rows in rows_of(lane, weigh):
-        mass += np.bincount(rows.y, rows.weight, n_classes)
+        mass += _mass(rows.y, rows.weight, n_classes)
+        total += rows.weight.sum()
         if lane.part.sparse:
             _add_sparse_moments(rows, one, two)
         elif kernels:
@@ -76,7 +78,32 @@ def moments(
             column_sums(writable_view(np.asarray(X)), first, rows.weight, one, two)
         else:
             _add_moments(rows, torch.from_numpy(first), one, two)
-    return one, two, mass
+    return one, two, mass, total
+
+
+def _mass(y: np.ndarray, weight: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the weight of the rows of each class, or of those with each label on."""
+    mass: np.ndarray = np.bincount(y, weight, n_classes) if y.ndim == 1 else weight @ y
+    return mass
+
+
+def labels(lane: Lane, *, n_labels: int, weigh: Weighing) -> Sums:
+    """Return the weight of the rows with each label on, and how many they are; all rows' last.
+
+    And the row of the smallest weight with that weight.
+    """
+    mass, rows, least = np.zeros(n_labels + 1), np.zeros(n_labels + 1), np.array([0, np.inf])
+    for k, i, j, row in lane.pieces:
+        _, codes, weight = opened(lane.part, k)
+        y = weigh.target(codes[i:j])
+        own = weigh(y, None if weight is None else weight[i:j], row)
+        counted = own > 0
+        mass += [*(own @ y), own.sum()]
+        rows += [*y[counted].sum(axis=0), counted.sum()]
+        at = int(np.argmin(own))
+        if not own[at] >= least[1]:
+            least[:] = row + at, own[at]
+    return mass, rows, least
 
 
 def _add_sparse_moments(rows: Rows, one: np.ndarray, two: np.ndarray) -> None:
@@ -102,7 +129,7 @@ def sample(lane: Lane, *, index: np.ndarray, weigh: Weighing) -> Sums:
             X, codes, weight = opened(lane.part, piece.block)
             rows = piece.i + at
             own = None if weight is None else weight[rows]
-            y = codes[rows].astype(np.int64)
+            y = weigh.target(codes[rows])
             few = X[rows] if lane.part.sparse else next(DenseRows(X).pick(rows, len(rows)))[1].X
             found.append((y, weigh.rows(y, own, piece.row + at), few))
     if not found:
@@ -244,20 +271,32 @@ def scores(
 
     Σ w, and of it what rows have whose class is the likeliest, (2,); Σ w log p for each
     temperature; and the derivatives of these by 1/T, Σ w (z - Σ p z) of the logits z.
+    Of several labels at once a row is hit with all of them, and log p is their mean.
     """
     n = len(inverse_temperatures)
     sums, log_likelihood, slope = np.zeros(2), np.zeros(n), np.zeros(n)
     for block in _blocks(lane, weigh, len(W), W.dtype):
-        Z = coupling.logits(block.logits(W, bias).double())
-        hits = Z.argmax(1) == block.y
+        Z = block.logits(W, bias).double()
         sums[0] += float(block.weight.sum())
-        sums[1] += float(block.weight[hits].sum())
-        Z -= Z.amax(1, keepdim=True)
-        own = Z.gather(1, block.y[:, None])[:, 0]
+        if coupling.kind == "labels":
+            sides = torch.where(block.y, 1.0, -1.0).double()
+            sums[1] += float(block.weight[((Z > 0) == block.y).all(1)].sum())
+            Z *= sides
+        else:
+            Z = coupling.logits(Z)
+            sums[1] += float(block.weight[Z.argmax(1) == block.y].sum())
+            Z -= Z.amax(1, keepdim=True)
+            own = Z.gather(1, block.y[:, None])[:, 0]
         for t, scale in enumerate(inverse_temperatures):
-            log_p = torch.log_softmax(Z * scale, 1)
-            log_likelihood[t] += float(block.weight @ log_p.gather(1, block.y[:, None])[:, 0])
-            slope[t] += float(block.weight @ (own - log_p.exp_().mul_(Z).sum(1)))
+            if coupling.kind == "labels":
+                log_p = torch.nn.functional.logsigmoid(Z * scale)
+                of_rows, slopes = log_p.mean(1), ((1 - log_p.exp_()) * Z).mean(1)
+            else:
+                log_p = torch.log_softmax(Z * scale, 1)
+                of_rows = log_p.gather(1, block.y[:, None])[:, 0]
+                slopes = own - log_p.exp_().mul_(Z).sum(1)
+            log_likelihood[t] += float(block.weight @ of_rows)
+            slope[t] += float(block.weight @ slopes)
     return sums, log_likelihood, slope
 
 

@@ -12,7 +12,8 @@ from luce.data import three_way
 from luce.data.split import split_rows
 from luce.data.wording import shown
 from luce.errors import DataError
-from luce.evaluation import metrics
+from luce.evaluation import metrics, several
+from luce.label_matrix import strata
 from luce.models import Candidate
 from luce.training.candidates import Examples, OnStep, fit
 
@@ -77,6 +78,26 @@ class Folds:
             If a class has fewer rows than there are folds.
         """
         rows, labels = self._rows()
+        if labels.ndim == 2:
+            by = self._strata(labels)
+        else:
+            self._check_classes(labels)
+            by = labels.astype(str)
+        dealt = StratifiedKFold(self.count, shuffle=True, random_state=self.seed)
+        self._parts = [
+            (rows[kept], rows[held]) for kept, held in dealt.split(np.zeros((len(rows), 1)), by)
+        ]
+
+    def _strata(self, on: NDArray[Any]) -> NDArray[Any]:
+        """Return what several labels at once are dealt by, so that rare ones are in many folds."""
+        if len(on) < self.count:
+            raise DataError(
+                f"{self.count} folds need as many rows, and {len(on):,} are not held out for the "
+                "test. Give fewer --folds."
+            )
+        return strata(on, fewest=self.count)
+
+    def _check_classes(self, labels: NDArray[Any]) -> None:
         classes, counts = np.unique(labels, return_counts=True)
         rarest = int(counts.argmin())
         if counts[rarest] < self.count:
@@ -85,11 +106,6 @@ class Folds:
                 f"{shown(classes.tolist()[rarest])} has {counts[rarest]:,} that are not held out "
                 f"for the test. Give fewer --folds, or leave rare classes out with --drop-rare."
             )
-        dealt = StratifiedKFold(self.count, shuffle=True, random_state=self.seed)
-        self._parts = [
-            (rows[kept], rows[held])
-            for kept, held in dealt.split(np.zeros((len(rows), 1)), labels.astype(str))
-        ]
 
     @classmethod
     def of(cls, data: Prepared, normalise: str | tuple[float, float], count: int) -> Folds:
@@ -100,6 +116,8 @@ class Folds:
         self, candidate: Candidate, number: int, on_step: OnStep | None = None
     ) -> dict[str, float]:
         """Fit a candidate without a fold, and return its log-loss and accuracy on it.
+
+        Of several labels at once, accuracy is the share of rows of which every label is right.
 
         Parameters
         ----------
@@ -124,7 +142,12 @@ class Folds:
         if trained.judged_by is not None:
             classifier = classifier.calibrated(*trained.judged_by, seed=self.seed)
         rows, labels = fold.held
-        codes, probabilities = classifier.codes(labels), classifier.probabilities(rows)
+        probabilities = classifier.probabilities(rows)
+        if classifier.several:
+            right = ((probabilities >= classifier.thresholds) == labels).all(axis=1)
+            loss = several.log_loss(labels, probabilities)
+            return {"log_loss": loss, "accuracy": float(right.mean())}
+        codes = classifier.codes(labels)
         figures = {"log_loss": metrics.log_loss, "accuracy": metrics.accuracy}
         return {name: figure(codes, probabilities) for name, figure in figures.items()}
 

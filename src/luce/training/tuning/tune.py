@@ -149,12 +149,6 @@ def tune(
         source = ready(source, request, "tune")
         # A search deals its own folds.
         data = prepare(source, request, display, in_folds=not under_way)
-        if data.schema.several is not None:
-            raise ArgumentError(
-                "tune compares candidates by classes that exclude each other, and these rows have "
-                "several labels at once. Use luce train with the options, or scikit-learn's "
-                "GridSearchCV over luce.SoftmaxRegression."
-            )
         first = begun(request, data)
         if resume:
             check_data(path, first["data"], request.test)
