@@ -238,7 +238,7 @@ def _look_text(
         values = frame[target] if target in frame.columns else pl.Series([None] * frame.height)
         counts.add(values.cast(pl.String), parts)
         total += frame.height
-        draws = dealer.draws(file.name, start, frame.height)
+        draws = dealer.draws(file.name, np.arange(start, start + frame.height))
         low = draws < limit
         kept.append((draws[low], frame.filter(pl.Series(low))))
         held += int(low.sum())
