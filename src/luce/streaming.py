@@ -280,7 +280,7 @@ def score_block(
     codes = known_target(frame, asked.target, schema, name=asked.name)
     which &= labelled(codes)
     rows = int(which.sum())
-    draws = asked.dealer.draws(file, start, frame.height)
+    draws = asked.dealer.draws(file, np.arange(start, start + frame.height))
     which &= draws < limit
     if not which.any():
         nothing = np.empty((0, len(classifier.classes)))
@@ -344,7 +344,7 @@ def some_rows(
         if target in frame.columns and schema.several is None:
             which &= present(frame[target]).is_not_null().to_numpy()
         total += int(which.sum())
-        draws = dealer.draws(file.name, start, frame.height)
+        draws = dealer.draws(file.name, np.arange(start, start + frame.height))
         which &= draws < limit
         kept.append((draws[which], frame.filter(pl.Series(which))))
         count += int(which.sum())

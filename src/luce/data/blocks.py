@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ import tempfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
 
@@ -175,10 +176,18 @@ class Part:
 
     def _of(self, k: int) -> dict[str, tuple[str, int, int]]:
         """Return path, bytes and checksum of each file of a block, by kind."""
-        return {
-            kind: (os.path.join(self.folder, f"{number:05d}.{kind}.npy"), size, checksum)  # noqa: PTH118
-            for kind, (number, size, checksum) in self._files[k].items()
-        }
+        return self._paths[k]
+
+    @cached_property
+    def _paths(self) -> list[dict[str, tuple[str, int, int]]]:
+        # Asked for in each pass, for each block: to join paths takes longer than to look at a file.
+        return [
+            {
+                kind: (os.path.join(self.folder, f"{number:05d}.{kind}.npy"), size, checksum)  # noqa: PTH118
+                for kind, (number, size, checksum) in files.items()
+            }
+            for files in self._files
+        ]
 
     def _map(self, file: str, size: int) -> np.ndarray:
         try:
@@ -519,26 +528,20 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-class _Summed:
-    """A file to write to that adds up size and checksum on the way."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.size, self.checksum = file, 0, 0
-
-    def write(self, content: bytes) -> int:
-        self.size += len(content)
-        self.checksum = zlib.crc32(content, self.checksum)
-        return self.file.write(content)
-
-
 def _write(path: Path, array: np.ndarray) -> tuple[int, int]:
-    """Write an array, and return the file's bytes and checksum."""
+    """Write an array, and return the file's bytes and checksum.
+
+    From where it lies: `np.lib.format.write_array` would copy it, to add up what it writes.
+    """
+    head = io.BytesIO()
+    about = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(head, about)
+    size = checksum = 0
     with path.open("wb") as file:
-        summed = _Summed(file)
-        np.lib.format.write_array(cast("Any", summed), array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    return summed.size, summed.checksum
+        for content in (head.getbuffer(), array.reshape(-1).view(np.uint8).data):
+            size, checksum = size + len(content), zlib.crc32(content, checksum)
+            file.write(content)
+    return size, checksum
 
 
 def _sync(folder: Path) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 
-from luce.data import leaks
+from luce.data import leaks, matrix
 from luce.data.columns import KINDS, Column, copied, dropped, infer, read_column
 from luce.data.columns.seen import ENOUGH, is_opaque
 from luce.data.columns.stacks import each_stack
 from luce.data.directions import Directions
 from luce.data.frames import as_frame
+from luce.data.matrix import alike
 from luce.data.plain import refuse
 from luce.data.schema import Normalise, Schema, check_normalise
 from luce.data.spelling import present
@@ -187,7 +188,7 @@ class TableSchema(Schema):
         def fit(part: slice, values: pl.Series) -> list[Column]:
             return list(type(columns[part.start]).fit(columns[part], values, normalise))
 
-        found = itertools.chain.from_iterable(each_stack(fit, series, _alike(columns)))
+        found = itertools.chain.from_iterable(each_stack(fit, series, alike(columns)))
         return self._with_fitted(found)
 
     def fit_blocks(
@@ -213,15 +214,15 @@ class TableSchema(Schema):
             As for `fit`.
         """
         check_normalise(normalise)
-        columns, alike = self.used, _alike(self.used)
+        columns, ways = self.used, alike(self.used)
         fittings: list[Fitting] = []
         owner: list[tuple[Fitting, int]] = []  # of each column, and the first that has the same
-        for _, run in itertools.groupby(range(len(columns)), alike.__getitem__):
+        for _, run in itertools.groupby(range(len(columns)), ways.__getitem__):
             where = list(run)
             own = columns[where[0] : where[-1] + 1]
             fittings.append(type(own[0]).fitting(own, normalise, rows))
             owner += [(fittings[-1], where[0])] * len(own)
-        apart = [(way, first) for way, (_, first) in zip(alike, owner, strict=True)]
+        apart = [(way, first) for way, (_, first) in zip(ways, owner, strict=True)]
         for frame, draws in blocks:
 
             def add(part: slice, values: pl.Series, draws: np.ndarray = draws) -> None:
@@ -258,8 +259,25 @@ class TableSchema(Schema):
         handled: Counter[str] = Counter()
         frame = as_frame(features)
         series = self._checked(frame, handled)
-        encoded = _encoded(self.used, series, frame.height, handled)
-        return encoded, {what: count for what, count in handled.items() if count}
+        rows = matrix.encoded(self.used, series, frame.height, handled)
+        return rows, {what: count for what, count in handled.items() if count}
+
+    def write(
+        self, features: Any, where: np.ndarray, out: np.ndarray, handled: Counter[str]
+    ) -> None:
+        """Write what `encode` returns to some rows of a matrix, where no column is sparse.
+
+        Parameters
+        ----------
+        features : polars or pandas frame
+        where : ndarray of int64, shape (rows,)
+            The row of `out` that each row becomes.
+        out : ndarray of float32, shape (any, encoded columns)
+        handled : Counter
+            Counts what had to be handled.
+        """
+        frame = as_frame(features)
+        matrix.write_rows(self.used, self._checked(frame, handled), where, out, handled)
 
     @property
     def raw_inputs(self) -> dict[str, tuple[type, tuple[int, ...]]]:
@@ -454,59 +472,3 @@ def _first(lines: list[str]) -> list[str]:
     """Return the first few of lines about columns, and how many others there are."""
     more = len(lines) - MOST_SAID
     return lines if more <= 1 else [*lines[:MOST_SAID], f"and {more:,} more such lines."]
-
-
-def _alike(columns: Sequence[Column]) -> list[object]:
-    """Return what neighbours must have in common to be read together."""
-    return [(type(column), column.reading) for column in columns]
-
-
-def _encoded(
-    columns: Sequence[Column], series: Sequence[pl.Series], rows: int, handled: Counter[str]
-) -> Encoded:
-    """Return all encoded columns side by side: a matrix, or sparse rows if a column is sparse."""
-    parts: list[Encoded] = []
-    for sparse, group in itertools.groupby(range(len(columns)), lambda i: columns[i].sparse):
-        where = list(group)
-        part = slice(where[0], where[-1] + 1)
-        make = _sparse if sparse else _dense
-        parts += make(columns[part], series[part], rows, handled)
-    if len(parts) == 1 and isinstance(parts[0], np.ndarray):
-        return parts[0]
-    import scipy.sparse
-
-    parts = [scipy.sparse.csr_array(part) for part in parts]
-    return scipy.sparse.csr_array(scipy.sparse.hstack(parts, format="csr", dtype=np.float32))
-
-
-def _sparse(
-    columns: Sequence[Column],
-    series: Sequence[pl.Series],
-    rows: int,  # noqa: ARG001
-    handled: Counter[str],
-) -> list[Encoded]:
-    def encode(part: slice, values: pl.Series) -> tuple[Sequence[Encoded], Counter[str]]:
-        own = Counter[str]()
-        return type(columns[part.start]).encode(columns[part], values, None, own), own
-
-    parts = each_stack(encode, series, _alike(columns))
-    for _, own in parts:
-        handled.update(own)
-    return [each for found, _ in parts for each in found]
-
-
-def _dense(
-    columns: Sequence[Column], series: Sequence[pl.Series], rows: int, handled: Counter[str]
-) -> list[Encoded]:
-    ends = np.cumsum([column.width for column in columns]).tolist()
-    out = np.zeros((rows, ends[-1]), np.float32)
-    places = [out[:, start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-    def encode(part: slice, values: pl.Series) -> Counter[str]:
-        own = Counter[str]()
-        type(columns[part.start]).encode(columns[part], values, places[part], own)
-        return own
-
-    for own in each_stack(encode, series, _alike(columns)):
-        handled.update(own)
-    return [out]

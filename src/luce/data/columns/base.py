@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from luce.data.schema import Normalise
     from luce.nodes import Encoded, Var
 
-__all__ = ["ODD", "Column", "Handled"]
+__all__ = ["ODD", "Column", "Handled", "Scaling"]
 
 ODD = (
     "",
@@ -62,6 +62,24 @@ class Handled(NamedTuple):
     unread: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+
+
+class Scaling(NamedTuple):
+    """How a column is encoded where ``(x - mean) / scale`` is all of it: see `Column.scaled`.
+
+    Attributes
+    ----------
+    fill : float
+        What a missing value becomes.
+    mean, scale : float
+    indicator : bool
+        Whether one more column says where a value is missing.
+    """
+
+    fill: float
+    mean: float
+    scale: float
+    indicator: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +210,14 @@ class Column(ABC):
             The type of all values, if it is known.
         """
         return "float32"
+
+    @property
+    def scaled(self) -> Scaling | None:
+        """How typed numbers are encoded, if they are only scaled: then one pass writes them.
+
+        What `encode` gives of them must be the same. None of any other column.
+        """
+        return None
 
     @property
     def assumed(self) -> Sequence[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
@@ -12,7 +11,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from luce.data.columns.base import ODD
+from luce.data.columns.base import ODD, Scaling
 from luce.data.columns.numeric import Numeric
 from luce.data.columns.seen import Seen, unreadable
 from luce.data.numerals import LONGEST_UNIT, PLAIN, Numerals, plainly
@@ -20,7 +19,6 @@ from luce.data.plain import FLOAT32_MAX, Finite
 from luce.data.wording import shown
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Iterable, Sequence
     from xml.etree.ElementTree import Element
 
@@ -41,9 +39,6 @@ and 6) is not, a log-normal one (6 and 111) is."""
 CROWDED = 0.5
 """Numbers of which more than this share are the same are not bent: it would press the others, such
 as the few gains beside many zeros, into a corner."""
-
-WORTH_COMPILING = 2**10
-"""Rows from which on a compiled pass is taken."""
 
 FEWEST = 50
 """In fewer rows, skewness is chance."""
@@ -164,38 +159,12 @@ class Number(Numeric):
             return "uint8"
         return "float16" if str(dtype) == "Float16" else "float32"  # early Polars has none
 
-    @classmethod
-    def encode(
-        cls,
-        columns: Sequence[Self],
-        values: pl.Series,
-        out: Sequence[NDArray[np.float32]] | None,
-        handled: Counter[str],
-    ) -> Sequence[Any]:
-        """Write the scaled numbers; see `Column.encode`.
-
-        Where Numba is loaded anyway, plain numbers take one pass instead of ten.
-        """
-        rows = len(values) // len(columns)
-        plain = values.dtype.is_numeric() and not any(column.knots for column in columns)
-        if not plain or rows < WORTH_COMPILING or "numba" not in sys.modules:
-            return super().encode(columns, values, out, handled)  # type: ignore[arg-type] # mypy's Self
-        from luce.data.columns.scaled import write_scaled
-
-        if values.dtype != pl.Float32:
-            values = values.cast(pl.Float64)
-        numbers = values.to_numpy(writable=False)
-        for i, (column, place) in enumerate(zip(columns, out or (), strict=True)):
-            own = numbers[i * rows : (i + 1) * rows]
-            way = column.fill, column.mean, column.scale
-            missing, infinite = write_scaled(own, *way, place[:, 0])
-            if missing or infinite:
-                said = column.handled
-                handled[said.missing] += missing
-                handled[said.unread[1]] += infinite
-                if column.indicator:
-                    place[:, -1] = ~(np.abs(own, dtype=np.float64) <= FLOAT32_MAX)
-        return ()
+    @property
+    def scaled(self) -> Scaling | None:
+        """Fill, mean and scale, unless the numbers are bent; see `Column.scaled`."""
+        if self.knots:
+            return None
+        return Scaling(self.fill, self.mean, self.scale, self.indicator)
 
     @property
     def written_as_text(self) -> bool:

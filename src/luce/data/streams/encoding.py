@@ -12,14 +12,12 @@ import io
 import json
 import os
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
-import scipy.sparse
 
 from luce.data.blocks import PARTS, BlockStore, BlockWriter
 from luce.data.opening import of_source
@@ -27,6 +25,7 @@ from luce.data.schemas import read_schema
 from luce.data.streams.cache import Cache, Entry, Hold, key_of
 from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
 from luce.data.streams.files import check_same, fingerprint
+from luce.data.streams.filling import filling
 from luce.data.streams.labelling import labelled
 from luce.data.streams.look import Look, look
 from luce.data.streams.pipeline import Behind, ahead
@@ -36,7 +35,6 @@ from luce.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
@@ -44,21 +42,7 @@ if TYPE_CHECKING:
     from luce.data.schema import Normalise
     from luce.data.streams.files import StreamFile
 
-    # Part, encoded rows, and what they are labelled with: codes, or which labels are on.
-    Write: TypeAlias = Callable[[str, Any, NDArray[Any]], None]
-
 __all__ = ["Streamed", "Wanted", "streamed"]
-
-BLOCK_BYTES: Final = 2**23
-"""Of a block of dense rows; of sparse ones, of their values."""
-
-FEWEST_ROWS: Final = 256
-
-MOST_ROWS: Final = 2**14
-
-AT_ONCE: Final = 2**18
-"""Values that are encoded at once, by one thread: of more, columns that are written into rows would
-not stay in the processor's caches."""
 
 WORTH_COMPILING: Final = 2**21
 """Encoded numbers from which on Numba is loaded."""
@@ -257,31 +241,53 @@ def _make(
     _write(reader, seen, schema, dealer, entry, [*seen.notices, *told], fingerprint(files))
 
 
-def _labelled(
-    reader: Reader, seen: Look, dealer: Dealer
-) -> Iterator[tuple[pl.DataFrame, NDArray[Any], NDArray[np.uint8], NDArray[np.float64]]]:
-    """Yield the columns that are used, the class or the labels, part and draw of each row."""
+class Labelled(NamedTuple):
+    """Rows of a file that have a label.
+
+    Attributes
+    ----------
+    frame : polars.DataFrame
+        The columns that are used.
+    codes : ndarray
+        The class of each row, int32; or which labels are on, (rows, labels), bool.
+    parts : ndarray of uint8
+        The part of each.
+    file : str
+    rows : ndarray of int64
+        The number of each in the file.
+    """
+
+    frame: pl.DataFrame
+    codes: NDArray[Any]
+    parts: NDArray[np.uint8]
+    file: str
+    rows: NDArray[np.int64]
+
+
+def _labelled(reader: Reader, seen: Look, dealer: Dealer) -> Iterator[Labelled]:
     target = seen.labels.columns
     wanted = {column.name for column in seen.schema.used} | {*target}
-    for file, start, rows in ahead(reader.blocks(wanted)):
-        codes = seen.labels.of(rows)
-        parts = dealer.parts(file.name, start, rows.height)
-        draws = dealer.draws(file.name, start, rows.height)
+    for file, start, frame in ahead(reader.blocks(wanted)):
+        codes = seen.labels.of(frame)
+        parts = dealer.parts(file.name, start, frame.height)
+        rows = np.arange(start, start + frame.height)
+        found = Labelled(frame.drop(target, strict=False), codes, parts, file.name, rows)
         there = labelled(codes)
-        frame = rows.drop(target, strict=False)
         if there.all():
-            yield frame, codes, parts, draws
+            yield found
         elif there.any():
-            yield frame.filter(pl.Series(there)), codes[there], parts[there], draws[there]
+            own = found.frame.filter(pl.Series(there))
+            yield Labelled(own, codes[there], parts[there], file.name, rows[there])
 
 
 def _training_rows(
     reader: Reader, seen: Look, dealer: Dealer
 ) -> Iterator[tuple[pl.DataFrame, NDArray[np.float64]]]:
-    for frame, _, parts, draws in _labelled(reader, seen, dealer):
+    for frame, _, parts, file, rows in _labelled(reader, seen, dealer):
         training = parts == TRAIN
         if training.any():
-            yield frame.filter(pl.Series(training)), draws[training]
+            draws = dealer.draws(file, rows[training])
+            yield frame.filter(pl.Series(training)), draws
 
 
 def _write(
@@ -299,7 +305,6 @@ def _write(
     total = int(seen.labels.totals.sum())
     if total * schema.input_shape[0] >= WORTH_COMPILING:
         importlib.import_module("numba")  # columns look whether it is there
-    handled: dict[str, int] = {}
     held: list[pl.DataFrame] = []
     _write_tensors(entry.tensors, schema)
     writer = BlockWriter(
@@ -313,31 +318,18 @@ def _write(
         schema=_digest(schema),
         note={"schema": schema.to_json(), "tensors": _tensors_digest(schema.tensors())},
     )
-    threads = max(1, pl.thread_pool_size())
-    with writer, Behind() as behind, ThreadPoolExecutor(threads) as workers:
-
-        def write(part: str, X: Any, codes: NDArray[Any]) -> None:
-            behind.call(writer.add, part, X, codes)
-
-        kind = _Sparse if schema.sparse else _Dense
-        made = [kind(write, part, schema.input_shape[0], dtype) for part in PARTS]
-        for frame, codes, parts, draws in _labelled(reader, seen, dealer):
-            step = min(MOST_ROWS, max(FEWEST_ROWS, (AT_ONCE - 1) // max(1, frame.width)))
-            slices = [slice(start, start + step) for start in range(0, len(codes), step)]
-            done = workers.map(schema.encode, [frame[some] for some in slices])
-            for some, (encoded, counts) in zip(slices, done, strict=True):
-                for what, count in counts.items():
-                    handled[what] = handled.get(what, 0) + count
-                for part in (TRAIN, VALIDATION, TEST):
-                    made[part].add(encoded, codes[some], np.flatnonzero(parts[some] == part))
-            drawn = (parts == _held_part(seen)) & (draws < sample)
-            if drawn.any():
-                labels = seen.labels.written(codes[drawn])
-                held.append(frame.filter(pl.Series(drawn)).with_columns(labels))
-        for each in made:
-            each.flush()
+    several = None if schema.several is None else len(seen.labels.classes)
+    with writer, Behind() as behind:
+        filled = filling(schema, dtype, several, writer, behind)
+        for frame, codes, parts, file, rows in _labelled(reader, seen, dealer):
+            filled.add(frame, codes, parts)
+            own = np.flatnonzero(parts == _held_part(seen))
+            own = own[dealer.draws(file, rows[own]) < sample]
+            if len(own):
+                held.append(frame[own].with_columns(seen.labels.written(codes[own])))
+        filled.flush()
         behind.call(check_same, reader.files)
-        said = [*schema.unread(handled), *schema.useless(handled, total)]
+        said = [*schema.unread(filled.handled), *schema.useless(filled.handled, total)]
         writer.content["note"]["notices"] = [*notices, *said]
         _write_held_out(entry.held_out, held)
 
@@ -345,70 +337,6 @@ def _write(
 def _held_part(seen: Look) -> int:
     """Return the part that rows are kept of as they are in the files."""
     return TEST if seen.labels.totals[TEST] else VALIDATION
-
-
-class _Dense:
-    """Rows of a part that are to become a block."""
-
-    def __init__(self, write: Write, part: str, features: int, dtype: str) -> None:
-        size = np.dtype(dtype).itemsize
-        most = max(FEWEST_ROWS, BLOCK_BYTES // max(1, features * size))
-        self.write, self.part, self.shape, self.dtype = write, part, (most, features), dtype
-        self._empty()
-
-    def _empty(self) -> None:
-        self.rows, self.count = np.empty(self.shape, self.dtype), 0
-        self.codes: NDArray[Any] = np.empty(0)  # made as the first come
-
-    def add(self, encoded: Any, codes: NDArray[Any], which: NDArray[np.intp]) -> None:
-        """Take some of a block's rows."""
-        at = 0
-        while at < len(which):
-            if not len(self.codes):
-                self.codes = np.empty((self.shape[0], *codes.shape[1:]), codes.dtype)
-            own = which[at : at + len(self.rows) - self.count]
-            into = slice(self.count, self.count + len(own))
-            if encoded.dtype == self.rows.dtype:
-                np.take(encoded, own, axis=0, out=self.rows[into], mode="clip")
-            else:
-                self.rows[into] = encoded[own]
-            self.codes[into] = codes[own]
-            self.count += len(own)
-            at += len(own)
-            if self.count == len(self.rows):
-                self.flush()
-
-    def flush(self) -> None:
-        """Write what is there as a block."""
-        self.write(self.part, self.rows[: self.count], self.codes[: self.count])
-        self._empty()  # the other is written meanwhile
-
-
-class _Sparse:
-    """Sparse rows of a part that are to become a block."""
-
-    def __init__(self, write: Write, part: str, features: int, dtype: str) -> None:  # noqa: ARG002
-        self.write, self.part = write, part
-        self.kept: list[tuple[Any, NDArray[Any]]] = []
-        self.stored = 0
-
-    def add(self, encoded: Any, codes: NDArray[Any], which: NDArray[np.intp]) -> None:
-        """Take some of a block's rows, so many at a time that blocks stay small."""
-        each = max(1.0, encoded.nnz / max(1, encoded.shape[0]))
-        step = max(FEWEST_ROWS, int(BLOCK_BYTES / 8 / each))
-        for start in range(0, len(which), step):
-            own = which[start : start + step]
-            self.kept.append((encoded[own], codes[own]))
-            self.stored += self.kept[-1][0].nnz
-            if 8 * self.stored >= BLOCK_BYTES:
-                self.flush()
-
-    def flush(self) -> None:
-        """Write what is there as a block."""
-        if self.kept:
-            rows = scipy.sparse.vstack([rows for rows, _ in self.kept], format="csr")
-            self.write(self.part, rows, np.concatenate([codes for _, codes in self.kept]))
-        self.kept, self.stored = [], 0
 
 
 def _dtype(schema: TableSchema, reader: Reader) -> str:

@@ -256,7 +256,7 @@ def _look_text(
         texts = [each if each.dtype.is_nested() else each.cast(pl.String) for each in there]
         counts.add(pl.DataFrame(texts) if texts else frame, parts)
         total += frame.height
-        draws = dealer.draws(file.name, start, frame.height)
+        draws = dealer.draws(file.name, np.arange(start, start + frame.height))
         low = draws < limit
         kept.append((draws[low], frame.filter(pl.Series(low))))
         held += int(low.sum())

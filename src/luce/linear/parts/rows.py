@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from luce.linear.dense_rows import DenseRows
+from luce.processor import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,10 +25,14 @@ _MAPPED: Final = 128
 _AT_ONCE: Final = 16 << 20
 # Sparse rows are handed out so many at a time.
 _SPARSE_ROWS: Final = 8192
+# Pages are handed back where a part would take more of the free memory than this. Mapping them anew
+# in each pass took two cores half of the pass, for the other core has to be told each time.
+_SHARE: Final = 0.25
 
 _Key = tuple[str, str, str, int]
 _opened: OrderedDict[_Key, tuple[Any, np.ndarray, np.ndarray | None]] = OrderedDict()
 _stamps: dict[_Key, object] = {}
+_large: dict[tuple[str, str, str], bool] = {}
 _lock = threading.Lock()
 
 
@@ -103,8 +108,12 @@ class Rows(NamedTuple):
 
 
 def rows_of(lane: Lane, weigh: Weighing) -> Iterator[Rows]:
-    """Yield the rows of a lane in their order, some at a time; pages of those before are free."""
+    """Yield the rows of a lane in their order, some at a time.
+
+    Of a part that is large, pages of rows before are free for others.
+    """
     part = lane.part
+    large = _is_large(part)
     for k, i, j, row in lane.pieces:
         X, codes, weight = opened(part, k)
         step = _SPARSE_ROWS
@@ -116,7 +125,18 @@ def rows_of(lane: Lane, weigh: Weighing) -> Iterator[Rows]:
             y = weigh.target(codes[at])
             own = None if weight is None else weight[at]
             yield Rows(X[at], y, weigh(y, own, first), first)
-            _hand_back(X, start, stop)
+            if large:
+                _hand_back(X, start, stop)
+
+
+def _is_large(part: Part) -> bool:
+    """Return whether a part's pages are handed back; it is asked once how much memory is free."""
+    key = part.folder, part.key, part.name
+    found = _large.get(key)
+    if found is None:
+        own = sum(part.stored) * np.dtype(part.dtype).itemsize
+        found = _large[key] = own > _SHARE * free_memory()
+    return found
 
 
 def _hand_back(X: Any, i: int, j: int) -> None:
@@ -150,7 +170,10 @@ def opened(part: Part, k: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
             found = None  # of files that are no more
             part.verify(k)
         if found is None:
-            found = _opened[key] = part.open(k)
+            X, codes, weight = part.open(k)
+            # Plain views: of a `numpy.memmap` each slice takes several times as long.
+            X = X if part.sparse else np.asarray(X)
+            found = _opened[key] = X, np.asarray(codes), weight
         _stamps[key] = stamp
         _opened.move_to_end(key)
         while len(_opened) > _MAPPED:
