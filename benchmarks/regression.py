@@ -403,12 +403,12 @@ def _print_peak(name: str, who: str, tol: str) -> None:
     models["peer"] = LogisticRegression(C=C, tol=float(tol), max_iter=10)  # it peaks early
     n = max(3000, 2_000_000 // X.shape[1] + 1)  # enough rows for what the whole will run
     models[who].fit(X[:n], y[:n])  # imports, compilation, threads
-    before = _high_water(reset=True)
+    before = high_water(reset=True)
     models[who].fit(X, y)
-    print((_high_water() - before) / 1e6)
+    print((high_water() - before) / 1e6)
 
 
-def _high_water(*, reset: bool = False) -> float:
+def high_water(*, reset: bool = False) -> float:
     """Return the most memory this process has held, after forgetting what came before."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
@@ -437,7 +437,7 @@ def memmap(N: int = 4_000_000) -> dict[str, Any]:
         del X
         X = np.load(file, mmap_mode="r")
         SoftmaxRegression(max_iter=2).fit(rng.normal(size=(5000, D)), y[:5000])
-        before = _high_water(reset=True)
+        before = high_water(reset=True)
         start = time.perf_counter()
         model = SoftmaxRegression(tol=GAP).fit(X, y)
         return {
@@ -447,7 +447,7 @@ def memmap(N: int = 4_000_000) -> dict[str, Any]:
             "ours_iterations": int(model.n_iter_[0]),
             "ours_certificate": model.duality_gap_,
             "converged": model.converged_,
-            "resident_MB_at_most": _high_water() / 1e6,
+            "resident_MB_at_most": high_water() / 1e6,
             "before_MB": before / 1e6,
         }
 
@@ -471,9 +471,9 @@ def _print_size(N: int, D: int, K: int) -> None:
     X, y = clustered(N, D, K)
     n = max(3000, 2_000_000 // D + 1)
     SoftmaxRegression(tol=GAP).fit(X[:n], y[:n])  # imports, compilation, threads
-    before = _high_water(reset=True)
+    before = high_water(reset=True)
     model = SoftmaxRegression(tol=GAP).fit(X, y)
-    peak = (_high_water() - before) / 1e6
+    peak = (high_water() - before) / 1e6
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

@@ -1,42 +1,58 @@
-"""L1 and elastic net beside scikit-learn's saga and R's glmnet, to a relative gap of 1e-6.
+"""L1 and elastic net beside scikit-learn's saga, R's glmnet and others, to a relative gap of 1e-6.
 
-``python -m benchmarks sparse [CASE ...]``; without a case, all. Time is that of one thread of the
-processor (saga and glmnet have one), so that what else runs on the machine counts little. Gaps are
-from a lower bound that a fit to 1e-9 proves. saga is given ``LUCE_BENCH_PEER_SECONDS`` (60): its
-epochs are doubled until it has a gap of 1e-6, or no time for more; where it does not get there its
-time is a bound from below. glmnet (``Rscript`` with the package glmnet) follows twenty penalties to
-the one that is asked for, as its authors advise, with the loosest ``thresh`` that reaches the gap.
-``path`` is fifty Cs, each fit starting from the last.
+``python -m benchmarks sparse [--skglm PYTHON] [CASE ...]``; without a case, all. Time is that of
+one thread of the processor (the peers have one), so that what else runs on the machine counts
+little; ours is timed before, between and after the peers. Gaps are from a lower bound that a fit to
+1e-9 proves.
+
+Each peer has thirty times our time, at least 20 s and at most ``LUCE_BENCH_PEER_SECONDS`` (300).
+Where it is not at a gap of 1e-6 by then, the ratio is a bound from below. glmnet (``Rscript`` with
+the package glmnet) and skglm (in the interpreter that is named) have the loosest tolerance that
+reaches the gap. ``path`` is fifty Cs, each fit starting from the last. Peak memory is that of a
+process of its own, from after the data are loaded.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
-import shutil
-import subprocess
+import statistics
 import sys
-import tempfile
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.regression import correlated, digits, mnist, objective, sparse
-from benchmarks.timing import RESULTS, record
+from benchmarks import sparse_peers as peers
+from benchmarks.regression import correlated, digits, high_water, mnist, objective, sparse
+from benchmarks.sparse_peers import GAP
+from benchmarks.timing import apart, record, results
 from luce import SoftmaxRegression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GAP = 1e-6
 MOST = 1000
-SECONDS = float(os.environ.get("LUCE_BENCH_PEER_SECONDS", "60"))
+LEAST_SECONDS, TIMES = 20.0, 30
+SECONDS = float(os.environ.get("LUCE_BENCH_PEER_SECONDS", "300"))
+
+
+def odd() -> Any:
+    """MNIST, odd digits from even ones: 60,000 × 784."""
+    X, y = mnist()
+    return X, y % 2
+
+
+def halves() -> Any:
+    """The sparse documents, ten topics from the ten others."""
+    X, y = sparse()
+    return X, y % 2
+
 
 # case → data, C, l1_ratio
 CASES: dict[str, tuple[Callable[[], Any], float, float]] = {
@@ -49,52 +65,55 @@ CASES: dict[str, tuple[Callable[[], Any], float, float]] = {
     "sparse-elastic": (sparse, 10.0, 0.5),
     "correlated-l1": (correlated, 1.0, 1.0),
     "correlated-elastic": (correlated, 1.0, 0.5),
+    "binary-mnist-l1": (odd, 0.01, 1.0),
+    "binary-sparse-l1": (halves, 1.0, 1.0),
 }
 PATH = np.logspace(-3, 1, 50)
 
-# Reads column-major doubles, fits, and writes coefficients by class, intercepts first.
-R_SCRIPT = """
-suppressMessages(library(glmnet))
-a <- commandArgs(TRUE); folder <- a[1]; n <- as.integer(a[2]); d <- as.integer(a[3])
-alpha <- as.numeric(a[4]); thresh <- as.numeric(a[5])
-read <- function(name, what, count, ...) {
-  f <- file(file.path(folder, name), "rb"); v <- readBin(f, what, count, ...); close(f); v
-}
-y <- factor(read("y", "integer", n))
-lambda <- read("lambda", "double", 1000)
-nnz <- file.size(file.path(folder, "x")) / 8
-if (file.exists(file.path(folder, "i"))) {
-  x <- Matrix::sparseMatrix(i = read("i", "integer", nnz), p = read("p", "integer", d + 1),
-                            x = read("x", "double", nnz), dims = c(n, d), index1 = FALSE)
-} else x <- matrix(read("x", "double", nnz), n, d)
-t <- system.time(fit <- glmnet(x, y, family = "multinomial", alpha = alpha, lambda = lambda,
-                               standardize = FALSE, thresh = thresh, maxit = 1e7))
-cat(t[["user.self"]] + t[["sys.self"]], length(fit$lambda), "\\n")
-out <- file(file.path(folder, "out"), "wb")
-last <- length(fit$lambda)
-for (k in seq_along(fit$beta)) writeBin(as.double(c(fit$a0[k, last], fit$beta[[k]][, last])), out)
-close(out)
-"""
 
-
-def penalised(model: Any, X: Any, y: np.ndarray, C: float, ratio: float) -> float:
+def penalised(
+    intercept: np.ndarray, W: np.ndarray, X: Any, y: np.ndarray, C: float, ratio: float
+) -> float:
     """Return the objective in float64."""
-    W = model.coef_.astype(np.float64)
+    W = W.astype(np.float64)
     square = (W**2).sum() / 2
-    loss = objective(model, X, y, C) - square / C
+    loss = objective(_Table(intercept, W, np.unique(y)), X, y, C) - square / C
     return float(loss + ((1 - ratio) * square + ratio * np.abs(W).sum()) / C)
 
 
-def compare(name: str) -> dict[str, Any]:
+class _Table:
+    def __init__(self, intercept: np.ndarray, W: np.ndarray, classes: np.ndarray) -> None:
+        self.intercept_, self.coef_, self.classes_ = intercept, W, classes
+
+
+def compare(name: str, skglm: str | None) -> dict[str, Any]:
     """Time one case."""
     make, C, ratio = CASES[name]
     X, y = make()
-    best = SoftmaxRegression(C, l1_ratio=ratio, tol=1e-9, max_iter=MOST).fit(X, y)
-    floor = best.objective_ * (1 - best.duality_gap_)
+    floor = _floor(X, y, C, ratio)
+    ours: list[float] = []
     model = SoftmaxRegression(C, l1_ratio=ratio, tol=GAP, max_iter=MOST)
-    start = time.process_time()
-    model.fit(X, y)
-    ours = time.process_time() - start
+
+    def timed() -> None:
+        start = time.process_time()
+        model.fit(X, y)
+        ours.append(time.process_time() - start)
+
+    def gap(b: np.ndarray, W: np.ndarray) -> float:
+        return penalised(b, W, X, y, C, ratio) / floor - 1
+
+    timed()  # it compiles what it needs
+    ours.clear()
+    timed()
+    limit = min(max(LEAST_SECONDS, TIMES * ours[0]), SECONDS)
+    found = peers.saga(X, y, C, ratio, gap, limit)
+    timed()
+    found |= peers.glmnet(X, y, C, ratio, gap, limit) or {}
+    if len(model.classes_) == 2 and ratio == 1:
+        timed()
+        found |= peers.liblinear(X, y, C, gap, limit)
+        found |= (peers.skglm(skglm, X, y, C, gap, limit) if skglm else None) or {}
+    timed()
     row = {
         "case": name,
         "shape": [*X.shape, len(model.classes_)],
@@ -102,141 +121,114 @@ def compare(name: str) -> dict[str, Any]:
         "l1_ratio": ratio,
         "nonzero": float((model.coef_ != 0).mean()),
         "ours_seconds": ours,
-        "ours_gap": penalised(model, X, y, C, ratio) / floor - 1,
+        "ours_gap": gap(model.intercept_, model.coef_),
         "ours_certificate": model.duality_gap_,
         "ours_iterations": int(model.n_iter_[0]),
-        "floor_gap": best.duality_gap_,
     }
-    row |= _saga(X, y, C, ratio, floor)
-    row["ratio"] = row["saga_seconds"] / ours
-    if (found := _glmnet(X, y, C, ratio, floor)) is not None:
-        row |= found | {"glmnet_ratio": found["glmnet_seconds"] / ours}
+    row |= found | _ratios(found, ours)
+    row["ours_peak_MB"], row["saga_peak_MB"] = (_peak(name, who) for who in ("ours", "saga"))
     return row
 
 
-def _saga(X: Any, y: np.ndarray, C: float, ratio: float, floor: float) -> dict[str, Any]:
-    epochs, spent, options = 10, 0.0, {"C": C, "l1_ratio": ratio, "solver": "saga", "tol": 1e-12}
-    while True:
-        peer = LogisticRegression(**options, max_iter=epochs)
-        start = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            peer.fit(X, y)
-        took = time.process_time() - start
-        spent += took
-        gap = penalised(peer, X, y, C, ratio) / floor - 1
-        if gap <= GAP or spent + 2 * took > SECONDS:
-            break
-        epochs *= 2
-    return {
-        "saga_seconds": took,
-        "saga_epochs": epochs,
-        "saga_gap": gap,
-        "saga_reached": gap <= GAP,
-        "saga_nonzero": float((peer.coef_ != 0).mean()),
-    }
+def _floor(X: Any, y: np.ndarray, C: float, ratio: float) -> float:
+    best = SoftmaxRegression(C, l1_ratio=ratio, tol=1e-9, max_iter=MOST).fit(X, y)
+    return float(best.objective_ * (1 - best.duality_gap_))
 
 
-def _glmnet(X: Any, y: np.ndarray, C: float, ratio: float, floor: float) -> dict[str, Any] | None:
-    """Return glmnet's time and gap, or None where it is not installed."""
-    last = 1 / (C * X.shape[0])
-    classes, codes = np.unique(y, return_inverse=True)
-    off = np.bincount(codes) / len(y) - np.eye(len(classes))[codes]
-    first = float(np.abs(off.T @ X).max()) / len(y) / ratio
-    lambdas = np.geomspace(max(first, 1.001 * last), last, 20)
-    found = None
-    for thresh in (1e-7, 1e-9, 1e-11, 1e-13):
-        ended = _in_r(X, codes, lambdas, ratio, thresh)
-        if ended is None:
-            return found
-        seconds, model = ended
-        gap = penalised(model, X, codes, C, ratio) / floor - 1
-        found = {"glmnet_seconds": seconds, "glmnet_thresh": thresh, "glmnet_gap": gap}
-        found["glmnet_reached"] = gap <= GAP
-        if gap <= GAP or seconds > SECONDS / 4:
-            return found
-    return found
+def _ratios(found: dict[str, Any], ours: list[float]) -> dict[str, float]:
+    """Return how many times faster ours is than each peer; of the peer's time at least that."""
+    each = {key.removesuffix("_seconds"): key for key in found if key.endswith("_seconds")}
+    return {f"{name}_ratio": found[key] / statistics.median(ours) for name, key in each.items()}
 
 
-class _Fitted:
-    def __init__(self, table: np.ndarray) -> None:
-        self.intercept_, self.coef_ = table[:, 0], table[:, 1:]
-        self.classes_ = np.arange(len(table))
+def _peak(name: str, who: str) -> float:
+    """Return the peak memory of one fit beyond its data, in MB, from a process of its own."""
+    return float(apart("sparse", f"--peak={name}:{who}"))
 
 
-def _in_r(
-    X: Any, codes: np.ndarray, lambdas: np.ndarray, alpha: float, thresh: float
-) -> tuple[float, _Fitted] | None:
-    if shutil.which("Rscript") is None:
-        return None
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        codes.astype(np.int32).tofile(folder / "y")
-        lambdas.tofile(folder / "lambda")
-        if scipy.sparse.issparse(X):
-            columns = X.tocsc()
-            columns.sort_indices()
-            columns.data.astype(np.float64).tofile(folder / "x")
-            columns.indices.astype(np.int32).tofile(folder / "i")
-            columns.indptr.astype(np.int32).tofile(folder / "p")
-        else:
-            X.astype(np.float64).T.tofile(folder / "x")
-        script = folder / "fit.R"
-        script.write_text(R_SCRIPT, encoding="utf-8")
-        command = ["Rscript", str(script), name, *map(str, X.shape), str(alpha), str(thresh)]
-        try:
-            done = subprocess.run(
-                command, stdout=subprocess.PIPE, text=True, check=True, timeout=4 * SECONDS
-            )
-        except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
-            return None
-        table = np.fromfile(folder / "out").reshape(-1, X.shape[1] + 1)
-        return float(done.stdout.split()[0]), _Fitted(table)
+def _print_peak(name: str, who: str) -> None:
+    warnings.simplefilter("ignore")
+    make, C, ratio = CASES[name]
+    X, y = make()
+    models = {"ours": SoftmaxRegression(C, l1_ratio=ratio, tol=GAP, max_iter=MOST)}
+    models["saga"] = LogisticRegression(C=C, l1_ratio=ratio, solver="saga", tol=0, max_iter=3)
+    n = min(len(y), max(3000, 4_000_000 // X.shape[1]))  # enough rows for what the whole will run
+    models[who].fit(X[:n], y[:n])  # imports, compilation, threads
+    before = high_water(reset=True)
+    models[who].fit(X, y)
+    print((high_water() - before) / 1e6)
 
 
 def path() -> dict[str, Any]:
     """Time fifty Cs of L1 on digits, each fit from the last; the worst gap counts."""
     X, y = digits()
-    floors = []
-    ours = SoftmaxRegression(l1_ratio=1.0, tol=GAP, max_iter=MOST, warm_start=True)
-    seconds, gaps = 0.0, []
-    for C in PATH:
-        best = SoftmaxRegression(C, l1_ratio=1.0, tol=1e-9, max_iter=MOST).fit(X, y)
-        floors.append(best.objective_ * (1 - best.duality_gap_))
-        start = time.process_time()
-        ours.set_params(C=C).fit(X, y)
-        seconds += time.process_time() - start
-        gaps.append(penalised(ours, X, y, C, 1.0) / floors[-1] - 1)
-    row = {"case": "path", "ours_seconds": seconds, "ours_gap": max(gaps)}
-    options = {"l1_ratio": 1.0, "solver": "saga", "warm_start": True, "tol": 1e-12}
-    peer, spent, gaps = LogisticRegression(**options, max_iter=200), 0.0, []
-    for C, floor in zip(PATH, floors, strict=True):
-        start = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            peer.set_params(C=C).fit(X, y)
-        spent += time.process_time() - start
-        gaps.append(penalised(peer, X, y, C, 1.0) / floor - 1)
-    row |= {"saga_seconds": spent, "saga_gap": max(gaps), "saga_reached": max(gaps) <= GAP}
-    row["ratio"] = spent / seconds
-    ended = _in_r(X, y, 1 / (PATH * len(y)), 1.0, 1e-7)
-    if ended is not None:
-        gap = penalised(ended[1], X, y, PATH[-1], 1.0) / floors[-1] - 1
-        row |= {"glmnet_seconds": ended[0], "glmnet_gap": gap, "glmnet_reached": gap <= GAP}
-        row["glmnet_ratio"] = ended[0] / seconds
-    return row
+    floors = [_floor(X, y, C, 1.0) for C in PATH]
+
+    def worst(tables: Any) -> float:
+        rows = zip(tables, PATH, floors, strict=True)
+        return max(penalised(*table, X, y, C, 1.0) / floor - 1 for table, C, floor in rows)
+
+    def along(**options: Any) -> tuple[float, float]:
+        model, spent, tables = options.pop("model")(**options, l1_ratio=1.0, warm_start=True), 0.0, []
+        for C in PATH:
+            start = time.process_time()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model.set_params(C=C).fit(X, y)
+            spent += time.process_time() - start
+            tables.append((model.intercept_.copy(), model.coef_.copy()))
+        return spent, worst(tables)
+
+    ours = [along(model=SoftmaxRegression, tol=GAP, max_iter=MOST) for _ in range(3)]
+    row: dict[str, Any] = {"case": "path", "ours_seconds": [each for each, _ in ours]}
+    row["ours_gap"] = ours[-1][1]
+    found: dict[str, Any] = {}
+    for epochs in (200, 1000):
+        seconds, gap = along(model=LogisticRegression, solver="saga", tol=1e-12, max_iter=epochs)
+        found |= {"saga_seconds": seconds, "saga_epochs": epochs, "saga_gap": gap}
+        found["saga_reached"] = gap <= GAP
+        if gap <= GAP:
+            break
+    for thresh in (1e-7, 1e-9, 1e-11, 1e-13):
+        ended = peers.glmnet_along(X, y, 1 / (PATH * len(y)), 1.0, thresh, SECONDS)
+        if ended is None or ended[1] is None:
+            break
+        gap = worst((table[:, 0], table[:, 1:]) for table in ended[1])
+        found |= {"glmnet_seconds": ended[0], "glmnet_thresh": thresh, "glmnet_gap": gap}
+        found["glmnet_reached"] = gap <= GAP
+        if gap <= GAP:
+            break
+    return row | found | _ratios(found, row["ours_seconds"])
 
 
 def main(arguments: list[str]) -> None:
     """Run the cases that are named, or all, and keep the results of the others."""
+    if arguments and arguments[0].startswith("--peak="):
+        _print_peak(*arguments[0].removeprefix("--peak=").split(":"))
+        return
+    parser = argparse.ArgumentParser(prog="python -m benchmarks sparse")
+    parser.add_argument("--skglm", metavar="PYTHON", help="an interpreter that has skglm")
+    parser.add_argument("cases", nargs="*", metavar="CASE")
+    asked = parser.parse_args(arguments)
     known = [*CASES, "path"]
-    if unknown := set(arguments) - set(known):
+    if unknown := set(asked.cases) - set(known):
         sys.exit(f"no such case: {', '.join(sorted(unknown))}. There are: {', '.join(known)}")
     torch.set_num_threads(1)
-    file = RESULTS / "sparse.json"
+    file = results("sparse")
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
-    kept = {row["case"]: row for row in rows}
-    for name in arguments or known:
-        kept[name] = row = path() if name == "path" else compare(name)
+    kept = {row["case"]: row for row in rows if row["case"] in known}
+    for name in asked.cases or known:
+        kept[name] = row = path() if name == "path" else compare(name, asked.skglm)
         print(json.dumps(row), flush=True)
-        record("sparse", [kept[each] for each in known if each in kept], gap=GAP, threads=1)
+        means = {
+            f"geometric_mean_{peer}": _mean([r[key] for r in kept.values() if key in r])
+            for peer in ("saga", "glmnet", "liblinear", "skglm")
+            for key in [f"{peer}_ratio"]
+        }
+        record("sparse", [kept[each] for each in known if each in kept], gap=GAP, threads=1, **means)
+    print(json.dumps(means))
+
+
+def _mean(ratios: list[float]) -> float | None:
+    """Return the geometric mean: peers that were cut short count with what they had, as a bound."""
+    return math.exp(statistics.fmean(map(math.log, ratios))) if ratios else None

@@ -117,6 +117,10 @@ class Sparse:
         rest = strength * (1 - l1_ratio)
         return cls(0.0 if grouped else rest, strength * l1_ratio, rest if grouped else 0.0)
 
+    def times(self, factor: float) -> Self:
+        """Return the penalty times a number."""
+        return type(self)(factor * self.l2, factor * self.l1, factor * self.group)
+
     def value(self, W: np.ndarray) -> float:
         """Return r(W)."""
         value = 0.5 * self.l2 * float(np.vdot(W, W)) + self.l1 * float(np.abs(W).sum())

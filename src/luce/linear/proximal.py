@@ -45,9 +45,14 @@ _ROUGH_GAP: Final = 1e-3
 _ROUGH_NOISE: Final = 1e-6
 # Steps on a working set end at this part of the gap that all features have.
 _OF_THE_WHOLE: Final = 0.1
-# On some of the rows there are at most so many iterations first, to this gap.
-_AHEAD: Final = 15
+# Ahead of a fit from W = 0 each penalty is so many times weaker than the one before, from this part
+# of the least that has W = 0 on. Each has at most so many iterations, to this gap. Fits to some of
+# the rows have to lower F of all rows by this part.
+_STEP: Final = 10.0
+_STRONGEST: Final = 0.1
+_AHEAD: Final = 5
 _AHEAD_GAP: Final = 0.1
+_BETTER: Final = 1e-3
 # After so many iterations without progress, rounding hides any further descent.
 _PATIENCE: Final = 8
 # The metric is made again where F falls by this part in an iteration, or Newton's step took so many
@@ -136,14 +141,38 @@ def minimize(
 
 
 def _ahead(judge: Judge, loss: Loss, theta: np.ndarray) -> np.ndarray:
-    """Return where some of the rows lead to, if there are many and it is better for all."""
-    few = None if theta[:, :-1].any() else loss.over_fewer()
-    if few is None:
+    """Return where to begin instead of at W = 0: after rough fits with stronger penalties.
+
+    From W = 0 a weak penalty lets the first steps go far along what the rows hardly show. On some
+    of the rows these fits are made as long as they are better for all.
+    """
+    if theta[:, :-1].any():
         return theta
-    diary = _Diary(0.0, _AHEAD, None)
-    point, _ = _solve(judge, diary, few, few.at(_ahead(judge, few, theta)), _AHEAD_GAP)
-    better = judge.value(loss.at(point.theta)) < judge.value(loss.at(theta))
-    return point.theta if better else theta
+    losses, few = [loss], loss.over_fewer()
+    while few is not None:
+        losses.append(few)
+        few = few.over_fewer()
+    point = loss.at(theta)
+    for stage in _stages(judge, point):
+        while len(losses) > 1 or stage is not judge:
+            own = losses[-1]
+            diary, every = _Diary(0.0, _AHEAD, None), np.ones(theta.shape[1] - 1, dtype=bool)
+            start = point if own is loss else own.at(point.theta)
+            there, _ = _advance(stage, diary, own, start, every, _AHEAD_GAP, _AHEAD_GAP, _FAST)
+            after = there if own is loss else loss.at(there.theta)
+            better = stage.value(after) < (1 - _BETTER) * stage.value(point)
+            point = after if better else point
+            if better or own is loss:
+                break
+            losses.pop()  # these rows are learnt by heart
+    return point.theta
+
+
+def _stages(judge: Judge, point: Point) -> list[Judge]:
+    """Return penalties that weaken step by step to the one that is asked for, for W = 0."""
+    needed = float(judge.penalty.scale(point.gradient[:, :-1], apart=False)[0, 0])
+    count = max(0, math.ceil(math.log(_STRONGEST / max(needed, 1e-12), _STEP)))
+    return [Judge(judge.penalty.times(_STEP**n)) for n in range(count, 0, -1)] + [judge]
 
 
 def _advance(
@@ -154,18 +183,20 @@ def _advance(
     kept: np.ndarray,
     goal: float,
     enough: float,
+    fall: float = 0.0,
 ) -> tuple[Point, bool]:
     """Return a better point, by steps on a working set of features where that saves work.
 
     And whether rounding hides any. On all features the steps end at a gap of ``goal``, on some at
-    ``enough`` if that is more.
+    ``enough`` if that is more; or where one lowers F by less than the part ``fall``.
     """
     features = _working_set(loss, judge.penalty, point, kept)
     few = None if features is None else loss.narrow(features)
     if features is None or few is None:
-        return _solve(judge, diary, loss, point, goal)
+        return _solve(judge, diary, loss, point, goal, fall)
     columns = np.append(features, len(kept))
-    inner, stalled = _solve(judge, diary, few, few.at(point.theta[:, columns]), max(goal, enough))
+    start = few.at(point.theta[:, columns])
+    inner, stalled = _solve(judge, diary, few, start, max(goal, enough), fall)
     theta = np.zeros_like(point.theta)
     theta[:, columns] = inner.theta
     after, before = loss.at(theta), judge.value(point)
@@ -196,9 +227,12 @@ def _working_set(loss: Loss, penalty: Sparse, point: Point, kept: np.ndarray) ->
 
 
 def _solve(
-    judge: Judge, diary: _Diary, loss: Loss, point: Point, goal: float
+    judge: Judge, diary: _Diary, loss: Loss, point: Point, goal: float, fall: float
 ) -> tuple[Point, bool]:
-    """Return a better point, and whether rounding hides any; stop where ``goal`` is in reach."""
+    """Return a better point, and whether rounding hides any; stop where ``goal`` is in reach.
+
+    Or where an iteration lowers F by less than the part ``fall``.
+    """
     metric: Metric | None = None
     noise, patience = (_ROUGH_NOISE, 1) if loss.exactly() else (NOISE, _PATIENCE)
     scale, idle, least, stale, fallen, first = 1.0, 0, math.inf, False, 1.0, 0
@@ -218,7 +252,7 @@ def _solve(
         diary.n_iter += 1
         measure = judge.estimate(loss, point)
         diary.note(judge.value(point) * loss.total, measure)
-        if measure <= goal:
+        if measure <= goal or fallen < fall:
             return point, False
         idle = 0 if fallen > noise or measure < 0.5 * least else idle + 1
         least = min(least, measure)
