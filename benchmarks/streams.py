@@ -3,8 +3,12 @@
 ``python -m benchmarks streams`` writes a folder of Parquet (random numbers in float32, which hardly
 compress; ``--rows``, ``--columns``, ``--classes``, ``--files``) and runs in processes of their own:
 
-- Polars reads the same columns, file by file, and keeps none: what the encoding pass is held to;
 - the look, the pass for statistics and the encoding pass, each timed;
+- in turn, after one round to warm up: Polars reads the same columns, file by file, and keeps none,
+  which the encoding pass is held to (asked: at most twice as long); the encoding pass; and as many
+  bytes are written in as many files, and nothing else;
+- in turn: value and gradient of softmax regression over the encoded rows, and over the same rows in
+  memory (asked: at most 1.3 times as long);
 - ``luce train --model linear`` (and ``mlp`` with ``--mlp``) on what is encoded;
 - ``luce predict`` into Parquet.
 
@@ -31,9 +35,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import record
+from benchmarks.timing import alternate, ratio, record
 
 GROUPS = Path("/sys/fs/cgroup/memory")
+TURNS = 7
 
 
 def main(arguments: list[str]) -> None:
@@ -65,21 +70,30 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> None:
     print(
         f"{asked.rows:,} x {asked.columns}, {asked.classes} classes: {size / 1e9:.2f} GB of Parquet"
     )
-    steps = ["polars", "encode", "linear", *["mlp"] * asked.mlp, "predict", "polars"]
+    steps = ["encode", "turns", "passes", "linear", *["mlp"] * asked.mlp, "predict"]
     found = []
     for step in steps:
-        done = _measured(step, folder, asked.limit)
+        # Steps that compare have rows in memory as well.
+        limit = None if step in ("turns", "passes") else asked.limit
+        done = _measured(step, folder, limit)
         found.append({"step": step, **done})
         print(
             f"{step:8} {done['seconds']:8.1f} s   held {done['anonymous']:6,.0f} MB   resident "
             f"{done['resident']:6,.0f} MB   {json.dumps(done['more'])}",
             flush=True,
         )
-    reading = min(each["more"]["read"] for each in found if each["step"] == "polars")
-    encoding = found[1]["more"]["encode"]
-    print(f"encoding pass: {encoding / reading:.2f} times what Polars needs to read")
+    turns, passes = (next(e["more"] for e in found if e["step"] == n) for n in ("turns", "passes"))
+    print(f"encoding pass: {_times(turns, 'encode', 'polars')} what Polars needs to read")
+    print(f"               {_times(turns, 'encode', 'write')} what writing alone takes")
+    print(f"cached pass:   {_times(passes, 'blocks', 'memory')} one in memory")
     shape = {"shape": [asked.rows, asked.columns, asked.classes], "bytes": size}
     record("streams", found, **shape, limit=asked.limit)
+
+
+def _times(seconds: dict[str, list[float]], ours: str, peer: str) -> str:
+    """Return how many times as long ours takes, and the range of the rounds."""
+    found = ratio(seconds[ours], seconds[peer])  # the other way round: above 1, ours is slower
+    return f"{found['ratio']:.2f} times ({found['low']:.2f} to {found['high']:.2f})"
 
 
 def _write(asked: argparse.Namespace, folder: Path) -> None:
@@ -169,13 +183,82 @@ def _step(step: str, folder: Path) -> None:
     print(json.dumps({**said, "more": more}))
 
 
-def _polars(folder: Path) -> dict[str, float]:
+def _turns(folder: Path) -> dict[str, list[float]]:
+    """Time Polars' reading, the encoding pass, and the writing of as many bytes, in turn."""
     import polars as pl
 
-    since = time.perf_counter()
-    for path in sorted((folder / "data").iterdir()):
-        pl.read_parquet(path)
-    return {"read": time.perf_counter() - since}
+    import luce
+    from luce.data.streams import encoding
+
+    asked: list[Any] = []
+    encode = encoding._write  # noqa: SLF001
+
+    def asked_for(*arguments: Any) -> None:
+        asked[:] = arguments
+        encode(*arguments)
+
+    encoding._write = asked_for  # noqa: SLF001
+    scan = luce.scan(folder / "data" / "*.parquet", target="y")
+    shutil.rmtree(folder / "turns", ignore_errors=True)
+    scan.encoded(validation_size=0.1, test_size=0.2, cache_dir=folder / "turns")
+    entry = next(each for each in asked if hasattr(each, "rows") and hasattr(each, "held_out"))
+    sizes = [each.stat().st_size for each in sorted(entry.rows.iterdir())]
+    content = np.random.default_rng(0).bytes(max(sizes))
+    place = folder / "turns" / "plain"
+
+    def read() -> None:
+        for path in sorted((folder / "data").iterdir()):
+            pl.read_parquet(path)
+
+    def write() -> None:
+        for i, size in enumerate(sizes):
+            (place / str(i)).write_bytes(memoryview(content)[:size])
+
+    calls = {"polars": read, "encode": lambda: encode(*asked), "write": write}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(TURNS + 1):
+        for name, call in calls.items():
+            for old in (entry.rows, place):
+                shutil.rmtree(old, ignore_errors=True)
+            place.mkdir()
+            since = time.perf_counter()
+            call()
+            if turn:
+                seconds[name].append(time.perf_counter() - since)
+    shutil.rmtree(folder / "turns")
+    return seconds
+
+
+def _passes(folder: Path) -> dict[str, list[float]]:
+    """Time value and gradient over the encoded training rows, and over the same in memory."""
+    import torch
+
+    from luce.data.blocks import BlockStore
+    from luce.engines.local import Local
+    from luce.linear.objective import Objective
+    from luce.linear.parts.objective import PartObjective
+    from luce.linear.parts.rows import Weighing
+    from luce.linear.rows import as_rows
+
+    part = BlockStore.open(next((folder / "encoded").glob("*.rows"))).part("train")
+    X, y, at = np.empty(part.shape, part.dtype), np.empty(part.shape[0], np.int64), 0
+    for k, rows in enumerate(part.blocks):
+        X[at : at + rows], y[at : at + rows], _ = part.open(k)
+        at += rows
+    options: dict[str, Any] = {
+        "n_logits": len(part.classes),
+        "link": "softmax",
+        "C": 1.0,
+        "fit_intercept": True,
+        "dtype": torch.float32,
+    }
+    weight = torch.ones(len(y), dtype=torch.float64)
+    own = Objective(as_rows(X), torch.from_numpy(y), weight, **options)
+    over_blocks = PartObjective(part, Local().map, Weighing(), **options)
+    theta = own.start()
+    theta[:, :-1] = 0.01
+    calls = {"memory": lambda: own.evaluate(theta), "blocks": lambda: over_blocks.evaluate(theta)}
+    return alternate(calls, repeats=TURNS)
 
 
 def _encode(folder: Path) -> dict[str, float]:
@@ -226,8 +309,9 @@ def _predict(folder: Path) -> dict[str, int]:
 
 
 _STEPS = {
-    "polars": _polars,
     "encode": _encode,
+    "turns": _turns,
+    "passes": _passes,
     "linear": lambda folder: _train(folder, "linear"),
     "mlp": lambda folder: _train(folder, "mlp", epochs=1),
     "predict": _predict,

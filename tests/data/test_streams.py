@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_parts_have_their_shares():
 def test_draws_are_independent_of_parts():
     """The numbers that draw samples say nothing of the part: their mean is a half in each."""
     dealer = Dealer(**SPLIT)
-    parts, draws = dealer.parts("x", 0, 10**5), dealer.draws("x", 0, 10**5)
+    parts, draws = dealer.parts("x", 0, 10**5), dealer.draws("x", np.arange(10**5))
     assert [draws[parts == part].mean() for part in range(3)] == pytest.approx([0.5] * 3, abs=0.012)
 
 
@@ -377,6 +378,24 @@ def test_terms_that_do_not_fit_the_rows_are_made_again(tmp_path):
     assert not encode(folder, tmp_path / "cache").found
     first._entry.tensors.unlink()
     assert not encode(folder, tmp_path / "cache").found
+
+
+@pytest.mark.parametrize("reached", [True, False], ids=["all", "not all"])
+def test_rows_that_were_not_yet_on_the_disk_are_made_again(tmp_path, reached):
+    """After a new start of the machine, rows are compared once, and damaged ones encoded anew."""
+    folder = written(table(300).drop("said", "many"), tmp_path / "t")
+    first = encode(folder, tmp_path / "cache")
+    truth = rows_of(first, "train")[0]
+    first.hold.let_go()
+    block, manifest = first._entry.rows / "00000.X.npy", first._entry.rows / "manifest.json"
+    if not reached:
+        block.write_bytes(bytes(block.stat().st_size))
+    for each in (block, manifest):
+        os.utime(each, (1, 1))  # long before
+    again = encode(folder, tmp_path / "cache")
+    assert again.found == reached
+    assert np.array_equal(rows_of(again, "train")[0], truth)
+    assert manifest.stat().st_mtime > 1
 
 
 def test_the_cache_keeps_to_its_size(tmp_path):
@@ -654,7 +673,27 @@ def test_the_compiled_pass_has_the_same_bits(dtype, monkeypatch):
     types = dict.fromkeys(frame.columns, "number")
     schema = TableSchema.infer(frame, directions=Directions(types=types)).fit(frame)
     found, counts = schema.encode(frame)
-    monkeypatch.setattr("luce.data.columns.number.WORTH_COMPILING", 10**9)
+    monkeypatch.setattr("luce.data.matrix.WORTH_COMPILING", 10**9)
     truth, same = schema.encode(frame)
     assert np.array_equal(found, truth)
     assert counts == same
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_rows_are_written_to_any_places_as_they_are_encoded(compiled, monkeypatch):
+    """Dense rows of all kinds of columns come to the rows that are asked for, and no others."""
+    import numba  # noqa: F401 - which the columns look for
+
+    monkeypatch.setattr("luce.data.matrix.WORTH_COMPILING", 1 if compiled else 10**9)
+    monkeypatch.setattr("luce.data.matrix.MOST_ROWS", 700)  # of other columns: several slices
+    frame = table().drop("said", "many", "label")
+    frame = frame.with_columns(whole=pl.Series(range(3000)), narrow=frame["plain"].cast(pl.Float32))
+    schema = TableSchema.infer(frame).fit(frame)
+    truth, counts = schema.encode(frame)
+    out = np.full((4000, truth.shape[1]), 7, np.float32)
+    where = np.random.default_rng(0).permutation(4000)[:3000]
+    handled = Counter()
+    schema.write(frame, where, out, handled)
+    assert np.array_equal(out[where], truth)
+    assert np.all(np.delete(out, where, axis=0) == 7)
+    assert handled == counts

@@ -97,6 +97,18 @@ def test_lanes_are_all_rows_in_their_order(blocks, n_sums):
     assert row == sum(blocks)
 
 
+@pytest.mark.parametrize("room", [0, 1 << 60], ids=["little", "much"])
+def test_pages_are_handed_back_where_memory_is_short(room, stored, rows_of, monkeypatch):
+    """Rows of a part that is large beside the free memory are let go of; others stay mapped."""
+    handed = []
+    monkeypatch.setattr(worker, "free_memory", lambda: room)
+    monkeypatch.setattr(worker, "_hand_back", lambda _, i, j: handed.append(j - i))
+    X, y = rows_of("dense")
+    SoftmaxRegression().fit(stored(X, y), engine=Local(1))
+    assert (sum(handed) >= len(X)) == (room == 0)
+    assert bool(handed) == (room == 0)
+
+
 def test_an_index_is_found_in_the_lanes():
     """Places within pieces are those of the rows that were asked for."""
     index = np.array([0, 5, 2999, 3000, 6999, 8999])

@@ -4,7 +4,7 @@ The bits are those of `Numeric.encode`, which goes over each column ten times. H
 columns are read, scaled and written while they are in the processor's cache.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, attr-defined"
 
 from __future__ import annotations
 

@@ -72,9 +72,11 @@ class Entry:
     def store(self) -> BlockStore | None:
         """Return the store if it is there, whole and of this version."""
         try:
-            return BlockStore.open(self.rows)
-        except DataError:
+            store = BlockStore.open(self.rows)
+            store.survived()
+        except (DataError, OSError):
             return None
+        return store
 
     def used(self) -> None:
         """Note that it is used: what was not for longest is removed first."""
