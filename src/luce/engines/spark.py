@@ -7,14 +7,15 @@ none of whose tasks ends for long is begun again: Spark then ends the Python wor
 
 from __future__ import annotations
 
-import io
+import gc
 import os
 import sys
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, final
 
-import numpy as np
 import pyspark
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as sql
 
 from luce.engines.computing import compute, outcome, tasks
 from luce.engines.spark_jobs import collected
@@ -24,13 +25,17 @@ from luce.errors import BackendError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
+
 __all__ = ["PORT", "Spark", "adopt", "connect"]
 
 PORT: Final = 15002
 # A core has so many tasks of a pass.
 _TASKS_OF_A_CORE: Final = 2
-# Where the number of cores is not known, as under Connect with executors that come and go.
+# Executors that come and go find at least so many.
 _TASKS: Final = 32
+# In a worker: the functions that it has run.
+_loaded: set[str] = set()
 
 
 @final
@@ -76,14 +81,22 @@ class Spark:
             raise self.patience.exhausted("spark")
         found = {row["task"]: row["result"] for row in rows}
         for k in range(len(own)):
-            yield from outcome(_unpacked(found.pop(k)))
+            yield from outcome(found.pop(k))
 
     def _tasks(self) -> int:
         try:
-            cores = self.session.sparkContext.defaultParallelism
+            return _TASKS_OF_A_CORE * int(self.session.sparkContext.defaultParallelism)
         except pyspark.errors.PySparkException:  # under Connect there is no context
-            return _TASKS
-        return _TASKS_OF_A_CORE * int(cores)
+            return self._tasks_connected
+
+    @cached_property
+    def _tasks_connected(self) -> int:
+        least = 1
+        if self.session.conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+            least = _TASKS
+        # Spark cuts a range into as many parts as there are cores.
+        parts = self.session.range(1 << 16).select(sql.spark_partition_id().alias("part"))
+        return max(least, _TASKS_OF_A_CORE * len(parts.distinct().collect()))
 
     def close(self) -> None:
         """Stop the session."""
@@ -102,8 +115,9 @@ def connect(address: str | None, timeout: float, task_timeout: float = TASK_TIME
         if address is not None and address.startswith("sc://"):
             own = builder.remote(address).getOrCreate()
             return Spark(own, owned=True, task_timeout=task_timeout)
-        # Its page of jobs would need a port.
+        # Its page of jobs would need a port, and its bars would be a line for each pass.
         builder = builder.master(address or "local[*]").config("spark.ui.enabled", "false")
+        builder = builder.config("spark.ui.showConsoleProgress", "false")
         return Spark(builder.getOrCreate(), owned=True, task_timeout=task_timeout)
     except (pyspark.errors.PySparkException, RuntimeError, OSError) as error:
         raise BackendError(
@@ -132,36 +146,21 @@ def _work(
 
         for batch in batches:
             for k in batch.column(0).to_pylist():
-                result = _packed(compute(function, own[k], shared))
+                result = compute(function, own[k], shared)
+                _spare_collections(function.__name__)
                 columns = [pa.array([k], pa.int64()), pa.array([result], pa.binary())]
                 yield pa.RecordBatch.from_arrays(columns, ["task", "result"])
 
     return work
 
 
-def _packed(result: list[tuple[np.ndarray, ...]] | tuple[str, str]) -> bytes:
-    """Return what a task returned as bytes: one NPY after another, so that nothing is pickled."""
-    failed = isinstance(result, tuple)
-    lanes = [tuple(np.array(each) for each in result)] if failed else result
-    file = io.BytesIO()
-    for number in (int(failed), len(lanes)):
-        np.save(file, np.array(number), allow_pickle=False)
-    for arrays in lanes:
-        np.save(file, np.array(len(arrays)), allow_pickle=False)
-        for array in arrays:
-            np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+def _spare_collections(called: str) -> None:
+    """Take what is loaded out of the sight of the garbage collector.
 
-
-def _unpacked(content: bytes) -> list[tuple[np.ndarray, ...]] | tuple[str, str]:
-    file = io.BytesIO(content)
-
-    def load() -> np.ndarray:
-        return np.load(file, allow_pickle=False)  # type: ignore[no-any-return]
-
-    failed, count = int(load()), int(load())
-    lanes = [tuple(load() for _ in range(int(load()))) for _ in range(count)]
-    if failed:
-        name, words = map(str, lanes[0])
-        return name, words
-    return lanes
+    Spark's worker collects after each task. To look through all objects of PyTorch and Numba takes
+    0.1 s, often more than the task.
+    """
+    if called not in _loaded:  # its first run loads libraries and kernels
+        _loaded.add(called)
+        gc.collect()
+        gc.freeze()
