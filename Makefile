@@ -18,10 +18,12 @@ test: .venv/installed-test
 # What `make test` interprets, on the GPU that is here, and what only a GPU can show; then how fast,
 # whatever the tests said. With a Python that has PyTorch for it: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(BIN)/python
-GPU_TESTS := tests/kernels tests/conformance tests/linear tests/neural tests/test_graphs.py
+# What needs no GPU, and takes minutes, stays away.
+GPU_TESTS := tests/kernels tests/conformance tests/linear tests/neural tests/test_graphs.py \
+	--ignore=tests/kernels/cuda/test_ahead.py
 MINUTES ?= 5
 gpu: $(if $(filter $(BIN)/%,$(GPU_PYTHON)),.venv/installed-test)
-	$(GPU_PYTHON) -m pytest -n 4 -k cuda $(GPU_TESTS); tests=$$?; \
+	$(GPU_PYTHON) -m pytest -n auto --maxprocesses 8 -k cuda $(GPU_TESTS); tests=$$?; \
 	PYTHONPATH=src $(GPU_PYTHON) -m benchmarks cuda --minutes $(MINUTES) && exit $$tests
 
 docs: .venv/installed-docs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cuda, timing
+from benchmarks import ahead, cuda, timing
 from benchmarks.cuda import Case, Machine, bound
 
 MACHINE = Machine(torch.device("cpu"), 4.3e12, {"bf16": 7.8e14, "fp32": 5e13})
@@ -137,6 +137,32 @@ def test_a_peer_that_breaks_as_it_is_imported_is_absent(monkeypatch):
     found, absent = gpu.peers_of("cross_entropy")
     assert {"ours", "eager", "compile"} == set(found)
     assert absent == dict.fromkeys(("liger", "quack"), "RuntimeError: needs another Triton")
+
+
+def test_what_compilers_make_of_a_kernel_is_the_most_over_its_programs():
+    """Registers, shared memory and spills; whether rows that start at 16 bytes are read so."""
+    seen = {"kernel": "k", "warps": 4, "spilled": 0, "atomic": [], "wide": False}
+    programs = [
+        seen | {"call": "softmax few", "registers": 40, "shared": 2_048},
+        seen | {"call": "softmax aligned rows", "registers": 32, "shared": 512, "wide": True},
+        seen | {"call": "other", "kernel": "l", "registers": 255, "shared": 0, "spilled": 7},
+    ]
+    rows = ahead.rows_of("sm_90", programs)
+    assert rows[0] == {
+        "target": "sm_90", "kernel": "k", "programs": 2, "registers": 40, "shared": 2_048,
+        "spilled": 0, "atomic": [], "wide": [1, 1],
+    }  # fmt: skip
+    assert ahead.table(rows).splitlines()[2:] == ["| `k` | 40, 2 |", "| `l` | 255, 0, 7 spilled |"]
+
+
+def test_the_docs_show_what_compilers_made_of_each_kernel():
+    """The table is that of the results, in which nothing is atomic and every target has all."""
+    rows = json.loads(timing.results("ahead").read_text())["rows"]
+    page = (Path(__file__).parents[1] / "docs/gpus.md").read_text(encoding="utf-8")
+    assert ahead.table(rows) in page
+    kernels = {row["kernel"] for row in rows}
+    assert len(rows) == len(kernels) * len(ahead.NAMES)
+    assert not any(row["atomic"] for row in rows)
 
 
 def test_without_a_gpu_it_says_so_in_one_sentence():

@@ -9,6 +9,7 @@ import luce
 from luce.data.blocks import BlockStore, BlockWriter
 from luce.errors import ArgumentError, DataError
 from luce.neural import stored
+from luce.neural.arrays import as_examples
 from luce.neural.stored import StoredRows
 from luce.neural.training import evaluate
 
@@ -288,7 +289,7 @@ def test_evaluation_of_a_store_is_that_of_memory(tmp_path, small, blobs):
     part = store_of(tmp_path / "rows", X, y, [100, 140]).part("train")
     model = luce.NeuralClassifier(hidden=(8,), epochs=1, precision="float64").fit(X, y)
     codes = np.searchsorted(model.classes_, y)
-    memory = model._examples(X.astype(np.float64), codes, None, torch.device("cpu"))
+    memory = as_examples(torch.from_numpy(X).double(), codes, None, torch.device("cpu"))
     rows = StoredRows(part, (2,), torch.float64, torch.device("cpu"))
     np.testing.assert_allclose(
         evaluate(model.network_, rows), evaluate(model.network_, memory), rtol=1e-12
