@@ -47,6 +47,33 @@ def same(part):
     return check
 
 
+@pytest.fixture(scope="session")
+def same_labels(tmp_path_factory):
+    """Return a function that fits, and scores files, of several labels at once, and compares."""
+    folder = tmp_path_factory.mktemp("labels")
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((6000, 5))
+    on = X[:, :3] + rng.standard_normal((6000, 3)) > [1.5, 0, -0.5]
+    cells = [";".join(np.array(["a", "b", "c"])[row]) for row in on]
+    frame = pl.DataFrame({f"x{j}": X[:, j] for j in range(5)}).with_columns(y=pl.Series(cells))
+    for k in range(3):
+        frame[2000 * k : 2000 * (k + 1)].write_parquet(folder / f"{k}.parquet")
+    files, how = str(folder / "*.parquet"), {"target": "y", "several": ";"}
+    kept = luce.scan(files, **how).encoded(cache_dir=folder / "cache")
+    labelled = kept.store.part("train")
+    expected = SoftmaxRegression().fit(labelled)
+    run = luce.train(frame, model="linear", out=folder / "runs", **how)
+    figures = run.evaluate(luce.scan(files))
+
+    def check(engine):
+        found = SoftmaxRegression().fit(labelled, engine=engine)
+        assert found.coef_.tobytes() == expected.coef_.tobytes()
+        assert found.duality_gap_ == expected.duality_gap_ < 1e-6
+        assert run.evaluate(files, engine=engine) == figures
+
+    return check
+
+
 @pytest.fixture
 def broken(part, tmp_path):
     """Return rows of which a block's file is gone."""

@@ -104,3 +104,8 @@ def test_by_name_and_by_address(client, engine, same):
     same("dask")
     same(client.scheduler.address)
     assert client.status == "running"
+
+
+def test_several_labels_are_the_same(engine, same_labels):
+    """A matrix of booleans in the place of codes: the same fit and the same figures."""
+    same_labels(engine)

@@ -53,6 +53,11 @@ def test_threads_say_the_same(scored):
     scored("local")
 
 
+def test_copies_fit_and_score_several_labels(same_labels):
+    """Lanes and pieces of files whose labels do not exclude each other, to the byte."""
+    same_labels(Pickling())
+
+
 def test_text_is_predicted_file_by_file(run, csv):
     """CSV cannot be read from the middle: a piece is a file."""
     engine = Pickling()

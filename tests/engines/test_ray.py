@@ -98,3 +98,8 @@ def test_a_file_that_a_worker_does_not_find_is_named(engine, broken):
     """What a worker meets is said as it would be in this process."""
     with pytest.raises(DataError, match=r"cannot read .*00001\.X\.npy"):
         SoftmaxRegression().fit(broken, engine=engine)
+
+
+def test_several_labels_are_the_same(engine, same_labels):
+    """A matrix of booleans in the place of codes: the same fit and the same figures."""
+    same_labels(engine)

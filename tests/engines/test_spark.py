@@ -138,3 +138,8 @@ def test_under_connect(fault, part, tmp_path):
     expected = SoftmaxRegression().fit(part).coef_.tobytes()
     assert marker.with_suffix(".fit").read_bytes() == expected
     assert marker.exists() == (fault != "none")
+
+
+def test_several_labels_are_the_same(engine, same_labels):
+    """A matrix of booleans in the place of codes: the same fit and the same figures."""
+    same_labels(engine)

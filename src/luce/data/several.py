@@ -30,6 +30,7 @@ __all__ = [
     "check_names",
     "indicator",
     "labels_of_table",
+    "no_labels",
     "no_separator",
     "on_in_column",
     "spread_cells",
@@ -98,14 +99,12 @@ def _of_cells(
 ) -> tuple[np.ndarray, list[Any], list[str]]:
     """Return the labels of a column whose cells hold them."""
     cells, separated = spread_cells(series, separator)
-    own = cells["label"].unique().sort().to_list()
+    own = cells["label"].unique(maintain_order=True).to_list()
     if classes is None and not own:
-        raise DataError(
-            f"target column {shown(series.name)}: no row has a label. Name another column."
-        )
+        raise no_labels(series.name, separated=separated)
     if classes is None and not separated:
         raise no_separator(name, series.name, separator, own)
-    labels = list(own) if classes is None else list(classes)
+    labels = sorted(own) if classes is None else list(classes)
     on = indicator(name, cells, len(series), labels)
     empty = int((~on.any(axis=1)).sum())
     notices = []
@@ -168,6 +167,12 @@ def indicator(name: str, cells: pl.DataFrame, rows: int, labels: Sequence[Any]) 
     on = np.zeros((rows, len(labels)), dtype=bool)
     on[cells["row"].to_numpy(), places.to_numpy()] = True
     return on
+
+
+def no_labels(target: str, *, separated: bool) -> DataError:
+    """Return what is said where no cell has a label."""
+    what = "no row has a label" if separated else "every value is missing"
+    return DataError(f"target column {shown(target)}: {what}. Name another column.")
 
 
 def no_separator(name: str, target: str, separator: str, values: Sequence[Any]) -> DataError:

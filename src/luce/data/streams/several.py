@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from luce.data.several import check_names, indicator, no_separator, on_in_column, spread_cells
+from luce.data.several import (
+    check_names,
+    indicator,
+    no_labels,
+    no_separator,
+    on_in_column,
+    spread_cells,
+)
 from luce.data.streams.dealing import TRAIN
 from luce.data.targets import COLUMNS, target_columns
 from luce.data.wording import counted, listed, shown
@@ -89,10 +96,10 @@ class SeveralCounts:
                 "drop_rare leaves out rows of rare classes, and a row may have several labels "
                 "here. Leave it out."
             )
-        if self._counts and not self._separated:
-            raise no_separator(self.name, self.target, self.several, self._seen)
         if not self._counts:
-            raise DataError(f"target column {shown(self.target)}: no row has a label.")
+            raise no_labels(self.target, separated=self._separated)
+        if not self._separated:
+            raise no_separator(self.name, self.target, self.several, self._seen)
         own = list(self._counts) if self.several == COLUMNS else sorted(self._counts)
         rows = np.stack([self._counts[label] for label in own])
         return SeveralLabels(
