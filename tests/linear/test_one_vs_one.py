@@ -104,9 +104,9 @@ def test_pairs_that_can_be_told_apart_take_few_steps():
 
 
 def test_columns_that_are_done_leave_the_passes(monkeypatch):
-    """Where one pair is hard, the last products with the Hessian are of few pairs."""
+    """Where one class is far off, the last products with the Hessian are of its pairs alone."""
     rng = np.random.default_rng(4)
-    centres = np.array([[0, 0], [0.3, 0], [40, 0], [0, 40], [40, 40]])
+    centres = np.array([[0, 0], [0.3, 0], [0, 0.3], [0.3, 0.3], [40, 40]])
     y = np.arange(500) % 5
     X = centres[y] + rng.normal(size=(500, 2))
     widths = []
@@ -117,9 +117,9 @@ def test_columns_that_are_done_leave_the_passes(monkeypatch):
         return real(self, curvature, V)
 
     monkeypatch.setattr(one_vs_one.Problem, "hessian_product", counted)
-    assert SoftmaxRegression(1e3, link="ovo").fit(X, y).converged_
+    assert SoftmaxRegression(1e6, link="ovo").fit(X, y).converged_
     assert widths[0] == 10
-    assert widths[-1] <= 5
+    assert widths[-1] <= 4
 
 
 def test_a_path_of_penalties_has_the_fits_of_each():
