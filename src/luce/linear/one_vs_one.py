@@ -53,8 +53,8 @@ _FLAT: Final = 0.1
 _POINTS: Final = 5
 # Products may be in float32 for tolerances from this on; the proof is in float64.
 _ROUGH: Final = 1e-8
-# After so many steps without progress, rounding hides any further descent.
-_PATIENCE: Final = 5
+# After so many steps without progress, rounding hides any further descent: in float32, in float64.
+_PATIENCE: Final = {np.float32: 2, np.float64: 5}
 
 
 def suits(X: Any, n_classes: int) -> bool:
@@ -403,7 +403,7 @@ def minimize(
             report(history[-1])
         if measure <= tol or n_iter == max_iter:
             break
-        if fit.idle == _PATIENCE:
+        if fit.idle == _PATIENCE[fit.whole.dtype]:
             if fit.whole.dtype is np.float64:
                 break
             fit = _Fit(problem.turned(basis, np.float64), fit.theta)
