@@ -324,6 +324,12 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
 
             return large.fits(self, X, codes, weight, Cs, start, display, count=count)
 
+        if rows is not None and numpy_will_do and coupling.kind == "ovo" and math.isfinite(Cs[0]):
+            from luce.linear import one_vs_one
+
+            if one_vs_one.suits(rows, coupling.n_classes):
+                yield from self._pairs(rows, codes, weight, Cs, start, display, count)
+                return
         if rows is None or not (numpy_will_do and small.suits(rows, n_logits)):
             yield from by_large(Cs, start)
             return
@@ -359,6 +365,37 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
                 yield from by_large(Cs[c:], start)
                 return
             yield fitted
+
+    def _pairs(
+        self,
+        rows: np.ndarray,
+        codes: np.ndarray,
+        weight: np.ndarray,
+        Cs: list[float],
+        start: Start | None,
+        display: GapDisplay,
+        count: int,
+    ) -> Iterator[Fitted]:
+        """Yield the fits of all pairs of classes, over rows in the order of the classes."""
+        from luce.linear import one_vs_one
+
+        with np.errstate(all="ignore"):
+            problem = one_vs_one.Problem(
+                rows, codes, weight, n_classes=len(self.classes_), fit_intercept=self.fit_intercept
+            )
+            finite = math.isfinite(problem.variance.sum())
+        if not finite:
+            raise not_finite(type(self).__name__, find_bad(rows))
+        yield from one_vs_one.fits(
+            problem,
+            Cs,
+            start=start,
+            tol=float(self.tol),
+            max_iter=self.max_iter,
+            single=rows.dtype == np.float32,
+            report=display.report if self.verbose else None,
+            announce=display.say if self.verbose and count == 1 else None,
+        )
 
     def _keep(self, fitted: Fitted) -> None:
         self.coef_, self.intercept_ = fitted.coef, fitted.intercept
