@@ -22,14 +22,14 @@ def _compiled(function):
 
 
 @_compiled
-def _sweep(H, scale, slope, l1, l2, v, whole):
+def _sweep(H, slope, l1, l2, v, whole):
     """Minimise over one coordinate after another; return the farthest move, squared in bend."""
     far = 0.0
     for j in range(len(v)):
         before = v[j]
         if before == 0 and l1[j] > 0 and not whole:
             continue
-        bend = scale * H[j, j] + l2[j]
+        bend = H[j, j] + l2[j]
         if bend > 0:
             u = (bend - l2[j]) * before - slope[j]
             left = max(abs(u) - l1[j], 0.0) / bend
@@ -39,7 +39,7 @@ def _sweep(H, scale, slope, l1, l2, v, whole):
         if after != before:
             v[j] = after
             far = max(far, (after - before) ** 2 * bend)
-            move = scale * (after - before)
+            move = after - before
             row = H[j]
             for i in range(len(v)):
                 slope[i] += move * row[i]
@@ -66,7 +66,7 @@ def _shrunk(u, slope, v, j, bend, l1, l2, group):
 
 
 @_compiled
-def _sweep_groups(H, scale, slope, l1, l2, group, v, u, whole):
+def _sweep_groups(H, slope, l1, l2, group, v, u, whole):
     """Do the same for features, with the largest of the classes' curvatures."""
     far = 0.0
     K, m = v.shape
@@ -77,7 +77,7 @@ def _sweep_groups(H, scale, slope, l1, l2, group, v, u, whole):
             zero &= v[k, j] == 0
         if zero and not whole and l1[j] + group[j] > 0:
             continue
-        bend = scale * bend + l2[j]
+        bend += l2[j]
         _shrunk(u, slope, v, j, bend, l1[j], l2[j], group[j])
         for k in range(K):
             move = u[k] - v[k, j]
@@ -86,15 +86,15 @@ def _sweep_groups(H, scale, slope, l1, l2, group, v, u, whole):
                 far = max(far, move * move * bend)
                 row = H[k, j]
                 for i in range(m):
-                    slope[k, i] += scale * move * row[i]
+                    slope[k, i] += move * row[i]
     return far
 
 
 @_compiled
-def descend(H, scale, g, l1, l2, v, enough, sweeps):
+def descend(H, g, l1, l2, v, enough, sweeps):
     """Move v from w, its start, to the minimum of a quadratic and thresholds.
 
-    ⟨g, v - w⟩ + scale/2 (v - w)ᵀ H (v - w) + Σ l2/2 v² + l1 |v|, where H (m, m) is symmetric, and
+    ⟨g, v - w⟩ + 1/2 (v - w)ᵀ H (v - w) + Σ l2/2 v² + l1 |v|, where H (m, m) is symmetric, and
     g, l1 and l2 are (m,). It ends when a sweep over all coordinates moves none by more than the
     part ``enough`` of the farthest move of the first, each in units of its curvature. Between such
     sweeps, only those that are not 0 are gone through. Return whether it ended so, before there
@@ -103,7 +103,7 @@ def descend(H, scale, g, l1, l2, v, enough, sweeps):
     slope = g.copy()
     first, whole = 0.0, True
     for sweep in range(sweeps):
-        far = _sweep(H, scale, slope, l1, l2, v, whole)
+        far = _sweep(H, slope, l1, l2, v, whole)
         if sweep == 0:
             first = far
         done = far <= enough * enough * first
@@ -114,7 +114,7 @@ def descend(H, scale, g, l1, l2, v, enough, sweeps):
 
 
 @_compiled
-def descend_groups(H, scale, g, l1, l2, group, v, enough, sweeps):
+def descend_groups(H, g, l1, l2, group, v, enough, sweeps):
     """Do the same for all classes at once, whose coefficients of a feature share a norm.
 
     Σ_j group ‖v_j‖ is added. H is (K, m, m), g and v are (K, m); l1, l2 and group are (m,).
@@ -122,7 +122,7 @@ def descend_groups(H, scale, g, l1, l2, group, v, enough, sweeps):
     slope, u = g.copy(), np.empty(len(g))
     first, whole = 0.0, True
     for sweep in range(sweeps):
-        far = _sweep_groups(H, scale, slope, l1, l2, group, v, u, whole)
+        far = _sweep_groups(H, slope, l1, l2, group, v, u, whole)
         if sweep == 0:
             first = far
         done = far <= enough * enough * first

@@ -1,7 +1,8 @@
 """The Hessian as a proximal step sees it: a block for each class, or its diagonal.
 
-A step minimises a quadratic plus the penalty, ⟨g, V - W⟩ + scale/2 ‖V - W‖²_H + r(V). The same H,
-on the coefficients that are not zero, preconditions Newton's equations there.
+A step minimises a quadratic plus the penalty, ⟨g, V - W⟩ + ½ ‖V - W‖²_H + r(V). Where that goes too
+far, H is scaled up. The same H, on the coefficients that are not zero, preconditions Newton's
+equations there.
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ _FEW_ROUNDS: Final = 2  # of blocks wider than this
 _WIDE: Final = 64
 _SOLVED: Final = 10
 _SLOW: Final = 1e-3
-# A block's diagonal is 1 and gets this in addition, so that collinear columns have an inverse.
-_RIDGE: Final = 1e-8
+# A block's diagonal is larger by this part, so that collinear columns have an inverse; of blocks in
+# float32 by as much as rounding may have made their least eigenvalues negative.
+_RIDGE: Final = {8: 1e-8, 4: 1e-5}
 _EXACT_RIDGE: Final = 1e-12
+# A scale above 1 is one of H up to this, for what ties the classes together; and so much of it is
+# added to the diagonal, which holds back the directions that H hardly knows.
+_MOST_SCALE: Final = 2.0
+_DAMPING: Final = 0.1
 # No entry of the diagonal is below this part of a class's largest.
 _GUARD: Final = 1e-8
 
@@ -49,10 +55,17 @@ class Grams:
         For each class a symmetric matrix over these.
     features : int
         D.
+    itemsize : int
+        Of the numbers that were multiplied for the blocks.
     """
 
-    def __init__(self, index: list[np.ndarray], blocks: list[np.ndarray], features: int) -> None:
+    def __init__(
+        self, index: list[np.ndarray], blocks: list[np.ndarray], features: int, itemsize: int = 8
+    ) -> None:
         self.index, self.blocks, self.features = index, blocks, features
+        self.ridge = _RIDGE[itemsize]
+        for H in blocks:
+            H[np.diag_indices_from(H)] *= 1 + self.ridge
 
     def covers(self, wanted: np.ndarray) -> bool:
         """Say whether the coefficients of a mask (K, D) are all in the blocks."""
@@ -80,14 +93,15 @@ class Grams:
             inside = (at < self.features).astype(float)
             v, g = (np.ascontiguousarray(each[:, at]) for each in (theta, gradient))
             l1, l2, group = penalty.l1 * inside, penalty.l2 * inside, penalty.group * inside
-            H = np.stack(self.blocks)
-            descend_groups(H, scale, g, l1, l2, group, v, enough, _SWEEPS)
+            H = np.stack([_scaled(block, scale) for block in self.blocks])
+            descend_groups(H, g, l1, l2, group, v, enough, _SWEEPS)
             V[:, at] = v
             return V
-        for k, (at, H) in enumerate(zip(self.index, self.blocks, strict=True)):
+        for k, (at, block) in enumerate(zip(self.index, self.blocks, strict=True)):
+            H = _scaled(block, scale)
             inside = (at < self.features).astype(float)
             v = theta[k, at]
-            quadratic = (H, scale, gradient[k, at], penalty.l1 * inside, penalty.l2 * inside)
+            quadratic = (H, gradient[k, at], penalty.l1 * inside, penalty.l2 * inside)
             rounds = _FEW_ROUNDS if len(at) > _WIDE else _ROUNDS
             rounds = rounds if expected < _SLOW else 1
             for _ in range(rounds):
@@ -108,7 +122,6 @@ class Grams:
             B = H[np.ix_(on, on)]
             B[np.diag_indices_from(B)] += np.append(curvature, 0.0)[places]
             unit = _unit(B)
-            np.fill_diagonal(B, 1 + _RIDGE)
             parts.append((places, np.linalg.inv(B) * unit[:, None] * unit))
 
         def apply(G: np.ndarray) -> np.ndarray:
@@ -120,9 +133,16 @@ class Grams:
         return apply
 
 
+def _scaled(H: np.ndarray, scale: float) -> np.ndarray:
+    if scale == 1:
+        return H
+    out = min(scale, _MOST_SCALE) * H
+    out[np.diag_indices_from(out)] += _DAMPING * (scale - 1) * H.diagonal()
+    return out
+
+
 def _solve(
     H: np.ndarray,
-    scale: float,
     g: np.ndarray,
     l1: np.ndarray,
     l2: np.ndarray,
@@ -135,8 +155,8 @@ def _solve(
     """
     for _ in range(_SOLVED):
         on = (v != 0) | (l1 == 0)
-        slope = g + scale * (H @ (v - w)) + l2 * v + l1 * np.sign(v)
-        B = scale * H[np.ix_(on, on)]
+        slope = g + H @ (v - w) + l2 * v + l1 * np.sign(v)
+        B = H[np.ix_(on, on)]
         B[np.diag_indices_from(B)] += l2[on]
         unit = _unit(B)
         np.fill_diagonal(B, 1 + _EXACT_RIDGE)

@@ -48,9 +48,9 @@ _OF_THE_WHOLE: Final = 0.1
 # Ahead of a fit from W = 0 each penalty is so many times weaker than the one before, from this part
 # of the least that has W = 0 on. Each has at most so many iterations, to this gap. Fits to some of
 # the rows have to lower F of all rows by this part.
-_STEP: Final = 10.0
-_STRONGEST: Final = 0.1
-_AHEAD: Final = 5
+_STEP: Final = 4.0
+_STRONGEST: Final = 0.2
+_AHEAD: Final = 4
 _AHEAD_GAP: Final = 0.1
 _BETTER: Final = 1e-3
 # After so many iterations without progress, rounding hides any further descent.

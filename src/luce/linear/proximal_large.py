@@ -34,11 +34,11 @@ __all__ = ["LargeLoss"]
 
 # Blocks of more values than this are not made: the diagonal has to do.
 _BLOCK_VALUES: Final = 1 << 24
-# They are made of all rows where that takes at most so many products, otherwise of so many rows for
-# each feature of the widest block, and no fewer than so many.
-_BLOCK_PRODUCTS: Final = 1 << 33
-_ROWS_OF_A_FEATURE: Final = 4
-_FEWEST_ROWS: Final = 2048
+# They are made of all rows where that takes at most so many products, otherwise of as many as these
+# allow, but of so many for each feature of the widest block: of fewer rows, a block has directions
+# with hardly any curvature, and steps go too far there.
+_BLOCK_PRODUCTS: Final = 1 << 35
+_ROWS_OF_A_FEATURE: Final = 8
 # A feature has at least this part of the curvature that it would have if a class were uncertain of
 # all rows alike.
 _SEEN: Final = 0.1
@@ -113,7 +113,7 @@ class LargeLoss:
         D = wanted.shape[1]
         index = [np.append(np.flatnonzero(row), D) for row in wanted]
         blocks = self._by_columns(theta, index) if sparse else self._by_rows(theta, index)
-        return Grams(index, blocks, D)
+        return Grams(index, blocks, D, self.rough.dtype.itemsize)
 
     def curvature(self, point: Point) -> np.ndarray:
         """Return the Hessian over the intercepts, (K, K)."""
@@ -199,9 +199,8 @@ class LargeLoss:
         """Return the blocks from dense rows, those that matter most if there are many."""
         objective, D = self.rough, len(self.mean)
         N, widths = objective.rows.shape[0], np.array([len(at) for at in index])
-        rows = N
-        if N * float(np.square(widths).sum()) > _BLOCK_PRODUCTS:
-            rows = max(_FEWEST_ROWS, _ROWS_OF_A_FEATURE * int(widths.max()))
+        affordable = int(_BLOCK_PRODUCTS / float(np.square(widths).sum()))
+        rows = min(N, max(affordable, _ROWS_OF_A_FEATURE * int(widths.max())))
         picked, weight = by_uncertainty(objective, theta, rows)
         dtype = objective.dtype
         W, c, mean = theta[:, :-1].to(dtype), theta[:, -1].to(dtype), objective.mean.to(dtype)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from luce.linear.metric import Metric
     from luce.linear.penalties import Sparse
     from luce.linear.proximal_proof import Judge, Loss, Point
@@ -18,6 +20,9 @@ NOISE: Final = 1e-13
 # A step is held back at most so often.
 _HALVINGS: Final = 40
 _HALVED: Final = 8
+# Where coefficients would cross zero, the equations of the others are solved again, so often.
+_AGAIN: Final = 3
+_LENGTHS: Final = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
 # What is left of a coefficient after it was to be zero is rounding.
 _ZERO: Final = 1e-14
 # Newton's equations take at most so many products; or so many where F still falls by this part in
@@ -68,8 +73,8 @@ def newton_step(
     h[:, :-1] += penalty.face_gradient(W)
     h *= face
     enough = min(_ENOUGH, judge.estimate(loss, point)) if settled else _ENOUGH
-    most = _FEW_PRODUCTS if expected > _FAST else _PRODUCTS
-    d, products = _direction(penalty, loss, point, metric, face, -h, enough, most)
+    most = _PRODUCTS if settled else _FEW_PRODUCTS if expected > _FAST else 2 * _FEW_PRODUCTS
+    d, products = _direction(penalty, loss, point, metric, face, h, enough, most)
     if not d.any():
         return None, products
     start = judge.value(point)
@@ -96,7 +101,7 @@ def _lengths(W: np.ndarray, d: np.ndarray) -> list[float]:
     """
     crossing = W * d < 0
     first = float((-W[crossing] / d[crossing]).min(initial=1.0))
-    return [1.0, 0.5, 0.25] + [first / 2**n for n in range(_HALVED) if first / 2**n < 0.25]
+    return [*_LENGTHS, *(t for n in range(_HALVED) if (t := first / 2**n) < _LENGTHS[-1])]
 
 
 def _direction(
@@ -105,27 +110,57 @@ def _direction(
     point: Point,
     metric: Metric,
     face: np.ndarray,
-    r: np.ndarray,
+    h: np.ndarray,
     enough: float,
     most: int,
 ) -> tuple[np.ndarray, int]:
-    """Return H⁻¹ r on a face by conjugate gradients, and the products that it took."""
+    """Return -H⁻¹ h on a face, and the products that it took.
+
+    Coefficients that would cross zero go to zero, and the others are solved for again.
+    """
     W = point.theta[:, :-1]
     hessian, inverse = loss.product(point), metric.inverse(face, penalty.face_curvature(W))
+    stops = bool(penalty.l1) or not penalty.group
+
+    def product(V: np.ndarray) -> np.ndarray:
+        out = hessian(V)
+        out[:, :-1] += penalty.face_product(W, V[:, :-1])
+        out *= face
+        return out
 
     def precondition(G: np.ndarray) -> np.ndarray:
         out = inverse(G)
         if loss.link == "softmax":  # it does not see a shift of all intercepts
             out[:, -1] -= out[:, -1].mean()
+        out *= face
         return out
 
+    d, products = _conjugate(product, precondition, -h, enough, most)
+    for _ in range(_AGAIN):
+        crossed = (W + d[:, :-1]) * W < 0
+        if not stops or not crossed.any():
+            break
+        d[:, :-1][crossed] = -W[crossed]
+        face = face & np.column_stack([~crossed, np.ones(len(W), dtype=bool)])
+        e, more = _conjugate(product, precondition, -h * face - product(d), enough, most)
+        d += e
+        products += more + 1
+    return d, products
+
+
+def _conjugate(
+    product: Callable[[np.ndarray], np.ndarray],
+    precondition: Callable[[np.ndarray], np.ndarray],
+    r: np.ndarray,
+    enough: float,
+    most: int,
+) -> tuple[np.ndarray, int]:
+    """Return H⁻¹ r by conjugate gradients, and the products that it took."""
     d, z, products = np.zeros_like(r), precondition(r), 0
     q, rz = z, float(np.vdot(r, z))
     goal = enough * rz
     while rz > goal and products < most:
-        Hq = hessian(q)
-        Hq[:, :-1] += penalty.face_product(W, q[:, :-1])
-        Hq *= face
+        Hq = product(q)
         bend = float(np.vdot(q, Hq))
         products += 1
         if not bend > 1e-14 * float(np.vdot(q, q)):  # flat, or rounding
