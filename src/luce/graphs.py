@@ -57,8 +57,13 @@ class Recording:
         graph = torch.cuda.graph(
             self._graph, stream=self._stream, capture_error_mode="thread_local"
         )
-        with _CAPTURING, torch.cuda.device(self._device), graph:
-            return function()
+        with _CAPTURING, torch.cuda.device(self._device):
+            here = torch.cuda.current_stream()
+            try:
+                with graph:
+                    return function()
+            finally:
+                torch.cuda.set_stream(here)  # where a capture fails, PyTorch leaves its own
 
     def replay(self) -> None:
         """Do the work that was captured, on the current stream."""

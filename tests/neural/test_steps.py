@@ -173,6 +173,24 @@ def test_sparse_rows_have_no_one_shape(made, rows):
         model.fit(scipy.sparse.csr_array(X), y)
 
 
+def test_what_cannot_be_captured_is_said(made, rows):
+    """In PyTorch's words, and what to do."""
+
+    class Reads(torch.nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            Reads.calls += self.training
+            if Reads.calls == 3:
+                raise RuntimeError(
+                    "CUDA error: operation not permitted when stream is capturing\n…"
+                )
+            return super().forward(x)
+
+    with pytest.raises(ArgumentError, match=r"stream is capturing\. Use step='plain'"):
+        trained(*rows, module=Reads(2, 3), step="graph")
+
+
 def test_ranks_share_no_graph():
     """Between two halves of a step they speak."""
     with pytest.raises(ArgumentError, match="is for one process, got 2 in a group"):

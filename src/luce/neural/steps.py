@@ -116,12 +116,28 @@ class CapturedStep:
         self._beside: tuple[str, ...] = ()
 
     def __call__(self, batch: Examples, rate: float) -> Gone:
-        """Take a batch, of dense rows; what is returned holds until the next."""
+        """Take a batch, of dense rows; what is returned holds until the next.
+
+        Raises
+        ------
+        ArgumentError
+            If the network or the loss does what cannot be captured.
+        """
         self._rate.fill_(rate)
         self._weighted, self._beside = batch.weight is not None, tuple(batch.beside)
         weight = [] if batch.weight is None else [batch.weight]
         features = cast("Tensor", batch.features)
-        return self._captured(features, batch.target, *weight, *batch.beside.values())
+        try:
+            return self._captured(features, batch.target, *weight, *batch.beside.values())
+        except RuntimeError as error:
+            if "captur" not in str(error):
+                raise
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ArgumentError(
+                "NeuralClassifier: step='graph': this network or loss cannot be captured, since it "
+                "reads a number on the host or makes a shape that depends on values: "
+                f"{reason}. Use step='plain'."
+            ) from error
 
     def _learn(self, features: Tensor, target: Tensor, *rest: Tensor) -> Gone:
         weight, others = (rest[0], rest[1:]) if self._weighted else (None, rest)
