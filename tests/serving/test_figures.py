@@ -178,7 +178,7 @@ def test_other_classes_of_a_run_that_is_read_again_are_counted_anew():
     """Predictions are counted by label, not by place."""
     metrics = Metrics()
     for labels in (["a", "b"], ["a", "b"], ["b", "c"]):
-        metrics.batch(1, "run", labels, np.array([[0.9, 0.1]]))
+        metrics.batch(1, "run", labels, 1, np.array([1, 0]))
     found = [each for each in metrics.lines(0) if each.startswith("luce_predictions_total")]
     assert found == [
         'luce_predictions_total{model="run",class="b"} 1',

@@ -225,16 +225,16 @@ def test_the_command_says_all_of_it(written, luce_command, tmp_path, monkeypatch
     path = written("cells.csv", *films(600))
     asked = ("train", path, "--target", "genres", "--several", ";", "--stream", "--model", "linear")
     done = luce_command(*asked, "--name", "films")
-    assert done.returncode == 0, done.stderr
-    assert "read as a stream, as asked" in done.stderr
+    assert done.code == 0, done.err
+    assert "read as a stream, as asked" in done.err
     done = luce_command("evaluate", "runs/films", path, "--json")
-    figures = json.loads(done.stdout)
+    figures = json.loads(done.out)
     assert figures["labels"] == 3
     done = luce_command("predict", "runs/films", path)
-    first = done.stdout.splitlines()[0]
+    first = done.out.splitlines()[0]
     assert first == "prediction,probability_comedy,probability_drama,probability_war"
     p = luce.load_run("runs/films").predict_proba(pl.read_csv(path))
-    said = [line.split(",")[0] for line in done.stdout.splitlines()[1:]]
+    said = [line.split(",")[0] for line in done.out.splitlines()[1:]]
     on = indicator_of(
         [text.strip('"').split("|") if text.strip('"') else [] for text in said],
         ["comedy", "drama", "war"],
