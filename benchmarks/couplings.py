@@ -52,6 +52,19 @@ def twenty() -> Any:
     return clustered(10_000, 64, 20)
 
 
+def twenty_wide() -> Any:
+    """The same in float64."""
+    X, y = twenty()
+    return X.astype(np.float64), y
+
+
+def some_mnist() -> Any:
+    """10,000 of MNIST's pictures."""
+    X, y = mnist()
+    few = np.random.default_rng(0).permutation(len(y))[:10_000]
+    return np.ascontiguousarray(X[few]), y[few]
+
+
 # case → data, link
 CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "ovr-100": (hundred, "ovr"),
@@ -59,6 +72,9 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "ovr-mnist": (mnist, "ovr"),
     "ovo-digits": (digits, "ovo"),
     "ovo-20": (twenty, "ovo"),
+    "ovo-20-float64": (twenty_wide, "ovo"),
+    "ovo-100": (hundred, "ovo"),
+    "ovo-mnist-10000": (some_mnist, "ovo"),
     "ovo-mnist": (mnist, "ovo"),
     "ecoc-digits": (digits, "ecoc"),
     "ecoc-100": (hundred, "ecoc"),

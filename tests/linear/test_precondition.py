@@ -8,7 +8,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from luce import SoftmaxRegression
-from luce.linear import blocks, dense_rows, kronecker, precondition
+from luce.linear import blocks as room
+from luce.linear import dense_rows, kronecker, precondition
 from luce.linear.basis import eigenbasis
 from luce.linear.blocks import Blocks
 from luce.linear.exact import Exact
@@ -16,6 +17,12 @@ from luce.linear.kronecker import Kronecker
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 from luce.linear.sample import draw, level
+
+
+def blocks(objective, theta):
+    """Blocks, with the Kronecker form for the first steps."""
+    start = Kronecker(objective, theta)
+    return Blocks(objective, start, start.basis)
 
 
 def drawn(N=200, D=6, K=3, *, link="softmax", C=0.5, intercept=True):
@@ -123,7 +130,7 @@ def test_blocks_of_sigmoids_are_the_hessian(K, C):
     o = drawn(K=K, link="sigmoid", C=C)
     theta = o.start()
     theta[:, :-1] = 0.002
-    P = Blocks(o, theta)
+    P = blocks(o, theta)
     P.refresh(theta)
     X = torch.from_numpy(o.rows.X) - o.mean
     X = torch.cat([X, torch.ones(len(X), 1, dtype=X.dtype)], 1)
@@ -143,7 +150,7 @@ def test_blocks_do_not_depend_on_who_adds_them_up(N, D, monkeypatch):
         monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", enough)
         o = drawn(N, D)
         assert o.compiles == (enough == 0)
-        P = Blocks(o, theta)
+        P = blocks(o, theta)
         P.refresh(theta)
         steps.append(P(o.evaluate(theta)[1]))
     torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-4 * float(steps[0].abs().max()))
@@ -158,7 +165,7 @@ def test_blocks_are_symmetric_and_positive(link, intercept, C, N, D):
     o = drawn(N, D, link=link, C=C, intercept=intercept)
     theta = o.start()
     theta[:, :-1] = torch.from_numpy(np.random.default_rng(1).normal(size=(3, D))) / D
-    P = Blocks(o, theta)
+    P = blocks(o, theta)
     P._width = lambda *_: len(P.basis.values) - 2
     P.refresh(theta)
     assert P._others == 2
@@ -180,7 +187,7 @@ def test_what_is_the_same_for_all_classes_has_only_the_penalty():
     o = drawn()
     theta = o.start()
     theta[:, :-1] = 0.1
-    P = Blocks(o, theta)
+    P = blocks(o, theta)
     P.refresh(theta)
     G = torch.ones_like(theta) * torch.arange(7)
     G[:, -1] = 0
@@ -216,8 +223,8 @@ def test_many_classes_have_blocks_early(monkeypatch):
 def factors_of(monkeypatch, o, to_come, **limits):
     """Return the factors that a refresh makes, (K, width, width)."""
     for name, value in limits.items():
-        monkeypatch.setattr(blocks, name, value)
-    P = Blocks(o, o.start())
+        monkeypatch.setattr(room, name, value)
+    P = blocks(o, o.start())
     P.refresh(o.start(), to_come)
     return P.factors
 
@@ -289,11 +296,11 @@ def test_blocks_of_drawn_rows_are_near_those_of_all(monkeypatch):
     o = drawn(6000, 20, K=4)
     theta = 0.3 * torch.from_numpy(np.random.default_rng(1).normal(size=(4, 21)))
     gradient = o.evaluate(theta)[1]
-    monkeypatch.setattr(blocks, "_ROWS_OF_ALL", 10_000)
+    monkeypatch.setattr(room, "_ROWS_OF_ALL", 10_000)
     steps = []
     for enough in (10_000, 600):
-        monkeypatch.setattr(blocks, "_FEWEST_ROWS", enough)
-        P = Blocks(o, theta)
+        monkeypatch.setattr(room, "_FEWEST_ROWS", enough)
+        P = blocks(o, theta)
         P.refresh(theta)
         steps.append(P(gradient).flatten())
     assert float(torch.cosine_similarity(*steps, dim=0)) > 0.98
@@ -309,8 +316,8 @@ def test_a_sample_with_one_row_left_over_leaves_x_alone(monkeypatch):
         as_rows(X), torch.from_numpy(y), torch.ones(1025).double(),
         n_logits=4, link="softmax", C=1.0, fit_intercept=True, dtype=torch.float64,
     )  # fmt: skip
-    P = Blocks(o, o.start())
-    monkeypatch.setattr(blocks, "BLOCK_VALUES", 25_600)  # 1,024 rows and one
+    P = blocks(o, o.start())
+    monkeypatch.setattr(room, "BLOCK_VALUES", 25_600)  # 1,024 rows and one
     P.refresh(o.start())
     np.testing.assert_array_equal(X, before)
 

@@ -100,17 +100,26 @@ def test_the_gap_is_true_wherever_a_fit_stops(ranks):
     assert gaps[-1] < gaps[0]  # between, what is proven may rise where the intercepts are off
 
 
-def test_many_classes_take_few_iterations(ranks):
-    """Two hundred classes, badly scaled features: at most five times those of one process.
+@pytest.mark.parametrize(
+    ("shape", "noise", "C", "tol"),
+    [
+        ((3000, 20, 200), 20.0, 1.0, 1e-6),
+        ((3000, 20, 200), 20.0, 0.1, 1e-9),
+        ((4000, 30, 50), 10.0, 1.0, 1e-6),
+    ],
+)
+def test_many_classes_take_few_iterations(shape, noise, C, tol, ranks):
+    """Badly scaled features: at most one and a half times those of one process, to any proof.
 
-    Which has a covariance for each class; split, there is one for all.
+    A block of the Hessian for each class, as one process has them, and intercepts solved for.
     """
-    X, y = problem(3000, 20, 200, seed=4, noise=20.0)
-    expected = SoftmaxRegression(tol=1e-6).fit(X, y)
-    found = ranks(tasks.regression, 3, (X, y), {"tol": 1e-6})[0]
+    X, y = problem(*shape, seed=4, noise=noise)
+    options = {"tol": tol, "C": C}
+    expected = SoftmaxRegression(**options).fit(X, y)
+    found = ranks(tasks.regression, 3, (X, y), options)[0]
     assert found["converged_"]
-    assert found["objective_"] == pytest.approx(expected.objective_, rel=2e-6)
-    assert found["n_iter_"][0] <= 5 * expected.n_iter_[0]
+    assert found["objective_"] == pytest.approx(expected.objective_, rel=2 * tol)
+    assert found["n_iter_"][0] <= 1.5 * expected.n_iter_[0]
 
 
 @pytest.mark.parametrize(

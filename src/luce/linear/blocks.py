@@ -9,18 +9,24 @@ import torch
 
 from luce.linear.basis import BLOCK_VALUES, add_grams
 from luce.linear.exact import factor
-from luce.linear.kronecker import Kronecker, inverse
+from luce.linear.kronecker import inverse
 from luce.linear.objective import KEEP_BYTES
 from luce.linear.sample import by_uncertainty, draw, level
 from luce.linear.sums import add_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     import numpy as np
     from torch import Tensor
 
     from luce.linear.basis import Basis
     from luce.linear.objective import Objective
     from luce.linear.rows import Rows
+
+    # What the first steps are preconditioned with.
+    Start: TypeAlias = Callable[[Tensor], Tensor]
 
 __all__ = ["Blocks"]
 
@@ -49,7 +55,7 @@ _LOGITS: Final = 6
 
 
 class Blocks:
-    """The Hessian of each class by itself; for the first steps the Kronecker form.
+    """The Hessian of each class by itself; for the first steps another form, the Kronecker.
 
     Where a class is uncertain its rows are spread in a way of their own; the Kronecker form has one
     covariance for all. At W = 0, where all rows are equally uncertain, that form is exact and this
@@ -62,28 +68,21 @@ class Blocks:
     refresh_at = (6, 20, 50, 100, 200, 400)
     worth = 12
 
-    def __init__(
-        self,
-        objective: Objective,
-        theta: Tensor,
-        basis: Basis | None = None,
-        S: Tensor | None = None,
-    ) -> None:
-        self.objective = objective
-        self._start = Kronecker(objective, theta, basis, S)
-        self.basis = self._start.basis
+    def __init__(self, objective: Objective, start: Start, basis: Basis) -> None:
+        self.objective, self._start, self.basis = objective, start, basis
         self.factors: Tensor | None = None
 
     def refresh(self, theta: Tensor, to_come: float = 4) -> None:
         """Take the blocks from rows that are uncertain at Θ, the wider the more is to come."""
         objective, dtype = self.objective, self.basis.vectors.dtype
         held = objective.penalty.curvature
-        self._others = max(0, len(self.basis.values) - self._width(len(theta), to_come))
+        self._others = max(0, len(self.basis.values) - self._width(to_come))
         others, variances = self.basis.variances(held).tensor_split([self._others])
         unit = inverse(variances.sqrt())
         K, width = len(theta), len(unit)
         W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
-        index, weight = by_uncertainty(objective, theta, width * max(_ROWS_OF_ALL, K))
+        most = objective.most_logits  # where Θ is split, all take the same rows
+        index, weight = by_uncertainty(objective, theta, width * max(_ROWS_OF_ALL, most))
         enough = max(_FEWEST_ROWS, _ROWS_OF_A_DIRECTION * width)
         least = _least(objective, theta, index, weight, enough)
         self.factors = None  # its memory is wanted
@@ -122,8 +121,9 @@ class Blocks:
             block.copy_(factor(full, _RIDGE[digits]))
         self.factors = H
 
-    def _width(self, K: int, to_come: float) -> int:
+    def _width(self, to_come: float) -> int:
         """Return how many directions lead: as many as the work and the memory allow."""
+        K = self.objective.most_logits
         width: int = round((_PASSES * to_come * self.objective.rows.stored) ** (1 / 3))
         if width >= _NEARLY_ALL * len(self.basis.values):
             width = len(self.basis.values)
@@ -139,9 +139,9 @@ class Blocks:
         if self.objective.link != "softmax":
             return self.basis.within(G, self._solve, held)
         # The same for all classes changes no probability: there the penalty is all there is.
-        same = G.mean(-2, keepdim=True)
+        same = self.objective.class_mean(G)[..., None, :]
         out = self.basis.within(G - same, self._solve, held)
-        out -= out.mean(-2, keepdim=True)
+        out -= self.objective.class_mean(out)[..., None, :]
         if held > 0:
             out[..., :-1] += same[..., :-1] / held
         return out

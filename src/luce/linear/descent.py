@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from luce.linear.search import length, search
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from luce.linear.objective import Objective
     from luce.linear.precondition import Preconditioner
     from luce.linear.search import Point
     from luce.linear.steps import Directions
 
-__all__ = ["Descent"]
+__all__ = ["Descent", "to_come"]
 
 
 class Descent:
@@ -73,3 +75,15 @@ class Descent:
         The gradient will do for one more step. The value must not be compared with exact ones.
         """
         self.objective, self.at = objective, self.at._replace(value=math.inf)
+
+
+def to_come(gaps: Sequence[float], tol: float, most: int) -> float:
+    """Return how many iterations are to come, at most so many, if they go on as they did.
+
+    ``gaps`` are those since the preconditioner was last refreshed.
+    """
+    gaps = [max(gap, 1e-300) for gap in gaps]
+    left, gained = min(gaps) / tol if tol > 0 else math.inf, gaps[0] / min(gaps)
+    if gained <= 1 or math.isinf(left):
+        return most
+    return min(most, (len(gaps) - 1) * math.log(max(left, 1)) / math.log(gained))

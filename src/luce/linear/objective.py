@@ -240,6 +240,15 @@ class Objective:
         """Return the sums of what is known of parts of Θ: here one part is all there is."""
         return values
 
+    @property
+    def most_logits(self) -> int:
+        """How many logits the largest part of Θ has: here the only one."""
+        return self.n_logits
+
+    def class_mean(self, values: Tensor) -> Tensor:
+        """Return the mean over all classes of what has a row for each."""
+        return values.mean(-2)
+
     def start(self) -> Tensor:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
         theta = _zeros((self.n_logits, self.n_features + 1), self.device)

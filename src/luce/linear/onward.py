@@ -131,12 +131,7 @@ class _Fits:
         # Where each fit's own row is among the active ones, which have them all.
         self.own = np.searchsorted(active.index, rows)
         self.x = active.X[self.own]
-        # H⁻¹ Xᵀ of each row: (B, free, free, width), or of sigmoids (B, K, width).
-        if q.link == "softmax":
-            each = np.eye(K)[:, :, None] * self.x[:, None, None, :]
-        else:
-            each = np.repeat(self.x[:, None], K, axis=1)
-        self.pulled = curvature.solve(each)
+        self.pulled = curvature.pulled(self.x)
         self.delta = np.zeros((K, len(rows), q.width))
         # f without the row, as far above f with all rows at Θ.
         self.value = -q.weight[rows] * q.losses[rows]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from luce.linear.certificate import Certificate
     from luce.linear.objective import Objective
 
-__all__ = ["Diagonal", "Preconditioner", "choose"]
+__all__ = ["MOST_BLOCKS", "Diagonal", "Preconditioner", "choose"]
 
 # Up to so many coefficients the Hessian itself is factored, in milliseconds.
 _EXACT_COEFFICIENTS: Final = 300
@@ -32,7 +32,7 @@ _EXACT_COEFFICIENTS: Final = 300
 # about two seconds.
 _WIDEST_BASIS: Final = 2048
 # For more classes than this, blocks take more memory than there is for them.
-_MOST_BLOCKS: Final = 512
+MOST_BLOCKS: Final = 512
 
 
 class Diagonal:
@@ -79,6 +79,6 @@ def choose(
     if theta.numel() <= _EXACT_COEFFICIENTS:
         return Exact(objective, theta)
     if basis is not None or min(objective.n_features, objective.rows.shape[0]) <= _WIDEST_BASIS:
-        form = Blocks if len(theta) <= _MOST_BLOCKS else Kronecker
-        return form(objective, theta, basis, None if known is None else known.curvature)
+        start = Kronecker(objective, theta, basis, None if known is None else known.curvature)
+        return Blocks(objective, start, start.basis) if len(theta) <= MOST_BLOCKS else start
     return Diagonal(objective, theta)

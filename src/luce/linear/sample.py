@@ -89,7 +89,7 @@ def by_uncertainty(objective: Objective, theta: Tensor, n: int) -> tuple[np.ndar
     share = torch.empty_like(objective.weight)
     for at, P in objective.probability_blocks(theta, objective.dtype):
         share[at] = ((P - P.square()) @ each.to(P.dtype)).double()
-    share *= objective.weight
+    share = objective.across(share) * objective.weight
     far = _over_sum(share * objective.distances)
     share = 0.45 * (_over_sum(share) + far) + 0.1 * objective.weight / objective.total
     return _systematic(share, objective.weight, n)

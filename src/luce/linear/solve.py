@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from luce.linear.certificate import balance, certify, scaled_gradient, steepness
-from luce.linear.descent import Descent
+from luce.linear.descent import Descent, to_come
 from luce.linear.fitted import Fitted
 from luce.linear.head_start import head_start
 from luce.linear.placement import away
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from luce.linear.precondition import Preconditioner
     from luce.linear.steps import Directions
 
-__all__ = ["Method", "Solution", "minimize"]
+__all__ = ["FAR", "PROMISE", "Method", "Solution", "minimize"]
 
 Method = Literal["auto", "lbfgs", "newton-cg"]
 
@@ -49,9 +49,9 @@ _COARSE_GAP: Final = 1e-3
 _COARSE_ITERATIONS: Final = 20
 # A point near by is tried for a proof where its gradient's square is less than this part of the
 # goal: it mostly turns out to be up to 1.5 times what was computed.
-_PROMISE: Final = 0.6
+PROMISE: Final = 0.6
 # Where the estimate is so many times the goal, no point near by can prove it.
-_FAR: Final = 1e6
+FAR: Final = 1e6
 
 
 @dataclass
@@ -321,9 +321,9 @@ class _Loop:
         directions, at = self.descent.directions, self.descent.at
         if not isinstance(directions, LBFGS) or self.descent.objective.penalty.strength == 0:
             return None
-        if measure > _FAR * self.goal:
+        if measure > FAR * self.goal:
             return None
-        enough = min(_PROMISE * self.goal, 0.3 * self.hope)
+        enough = min(PROMISE * self.goal, 0.3 * self.hope)
         found = directions.flattest(at.theta, at.gradient, enough / measure)
         if found is None:
             return None
@@ -341,12 +341,8 @@ class _Loop:
 
     def _to_come(self) -> float:
         """Return how many iterations are to come, if they go on as since the last refresh."""
-        gaps = [max(entry["gap"], 1e-300) for entry in self.history[self.refreshed :]]
-        left, gained = min(gaps) / self.tol if self.tol > 0 else math.inf, gaps[0] / min(gaps)
-        most = self.max_iter - self.n_iter
-        if gained <= 1 or math.isinf(left):
-            return most
-        return min(most, (len(gaps) - 1) * math.log(max(left, 1)) / math.log(gained))
+        gaps = [entry["gap"] for entry in self.history[self.refreshed :]]
+        return to_come(gaps, self.tol, self.max_iter - self.n_iter)
 
     def _at_rounding(self) -> bool:
         """Say whether products in this precision have done what they can.

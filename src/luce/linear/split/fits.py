@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from luce.errors import ArgumentError
 from luce.kernels.shards import each_rank
-from luce.linear.descent import Descent
-from luce.linear.duality import bound, price
+from luce.linear.blocks import Blocks
+from luce.linear.descent import Descent, to_come
 from luce.linear.fitted import Fitted
+from luce.linear.precondition import MOST_BLOCKS
 from luce.linear.search import Point, point_at
+from luce.linear.solve import FAR, PROMISE
 from luce.linear.split.objective import SplitObjective
 from luce.linear.split.precondition import SplitKronecker
+from luce.linear.split.proof import Proof, certified
 from luce.linear.steps import LBFGS, intercept_weight
 
 if TYPE_CHECKING:
@@ -25,15 +28,6 @@ if TYPE_CHECKING:
     from luce.linear.objective import Objective
 
 __all__ = ["check_same", "fit"]
-
-
-class Proof(NamedTuple):
-    """A point, F and ∇F there in float64, and what F is at most above its minimum."""
-
-    theta: Tensor
-    value: float
-    gradient: Tensor
-    gap: float
 
 
 def check_same(name: str, told: dict[str, float], group: str) -> None:
@@ -82,16 +76,19 @@ def fit(
     objective = SplitObjective(whole, group, rank, size)
     descent = _begun(objective, objective.start())
     history: list[dict[str, float]] = []
-    goal, n_iter, reason = tol, 0, "max_iter"
+    goal, n_iter, refreshed, reason = tol, 0, 0, "max_iter"
+    hope = math.inf  # what the last point near by that was tried had promised
     proof: Proof | None = None
     while True:
         at, measure = descent.at, _estimate(objective, descent.at)
-        proof = _certified(objective, at.theta) if measure <= goal else None
+        reached = measure <= goal
+        proof, hope = _tried(objective, descent, measure, goal, hope, tol)
         proven = proof is not None and proof.gap <= tol * proof.value
         if proof is not None and proven:
             at, measure = Point(proof.theta, proof.value, proof.gradient), proof.gap / proof.value
-        else:
-            goal = min(goal, 0.3 * measure) if proof is not None else goal
+        elif reached:
+            # The estimate was too kind: in float32, or with intercepts not yet balanced.
+            goal = min(goal, measure) * 0.3
         entry = {"objective": at.value * objective.total, "gap": measure}
         history.append(entry | {"seconds": time.perf_counter() - started})
         if display is not None:
@@ -99,57 +96,70 @@ def fit(
         if proven or n_iter == max_iter:
             break
         if n_iter in descent.precondition.refresh_at:
-            descent.precondition.refresh(at.theta)
+            expected = to_come([e["gap"] for e in history[refreshed:]], tol, max_iter - n_iter)
+            if expected >= descent.precondition.worth:
+                descent.precondition.refresh(at.theta, expected)
+                refreshed = n_iter
         found = descent.advance(measure, tol)
         if not found and may_widen and objective.dtype is torch.float32:
             exact: Any = objective.with_precision(torch.float64)
-            objective = exact
+            objective, hope = exact, math.inf
             descent = _begun(objective, at.theta)
             found = descent.advance(measure, tol)
         if not found:
             reason = "stalled"
             break
         n_iter += 1
-    if proof is None:
-        proof = _certified(objective, descent.at.theta)
+    if proof is None or not proven:
+        proof = certified(objective, descent.at.theta, tol)
     return _fitted(objective, proof, tol, n_iter, reason, history)
 
 
 def _begun(objective: SplitObjective, theta: Tensor) -> Descent:
     precondition: Any = SplitKronecker(objective, theta)
-    most = -(-objective.n_classes // objective.size) * theta.shape[1]
+    if precondition.basis is not None and objective.most_logits <= MOST_BLOCKS:
+        precondition = Blocks(objective, precondition, precondition.basis)
     directions = LBFGS(
         precondition,
         theta,
         torch.float64,
         intercept_weight(objective),
         across=objective.across,
-        size=most,
+        size=objective.most_logits * theta.shape[1],
     )
     at = point_at(objective, theta)
     return Descent(objective, precondition, directions, at, trusted=True)
+
+
+def _tried(
+    objective: SplitObjective,
+    descent: Descent,
+    measure: float,
+    goal: float,
+    hope: float,
+    tol: float,
+) -> tuple[Proof | None, float]:
+    """Return what is proven here or at a point near by, if that looks within reach.
+
+    And what the last point near by that was tried has promised.
+    """
+    at, directions = descent.at, descent.directions
+    if measure <= goal:
+        return certified(objective, at.theta, tol, at.gradient), hope
+    if measure > FAR * goal or not isinstance(directions, LBFGS):
+        return None, hope
+    enough = min(PROMISE * goal, 0.3 * hope)
+    found = directions.flattest(at.theta, at.gradient, enough / measure)
+    if found is None:
+        return None, hope
+    theta, left = found
+    return certified(objective, theta, tol), measure * left
 
 
 def _estimate(objective: SplitObjective, at: Point) -> float:
     """Estimate the gap over F, at no cost: the same on each rank."""
     assert at.steepness is not None  # noqa: S101 - for mypy: every point here comes of a search
     return objective.penalty.conjugate(at.steepness) / max(at.value, 1e-300)
-
-
-def _certified(objective: SplitObjective, theta: Tensor) -> Proof:
-    """Return a bound on F(Θ) - F*, as `luce.linear.certificate` has it, at Θ as it is kept."""
-    exact: Any = objective.with_precision(torch.float64)
-    theta = exact.centred(theta)
-    value, gradient, logs = exact.evaluate(theta, logs=True)
-    norm = float(exact.across(gradient[:, :-1].square().sum())) ** 0.5
-    cost, share = 0.0, np.zeros(1)
-    if exact.fit_intercept:
-        own = torch.stack([exact.frequency, gradient[:, -1], logs[0]], 1)
-        wanted, off, log_p = exact.of_all(own).cpu().numpy().T
-        cost, share = price(wanted, off, log_p, log_p, "softmax")
-    spread = 1.01 * float(exact.variance.sum()) ** 0.5  # it was summed in float32
-    gap = bound(np.array([norm]), share, spread, exact.penalty, cost)
-    return Proof(theta, value, gradient, gap)
 
 
 def _fitted(

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Final, final
 import torch
 from torch import Tensor
 
-from luce.kernels.shards import highest, total
+from luce.kernels.shards import broadcast, highest, total
 from luce.linear.links import LOWEST
-from luce.linear.objective import KEEP_BYTES, Objective
+from luce.linear.objective import KEEP_BYTES, Curvature, Objective
 from luce.linear.sample import SAMPLE_ROWS, evenly
 from luce.linear.sums import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
     from luce.linear.sums import Block
 
@@ -68,12 +69,26 @@ class SplitObjective(Objective):
         # −1 are the rows of other ranks' classes.
         mine = (whole.target >= self.first) & (whole.target < end)
         self.target = torch.where(mine, whole.target - self.first, -1)
-        most = -(-self.n_classes // size)  # all ranks take the same blocks
-        self._step = max(_FEWEST_ROWS, _BLOCK_BYTES // (8 * most))
+        # All ranks take the same blocks.
+        self._step = max(_FEWEST_ROWS, _BLOCK_BYTES // (8 * self.most_logits))
 
     def across(self, values: Tensor) -> Tensor:
         """Return the sums of a tensor over the ranks, which is overwritten."""
         return total(values, self.group)
+
+    @property
+    def most_logits(self) -> int:
+        """How many classes the rank with the most has."""
+        return -(-self.n_classes // self.size)
+
+    @property
+    def distances(self) -> Tensor:
+        """The squared distance of each row to the mean, (N,): rank 0's."""
+        if "distances" not in self._found:
+            found = self.rows.distances(self.mean)
+            broadcast(found, self.group)
+            self._found["distances"] = found
+        return self._found["distances"]
 
     def class_mean(self, values: Tensor) -> Tensor:
         """Return the mean over all classes of what has a row for each of the rank's."""
@@ -138,27 +153,42 @@ class SplitObjective(Objective):
 
         return phi
 
-    def spread(self, theta: Tensor) -> Tensor:
-        """Return the mean of p (1 - p) for each of the rank's classes, from a sample of the rows.
+    def probabilities(self, Z: Tensor, at: Any) -> Tensor:  # noqa: ARG002
+        """Return the probabilities of the rank's classes, from their logits, which are changed."""
+        Z -= highest(Z.amax(1), self.group)[:, None].to(Z.dtype)
+        Z.clamp_(min=LOWEST).exp_()
+        Z /= self.across(Z.sum(1, dtype=torch.float64))[:, None].to(Z.dtype)
+        return Z
 
-        That of the frequencies where W = 0.
+    def probability_blocks(self, theta: Tensor, dtype: torch.dtype) -> Iterator[tuple[Any, Tensor]]:
+        """Yield all rows, as slices, and the probabilities of the rank's classes."""
+        W = self.rows.prepare(theta[:, :-1], dtype)
+        bias = self.bias(theta).to(dtype)
+        for i, j in cut(len(self.weight), self._step):
+            at = slice(i, j)
+            yield at, self.probabilities(self.rows.project(i, j, W).add_(bias), at)
+        self.rows.release()
+
+    def curvature(
+        self,
+        theta: Tensor,
+        n: int | None = SAMPLE_ROWS,
+        dtype: torch.dtype | None = None,
+    ) -> Curvature:
+        """Return the diagonal of S for the rank's classes, and what it is of: their mean p.
+
+        From a sample of about n rows; that of the frequencies where W = 0.
         """
         if not self.across(theta[:, :-1].abs().sum()):
-            return self.frequency * (1 - self.frequency)
-        index = evenly(self.whole, SAMPLE_ROWS)
-        W = self.rows.prepare(theta[:, :-1], self.dtype)
-        bias = self.bias(theta).to(self.dtype)
-        out, mass = torch.zeros_like(self.frequency), 0.0
-        for at, few in self.rows.pick(index, self._step):
-            Z = few.project(0, few.shape[0], W).add_(bias)
-            Z -= highest(Z.amax(1), self.group)[:, None].to(Z.dtype)
-            Z.clamp_(min=LOWEST).exp_()
-            Z /= self.across(Z.sum(1, dtype=torch.float64))[:, None].to(Z.dtype)
-            w = self.weight[self.at(index[at])]
-            out += (w.to(Z.dtype) @ (Z * (1 - Z))).double()
+            return Curvature(self.frequency * (1 - self.frequency), self.frequency)
+        index = evenly(self.whole, n)
+        S, mean, mass = torch.zeros_like(self.frequency), torch.zeros_like(self.frequency), 0.0
+        for at, Z in self.logit_blocks(theta, dtype or self.dtype, index):
+            P, w = self.probabilities(Z, at), self.weight[at]
+            S += (w.to(P.dtype) @ (P * (1 - P))).double()
+            mean += (w.to(P.dtype) @ P).double()
             mass += float(w.sum())
-        self.rows.release()
-        return out / mass
+        return Curvature(S / mass, mean / mass)
 
     def _sum_of(self, of_all: float, own: float) -> float:
         """Return a number that is the same on each rank, plus the sum of those that are not."""

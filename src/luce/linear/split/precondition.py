@@ -54,7 +54,7 @@ class SplitKronecker:
             one = objective.variance.new_ones(1)
             self._values = torch.cat([objective.variance, one])
         self._penalty = diagonal(objective.penalty, self._values)
-        a = h = objective.spread(theta).clamp(min=1e-12)
+        a = h = objective.curvature(theta).S.clamp(min=1e-12)
         for _ in range(20):
             a = h + a.square() / objective.across(a.sum())
         self._a, self._total = a, objective.across(a.sum())
