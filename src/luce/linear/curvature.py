@@ -16,6 +16,7 @@ import scipy.sparse
 from scipy.linalg import lapack
 
 from luce.errors import DataError
+from luce.linear.outer import Outer, suits
 from luce.linear.questions import Question
 
 __all__ = [
@@ -43,7 +44,8 @@ def size_of(question: Question) -> int:
     """Return the side of a square matrix that costs what the Hessian does.
 
     All coefficients of the free logits depend on each other. Of sigmoids only those of one do:
-    there is a block for each, inverted one by one, so they may have four times the numbers.
+    there is a block for each, which are inverted one by one, so they may have four times the
+    numbers.
     """
     if question.link == "softmax":
         return question.width * question.free
@@ -74,6 +76,8 @@ def hessian(question: Question) -> np.ndarray:
     """
     K, width, D = question.free, question.width, len(question.mean)
     softmax = question.link == "softmax"
+    if softmax and suits(width):
+        return _by_pairs(question)
     own = np.zeros((K, width, width))
     H = np.zeros((K * width, K * width)) if softmax else own
     for at, X in question.blocks(K * width if softmax else 1):
@@ -93,6 +97,22 @@ def hessian(question: Question) -> np.ndarray:
         for k in range(K):
             blocks[k, :, k] += own[k]
     return H
+
+
+def _by_pairs(question: Question) -> np.ndarray:
+    """Return the same of a softmax over few features."""
+    K, width, D = question.free, question.width, len(question.mean)
+    outer, every = Outer(width, K), np.arange(D)
+    sums = outer.empty()
+    k, j = outer.first, outer.second
+    for at, X in question.blocks(max(width, len(k))):
+        P, s = question.P[at, :K], question.weight[at, None]
+        S = -s * P[:, k] * P[:, j]
+        S[:, k == j] += s * P
+        outer.add(X, S, sums)
+    blocks = outer.whole(sums)
+    blocks[:, every, :, every] += question.curvature * (np.eye(K) - 1 / (K + 1))
+    return blocks.reshape(K * width, K * width)
 
 
 @final
@@ -131,6 +151,15 @@ class Exact:
         found = V.reshape(*V.shape[:-2], -1) @ matrix
         return found.reshape(V.shape)
 
+    def pulled(self, X: np.ndarray) -> np.ndarray:
+        """Return H⁻¹ X_iᵀ of each row, (n, free, free, width), or of sigmoids (n, K, width)."""
+        n, K, width = len(X), self.free, self.width
+        if self.link == "sigmoid":
+            own: np.ndarray = np.matmul(X, self.inverse).transpose(1, 0, 2)
+            return own
+        found: np.ndarray = np.matmul(X, self.inverse.reshape(K, width, K * width))
+        return found.transpose(1, 0, 2).reshape(n, K, K, width)
+
     def leverage(self, X: np.ndarray) -> np.ndarray:
         """Return M = X H⁻¹ Xᵀ for each row: how its logits move with gradients over them.
 
@@ -139,8 +168,10 @@ class Exact:
         n, K, width = len(X), self.free, self.width
         if self.link == "sigmoid":
             return np.stack([((X @ each) * X).sum(1) for each in self.inverse], 1)
-        M = np.empty((n, K, K))
         inverse = self.inverse.reshape(K, width, K, width)
+        if suits(width):
+            return Outer(width, K).forms(X, inverse)
+        M = np.empty((n, K, K))
         step = max(64, _LEVERAGE_VALUES // (K * width))
         for k in range(K):
             right = np.ascontiguousarray(inverse[k, :, k:]).reshape(width, -1)
