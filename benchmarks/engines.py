@@ -1,15 +1,18 @@
 """Engines: softmax regression from a block store, on one and two workers of each, beside the peers.
 
-``python -m benchmarks engines`` writes random rows (``--rows``, ``--columns``, ``--classes``) and
-times, in turn:
+``python -m benchmarks engines`` writes random rows (``--rows``, ``--columns``, ``--classes``;
+``--folder`` keeps them for the next call) and times, for each of ``--engines``:
 
-- a pass over the blocks beside the same pass over the rows in memory (asked: at most 1.3 times);
-- whole fits on one worker and on two, in each engine that is installed, after one to warm up, and
-  without the engine's start (asked: two are 1.7 times as fast);
-- MLlib's ``LogisticRegression`` in the same Spark session, on the same rows, held in its memory,
-  and ours to the objective where it ended (asked: 5 times as fast);
-- dask-ml's ``LogisticRegression`` (``--dask-ml PYTHON``, the interpreter of an environment that has
-  it): what it makes of more than two classes.
+- whole fits on one worker and on two, after one to warm up, and without the engine's start (asked:
+  two are 1.7 times as fast);
+- with ``local``: a pass over the blocks beside the same pass over the rows in memory (asked: at
+  most 1.3 times).
+
+``--peers`` times others on the same cluster of two workers and the same rows, held in its memory,
+and ours to the objective where they ended (asked: 5 times as fast):
+
+- with ``spark``: MLlib's ``LogisticRegression``; then ours on the other engines to the same;
+- with ``dask``: dask-ml's ``LogisticRegression``, of ``--classes 2``; and what it makes of more.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,18 +41,6 @@ from luce.linear.rows import as_rows
 
 BLOCK = 250_000
 
-DASK_ML = """
-import sys, time
-import dask.array as da, numpy as np
-from dask_ml.linear_model import LogisticRegression
-X, y = np.load(sys.argv[1] + "/X.npy"), np.load(sys.argv[1] + "/y.npy")
-start = time.perf_counter()
-model = LogisticRegression(C=1.0).fit(da.from_array(X, (50_000, -1)), da.from_array(y, 50_000))
-P = np.asarray(model.predict_proba(da.from_array(X[:5], (5, -1))))
-found = np.asarray(model.predict(da.from_array(X, (50_000, -1))))
-print(model.coef_.shape, P.shape, float(np.mean(found == y)), time.perf_counter() - start)
-"""
-
 
 def main(arguments: list[str]) -> None:
     """Run what the arguments ask for."""
@@ -59,65 +49,46 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--columns", type=int, default=50)
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--engines", nargs="*", default=["local", "dask", "spark", "ray"])
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--dask-ml", metavar="PYTHON", help="an interpreter that has dask-ml")
+    parser.add_argument("--engines", nargs="*", default=list(_STARTS), choices=list(_STARTS))
+    parser.add_argument("--peers", action="store_true", help="time others, instead of workers")
+    parser.add_argument("--folder", type=Path, help="where to write; kept, and used again")
     asked = parser.parse_args(arguments)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    folder = Path(tempfile.mkdtemp(prefix="luce-engines-"))
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="luce-engines-"))
     try:
-        X, y = _write(asked, folder)
-        part = BlockStore.open(folder / "rows").part("train")
-        found: dict[str, Any] = {"passes": _passes(X, y, part, asked)}
-        if asked.dask_ml:
-            found["dask-ml"] = _dask_ml(X, y, asked, folder)
-        del X, y
-        found["workers"] = {name: _workers(name, part, asked) for name in asked.engines}
-        if "spark" in asked.engines and not asked.no_peers:
-            found["mllib"] = _mllib(part, folder)
+        part = _written(asked, folder)
+        found: dict[str, Any] = {}
+        if asked.peers:
+            found |= {"mllib": _mllib(part, folder)} if "spark" in asked.engines else {}
+            found |= {"dask-ml": _dask_ml(part)} if "dask" in asked.engines else {}
+        else:
+            found |= {"passes": _passes(part, asked)} if "local" in asked.engines else {}
+            found["workers"] = {name: _workers(name, part, asked) for name in asked.engines}
         # One file for each set of engines, so that these can be run one after another.
-        record(
-            "-".join(["engines", *asked.engines]),
-            [found],
-            asked={**vars(asked), "dask_ml": bool(asked.dask_ml)},
-        )
+        name = "-".join(["engines", *asked.engines, *["peers"] * asked.peers])
+        record(name, [found], asked={**vars(asked), "folder": None})
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if asked.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(asked: argparse.Namespace, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Write labelled rows to a block store and, for MLlib, to Parquet; return them."""
+def _written(asked: argparse.Namespace, folder: Path) -> Any:
+    """Write labelled rows to a block store, unless they are there."""
     N, D, K = asked.rows, asked.columns, asked.classes
-    rng = np.random.default_rng(0)
-    X = np.empty((N, D), np.float32)
-    y = np.empty(N, np.int64)
-    mix = rng.standard_normal((D, D)) / D**0.5 + np.eye(D)
-    W = rng.standard_normal((D, K))
-    (folder / "parquet").mkdir()
-    with BlockWriter(
-        folder / "rows", features=D, dtype="float32", classes=list(range(K))
-    ) as writer:
-        for i in range(0, N, BLOCK):
-            at = slice(i, min(i + BLOCK, N))
-            X[at] = rng.standard_normal((at.stop - i, D)) @ mix
-            y[at] = (X[at] @ W + 2 * rng.gumbel(size=(at.stop - i, K))).argmax(1)
-            writer.add("train", X[at], y[at])
-            if "spark" in asked.engines and not asked.no_peers:
-                _parquet(X[at], y[at], folder / "parquet" / f"{i}.parquet")
-    return X, y
+    store = folder / f"{N}x{D}x{K}"
+    if not store.exists():
+        rng = np.random.default_rng(0)
+        mix = (rng.standard_normal((D, D)) / D**0.5 + np.eye(D)).astype(np.float32)
+        W = rng.standard_normal((D, K)).astype(np.float32)
+        with BlockWriter(store, features=D, dtype="float32", classes=list(range(K))) as writer:
+            for i in range(0, N, BLOCK):
+                X = rng.standard_normal((min(BLOCK, N - i), D), np.float32) @ mix
+                writer.add("train", X, (X @ W + 2 * rng.gumbel(size=(len(X), K))).argmax(1))
+    return BlockStore.open(store).part("train")
 
 
-def _parquet(X: np.ndarray, y: np.ndarray, file: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    flat = pa.array(X.astype(np.float64).ravel())
-    rows = pa.FixedSizeListArray.from_arrays(flat, X.shape[1]).cast(pa.list_(pa.float64()))
-    pq.write_table(pa.table({"x": rows, "label": y.astype(np.float64)}), file)
-
-
-def _passes(X: np.ndarray, y: np.ndarray, part: Any, asked: argparse.Namespace) -> dict[str, Any]:
+def _passes(part: Any, asked: argparse.Namespace) -> dict[str, Any]:
     """Time value and gradient over the rows in memory, and over the blocks."""
     options: dict[str, Any] = {
         "n_logits": asked.classes,
@@ -126,6 +97,8 @@ def _passes(X: np.ndarray, y: np.ndarray, part: Any, asked: argparse.Namespace) 
         "fit_intercept": True,
         "dtype": torch.float32,
     }
+    X = np.concatenate([part.open(k)[0] for k in range(len(part.blocks))])
+    y = np.concatenate([part.open(k)[1] for k in range(len(part.blocks))]).astype(np.int64)
     weight = torch.ones(len(y), dtype=torch.float64)
     own = Objective(as_rows(X), torch.from_numpy(y), weight, **options)
     mine = PartObjective(part, Local().map, Weighing(), **options)
@@ -212,61 +185,162 @@ _STARTS = {"local": _local, "dask": _dask, "spark": _spark, "ray": _ray}
 
 
 def _mllib(part: Any, folder: Path) -> dict[str, Any]:
-    """Time MLlib's softmax regression, and ours in the same session to where it ended."""
+    """Time MLlib's softmax regression, and ours on each engine to where it ended."""
     from pyspark.ml.classification import LogisticRegression
     from pyspark.ml.functions import array_to_vector
 
     N = part.shape[0]
     session, close = _spark(2)
     try:
-        rows = session.read.parquet(str(folder / "parquet"))
+        rows = session.read.parquet(str(_parquet(part, folder)))
         rows = rows.select("label", array_to_vector("x").alias("features")).cache()
         rows.count()
         peer = LogisticRegression(
             family="multinomial", regParam=1 / N, standardization=False, maxIter=200, tol=1e-8
         )
+        peer.setMaxIter(1).fit(rows)  # Java compiles what it runs often
+        peer.setMaxIter(200)
         start = time.perf_counter()
         fitted = peer.fit(rows)
         theirs = time.perf_counter() - start
         goal = fitted.summary.objectiveHistory[-1] * N
-        SoftmaxRegression(max_iter=1).fit(part, engine=session)  # Python's workers start
-        start = time.perf_counter()
-        model = SoftmaxRegression().fit(part, engine=session)
-        ours = time.perf_counter() - start
+        iterations = fitted.summary.totalIterations
+        rows.unpersist()
+        ours = {"spark": _reached(part, session, goal, theirs)}
     finally:
         close()
-    before = ours - model.history_[-1]["seconds"]
-    reached = [e for e in model.history_ if e["objective"] <= goal * (1 + 1e-9)]
-    to_theirs = before + reached[0]["seconds"] if reached else None
-    found = {
-        "theirs": {
-            "seconds": theirs,
-            "objective": goal,
-            "iterations": fitted.summary.totalIterations,
-        },
-        "ours": {"seconds": ours, "objective": model.objective_, "to their objective": to_theirs},
-        "ratio": None if to_theirs is None else theirs / to_theirs,
+    print(f"MLlib: {theirs:.1f} s, {iterations} iterations, objective {goal:.9g}", flush=True)
+    for name in ("dask", "ray"):
+        engine, close = _STARTS[name](2)
+        try:
+            ours[name] = _reached(part, engine, goal, theirs)
+        finally:
+            close()
+    for name, own in ours.items():
+        print(f"ours on {name}: {_in_words(own)}", flush=True)
+    return {
+        "theirs": {"seconds": theirs, "objective": goal, "iterations": iterations},
+        "ours": ours,
     }
-    print(
-        f"MLlib: {theirs:.1f} s, objective {goal:.6g}; ours to that {to_theirs or ours:.1f} s, to "
-        f"the proof {ours:.1f} s, objective {model.objective_:.6g}: {found['ratio'] or 0:.1f} x",
-        flush=True,
+
+
+def _reached(part: Any, engine: Any, goal: float, theirs: float) -> dict[str, Any]:
+    """Time a fit, and when it was at an objective that took a peer some seconds."""
+    SoftmaxRegression(max_iter=1).fit(part, engine=engine)  # workers start, and load
+    start = time.perf_counter()
+    model = SoftmaxRegression().fit(part, engine=engine)
+    whole = time.perf_counter() - start
+    before = whole - model.history_[-1]["seconds"]
+    reached = [e["seconds"] for e in model.history_ if e["objective"] <= goal * (1 + 1e-9)]
+    seconds = before + reached[0] if reached else None
+    return {
+        "seconds": whole,
+        "objective": float(model.objective_),
+        "iterations": int(model.n_iter_[0]),
+        "gap": float(model.duality_gap_),
+        "seconds to their objective": seconds,
+        "ratio": None if seconds is None else theirs / seconds,
+    }
+
+
+def _in_words(own: dict[str, Any]) -> str:
+    there = own["seconds to their objective"]
+    words = "their objective not reached" if there is None else f"to theirs {there:.1f} s"
+    times = "" if there is None else f", {own['ratio']:.1f} times as fast"
+    return (
+        f"{words}{times}; to a gap of {own['gap']:.0e} {own['seconds']:.1f} s, "
+        f"objective {own['objective']:.9g}"
     )
+
+
+def _parquet(part: Any, folder: Path) -> Path:
+    """Write the rows for Spark, unless they are there."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = folder / f"{Path(part.folder).name}.parquet"
+    if not path.exists():
+        path.mkdir()
+        for k in range(len(part.blocks)):
+            X, y, _ = part.open(k)
+            flat = pa.array(np.ascontiguousarray(X).reshape(-1))
+            x = pa.FixedSizeListArray.from_arrays(flat, X.shape[1]).cast(pa.list_(pa.float32()))
+            table = pa.table({"label": pa.array(np.asarray(y), pa.int32()), "x": x})
+            parquet.write_table(table, path / f"{k:05d}.parquet")
+    return path
+
+
+def _dask_ml(part: Any) -> dict[str, Any]:
+    """Time dask-ml's regression of two classes, and ours; and see what it makes of five."""
+    try:
+        import dask
+        import dask.array as da
+        import distributed
+        from dask_ml.linear_model import LogisticRegression
+    except ImportError as error:
+        print(f"dask-ml: not installed ({error})")
+        return {"missing": str(error)}
+
+    rng = np.random.default_rng(0)
+    few = rng.standard_normal((50_000, 20), np.float32)
+    labels = (few @ rng.standard_normal((20, 5)) + rng.gumbel(size=(50_000, 5))).argmax(1)
+    client, close = _dask(2)
+    try:
+        X = da.concatenate(
+            [
+                da.from_delayed(dask.delayed(_opened)(part, k, 0), (n, part.shape[1]), np.float32)
+                for k, n in enumerate(part.blocks)
+            ]
+        )
+        y = da.concatenate(
+            [
+                da.from_delayed(dask.delayed(_opened)(part, k, 1), (n,), np.int64)
+                for k, n in enumerate(part.blocks)
+            ]
+        )
+        X, y = dask.persist(X, y)
+        distributed.wait([X, y])
+        found: dict[str, Any] = {}
+        if len(part.classes) == 2:
+            start = time.perf_counter()
+            peer = LogisticRegression(C=1.0).fit(X, y)
+            theirs = time.perf_counter() - start
+            goal = _binary_objective(part, np.asarray(peer.coef_), float(peer.intercept_))
+            del X, y
+            own = _reached(part, client, goal, theirs)
+            found |= {"theirs": {"seconds": theirs, "objective": goal}, "ours": own}
+            print(f"dask-ml: {theirs:.1f} s, objective {goal:.9g}; ours {_in_words(own)}")
+        wrong = LogisticRegression(C=1.0).fit(
+            da.from_array(few, (25_000, 20)), da.from_array(labels, 25_000)
+        )
+        said = np.asarray(wrong.predict(da.from_array(few, (25_000, 20))))
+        shape = np.asarray(wrong.predict_proba(da.from_array(few[:5], (5, 20)))).shape
+    finally:
+        close()
+    model = SoftmaxRegression().fit(few, labels)
+    found["five classes"] = {
+        "theirs": {
+            "coef": list(wrong.coef_.shape),
+            "probabilities": list(shape),
+            "accuracy": float(np.mean(said == labels)),
+        },
+        "ours": {"coef": list(model.coef_.shape), "accuracy": float(model.score(few, labels))},
+    }
+    print(f"five classes: {found['five classes']}", flush=True)
     return found
 
 
-def _dask_ml(
-    X: np.ndarray, y: np.ndarray, asked: argparse.Namespace, folder: Path
-) -> dict[str, Any]:
-    """Return what dask-ml makes of some rows, beside ours on the same."""
-    few = slice(min(len(y), 50_000))
-    np.save(folder / "X.npy", X[few])
-    np.save(folder / "y.npy", y[few])
-    model = SoftmaxRegression().fit(X[few], y[few])
-    ours = float(np.mean(model.predict(X[few]) == y[few]))
-    done = subprocess.run(
-        [asked.dask_ml, "-c", DASK_ML, str(folder)], capture_output=True, text=True, check=False
-    )
-    said = done.stdout.strip() or (done.stderr.strip().splitlines() or [""])[-1]
-    print(f"dask-ml: {said}; ours: {model.coef_.shape}, accuracy {ours:.4f}", flush=True)
-    return {"theirs": said, "ours": {"coef": list(model.coef_.shape), "accuracy": ours}}
+def _opened(part: Any, k: int, i: int) -> np.ndarray:
+    """Return features or codes of a block, in memory."""
+    found = np.array(part.open(k)[i])
+    return found.astype(np.int64) if i else found
+
+
+def _binary_objective(part: Any, coef: np.ndarray, intercept: float) -> float:
+    """Return what ours minimises: the log-losses' sum, and half the coefficients' squares."""
+    total = 0.5 * float(coef @ coef)
+    for k in range(len(part.blocks)):
+        X, y, _ = part.open(k)
+        score = np.asarray(X, np.float64) @ coef + intercept
+        total += float(np.logaddexp(0, np.where(y == 1, -score, score)).sum())
+    return total

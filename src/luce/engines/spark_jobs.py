@@ -69,7 +69,7 @@ def collected(
         watcher = threading.Thread(target=watch, args=(job,), daemon=True)
         watcher.start()
         try:
-            # As rows, megabytes would go through Java's and Python's objects: four times as long.
+            # As rows, megabytes would go through Java's and Python's objects: twice as long.
             return frame.toArrow().to_pylist()  # type: ignore[no-any-return]
         except Exception:
             if hung.is_set():
