@@ -1,8 +1,9 @@
 """What compilers make of every kernel for each kind of GPU: ``python -m benchmarks ahead``.
 
-``python -m benchmarks ahead [TARGET …]``: sm_75, sm_80, sm_90, sm_100, sm_120, gfx942, gfx90a,
-gfx1100; all without one. No GPU is needed, and nothing is timed. A target takes some minutes; what
-is known of the others is kept. ``tests/kernels/cuda/ahead.py`` compiles and looks.
+``python -m benchmarks ahead [--bfloat16] [TARGET …]``: sm_75, sm_80, sm_90, sm_100, sm_120, gfx942,
+gfx90a, gfx1100; all without one. No GPU is needed, and nothing is timed. A target takes some
+minutes, with --bfloat16, that dtype alone, a fifth of them; what is known of other targets is kept.
+``tests/kernels/cuda/ahead.py`` compiles and looks.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ NAMES = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120", "gfx942", "gfx90a", "gfx
 ROOT = Path(__file__).parents[1]
 
 
-def of_target(target: str) -> list[dict[str, Any]]:
+def of_target(target: str, flags: list[str]) -> list[dict[str, Any]]:
     """Return a row for each kernel: of all its programs, the most of each figure."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    command = [sys.executable, "-m", "tests.kernels.cuda.ahead", target]
+    command = [sys.executable, "-m", "tests.kernels.cuda.ahead", *flags, target]
     out = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     return rows_of(target, json.loads(out.stdout)[target])
 
@@ -67,12 +68,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main(given: list[str]) -> None:
     """Compile, write the results and print the table."""
-    unknown = sorted(set(given) - set(NAMES))
+    flags = [each for each in given if each == "--bfloat16"]
+    targets = [each for each in given if each not in flags] or NAMES
+    unknown = sorted(set(targets) - set(NAMES))
     if unknown:
         sys.exit(f"unknown target {unknown[0]!r}; there are {', '.join(NAMES)}")
     rows = json.loads(results("ahead").read_text())["rows"] if results("ahead").is_file() else []
-    for target in given or NAMES:
+    for target in targets:
         print(f"{target} …", file=sys.stderr)
-        rows = [row for row in rows if row["target"] != target] + of_target(target)
+        rows = [row for row in rows if row["target"] != target] + of_target(target, flags)
         record("ahead", rows, triton=version("triton"))
     print(table(rows))

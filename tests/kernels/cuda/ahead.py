@@ -1,7 +1,7 @@
 """Every kernel as machine code, on a machine without a GPU: what ptxas and AMD's LLVM make of it.
 
-``python -m tests.kernels.cuda.ahead [--few] TARGET [TARGET…]`` in a process without
-TRITON_INTERPRET; with --few, kernels that stand for the others. The
+``python -m tests.kernels.cuda.ahead [--few|--bfloat16] TARGET [TARGET…]`` in a process without
+TRITON_INTERPRET; with --few, kernels that stand for the others; with --bfloat16, that alone. The
 operators themselves are called, with tensors on the CPU and a driver that only knows a target. So
 each kernel is compiled for the arguments that it would be started with, and none is started.
 """
@@ -104,11 +104,11 @@ def main(arguments):
     """Write what is seen in each kernel for each target, as JSON."""
     from tests.kernels.cuda.calls import FEW, calls
 
+    which = arguments[0] if arguments[0].startswith("--") else ""
     found = {}
-    few = arguments[:1] == ["--few"]
-    for name in arguments[few:]:
-        given = calls(thorough=not few)
-        if few:
+    for name in arguments[bool(which) :]:
+        given = calls(thorough=not which)
+        if which == "--few":
             given = {call: given[call] for call in FEW}
         found[name] = [looked_at(*each) for each in compiled_for(TARGETS[name], given)]
     json.dump(found, sys.stdout)

@@ -53,7 +53,7 @@ def test_nothing_spills(kernels):
     """No kernel keeps what it computes of in memory for want of registers."""
     for target, found in kernels.items():
         for kernel in found:
-            # ptxas puts a number or two of some float64 kernels there, with registers to spare.
+            # In float64 to divide is a call, round which ptxas puts a number or two aside.
             most = 24 if "float64" in kernel["call"] else 0
             assert kernel["spilled"] <= most, f"{target} {named(kernel)}: {kernel['spilled']}"
 
