@@ -98,7 +98,7 @@ def test_other_clients_get_lists(client, run):
 
 
 def test_answers_are_as_openapi_describes_them(client, run):
-    """What is required is there and nothing that is not described; labels are lists of the run's."""
+    """What is required is there, nothing is that is not described, and labels are lists."""
     asked = client(run.path)
     described = asked.get("/openapi.json").json()
     schema = described["components"]["schemas"]["films"]

@@ -252,6 +252,9 @@ def test_a_search_scores_labels(folder, tmp_path):
         folder / "films.csv", model="linear", C=1.0, out=tmp_path, name="again", **source
     )
     np.testing.assert_array_equal(run.estimator.coef_, again.estimator.coef_)
+    page = (run.path / "report.html").read_text()
+    assert "What was searched" in page
+    assert "What was searched" not in (again.path / "report.html").read_text()
 
 
 def test_c_is_chosen_by_cross_validation(folder, tmp_path):

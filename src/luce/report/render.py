@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from luce.report.text import counted
@@ -88,7 +88,11 @@ class Report:
 
 def _page(summary: Mapping[str, Any]) -> str:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_text),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": _percent,
@@ -99,14 +103,20 @@ def _page(summary: Mapping[str, Any]) -> str:
         "signed": lambda value, digits: f"{value:+z.{digits}f}",  # +0.0, never -0.0
         "shade": _shade,
     }
-    text = files("luce.report").joinpath("page.html").read_text(encoding="utf-8")
     if summary.get("kind") == "labels":  # several at once: a page of its own, in the same style
+        text = _text("page.html")
         style = Markup(text.partition("<style>")[2].partition("</style>")[0])  # noqa: S704 - ours
-        own = files("luce.report").joinpath("labels.html").read_text(encoding="utf-8")
-        charts = {"curves": _curve_charts(summary["curves"])}
-        return environment.from_string(own).render(**summary, charts=charts, style=style)
-    template = environment.from_string(text)
+        charts: dict[str, Any] = {"curves": _curve_charts(summary["curves"])}
+        if "absent" not in summary["tuning"]:
+            charts |= _search_charts(summary["tuning"])
+        own = environment.get_template("labels.html")
+        return own.render(**summary, charts=charts, style=style)
+    template = environment.get_template("page.html")
     return template.render(**summary, charts=_charts(summary), matrix=_matrix(summary))
+
+
+def _text(name: str) -> str:
+    return files("luce.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from luce.data.opening import of_source
 from luce.evaluation import several
 from luce.report.curves import curves
 from luce.report.text import counted, name
+from luce.report.tuning import tuning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,8 +80,8 @@ def summarise_labels(
     -------
     dict
         ``kind`` ("labels"), ``title``, ``about``, ``scored``, ``findings``, ``figures``,
-        ``labels``, ``calibration``, ``sets``, ``wrong``, ``curves``; or ``absent`` in a section,
-        with a sentence that says why.
+        ``labels``, ``calibration``, ``sets``, ``wrong``, ``curves``, ``tuning``; or ``absent`` in
+        a section, with a sentence that says why.
     """
     classifier, config = subject.classifier, subject.config
     names = [name(label) for label in subject.classes]
@@ -90,6 +91,7 @@ def summarise_labels(
         "title": name(config["data"]["name"]),
         "about": _about(subject, names),
         "curves": curves(subject.history, str(config["label"])),
+        "tuning": tuning(subject.tuning),
         "scored": {"words": NO_ROWS, "rows": 0, "role": "none", "labelled": False, "useless": []},
     }
     figures: dict[str, Any] | None = None
