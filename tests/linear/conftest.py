@@ -5,6 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from luce.linear.blocks import Blocks
+from luce.linear.kronecker import Kronecker
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 
@@ -80,3 +82,9 @@ def clusters():
         )  # fmt: skip
 
     return make
+
+
+def blocks(objective, theta):
+    """Blocks, with the Kronecker form for the first steps."""
+    start = Kronecker(objective, theta)
+    return Blocks(objective, start, start.basis)

@@ -135,8 +135,10 @@ def test_a_path_of_penalties_has_the_fits_of_each():
         assert score == pytest.approx(log_p.mean(), rel=1e-4)
 
 
-def test_what_would_take_too_much_memory_is_left_to_others():
-    """Sparse rows, very many features and very many pairs have no copy in another order."""
+def test_what_would_take_too_much_memory_is_left_to_others(tmp_path):
+    """Maps, very many features and very many pairs have no copy in another order."""
+    mapped = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float64, (100, 64))
+    assert not one_vs_one.suits(np.asarray(mapped), 10)
     assert one_vs_one.suits(np.empty((100, 64)), 10)
     assert not one_vs_one.suits(np.empty((10, 2000)), 10)
     assert not one_vs_one.suits(np.empty((10, 1000)), 1000)

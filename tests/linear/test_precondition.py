@@ -17,12 +17,7 @@ from luce.linear.kronecker import Kronecker
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
 from luce.linear.sample import draw, level
-
-
-def blocks(objective, theta):
-    """Blocks, with the Kronecker form for the first steps."""
-    start = Kronecker(objective, theta)
-    return Blocks(objective, start, start.basis)
+from tests.linear.conftest import blocks
 
 
 def drawn(N=200, D=6, K=3, *, link="softmax", C=0.5, intercept=True):
@@ -46,7 +41,7 @@ FORMS = {
     "Exact": Exact,
     "Kronecker": Kronecker,
     "rank one": Kronecker,
-    "Blocks": Blocks,
+    "Blocks": blocks,
     "Diagonal": precondition.Diagonal,
 }
 
@@ -88,7 +83,7 @@ def test_many_classes_use_diagonal_plus_rank_one(solver, truth, objective_of, mo
     rng = np.random.default_rng(0)
     y = np.arange(1200) % 40
     X = rng.normal(size=(40, 20))[y] + rng.normal(size=(1200, 20))
-    monkeypatch.setattr(precondition, "_MOST_BLOCKS", 0)
+    monkeypatch.setattr(precondition, "MOST_BLOCKS", 0)
     full = SoftmaxRegression(solver=solver).fit(X, y)
     monkeypatch.setattr(kronecker, "_LARGEST_S", 0)
     rank_one = SoftmaxRegression(solver=solver).fit(X, y)
@@ -199,7 +194,7 @@ def test_blocks_take_fewer_iterations_than_the_kronecker_form(C, monkeypatch):
     """On the digits, half as many, or a little more."""
     X, y = load_digits(return_X_y=True)
     blocks = SoftmaxRegression(C, solver="lbfgs").fit(X, y)
-    monkeypatch.setattr(precondition, "_MOST_BLOCKS", 0)
+    monkeypatch.setattr(precondition, "MOST_BLOCKS", 0)
     kronecker = SoftmaxRegression(C, solver="lbfgs").fit(X, y)
     assert blocks.converged_
     assert blocks.n_iter_[0] < 0.7 * kronecker.n_iter_[0]
@@ -213,7 +208,7 @@ def test_many_classes_have_blocks_early(monkeypatch):
     X = rng.normal(size=(100, 60))[y] / 2 + rng.normal(size=(12_000, 60))
     X = X.astype(np.float32)
     blocks = SoftmaxRegression().fit(X, y)
-    monkeypatch.setattr(precondition, "_MOST_BLOCKS", 0)
+    monkeypatch.setattr(precondition, "MOST_BLOCKS", 0)
     kronecker = SoftmaxRegression().fit(X, y)
     assert blocks.converged_
     assert blocks.n_iter_[0] < 0.4 * kronecker.n_iter_[0]

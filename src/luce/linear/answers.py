@@ -189,10 +189,14 @@ class Answers:
         luce.errors.ArgumentError
             There is no duality gap, or intercepts and no rows.
         luce.errors.DataError
-            There are more coefficients than a Hessian is formed for.
+            There are intercepts and more than 4,096 classes.
 
         Notes
         -----
+        With more than 4,000 coefficients, of a softmax or of one sigmoid, the curvature is not
+        formed but bounded from below: the bound then is some ten times as large. A smaller ``tol``
+        makes up for that.
+
         From the duality gap, and how curved the objective is at the fit: the softmax is
         self-concordant. docs/regression.md has the proof. It does not cover the rounding of
         float64.

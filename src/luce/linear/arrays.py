@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from luce.errors import DataError, not_finite_at
+
+if TYPE_CHECKING:
+    import mmap
 
 __all__ = [
     "as_array",
@@ -15,6 +18,7 @@ __all__ = [
     "is_part",
     "is_source",
     "is_tensor",
+    "memory_map",
     "not_finite",
     "numpy_of",
     "part_of",
@@ -81,3 +85,16 @@ def not_finite(name: str, bad: tuple[int, int, float] | None) -> DataError:
         )
     row, column, value = bad
     return not_finite_at(value, [row, column])
+
+
+def memory_map(array: np.ndarray) -> mmap.mmap | None:
+    """Return the map that an array is a view of, if its pages can be handed back.
+
+    Those of a copy-on-write map cannot: what was written to it lives nowhere else.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and base.mode != "c":
+            return cast("mmap.mmap | None", getattr(base, "_mmap", None))
+        base = base.base
+    return None

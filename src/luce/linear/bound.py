@@ -21,7 +21,8 @@ from scipy.special import expit
 
 from luce.errors import ArgumentError
 from luce.linear.arrays import is_part, part_of
-from luce.linear.curvature import Exact, check_size, reduced
+from luce.linear.curvature import MOST, Exact, reduced, size_of
+from luce.linear.minorant import Minorant
 from luce.linear.penalties import PENALTIES
 from luce.linear.questions import ask, check_askable, check_penalised, in_blocks
 
@@ -66,9 +67,11 @@ def probability_bound(
         apart = _by_penalty(model, gap, softmax=softmax)
     else:
         question = ask(model, X_train, y_train, sample_weight, what, of_rows=False)
-        q = reduced(question)
-        check_size(q, what)
-        apart = _by_curvature(q, gap, labelled=y_train is not None)
+        q, labelled = reduced(question), y_train is not None
+        if size_of(q) <= MOST:
+            apart = _by_curvature(q, gap, labelled=labelled)
+        else:
+            apart = _by_minorant(q, gap, labelled=labelled)
     W, b = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
     out = np.empty((X.shape[0], len(model.classes_)))
     for at, block in in_blocks(X, len(W) ** 2):
@@ -181,6 +184,26 @@ def _by_curvature(question: Question, gap: float, *, labelled: bool) -> Apart:
         if softmax:
             beyond = beyond[:, :, None] - beyond[:, None, :]
         found: np.ndarray = moved + np.abs(beyond)
+        return found
+
+    return apart
+
+
+def _by_minorant(question: Question, gap: float, *, labelled: bool) -> Apart:
+    """Return the same where the curvature is not formed, from what it is at least."""
+    q, least = question, Minorant(question)
+    kappa = least.largest_norm()
+    newton = np.full(len(kappa), math.nan)
+    if labelled:
+        newton[:] = np.sqrt(least.newton().clip(min=0))
+    far = np.array([_distance(float(k), gap, float(n)) for k, n in zip(kappa, newton, strict=True)])
+
+    def apart(X: np.ndarray, Z: np.ndarray) -> np.ndarray:
+        rows = q.centred(X)
+        beyond = Z - rows @ q.theta.T
+        if least.softmax:
+            beyond = beyond[:, :, None] - beyond[:, None, :]
+        found: np.ndarray = far * least.norms(rows) + np.abs(beyond)
         return found
 
     return apart

@@ -17,6 +17,7 @@ import torch
 
 from luce.graphs import captures
 from luce.kernels.cpu.threads import chunk_rows
+from luce.linear.arrays import memory_map
 from luce.linear.placement import away
 from luce.linear.sums import add_up, cut, deal, lane_count, on_threads
 
@@ -59,19 +60,6 @@ def writable_view(array: np.ndarray) -> np.ndarray:
     interface["data"] = (interface["data"][0], False)
     # NumPy keeps the object, and with it the memory, alive.
     return np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
-
-
-def _memory_map(array: np.ndarray) -> mmap.mmap | None:
-    """Return the map that an array is a view of, if its pages can be handed back.
-
-    Those of a copy-on-write map cannot: what was written to it lives nowhere else.
-    """
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap) and base.mode != "c":
-            return cast("mmap.mmap | None", getattr(base, "_mmap", None))
-        base = base.base
-    return None
 
 
 def _add_products(R: torch.Tensor, X: torch.Tensor, G: torch.Tensor) -> None:
@@ -252,7 +240,7 @@ class DenseRows(DenseBlocks):
         self.X = X
         self.shape: tuple[int, int] = (int(X.shape[0]), int(X.shape[1]))
         self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
-        self._map = None if isinstance(X, torch.Tensor) else _memory_map(X)
+        self._map = None if isinstance(X, torch.Tensor) else memory_map(X)
         self.in_float32 = str(X.dtype).endswith("float32")
         self.is_wide = X.dtype in {torch.float64, np.dtype(np.float64), np.dtype(np.int64)}
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
+from luce.linear.arrays import memory_map
 from luce.linear.duality import bound, price
 from luce.linear.fitted import Fitted
 from luce.linear.penalties import L2
@@ -58,9 +59,9 @@ _PATIENCE: Final = {np.float32: 2, np.float64: 5}
 
 
 def suits(X: Any, n_classes: int) -> bool:
-    """Say whether rows X of so many classes, an array, may be copied in another order."""
+    """Say whether rows X of so many classes may be copied in another order: an array does."""
     N, D = X.shape
-    if hasattr(X, "nnz") or D > _FEATURES:
+    if hasattr(X, "nnz") or D > _FEATURES or memory_map(X) is not None:
         return False
     pairs = n_classes * (n_classes - 1) // 2
     return bool(N * max(D + 1, n_classes - 1) <= _KEPT and pairs * (D + 1) <= _COEFFICIENTS)
