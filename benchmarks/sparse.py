@@ -59,7 +59,7 @@ CASES: dict[str, tuple[Callable[[], Any], float, float]] = {
     "digits-l1": (digits, 1.0, 1.0),
     "digits-elastic": (digits, 1.0, 0.5),
     "mnist-l1-5%": (mnist, 0.002, 1.0),
-    "mnist-l1-50%": (mnist, 10.0, 1.0),
+    "mnist-l1-50%": (mnist, 2.0, 1.0),
     "mnist-elastic": (mnist, 0.01, 0.5),
     "sparse-l1": (sparse, 10.0, 1.0),
     "sparse-elastic": (sparse, 10.0, 0.5),
