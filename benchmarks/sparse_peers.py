@@ -64,9 +64,7 @@ close(out)
 """
 
 
-def saga(
-    X: Any, y: np.ndarray, C: float, ratio: float, gap: Gap, seconds: float
-) -> dict[str, Any]:
+def saga(X: Any, y: np.ndarray, C: float, ratio: float, gap: Gap, seconds: float) -> dict[str, Any]:
     """scikit-learn's saga, epoch after epoch with its memory of gradients, as one long fit.
 
     `LogisticRegression` calls the same function; it cannot be asked for its gap on the way. Asking
@@ -76,7 +74,9 @@ def saga(
     codes = LabelEncoder().fit_transform(y).astype(X.dtype)
     strengths = {"alpha": (1 - ratio) / C, "beta": ratio / C, "is_saga": True}
     strengths |= {"loss": "log" if binary else "multinomial"}
-    memory: dict[str, Any] = {"coef": np.zeros((X.shape[1] + 1, 1 if binary else len(np.unique(y))))}
+    memory: dict[str, Any] = {
+        "coef": np.zeros((X.shape[1] + 1, 1 if binary else len(np.unique(y))))
+    }
     memory["coef"] = memory["coef"].astype(X.dtype)
     largest = row_norms(X, squared=True).max()
     spent, epochs, more, reached = 0.0, 0, _EPOCHS, float("inf")
@@ -107,7 +107,7 @@ def saga(
 
 
 def liblinear(X: Any, y: np.ndarray, C: float, gap: Gap, seconds: float) -> dict[str, Any]:
-    """scikit-learn's liblinear: binary L1, whose intercept it holds to zero but for a large scale."""
+    """Run scikit-learn's liblinear: binary L1; it holds the intercept too, but for a large scale."""
     found: dict[str, Any] = {}
     for tol in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8):
         peer = LogisticRegression(
@@ -156,7 +156,7 @@ def skglm(
 def glmnet(
     X: Any, y: np.ndarray, C: float, ratio: float, gap: Gap, seconds: float
 ) -> dict[str, Any] | None:
-    """glmnet with the loosest ``thresh`` that reaches the gap; None where it is not installed.
+    """Glmnet with the loosest ``thresh`` that reaches the gap; None where it is not installed.
 
     Along twenty penalties, as its authors advise, and straight to the last of them: the faster.
     """
@@ -178,7 +178,8 @@ def glmnet(
             if tables is None:  # as it was cut short, it is not known how far it had come
                 found.pop("glmnet_gap")
             better = best is None or (
-                found["glmnet_reached"] and (not best["glmnet_reached"] or took < best["glmnet_seconds"])
+                found["glmnet_reached"]
+                and (not best["glmnet_reached"] or took < best["glmnet_seconds"])
             )
             best = found if better or not best["glmnet_reached"] else best
             if now <= GAP or tables is None:
@@ -211,7 +212,15 @@ def glmnet_along(
         script.write_text(R_SCRIPT, encoding="utf-8")
         K = int(codes.max()) + 1
         family = "binomial" if K == 2 else "multinomial"
-        command = ["Rscript", str(script), name, *map(str, X.shape), str(alpha), str(thresh), family]
+        command = [
+            "Rscript",
+            str(script),
+            name,
+            *map(str, X.shape),
+            str(alpha),
+            str(thresh),
+            family,
+        ]
         printed = _limited(command, seconds)
         if printed is None:
             return seconds, None

@@ -37,7 +37,7 @@ _BLOCK_VALUES: Final = 1 << 24
 # They are made of all rows where that takes at most so many products, otherwise of as many as these
 # allow, but of so many for each feature of the widest block: of fewer rows, a block has directions
 # with hardly any curvature, and steps go too far there.
-_BLOCK_PRODUCTS: Final = 1 << 35
+_BLOCK_PRODUCTS: Final = 1 << 34
 _ROWS_OF_A_FEATURE: Final = 8
 # A feature has at least this part of the curvature that it would have if a class were uncertain of
 # all rows alike.

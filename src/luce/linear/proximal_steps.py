@@ -21,7 +21,7 @@ NOISE: Final = 1e-13
 _HALVINGS: Final = 40
 _HALVED: Final = 8
 # Where coefficients would cross zero, the equations of the others are solved again, so often.
-_AGAIN: Final = 3
+_AGAIN: Final = 1
 _LENGTHS: Final = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
 # What is left of a coefficient after it was to be zero is rounding.
 _ZERO: Final = 1e-14
