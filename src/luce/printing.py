@@ -126,7 +126,7 @@ def plan(planned: Mapping[str, Any]) -> list[str]:
     lines.append(("memory", f"{owner} {keeps}{driver}"))
     encode = planned["encode_seconds"]
     lines += [
-        ("encoding", "not known without a source" if encode is None else in_time(encode)),
+        ("encoding", "not known without files of a table" if encode is None else in_time(encode)),
         ("fit", f"{in_time(planned['fit_seconds'])}, {in_time(planned['pass_seconds'])} a pass"),
     ]
     return [head, "", *table(lines, left=2), "", *planned["assumptions"]]

@@ -288,6 +288,24 @@ def test_kinds_of_many_rows_are_told_from_parts_all_over_the_files(tmp_path, mon
         assert any("told from" in notice for notice in found.notices)
 
 
+@pytest.mark.parametrize("group", [100, 5000], ids=["many groups", "few groups"])
+def test_a_sample_is_from_all_parts_of_the_files(group, tmp_path, monkeypatch):
+    """So many rows as are asked for are looked at, of each tenth of the rows about a tenth."""
+    monkeypatch.setattr(looking, "FEWEST_SAMPLED", 640)
+    monkeypatch.setattr(looking, "SAMPLED_CELLS", 640)
+    for part in range(2):
+        rows = pl.DataFrame({"row": range(part * 5000, part * 5000 + 5000)})
+        rows.write_parquet(tmp_path / f"{part}.parquet", row_group_size=group)
+    files = files_of(tmp_path)
+    slices = looking._slices(files, [5000, 5000], 640)
+    seen = [row for file, i, j in slices for row in range(i, j)]
+    first = [row for file, i, j in slices for row in range(i, j) if file == files[0]]
+    assert len(seen) == 640
+    assert len(first) == pytest.approx(320, abs=10)
+    tenths = np.bincount(np.array(first) // 500, minlength=10)
+    assert tenths.min() >= 20
+
+
 def test_narrow_features_stay_narrow(tmp_path):
     """What is not scaled and fits 8 bits is stored in 8 bits, exactly."""
     rng = np.random.default_rng(0)

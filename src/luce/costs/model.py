@@ -33,8 +33,6 @@ _CODE: Final = 4
 _POINTER: Final = 4
 # The place of a value in a sparse row, int32.
 _PLACE: Final = 4
-# The sources are read twice: for the schema, and to be encoded.
-_READS: Final = 2
 # L-BFGS keeps so many vectors of the coefficients' size, in float64.
 _VECTORS: Final = 28
 # The logits of so many rows are made at a time, and their residuals.
@@ -120,7 +118,10 @@ class Speeds:
         Passes' worth of time that a fit takes beside its iterations: moments, and the proof in
         float64.
     encoded : float or None
-        Rows that are read and encoded in a second, by one process; None if that is not known.
+        Rows that are read twice, for the schema and to be encoded, and encoded in a second, by one
+        process; None if that is not known.
+    looked : float
+        Seconds of it that do not grow with the rows: the first look, statistics of samples.
     copied : float
         Bytes of memory that are copied in a second.
     disk : float
@@ -140,6 +141,7 @@ class Speeds:
     setup: float
     more: float
     encoded: float | None
+    looked: float
     copied: float
     disk: float
     network: float
@@ -228,8 +230,8 @@ def estimate(
     --------
     >>> from luce.costs.model import Problem, Speeds, estimate
     >>> speeds = Speeds(
-    ...     rows=1e6, cores=2, setup=1, more=4, encoded=None, copied=1e10,
-    ...     disk=5e8, network=1e9, task=1e-3, base=4e8, memory=16e9,
+    ...     rows=1e6, cores=2, setup=1, more=4, encoded=None, looked=0,
+    ...     copied=1e10, disk=5e8, network=1e9, task=1e-3, base=4e8, memory=16e9,
     ... )
     >>> plan = estimate(Problem(10**9, 99, 1000), speeds, workers=64, passes=30)
     >>> plan.cache_bytes, plan.lanes, plan.sums_bytes
@@ -255,7 +257,7 @@ def estimate(
     else:
         seconds = problem.rows / speeds.rows
     more = speeds.more + (_MORE_OF_LANES if by_lanes else 0)
-    encoded = None if speeds.encoded is None else _READS * problem.rows / speeds.encoded
+    encoded = None if speeds.encoded is None else speeds.looked + problem.rows / speeds.encoded
     source = problem.source_bytes
     return Plan(
         problem=problem,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
+from luce.costs.encoding import Encoding, encoding_of
 from luce.costs.model import BYTES
 from luce.data import check_labels, load_dataset
 from luce.data.delimited import Dialect
@@ -24,6 +24,7 @@ from luce.data.kinds import (
     tables_in,
 )
 from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
+from luce.data.tables import TableSchema
 from luce.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Slice:
         Whether that is counted, not estimated from the length of the first rows.
     source_bytes : float
         The bytes of all its files.
-    encoded : float
-        Rows that were read and encoded in a second.
+    encoding : Encoding or None
+        How long the files take to be encoded; None if they are not read as a stream.
     """
 
     X: Any
@@ -69,7 +70,7 @@ class Slice:
     rows: int | None
     exact: bool
     source_bytes: float
-    encoded: float
+    encoding: Encoding | None
 
     @property
     def values(self) -> float | None:
@@ -87,7 +88,6 @@ def first_slice(source: str, *, target: str | None = None, features: str | None 
     luce.errors.ArgumentError
         If it is a folder of images: these are not planned for.
     """
-    since = time.perf_counter()
     path = None if source in NAMES else existing(source)
     tables = [] if path is None or is_idx(path) else tables_in(path)
     if path is not None and path.is_dir() and not tables:
@@ -104,6 +104,9 @@ def first_slice(source: str, *, target: str | None = None, features: str | None 
         rows, exact = len(dataset) + (0 if dataset.test is None else len(dataset.test)), True
         dataset = dataset.take(np.arange(min(len(dataset), ROWS)))
     X, codes, classes = _encoded(dataset)
+    encoding = None
+    if tables and isinstance(dataset.schema, TableSchema):
+        encoding = encoding_of(source, str(dataset.schema.target), dataset.schema, rows)
     stored = str(getattr(dataset.features, "dtype", ""))
     files = tables or ([] if path is None else [path])
     size = float(sum(each.stat().st_size for each in files if each.is_file()))
@@ -115,7 +118,7 @@ def first_slice(source: str, *, target: str | None = None, features: str | None 
         rows=rows,
         exact=exact,
         source_bytes=size,
-        encoded=X.shape[0] / (time.perf_counter() - since),
+        encoding=encoding,
     )
 
 

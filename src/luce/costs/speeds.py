@@ -93,12 +93,14 @@ def measure(
         found, setup = _fit(problem, X[:n], codes[:n], rows, most)
         if sample is not None:
             passes, fitted = found, n
+    encoding = None if sample is None else sample.encoding
     speeds = Speeds(
         rows=rows,
         cores=torch.get_num_threads(),
         setup=setup or 0.0,
         more=_MORE,
-        encoded=None if sample is None else sample.encoded,
+        encoded=None if encoding is None else encoding.rows,
+        looked=0.0 if encoding is None else encoding.fixed,
         copied=_copied(),
         disk=disk,
         network=network,

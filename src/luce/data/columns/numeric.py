@@ -284,16 +284,16 @@ class NumericFitting(Fitting):
         missing = np.isnan(sample)
         known = (row[~gone] for row, gone in zip(sample, missing, strict=True))
         fills = np.array([np.median(row) if len(row) else 0.0 for row in known])
-        full = np.where(missing, fills[:, None], sample)
+        full = np.where(missing, fills[:, None], sample) if missing.any() else sample
         # What is missing is filled in, and counts as any other value.
         moments = self._moments.with_constants(fills, self._missing)
         mean, deviation = moments.mean, moments.deviation
         columns = self.columns
         if self.normalise == "standard":
             columns, shaped = kind.shape(columns, full, moments)
-            bent = np.array([a is not b for a, b in zip(columns, self.columns, strict=True)])
-            mean = np.where(bent, shaped.mean(axis=1), mean)
-            deviation = np.where(bent, shaped.std(axis=1), deviation)
+            own = zip(columns, self.columns, strict=True)
+            bent = np.flatnonzero([a is not b for a, b in own])
+            mean[bent], deviation[bent] = shaped[bent].mean(axis=1), shaped[bent].std(axis=1)
         means, scales = scaling(mean, deviation, self.normalise)
         indicators = (self._missing > 0).tolist()
         for i, (column, fill) in enumerate(zip(columns, fills.tolist(), strict=True)):

@@ -6,6 +6,7 @@ cannot be read from the middle, so it is read once for this.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from luce.data.kinds import no_column, no_target
 from luce.data.schema import Label
 from luce.data.streams.dealing import TRAIN, Dealer
 from luce.data.streams.labelling import LabelCounts, Labels
+from luce.data.streams.parquet import group_rows
 from luce.data.streams.several import SeveralCounts, SeveralLabels
 from luce.data.tables import TableSchema
 from luce.data.wording import counted, listed, shown
@@ -37,8 +39,11 @@ FEWEST_SAMPLED: Final = 2_000
 
 MOST_SAMPLED: Final = 2**16
 
-SLICES: Final = 64
+SLICES: Final = 32
 """How many parts of typed files they are from."""
+
+FEWEST_GROUPS: Final = 16
+"""Of so many groups of rows, the starts are parts from all over the files."""
 
 TARGET_ROWS: Final = 2**21
 """Values of the target that are read at once, from typed files."""
@@ -221,19 +226,41 @@ def _slices(
     """Return pieces of files, evenly over all rows; all rows where they are no more than `most`."""
     if sum(heights) <= most:
         return [(file, 0, rows) for file, rows in zip(files, heights, strict=True) if rows]
-    ends = np.cumsum(heights)
     length = most // SLICES
+    begins = np.linspace(0, sum(heights) - length, SLICES).astype(np.int64)
+    stops = begins + length
+    groups = _group_starts(files, heights)
+    if len(groups) > FEWEST_GROUPS:
+        # A slice is decoded from the start of its group: so it is taken there.
+        own, counts = np.unique(
+            np.searchsorted(groups, begins, side="right") - 1, return_counts=True
+        )
+        begins = groups[own]
+        stops = np.minimum(begins + counts * length, groups[own + 1])
+    ends = np.cumsum(heights)
     found = []
-    for row in np.linspace(0, int(ends[-1]) - length, SLICES).astype(np.int64).tolist():
-        begin, stop = row, row + length
+    for begin, stop in zip(begins.tolist(), stops.tolist(), strict=True):
         at = int(np.searchsorted(ends, begin, side="right"))
         while begin < stop:
             first = int(ends[at]) - heights[at]
             end = min(stop, int(ends[at]))
             if end > begin:
                 found.append((files[at], begin - first, end - first))
-            begin, at = end, at + 1
+            begin, at = end, at + 1  # noqa: PLW2901 - on into the next file
     return found
+
+
+def _group_starts(files: list[StreamFile], heights: list[int]) -> NDArray[np.int64]:
+    """Return where the groups of rows of Parquet files begin, counted through all files.
+
+    One more says where the last ends. Of other files, or where it is not known, nothing.
+    """
+    lengths = [
+        group_rows(file.path) if height else [] for file, height in zip(files, heights, strict=True)
+    ]
+    if any(sum(own) != height for own, height in zip(lengths, heights, strict=True)):
+        return np.empty(0, np.int64)
+    return np.cumsum([0, *itertools.chain.from_iterable(lengths)])
 
 
 def _look_text(
