@@ -12,8 +12,8 @@
 and ours to the objective where they ended (asked: 5 times as fast):
 
 - with ``spark``: MLlib's ``LogisticRegression``; then ours on the other engines to the same;
-- with ``dask``: dask-ml's ``LogisticRegression``, of ``--classes 2``, with its solver "lbfgs", which
-  was many times as fast as its default; and what it makes of more classes.
+- with ``dask``: dask-ml's ``LogisticRegression``, of ``--classes 2``, with its solver "lbfgs",
+  which is faster than its default; and what it makes of more classes.
 """
 
 from __future__ import annotations
