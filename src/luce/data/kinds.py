@@ -125,6 +125,12 @@ def existing(source: str | Path) -> Path:
             )
         return path
     path = Path(source)
+    if match := re.match(r"([a-z][a-z0-9+.-]+)://", str(source), re.IGNORECASE):
+        raise DataError(
+            f"{source}: files are read from disks, not from {match[1]}://. Mount it as a folder "
+            "(mountpoint-s3, gcsfuse, rclone mount), on workers under the same path, or copy the "
+            "files."
+        )
     if found(sheet_of(path)[0]) is None and not (is_pattern(path) and tables_in(path)):
         if source == "-":
             raise DataError("Only luce predict reads standard input (-). Give a file.")
