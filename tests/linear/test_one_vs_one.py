@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
-from luce.linear import one_vs_one
+from luce.linear import paired_rows
 
 
 def drawn(*, N=400, D=6, K=5, seed=0, spread=1.0):
@@ -110,13 +110,13 @@ def test_columns_that_are_done_leave_the_passes(monkeypatch):
     y = np.arange(500) % 5
     X = centres[y] + rng.normal(size=(500, 2))
     widths = []
-    real = one_vs_one.Problem.hessian_product
+    real = paired_rows.Problem.hessian_product
 
     def counted(self, curvature, V):
         widths.append(len(V))
         return real(self, curvature, V)
 
-    monkeypatch.setattr(one_vs_one.Problem, "hessian_product", counted)
+    monkeypatch.setattr(paired_rows.Problem, "hessian_product", counted)
     assert SoftmaxRegression(1e6, link="ovo", tol=1e-9).fit(X, y).converged_
     assert widths[0] == 10
     assert widths[-1] <= 4
@@ -135,10 +135,20 @@ def test_a_path_of_penalties_has_the_fits_of_each():
         assert score == pytest.approx(log_p.mean(), rel=1e-4)
 
 
+def test_threads_change_no_bit(monkeypatch):
+    """Who computes a part does not matter: parts are added in their order."""
+    X, y, weight = drawn(N=3000, seed=6)
+    before = SoftmaxRegression(link="ovo").fit(X, y, weight)
+    monkeypatch.setattr(paired_rows, "_WORTH_THREADS", 0)
+    after = SoftmaxRegression(link="ovo").fit(X, y, weight)
+    np.testing.assert_array_equal(after.coef_, before.coef_)
+    assert after.duality_gap_ == before.duality_gap_
+
+
 def test_what_would_take_too_much_memory_is_left_to_others(tmp_path):
     """Maps, very many features and very many pairs have no copy in another order."""
     mapped = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float64, (100, 64))
-    assert not one_vs_one.suits(np.asarray(mapped), 10)
-    assert one_vs_one.suits(np.empty((100, 64)), 10)
-    assert not one_vs_one.suits(np.empty((10, 2000)), 10)
-    assert not one_vs_one.suits(np.empty((10, 1000)), 1000)
+    assert not paired_rows.suits(np.asarray(mapped), 10)
+    assert paired_rows.suits(np.empty((100, 64)), 10)
+    assert not paired_rows.suits(np.empty((10, 2000)), 10)
+    assert not paired_rows.suits(np.empty((10, 1000)), 1000)

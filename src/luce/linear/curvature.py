@@ -279,15 +279,16 @@ def generalised_inverse(H: np.ndarray) -> np.ndarray:
 def _inverse(H: np.ndarray) -> np.ndarray:
     """Return H⁻¹ by Cholesky's factor, of H scaled to a unit diagonal."""
     scale = _scale(H)
-    factor, failed = lapack.dpotrf(H * scale * scale[:, None], lower=1, overwrite_a=1)
+    scale = scale * scale[:, None]
+    # LAPACK's upper half of the transpose is the lower of what NumPy has: nothing is copied.
+    factor, failed = lapack.dpotrf((H * scale).T, lower=0, overwrite_a=1)
     if not failed:
-        half, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
+        half, failed = lapack.dpotri(factor, lower=0, overwrite_c=1)
     if failed:
         return generalised_inverse(H)
-    half = np.tril(half)
-    inverse: np.ndarray = half + np.tril(half, -1).T
+    inverse: np.ndarray = np.tril(half.T)
+    inverse += np.tril(inverse, -1).T
     inverse *= scale
-    inverse *= scale[:, None]
     return inverse
 
 

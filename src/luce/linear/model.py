@@ -325,9 +325,9 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
             return large.fits(self, X, codes, weight, Cs, start, display, count=count)
 
         if rows is not None and numpy_will_do and coupling.kind == "ovo" and math.isfinite(Cs[0]):
-            from luce.linear import one_vs_one
+            from luce.linear import paired_rows
 
-            if one_vs_one.suits(rows, coupling.n_classes):
+            if paired_rows.suits(rows, coupling.n_classes):
                 yield from self._pairs(rows, codes, weight, Cs, start, display, count)
                 return
         if rows is None or not (numpy_will_do and small.suits(rows, n_logits)):
@@ -377,16 +377,17 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
         count: int,
     ) -> Iterator[Fitted]:
         """Yield the fits of all pairs of classes, over rows in the order of the classes."""
-        from luce.linear import one_vs_one
+        from luce.linear.one_vs_one import fits
+        from luce.linear.paired_rows import Problem
 
         with np.errstate(all="ignore"):
-            problem = one_vs_one.Problem(
+            problem = Problem(
                 rows, codes, weight, n_classes=len(self.classes_), fit_intercept=self.fit_intercept
             )
             finite = math.isfinite(problem.variance.sum())
         if not finite:
             raise not_finite(type(self).__name__, find_bad(rows))
-        yield from one_vs_one.fits(
+        yield from fits(
             problem,
             Cs,
             start=start,

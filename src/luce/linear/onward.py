@@ -27,8 +27,6 @@ _SHARE: Final = 0.999
 # A direction is found to this part of its length, or in so many products.
 _EXACT: Final = 0.3
 _PRODUCTS: Final = 12
-# What a step of this part of the way so far leaves is next to nothing.
-_SHORT: Final = 0.15
 # A step is halved at most so often.
 _HALVINGS: Final = 20
 # Differences below this part of the objective are rounding.
@@ -156,20 +154,13 @@ class _Fits:
             z = self._inverse(-self.G)
             moved = np.einsum("kbw,bw->bk", z, self.x)
             far = np.abs(own[left] - start[left]).max(1)
-            share = np.abs(moved).max(1) / np.maximum(far, 1.0)
-            on = share > close
+            on = np.abs(moved).max(1) > close * np.maximum(far, 1.0)
             own[left[~on], : q.free] += moved[~on]
             if step + 1 == most or not on.any():
                 break
             self._keep(on)
-            left, share = left[on], share[on]
+            left = left[on]
             d = self._direction(z[:, on])
-            on = share > _SHORT  # Newton's steps this short need no search, and are the last
-            own[left[~on], : q.free] += np.einsum("kbw,bw->bk", d[:, ~on], self.x[~on])
-            if not on.any():
-                break
-            self._keep(on)
-            left, d = left[on], d[:, on]
         return own
 
     def _keep(self, on: np.ndarray) -> None:
