@@ -187,6 +187,17 @@ def test_sparse_rows_are_counted_by_their_values(tmp_path):
     assert planned.cache_bytes == pytest.approx(10**6 * (found.values * 8 + 8))
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_encoding_is_timed_on_a_block_of_the_files(ending, tmp_path):
+    """Files that can be a stream say how fast they are encoded; other sources say nothing."""
+    frame = pl.DataFrame({"x": np.arange(3000.0) % 7, "y": ["a", "b"] * 1500})
+    getattr(frame, f"write_{ending}")(tmp_path / f"t.{ending}")
+    found = first_slice(str(tmp_path / f"t.{ending}"), target="y").encoding
+    assert 0 < found.rows < np.inf
+    assert 0 <= found.fixed < np.inf
+    assert first_slice("digits").encoding is None
+
+
 def test_more_coefficients_than_can_be_tried(capsys):
     """A million classes are planned for in seconds, and the plan says what is not in it."""
     planned = plan(rows=10**9, columns=256, classes=10**6, workers=16)

@@ -34,8 +34,6 @@ __all__ = ["Encoding", "encoding_of"]
 
 # Two cores get through so much more than one: what is done side by side waits for each other.
 _SIDE_BY_SIDE: Final = 1.5
-# Of so many rows, the samples that statistics are taken from are a small part.
-_MANY: Final = 2**26
 
 
 class Encoding(NamedTuple):
@@ -74,14 +72,10 @@ def encoding_of(source: str, target: str, schema: TableSchema, rows: int | None)
         return None
     n, features = frame.height, frame.drop(target, strict=False)
     importlib.import_module("numba")  # as a stream of many rows does
-    draws = np.random.default_rng(0).random(n)
-
-    def fit(times: int) -> TableSchema:
-        return schema.fit_blocks([(features, draws)] * times, rows=_MANY)
-
-    _, once = _timed(lambda: fit(1))
-    _, thrice = _timed(lambda: fit(3))
-    fitted, whole = _timed(lambda: schema.fit_blocks([(features, draws)], rows=n))
+    # A block whose rows are all in the samples, and others of which none is.
+    drawn, others = (features, np.zeros(n)), (features, np.ones(n))
+    fitted, once = _timed(lambda: schema.fit_blocks([drawn], rows=n))
+    _, thrice = _timed(lambda: schema.fit_blocks([drawn, others, others], rows=n))
     own = max(0.0, (thrice - once) / 2)
     _, written = _timed(lambda: _write(fitted, features))
     # Of typed files some slices are looked at, each about a block; text is read once more.
@@ -89,7 +83,7 @@ def encoding_of(source: str, target: str, schema: TableSchema, rows: int | None)
     looked, reads = (slices * read, 2) if file.typed else (0.0, 3)
     beside = _SIDE_BY_SIDE if (os.cpu_count() or 1) > 1 else 1.0
     row = (reads * read + own + written) / n / beside
-    return Encoding(1 / row, looked + max(0.0, whole - own))
+    return Encoding(1 / row, looked + max(0.0, once - own))
 
 
 def _read(file: StreamFile) -> tuple[pl.DataFrame, float]:

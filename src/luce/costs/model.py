@@ -26,7 +26,7 @@ _FEWEST_LANES: Final = 16
 _TASKS_OF_A_CORE: Final = 3
 # A lane takes so many seconds in each pass, however few its rows are; and a fit over lanes has so
 # many passes more: looks at the weights, and the fetching of a sample.
-_LANE: Final = 3e-5
+_LANE: Final = 5e-5
 _MORE_OF_LANES: Final = 1
 # Of a row, beside its values: its class as int32; of a sparse row also where it begins, int32.
 _CODE: Final = 4
