@@ -152,7 +152,16 @@ def _check_confidence(who: str, confidence: float) -> None:
 
 
 def intervals_of_means(*values: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Return a 95% interval of the mean of each array, (rows,), and how it was made."""
+    """Return a 95% interval of the mean of each array, (rows,), and how it was made.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from luce.evaluation.intervals import intervals_of_means
+    >>> (found,) = intervals_of_means(np.array([1.0, 1.0]))
+    >>> found["low"], found["high"], found["method"]
+    (1.0, 1.0, 'bootstrap, 1,000 resamples')
+    """
     rows = len(values[0])
     if rows <= BOOTSTRAP_ROWS:
         ends = bootstrap_intervals(np.stack(values), resamples=RESAMPLES)
@@ -167,5 +176,12 @@ def intervals_of_means(*values: NDArray[np.float64]) -> list[dict[str, Any]]:
 
 
 def as_interval(ends: tuple[float, float]) -> dict[str, Any]:
-    """Return the ends of a 95% interval as records have them."""
+    """Return the ends of a 95% interval as records have them.
+
+    Examples
+    --------
+    >>> from luce.evaluation.intervals import as_interval
+    >>> as_interval((0.1, 0.2))
+    {'low': 0.1, 'high': 0.2, 'confidence': 0.95}
+    """
     return {"low": ends[0], "high": ends[1], "confidence": 0.95}
