@@ -2,7 +2,7 @@
 
 ``python -m benchmarks sparse [--skglm PYTHON] [CASE ...]``; without a case, all. Time is that of
 one thread of the processor (the peers have one), so that what else runs on the machine counts
-little; ours is timed before, between and after the peers. Gaps are from a lower bound that a fit to
+little; ours is timed before and after the peers. Gaps are from a lower bound that a fit to
 1e-9 proves.
 
 Each peer has thirty times our time, at least 20 s and at most ``LUCE_BENCH_PEER_SECONDS`` (300).
@@ -102,15 +102,11 @@ def compare(name: str, skglm: str | None) -> dict[str, Any]:
     def gap(b: np.ndarray, W: np.ndarray) -> float:
         return penalised(b, W, X, y, C, ratio) / floor - 1
 
-    timed()  # it compiles what it needs
-    ours.clear()
-    timed()
+    timed()  # what it needs was compiled for the floor
     limit = min(max(LEAST_SECONDS, TIMES * ours[0]), SECONDS)
     found = peers.saga(X, y, C, ratio, gap, limit)
-    timed()
     found |= peers.glmnet(X, y, C, ratio, gap, limit) or {}
     if len(model.classes_) == 2 and ratio == 1:
-        timed()
         found |= peers.liblinear(X, y, C, gap, limit)
         found |= (peers.skglm(skglm, X, y, C, gap, limit) if skglm else None) or {}
     timed()

@@ -107,7 +107,7 @@ def saga(X: Any, y: np.ndarray, C: float, ratio: float, gap: Gap, seconds: float
 
 
 def liblinear(X: Any, y: np.ndarray, C: float, gap: Gap, seconds: float) -> dict[str, Any]:
-    """Run scikit-learn's liblinear: binary L1; it holds the intercept too, but for a large scale."""
+    """Run scikit-learn's liblinear: binary L1; it holds the intercept too, but for its scale."""
     found: dict[str, Any] = {}
     for tol in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8):
         peer = LogisticRegression(

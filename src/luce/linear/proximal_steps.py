@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from luce.linear.metric import Metric
     from luce.linear.penalties import Sparse
@@ -20,8 +20,9 @@ NOISE: Final = 1e-13
 # A step is held back at most so often.
 _HALVINGS: Final = 40
 _HALVED: Final = 8
-# Where coefficients would cross zero, the equations of the others are solved again, so often.
-_AGAIN: Final = 1
+# The whole step is taken where F falls by this part of its slope; half is what a quadratic has. If
+# not, and coefficients would cross zero, the equations of the others are solved again.
+_GOOD: Final = 0.25
 _LENGTHS: Final = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
 # What is left of a coefficient after it was to be zero is rounding.
 _ZERO: Final = 1e-14
@@ -74,21 +75,30 @@ def newton_step(
     h *= face
     enough = min(_ENOUGH, judge.estimate(loss, point)) if settled else _ENOUGH
     most = _PRODUCTS if settled else _FEW_PRODUCTS if expected > _FAST else 2 * _FEW_PRODUCTS
-    d, products = _direction(penalty, loss, point, metric, face, h, enough, most)
-    if not d.any():
-        return None, products
     start = judge.value(point)
-    for t in _lengths(W, d[:, :-1]):
+
+    def along(t: float, part: float) -> Point | None:
         theta = point.theta + t * d
         V = theta[:, :-1]
         if not penalty.group or penalty.l1:
             V[np.abs(V) <= _ZERO * np.abs(W)] = 0.0
             V[V * W < 0] = 0.0  # none crosses zero
         slope = float(np.vdot(h, theta - point.theta))
-        if slope < 0:
-            new = loss.at(_centred(loss, penalty, theta))
-            if judge.value(new) <= start + 1e-4 * slope + NOISE * abs(start):
-                return new, products
+        if slope >= 0:
+            return None
+        new = loss.at(_centred(loss, penalty, theta))
+        low_enough = judge.value(new) <= start + part * slope + NOISE * abs(start)
+        return new if low_enough else None
+
+    d, products = np.zeros_like(h), 0
+    for d, products in _directions(penalty, loss, point, metric, face, h, enough, most):
+        if not d.any():
+            return None, products
+        if (new := along(1.0, _GOOD)) is not None:
+            return new, products
+    for t in _lengths(W, d[:, :-1]):
+        if (new := along(t, 1e-4)) is not None:
+            return new, products
     return None, products
 
 
@@ -104,7 +114,7 @@ def _lengths(W: np.ndarray, d: np.ndarray) -> list[float]:
     return [*_LENGTHS, *(t for n in range(_HALVED) if (t := first / 2**n) < _LENGTHS[-1])]
 
 
-def _direction(
+def _directions(
     penalty: Sparse,
     loss: Loss,
     point: Point,
@@ -113,10 +123,11 @@ def _direction(
     h: np.ndarray,
     enough: float,
     most: int,
-) -> tuple[np.ndarray, int]:
-    """Return -H⁻¹ h on a face, and the products that it took.
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield -H⁻¹ h on a face, and the products that it took.
 
-    Coefficients that would cross zero go to zero, and the others are solved for again.
+    Then, if it is asked for, another in which coefficients that would cross zero go to zero, and
+    the others are solved for again.
     """
     W = point.theta[:, :-1]
     hessian, inverse = loss.product(point), metric.inverse(face, penalty.face_curvature(W))
@@ -136,16 +147,13 @@ def _direction(
         return out
 
     d, products = _conjugate(product, precondition, -h, enough, most)
-    for _ in range(_AGAIN):
-        crossed = (W + d[:, :-1]) * W < 0
-        if not stops or not crossed.any():
-            break
+    yield d, products
+    crossed = (W + d[:, :-1]) * W < 0
+    if stops and crossed.any():
         d[:, :-1][crossed] = -W[crossed]
         face = face & np.column_stack([~crossed, np.ones(len(W), dtype=bool)])
         e, more = _conjugate(product, precondition, -h * face - product(d), enough, most)
-        d += e
-        products += more + 1
-    return d, products
+        yield d + e, products + more + 1
 
 
 def _conjugate(
