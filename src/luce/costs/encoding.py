@@ -110,7 +110,7 @@ def _write(schema: TableSchema, features: pl.DataFrame) -> None:
             sparse=schema.sparse,
         )
         with writer, Behind() as behind:
-            filled = filling(schema, "float32", writer, behind)
+            filled = filling(schema, "float32", None, writer, behind)
             filled.add(features, nothing, nothing.astype(np.uint8))
             filled.flush()
 
