@@ -181,9 +181,9 @@ def _zeros() -> None:
     from luce.linear.coordinate import descend, descend_groups
 
     one = np.ones(2)
-    descend(np.eye(2), 1.0, one, one, one, np.zeros(2), 0.1, 1)
+    descend(np.eye(2), one, one, one, np.zeros(2), 0.1, 1)
     both = np.ones((2, 2))
-    descend_groups(np.ones((2, 2, 2)), 1.0, both, one, one, one, both.copy(), 0.1, 1)
+    descend_groups(np.ones((2, 2, 2)), both, one, one, one, both.copy(), 0.1, 1)
 
 
 def _sparse() -> None:

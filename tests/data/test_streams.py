@@ -288,7 +288,7 @@ def test_kinds_of_many_rows_are_told_from_parts_all_over_the_files(tmp_path, mon
         assert any("told from" in notice for notice in found.notices)
 
 
-@pytest.mark.parametrize("group", [100, 5000], ids=["many groups", "few groups"])
+@pytest.mark.parametrize("group", [7, 100, 5000], ids=["short groups", "many groups", "few groups"])
 def test_a_sample_is_from_all_parts_of_the_files(group, tmp_path, monkeypatch):
     """So many rows as are asked for are looked at, of each tenth of the rows about a tenth."""
     monkeypatch.setattr(looking, "FEWEST_SAMPLED", 640)

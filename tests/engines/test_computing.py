@@ -44,3 +44,13 @@ def test_lanes_are_cut_into_tasks_in_order():
     """Every lane is in one task, in order, and tasks are about as long."""
     assert tasks(range(7), 3) == [range(2), range(2, 4), range(4, 7)]
     assert tasks([1], 5) == [[1]]
+
+
+def test_words_may_hold_what_is_not_utf8():
+    """A path whose bytes are no UTF-8 is in a message as Python has it."""
+
+    def fails(lane):
+        raise DataError(f"{lane} is gone: \udcff")
+
+    with pytest.raises(DataError, match="a is gone: \udcff"):
+        outcome(compute(fails, ["a"], {}))

@@ -152,3 +152,39 @@ def test_what_would_take_too_much_memory_is_left_to_others(tmp_path):
     assert paired_rows.suits(np.empty((100, 64)), 10)
     assert not paired_rows.suits(np.empty((10, 2000)), 10)
     assert not paired_rows.suits(np.empty((10, 1000)), 1000)
+
+
+@pytest.mark.parametrize("C", [1e3, 1e6, 1e12])
+@pytest.mark.parametrize("seed", [0, 9, 15, 48])
+def test_hardly_any_penalty_and_scales_far_apart(seed, C, monkeypatch):
+    """A search that ends beyond the minimum of its line has F rise without end."""
+    monkeypatch.setattr(paired_rows, "_FEWEST", 0)
+    rng = np.random.default_rng(seed)
+    N, D, K = int(rng.integers(20, 400)), int(rng.integers(1, 12)), int(rng.integers(3, 7))
+    X = rng.normal(size=(N, D)) * 10.0 ** rng.uniform(-3, 3, D) + rng.normal(size=D) * 5
+    y = (X @ rng.normal(size=(D, K)) + rng.gumbel(size=(N, K)) * (seed % 2)).argmax(1)
+    assert SoftmaxRegression(C, link="ovo").fit(X, y).converged_
+
+
+def test_products_are_as_precise_as_is_asked_for(monkeypatch):
+    """precision="float64" multiplies no float32 numbers, whatever tol is."""
+    seen = set()
+    real = paired_rows.Problem.turned
+
+    def turned(self, basis, dtype):
+        seen.add(dtype)
+        return real(self, basis, dtype)
+
+    monkeypatch.setattr(paired_rows.Problem, "turned", turned)
+    X, y, _ = drawn(N=2000)
+    SoftmaxRegression(link="ovo", precision="float64", tol=1e-3).fit(X, y)
+    assert seen == {np.float64}
+    SoftmaxRegression(link="ovo", tol=1e-3).fit(X, y)
+    assert np.float32 in seen
+
+
+def test_a_first_row_of_next_to_no_weight_may_be_anywhere():
+    """Moments are taken from the first row, and no variance is below zero for that."""
+    X, y, weight = drawn(N=2000)
+    X[0], weight[0] = 1e9, 1e-30
+    SoftmaxRegression(link="ovo", fit_intercept=False, max_iter=500).fit(X, y, weight)

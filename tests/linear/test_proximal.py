@@ -471,3 +471,20 @@ def test_the_bound_without_a_scale_is_fenchel_youngs():
     cost = lambda t: 5.0 * bool((t < 1).any())  # noqa: E731
     proof = sparse_bound(W, A, 1.0, np.ones(4), none, 0.0, r, cost, apart=False)
     assert proof.gap == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("seed", "C", "options"),
+    [(1, 1e4, {"penalty": "group", "l1_ratio": 0.5}), (4, 10, {"l1_ratio": 1.0})],
+)
+def test_steps_that_cross_zero_are_shortened(seed, C, options):
+    """Weak penalties, where whole steps are too long: cut steps are Newton's, and get on."""
+    rng = np.random.default_rng(seed)
+    N, D, K = int(rng.integers(100, 500)), int(rng.integers(5, 40)), int(rng.integers(3, 7))
+    X = rng.normal(size=(N, D))
+    y = (X[:, :5] @ rng.normal(size=(5, K)) * 2 + rng.gumbel(size=(N, K))).argmax(1)
+    if seed % 2 == 0:
+        y[0] = 9
+    model = SoftmaxRegression(C=C, **options).fit(X, y)
+    assert model.converged_
+    assert model.n_iter_[0] <= 50

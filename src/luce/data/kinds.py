@@ -125,7 +125,10 @@ def existing(source: str | Path) -> Path:
             )
         return path
     path = Path(source)
-    if match := re.match(r"([a-z][a-z0-9+.-]+)://", str(source), re.IGNORECASE):
+    # A Path has made one slash of two.
+    if match := re.match(r"([a-z][a-z0-9+.-]+):/", str(source), re.IGNORECASE):
+        if match[1].lower() == "file":
+            raise DataError(f"{source}: give the path alone, without file://.")
         raise DataError(
             f"{source}: files are read from disks, not from {match[1]}://. Mount it as a folder "
             "(mountpoint-s3, gcsfuse, rclone mount), on workers under the same path, or copy the "

@@ -29,6 +29,10 @@ WORTH_COMPILING: Final = 2**10
 PARTS: Final = 4
 """So many parts of the rows are written at a time, if there are threads for them."""
 
+CELLS: Final = 2**20
+"""Plain numbers that are written at a time, of rows in memory: of other types than floats they are
+copied."""
+
 MOST_ROWS: Final = 2**14
 FEWEST_ROWS: Final = 256
 """Of columns that are not plain numbers, so many rows are encoded and then put where they go: of
@@ -177,8 +181,14 @@ def _dense(
         type(chosen[part.start]).encode(chosen[part], values, places[part], own)
         return own
 
-    calls = _writing_plain(columns, series, plain, np.arange(rows), out)
-    found = at_once(lambda call: call(), calls, rows * len(plain))
+    def write(some: slice) -> Counter[str]:
+        where, own = np.arange(some.start, some.stop), Counter[str]()
+        for call in _writing_plain(columns, [values[some] for values in series], plain, where, out):
+            own.update(call())
+        return own
+
+    slices = _cut(rows, max(FEWEST_ROWS, CELLS // len(plain))) if plain else []
+    found = at_once(write, slices, rows * len(plain))
     for own in [*found, *each_stack(encode, [series[i] for i in others], alike(chosen))]:
         handled.update(own)
     return [out]

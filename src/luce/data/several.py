@@ -213,8 +213,11 @@ def _lists(series: pl.Series) -> pl.Series | None:
     return pl.Series(series.name, plain, dtype=pl.List(pl.String))
 
 
-def on_in_column(name: str, series: pl.Series) -> np.ndarray:
-    """Return where a column of 0 and 1, or of words for false and true, is on."""
+def on_in_column(name: str, series: pl.Series, *, whole: bool = True) -> np.ndarray:
+    """Return where a column of 0 and 1, or of words for false and true, is on.
+
+    `whole` says that it is all of the column, so that a message may say the row.
+    """
     clean = present(series)
     if clean.dtype == pl.Boolean and not clean.null_count():
         return clean.to_numpy().astype(bool)
@@ -224,10 +227,11 @@ def on_in_column(name: str, series: pl.Series) -> np.ndarray:
     bad = np.flatnonzero(~known.fill_null(value=False).to_numpy())
     if len(bad):
         row = int(bad[0])
+        where = f" in row {row} (counted from 0)" if whole else ""
         raise DataError(
             f"{name}: column {shown(series.name)} says of each row whether the label is on: 1 or "
-            f"0, true or false, got {shown(series[row])} in row {row} (counted from 0). Correct "
-            "it, or name other columns with target."
+            f"0, true or false, got {shown(series[row])}{where}. Correct it, or name other columns "
+            "with target."
         )
     return on.to_numpy().astype(bool)
 

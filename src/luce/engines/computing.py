@@ -6,10 +6,11 @@ for itself, which took as long as computing them.
 
 from __future__ import annotations
 
+import json
+import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import numpy as np
 
 from luce import errors
@@ -17,10 +18,17 @@ from luce import errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["compute", "outcome", "tasks"]
+__all__ = ["compute", "in_worker", "outcome", "tasks"]
 
 # Every array begins at a multiple of so many bytes.
 _ALIGNED: Final = 16
+
+_working: Final = threading.Event()
+
+
+def in_worker() -> bool:
+    """Say whether this process computes tasks for an engine, which counts its memory."""
+    return _working.is_set()
 
 
 def compute(
@@ -32,6 +40,7 @@ def compute(
     """
     import torch
 
+    _working.set()
     # What an engine hands over may be read-only, for which kernels would be compiled once more.
     shared = {
         name: np.array(value) if isinstance(value, np.ndarray) else value
@@ -48,7 +57,7 @@ def compute(
 def outcome(result: bytes) -> list[tuple[np.ndarray, ...]]:
     """Return the results of a task, or raise the error that a worker met."""
     size = int.from_bytes(result[:_ALIGNED], "little")
-    header = msgspec.json.decode(result[_ALIGNED : _ALIGNED + size])
+    header = json.loads(result[_ALIGNED : _ALIGNED + size])
     if "error" in header:
         name, words = header["error"]
         raise getattr(errors, name, errors.LuceError)(words)
@@ -86,7 +95,8 @@ def _packed(lanes: Sequence[tuple[np.ndarray, ...]]) -> bytes:
 
 
 def _joined(header: dict[str, Any], parts: Sequence[bytes]) -> bytes:
-    head = msgspec.json.encode(header)
+    # Not msgspec's: a path in an error's words may hold what is not UTF-8.
+    head = json.dumps(header).encode()
     pieces = [len(head).to_bytes(_ALIGNED, "little"), head]
     at = _ALIGNED + len(head)
     for part in parts:

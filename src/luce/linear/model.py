@@ -392,6 +392,7 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
             Cs,
             start=start,
             tol=float(self.tol),
+            precision=self.precision,
             max_iter=self.max_iter,
             single=rows.dtype == np.float32,
             report=display.report if self.verbose else None,

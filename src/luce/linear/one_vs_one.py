@@ -35,11 +35,19 @@ _STALE: Final = 3
 # Products may be in float32 for tolerances from this on; the proof is in float64.
 _ROUGH: Final = 1e-8
 # After so many steps without progress, rounding hides any further descent: in float32, in float64.
+# Progress is a proof of half as much, or an F that is lower by this part of it.
 _PATIENCE: Final = {np.float32: 2, np.float64: 5}
+_LOWER: Final = 1e-3
 
 
 def fits(
-    problem: Problem, Cs: Sequence[float], *, tol: float, start: Start | None = None, **how: Any
+    problem: Problem,
+    Cs: Sequence[float],
+    *,
+    tol: float,
+    precision: str,
+    start: Start | None = None,
+    **how: Any,
 ) -> Iterator[Fitted]:
     """Yield the fit for each C, each from where the last ended.
 
@@ -51,12 +59,15 @@ def fits(
         Finite. The copy of the rows serves them all.
     tol, start
         As in `luce.linear.small.minimize`.
+    precision : "auto" or "float64"
+        Of the products.
     how
         The parameters of `minimize`.
     """
-    with one_thread():
+    rough = precision == "auto" and tol >= _ROUGH
+    with one_thread(), np.errstate(all="ignore"):
         basis = problem.basis()
-        turned = problem.turned(basis, np.float32 if tol >= _ROUGH else np.float64)
+        turned = problem.turned(basis, np.float32 if rough else np.float64)
     theta = problem.start() if start is None else _from(problem, *start)
     for C in Cs:
         given = problem.with_C(C), turned.with_C(C), basis, theta
@@ -187,9 +198,11 @@ class _Fit:
             self.inverse = self.problem.inverse(self.at.curvature)
         d, self.products = _directions(self.problem, self.at, self.inverse, enough)
         self.at = self.problem.step(self.at, d)
+        before = self.value
         self.theta[self.columns], self.values[self.columns] = self.at.theta, self.at.values
         self.slopes[self.columns] = self.problem.slopes(self.at.gradient)
-        self.idle = 0 if self.measure < 0.5 * self.least else self.idle + 1
+        progress = self.measure < 0.5 * self.least or self.value < (1 - _LOWER) * before
+        self.idle = 0 if progress else self.idle + 1
         self.least = min(self.least, self.measure)
 
 

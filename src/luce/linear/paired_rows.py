@@ -37,17 +37,23 @@ _VALUES: Final = 1 << 17
 _WORTH_THREADS: Final = 1 << 27
 # exp(60) is all that a probability can be told by.
 _FARTHEST: Final = 60.0
-# A line is searched until its slope is this part of what it was, at so many points at most.
+# A line is searched until its slope is this part of what it was, at so many points at most; at more
+# where its end is beyond the minimum, for there F may be above what it was.
 _FLAT: Final = 0.1
 _POINTS: Final = 5
+_MOST_POINTS: Final = 40
+# Fewer multiplications in a pass over all columns do not pay for the copy and the eigenbasis.
+_FEWEST: Final = 1 << 16
 
 
 def suits(X: Any, n_classes: int) -> bool:
-    """Say whether rows X of so many classes may be copied in another order: an array does."""
+    """Say whether rows X of so many classes may be copied in another order, and it pays."""
     N, D = X.shape
     if hasattr(X, "nnz") or D > _FEATURES or memory_map(X) is not None:
         return False
     pairs = n_classes * (n_classes - 1) // 2
+    if N * pairs * (D + 1) < _FEWEST:
+        return False
     return bool(N * max(D + 1, n_classes - 1) <= _KEPT and pairs * (D + 1) <= _COEFFICIENTS)
 
 
@@ -113,7 +119,7 @@ class Problem:
             self.variance = np.where(self.constant, 0.0, (two - one**2).clip(min=0))
         else:
             self.mean, self.constant = np.zeros(D), np.zeros(D, dtype=bool)
-            self.variance = two + 2 * first * one + first**2
+            self.variance = (two + 2 * first * one + first**2).clip(min=0)
 
     def _slices(self) -> list[slice]:
         """Return all rows in parts that stay in the cache."""
@@ -239,14 +245,17 @@ class Problem:
         return Point(theta, margins, values, gradient, curvature)
 
     def step(self, at: Point, d: np.ndarray) -> Point:
-        """Return the point along each column's direction where its slope has nearly gone."""
+        """Return the point along each column's direction where its slope has nearly gone.
+
+        Newton's method for the length, within what is known to be short of the minimum and beyond.
+        """
         D, held = self.D, self.penalty.curvature
         first = np.einsum("bj,bj->b", at.gradient, d)
         WV = held * np.einsum("bj,bj->b", at.theta[:, :D], d[:, :D])
         VV = held * np.square(d[:, :D]).sum(1)
         ahead = self.margins(d)
-        t = np.ones(len(d))
-        for point in range(_POINTS):
+        t, short, beyond = np.ones(len(d)), np.zeros(len(d)), np.full(len(d), np.inf)
+        for point in range(1, _MOST_POINTS + 1):
             slope, bend = WV + t * VV, VV.copy()
             margins, wrong = [], []
             looked = self._each(self._ahead(at.margins, ahead, t))
@@ -256,10 +265,15 @@ class Problem:
                 margins.append(new)
                 wrong.append(q)
             steep = np.abs(slope) > _FLAT * np.abs(first)
-            if point == _POINTS - 1 or not steep.any():
+            up = steep & (slope > 0)
+            if point == _MOST_POINTS or not (up if point >= _POINTS else steep).any():
                 break
-            move = np.divide(slope, bend, out=np.zeros_like(t), where=steep & (bend > 0))
-            t = np.clip(t - move, t / 4, 4 * t)
+            short, beyond = np.where(steep & ~up, t, short), np.where(up, t, beyond)
+            move = np.divide(slope, bend, out=np.zeros_like(t), where=bend > 0)
+            new = np.clip(t - move, t / 4, 4 * t)
+            middle = np.where(np.isfinite(beyond), (short + beyond) / 2, 4 * t)
+            new = np.where((short < new) & (new < beyond), new, middle)
+            t = np.where(steep, new, t)
         return self.at(at.theta + t[:, None] * d, margins, wrong)
 
     def _ahead(

@@ -77,7 +77,7 @@ def newton_step(
     most = _PRODUCTS if settled else _FEW_PRODUCTS if expected > _FAST else 2 * _FEW_PRODUCTS
     start = judge.value(point)
 
-    def along(t: float, part: float) -> Point | None:
+    def along(d: np.ndarray, t: float, part: float) -> Point | None:
         theta = point.theta + t * d
         V = theta[:, :-1]
         if not penalty.group or penalty.l1:
@@ -90,14 +90,18 @@ def newton_step(
         low_enough = judge.value(new) <= start + part * slope + NOISE * abs(start)
         return new if low_enough else None
 
-    d, products = np.zeros_like(h), 0
+    first, products = None, 0
     for d, products in _directions(penalty, loss, point, metric, face, h, enough, most):
         if not d.any():
             return None, products
-        if (new := along(1.0, _GOOD)) is not None:
+        if (new := along(d, 1.0, _GOOD)) is not None:
             return new, products
-    for t in _lengths(W, d[:, :-1]):
-        if (new := along(t, 1e-4)) is not None:
+        first = d if first is None else first
+    if first is None:
+        return None, products
+    # The other is right only whole: cut, it does not bring to zero what it takes to be there.
+    for t in _lengths(W, first[:, :-1]):
+        if (new := along(first, t, 1e-4)) is not None:
             return new, products
     return None, products
 
@@ -150,6 +154,7 @@ def _directions(
     yield d, products
     crossed = (W + d[:, :-1]) * W < 0
     if stops and crossed.any():
+        d = d.copy()
         d[:, :-1][crossed] = -W[crossed]
         face = face & np.column_stack([~crossed, np.ones(len(W), dtype=bool)])
         e, more = _conjugate(product, precondition, -h * face - product(d), enough, most)

@@ -29,7 +29,7 @@ from luce.data.streams.filling import filling
 from luce.data.streams.labelling import labelled
 from luce.data.streams.look import Look, look
 from luce.data.streams.pipeline import Behind, ahead
-from luce.data.streams.reading import Reader
+from luce.data.streams.reading import RawBlock, Reader
 from luce.data.tables import TableSchema
 from luce.errors import DataError, RunError
 
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from luce.data.streams.files import StreamFile
 
 __all__ = ["Streamed", "Wanted", "streamed"]
+
+MOST_ON: Final = 2**26
+"""Bytes that say at a time which labels are on."""
 
 WORTH_COMPILING: Final = 2**21
 """Encoded numbers from which on Numba is loaded."""
@@ -267,7 +270,7 @@ class Labelled(NamedTuple):
 def _labelled(reader: Reader, seen: Look, dealer: Dealer) -> Iterator[Labelled]:
     target = seen.labels.columns
     wanted = {column.name for column in seen.schema.used} | {*target}
-    for file, start, frame in ahead(reader.blocks(wanted)):
+    for file, start, frame in _pieces(reader.blocks(wanted), seen):
         codes = seen.labels.of(frame)
         parts = dealer.parts(file.name, start, frame.height)
         rows = np.arange(start, start + frame.height)
@@ -278,6 +281,14 @@ def _labelled(reader: Reader, seen: Look, dealer: Dealer) -> Iterator[Labelled]:
         elif there.any():
             own = found.frame.filter(pl.Series(there))
             yield Labelled(own, codes[there], parts[there], file.name, rows[there])
+
+
+def _pieces(blocks: Iterator[RawBlock], seen: Look) -> Iterator[RawBlock]:
+    """Yield blocks, read ahead; smaller ones where which labels are on would take much memory."""
+    step = None if seen.schema.several is None else max(1, MOST_ON // len(seen.labels.classes))
+    for file, start, frame in ahead(blocks):
+        for at in range(0, frame.height, step or frame.height):
+            yield RawBlock(file, start + at, frame[at : at + (step or frame.height)])
 
 
 def _training_rows(

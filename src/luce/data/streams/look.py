@@ -231,12 +231,13 @@ def _slices(
     stops = begins + length
     groups = _group_starts(files, heights)
     if len(groups) > FEWEST_GROUPS:
-        # A slice is decoded from the start of its group: so it is taken there.
+        # A slice is decoded from the start of its group: so it is taken there, over as many groups
+        # as it needs.
         own, counts = np.unique(
             np.searchsorted(groups, begins, side="right") - 1, return_counts=True
         )
         begins = groups[own]
-        stops = np.minimum(begins + counts * length, groups[own + 1])
+        stops = np.minimum(begins + counts * length, np.append(begins[1:], groups[-1]))
     ends = np.cumsum(heights)
     found = []
     for begin, stop in zip(begins.tolist(), stops.tolist(), strict=True):

@@ -64,7 +64,7 @@ class SeveralCounts:
         self._rows += np.bincount(parts, minlength=3)
         if self.several == COLUMNS:
             for column in self.columns:
-                on = on_in_column(self.name, _column(frame, column))
+                on = on_in_column(self.name, _column(frame, column), whole=False)
                 self._counts[column] += np.bincount(parts[on], minlength=3)
             return
         cells, separated = spread_cells(_column(frame, self.columns[0]), self.several)
@@ -140,7 +140,10 @@ class SeveralLabels:
     def of(self, frame: pl.DataFrame) -> NDArray[np.bool_]:
         """Return which labels are on, (rows, labels)."""
         if self.several == COLUMNS:
-            each = [on_in_column(self.name, _column(frame, column)) for column in self.columns]
+            each = [
+                on_in_column(self.name, _column(frame, column), whole=False)
+                for column in self.columns
+            ]
             return np.column_stack(each)
         cells, _ = spread_cells(_column(frame, self.columns[0]), self.several)
         return indicator(self.name, cells, frame.height, self.classes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import scipy.sparse
 
+from luce.engines.computing import in_worker
 from luce.linear.dense_rows import DenseRows
 from luce.processor import free_memory
 
@@ -26,7 +27,8 @@ _AT_ONCE: Final = 16 << 20
 # Sparse rows are handed out so many at a time.
 _SPARSE_ROWS: Final = 8192
 # Pages are handed back where a part would take more of the free memory than this. Mapping them anew
-# in each pass took two cores half of the pass, for the other core has to be told each time.
+# in each pass took two cores half of the pass, for the other core has to be told each time. An
+# engine's worker hands all back: Dask ends those that hold more than it gave them, maps included.
 _SHARE: Final = 0.25
 
 _Key = tuple[str, str, str, int]
@@ -113,7 +115,7 @@ def rows_of(lane: Lane, weigh: Weighing) -> Iterator[Rows]:
     Of a part that is large, pages of rows before are free for others.
     """
     part = lane.part
-    large = _is_large(part)
+    large = in_worker() or _is_large(part)
     for k, i, j, row in lane.pieces:
         X, codes, weight = opened(part, k)
         step = _SPARSE_ROWS
