@@ -1,5 +1,7 @@
 """Dask: the same bits from any number of workers, and from those that are left."""
 
+import time
+
 import pytest
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
@@ -68,7 +70,11 @@ def test_a_task_that_never_ends(client, engine, same, tmp_path):
 
     same(Faulty(adopt(client, 5.0), sleeping, tmp_path / "sleeping"))
     assert (tmp_path / "sleeping").exists()
-    client.restart()  # that worker sleeps on
+    client.cluster.scale(0)  # that worker sleeps on
+    deadline = time.monotonic() + 60
+    while client.nthreads() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not client.nthreads()
 
 
 def test_predictions_and_scores(engine, scored):

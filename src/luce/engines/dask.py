@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, final
 
 import distributed
-import numpy as np
-from distributed.protocol import pickle
 
 from luce.engines.computing import compute, outcome, tasks
 from luce.engines.waiting import TASK_TIMEOUT, Patience, in_order
@@ -20,6 +18,8 @@ from luce.errors import BackendError, LuceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy as np
+
 __all__ = ["PORT", "Dask", "adopt", "connect"]
 
 PORT: Final = 8786
@@ -27,9 +27,6 @@ PORT: Final = 8786
 # fewer, there is less to send.
 _TASKS_OF_A_THREAD: Final = 3
 _RETRIES: Final = 3
-# What all tasks share goes along with each if it is no more than so many bytes for all of them:
-# else it is a task of its own, which the others have to wait for.
-_SENT_ALONG: Final = 1 << 20
 
 
 @final
@@ -62,10 +59,8 @@ class Dask:
         threads = client.nthreads()
         self._hanging &= set(threads)
         own = tasks(lanes, _TASKS_OF_A_THREAD * max(1, sum(threads.values())))
-        common: Any = shared
-        if len(own) * _size(shared) > _SENT_ALONG:
-            # A task, not data that are scattered: what was lost with a worker can be made again.
-            common = client.submit(dict, shared, pure=False, retries=_RETRIES)
+        # A task, not data that are scattered: what was lost with a worker can be made again.
+        common = client.submit(dict, shared, pure=False, retries=_RETRIES)
         numbered = [*enumerate(own)]
 
         def start(task: tuple[int, Sequence[Any]]) -> distributed.Future:
@@ -116,13 +111,6 @@ class Dask:
         """Close the client, and what it has started."""
         if self.owned:
             self.client.close()
-
-
-def _size(shared: Mapping[str, Any]) -> int:
-    """Return how many bytes are sent: arrays as they are, all else as Dask pickles it."""
-    arrays = {name: each for name, each in shared.items() if isinstance(each, np.ndarray)}
-    others = {name: each for name, each in shared.items() if name not in arrays}
-    return sum(each.nbytes for each in arrays.values()) + len(pickle.dumps(others))
 
 
 def _ended(futures: list[distributed.Future], seconds: float) -> list[distributed.Future]:
