@@ -1,6 +1,7 @@
 """Where tables come from: packed text, JSON Lines, workbooks, several files as one."""
 
 import gzip
+import os
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -206,6 +207,17 @@ def test_object_stores_are_mounted():
             load_dataset(address, target="y")
         with pytest.raises(DataError, match=r"not from (s3|gs)://\. Mount it as a folder"):
             files_of(address)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file is named so there")
+def test_a_folder_may_be_named_like_an_address(tmp_path, monkeypatch):
+    """What is there is a path, whatever its name; and a file:// is told to be one."""
+    (tmp_path / "backup:").mkdir()
+    (tmp_path / "backup:" / "t.csv").write_text("x,y\n1,a\n2,b\n" * 10)
+    monkeypatch.chdir(tmp_path)
+    assert len(load_dataset("backup:/t.csv", target="y").labels) > 0
+    with pytest.raises(DataError, match="give the path alone, without file://"):
+        load_dataset("file:///tmp/t.csv", target="y")
 
 
 def test_what_is_said_of_columns_is_checked(tmp_path):

@@ -125,8 +125,9 @@ def existing(source: str | Path) -> Path:
             )
         return path
     path = Path(source)
-    # A Path has made one slash of two.
-    if match := re.match(r"([a-z][a-z0-9+.-]+):/", str(source), re.IGNORECASE):
+    # A Path has made one slash of two. What is there is a path, whatever its name.
+    match = re.match(r"([a-z][a-z0-9+.-]+):/", str(source), re.IGNORECASE)
+    if match and not path.exists():
         if match[1].lower() == "file":
             raise DataError(f"{source}: give the path alone, without file://.")
         raise DataError(

@@ -53,6 +53,8 @@ STYLE: Any = {
     "font.size": 11,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
+    # A number that is added to all ticks would stand above the axes, where it is cut off.
+    "axes.formatter.useoffset": False,
     "svg.hashsalt": "luce",
     "text.color": INK,
     "axes.labelcolor": INK,
