@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from luce.engines.computing import compute, outcome, tasks
+from luce.engines.computing import compute, memory_of_worker, outcome, tasks
 from luce.errors import DataError
 
 
@@ -54,3 +54,9 @@ def test_words_may_hold_what_is_not_utf8():
 
     with pytest.raises(DataError, match="a is gone: \udcff"):
         outcome(compute(fails, ["a"], {}))
+
+
+def test_a_worker_knows_what_it_may_hold():
+    """What the engine says stays known to the functions of the process."""
+    found = outcome(compute(lambda _: (np.array(memory_of_worker()),), [0], {}, memory=5e8))
+    assert found[0][0] == 5e8

@@ -16,11 +16,12 @@ class Workers:
         self.numbers, self.tasks, self.given_up = itertools.count(), {}, []
         self.started, self.cancelled, self.waits = {}, [], []
 
-    def start(self, task):
-        handle = next(self.numbers)
-        self.tasks[handle] = task
-        self.started[task] = self.started.get(task, 0) + 1
-        return handle
+    def start(self, tasks):
+        handles = [next(self.numbers) for _ in tasks]
+        self.tasks |= zip(handles, tasks, strict=True)
+        for task in tasks:
+            self.started[task] = self.started.get(task, 0) + 1
+        return handles
 
     def ended(self, handles, seconds):
         self.waits.append(seconds)

@@ -101,7 +101,7 @@ def test_lanes_are_all_rows_in_their_order(blocks, n_sums):
 def test_pages_are_handed_back_where_memory_is_short(room, stored, rows_of, monkeypatch):
     """Rows of a part that is large beside the free memory are let go of; others stay mapped."""
     handed = []
-    monkeypatch.setattr(worker, "in_worker", lambda: False)
+    monkeypatch.setattr(worker, "memory_of_worker", lambda: None)
     monkeypatch.setattr(worker, "free_memory", lambda: room)
     monkeypatch.setattr(worker, "_hand_back", lambda _, i, j: handed.append(j - i))
     X, y = rows_of("dense")
@@ -110,14 +110,17 @@ def test_pages_are_handed_back_where_memory_is_short(room, stored, rows_of, monk
     assert bool(handed) == (room == 0)
 
 
-def test_workers_of_engines_hand_all_pages_back(rows_of, stored, monkeypatch):
+@pytest.mark.parametrize("memory", [0, 1e5, 1e9])
+def test_workers_keep_mapped_what_their_engine_lets_them(memory, rows_of, stored, monkeypatch):
     """An engine ends a worker that holds more than it was given, pages of maps included."""
     handed = []
-    monkeypatch.setattr(worker, "in_worker", lambda: True)
+    monkeypatch.setattr(worker, "memory_of_worker", lambda: memory)
+    monkeypatch.setattr(worker, "free_memory", lambda: 1e12)
     monkeypatch.setattr(worker, "_hand_back", lambda _, i, j: handed.append(j - i))
     X, y = rows_of("dense")
     SoftmaxRegression().fit(stored(X, y), engine=Local(1))
-    assert sum(handed) >= len(X)
+    assert X.nbytes > 0.25e5
+    assert (sum(handed) >= len(X)) == (memory < 1e9)
 
 
 def test_an_index_is_found_in_the_lanes():

@@ -7,7 +7,6 @@ for itself, which took as long as computing them.
 from __future__ import annotations
 
 import json
-import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,29 +17,43 @@ from luce import errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["compute", "in_worker", "outcome", "tasks"]
+__all__ = ["compute", "memory_of_worker", "outcome", "tasks"]
 
 # Every array begins at a multiple of so many bytes.
 _ALIGNED: Final = 16
 
-_working: Final = threading.Event()
+# What the engine whose tasks this process computes lets it hold.
+_memory: float | None = None
 
 
-def in_worker() -> bool:
-    """Say whether this process computes tasks for an engine, which counts its memory."""
-    return _working.is_set()
+def memory_of_worker() -> float | None:
+    """Return how many bytes this process may hold, maps included; None if it is no worker."""
+    return _memory
 
 
 def compute(
-    function: Callable[..., tuple[np.ndarray, ...]], lanes: Sequence[Any], shared: Mapping[str, Any]
+    function: Callable[..., tuple[np.ndarray, ...]],
+    lanes: Sequence[Any],
+    shared: Mapping[str, Any],
+    memory: float = 0.0,
 ) -> bytes:
     """Return what the function returns for each lane; of an error of Luce's, its name and words.
 
     To run it again would give the same words, so engines are not told of it as a failure.
+
+    Parameters
+    ----------
+    function : callable
+    lanes : sequence
+    shared : mapping
+    memory : float
+        How many bytes the engine lets this process hold. An engine that ends processes for what
+        they have mapped, and does not say from where on, gives 0.
     """
     import torch
 
-    _working.set()
+    global _memory  # noqa: PLW0603 - it is the process's
+    _memory = memory
     # What an engine hands over may be read-only, for which kernels would be compiled once more.
     shared = {
         name: np.array(value) if isinstance(value, np.ndarray) else value

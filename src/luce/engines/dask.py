@@ -6,7 +6,10 @@ It notices a worker that does not answer (after minutes), but not one whose task
 from __future__ import annotations
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, final
 
 import distributed
@@ -63,21 +66,31 @@ class Dask:
         common = client.submit(dict, shared, pure=False, retries=_RETRIES)
         numbered = [*enumerate(own)]
 
-        def start(task: tuple[int, Sequence[Any]]) -> distributed.Future:
-            k, some = task
-            return client.submit(
-                compute, function, some, common, pure=False, retries=_RETRIES, **place(k)
-            )
+        def start(some: Sequence[tuple[int, Sequence[Any]]]) -> list[distributed.Future]:
+            started: list[distributed.Future] = []
+            for home, group in groupby(some, key=home_of):
+                parts = [lanes for _, lanes in group]
+                started += client.map(
+                    partial(_on_worker, function),
+                    parts,
+                    shared=common,
+                    pure=False,
+                    retries=_RETRIES,
+                    **place(home),
+                )
+            return started
 
-        def place(k: int) -> dict[str, Any]:
-            if self._hanging:
-                return {"workers": sorted(set(threads) - self._hanging)}
-            if not threads:
-                return {}
-            # The same lanes go to the same worker in every pass, which has their blocks open; but
-            # to another one where that is busy, or gone.
-            home = sorted(threads)[k * len(threads) // len(own)]
-            return {"workers": [home], "allow_other_workers": True}
+        def home_of(task: tuple[int, Sequence[Any]]) -> str | None:
+            if self._hanging or not threads:
+                return None
+            return sorted(threads)[task[0] * len(threads) // len(own)]
+
+        def place(home: str | None) -> dict[str, Any]:
+            if home is not None:
+                # The same lanes go to the same worker in every pass, which has their blocks open;
+                # but to another one where that is busy, or gone.
+                return {"workers": [home], "allow_other_workers": True}
+            return {"workers": sorted(set(threads) - self._hanging)} if self._hanging else {}
 
         def give_up(futures: list[distributed.Future]) -> None:
             nonlocal common
@@ -111,6 +124,17 @@ class Dask:
         """Close the client, and what it has started."""
         if self.owned:
             self.client.close()
+
+
+def _on_worker(
+    function: Callable[..., tuple[np.ndarray, ...]],
+    lanes: Sequence[Any],
+    *,
+    shared: Mapping[str, Any],
+) -> bytes:
+    """Compute a task. Dask ends workers that hold more than their limit, with what is mapped."""
+    limit = distributed.get_worker().memory_manager.memory_limit
+    return compute(function, lanes, shared, limit or math.inf)
 
 
 def _ended(futures: list[distributed.Future], seconds: float) -> list[distributed.Future]:

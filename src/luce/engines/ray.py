@@ -5,6 +5,7 @@ Ray has no limit for a worker that hangs, so a task without a result is given to
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, final
 
 import ray
@@ -53,8 +54,12 @@ class Ray:
         common = ray.put(dict(shared))
         own = tasks(lanes, _TASKS_OF_A_CORE * cores)
 
-        def start(some: Sequence[Any]) -> Any:
-            return self._compute.remote(function, some, common)
+        def start(some: Sequence[Sequence[Any]]) -> list[Any]:
+            return [remote(lanes) for lanes in some]
+
+        def remote(some: Sequence[Any]) -> Any:
+            # Ray ends workers only where their machine's memory is nearly used up.
+            return self._compute.remote(function, some, common, math.inf)
 
         try:
             for done in in_order(own, start, _ended, _give_up, _cancel, self.patience, "ray"):

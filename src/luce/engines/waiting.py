@@ -59,7 +59,7 @@ class Patience:
 
 def in_order(
     tasks: Sequence[Any],
-    start: Callable[[Any], Any],
+    start: Callable[[Sequence[Any]], Sequence[Any]],
     ended: Callable[[list[Any], float], Sequence[Any]],
     give_up: Callable[[list[Any]], None],
     cancel: Callable[[list[Any]], None],
@@ -72,7 +72,7 @@ def in_order(
     ----------
     tasks : sequence
     start : callable
-        A task → a handle of it, running. Handles can be keys of a dict.
+        Tasks → a handle of each, running. Handles can be keys of a dict.
     ended : callable
         Handles, seconds → those that have ended, as soon as there are any; none after so long.
     give_up : callable
@@ -88,7 +88,7 @@ def in_order(
     luce.errors.BackendError
         If nothing ended for too long, and again after all tasks were started anew.
     """
-    running = {start(task): k for k, task in enumerate(tasks)}
+    running = {handle: k for k, handle in enumerate(start(tasks))}
     done: dict[int, Any] = {}
     tries = 0
     try:
@@ -105,7 +105,7 @@ def in_order(
                 left, running = sorted(running.values()), {}
                 if tries == TRIES:
                     raise patience.exhausted(engine)
-                running = {start(tasks[j]): j for j in left}
+                running = dict(zip(start([tasks[j] for j in left]), left, strict=True))
             yield done.pop(k)
     finally:
         if unfinished := [*running, *done.values()]:

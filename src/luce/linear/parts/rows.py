@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from luce.engines.computing import in_worker
+from luce.engines.computing import memory_of_worker
 from luce.linear.dense_rows import DenseRows
 from luce.processor import free_memory
 
@@ -26,9 +26,9 @@ _MAPPED: Final = 128
 _AT_ONCE: Final = 16 << 20
 # Sparse rows are handed out so many at a time.
 _SPARSE_ROWS: Final = 8192
-# Pages are handed back where a part would take more of the free memory than this. Mapping them anew
-# in each pass took two cores half of the pass, for the other core has to be told each time. An
-# engine's worker hands all back: Dask ends those that hold more than it gave them, maps included.
+# Pages are handed back where a part would take more of the free memory than this, and of what an
+# engine lets its worker hold: Dask ends those that hold more, maps included. Mapping them anew in
+# each pass takes two cores half of the pass, for the other core has to be told each time.
 _SHARE: Final = 0.25
 
 _Key = tuple[str, str, str, int]
@@ -115,7 +115,7 @@ def rows_of(lane: Lane, weigh: Weighing) -> Iterator[Rows]:
     Of a part that is large, pages of rows before are free for others.
     """
     part = lane.part
-    large = in_worker() or _is_large(part)
+    large = _is_large(part)
     for k, i, j, row in lane.pieces:
         X, codes, weight = opened(part, k)
         step = _SPARSE_ROWS
@@ -137,7 +137,9 @@ def _is_large(part: Part) -> bool:
     found = _large.get(key)
     if found is None:
         own = sum(part.stored) * np.dtype(part.dtype).itemsize
-        found = _large[key] = own > _SHARE * free_memory()
+        memory = memory_of_worker()
+        room = free_memory() if memory is None else min(memory, free_memory())
+        found = _large[key] = own > _SHARE * room
     return found
 
 
