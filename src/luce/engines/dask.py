@@ -83,7 +83,8 @@ class Dask:
         def home_of(task: tuple[int, Sequence[Any]]) -> str | None:
             if self._hanging or not threads:
                 return None
-            return sorted(threads)[task[0] * len(threads) // len(own)]
+            home: str = sorted(threads)[task[0] * len(threads) // len(own)]
+            return home
 
         def place(home: str | None) -> dict[str, Any]:
             if home is not None:

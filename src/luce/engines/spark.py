@@ -8,6 +8,7 @@ none of whose tasks ends for long is begun again: Spark then ends the Python wor
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from functools import cached_property
@@ -63,7 +64,7 @@ class Spark:
     ) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield ``function(lane, **shared)`` for each lane, in their order."""
         own = tasks(lanes, self._tasks())
-        work = _work(function, own, shared)
+        work = _work(function, own, shared, self._memory)
         numbers = self.session.range(0, len(own), 1, len(own))
         rows = None
         try:
@@ -88,6 +89,12 @@ class Spark:
             return _TASKS_OF_A_CORE * int(self.session.sparkContext.defaultParallelism)
         except pyspark.errors.PySparkException:  # under Connect there is no context
             return self._tasks_connected
+
+    @cached_property
+    def _memory(self) -> float:
+        """How many bytes a worker may hold."""
+        # YARN ends containers for what their processes have mapped as well, and does not say when.
+        return 0.0 if self.session.conf.get("spark.master", "").startswith("yarn") else math.inf
 
     @cached_property
     def _tasks_connected(self) -> int:
@@ -137,6 +144,7 @@ def _work(
     function: Callable[..., tuple[np.ndarray, ...]],
     own: Sequence[Sequence[Any]],
     shared: Mapping[str, Any],
+    memory: float,
 ) -> Callable[[Iterable[Any]], Iterator[Any]]:
     """Return a function of batches of the tasks' numbers, which Spark sends to its workers."""
     shared = dict(shared)
@@ -146,7 +154,7 @@ def _work(
 
         for batch in batches:
             for k in batch.column(0).to_pylist():
-                result = compute(function, own[k], shared)
+                result = compute(function, own[k], shared, memory)
                 _spare_collections(function.__name__)
                 columns = [pa.array([k], pa.int64()), pa.array([result], pa.binary())]
                 yield pa.RecordBatch.from_arrays(columns, ["task", "result"])
