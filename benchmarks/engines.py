@@ -283,8 +283,8 @@ def _dask_ml(part: Any) -> dict[str, Any]:
         return {"missing": str(error)}
 
     rng = np.random.default_rng(0)
-    few = rng.standard_normal((50_000, 20), np.float32)
-    labels = (few @ rng.standard_normal((20, 5)) + rng.gumbel(size=(50_000, 5))).argmax(1)
+    few = rng.standard_normal((10_000, 20), np.float32)
+    labels = (few @ rng.standard_normal((20, 5)) + rng.gumbel(size=(10_000, 5))).argmax(1)
     client, close = _dask(2)
     try:
         X = da.concatenate(
@@ -312,7 +312,7 @@ def _dask_ml(part: Any) -> dict[str, Any]:
             found |= {"theirs": {"seconds": theirs, "objective": goal}, "ours": own}
             print(f"dask-ml: {theirs:.1f} s, objective {goal:.9g}; ours {_in_words(own)}")
         wrong = LogisticRegression(C=1.0, solver="lbfgs").fit(
-            da.from_array(few, (25_000, 20)), da.from_array(labels, 25_000)
+            da.from_array(few, (5_000, 20)), da.from_array(labels, 5_000)
         )
         said = np.asarray(wrong.predict(da.from_array(few, (25_000, 20))))
         shape = np.asarray(wrong.predict_proba(da.from_array(few[:5], (5, 20)))).shape
