@@ -13,6 +13,7 @@ from luce.linear.objective import Objective
 from luce.linear.placement import float32_products
 from luce.linear.precondition import Blocks, Exact
 from luce.linear.rows import as_rows
+from tests.gpu import without_waits
 from tests.pretend import DEVICE, Pretend, Recording
 
 
@@ -357,11 +358,8 @@ def test_small_passes_on_cuda_are_graphs(dtype, problem):
     points = [torch.rand_like(o.start()) for _ in range(5)]
     for _ in range(3):
         o.unread(points[0])
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waits():
         found = [o.unread(theta) for theta in points]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert len(o._captured._of_shape) == 1
     for theta, (value, gradient, _) in zip(points, found, strict=True):
         wanted = o._pass(theta, False)
@@ -380,10 +378,7 @@ def test_a_pass_on_cuda_waits_for_nothing(dtype, problem):
         rows, target, ones, n_logits=6, link="softmax", C=1.0, fit_intercept=True, dtype=dtype
     )
     theta = o.start()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waits():
         value, gradient, _ = o.unread(theta, logs=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert float(value) > 0
     assert bool(gradient.isfinite().all())

@@ -73,7 +73,8 @@ def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
         given.k,
         given.memory_budget,
     )
-    bias, inverse, dtype = given.linear_bias, 1 / given.temperature, wide(x.dtype)
+    bias = None if given.linear_bias is None else given.linear_bias.contiguous()
+    inverse, dtype = 1 / given.temperature, wide(x.dtype)
     N, K = len(x), len(head)
     lse = x.new_empty(N, dtype=dtype)
     probabilities, indices = x.new_empty((N, k)), x.new_empty((N, k), dtype=torch.int64)
@@ -85,7 +86,9 @@ def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
         kept[0].fill_(-torch.inf)
         best = places = None
         for classes in cut(K, C) if len(part) else ():
-            z = place.view(R, C)[: len(part), : classes.stop - classes.start]
+            # In one piece, the last too: of anything else ``topk`` makes a copy.
+            width = classes.stop - classes.start
+            z = place[: len(part) * width].view(len(part), width)
             multiply(part, head[classes].t(), z)
             flat = along(z, 1)
             own = flat if bias is None else bias[classes]
