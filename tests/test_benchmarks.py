@@ -223,10 +223,10 @@ def test_a_peer_that_breaks_as_it_is_imported_is_absent(monkeypatch):
 
 def test_what_compilers_make_of_a_kernel_is_the_most_over_its_programs():
     """Registers, shared memory and spills; whether rows that start at 16 bytes are read so."""
-    seen = {"kernel": "k", "warps": 4, "spilled": 0, "atomic": [], "wide": False}
+    seen = {"kernel": "k", "warps": 4, "spilled": 0, "atomic": [], "wide": 0}
     programs = [
         seen | {"call": "softmax few", "registers": 40, "shared": 2_048},
-        seen | {"call": "softmax aligned rows", "registers": 32, "shared": 512, "wide": True},
+        seen | {"call": "softmax aligned rows", "registers": 32, "shared": 512, "wide": 3},
         seen | {"call": "other", "kernel": "l", "registers": 255, "shared": 0, "spilled": 7},
     ]
     rows = ahead.rows_of("sm_90", programs)

@@ -1,5 +1,8 @@
 """Rows on a device: the same fits, made there, and hardly a wait for it."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -329,6 +332,67 @@ def test_float32_is_what_a_pass_asks_for_on_a_gpu(coarse):
             assert matmul.fp32_precision == mine
     finally:
         matmul.fp32_precision = before
+
+
+@pytest.fixture
+def precision():
+    """Return PyTorch's setting for matrix products, which is put back."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    yield matmul
+    matmul.fp32_precision = before
+
+
+def products(coarse):
+    return float32_products(torch.device("cuda"), coarse=coarse)
+
+
+def test_passes_on_threads_leave_what_was_set(precision):
+    """One in float32 waits until one in TF32 is through, and nothing of either stays."""
+    precision.fp32_precision = "ieee"
+    coarse, fine = threading.Event(), threading.Event()
+    seen = []
+
+    def other():
+        coarse.wait(10)
+        with products(False):
+            fine.set()
+            seen.append(precision.fp32_precision)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with products(True):
+        coarse.set()
+        assert not fine.wait(0.2)
+        assert precision.fp32_precision == "tf32"
+    thread.join(10)
+    assert seen == ["ieee"]
+    assert precision.fp32_precision == "ieee"
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_passes_that_want_the_same_overlap(coarse, precision):
+    """Fits on several threads need not wait for each other."""
+    both = threading.Barrier(2, timeout=10)
+
+    def one(_):
+        with products(coarse):
+            both.wait()
+            return precision.fp32_precision
+
+    before = precision.fp32_precision
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(one, range(2)))
+    assert found == (["tf32"] * 2 if coarse else [before] * 2)
+    assert precision.fp32_precision == before
+
+
+def test_nothing_is_set_where_products_are_what_is_wanted(precision):
+    """So the older name for it can be read meanwhile, which PyTorch refuses where the two differ."""
+    precision.fp32_precision = "none"
+    with products(False):
+        assert precision.fp32_precision == "none"
+        assert not precision.allow_tf32
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make gpu")

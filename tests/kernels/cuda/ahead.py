@@ -25,6 +25,8 @@ TARGETS = {
     "gfx90a": GPUTarget("hip", "gfx90a", 64),
     "gfx1100": GPUTarget("hip", "gfx1100", 32),
 }
+# Of AMD's instructions those that read what tensors hold.
+LOADS = ("global_load", "buffer_load", "flat_load")
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
@@ -77,7 +79,7 @@ def looked_at(name, compiled):
             "registers": counts["vgpr_count"],
             "spilled": counts["vgpr_spill_count"] + counts["sgpr_spill_count"],
             "atomic": sorted({line for line in lines if "atomic" in line}),
-            "wide": any(line.endswith(("dwordx4", "b128")) for line in lines),
+            **loads([s for s in lines if s.startswith(LOADS)], ("dwordx4", "b128")),
         }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
@@ -96,8 +98,14 @@ def looked_at(name, compiled):
         "registers": int(registers),
         "spilled": int(stack) + sum(i.startswith(("LDL", "STL")) for i in instructions),
         "atomic": sorted({i for i in instructions if i.startswith(("ATOM", "RED"))}),
-        "wide": any(i.startswith("LDG") and ".128" in i for i in instructions),
+        **loads([i for i in instructions if i.startswith("LDG")], (".128", ".128.CONSTANT")),
     }
+
+
+def loads(found, wide):
+    """Return how many loads from memory are of 16 bytes, and how many are not."""
+    many = sum(load.endswith(wide) for load in found)
+    return {"wide": many, "narrow": len(found) - many}
 
 
 def main(arguments):
