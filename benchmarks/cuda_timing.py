@@ -42,7 +42,7 @@ def seconds_of(
         took = time.perf_counter() - start
         return took, took
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(int(CYCLES * sleep))  # noqa: SLF001 - PyTorch's own tests use it
+    torch.cuda._sleep(round(CYCLES * sleep))  # noqa: SLF001 - PyTorch's own tests use it
     begin.record()
     start = time.perf_counter()
     call()

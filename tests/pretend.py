@@ -1,8 +1,9 @@
 """A device that is not there: its tensors are computed by the CPU, and each wait for it is counted.
 
 Code that is right on this device mixes no tensors of two devices, asks none for NumPy, adds up no
-floats in an order that CUDA does not keep, and waits for it as often as `Pretend.waits` says: to read a number, to copy there or back, or to learn a
-shape that depends on values. What CUDA would wait for, by PyTorch's ``set_sync_debug_mode``.
+floats in an order that CUDA does not keep, and waits for it as often as `Pretend.waits` says: to
+read a number, to copy there or back, or to learn a shape that depends on values. What CUDA
+would wait for, by PyTorch's ``set_sync_debug_mode``.
 """
 
 import weakref
@@ -95,6 +96,13 @@ class Pretend(TorchDispatchMode):
         """Return what is in a tensor of the device, without a wait."""
         return tensor.inner if isinstance(tensor, Far) else tensor
 
+    def _look(self, func, args, tensors):
+        """Refuse what has other bits each time on CUDA, and count what waits."""
+        if _in_any_order(func, args, tensors):
+            raise AssertionError(f"{func} of floats: CUDA's bits differ from run to run")
+        if func in WAITING or (func in INDEXING and _has_mask(args[1])):
+            self.asked.append(str(func))
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Compute on the CPU what is asked of either device."""
         kwargs = dict(kwargs or {})
@@ -115,10 +123,8 @@ class Pretend(TorchDispatchMode):
                 self.asked.append(str(func))
         elif far and here:
             raise RuntimeError(f"{func}: tensors of two devices")
-        if far and _in_any_order(func, args, tensors):
-            raise AssertionError(f"{func} of floats: CUDA's bits differ from run to run")
-        if far and (func in WAITING or (func in INDEXING and _has_mask(args[1]))):
-            self.asked.append(str(func))
+        if far:
+            self._look(func, args, tensors)
         if device is not None:
             kwargs["device"] = torch.device("cpu")
         inner = tree_map(self.take, (args, kwargs))

@@ -32,7 +32,9 @@ def test_up_to_each(values):
     """As near to the exact sums as float64 is."""
     found = running_sums(values)
     for i in (0, 1, 77, len(values) - 1):
-        assert float(found[i]) == pytest.approx(math.fsum(values[: i + 1].tolist()), rel=1e-12, abs=1e-23)
+        assert float(found[i]) == pytest.approx(
+            math.fsum(values[: i + 1].tolist()), rel=1e-12, abs=1e-23
+        )
 
 
 @pytest.mark.parametrize("size", [1.0, 0.25, 3.0, 1e20, 1e-20])

@@ -388,7 +388,7 @@ def test_passes_that_want_the_same_overlap(coarse, precision):
 
 
 def test_nothing_is_set_where_products_are_what_is_wanted(precision):
-    """So the older name for it can be read meanwhile, which PyTorch refuses where the two differ."""
+    """So the older name for it can be read meanwhile; PyTorch refuses that where the two differ."""
     precision.fp32_precision = "none"
     with products(False):
         assert precision.fp32_precision == "none"

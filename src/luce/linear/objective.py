@@ -24,8 +24,8 @@ from luce.graphs import Captured
 from luce.linear.dense_rows import DenseRows
 from luce.linear.indicators import frequencies
 from luce.linear.links import curve, margins, probabilities, residual, seen
-from luce.linear.penalties import L2
 from luce.linear.order_free import class_sums
+from luce.linear.penalties import L2
 from luce.linear.placement import away, float32_products, has_coarse_products, sent
 from luce.linear.sample import SAMPLE_ROWS, evenly
 from luce.linear.sums import add_up, deal, lane_count, on_threads

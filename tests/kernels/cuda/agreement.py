@@ -39,9 +39,15 @@ def compare(found, truth, peers=None):
             most += 2 * float((peer.double() - exact)[~odd].abs().max())
         error = float((ours - exact)[~odd].abs().max())
         import os
+
         if "DUMP" in os.environ and peer is not None:
             e = torch.finfo(result.dtype).eps * size
-            print("DUMP", result.dtype, tuple(result.shape), f"{error/e:.2f} {float((peer.double() - exact)[~odd].abs().max())/e:.2f}")
+            print(
+                "DUMP",
+                result.dtype,
+                tuple(result.shape),
+                f"{error / e:.2f} {float((peer.double() - exact)[~odd].abs().max()) / e:.2f}",
+            )
             continue
         assert error <= most
 

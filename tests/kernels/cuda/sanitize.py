@@ -1,8 +1,9 @@
 """Every kernel under a sanitizer: ``python -m tests.kernels.cuda.sanitize [unguarded|native]``.
 
 With ``native`` the kernels are only run, on a GPU: that is for NVIDIA's compute-sanitizer, which
-watches the process. Else they are interpreted under Triton-viz's. It proves for each access, over all programs at once, that its offsets lie within the tensor. An
-access that does not is an error with its place.
+watches the process. Else they are interpreted under Triton-viz's. It proves for each access, over
+all programs at once, that its offsets lie within the tensor. An access that does not is an error
+with its place.
 """
 
 import sys

@@ -117,7 +117,9 @@ def test_equal_logits_have_no_divergence(classes, T, fused, backend):
     torch.manual_seed(0)
     z = 3 * torch.randn(3, classes, device=DEVICE)
     o = DistillationOptions(T, 1.0, "sum", -100)
-    loss, _, (gradient,) = cuda.distillation_loss(Distillation(z, z.clone(), None, o), False, (True,))
+    loss, _, (gradient,) = cuda.distillation_loss(
+        Distillation(z, z.clone(), None, o), False, (True,)
+    )
     assert loss == 0
     assert not gradient.any()
     x, w = torch.randn(3, 8, device=DEVICE), torch.randn(classes, 8, device=DEVICE)

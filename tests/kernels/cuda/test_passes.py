@@ -36,7 +36,7 @@ def over_classes(request, monkeypatch, backend):
 
 @pytest.mark.parametrize(("N", "K", "dtype"), CASES, ids=str)
 def test_merged_and_made_gradients(N, K, dtype, over_classes, backend):
-    """Loss, log-sum-exps and gradients of a head are the reference's, with no option and with all."""
+    """Loss, log-sum-exps and gradients of a head are the reference's, without options and with."""
     over_classes(N, K)
     x, w, b = head(N, K, dtype)
     y, full = torch.randint(0, K, (N,)), torch.promote_types(dtype, torch.float32)
