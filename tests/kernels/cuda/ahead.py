@@ -31,11 +31,12 @@ TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
 class Driver:
-    """A driver of a GPU that is not there."""
+    """A driver of a GPU that is not there: of each target another, as kernels are kept by device."""
 
     def __init__(self, target):
+        device = list(TARGETS.values()).index(target)
         self.get_current_target = lambda: target
-        self.get_current_device = lambda: 0
+        self.get_current_device = lambda: device
         self.get_current_stream = lambda _device: 0
 
 
@@ -68,6 +69,7 @@ def looked_at(name, compiled):
     seen = {
         "call": name,
         "kernel": compiled.metadata.name,
+        "target": str(compiled.metadata.target.arch),
         "warps": compiled.metadata.num_warps,
         "shared": compiled.metadata.shared,
     }

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["linear_top_k"]
 
+# Tiles are of multiples of so many classes, so that their rows start at 16 bytes.
+_STEP = 64
 _ROWS_AT_LEAST = 256  # fewer make slow products
 # Bytes for each of k classes of a row: values and indices found so far, of a tile, and of both.
 _FOUND = 64
@@ -121,5 +123,5 @@ def tiles(rows: int, classes: int, k: int, size: int, budget: int) -> tuple[int,
     if fit >= min(rows, _ROWS_AT_LEAST):
         return max(1, min(rows, fit)), classes
     R = max(1, min(rows, _ROWS_AT_LEAST, budget // (2 * of_row)))
-    C = (budget - R * of_row) // (R * size)
-    return R, max(1, min(classes, C))
+    C = max(1, min(classes, (budget - R * of_row) // (R * size)))
+    return R, C - C % _STEP if _STEP < C < classes else C
