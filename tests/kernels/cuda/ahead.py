@@ -81,7 +81,7 @@ def looked_at(name, compiled):
             "registers": counts["vgpr_count"],
             "spilled": counts["vgpr_spill_count"] + counts["sgpr_spill_count"],
             "atomic": sorted({line for line in lines if "atomic" in line}),
-            **loads([s for s in lines if s.startswith(LOADS)], ("dwordx4", "b128")),
+            **loads([s for s in lines if s.startswith(LOADS)], ("x2", "x4", "b64", "b128")),
         }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
@@ -105,7 +105,7 @@ def looked_at(name, compiled):
 
 
 def loads(found, wide):
-    """Return how many loads from memory are of 16 bytes, and how many are not."""
+    """Return how many loads from memory are wide, of 16 bytes, or 8 on AMD's, and how many not."""
     many = sum(load.endswith(wide) for load in found)
     return {"wide": many, "narrow": len(found) - many}
 
