@@ -8,7 +8,6 @@ from luce.kernels.arguments import CrossEntropy, Distillation, LinearCrossEntrop
 from tests.interpreter import DEVICE
 from tests.kernels.cuda.guard import Guard, guarded
 
-
 # Half precision is rounded once, from float32; exponentials in float64 are the interpreter's own.
 ROUNDINGS = {torch.float64: 40, torch.float32: 6, torch.bfloat16: 2, torch.float16: 2}
 

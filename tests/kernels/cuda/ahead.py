@@ -31,7 +31,7 @@ TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
 class Driver:
-    """A driver of a GPU that is not there: of each target another, as kernels are kept by device."""
+    """A driver of a GPU that is not there; one for each target, as kernels are kept by device."""
 
     def __init__(self, target):
         device = list(TARGETS.values()).index(target)
