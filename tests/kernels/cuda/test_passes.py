@@ -91,7 +91,10 @@ def test_scaled_in_place(n, dtype, backend):
     place.copy_(torch.randn(n))
     before = place.clone()
     for factor in (1.0, 3.0):
-        assert cuda.scaled(place, torch.tensor(factor, device=DEVICE)) is place
+        number = torch.tensor(
+            factor, device=DEVICE, dtype=torch.promote_types(dtype, torch.float32)
+        )
+        assert cuda.scaled(place, number) is place
         assert torch.equal(place, before * factor)
     assert buffer[:BAND].isnan().all()
     assert buffer[-BAND:].isnan().all()
