@@ -36,7 +36,7 @@ def rows_of(target: str, programs: list[dict[str, Any]]) -> list[dict[str, Any]]
     rows = []
     for kernel in sorted({p["kernel"] for p in programs}):
         own = [p for p in programs if p["kernel"] == kernel]
-        aligned = [p["wide"] for p in own if "aligned" in p["call"]]
+        aligned = [p["wide"] > 0 for p in own if "aligned" in p["call"]]
         rows.append(
             {
                 "target": target,

@@ -1,47 +1,40 @@
 """The operators and fits on an NVIDIA GPU beside everyone else's: ``python -m benchmarks cuda``.
 
-``python -m benchmarks cuda [--minutes M] [PART ...]``, parts: linear, rows, graphs, regression,
-networks, distillation, top_k; all of them without one, in this order. The machine's own bandwidth
+``python -m benchmarks cuda [--minutes M] [PART ...]``, parts: linear, rows, regression, networks,
+graphs, top_k, distillation; all of them without one, in this order. The machine's own bandwidth
 and matrix speed are measured first, and times are given as shares of what these allow, and as
 ratios to the peers', in turn with them. Peers that cannot be imported or that fail, and cases for
-which there is no memory, are named with the reason. With ``--minutes`` the parts share the time
-evenly, begin no case after it, and name those that they did not. What the issue asked of an H200 is
-beside each case.
+which there is no memory, are named with the reason. With ``--minutes`` the parts share the time,
+begin no case after it, and name those that they did not. What the issue asked of an H200 is
+beside each case. Results are written after each case; where the environment variable OUT names a
+folder, there too.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import math
 import os
+import shutil
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 
-import luce
+from benchmarks import cuda_fits
+from benchmarks.cuda_timing import DTYPES, Machine, alternated, measured
 from benchmarks.peers.gpu import peers_of
 from benchmarks.timing import ratio, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-# Larger than any cache of a GPU: written before each call that is timed, so that all begin cold.
-COLD_BYTES = 256 << 20
-
-
-class Machine(NamedTuple):
-    """What a machine does at best, as measured on it."""
-
-    device: torch.device
-    bytes: float  # that it reads and writes in a second, in a copy
-    flops: Mapping[str, float]  # of a large matrix product in a second, by dtype
+Rows = list[dict[str, Any]]
 
 
 class Case(NamedTuple):
@@ -54,37 +47,52 @@ class Case(NamedTuple):
     most: float  # times the bound for which it was asked; infinity where nothing was
     milliseconds: float  # what was asked of an H200
 
+    @property
+    def given(self) -> tuple[object, ...]:
+        """What cases that are timed in turn have in common: the tensors, and the peers."""
+        return self.operator, self.dtype, self.shape
+
 
 # What says most stands first: there may be time for no more.
-ROWS = [(n, k) for n in (8_192, 65_536) for k in (32_000, 128_256, 1_000)]
-SMALL, MAPS = (102_400, 10), (16, 20, 512, 512)
+ROWS = [(8_192, 32_000), (102_400, 10), (16, 20, 512, 512), (8_192, 128_256), (8_192, 1_000)]
+ROWS += [(65_536, 32_000), (65_536, 1_000), (65_536, 128_256)]
 HEADS = {
     (8_192, 4_096, 128_256): {None: 36.0, 1 << 30: 44.0, 1 << 28: 48.0, 1 << 26: 61.0},
     (16_384, 2_048, 248_320): {None: math.inf},
     (65_536, 4_096, 128_256): {None: math.inf},
 }
+# No peer has these. They may take a tenth longer than the plain loss, without a budget.
+FULL: list[dict[str, Any]] = [
+    {"label_smoothing": 0.1, "weight": True},
+    {"label_smoothing": 0.1, "weight": True, "soft": True},
+]
+MOST_FOR_OPTIONS = 1.1
 # A shape of each kind, small enough for a CPU: what the tests run.
-TINY: dict[str, Any] = {"rows": [(64, 300)], "maps": (2, 3, 8, 8), "heads": (32, 16, 200)}
+TINY: dict[str, Any] = {"rows": [(64, 300), (2, 3, 8, 8)], "heads": (32, 16, 200)}
 
 
 def cases(part: str, *, tiny: bool = False) -> list[Case]:
     """Return what a part times."""
     if part == "rows":
-        shapes = TINY["rows"] if tiny else [*ROWS, SMALL]
-        shapes = [*shapes, TINY["maps"] if tiny else MAPS]
         return [
             Case(operator, dtype, shape, {}, 1.15 if shape[1] <= 16_384 else 1.5, math.inf)
-            for dtype in DTYPES
+            for shape in (TINY["rows"] if tiny else ROWS)
             for operator in ("cross_entropy", "softmax", "log_softmax")
-            for shape in shapes
+            for dtype in DTYPES
         ]
     if part == "linear":
         heads: Any = {TINY["heads"]: {None: math.inf, 1 << 20: math.inf}} if tiny else HEADS
-        return [
-            Case("linear_cross_entropy", "bf16", shape, {"memory_budget": budget}, math.inf, most)
-            for shape, budgets in heads.items()
-            for budget, most in budgets.items()
-        ]
+        found = []
+        for i, (shape, budgets) in enumerate(heads.items()):
+            asked: list[tuple[dict[str, Any], float]] = [
+                ({"memory_budget": budget}, most) for budget, most in budgets.items()
+            ]
+            asked += [(options, math.inf) for options in FULL] if i == 0 else []
+            found += [
+                Case("linear_cross_entropy", "bf16", shape, options, math.inf, most)
+                for options, most in asked
+            ]
+        return found
     if part == "distillation":
         shape = TINY["heads"] if tiny else (8_192, 4_096, 128_256)
         return [Case("linear_distillation_loss", "bf16", shape, {}, math.inf, math.inf)]
@@ -109,8 +117,10 @@ def bound(case: Case, machine: Machine) -> float:
     return max(multiplied, (N * D + K * D) * size / machine.bytes)
 
 
-def arguments(case: Case, device: torch.device) -> tuple[tuple[Any, ...], list[torch.Tensor]]:
-    """Return what an operator is called with, and of what gradients are taken."""
+def arguments(
+    case: Case, device: torch.device
+) -> tuple[tuple[Any, ...], list[torch.Tensor], torch.Tensor | None]:
+    """Return what an operator is called with, of what gradients are taken, and the incoming one."""
     torch.manual_seed(0)
     dtype = DTYPES[case.dtype]
 
@@ -120,116 +130,105 @@ def arguments(case: Case, device: torch.device) -> tuple[tuple[Any, ...], list[t
     if not case.operator.startswith("linear"):
         z = normal(*case.shape).requires_grad_()
         N, K, *rest = case.shape
-        y = torch.randint(K, (N, *rest), device=device)
-        return ((z, y) if case.operator == "cross_entropy" else (z,)), [z]
+        if case.operator != "cross_entropy":
+            return (z,), [z], torch.ones_like(z)
+        return (z, torch.randint(K, (N, *rest), device=device)), [z], None
     N, D, K = case.shape
     x, w = normal(N, D), normal(K, D, scale=D**-0.5)
     if case.operator == "linear_top_k":
-        return (x, w, case.options["k"]), []
+        return (x, w, case.options["k"]), [], None
     x, w = x.requires_grad_(), w.requires_grad_()
     if case.operator == "linear_distillation_loss":
-        return (x, w, normal(N, D), normal(K, D, scale=D**-0.5)), [x, w]
-    return (x, w, torch.randint(K, (N,), device=device)), [x, w]
+        return (x, w, normal(N, D), normal(K, D, scale=D**-0.5)), [x, w], None
+    return (x, w, torch.randint(K, (N,), device=device)), [x, w], None
 
 
-def step(function: Callable[..., Any], given: tuple[Any, ...], leaves: list[torch.Tensor]) -> Any:
+def step(
+    function: Callable[..., Any],
+    given: tuple[Any, ...],
+    leaves: list[torch.Tensor],
+    incoming: torch.Tensor | None,
+) -> Callable[[], None]:
     """Return a call: forward and, if anything wants one, backward."""
 
     def call() -> None:
         result = function(*given)
         if leaves:
-            incoming = None if result.ndim == 0 else torch.ones_like(result)
             torch.autograd.grad(result, leaves, incoming)
 
     return call
 
 
-def seconds_of(call: Callable[[], object], device: torch.device, cold: torch.Tensor) -> float:
-    """Return how long the device works on a call, beginning with cold caches."""
-    cold.zero_()
-    if device.type != "cuda":
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    call()
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1e3
+def ours_with(
+    ours: Callable[..., Any], case: Case, given: tuple[Any, ...]
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return ours with a case's options, and what it is then called with."""
+    keywords = {
+        k: v
+        for k, v in case.options.items()
+        if k in ("memory_budget", "label_smoothing") and v is not None
+    }
+    if "weight" in case.options:
+        x, w, _ = given
+        keywords["weight"] = torch.rand(len(w), device=x.device) + 0.5
+        if "soft" in case.options:
+            given = x, w, torch.rand(len(x), len(w), device=x.device, dtype=x.dtype)
+            given[2].div_(given[2].sum(1, keepdim=True))
+    return functools.partial(ours, **keywords), given
 
 
-def alternated(
-    calls: Mapping[str, Callable[[], object]], device: torch.device, repeats: int
-) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Time calls in turn, after two rounds that are not counted; return also who failed, and why.
-
-    A call that fails, for want of memory or of what it was made for, is left out.
-    """
-    cold = torch.empty(COLD_BYTES if device.type == "cuda" else 1, dtype=torch.int8, device=device)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    failed: dict[str, str] = {}
-    for round_ in range(repeats + 2):
-        for name, call in calls.items():
-            if name in failed:
-                continue
-            try:
-                took = seconds_of(call, device, cold)
-            except Exception as error:  # noqa: BLE001 - of whoever's
-                failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                del seconds[name]
-                continue
-            if round_ >= 2:
-                seconds[name].append(took)
-    return seconds, failed
-
-
-def measured(device: torch.device, *, tiny: bool = False) -> Machine:
-    """Measure what the machine does at best: a copy, and a matrix product in each dtype."""
-    size = 1 << 20 if tiny else 1 << 30
-    source = torch.empty(size, dtype=torch.int8, device=device)
-    place = torch.empty_like(source)
-    calls: dict[str, Callable[[], object]] = {"copy": lambda: place.copy_(source)}
-    side = 64 if tiny else 8_192
-    for name, dtype in DTYPES.items():
-        a = torch.randn(side, side, device=device).to(dtype)
-        calls[name] = functools.partial(torch.mm, a, a)
-    times, _ = alternated(calls, device, 9)
-    best = {name: min(each) for name, each in times.items()}
-    flops = {name: 2.0 * side**3 / best[name] for name in DTYPES}
-    return Machine(device, 2.0 * size / best["copy"], flops)
-
-
-def timed(case: Case, machine: Machine, *, tiny: bool = False) -> dict[str, Any]:
-    """Time a case beside its peers; return a row of the results, and print it."""
-    given, leaves = arguments(case, machine.device)
-    peers, absent = peers_of(case.operator)
+def timed(group: Sequence[Case], machine: Machine, *, tiny: bool = False) -> Rows:
+    """Time cases of the same tensors beside their peers, all in turn; return a row for each."""
+    given, leaves, incoming = arguments(group[0], machine.device)
+    peers, absent = peers_of(group[0].operator)
     if tiny:
         del peers["compile"]  # which needs a compiler
-    own = {k: v for k, v in case.options.items() if k == "memory_budget" and v is not None}
-    peers["ours"] = functools.partial(peers["ours"], **own)
-    calls = {name: step(peer, given, leaves) for name, peer in peers.items()}
+    ours = peers.pop("ours")
+    calls = {
+        described(case): step(*ours_with(ours, case, given), leaves, incoming) for case in group
+    }
+    calls |= {name: step(peer, given, leaves, incoming) for name, peer in peers.items()}
     seconds, failed = alternated(calls, machine.device, 3 if tiny else 9)
+    rows = [row_of(case, peers, seconds, {**absent, **failed}, machine) for case in group]
+    plain = seconds.get(described(group[0]))
+    for case, row in zip(group, rows, strict=True):
+        if "weight" in case.options and "share" in row and plain:
+            row["of plain"] = ratio(seconds[described(case)], plain)
+            row["kept"] = row["of plain"]["ratio"] <= MOST_FOR_OPTIONS
+            print(f"{described(case)}: {row['of plain']['ratio']:.2f}× the time of the plain loss")
+    return rows
+
+
+def row_of(
+    case: Case,
+    peers: Mapping[str, object],
+    seconds: Mapping[str, list[float]],
+    absent: Mapping[str, str],
+    machine: Machine,
+) -> dict[str, Any]:
+    """Return a row of the results, and print it."""
     asked = {"most": case.most, "milliseconds": case.milliseconds}
+    others = {name: seconds[name] for name in peers if name in seconds}
     row: dict[str, Any] = {
         "case": described(case),
         "asked": {name: each for name, each in asked.items() if math.isfinite(each)},
-        "seconds": seconds,
-        "absent": {**absent, **failed},
+        "seconds": others,
+        "absent": {k: v for k, v in absent.items() if k in peers or " " not in k},
         "bound": bound(case, machine),
     }
-    if "ours" not in seconds:
-        print(f"{described(case)}  ours failed: {failed['ours']}")
+    own = seconds.get(described(case))
+    if own is None:
+        row["failed"] = absent[described(case)]
+        print(f"{described(case)}  ours failed: {row['failed']}")
         return row
-    median = statistics.median(seconds["ours"])
+    row["seconds"] = {"ours": own, **others}
+    median = statistics.median(own)
     row["share"] = row["bound"] / median
-    row["ratios"] = {
-        name: ratio(each, seconds["ours"]) for name, each in seconds.items() if name != "ours"
-    }
+    row["ratios"] = {name: ratio(each, own) for name, each in others.items()}
     row["kept"] = median <= case.most * row["bound"] and 1e3 * median <= case.milliseconds
-    others = "  ".join(f"{name} {r['ratio']:.2f}×" for name, r in row["ratios"].items())
+    beside = "  ".join(f"{name} {r['ratio']:.2f}×" for name, r in row["ratios"].items())
     kept = "" if row["kept"] else "  (asked for less)"
-    print(f"{described(case)}  {row['share']:6.1%} of what is possible  {others}{kept}")
+    print(f"{described(case)}  {row['share']:6.1%} of what is possible  {beside}{kept}")
     for name, reason in row["absent"].items():
         print(f"    {name}: {reason}")
     return row
@@ -241,131 +240,99 @@ def described(case: Case) -> str:
     return f"{case.operator} {case.dtype} {'×'.join(map(str, case.shape))}{options}"
 
 
-def regression(machine: Machine, *, tiny: bool = False) -> list[dict[str, Any]]:
-    """Fit a made-up probe of ImageNet's size on the device, and PyTorch's L-BFGS to the same gap.
-
-    The peer has the same objective in float32, and goes on until its objective is within a
-    millionth of ours, or for 500 iterations.
-    """
-    N, D, K = (600, 8, 4) if tiny else (1_280_000, 1_024, 1_000)
-    torch.manual_seed(0)
-    centres = torch.randn(K, D, device=machine.device)
-    y = torch.randint(K, (N,), device=machine.device)
-    y[:K] = torch.arange(K, device=machine.device)
-    X = torch.empty(N, D, dtype=torch.bfloat16, device=machine.device)
-    for i in range(0, N, 65_536):
-        part = slice(i, i + 65_536)
-        X[part] = (0.12 * centres[y[part]] + torch.randn_like(X[part], dtype=torch.float32)).to(X)
-    start = time.perf_counter()
-    model = luce.SoftmaxRegression().fit(X, y)
-    took = time.perf_counter() - start
-    peer, reached = _torch_lbfgs(X, y, K, model.objective_)
-    row = {
-        "shape": (N, D, K),
-        "seconds": took,
-        "iterations": int(model.n_iter_[0]),
-        "gap": model.duality_gap_,
-        "torch L-BFGS": {"seconds": peer, "above ours": reached},
-        # Two products for each iteration, at what the machine multiplies in float32.
-        "share": 4.0 * N * D * K * max(1, int(model.n_iter_[0])) / machine.flops["fp32"] / took,
-    }
-    print(
-        f"regression {N:,}×{D:,}×{K:,}: gap {model.duality_gap_:.1e} in {row['iterations']} "
-        f"iterations, torch's L-BFGS {peer / took:.2f}× the time, then {reached:.1e} above ours"
-    )
-    return [row]
+# What is no operator: by part, jobs by name.
+FITS: dict[str, dict[str, Callable[..., Rows]]] = {
+    "regression": {
+        "MNIST, C = 1": cuda_fits.mnist_regression,
+        "a probe": cuda_fits.probe,
+        "a pass of the probe": functools.partial(cuda_fits.a_pass, cuda_fits.PROBE, "bf16"),
+    },
+    "networks": {
+        f"{recipe}, {step}": functools.partial(cuda_fits.network, recipe, target, step)
+        for recipe, target in (("fast", 0.97), ("mlp", 0.983), ("cnn", 0.994))
+        for step in ("plain", "graph")
+    },
+    "graphs": {
+        "a small pass": functools.partial(cuda_fits.a_pass, cuda_fits.MNIST, "fp32"),
+        "a small network": cuda_fits.small_network,
+    },
+}
+# In this order, and with so many parts of the time: what says most first.
+PARTS = {
+    "linear": 3,
+    "rows": 4,
+    "regression": 2,
+    "networks": 1,
+    "graphs": 1,
+    "top_k": 1,
+    "distillation": 1,
+}
 
 
-def _torch_lbfgs(X: torch.Tensor, y: torch.Tensor, K: int, best: float) -> tuple[float, float]:
-    W = torch.zeros(K, X.shape[1], device=X.device, requires_grad=True)
-    b = torch.zeros(K, device=X.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([W, b], max_iter=20, line_search_fn="strong_wolfe")
-    loss = math.inf
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = 0.5 * W.square().sum()
-        value.backward()
-        for i in range(0, len(X), 65_536):
-            part = slice(i, i + 65_536)
-            own = luce.cross_entropy(X[part].float() @ W.T + b, y[part], reduction="sum")
-            own.backward()
-            value = value.detach() + own.detach().double()
-        return value
-
-    start = time.perf_counter()
-    for _ in range(25):
-        loss = float(optimizer.step(closure))
-        if loss <= best * (1 + 1e-6):
-            break
-    return time.perf_counter() - start, loss / best - 1
+def jobs(part: str, machine: Machine, *, tiny: bool) -> list[tuple[str, Callable[[float], Rows]]]:
+    """Return what a part does: names, and functions of the time after which they begin nothing."""
+    if part in FITS:
+        return [
+            (name, functools.partial(_fit, job, machine, tiny)) for name, job in FITS[part].items()
+        ]
+    groups = itertools.groupby(cases(part, tiny=tiny), lambda case: case.given)
+    found = [list(group) for _, group in groups]
+    return [
+        (described(group[0]), functools.partial(_cases, group, machine, tiny)) for group in found
+    ]
 
 
-def networks(machine: Machine, *, tiny: bool = False) -> list[dict[str, Any]]:
-    """Train MNIST's mlp and cnn on the device; print seconds and the test images that are right."""
-    from benchmarks.mnist import RECIPES, load
-
-    folder = Path(os.environ.get("LUCE_DATA_DIR", "data")) / "mnist"
-    if tiny or not (folder / "train-images-idx3-ubyte.gz").is_file():
-        print(f"networks: no MNIST under {folder}: set LUCE_DATA_DIR to the folder that has mnist/")
-        return []
-    (X, y), (test, labels) = load(folder, "train"), load(folder, "t10k")
-    rows = []
-    for name, step in (("mlp", "plain"), ("mlp", "graph"), ("cnn", "plain"), ("cnn", "graph")):
-        own = {"device": str(machine.device), "step": step}
-        model = luce.NeuralClassifier(**RECIPES[name] | own)
-        start = time.perf_counter()
-        model.fit(X, y)
-        took = time.perf_counter() - start
-        right = float((model.predict(test) == labels).mean())
-        print(f"MNIST {name}, {step}: {right:.2%} of the test images in {took:.1f} s")
-        rows.append({"model": name, "step": step, "seconds": took, "accuracy": right})
-    return rows
+def _fit(job: Callable[..., Rows], machine: Machine, tiny: bool, end: float) -> Rows:
+    return job(machine, end, tiny=tiny)
 
 
-def graphs(machine: Machine, *, tiny: bool = False) -> list[dict[str, Any]]:
-    """Time small passes and small steps plainly and as CUDA graphs, in turn."""
-    from luce.linear.objective import Objective
-    from luce.linear.rows import as_rows
+def _cases(group: list[Case], machine: Machine, tiny: bool, end: float) -> Rows:
+    del end  # it is one thing: all are timed in turn
+    return timed(group, machine, tiny=tiny)
 
-    N, D, K = (600, 8, 4) if tiny else (60_000, 784, 10)
-    torch.manual_seed(0)
-    X, y = torch.randn(N, D, device=machine.device), torch.randint(K, (N,), device=machine.device)
-    weight = torch.ones(N, dtype=torch.float64, device=machine.device)
-    objective = Objective(
-        as_rows(X), y, weight, n_logits=K, link="softmax", C=1.0, fit_intercept=True,
-        dtype=torch.float32,
-    )  # fmt: skip
-    theta = objective.start()
-    passes = {
-        "graph": lambda: objective.unread(theta),
-        "plain": lambda: objective._pass(theta, logs=False),  # noqa: SLF001 - what is captured
-    }
-    few = y[:2_048].cpu().numpy()
-    rows = np.random.default_rng(0).normal(size=(len(few), 64)).astype(np.float32)
 
-    def trained(step: str) -> Callable[[], object]:
-        options = {"epochs": 2 if tiny else 10, "device": str(machine.device), "step": step}
-        return lambda: luce.NeuralClassifier(**options).fit(rows, few)
-
-    steps = {"plain": trained("plain")}
+def run(
+    parts: Sequence[str], machine: Machine, *, tiny: bool = False, end: float = math.inf
+) -> None:
+    """Run parts on a measured machine, which share the time to the end of ``time.monotonic()``."""
+    what = "CPU"
     if machine.device.type == "cuda":
-        steps["graph"] = trained("graph")
-    found = []
-    for what, calls in ((f"a pass of {N:,}×{D}×{K}", passes), ("a small network", steps)):
-        seconds, failed = alternated(calls, machine.device, 3 if tiny else 9)
-        row: dict[str, Any] = {"case": what, "seconds": seconds, "absent": failed}
-        if {"graph", "plain"} <= seconds.keys():
-            row["ratio"] = ratio(seconds["plain"], seconds["graph"])
-            print(f"{what}: as a graph {row['ratio']['ratio']:.2f}× as fast as plainly")
-        for name, reason in failed.items():
-            print(f"{what}, {name}: {reason}")
-        found.append(row)
-    return found
+        what = torch.cuda.get_device_name(machine.device)
+    print(f"{what}: {machine.bytes / 1e12:.2f} TB/s, {machine.flops['bf16'] / 1e12:.0f} TFLOP/s")
+    speeds = {"bytes": machine.bytes, "flops": dict(machine.flops)}
+    unreached = []
+    for k, part in enumerate(parts):
+        rows: Rows = []
+        left: list[str] = []
+        now = time.monotonic()
+        share = PARTS[part] / sum(PARTS[each] for each in parts[k:])
+        own_end = now + (end - now) * share
+        for name, job in jobs(part, machine, tiny=tiny):
+            if time.monotonic() > own_end:
+                left.append(name)
+            else:
+                rows += _done(name, job, own_end, machine)
+            kept = record(f"cuda-{part}", rows, gpu=what, measured=speeds, left=left)
+            if "OUT" in os.environ:
+                Path(os.environ["OUT"]).mkdir(parents=True, exist_ok=True)
+                shutil.copy(kept, os.environ["OUT"])
+        print(f"→ {kept}\n", flush=True)
+        unreached += left
+    if unreached:
+        print(f"no time was left for: {', '.join(unreached)}")
 
 
-PARTS = ("linear", "rows", "graphs", "regression", "networks", "distillation", "top_k")
-WHOLE = {"graphs": graphs, "regression": regression, "networks": networks}
+def _done(name: str, job: Callable[[float], Rows], end: float, machine: Machine) -> Rows:
+    """Return the rows of a job; of one that fails, which must not stop the others, the reason."""
+    try:
+        return job(end)
+    except Exception as error:  # noqa: BLE001 - of whoever's
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        print(f"{name}: {reason}")
+        return [{"case": name, "failed": reason}]
+    finally:
+        if machine.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def main(given: list[str]) -> None:
@@ -382,50 +349,3 @@ def main(given: list[str]) -> None:
         sys.exit(2)
     end = time.monotonic() + 60 * asked.minutes
     run(asked.parts or list(PARTS), measured(torch.device("cuda")), end=end)
-
-
-def run(
-    parts: Sequence[str], machine: Machine, *, tiny: bool = False, end: float = math.inf
-) -> None:
-    """Run parts on a measured machine, which share the time to the end of ``time.monotonic()``."""
-    what = "CPU"
-    if machine.device.type == "cuda":
-        what = torch.cuda.get_device_name(machine.device)
-    print(f"{what}: {machine.bytes / 1e12:.2f} TB/s, {machine.flops['bf16'] / 1e12:.0f} TFLOP/s")
-    speeds = {"bytes": machine.bytes, "flops": dict(machine.flops)}
-    for k, part in enumerate(parts):
-        rows: list[dict[str, Any]] = []
-        left: list[str] = []
-        now = time.monotonic()
-        own_end = now + (end - now) / (len(parts) - k)
-        for name, job in jobs(part, machine, tiny=tiny):
-            if time.monotonic() > own_end:
-                left.append(name)
-                continue
-            try:
-                rows += job()
-            except Exception as error:  # noqa: BLE001 - one that fails must not stop the others
-                reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                rows.append({"case": name, "failed": reason})
-                print(f"{name}: {reason}")
-            if machine.device.type == "cuda":
-                torch.cuda.empty_cache()
-        if left:
-            print(f"no time was left for: {', '.join(left)}")
-        print(f"→ {record(f'cuda-{part}', rows, gpu=what, measured=speeds, left=left)}\n")
-
-
-def jobs(
-    part: str, machine: Machine, *, tiny: bool
-) -> list[tuple[str, Callable[[], list[dict[str, Any]]]]]:
-    """Return what a part does: names, and functions that return rows of its results."""
-    if part in WHOLE:
-        return [(part, functools.partial(WHOLE[part], machine, tiny=tiny))]
-    return [
-        (described(case), functools.partial(_one, case, machine, tiny=tiny))
-        for case in cases(part, tiny=tiny)
-    ]
-
-
-def _one(case: Case, machine: Machine, *, tiny: bool) -> list[dict[str, Any]]:
-    return [timed(case, machine, tiny=tiny)]

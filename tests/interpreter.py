@@ -45,6 +45,39 @@ def converting(of_triton):
     return convert
 
 
+@pytest.fixture
+def fused(monkeypatch):
+    """Fuse each product with the sum or difference that it goes into, as GPUs' compilers may.
+
+    The product is then not rounded. In the interpreter it is, always.
+    """
+    if GPU:
+        return
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    def multiply(builder, a, b):
+        product = builder.binary_op(a, b, np.multiply)
+        if product.data.dtype == np.float32:
+            product.set_attr("exact", np.multiply(a.data, b.data, dtype=np.float64))
+        return product
+
+    def into(operation):
+        def of(builder, a, b):
+            x, y = (t.attr.get("exact") for t in (a, b))
+            if x is None and y is None:
+                return builder.binary_op(a, b, operation)
+            left, right = (x, b.data) if x is not None else (a.data, y)
+            found = builder.binary_op(a, b, operation)
+            found.data = operation(left, right, dtype=np.float64).astype(np.float32)
+            return found
+
+        return of
+
+    monkeypatch.setattr(InterpreterBuilder, "create_fmul", multiply)
+    monkeypatch.setattr(InterpreterBuilder, "create_fadd", into(np.add))
+    monkeypatch.setattr(InterpreterBuilder, "create_fsub", into(np.subtract))
+
+
 @pytest.fixture(autouse=True)
 def interpreted(request, monkeypatch):
     """Where a test has the backend "cuda", let that take the tensors that tests have."""

@@ -9,6 +9,8 @@ import shlex
 import subprocess
 import sys
 from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,8 @@ def test_info_without_a_run_says_which_backends_there_are(luce_command, monkeypa
     assert backends.keys() == {"cpu", "cuda", "reference"}
     assert backends["cpu"] == "Numba cannot be imported (as planned)"
     assert backends["reference"] is None
+    said = re.search(r"^triton +(\S+)$", out, re.MULTILINE)
+    assert (said and said[1]) == (version("triton") if find_spec("triton") else None)
     if not torch.cuda.is_available():
         assert backends["cuda"] == "there is no GPU that PyTorch can use"
 

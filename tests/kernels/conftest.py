@@ -1,5 +1,5 @@
 """Kernel sets that tests ask for by name."""
 
-from tests.interpreter import interpreted
+from tests.interpreter import fused, interpreted
 
-__all__ = ["interpreted"]
+__all__ = ["fused", "interpreted"]

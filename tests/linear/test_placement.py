@@ -1,5 +1,8 @@
 """Rows on a device: the same fits, made there, and hardly a wait for it."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from luce.linear.objective import Objective
 from luce.linear.placement import float32_products
 from luce.linear.precondition import Blocks, Exact
 from luce.linear.rows import as_rows
+from tests.gpu import without_waits
 from tests.pretend import DEVICE, Pretend, Recording
 
 
@@ -330,6 +334,67 @@ def test_float32_is_what_a_pass_asks_for_on_a_gpu(coarse):
         matmul.fp32_precision = before
 
 
+@pytest.fixture
+def precision():
+    """Return PyTorch's setting for matrix products, which is put back."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    yield matmul
+    matmul.fp32_precision = before
+
+
+def products(coarse):
+    return float32_products(torch.device("cuda"), coarse=coarse)
+
+
+def test_passes_on_threads_leave_what_was_set(precision):
+    """One in float32 waits until one in TF32 is through, and nothing of either stays."""
+    precision.fp32_precision = "ieee"
+    coarse, fine = threading.Event(), threading.Event()
+    seen = []
+
+    def other():
+        coarse.wait(10)
+        with products(False):
+            fine.set()
+            seen.append(precision.fp32_precision)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with products(True):
+        coarse.set()
+        assert not fine.wait(0.2)
+        assert precision.fp32_precision == "tf32"
+    thread.join(10)
+    assert seen == ["ieee"]
+    assert precision.fp32_precision == "ieee"
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_passes_that_want_the_same_overlap(coarse, precision):
+    """Fits on several threads need not wait for each other."""
+    both = threading.Barrier(2, timeout=10)
+
+    def one(_):
+        with products(coarse):
+            both.wait()
+            return precision.fp32_precision
+
+    before = precision.fp32_precision
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(one, range(2)))
+    assert found == (["tf32"] * 2 if coarse else [before] * 2)
+    assert precision.fp32_precision == before
+
+
+def test_nothing_is_set_where_products_are_what_is_wanted(precision):
+    """So the older name for it can be read meanwhile; PyTorch refuses that where the two differ."""
+    precision.fp32_precision = "none"
+    with products(False):
+        assert precision.fp32_precision == "none"
+        assert not precision.allow_tf32
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make gpu")
 @pytest.mark.parametrize("how", ["tensor", "moved", "fed"])
 def test_cuda_fits_are_the_cpus(how, monkeypatch, problem):
@@ -357,11 +422,8 @@ def test_small_passes_on_cuda_are_graphs(dtype, problem):
     points = [torch.rand_like(o.start()) for _ in range(5)]
     for _ in range(3):
         o.unread(points[0])
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waits():
         found = [o.unread(theta) for theta in points]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert len(o._captured._of_shape) == 1
     for theta, (value, gradient, _) in zip(points, found, strict=True):
         wanted = o._pass(theta, False)
@@ -380,10 +442,7 @@ def test_a_pass_on_cuda_waits_for_nothing(dtype, problem):
         rows, target, ones, n_logits=6, link="softmax", C=1.0, fit_intercept=True, dtype=dtype
     )
     theta = o.start()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waits():
         value, gradient, _ = o.unread(theta, logs=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert float(value) > 0
     assert bool(gradient.isfinite().all())

@@ -62,6 +62,7 @@ CASES = {
     "focal": {"loss": "focal"},
     "logit adjusted": {"loss": "logit_adjusted"},
     "float64": {"precision": "float64"},
+    "mixed": {"precision": "mixed"},
 }
 
 

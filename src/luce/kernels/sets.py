@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
+from subprocess import CalledProcessError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,9 +107,30 @@ def _cuda() -> Any:
         if capability < _CAPABILITY:
             old, needed = (".".join(map(str, c)) for c in (capability, _CAPABILITY))
             raise ImportError(f"a GPU is of compute capability {old}; {needed} is needed")
+    _start_triton()
     from luce.kernels import cuda
 
     return cuda
+
+
+def _start_triton() -> None:
+    """Have Triton set itself up, which it else does as the first kernel is started.
+
+    It compiles a little C for that, unless it has done so before. Where that fails, it should fail
+    here: later would be in the middle of an operator that PyTorch could have computed.
+    """
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        if isinstance(error, CalledProcessError):
+            said = f"{error.cmd[0]} ended with exit status {error.returncode}"
+        raise ImportError(
+            f"Triton cannot start: {said.rstrip('.')}. It needs a C compiler with Python.h (on "
+            "Debian and Ubuntu: apt-get install gcc python3-dev) and the GPU's driver"
+        ) from error
 
 
 def _numbers(release: str) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from luce.graphs import Captured
 from luce.linear.dense_rows import DenseRows
 from luce.linear.indicators import frequencies
 from luce.linear.links import curve, margins, probabilities, residual, seen
+from luce.linear.order_free import class_sums
 from luce.linear.penalties import L2
 from luce.linear.placement import away, float32_products, has_coarse_products, sent
 from luce.linear.sample import SAMPLE_ROWS, evenly
@@ -153,7 +154,7 @@ class Objective:
             self.frequency: Tensor = frequencies(target, weight) / self.total
             self.share = torch.ones_like(self.frequency)
         else:
-            self._weigh_sides(torch.bincount(target, weight, minlength=self.n_classes) / self.total)
+            self._weigh_sides(class_sums(target, weight, self.n_classes) / self.total)
 
     def _take_sides(self, signs: Tensor | None) -> None:
         """Set the table of sides, and how many codes there are."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, final
 
 import torch
 
@@ -36,6 +37,45 @@ def has_coarse_products(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+@final
+class _Products:
+    """How float32 is multiplied on NVIDIA GPUs, which PyTorch keeps once for all threads.
+
+    Passes that want the same overlap; one that wants the other waits until these are through. The
+    last puts back what was set. So passes of several fits, on threads, do not disturb each other.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Condition()
+        self._passes, self._now, self._before = 0, "", ""
+
+    @contextmanager
+    def as_(self, wanted: str) -> Iterator[None]:
+        """Multiply so, in this block."""
+        # By this name alone: the older ``allow_tf32`` warns in PyTorch 2.9, and refuses to be read
+        # where the two differ, so nothing is set where products are already what is wanted.
+        matmul = torch.backends.cuda.matmul
+        with self._turn:
+            self._turn.wait_for(lambda: not self._passes or self._now == wanted)
+            if not self._passes:
+                self._now, self._before = wanted, matmul.fp32_precision
+                if (self._before == "tf32") != (wanted == "tf32"):
+                    matmul.fp32_precision = wanted
+            self._passes += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._passes -= 1
+                if not self._passes:
+                    if matmul.fp32_precision != self._before:
+                        matmul.fp32_precision = self._before
+                    self._turn.notify_all()
+
+
+_PRODUCTS: Final = _Products()
+
+
 @contextmanager
 def float32_products(device: torch.device, *, coarse: bool = False) -> Iterator[None]:
     """Multiply float32 as itself on an NVIDIA GPU, or in TF32 if ``coarse``.
@@ -46,10 +86,5 @@ def float32_products(device: torch.device, *, coarse: bool = False) -> Iterator[
     if device.type != "cuda":
         yield
         return
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "tf32" if coarse else "ieee"
-    try:
+    with _PRODUCTS.as_("tf32" if coarse else "ieee"):
         yield
-    finally:
-        matmul.fp32_precision = before

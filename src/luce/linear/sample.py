@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from luce.linear.order_free import running_sums
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -154,7 +156,7 @@ def _all(objective: Objective) -> tuple[np.ndarray, Tensor]:
 
 def _systematic(share: Tensor, weight: Tensor, n: int) -> tuple[np.ndarray, Tensor]:
     """Draw n rows in proportion to their share, one from each of n equal parts of it."""
-    at = share.cumsum(0)
+    at = running_sums(share)
     each = float(at[-1]) / n
     marks = (each * torch.from_numpy(np.arange(n) + _drawn(n)).to(at)).clamp_(max=float(at[-1]))
     rows, times = torch.searchsorted(at, marks).unique_consecutive(return_counts=True)

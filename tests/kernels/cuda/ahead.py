@@ -25,15 +25,18 @@ TARGETS = {
     "gfx90a": GPUTarget("hip", "gfx90a", 64),
     "gfx1100": GPUTarget("hip", "gfx1100", 32),
 }
+# Of AMD's instructions those that read what tensors hold.
+LOADS = ("global_load", "buffer_load", "flat_load")
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
 class Driver:
-    """A driver of a GPU that is not there."""
+    """A driver of a GPU that is not there; one for each target, as kernels are kept by device."""
 
     def __init__(self, target):
+        device = list(TARGETS.values()).index(target)
         self.get_current_target = lambda: target
-        self.get_current_device = lambda: 0
+        self.get_current_device = lambda: device
         self.get_current_stream = lambda _device: 0
 
 
@@ -66,6 +69,7 @@ def looked_at(name, compiled):
     seen = {
         "call": name,
         "kernel": compiled.metadata.name,
+        "target": str(compiled.metadata.target.arch),
         "warps": compiled.metadata.num_warps,
         "shared": compiled.metadata.shared,
     }
@@ -77,7 +81,7 @@ def looked_at(name, compiled):
             "registers": counts["vgpr_count"],
             "spilled": counts["vgpr_spill_count"] + counts["sgpr_spill_count"],
             "atomic": sorted({line for line in lines if "atomic" in line}),
-            "wide": any(line.endswith(("dwordx4", "b128")) for line in lines),
+            **loads([s for s in lines if s.startswith(LOADS)], ("x2", "x4", "b64", "b128")),
         }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
@@ -96,8 +100,14 @@ def looked_at(name, compiled):
         "registers": int(registers),
         "spilled": int(stack) + sum(i.startswith(("LDL", "STL")) for i in instructions),
         "atomic": sorted({i for i in instructions if i.startswith(("ATOM", "RED"))}),
-        "wide": any(i.startswith("LDG") and ".128" in i for i in instructions),
+        **loads([i for i in instructions if i.startswith("LDG")], (".128", ".128.CONSTANT")),
     }
+
+
+def loads(found, wide):
+    """Return how many loads from memory are wide, of 16 bytes, or 8 on AMD's, and how many not."""
+    many = sum(load.endswith(wide) for load in found)
+    return {"wide": many, "narrow": len(found) - many}
 
 
 def main(arguments):

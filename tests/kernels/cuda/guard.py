@@ -23,14 +23,18 @@ def banded(shape, dtype, device=DEVICE):
 
 
 def guarded(x):
-    """Return a copy of a tensor, of the same strides, with bands around it; None for None."""
+    """Return a copy of a tensor, of the same strides, with bands around it; None for None.
+
+    What lies between its elements, where it is a cut out of more, is a band too.
+    """
     if x is None:
         return None
-    order = sorted(range(x.ndim), key=lambda d: -x.stride(d))
-    buffer, place = banded([x.shape[d] for d in order], x.dtype)
-    del buffer
-    back = [order.index(d) for d in range(x.ndim)]
-    return place.permute(back).copy_(x)
+    span = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
+    place = banded([span if x.numel() else 0], x.dtype, x.device)[1]
+    place = place.as_strided(x.shape, x.stride(), place.storage_offset())
+    once = tuple(slice(None) if step else slice(1) for step in x.stride())
+    place[once].copy_(x[once])
+    return place
 
 
 class Guard(TorchDispatchMode):

@@ -1,15 +1,15 @@
-"""Every kernel under Triton-viz's sanitizer: ``python -m tests.kernels.cuda.sanitize``.
+"""Every kernel under a sanitizer: ``python -m tests.kernels.cuda.sanitize [unguarded|native]``.
 
-It proves for each access, over all programs at once, that its offsets lie within the tensor. An
-access that does not is an error with its place.
+With ``native`` the kernels are only run, on a GPU: that is for NVIDIA's compute-sanitizer, which
+watches the process. Else they are interpreted under Triton-viz's. It proves for each access, over
+all programs at once, that its offsets lie within the tensor. An access that does not is an error
+with its place.
 """
 
 import sys
 
 import numpy as np
 import torch
-import triton_viz
-from triton_viz.clients import Sanitizer
 
 
 def to_the_end(x):
@@ -25,6 +25,9 @@ def to_the_end(x):
 
 def sanitized():
     """Let each kernel be looked at when it is started; return the names of those that were."""
+    import triton_viz
+    from triton_viz.clients import Sanitizer
+
     from luce.kernels.cuda import blocks, heads, scaling
 
     names = set()
@@ -40,15 +43,23 @@ def sanitized():
     return names
 
 
-def main(unguarded):
-    """Call what starts every kernel; with an argument, a kernel without a mask instead."""
+def main(arguments):
+    """Call what starts every kernel; or, with "unguarded", a kernel without a mask instead."""
     from tests.kernels.cuda.calls import SHAPES, calls
 
-    names = sanitized()
     # One block and a rest, several blocks with a rest, few classes, maps: small, as it is slow.
     SHAPES.clear()
     SHAPES.update({"rows": (2, 130), "long rows": (2, 9_000), "few": (70, 10), "maps": (2, 33, 70)})
-    if unguarded:
+    if arguments == ["native"]:
+        if torch.cuda.is_available():
+            torch.set_default_device("cuda")
+        for call in calls(thorough=False).values():
+            call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return
+    names = sanitized()
+    if arguments == ["unguarded"]:
         from luce.kernels.cuda.scaling import scale_kernel
 
         x = torch.zeros(100)

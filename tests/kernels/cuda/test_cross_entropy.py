@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from luce.kernels.arguments import CrossEntropy, Distillation
+from luce.kernels.arguments import CrossEntropy, Distillation, LinearDistillation
 from luce.kernels.options import DistillationOptions, LossOptions
 from tests.interpreter import CUDA, DEVICE
 from tests.kernels.cuda.agreement import agree
@@ -108,12 +108,23 @@ def test_an_impossible_class_of_the_teacher_is_left_out(backend):
     agree("distillation_loss", given, lse=False)
 
 
-def test_equal_logits_have_no_divergence(backend):
-    """It is 0 to the bit, and so is its gradient."""
+@pytest.mark.parametrize("T", [1.0, 3.0])
+@pytest.mark.parametrize("classes", [7, 300, 20_000])
+def test_equal_logits_have_no_divergence(classes, T, fused, backend):
+    """It is 0 to the bit, and so is its gradient, though compilers fuse products with sums."""
     from luce.kernels import cuda
 
-    z = torch.randn(3, 20_000, device=DEVICE)
-    given = Distillation(z, z.clone(), None, DistillationOptions(2.0, 1.0, "sum", -100))
-    loss, _, (gradient,) = cuda.distillation_loss(given, False, (True,))
+    torch.manual_seed(0)
+    z = 3 * torch.randn(3, classes, device=DEVICE)
+    o = DistillationOptions(T, 1.0, "sum", -100)
+    loss, _, (gradient,) = cuda.distillation_loss(
+        Distillation(z, z.clone(), None, o), False, (True,)
+    )
     assert loss == 0
     assert not gradient.any()
+    x, w = torch.randn(3, 8, device=DEVICE), torch.randn(classes, 8, device=DEVICE)
+    for budget in (1 << 30, 3_000):
+        given = LinearDistillation(x, w, None, x.clone(), w.clone(), None, None, o, budget)
+        loss, _, gradients = cuda.linear_distillation_loss(given, False, (True, True, False))
+        assert loss == 0
+        assert not any(g.any() for g in gradients[:2])

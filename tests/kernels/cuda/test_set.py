@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import re
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,8 @@ import torch
 import luce
 from luce.errors import BackendError
 from luce.kernels import SETS, KernelSet, available, sets
-from tests.interpreter import CUDA, DEVICE, GPU
+from tests.gpu import without_waits
+from tests.interpreter import CUDA, DEVICE, GPU, MISSING
 
 
 @pytest.mark.skipif(GPU, reason="there is one")
@@ -49,6 +52,68 @@ def test_what_it_needs_is_named(wrong, reason, monkeypatch):
     monkeypatch.setattr(sets.torch, "cuda", gpu)
     with pytest.raises(ImportError, match=reason):
         sets._cuda()
+
+
+FAILURES = {
+    "no compiler": (
+        RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+        r"Triton cannot start: Failed to find C compiler\..*It needs a C compiler with Python\.h",
+    ),
+    "no headers": (
+        subprocess.CalledProcessError(1, ["/usr/bin/gcc", "main.c", "-O3"]),
+        r"cannot start: /usr/bin/gcc ended with exit status 1\. .*apt-get install gcc python3-dev",
+    ),
+    "no driver": (AssertionError("libcuda.so cannot found!\nrun ldconfig"), r"found!\. It needs"),
+}
+
+
+@pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_triton_that_cannot_start_is_a_reason(case, monkeypatch, caplog, luce_command):
+    """`luce info` says what to install, "auto" takes the reference, "cuda" is an error with it."""
+    from triton.runtime import driver
+
+    error, reason = FAILURES[case]
+
+    def compiles():
+        raise error
+
+    gpu = SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: 1,
+        get_device_capability=lambda _i: (9, 0),
+    )
+    monkeypatch.setattr(driver, "_active", SimpleNamespace(get_current_target=compiles))
+    monkeypatch.setattr(sets, "version", {"torch": "2.13.0", "triton": "3.7.1"}.get)
+
+    def load():
+        with monkeypatch.context() as patched:
+            patched.setattr(sets.torch, "cuda", gpu)
+            return sets._cuda()
+
+    monkeypatch.setitem(SETS, "cuda", KernelSet(load, device="meta"))
+    x = torch.empty(300, 300, device="meta")
+    with caplog.at_level(logging.DEBUG, "luce"):
+        luce.softmax(x, 1)
+    assert re.search(f"the reference computes this: .*{reason}", caplog.text)
+    with pytest.raises(BackendError, match=f'backend "cuda" cannot be used: .*{reason}'):
+        luce.softmax(x, 1, backend="cuda")
+    assert re.search(f"backend cuda +not available: .*{reason}", luce_command("info").out)
+
+
+def test_watching_for_waits_is_put_back(monkeypatch):
+    """Whatever happens; and that PyTorch warns of its watch is no error here."""
+    modes = []
+
+    def watch(mode):
+        modes.append(mode)
+        if len(modes) == 1:
+            warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", watch)
+    with pytest.raises(UserWarning, match="of its own"), without_waits():
+        warnings.warn("of its own", stacklevel=2)
+    assert modes == ["error", "default"]
 
 
 def test_auto_falls_back_with_the_reason(monkeypatch, caplog):
@@ -105,11 +170,8 @@ def test_no_number_is_fetched_from_the_device(backend, monkeypatch):
 
     if GPU:
         everything()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with without_waits():
             everything()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         return
     with monkeypatch.context() as patched:
         for name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "numpy"):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -219,24 +220,77 @@ def test_a_scaled_loss_in_float16_keeps_its_small_gradients(backend):
     torch.testing.assert_close(z.grad.double(), exact.grad, rtol=2**-9, atol=0)
 
 
+def pages():
+    """Return memory that is taken as it is written to."""
+    if DEVICE == "cpu":
+        return torch.from_numpy(np.zeros(3 * 2**31, np.int16)).view(torch.bfloat16)
+    return torch.zeros(3 * 2**31, dtype=torch.bfloat16, device=DEVICE)
+
+
+def far_apart(memory, numbers, first=0):
+    """Return numbers whose four rows, or classes, lie far apart, the last beyond 2³¹ elements."""
+    apart = 2**30 - 12
+    strides = (apart, 1) if numbers.shape[0] == 4 else (1, apart)
+    return memory.as_strided(numbers.shape, strides, first).copy_(numbers)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4, 2)])
+def test_gradients_beyond_31_bits(shape, backend):
+    """What a gradient is made from, and where it is written, may lie as far apart."""
+    from luce.kernels import cuda
+    from luce.kernels.cuda.cross_entropy import over_logits
+
+    torch.manual_seed(0)
+    memory = pages()
+    z, incoming = torch.randn(shape).bfloat16(), torch.randn(shape).bfloat16()
+    p = z.softmax(1)
+    y, g = far_apart(memory, p), far_apart(memory, incoming, 8)
+    found = cuda.softmax_backward(y, g, SoftmaxOptions(1, 1.0))
+    exact, up = p.double(), incoming.double()
+    truth = exact * (up - (exact * up).sum(1, keepdim=True))
+    torch.testing.assert_close(found.cpu().double(), truth, rtol=1e-2, atol=1e-3)
+    x, target = far_apart(memory, z), torch.zeros(shape[0], dtype=torch.int64, device=DEVICE)
+    loss, lse = torch.empty(2, shape[0], device=DEVICE)
+    factor = torch.ones(1, device=DEVICE), 0
+    over_logits(x, target, None, None, LossOptions("sum"), factor, None, loss, lse, x)
+    leaf = z.double().requires_grad_()
+    F.cross_entropy(leaf, target.cpu(), reduction="sum").backward()
+    torch.testing.assert_close(x.cpu().double(), leaf.grad, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_heads_beyond_31_bits(heads, backend, monkeypatch):
+    """Rows of a tile of logits, which lie as far apart as a tile is wide."""
+    from tests.kernels.cuda.schemes import settle
+
+    N, K = 3, 150
+    settle(monkeypatch, "classes", N, 2**30 + 8, N, K)
+    torch.manual_seed(0)
+    x, w, b = here(*(torch.randn(s).bfloat16() for s in ((N, 8), (K, 8), (K,))))
+    y = torch.arange(N, device=DEVICE)
+    found = []
+    for name, dtype in ((backend, torch.bfloat16), ("reference", torch.float64)):
+        x_, w_, b_ = (t.to(dtype).requires_grad_() for t in (x, w, b))
+        o = {"reduction": "sum", "backend": name}
+        if heads == 1:
+            loss = luce.linear_cross_entropy(x_, w_, y, linear_bias=b_, **o)
+        else:
+            teacher = -x_.detach(), w_.detach()
+            loss = luce.linear_distillation_loss(x_, w_, *teacher, y, student_bias=b_, **o)
+        found.append((loss.detach(), *torch.autograd.grad(loss, (x_, w_, b_))))
+    for ours, exact in zip(*found, strict=True):
+        error = (ours.double() - exact).abs().max()
+        assert error <= 0.02 * exact.abs().max()
+
+
 @pytest.mark.parametrize("shape", [(2, 4), (4, 2)])
 def test_offsets_beyond_31_bits(shape, backend):
     """Rows, and classes, that lie 2³¹ elements and more apart are found where they are."""
     from luce.kernels import cuda
 
-    if DEVICE == "cpu":
-        import numpy as np
-
-        pages = torch.from_numpy(np.zeros(3 * 2**31, np.int16)).view(torch.bfloat16)
-    else:
-        pages = torch.zeros(3 * 2**31, dtype=torch.bfloat16, device=DEVICE)
-    apart = 2**31 - 24  # the last of four lies beyond 2³² elements
     torch.manual_seed(0)
     numbers = torch.randn(shape).bfloat16()
-    dim = shape.index(4)
-    strides = (1, apart // 2) if dim else (apart // 2, 1)
-    x = pages.as_strided(shape, strides)
-    x.copy_(numbers)
+    x = far_apart(pages(), numbers)
     options = SoftmaxOptions(1, 1.0)
     found = cuda.softmax(x, options)
     torch.testing.assert_close(found.cpu(), numbers.softmax(1))

@@ -108,11 +108,11 @@ def blocks_of(x: Tensor, *, heavy: bool = False) -> Blocks:
     padded = triton.next_power_of_2(classes)
     beside = strides(x)[2] != 1
     if beside:
-        examples = min(_BESIDE, triton.next_power_of_2(span))
+        examples = min(_BESIDE, triton.next_power_of_2(max(1, span)))
         at_once = min(padded, few // examples)
     elif classes <= _FEW:
         at_once = padded
-        examples = min(few // padded, triton.next_power_of_2(span))
+        examples = min(few // padded, triton.next_power_of_2(max(1, span)))
     else:
         examples = 1
         most, block = _WHOLE[dtype], _BLOCK[dtype]

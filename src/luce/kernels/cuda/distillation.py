@@ -5,6 +5,10 @@ With q ∝ exp(t / T), p ∝ exp(z / T) and any origins t₀ and z₀, KL(q ‖ 
     Σ q ((t − t₀) − (z − z₀)) / T + log Σ exp((z − z₀) / T) − log Σ exp((t − t₀) / T)
 
 Origins are the largest logits so far. ``gap`` is the first sum times Σ exp((t − t₀) / T).
+
+Compilers fuse a product with the sum that it goes into, which leaves the product's rounding over
+where a difference of two equal products would be 0. So differences come first here: equal logits
+have no divergence and no gradient, to the bit, whatever is fused.
 """
 
 # ruff: noqa: PLR0915
@@ -92,17 +96,17 @@ def compare(
     """Return a row's numbers with some more classes; ``own`` says where its target is."""
     now_s = tl.maximum(top_s, tl.max(z, 1))
     now_t = tl.maximum(top_t, tl.max(t, 1))
-    way_s = (z - finite(now_s)[:, None]) * inverse
-    way_t = (t - finite(now_t)[:, None]) * inverse
-    e = tl.exp(way_t)
+    far_s = z - finite(now_s)[:, None]
+    far_t = t - finite(now_t)[:, None]
+    e = tl.exp(far_t * inverse)
     fades = fading(top_t, now_t, inverse)
     moved = (finite(top_t) - finite(now_t)) - (finite(top_s) - finite(now_s))
     gap = tl.where(fades == 0, 0.0, fades * (gap + exps_t * (moved * inverse)))
-    gap += tl.sum(tl.where(e == 0, 0.0, e * (way_t - way_s)), 1)
+    gap += tl.sum(tl.where(e == 0, 0.0, e * ((far_t - far_s) * inverse)), 1)
     exps_t = exps_t * fades + tl.sum(e, 1)
-    exps_s = exps_s * fading(top_s, now_s, inverse) + tl.sum(tl.exp(way_s), 1)
+    exps_s = exps_s * fading(top_s, now_s, inverse) + tl.sum(tl.exp(far_s * inverse), 1)
     if HARD:
-        h = tl.exp(z - finite(now_s)[:, None])
+        h = tl.exp(far_s)
         exps_h = exps_h * fading(top_s, now_s, 1.0) + tl.sum(h, 1)
         at_target += tl.sum(tl.where(own, z, 0.0), 1)
     return now_s, now_t, exps_s, exps_t, exps_h, gap, at_target
@@ -128,7 +132,8 @@ def compared(
     exps_s = tl.where(none, float("nan"), exps_s)
     exps_h = tl.where(none, float("nan"), exps_h)
     exps_t = tl.where(tl.abs(top_t) == float("inf"), float("nan"), exps_t)
-    loss = soft * (gap / exps_t + (tl.log(exps_s) - tl.log(exps_t)))
+    logs = tl.where(exps_s == exps_t, 0.0, tl.log(exps_s) - tl.log(exps_t))
+    loss = soft * (gap / exps_t + logs)
     if HARD:
         loss += hard * (tl.log(exps_h) + (finite(top_s) - at_target))
     loss = tl.where(counts, loss, 0.0)
@@ -158,7 +163,8 @@ def difference(
     rates = scale * rate
     p = tl.exp((z - finite(top_s)[:, None]) * inverse)
     q = tl.exp((t - finite(top_t)[:, None]) * inverse)
-    d = (rates / exps_s)[:, None] * p - (rates / exps_t)[:, None] * q
+    ratio = tl.where(exps_s == exps_t, 1.0, exps_s / exps_t)
+    d = (rates / exps_s)[:, None] * (p - ratio[:, None] * q)
     if HARD:
         h = tl.exp(z - finite(top_s)[:, None])
         d += (scale * hard / exps_h)[:, None] * h

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["linear_top_k"]
 
+# Tiles are of multiples of so many classes, so that their rows start at 16 bytes.
+_STEP = 64
 _ROWS_AT_LEAST = 256  # fewer make slow products
 # Bytes for each of k classes of a row: values and indices found so far, of a tile, and of both.
 _FOUND = 64
@@ -73,7 +75,8 @@ def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
         given.k,
         given.memory_budget,
     )
-    bias, inverse, dtype = given.linear_bias, 1 / given.temperature, wide(x.dtype)
+    bias = None if given.linear_bias is None else given.linear_bias.contiguous()
+    inverse, dtype = 1 / given.temperature, wide(x.dtype)
     N, K = len(x), len(head)
     lse = x.new_empty(N, dtype=dtype)
     probabilities, indices = x.new_empty((N, k)), x.new_empty((N, k), dtype=torch.int64)
@@ -85,7 +88,9 @@ def linear_top_k(given: LinearTopK) -> tuple[Tensor, Tensor, Tensor]:
         kept[0].fill_(-torch.inf)
         best = places = None
         for classes in cut(K, C) if len(part) else ():
-            z = place.view(R, C)[: len(part), : classes.stop - classes.start]
+            # In one piece, the last too: of anything else ``topk`` makes a copy.
+            width = classes.stop - classes.start
+            z = place[: len(part) * width].view(len(part), width)
             multiply(part, head[classes].t(), z)
             flat = along(z, 1)
             own = flat if bias is None else bias[classes]
@@ -118,5 +123,5 @@ def tiles(rows: int, classes: int, k: int, size: int, budget: int) -> tuple[int,
     if fit >= min(rows, _ROWS_AT_LEAST):
         return max(1, min(rows, fit)), classes
     R = max(1, min(rows, _ROWS_AT_LEAST, budget // (2 * of_row)))
-    C = (budget - R * of_row) // (R * size)
-    return R, max(1, min(classes, C))
+    C = max(1, min(classes, (budget - R * of_row) // (R * size)))
+    return R, C - C % _STEP if _STEP < C < classes else C
