@@ -240,7 +240,7 @@ def _solve(
         before = judge.value(point)
         wanted = _wanted(judge.penalty, point)
         if metric is None or stale or not metric.covers(wanted):
-            metric, first = loss.metric(point, wanted), 0
+            metric, first = loss.metric(point, wanted, together=not judge.penalty.group), 0
         proximal, scale = proximal_step(judge, loss, point, metric, scale, fallen)
         settled = proximal is None or _same_face(proximal, point)
         point = proximal or point

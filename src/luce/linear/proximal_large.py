@@ -101,8 +101,8 @@ class LargeLoss:
         product = self.rough.hessian_product(self._tensor(point.theta))
         return lambda V: product(self._tensor(V)).cpu().numpy()
 
-    def metric(self, point: Point, wanted: np.ndarray) -> Metric:
-        """Return the Hessian's blocks of the coefficients of a mask (K, D), or its diagonal."""
+    def metric(self, point: Point, wanted: np.ndarray, *, together: bool) -> Metric:
+        """Return the Hessian over the coefficients of a mask (K, D), or a part of it."""
         theta = self._tensor(point.theta)
         widths = wanted.sum(1) + 1
         rows = self.rough.rows
@@ -113,7 +113,8 @@ class LargeLoss:
         D = wanted.shape[1]
         index = [np.append(np.flatnonzero(row), D) for row in wanted]
         blocks = self._by_columns(theta, index) if sparse else self._by_rows(theta, index)
-        return Grams(index, blocks, D, self.rough.dtype.itemsize)
+        places = [k * (D + 1) + at for k, at in enumerate(index)]
+        return Grams(places, blocks, D, self.rough.dtype.itemsize)
 
     def curvature(self, point: Point) -> np.ndarray:
         """Return the Hessian over the intercepts, (K, K)."""
