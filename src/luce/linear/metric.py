@@ -7,6 +7,7 @@ equations there.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,17 +26,16 @@ __all__ = ["Diagonal", "Grams", "Metric"]
 _ENOUGH: Final = (1e-3, 0.1)
 _SWEEPS: Final = 100
 # Where so many sweeps are not enough, for features that go together closely, the equations of those
-# that are not zero are solved in between: so often, and each time for so many that become zero. Not
-# where a step lowers F by more than this part.
-_ROUNDS: Final = 10
-_FEW_ROUNDS: Final = 2  # of blocks wider than this
-_WIDE: Final = 256
+# that are not zero are solved in between, each time for so many that become zero. So many times are
+# there sweeps at most: of blocks up to a width.
+_ROUNDS: Final = ((256, 10), (1024, 2), (math.inf, 1))
 _SOLVED: Final = 10
-_SLOW: Final = 1e-3
 # A block's diagonal is larger by this part, so that collinear columns have an inverse; of blocks in
 # float32 by as much as rounding may have made their least eigenvalues negative.
 _RIDGE: Final = {8: 1e-8, 4: 1e-5}
 _EXACT_RIDGE: Final = 1e-12
+# Matrices of up to this side are inverted, larger ones factored: that takes a sixth.
+_INVERTED: Final = 512
 # A scale above 1 is one of H up to this, for what ties the classes together; and so much of it is
 # added to the diagonal, which holds back the directions that H hardly knows.
 _MOST_SCALE: Final = 2.0
@@ -100,13 +100,13 @@ class Grams:
             inside = (at % (self.features + 1) < self.features).astype(float)
             v, slope = theta.ravel()[at], gradient.ravel()[at]
             quadratic = (H, slope, penalty.l1 * inside, penalty.l2 * inside, v)
-            rounds = _FEW_ROUNDS if len(at) > _WIDE else _ROUNDS
             first = _left(*quadratic)
-            for _ in range(rounds):
+            for again in range(next(n for width, n in _ROUNDS if len(at) <= width)):
+                if again:
+                    _solve(*quadratic)
                 descend(*quadratic, enough, _SWEEPS)
                 if _left(*quadratic) <= enough * first:
                     break
-                _solve(*quadratic)
             V.ravel()[at] = v
         return V
 
@@ -121,13 +121,12 @@ class Grams:
             places = at[on]
             B = H[np.ix_(on, on)]
             B[np.diag_indices_from(B)] += more[places]
-            unit = _unit(B)
-            parts.append((places, np.linalg.inv(B) * unit[:, None] * unit))
+            parts.append((places, _inverse(B)))
 
         def apply(G: np.ndarray) -> np.ndarray:
             out = np.zeros_like(G)
-            for places, B in parts:
-                out.ravel()[places] = B @ G.ravel()[places]
+            for places, solved in parts:
+                out.ravel()[places] = solved(G.ravel()[places])
             return out
 
         return apply
@@ -174,6 +173,25 @@ def _solve(
         if t == 1.0:
             return
         v[first] = 0.0
+
+
+def _inverse(B: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return g ↦ B⁻¹ g; B is overwritten."""
+    unit = _unit(B)
+    if len(B) <= _INVERTED:
+        inverse = np.linalg.inv(B) * unit[:, None] * unit
+        return lambda g: inverse @ g
+    from scipy import linalg  # small problems do without
+
+    ridge = 0.0
+    while True:
+        B[np.diag_indices_from(B)] += ridge
+        try:
+            factor = linalg.cho_factor(B, check_finite=False)
+            break
+        except np.linalg.LinAlgError:
+            ridge = max(1e-4, 10 * ridge)
+    return lambda g: unit * linalg.cho_solve(factor, (unit * g).astype(B.dtype), check_finite=False)
 
 
 def _unit(B: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ class SmallLoss:
             np.subtract(problem.X[rows].T, problem.mean[:, None], out=X[:-1])
             X[-1] = self.fit_intercept
             found.add(X, P[:, rows], problem.weight[rows])
-        return Grams([found.at], [found.sums], problem.D)
+        return Grams([found.at], [found.whole()], problem.D)
 
     def curvature(self, point: Point) -> np.ndarray:
         """Return the Hessian over the intercepts, (K, K)."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from scipy.linalg import blas
 
 __all__ = ["Tied"]
 
-# So many values of weighed rows are made at once: they stay in the cache.
+# So many values of weighed rows are made at once, which stay in the cache; but so many rows.
 _VALUES: Final = 1 << 17
+_FEWEST: Final = 256
 
 
 class Tied:
@@ -30,26 +32,34 @@ class Tied:
     ----------
     at : ndarray, shape (m,)
         Places of the coefficients in Θ.ravel().
-    sums : ndarray, shape (m, m)
     """
 
     def __init__(self, wanted: np.ndarray, dtype: Any = np.float64) -> None:
         mask = np.pad(wanted, ((0, 0), (0, 1)), constant_values=True)
         self.at = np.flatnonzero(mask)
         self._features = [np.flatnonzero(row) for row in mask]
-        self.sums = np.zeros((len(self.at), len(self.at)), dtype)
+        self._sums = np.zeros((len(self.at), len(self.at)), dtype, order="F")
+        self._add = blas.dsyrk if dtype == np.float64 else blas.ssyrk
 
     def add(self, X: np.ndarray, P: np.ndarray, weight: np.ndarray) -> None:
         """Add rows [x - μ, 1], as columns (D + 1, n), of probabilities (K, n) and weights (n,)."""
-        step = max(64, _VALUES // len(self.at))
+        step = max(_FEWEST, _VALUES // len(self.at))
         for i in range(0, X.shape[1], step):
             rows = slice(i, i + step)
             x, roots = X[:, rows], np.sqrt(P[:, rows])
-            scales, A, end = roots * np.sqrt(weight[rows]), [], 0
+            tied, end = np.empty((len(self.at), x.shape[1]), X.dtype), 0
+            scales = roots * np.sqrt(weight[rows])
             for features, root, scale in zip(self._features, roots, scales, strict=True):
+                part = slice(end, end := end + len(features))
                 own = x[features] * scale
-                part = slice(end, end := end + len(own))
-                self.sums[part, part] += own @ own.T
-                A.append(own * root)
-            tied = np.concatenate(A)
-            self.sums -= tied @ tied.T
+                self._sums[part, part] += own @ own.T
+                np.multiply(own, root, out=tied[part])
+            # The half below the diagonal, in place: the whole would be made anew for each step.
+            self._add(-1.0, tied.T, 1.0, self._sums, trans=1, lower=1, overwrite_c=1)
+
+    def whole(self) -> np.ndarray:
+        """Return the sums, (m, m)."""
+        H = self._sums
+        for i in range(len(H)):
+            H[i, i + 1 :] = H[i + 1 :, i]
+        return H.T
