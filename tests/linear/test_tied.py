@@ -13,7 +13,7 @@ from luce.linear.tied import Tied
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_it_is_the_derivative_of_the_gradient(dtype):
-    """By central differences of the gradient's formula, over the coefficients that are asked for."""
+    """By central differences of the gradient's formula, over what is asked for."""
     rng = np.random.default_rng(0)
     N, D, K = 300, 5, 3
     X = np.column_stack([rng.normal(size=(N, D)), np.ones(N)])

@@ -140,18 +140,14 @@ def _scaled(H: np.ndarray, scale: float) -> np.ndarray:
     return out
 
 
-def _left(
-    H: np.ndarray, slope: np.ndarray, l1: np.ndarray, l2: np.ndarray, v: np.ndarray
-) -> float:
+def _left(H: np.ndarray, slope: np.ndarray, l1: np.ndarray, l2: np.ndarray, v: np.ndarray) -> float:
     """Return how far v is from the minimum: its largest slope in units of a coordinate's bend."""
     G = slope + l2 * v
     each = np.where(v == 0, np.maximum(np.abs(G) - l1, 0), np.abs(G + l1 * np.sign(v)))
     return float((each * _inverse_root(H.diagonal() + l2)).max(initial=0.0))
 
 
-def _solve(
-    H: np.ndarray, slope: np.ndarray, l1: np.ndarray, l2: np.ndarray, v: np.ndarray
-) -> None:
+def _solve(H: np.ndarray, slope: np.ndarray, l1: np.ndarray, l2: np.ndarray, v: np.ndarray) -> None:
     """Move v to the minimum of the quadratic of `descend` over its coordinates that are not zero.
 
     As long as none crosses zero: the first that would becomes zero, and the others go on.
@@ -179,7 +175,9 @@ def _inverse(B: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Return g ↦ B⁻¹ g; B is overwritten."""
     unit = _unit(B)
     if len(B) <= _INVERTED:
-        inverse = np.linalg.inv(B) * unit[:, None] * unit
+        inverse = np.linalg.inv(B)
+        inverse *= unit[:, None]
+        inverse *= unit
         return lambda g: inverse @ g
     from scipy import linalg  # small problems do without
 

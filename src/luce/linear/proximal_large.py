@@ -14,11 +14,11 @@ from luce.linear.large import make_objective
 from luce.linear.links import sides
 from luce.linear.metric import Diagonal, Grams
 from luce.linear.objective import KEEP_BYTES, Objective
+from luce.linear.placement import away
 from luce.linear.proximal_proof import Point
 from luce.linear.proximal_small import blocks_of
 from luce.linear.sample import by_uncertainty, two_shares
 from luce.linear.sparse_rows import SparseRows
-from luce.linear.placement import away
 from luce.linear.streamed_rows import StreamedRows
 from luce.linear.tied import Tied
 from luce.processor import free_memory
@@ -41,12 +41,12 @@ _BLOCK_VALUES: Final = 1 << 24
 # with hardly any curvature, and steps go too far there.
 _BLOCK_PRODUCTS: Final = 1 << 34
 _ROWS_OF_A_FEATURE: Final = 8
-# The Hessian is one block where that has at most so many values, and enough rows of it take at most
-# so many times the multiplications of a product with it: about what conjugate gradients would take
-# without what ties the classes together.
+# The Hessian is one block where that has at most so many values, of so many rows for each
+# coefficient; or of fewer, as many as take so many times the multiplications of a product with it:
+# about what conjugate gradients would take without what ties the classes together.
 _TIED_VALUES: Final = 1 << 25
 _TIED_PRODUCTS: Final = 120
-_ROWS_OF_A_COEFFICIENT: Final = 2
+_ROWS_OF_A_COEFFICIENT: Final = (2, 8)
 # A feature has at least this part of the curvature that it would have if a class were uncertain of
 # all rows alike.
 _SEEN: Final = 0.1
@@ -239,13 +239,14 @@ class LargeLoss:
         return [(block / self.total).cpu().numpy() for block in blocks]
 
     def _rows_tied(self, m: int) -> int:
-        """Return from how many rows a block of m coefficients of all classes is made, 0 for none."""
+        """Return how many rows a block of m coefficients of all classes is made of, or 0."""
         (N, D), K = self.rough.rows.shape, self.rough.n_logits
         if m * m > _TIED_VALUES or away(self.rough.device):
             return 0
         # Half of m² multiplications for a row, of all at once; a product has 2 K D.
-        affordable = min(N, int(_TIED_PRODUCTS * 4 * N * K * D / m**2))
-        return affordable if affordable >= min(N, _ROWS_OF_A_COEFFICIENT * m) else 0
+        affordable = int(_TIED_PRODUCTS * 4 * N * K * D / m**2)
+        least, most = (min(N, n * m) for n in _ROWS_OF_A_COEFFICIENT)
+        return min(affordable, most) if affordable >= least else 0
 
     def _tied(self, theta: Tensor, wanted: np.ndarray, rows: int) -> Grams:
         """Return the Hessian over the coefficients of a mask from so many rows."""

@@ -25,7 +25,7 @@ _BLOCK_VALUES: Final = 1 << 22
 # The Hessian is one block where that has at most so many values for each coefficient that there is:
 # it costs about as much as the products that it saves.
 _TIED_VALUES: Final = 160
-_ROWS_AT_ONCE: Final = 1024
+_ROWS_AT_ONCE: Final = 512
 
 
 class SmallLoss:
@@ -75,10 +75,10 @@ class SmallLoss:
     def metric(self, point: Point, wanted: np.ndarray, *, together: bool) -> Metric:
         """Return the Hessian over the coefficients of a mask (K, D), or a part of it."""
         problem, P = self.problem, point.known.P
+        together = together and self.link == "softmax" and self._columns is None
         values = (int(wanted.sum()) + len(wanted)) ** 2
-        if together and self._columns is None and self.link == "softmax":
-            if values <= min(_BLOCK_VALUES, _TIED_VALUES * wanted.size):
-                return self._tied(P, wanted)
+        if together and values <= min(_BLOCK_VALUES, _TIED_VALUES * wanted.size):
+            return self._tied(P, wanted)
         curvature = P * (1 - P) * problem.weight
         if np.square(wanted.sum(1) + 1).sum() > _BLOCK_VALUES:
             return Diagonal(problem.diagonal(curvature))

@@ -1,7 +1,7 @@
 """The Hessian of a softmax over some of its coefficients, with what ties the classes together.
 
-Σ w (diag(p) - p pᵀ) ⊗ x xᵀ over rows. The pairs of coefficients are the cost: it is for the few that
-are not zero under a penalty that makes zeros.
+Σ w (diag(p) - p pᵀ) ⊗ x xᵀ over rows. The pairs of coefficients are the cost: it is for the few
+that are not zero under a penalty that makes zeros.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from scipy.linalg import blas
 
 __all__ = ["Tied"]
 
-# So many values of weighed rows are made at once, which stay in the cache; but so many rows.
-_VALUES: Final = 1 << 17
-_FEWEST: Final = 256
+# So many rows are weighed at once: they stay in the cache.
+_ROWS_AT_ONCE: Final = 256
 
 
 class Tied:
@@ -43,9 +42,8 @@ class Tied:
 
     def add(self, X: np.ndarray, P: np.ndarray, weight: np.ndarray) -> None:
         """Add rows [x - μ, 1], as columns (D + 1, n), of probabilities (K, n) and weights (n,)."""
-        step = max(_FEWEST, _VALUES // len(self.at))
-        for i in range(0, X.shape[1], step):
-            rows = slice(i, i + step)
+        for i in range(0, X.shape[1], _ROWS_AT_ONCE):
+            rows = slice(i, i + _ROWS_AT_ONCE)
             x, roots = X[:, rows], np.sqrt(P[:, rows])
             tied, end = np.empty((len(self.at), x.shape[1]), X.dtype), 0
             scales = roots * np.sqrt(weight[rows])
