@@ -127,7 +127,8 @@ def minimize(
     while True:
         if measure <= (tol if loss is exact else max(tol, _ROUGH_GAP)) or stalled or diary.full:
             here = point if loss is exact else exact.at(point.theta)
-            proof = judge.balanced(exact, here, tol)
+            last = diary.full or stalled or judge.estimate(exact, here) <= tol
+            proof = judge.balanced(exact, here, tol) if last else judge.prove(exact, here)
             diary.entries[-1] |= {"objective": proof.value * loss.total, "gap": proof.relative}
             if proof.relative <= tol or diary.full or (stalled and loss is exact):
                 return _fitted(judge, diary, exact, proof, single=single)

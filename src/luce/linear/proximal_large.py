@@ -46,7 +46,7 @@ _ROWS_OF_A_FEATURE: Final = 8
 # about what conjugate gradients would take without what ties the classes together.
 _TIED_VALUES: Final = 1 << 25
 _TIED_PRODUCTS: Final = 120
-_ROWS_OF_A_COEFFICIENT: Final = (2, 8)
+_ROWS_OF_A_COEFFICIENT: Final = (2, 4)
 # A feature has at least this part of the curvature that it would have if a class were uncertain of
 # all rows alike.
 _SEEN: Final = 0.1
