@@ -156,9 +156,8 @@ def fit(
         "label": candidate.label,
         "model": candidate.model,
         "parameters": model.parameters(estimator),
-        # In steps, also of what was trained before an interruption. The history of others is that
-        # of their last fit, which may be one of many.
-        "seconds": history[-1]["seconds"] if model.in_steps and history else taken,
+        # Also of what was trained before an interruption, where that is known.
+        "seconds": history[-1]["seconds"] if history else taken,
     }
     messages = [str(warning.message) for warning in caught]
     trained = Trained(candidate, classifier, history, entry, None, messages)
