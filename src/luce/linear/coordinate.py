@@ -91,16 +91,15 @@ def _sweep_groups(H, slope, l1, l2, group, v, u, whole):
 
 
 @_compiled
-def descend(H, g, l1, l2, v, enough, sweeps):
-    """Move v from w, its start, to the minimum of a quadratic and thresholds.
+def descend(H, slope, l1, l2, v, enough, sweeps):
+    """Move v from w, its start, to the minimum of a quadratic and thresholds, and its slope along.
 
     ⟨g, v - w⟩ + 1/2 (v - w)ᵀ H (v - w) + Σ l2/2 v² + l1 |v|, where H (m, m) is symmetric, and
-    g, l1 and l2 are (m,). It ends when a sweep over all coordinates moves none by more than the
-    part ``enough`` of the farthest move of the first, each in units of its curvature. Between such
-    sweeps, only those that are not 0 are gone through. Return whether it ended so, before there
-    were as many sweeps as there may be.
+    l1 and l2 are (m,). ``slope`` (m,) is g at first, and then g + H (v - w). It ends when a sweep
+    over all coordinates moves none by more than the part ``enough`` of the farthest move of the
+    first, each in units of its curvature. Between such sweeps, only those that are not 0 are gone
+    through. Return whether it ended so, before there were as many sweeps as there may be.
     """
-    slope = g.copy()
     first, whole = 0.0, True
     for sweep in range(sweeps):
         far = _sweep(H, slope, l1, l2, v, whole)

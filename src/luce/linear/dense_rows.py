@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from luce.linear.sums import Block, Lanes
 
-__all__ = ["TORCH_READS", "DenseBlocks", "DenseRows", "writable_view"]
+__all__ = ["NUMPY", "TORCH_READS", "DenseBlocks", "DenseRows", "writable_view"]
 
 # A pass that makes no products, for moments or distances, takes blocks of at most so many bytes.
 _SCAN_BYTES: Final = 1 << 20

@@ -127,7 +127,8 @@ def minimize(
     while True:
         if measure <= (tol if loss is exact else max(tol, _ROUGH_GAP)) or stalled or diary.full:
             here = point if loss is exact else exact.at(point.theta)
-            proof = judge.balanced(exact, here, tol)
+            last = diary.full or stalled or judge.estimate(exact, here) <= tol
+            proof = judge.balanced(exact, here, tol) if last else judge.prove(exact, here)
             diary.entries[-1] |= {"objective": proof.value * loss.total, "gap": proof.relative}
             if proof.relative <= tol or diary.full or (stalled and loss is exact):
                 return _fitted(judge, diary, exact, proof, single=single)
@@ -238,9 +239,10 @@ def _solve(
     scale, idle, least, stale, fallen, first = 1.0, 0, math.inf, False, 1.0, 0
     while not diary.full:
         before = judge.value(point)
-        wanted = _wanted(judge.penalty, point)
-        if metric is None or stale or not metric.covers(wanted):
-            metric, first = loss.metric(point, wanted), 0
+        if metric is None or stale or not metric.covers(_wanted(judge.penalty, point, 0.0)):
+            metric = None  # two would be twice the memory
+            wanted = _wanted(judge.penalty, point, _NEAR)
+            metric, first = loss.metric(point, wanted, together=not judge.penalty.group), 0
         proximal, scale = proximal_step(judge, loss, point, metric, scale, fallen)
         settled = proximal is None or _same_face(proximal, point)
         point = proximal or point
@@ -261,14 +263,14 @@ def _solve(
     return point, False
 
 
-def _wanted(penalty: Sparse, point: Point) -> np.ndarray:
-    """Return which coefficients a step may change, (K, D)."""
+def _wanted(penalty: Sparse, point: Point, near: float) -> np.ndarray:
+    """Return which coefficients a step may change, (K, D): also those so near to being needed."""
     W, G = point.theta[:, :-1], np.abs(point.gradient[:, :-1])
     if penalty.group:
         left = np.sqrt(np.square(np.maximum(G - penalty.l1, 0)).sum(0))
-        some = W.any(0) | (left > (1 - _NEAR) * penalty.group)
+        some = W.any(0) | (left > (1 - near) * penalty.group)
         return np.broadcast_to(some, W.shape)
-    wanted: np.ndarray = (W != 0) | (penalty.l1 * (1 - _NEAR) < G)
+    wanted: np.ndarray = (W != 0) | (penalty.l1 * (1 - near) < G)
     return wanted
 
 

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from luce.linear.dense_rows import DenseRows
+from luce.linear.dense_rows import NUMPY, DenseRows
 from luce.linear.duality import moved
 from luce.linear.large import make_objective
 from luce.linear.links import sides
 from luce.linear.metric import Diagonal, Grams
 from luce.linear.objective import KEEP_BYTES, Objective
+from luce.linear.placement import away
 from luce.linear.proximal_proof import Point
 from luce.linear.proximal_small import blocks_of
 from luce.linear.sample import by_uncertainty, two_shares
 from luce.linear.sparse_rows import SparseRows
 from luce.linear.streamed_rows import StreamedRows
+from luce.linear.tied import Tied
 from luce.processor import free_memory
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ _BLOCK_VALUES: Final = 1 << 24
 # with hardly any curvature, and steps go too far there.
 _BLOCK_PRODUCTS: Final = 1 << 34
 _ROWS_OF_A_FEATURE: Final = 8
+# The Hessian is one block where that has at most so many values, of so many rows for each
+# coefficient; or of fewer, as many as take so many times the multiplications of a product with it:
+# about what conjugate gradients would take without what ties the classes together.
+_TIED_VALUES: Final = 1 << 25
+_TIED_PRODUCTS: Final = 120
+_ROWS_OF_A_COEFFICIENT: Final = (2, 4)
 # A feature has at least this part of the curvature that it would have if a class were uncertain of
 # all rows alike.
 _SEEN: Final = 0.1
@@ -101,19 +109,24 @@ class LargeLoss:
         product = self.rough.hessian_product(self._tensor(point.theta))
         return lambda V: product(self._tensor(V)).cpu().numpy()
 
-    def metric(self, point: Point, wanted: np.ndarray) -> Metric:
-        """Return the Hessian's blocks of the coefficients of a mask (K, D), or its diagonal."""
+    def metric(self, point: Point, wanted: np.ndarray, *, together: bool) -> Metric:
+        """Return the Hessian over the coefficients of a mask (K, D), or a part of it."""
         theta = self._tensor(point.theta)
         widths = wanted.sum(1) + 1
         rows = self.rough.rows
         sparse = isinstance(rows, SparseRows)
+        if together and self.link == "softmax" and isinstance(rows, DenseRows):
+            drawn = self._rows_tied(int(widths.sum()))
+            if drawn:
+                return self._tied(theta, wanted, drawn)
         kept = 8 * wanted.shape[0] * rows.shape[0]
         if np.square(widths).sum() > _BLOCK_VALUES or (sparse and kept > KEEP_BYTES):
             return self._diagonal(theta)
         D = wanted.shape[1]
         index = [np.append(np.flatnonzero(row), D) for row in wanted]
         blocks = self._by_columns(theta, index) if sparse else self._by_rows(theta, index)
-        return Grams(index, blocks, D, self.rough.dtype.itemsize)
+        places = [k * (D + 1) + at for k, at in enumerate(index)]
+        return Grams(places, blocks, D, self.rough.dtype.itemsize)
 
     def curvature(self, point: Point) -> np.ndarray:
         """Return the Hessian over the intercepts, (K, K)."""
@@ -224,6 +237,43 @@ class LargeLoss:
                 least = _SEEN * mass[k] * variance[at[k]]
                 block.diagonal().copy_(torch.maximum(block.diagonal(), least))
         return [(block / self.total).cpu().numpy() for block in blocks]
+
+    def _rows_tied(self, m: int) -> int:
+        """Return how many rows a block of m coefficients of all classes is made of, or 0."""
+        (N, D), K = self.rough.rows.shape, self.rough.n_logits
+        if m * m > _TIED_VALUES or away(self.rough.device):
+            return 0
+        # Half of m² multiplications for a row, of all at once; a product has 2 K D.
+        affordable = int(_TIED_PRODUCTS * 4 * N * K * D / m**2)
+        least, most = (min(N, n * m) for n in _ROWS_OF_A_COEFFICIENT)
+        return min(affordable, most) if affordable >= least else 0
+
+    def _tied(self, theta: Tensor, wanted: np.ndarray, rows: int) -> Grams:
+        """Return the Hessian over the coefficients of a mask from so many rows."""
+        objective = self.rough
+        dtype, D = objective.dtype, wanted.shape[1]
+        picked, weight = by_uncertainty(objective, theta, rows)
+        W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
+        mean = objective.mean.to(dtype)
+        found = Tied(wanted, NUMPY[dtype])
+        mass = np.zeros(len(wanted))
+        for part, few in objective.rows.pick(picked, _ROWS_AT_ONCE):
+            X = theta.new_empty(D + 1, few.shape[0], dtype=dtype)
+            torch.sub(few.block(0, few.shape[0], dtype).T, mean[:, None], out=X[:-1])
+            X[:-1][objective.constant] = 0
+            P = objective.probabilities((W @ X[:-1] + c[:, None]).T, objective.at(picked[part]))
+            X[-1] = float(self.fit_intercept)
+            P, w = np.ascontiguousarray(P.numpy().T), weight[part].to(dtype).numpy()
+            mass += (P - P * P) @ w
+            found.add(X.numpy(), P, w)
+        H = found.whole()
+        if len(picked) < objective.rows.shape[0]:  # what they happen not to show must not look flat
+            k, j = np.divmod(found.at, D + 1)
+            least = _SEEN * mass[k] * np.append(objective.variance.numpy(), 1.0)[j]
+            at = np.diag_indices_from(H)
+            H[at] = np.maximum(H[at], least)
+        H /= self.total
+        return Grams([found.at], [H], D, dtype.itemsize)
 
     def _by_columns(self, theta: Tensor, index: list[np.ndarray]) -> list[np.ndarray]:
         """Return the blocks from the columns of sparse rows."""

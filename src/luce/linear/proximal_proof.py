@@ -69,8 +69,12 @@ class Loss(Protocol):
     def product(self, point: Point) -> Callable[[np.ndarray], np.ndarray]:
         """Return V ↦ ∇²(mean loss) V."""
 
-    def metric(self, point: Point, wanted: np.ndarray) -> Metric:
-        """Return the Hessian's blocks of the coefficients of a mask (K, D), or its diagonal."""
+    def metric(self, point: Point, wanted: np.ndarray, *, together: bool) -> Metric:
+        """Return the Hessian over the coefficients of a mask (K, D), or a part of it.
+
+        A block for each class, or its diagonal; where that is affordable and the classes may be
+        taken ``together``, all of it.
+        """
 
     def curvature(self, point: Point) -> np.ndarray:
         """Return the Hessian over the intercepts, (K, K)."""

@@ -10,6 +10,7 @@ from luce.linear.duality import moved
 from luce.linear.metric import Diagonal, Grams
 from luce.linear.proximal_proof import Point
 from luce.linear.small import Problem
+from luce.linear.tied import Tied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,10 @@ __all__ = ["SmallLoss", "blocks_of"]
 
 # Blocks of more values than this are not made: the diagonal has to do.
 _BLOCK_VALUES: Final = 1 << 22
+# The Hessian is one block where that has at most so many values for each coefficient that there is:
+# it costs about as much as the products that it saves.
+_TIED_VALUES: Final = 160
+_ROWS_AT_ONCE: Final = 512
 
 
 class SmallLoss:
@@ -67,21 +72,35 @@ class SmallLoss:
         """Return V ↦ ∇²(mean loss) V."""
         return lambda V: self.problem.hessian_product(point.known.P, V)
 
-    def metric(self, point: Point, wanted: np.ndarray) -> Metric:
-        """Return the Hessian's blocks of the coefficients of a mask (K, D), or its diagonal."""
+    def metric(self, point: Point, wanted: np.ndarray, *, together: bool) -> Metric:
+        """Return the Hessian over the coefficients of a mask (K, D), or a part of it."""
         problem, P = self.problem, point.known.P
+        together = together and self.link == "softmax" and self._columns is None
+        values = (int(wanted.sum()) + len(wanted)) ** 2
+        if together and values <= min(_BLOCK_VALUES, _TIED_VALUES * wanted.size):
+            return self._tied(P, wanted)
         curvature = P * (1 - P) * problem.weight
         if np.square(wanted.sum(1) + 1).sum() > _BLOCK_VALUES:
             return Diagonal(problem.diagonal(curvature))
         X = problem.X if self._columns is None else self._columns
         index, blocks = [], []
-        for weights, row in zip(curvature, wanted, strict=True):
+        for k, (weights, row) in enumerate(zip(curvature, wanted, strict=True)):
             at = np.flatnonzero(row)
-            index.append(np.append(at, problem.D))
+            index.append(k * (problem.D + 1) + np.append(at, problem.D))
             part = X[:, at]
             H = blocks_of(part, problem.mean[at], weights, fit_intercept=self.fit_intercept)
             blocks.append(H)
         return Grams(index, blocks, problem.D)
+
+    def _tied(self, P: np.ndarray, wanted: np.ndarray) -> Grams:
+        problem, found = self.problem, Tied(wanted)
+        for i in range(0, len(problem.weight), _ROWS_AT_ONCE):
+            rows = slice(i, i + _ROWS_AT_ONCE)
+            X = np.empty((problem.D + 1, len(problem.weight[rows])))
+            np.subtract(problem.X[rows].T, problem.mean[:, None], out=X[:-1])
+            X[-1] = self.fit_intercept
+            found.add(X, P[:, rows], problem.weight[rows])
+        return Grams([found.at], [found.whole()], problem.D)
 
     def curvature(self, point: Point) -> np.ndarray:
         """Return the Hessian over the intercepts, (K, K)."""

@@ -53,9 +53,10 @@ def proximal_step(
         fall = float(np.vdot(point.gradient, move)) + penalty.value(theta[:, :-1]) - now
         if not fall < 0:
             return None, scale
-        new = loss.at(_centred(loss, penalty, theta))
-        if judge.value(new) <= point.loss + now + 0.1 * fall + noise:
-            return new, max(1.0, scale / 2)
+        for t in (1.0, 0.5, 0.25, 0.1, 0.03, 0.01):
+            new = loss.at(_centred(loss, penalty, point.theta + t * move if t < 1 else theta))
+            if judge.value(new) <= point.loss + now + 0.1 * t * fall + noise:
+                return new, max(1.0, scale / 2)
         scale *= 2
     return None, 1.0
 
