@@ -13,7 +13,7 @@ import numpy as np
 from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.pairs import add_pair_products, pack, pack_rows, write_pair_products
 from luce.kernels.cpu.products import aligned, block_rows
-from luce.linear.fused import SIDE_BY_SIDE, add_rows, sigmoid_residuals, softmax_residuals
+from luce.linear.fused import NO_SIGNS, SIDE_BY_SIDE, add_rows, sigmoid_residuals, softmax_residuals
 
 __all__ = ["coarse_pass", "packed"]
 
@@ -86,7 +86,7 @@ def coarse_pass(
     G: np.ndarray,
     g: np.ndarray,
     logs: np.ndarray,
-    signs: np.ndarray,
+    signs: np.ndarray = NO_SIGNS,
 ) -> float:
     """Add as `luce.linear.fused.dense_pass` does, W as ``packed`` returns it, bias float32."""
     block, rows = W

@@ -599,8 +599,9 @@ class Objective:
 
     def rough(self) -> Self:
         """Return the same with coarse products where the fused pass has them; a cheap copy."""
-        narrow = self.dtype is torch.float32 and self._fused_rows() is not None and self._pairs
-        return self.with_precision(self.dtype, coarse=narrow and self._is_centred) if narrow else self
+        narrow = self.dtype is torch.float32 and self._fused_rows() is not None
+        narrow = narrow and self._pairs and self._is_centred
+        return self.with_precision(self.dtype, coarse=True) if narrow else self
 
     def may_be_coarse(self) -> bool:
         """Say whether ``coarse`` products would take half the time of float32's, or less.

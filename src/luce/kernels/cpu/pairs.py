@@ -21,7 +21,7 @@ from numba.core.registry import cpu_target
 from luce.kernels.cpu.compile import intrinsic, part
 from luce.kernels.cpu.lanes import Lanes, add_lanes_of, read_ahead, spread
 
-__all__ = ["PAIRS", "add_pair_products", "has_pairs", "pack", "pack_rows", "write_pair_products"]
+__all__ = ["PAIRS", "add_pair_outer", "add_pair_products", "has_pairs", "pack", "pack_rows", "write_pair_products"]
 
 # Pairs in a register.
 PAIRS = 16
@@ -280,3 +280,31 @@ def add_pair_products(block: Any, A: Array, B: Array, out: Array) -> None:
             for r in range(R):
                 one = _add_multiples(one, block, A, at + r, A.shape[1], B, r * D + j)
             _add_vectors(one, block, out, k * out.shape[1] + j, out.shape[1])
+
+
+@part
+def add_pair_outer(block: Any, A: Array, out: Array, first: int, last: int) -> None:
+    """Add AᵀA, A (n, d) with pairs of rows, to rows ``first`` to ``last`` of ``out`` (d, d).
+
+    As `luce.kernels.cpu.products.add_outer` does, d a multiple of a line.
+    """
+    R, D = A.shape
+    w = PAIRS * _ROWS
+    whole = D - D % w
+    for k in range(first, last - len(block) + 1, len(block)):
+        for j in range(k - k % w, whole, w):
+            sums = _zeros(block, (0, 0, 0, 0))
+            for r in range(R):
+                sums = _add_multiples(sums, block, A, r * D + k, 1, A, r * D + j)
+            _add_vectors(sums, block, out, k * D + j, D)
+        for j in range(max(k - k % PAIRS, whole), D, PAIRS):
+            one = _zeros(block, (0,))
+            for r in range(R):
+                one = _add_multiples(one, block, A, r * D + k, 1, A, r * D + j)
+            _add_vectors(one, block, out, k * D + j, D)
+    for k in range(max(first, last - (last - first) % len(block)), last):
+        for j in range(k - k % PAIRS, D, PAIRS):
+            line = _zeros((0,), (0,))
+            for r in range(R):
+                line = _add_multiples(line, (0,), A, r * D + k, 1, A, r * D + j)
+            _add_vectors(line, (0,), out, k * D + j, D)
