@@ -106,7 +106,7 @@ def coarse_pass(
         aligned((SIDE_BY_SIDE // 2, columns), np.uint32),
         aligned((padded, SIDE_BY_SIDE // 2), np.uint32),
     )
-    whole = n - n % SIDE_BY_SIDE if X.dtype == T and D == columns else 0
+    whole = n - n % SIDE_BY_SIDE if X.dtype == T and columns == D else 0
     left = -(-(n - whole) // SIDE_BY_SIDE) * SIDE_BY_SIDE
     held = aligned((min(_COPIED_ROWS, left), columns), T)
     parts = [(i, min(i + _COPIED_ROWS, n), held) for i in range(whole, n, _COPIED_ROWS)]

@@ -597,7 +597,7 @@ class Objective:
 
         return has_pairs()
 
-    def rough(self) -> Self:
+    def rough(self) -> Objective:
         """Return the same with coarse products where the fused pass has them; a cheap copy."""
         narrow = self.dtype is torch.float32 and self._fused_rows() is not None
         narrow = narrow and self._pairs and self._is_centred

@@ -1,4 +1,4 @@
-"""Matrix products in bfloat16, two numbers at a time, where the processor has an instruction for it.
+"""Matrix products in bfloat16, two numbers at a time, where the processor has that instruction.
 
 VDPBF16PS (AVX512-BF16) multiplies pairs of bfloat16 numbers and adds both products to a float32:
 twice as many products as of float32. A pair is kept as one uint32, its first number below. What is
@@ -21,7 +21,15 @@ from numba.core.registry import cpu_target
 from luce.kernels.cpu.compile import intrinsic, part
 from luce.kernels.cpu.lanes import Lanes, add_lanes_of, read_ahead, spread
 
-__all__ = ["PAIRS", "add_pair_outer", "add_pair_products", "has_pairs", "pack", "pack_rows", "write_pair_products"]
+__all__ = [
+    "PAIRS",
+    "add_pair_outer",
+    "add_pair_products",
+    "has_pairs",
+    "pack",
+    "pack_rows",
+    "write_pair_products",
+]
 
 # Pairs in a register.
 PAIRS = 16
@@ -36,7 +44,7 @@ def has_pairs() -> bool:
     return {"+avx512bf16", "+avx512f"} <= set(features)
 
 
-class _BFloat(ir.Type):  # type: ignore[misc]
+class _BFloat(ir.Type):
     """LLVM's bfloat16, which llvmlite does not name."""
 
     def _to_string(self) -> str:
@@ -192,7 +200,7 @@ def _pack_line(
     A pair is of one number of each line, where ``lines`` has the length 2; where it has 1, of
     neighbours, those of the first line before those of the second.
     """
-    of_two = len(lines) == 2  # noqa: PLR2004
+    of_two = len(lines) == 2
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         source, i, j, target, place, _ = arguments
