@@ -19,6 +19,7 @@ from luce.linear.coarse import coarse_pass, packed
 from luce.linear.gram import dense_grams
 from luce.linear.objective import Objective
 from luce.linear.rows import as_rows
+from luce.linear.solve import minimize
 
 pytestmark = pytest.mark.skipif(not has_pairs(), reason="the processor multiplies no bfloat16")
 
@@ -173,3 +174,44 @@ def test_coarse_sums_of_outer_products_are_those_of_rounded_rows(seed, n, d, k):
     dense_grams(A, weight, out, coarse=True)
     # A root in float32 may be rounded to the other side of what bfloat16 keeps.
     assert (np.triu(np.abs(out - wanted) - 1e-5 * most).max()) <= 1e-2
+
+
+def fitted(N, monkeypatch):
+    """Return a fit of 25 easy classes of 340 features, and which of its passes were coarse."""
+    monkeypatch.setattr(dense_rows, "_WORTH_COMPILING", 0)
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 25, N)
+    X = rng.normal(size=(25, 340))[y] + 1.5 * rng.normal(size=(N, 340))
+    X = (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)
+    weight = torch.ones(N, dtype=torch.float64)
+    options = {"n_logits": 25, "link": "softmax", "C": 1.0, "fit_intercept": True}
+    o = Objective(as_rows(X), torch.from_numpy(y), weight, dtype=torch.float32, **options)
+    seen, unread = [], Objective.unread
+
+    def watched(self, theta, **more):
+        seen.append((self.coarse, len(self.weight)))
+        return unread(self, theta, **more)
+
+    monkeypatch.setattr(Objective, "unread", watched)
+    return minimize(o, o.start()), seen
+
+
+def test_a_head_start_and_what_follows_it_is_in_bfloat16(monkeypatch):
+    """Passes over the sample, and the next over all rows until 1e-3; the proof is float64's."""
+    N = 33_000
+    solution, seen = fitted(N, monkeypatch)
+    assert solution.converged
+    assert all(coarse for coarse, n in seen if n < N)
+    assert any(n < N for _, n in seen)
+    of_all = [coarse for coarse, n in seen if n == N]
+    assert not of_all[0]
+    assert of_all[1]
+    assert not of_all[-1]
+    assert solution.certificate.gap <= 1e-6 * solution.certificate.value
+
+
+def test_without_a_head_start_few_classes_have_float32(monkeypatch):
+    """Far from the optimum of a long fit, pairs of L-BFGS would be noisy."""
+    solution, seen = fitted(6_000, monkeypatch)
+    assert solution.converged
+    assert not any(coarse for coarse, _ in seen)
