@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Compiled", "compiled", "warm_up"]
 
-_OF_LINEAR = ("coordinate", "fused", "gram", "scans", "sparse")
+_OF_LINEAR = ("coarse", "coordinate", "fused", "gram", "scans", "sparse")
 _FLOATS = (torch.float32, torch.float64)
 
 
@@ -129,6 +129,8 @@ def _compile(group: str) -> tuple[str, float]:
 
 
 def _regression() -> None:
+    from luce.kernels.cpu.pairs import has_pairs
+    from luce.linear.coarse import coarse_pass, packed
     from luce.linear.fused import dense_pass, padded
 
     y, weight = np.arange(64) % 2, np.ones(64)
@@ -139,6 +141,10 @@ def _regression() -> None:
             link = "softmax" if classes > 1 else "sigmoid"
             sums = np.zeros((classes, 64)), np.zeros(classes), np.zeros((0, classes))
             dense_pass(X, padded(W), bias, y, weight, link, *sums)
+    if has_pairs():
+        W, bias = np.zeros((30, 64), np.float32), np.zeros(30, np.float32)
+        sums = np.zeros((30, 64)), np.zeros(30), np.zeros((0, 30))
+        coarse_pass(np.ones((64, 64), np.float32), packed(W), bias, y, weight, "softmax", *sums)
 
 
 def _losses() -> None:
@@ -165,13 +171,15 @@ def _softmaxes() -> None:
 
 
 def _regression_starts() -> None:
+    from luce.kernels.cpu.pairs import has_pairs
     from luce.linear.gram import dense_grams
     from luce.linear.scans import column_sums, distances
 
     weight = np.ones(64)
     for kind in (np.float32, np.float64):
         A = np.ones((64, 16), kind)
-        dense_grams(A, np.ones((1, 64), kind), np.zeros((1, 16, 16), kind))
+        for coarse in {False, has_pairs() and kind is np.float32}:
+            dense_grams(A, np.ones((1, 64), kind), np.zeros((1, 16, 16), kind), coarse=coarse)
         for X in (A, A.astype(np.uint8)):
             column_sums(X, A[0], weight, np.zeros(16), np.zeros(16))
             distances(X, A[0], np.zeros(64))

@@ -115,15 +115,18 @@ def _eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     return values, Q.to(A.dtype)
 
 
-def add_grams(objective: Objective, A: Tensor, weight: Tensor, out: Tensor) -> None:
+def add_grams(
+    objective: Objective, A: Tensor, weight: Tensor, out: Tensor, *, coarse: bool = False
+) -> None:
     """Add Aᵀ diag(w) A for each row w of ``weight`` (k, n) to the upper half of ``out`` (k, d, d).
 
-    A is (n, d), made from rows of X. The lower halves are nothing to rely on.
+    A is (n, d), made from rows of X. The lower halves are nothing to rely on. ``coarse`` as in
+    `luce.linear.gram.dense_grams`.
     """
     if objective.compiles:
         from luce.linear.gram import dense_grams
 
-        dense_grams(A.contiguous().numpy(), weight.contiguous().numpy(), out.numpy())
+        dense_grams(A.contiguous().numpy(), weight.contiguous().numpy(), out.numpy(), coarse=coarse)
         return
     for w, sums in zip(weight, out, strict=True):
         if away(A.device):  # to know how many are not 0 would be a wait

@@ -49,6 +49,8 @@ _LEVEL_ROWS: Final = 4096
 _FEW: Final = 32
 # What is added to the unit diagonal of a block, in float64 and in float32.
 _RIDGE: Final = {torch.float64: 1e-10, torch.float32: 1e-6}
+# Rows are taken so many times fewer at once than blocks have entries.
+_BLOCKS_TO_ROWS: Final = 4
 # The blocks may take so many bytes even where the logits take less, or so many times theirs.
 _BYTES: Final = 16 << 20
 _LOGITS: Final = 6
@@ -86,6 +88,9 @@ class Blocks:
         enough = max(_FEWEST_ROWS, _ROWS_OF_A_DIRECTION * width)
         least = _least(objective, theta, index, weight, enough)
         self.factors = None  # its memory is wanted
+        coarse = objective.rough().coarse
+        near = torch.bfloat16 if coarse else dtype
+        Q, V = self.basis.vectors[:, self._others :].to(near), W.T.to(near)
         mean = objective.mean.to(dtype)
 
         def zeros() -> tuple[Tensor, Tensor]:
@@ -96,15 +101,18 @@ class Blocks:
             at, few = block
             X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
             X[:, objective.constant] = 0
-            P = objective.probabilities(X @ W.T + c, objective.at(index[at]))
+            X = X.to(near)
+            P = objective.probabilities((X @ V).to(dtype) + c, objective.at(index[at]))
             E = ((P - P.square()) * weight[at, None].to(dtype)).float().T.contiguous()
             h += E.sum(1)
-            A = X @ self.basis.vectors[:, self._others :]
+            A = (X @ Q).to(dtype)
             one = A.new_full((len(A), 1), float(objective.fit_intercept))
             A = torch.cat([A, one], 1).mul_(unit.to(dtype)).float()
-            add_grams(objective, A, draw(E, least, at.start), H)
+            add_grams(objective, A, draw(E, least, at.start), H, coarse=coarse)
 
-        lane = objective.rows.pick(index, max(64, 8 * BLOCK_VALUES // objective.n_features))
+        # The fewer times the blocks are gone through, the better, where they are not in the cache.
+        values = max(8 * BLOCK_VALUES, K * width**2 // _BLOCKS_TO_ROWS)
+        lane = objective.rows.pick(index, max(64, values // objective.n_features))
         H, h = add_up([lane], zeros, add)
         H /= objective.total
         h /= objective.total

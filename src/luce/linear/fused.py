@@ -28,7 +28,7 @@ __all__ = ["NO_SIGNS", "dense_pass", "dense_probabilities", "padded"]
 NO_SIGNS = np.empty((0, 0), np.int8)
 
 # So many rows go through the softmax side by side, in vectors.
-_SIDE_BY_SIDE = 64
+SIDE_BY_SIDE = 64
 # Rows of another dtype are converted so many at a time: they stay in the cache.
 _CONVERTED_ROWS = 1024
 
@@ -88,7 +88,7 @@ def _dot(a, b):
 
 
 @part
-def _softmax_residuals(z, bias, K, y, w, logs, work, spare):
+def softmax_residuals(z, bias, K, y, w, logs, work, spare):
     """Turn logits z (K', rows) into w (p - onehot(y)); return the sum of w times the loss.
 
     Where logs (2, K) is given, Σ w log p is added to its first row. What is small is computed as
@@ -152,7 +152,7 @@ def _take_sides(signs, on, k, K, y, w, side, own):
 
 
 @part
-def _sigmoid_residuals(z, bias, K, y, on, w, signs, logs, work, spare):
+def sigmoid_residuals(z, bias, K, y, on, w, signs, logs, work, spare):
     """Turn logits z (K', rows) into w (σ(z) - y); return the sum of w times the K losses.
 
     Where on (rows, K) is given, it says which of several labels are on, in the place of y.
@@ -190,7 +190,7 @@ def _sigmoid_residuals(z, bias, K, y, on, w, signs, logs, work, spare):
 
 
 @sums
-def _add_rows(z, K, g):
+def add_rows(z, K, g):
     """Add the sums over rows of the residuals to g (K)."""
     for k in range(K):
         total = 0.0
@@ -211,29 +211,29 @@ def _dense_chunk(block, X, W, bias, K, y, on, weight, softmax, signs, scratch, G
     n, D = len(y), X.shape[1]
     loss = 0.0
     held = 0
-    for i in range(0, n, _SIDE_BY_SIDE):
-        m = min(_SIDE_BY_SIDE, n - i)
-        for r in range(_SIDE_BY_SIDE):
+    for i in range(0, n, SIDE_BY_SIDE):
+        m = min(SIDE_BY_SIDE, n - i)
+        for r in range(SIDE_BY_SIDE):
             w[r] = weight[i + r] if r < m else 0.0  # what is left of the last block has no weight
             t[r] = y[i + r] if r < m else 0
-        x = X[i : i + _SIDE_BY_SIDE]
+        x = X[i : i + SIDE_BY_SIDE]
         multiply_rows(block, W, x, z, x.size)  # meanwhile the next rows come in
         if softmax:
-            loss += _softmax_residuals(z, bias, K, t, w, logs, work, spare)
+            loss += softmax_residuals(z, bias, K, t, w, logs, work, spare)
         else:
             own = on[i : i + m]
-            loss += _sigmoid_residuals(z, bias, K, t, own, w, signs, logs, work, spare)
+            loss += sigmoid_residuals(z, bias, K, t, own, w, signs, logs, work, spare)
         if len(R):
-            transpose(z, 0, _SIDE_BY_SIDE, K, m, R, i * K, K, (i + m) * K)
+            transpose(z, 0, SIDE_BY_SIDE, K, m, R, i * K, K, (i + m) * K)
             continue
-        _add_rows(z, K, g)
+        add_rows(z, K, g)
         for k in range(K, z.shape[0]):
-            for r in range(_SIDE_BY_SIDE):
+            for r in range(SIDE_BY_SIDE):
                 z[k, r] = 0
-        multiply(block, z, _SIDE_BY_SIDE, x, part, x.size + x.size // 2)
+        multiply(block, z, SIDE_BY_SIDE, x, part, x.size + x.size // 2)
         held += 1
         if (
-            held == 4 or i + _SIDE_BY_SIDE >= n
+            held == 4 or i + SIDE_BY_SIDE >= n
         ):  # 256 rows in the working precision, then into float64
             held = 0
             for k in range(K):
@@ -254,15 +254,15 @@ def _over_blocks(block, X, W, bias, y, weight, link, signs, G, g, logs, R) -> fl
     if y.ndim == 2:  # several labels at once
         y, on = np.zeros(n, np.int64), np.ascontiguousarray(y).view(np.uint8)
     scratch = (
-        aligned((padded, _SIDE_BY_SIDE), T),
+        aligned((padded, SIDE_BY_SIDE), T),
         aligned((padded, D), T),
-        aligned((3, _SIDE_BY_SIDE), T),
-        np.empty((3, _SIDE_BY_SIDE)),
-        np.empty(_SIDE_BY_SIDE),
-        np.empty(_SIDE_BY_SIDE, np.int64),
+        aligned((3, SIDE_BY_SIDE), T),
+        np.empty((3, SIDE_BY_SIDE)),
+        np.empty(SIDE_BY_SIDE),
+        np.empty(SIDE_BY_SIDE, np.int64),
     )
-    whole = n - n % _SIDE_BY_SIDE if X.dtype == T else 0
-    held = aligned((min(_CONVERTED_ROWS, -(-(n - whole) // _SIDE_BY_SIDE) * _SIDE_BY_SIDE), D), T)
+    whole = n - n % SIDE_BY_SIDE if X.dtype == T else 0
+    held = aligned((min(_CONVERTED_ROWS, -(-(n - whole) // SIDE_BY_SIDE) * SIDE_BY_SIDE), D), T)
     parts = [(i, min(i + _CONVERTED_ROWS, n), held) for i in range(whole, n, _CONVERTED_ROWS)]
     loss = 0.0
     for i, j, rows in [(0, whole, X), *parts] if whole else parts:

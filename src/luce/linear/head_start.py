@@ -47,7 +47,7 @@ def head_start(
     drawn = two_shares(objective, n) if serves else None
     if drawn is None:
         return None
-    sample, held_out = drawn
+    sample, held_out = (each.rough() for each in drawn)
     directions = LBFGS(precondition, theta, sample.dtype, intercept_weight(sample))
     descent = Descent(sample, precondition, directions, point_at(sample, theta), trusted=True)
     start = held_out.evaluate(theta).value

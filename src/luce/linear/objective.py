@@ -54,8 +54,11 @@ _ROWS_AT_ONCE: Final = 4096
 # Products in bfloat16 save time from so many coefficients on: of fewer, products are not most of a
 # pass.
 _COARSE_COEFFICIENTS: Final = 1 << 15
-# Up to so many classes the fused pass in float32 is as fast as products in bfloat16.
+# Up to so many classes the fused pass in float32 is as fast as products in bfloat16 by blocks.
 _COARSE_CLASSES: Final = 128
+# Up to so many classes, or coefficients, it is as fast as the fused pass in bfloat16.
+_PAIRED_CLASSES: Final = 20
+_PAIRED_COEFFICIENTS: Final = 1 << 13
 # Logits of a sample are made from so many values of X at a time.
 _SAMPLE_VALUES: Final = 1 << 17
 
@@ -547,7 +550,7 @@ class Objective:
         The loss is a tensor without dimensions, or a number where the rows are read by the CPU.
         """
         rows = self._fused_rows()
-        if rows is None or self._working is torch.bfloat16:
+        if rows is None or (self._working is torch.bfloat16 and not self._pairs):
             return self._by_blocks(theta, logs)
         return self._fused(rows, theta, logs)
 
@@ -585,6 +588,22 @@ class Objective:
             return None
         return cast("DenseRows", self.rows)
 
+    @property
+    def _pairs(self) -> bool:
+        """Whether the fused pass has products in bfloat16, and saves time by them."""
+        K = self.n_logits
+        if K <= _PAIRED_CLASSES or K * self.n_features < _PAIRED_COEFFICIENTS:
+            return False
+        from luce.kernels.cpu.pairs import has_pairs
+
+        return has_pairs()
+
+    def rough(self) -> Objective:
+        """Return the same with coarse products where the fused pass has them; a cheap copy."""
+        narrow = self.dtype is torch.float32 and self._fused_rows() is not None
+        narrow = narrow and self._pairs and self._is_centred
+        return self.with_precision(self.dtype, coarse=True) if narrow else self
+
     def may_be_coarse(self) -> bool:
         """Say whether ``coarse`` products would take half the time of float32's, or less.
 
@@ -595,16 +614,24 @@ class Objective:
         fast = has_coarse_products(self.device) if away(self.device) else has_bfloat16()
         if self.dtype is not torch.float32 or self.rows.is_sparse or not (large and fast):
             return False
+        return self._is_centred
+
+    @property
+    def _is_centred(self) -> bool:
+        """Whether features are as near to zero as few digits ask for."""
         return float(self.mean.square().sum()) <= 9 * float(self.variance.sum())
 
     def _fused(
         self, rows: DenseRows, theta: Tensor, logs: bool
     ) -> tuple[float, Tensor, Tensor, Tensor]:
+        from luce.linear.coarse import coarse_pass, packed
         from luce.linear.fused import NO_SIGNS, dense_pass, padded
 
         K, D = self.n_logits, self.n_features
         table = NO_SIGNS if self._table is None else self._table
-        W = padded(theta[:, :-1].to(self.dtype).numpy())
+        narrow = self._working is torch.bfloat16
+        W = (packed if narrow else padded)(theta[:, :-1].to(self.dtype).numpy())
+        go_over = coarse_pass if narrow else dense_pass
         bias = self.bias(theta).to(self.dtype).numpy()
         y, w = self.target.numpy(), self.weight.numpy()
 
@@ -616,7 +643,7 @@ class Objective:
         ) -> None:
             at = slice(*block)
             own = np.asarray(rows.X[at]), W, bias, y[at], w[at], self.link
-            loss += dense_pass(*own, G, g, L, table)
+            loss += go_over(*own, G, g, L, table)
             rows.hand_back(*block)
 
         loss, *sums = add_up(rows.kernel_lanes(K * D), zeros, add, on_threads)

@@ -47,6 +47,9 @@ _PATIENCE: Final = 20
 # Products in bfloat16 have done what they can at this relative gap, or after so many iterations.
 _COARSE_GAP: Final = 1e-3
 _COARSE_ITERATIONS: Final = 20
+# After a head start to less than this relative gap few iterations are to come, and few digits will
+# do for the first of them. Long fits would need more iterations.
+_NEAR: Final = 1.0
 # A point near by is tried for a proof where its gradient's square is less than this part of the
 # goal: it mostly turns out to be up to 1.5 times what was computed.
 PROMISE: Final = 0.6
@@ -185,7 +188,10 @@ def minimize(
         if ahead is not None:  # there the preconditioner has its first refresh
             precondition.refresh(ahead)
             due = due[1:]
-        at = point_at(objective, theta if ahead is None else ahead)
+            theta = ahead
+        at = point_at(objective, theta)
+        if ahead is not None and may_widen and _COARSE_GAP < _estimate(objective, at) < _NEAR:
+            objective = objective.rough()
     directions = _directions(objective, precondition, newton=newton)
     trusted = warm or ahead is not None  # full steps are about right there
     descent = Descent(objective, precondition, directions, at, trusted=trusted)
