@@ -261,9 +261,11 @@ class LargeLoss:
             X = theta.new_empty(D + 1, few.shape[0], dtype=dtype)
             torch.sub(few.block(0, few.shape[0], dtype).T, mean[:, None], out=X[:-1])
             X[:-1][objective.constant] = 0
-            P = objective.probabilities((W @ X[:-1] + c[:, None]).T, objective.at(picked[part]))
+            Z = (W @ X[:-1] + c[:, None]).T
+            probabilities = objective.probabilities(Z, objective.at(picked[part]))
             X[-1] = float(self.fit_intercept)
-            P, w = np.ascontiguousarray(P.numpy().T), weight[part].to(dtype).numpy()
+            P = np.ascontiguousarray(probabilities.numpy().T)
+            w = weight[part].to(dtype).numpy()
             mass += (P - P * P) @ w
             found.add(X.numpy(), P, w)
         H = found.whole()
