@@ -50,7 +50,7 @@ _FEW: Final = 32
 # What is added to the unit diagonal of a block, in float64 and in float32.
 _RIDGE: Final = {torch.float64: 1e-10, torch.float32: 1e-6}
 # Rows are taken so many times fewer at once than blocks have entries.
-_BLOCKS_TO_ROWS: Final = 4
+_BLOCKS_TO_ROWS: Final = 8
 # The blocks may take so many bytes even where the logits take less, or so many times theirs.
 _BYTES: Final = 16 << 20
 _LOGITS: Final = 6
@@ -105,9 +105,10 @@ class Blocks:
             P = objective.probabilities((X @ V).to(dtype) + c, objective.at(index[at]))
             E = ((P - P.square()) * weight[at, None].to(dtype)).float().T.contiguous()
             h += E.sum(1)
-            A = (X @ Q).to(dtype)
-            one = A.new_full((len(A), 1), float(objective.fit_intercept))
-            A = torch.cat([A, one], 1).mul_(unit.to(dtype)).float()
+            A = E.new_empty(len(X), width, dtype=dtype)
+            A[:, :-1] = X @ Q
+            A[:, -1] = float(objective.fit_intercept)
+            A = A.mul_(unit.to(dtype)).float()
             add_grams(objective, A, draw(E, least, at.start), H, coarse=coarse)
 
         # The fewer times the blocks are gone through, the better, where they are not in the cache.
