@@ -25,8 +25,8 @@ def compare(found, truth, dtype, peers=None, logits=0.0):
     A head's logits are rounded, and so is what follows from them; how much that matters depends on
     how large they are. So PyTorch's own errors, of the same logits in the same dtype, are the
     measure there. Errors of a row are about one draw, and there are few rows, so beside those
-    roundings ours may be four times as large by chance. A loss may be small where ``logits`` are large, and is no more exact than they are: roundings are those
-    of the larger, and in their dtype.
+    roundings ours may be four times as large by chance. A loss may be small where ``logits`` are
+    large, and is no more exact than they are: roundings are those of the larger, in their dtype.
     """
     for result, expected, peer in zip(found, truth, peers or [None] * len(truth), strict=True):
         assert (result is None) == (expected is None)
