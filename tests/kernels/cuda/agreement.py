@@ -44,6 +44,8 @@ def compare(found, truth, dtype, peers=None, logits=0.0):
         most = roundings * torch.finfo(of).eps * size
         if peer is not None:
             most += 4 * float((peer.detach().double() - exact)[~odd].abs().max())
+            if dtype in (torch.float32, torch.float64):  # where PyTorch's few errors are small
+                most = max(most, 16 * torch.finfo(of).eps * size)
         assert float((ours - exact)[~odd].abs().max()) <= most
 
 
