@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["PORT", "Local", "connect"]
-
-PORT: Final = 0
+__all__ = ["Local", "connect"]
 
 
 @final
