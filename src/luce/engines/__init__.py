@@ -27,8 +27,8 @@ __all__ = ["ENGINES", "TASK_TIMEOUT", "TIMEOUT", "Engine", "connected", "using"]
 # Seconds that an engine at an address has to answer.
 TIMEOUT: Final = 30.0
 
-# Name → module. Each has ``connect(address, timeout, task_timeout)`` → Engine; where a user can have
-# a connection, ``adopt(given, task_timeout)``, which returns an Engine, or None if it is none.
+# Name → module. Each has ``connect(address, timeout, task_timeout)`` → Engine; where a user can
+# have a connection, ``adopt(given, task_timeout)``, which returns an Engine, or None if it is none.
 ENGINES: Final = {
     "local": "luce.engines.local",
     "dask": "luce.engines.dask",

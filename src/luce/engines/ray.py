@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, final
 
 import ray
+from ray.exceptions import RayError
 
 from luce.engines.computing import compute, outcome, tasks
 from luce.engines.reaching import check_speaks, places, words
@@ -66,7 +67,7 @@ class Ray:
         try:
             for done in in_order(own, start, _ended, _give_up, _cancel, self.patience, "ray"):
                 yield from outcome(ray.get(done))
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             raise BackendError(
                 f"engine 'ray' could not finish a pass: {error}. A task was tried "
                 f"{_RETRIES + 1} times."
@@ -118,8 +119,13 @@ def connect(address: str | None, timeout: float, task_timeout: float = TASK_TIME
         else:
             ray.init(address, **quiet)
     except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
+        hint = ""
+        if address is not None:  # Ray says only that it could not connect
+            hint = (
+                " If the cluster asks for a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as there."
+            )
         raise BackendError(
-            f"engine 'ray' did not start at {address or 'this machine'}: {words(error)}"
+            f"engine 'ray' did not start at {address or 'this machine'}: {words(error)}.{hint}"
         ) from error
     return Ray(owned=True, task_timeout=task_timeout)
 
@@ -145,10 +151,10 @@ def _is_current(address: str) -> bool:
         return True
     if address.startswith("ray://"):
         worker = ray.util.client.ray.get_context().client_worker
-        current = None if worker is None else f"ray://{worker._conn_str}"
+        current = f"ray://{getattr(worker, '_conn_str', '')}"
     else:
         current = ray.get_runtime_context().gcs_address
-    return current is not None and _resolved(address) == _resolved(current)
+    return _resolved(address) == _resolved(current) != []
 
 
 def _resolved(address: str) -> list[tuple[str, int]]:

@@ -111,7 +111,7 @@ def within(timeout: float, call: Callable[[], Any], discard: Callable[[Any], Non
     def run() -> None:
         try:
             answer.set_result(call())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised by who waits
             answer.set_exception(error)
 
     def ended_late(answer: Future[Any]) -> None:

@@ -195,7 +195,7 @@ def _remote(address: str, timeout: float) -> Any:
 
 def _discard(session: Any) -> None:
     """Stop a session that came too late. One that failed leaves its context to all that follow."""
-    left = SparkContext._active_spark_context if session is None else session
+    left = session or getattr(SparkContext, "_active_spark_context", None)
     if left is not None:
         left.stop()
 

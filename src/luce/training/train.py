@@ -110,7 +110,7 @@ def train(
     address : str, optional
         Where a named engine runs; without, one is started on this machine.
     timeout : float, default=30
-        Seconds that the address has to answer.
+        Seconds that a host and port has to answer.
     task_timeout : float, default=120
         Seconds without a result after which an engine's tasks are given to other workers, as those
         that have them may hang. Twice as long the next time; after the third, training ends.
