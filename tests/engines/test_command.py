@@ -36,20 +36,41 @@ def test_an_engine_changes_nothing(table, luce_command):
     assert own["test"]["accuracy"] > 0.6
 
 
+def test_an_engine_is_the_one_option_more(table, luce_command):
+    """The rows are read as a stream without a word of that, and the fit is the stream's."""
+    own = trained(luce_command, table, "--name", "own")
+    done = luce_command(
+        "train", table, "--target", "y", "--model", "linear", "--json", "--name", "named",
+        "--engine", "local",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["test"] == own["test"]
+    assert "read as a stream" in done.err
+
+
+def test_a_run_in_memory_does_not_go_on_with_an_engine(table, luce_command):
+    """Its rows are not on the disk; what to do is said, and the run stays."""
+    begin = ("train", table, "--target", "y", "--model", "linear", "--name", "own")
+    assert luce_command(*begin).code == 0
+    done = luce_command(*begin, "--resume", "--engine", "local")
+    assert done.code == 2
+    assert "leave engine out" in done.err
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("--engine", "flink"), "one of local, dask, spark, ray, got"),
-        (("--engine", "local"), "ask for that by stream=True"),
         (
-            ("--engine", "local", "--stream", "--model", "mlp"),
+            ("--engine", "local", "--model", "mlp"),
             "engine is for --model linear, got --model mlp",
         ),
         (("--engine", "dask", "--timeout", "0", "--stream"), "--timeout must be a number above 0"),
     ],
 )
 def test_what_an_engine_is_not_for_is_said(arguments, says, table, luce_command):
-    """A name that is none, rows in memory, networks: a line, and exit code 2."""
+    """A name that is none, networks, no time: a line, and exit code 2."""
     model = () if "mlp" in arguments else ("--model", "linear")
     done = luce_command("train", table, "--target", "y", *model, *arguments)
     assert done.code == 2

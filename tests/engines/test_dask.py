@@ -1,5 +1,7 @@
 """Dask: the same bits from any number of workers, and from those that are left."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -115,3 +117,24 @@ def test_by_name_and_by_address(client, engine, same):
 def test_several_labels_are_the_same(engine, same_labels):
     """A matrix of booleans in the place of codes: the same fit and the same figures."""
     same_labels(engine)
+
+
+_UNGUARDED = """
+from luce.engines import connected
+
+with connected("dask"):
+    pass
+"""
+
+
+def test_a_script_that_its_own_processes_would_run_again(engines_run, tmp_path):
+    """What to write is said, at the end and by each process."""
+    script = tmp_path / "script.py"
+    script.write_text(_UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("luce.errors.BackendError: engine 'dask' could not start processes")
+    assert '__name__ == "__main__"' in last

@@ -1,11 +1,13 @@
 """Ray: the same bits from any number of processors, and from those that are left."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from luce import SoftmaxRegression
+from luce.engines import connected
 from luce.errors import BackendError, DataError
 from tests.engines.faults import Faulty, killed, sleeping, stopped
 
@@ -79,6 +81,28 @@ def test_all_workers_hang(cluster, part):
     with pytest.raises(BackendError, match="'ray' could not finish a pass: 3 times no task ended"):
         model.fit(part, engine=Faulty(connect(None, 30.0, 1.0), sleeping, None))
     assert not hasattr(model, "coef_")
+
+
+@pytest.mark.parametrize("name", ["auto", "its own"])
+def test_the_address_of_the_cluster_that_is_connected(name, engine):
+    """It is used, and stays connected."""
+    address = name if name == "auto" else ray.get_runtime_context().gcs_address
+    with connected("ray", address) as found:
+        assert not found.owned
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize("scheme", ["ray://", ""])
+def test_another_address_than_that_of_the_cluster(scheme, engine):
+    """Another cluster would compute than was asked for: that is said, and this one stays."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"{scheme}127.0.0.1:{other.getsockname()[1]}"
+        says = rf"{address}: this process is connected to Ray already"
+        with pytest.raises(BackendError, match=says), connected("ray", address, timeout=5):
+            pass
+    assert ray.is_initialized()
 
 
 def test_predictions_and_scores(engine, scored):

@@ -1,13 +1,17 @@
 """Spark: the same bits from any number of cores, and from those that are left."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from luce import SoftmaxRegression
+from luce.engines import connected
 from luce.errors import BackendError, DataError
 from tests.engines.faults import Faulty, killed, sleeping, stopped
 
@@ -115,6 +119,65 @@ def test_by_name(session, same):
     own = session(2)
     same("spark")
     assert own.range(3).count() == 3
+
+
+def test_the_address_of_the_session_that_there_is(session, same):
+    """It is used, and stays open."""
+    own = session(2)
+    with connected("spark", "local[2,4]") as found:
+        assert found.session is own
+    assert own.range(3).count() == 3
+
+
+@pytest.mark.parametrize("address", ["local[1]", "sc://127.0.0.1"])
+def test_another_address_than_that_of_the_session(address, session):
+    """There is one of a process, so that is said; it stays open."""
+    from luce.engines.spark import connect
+
+    own = session(2)
+    says = rf"cannot start at {re.escape(address)}: .* a session of local\[2,4\] already"
+    with pytest.raises(BackendError, match=says):
+        connect(address, 5.0)
+    assert own.range(3).count() == 3
+
+
+_IN_ITS_OWN_PROCESS = """
+import sys
+from luce.engines import connected
+
+with connected("spark", sys.argv[1], timeout=float(sys.argv[2])) as found:
+    print("rows:", found.session.range(3).count())
+"""
+
+
+def _in_its_own_process(address, timeout):
+    own = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(
+        [sys.executable, "-c", _IN_ITS_OWN_PROCESS, address, str(timeout)],
+        capture_output=True,
+        text=True,
+        env=os.environ | own | {"SPARK_LOCAL_IP": "127.0.0.1"},
+        timeout=300,
+        check=False,
+    )
+
+
+def test_cores_and_tries_on_this_machine():
+    """local[2,4], which the guide advises, is no machine's name."""
+    done = _in_its_own_process("local[2,4]", 30)
+    assert "rows: 3" in done.stdout, done.stderr
+
+
+def test_a_master_that_says_nothing_is_given_up():
+    """After the timeout that is said, and the process ends: Spark itself asks for a minute."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"spark://127.0.0.1:{silent.getsockname()[1]}"
+        since = time.monotonic()
+        done = _in_its_own_process(address, 3)
+    assert f"'spark' did not start at {address} within 3 s" in done.stderr
+    assert time.monotonic() - since < 45
 
 
 @pytest.mark.parametrize("fault", ["none", "sleeping"])

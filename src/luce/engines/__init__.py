@@ -9,13 +9,13 @@ the engine itself.
 from __future__ import annotations
 
 import importlib
-import socket
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from luce.engines.reaching import SCHEMES, check_listens
 from luce.engines.waiting import TASK_TIMEOUT
-from luce.errors import ArgumentError, BackendError, MissingExtraError
+from luce.errors import ArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,9 +27,8 @@ __all__ = ["ENGINES", "TASK_TIMEOUT", "TIMEOUT", "Engine", "connected", "using"]
 # Seconds that an engine at an address has to answer.
 TIMEOUT: Final = 30.0
 
-# Name → module. Each has ``connect(address, timeout, task_timeout)`` → Engine, and ``PORT``, of an
-# address that names none; where a user can have a connection, ``adopt(given, task_timeout)``, which
-# returns an Engine, or None if it is none.
+# Name → module. Each has ``connect(address, timeout, task_timeout)`` → Engine; where a user can
+# have a connection, ``adopt(given, task_timeout)``, which returns an Engine, or None if it is none.
 ENGINES: Final = {
     "local": "luce.engines.local",
     "dask": "luce.engines.dask",
@@ -79,7 +78,8 @@ def connected(
     address : str, optional
         Where a named engine runs. Without, one is started on this machine.
     timeout : float
-        Seconds that the address has to answer.
+        Seconds that a host and port has to answer. What is none (``local[4]``, ``yarn``, ``k8s://``,
+        ``auto``) waits as long as the engine does.
     task_timeout : float
         Seconds without a result after which tasks are given to other workers: those that they had
         may hang. Twice as long the next time; after the third the pass ends with an error.
@@ -104,7 +104,7 @@ def connected(
         name, address = _named(name)
     module = _module(name)
     if address is not None:
-        _check_answers(name, module, address, timeout)
+        check_listens(name, address, timeout)
     opened = module.connect(address, timeout, task_timeout)
     try:
         yield opened
@@ -159,27 +159,9 @@ def _adopted(given: Any, task_timeout: float) -> Engine:
 def _named(address: str) -> tuple[str, str]:
     """Return the name of the engine whose address this is."""
     scheme = address.partition("://")[0] if "://" in address else ""
-    names = {"tcp": "dask", "tls": "dask", "spark": "spark", "sc": "spark", "ray": "ray"}
-    if scheme not in names:
+    if scheme not in SCHEMES:
         raise ArgumentError(
             f"engine must be one of {', '.join(ENGINES)}, or an address that begins with "
-            f"{', '.join(f'{each}://' for each in names)}; got {address!r}."
+            f"{', '.join(f'{each}://' for each in SCHEMES)}; got {address!r}."
         )
-    return names[scheme], address
-
-
-def _check_answers(name: str, module: Any, address: str, timeout: float) -> None:
-    """Raise unless something listens at the address: engines wait for minutes, or for ever."""
-    place = address.rpartition("://")[2].partition("/")[0].partition(";")[0]
-    host, colon, port = place.rpartition(":")
-    if not colon:
-        host, port = place, str(module.PORT)
-    if not port.isdigit():  # such as local[2], which is no place
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
-    except OSError as error:
-        raise BackendError(
-            f"engine {name!r} cannot be reached at {address}: {error.strerror or error}, after a "
-            f"wait of at most {timeout:g} s. Is it running, and is the address right?"
-        ) from error
+    return SCHEMES[scheme], address

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import distributed
 
 from luce.engines.computing import compute, outcome, tasks
+from luce.engines.reaching import silent, words
 from luce.engines.waiting import TASK_TIMEOUT, Patience, in_order
 from luce.errors import BackendError, LuceError
 
@@ -23,13 +25,17 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["PORT", "Dask", "adopt", "connect"]
+__all__ = ["Dask", "adopt", "connect"]
 
-PORT: Final = 8786
 # A thread of a worker has so many tasks of a pass: with more, the last ones end together; with
 # fewer, there is less to send.
 _TASKS_OF_A_THREAD: Final = 3
 _RETRIES: Final = 3
+_NO_PROCESSES: Final = (
+    "engine 'dask' could not start processes on this machine. They import the script that starts "
+    'them: put what it does below if __name__ == "__main__":. If it stands there, see what Dask '
+    "logged."
+)
 
 
 @final
@@ -111,7 +117,7 @@ class Dask:
             raise
         except Exception as error:  # whatever it was: a worker's, the scheduler's, the network's
             raise BackendError(
-                f"engine 'dask' could not finish a pass: {error or type(error).__name__}. A task "
+                f"engine 'dask' could not finish a pass: {words(error)}. A task "
                 f"was tried {_RETRIES + 1} times, or the scheduler is gone: see its workers' logs."
             ) from error
 
@@ -156,17 +162,28 @@ def connect(address: str | None, timeout: float, task_timeout: float = TASK_TIME
             return Dask(
                 distributed.Client(address, timeout=timeout), owned=True, task_timeout=task_timeout
             )
+        except TimeoutError as error:
+            raise silent("dask", address, timeout) from error
         except (OSError, ValueError) as error:
             raise BackendError(
-                f"engine 'dask' did not answer at {address} within {timeout:g} s "
-                f"({error or type(error).__name__}). Is it a Dask scheduler of a version near ours?"
+                f"engine 'dask' cannot be reached at {address}: {words(error)}. Is it a Dask "
+                "scheduler of a version near ours?"
             ) from error
     try:
         return Dask(distributed.Client.current(), owned=False, task_timeout=task_timeout)
     except ValueError:  # there is none
-        cluster = {"threads_per_worker": 1, "dashboard_address": None}
-        own = distributed.Client(processes=True, **cluster)
-        return Dask(own, owned=True, task_timeout=task_timeout)
+        return Dask(_on_this_machine(), owned=True, task_timeout=task_timeout)
+
+
+def _on_this_machine() -> distributed.Client:
+    """Return a client of a new cluster of processes."""
+    # A new process imports the user's script, and must not come here while it does.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise BackendError(_NO_PROCESSES)
+    try:
+        return distributed.Client(processes=True, threads_per_worker=1, dashboard_address=None)
+    except RuntimeError as error:
+        raise BackendError(_NO_PROCESSES) from error
 
 
 async def _answer(address: str, timeout: float) -> None:

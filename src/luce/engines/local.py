@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["PORT", "Local", "connect"]
-
-PORT: Final = 0
+__all__ = ["Local", "connect"]
 
 
 @final

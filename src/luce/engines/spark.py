@@ -11,14 +11,17 @@ import gc
 import math
 import os
 import sys
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import pyspark
+from py4j.protocol import Py4JError
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sql
 
 from luce.engines.computing import compute, outcome, tasks
+from luce.engines.reaching import check_speaks, within, words
 from luce.engines.spark_jobs import collected
 from luce.engines.waiting import TASK_TIMEOUT, TRIES, Patience
 from luce.errors import BackendError
@@ -28,9 +31,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["PORT", "Spark", "adopt", "connect"]
+__all__ = ["Spark", "adopt", "connect"]
 
-PORT: Final = 15002
 # A core has so many tasks of a pass.
 _TASKS_OF_A_CORE: Final = 2
 # Executors that come and go find at least so many.
@@ -112,25 +114,90 @@ class Spark:
 
 
 def connect(address: str | None, timeout: float, task_timeout: float = TASK_TIMEOUT) -> Spark:
-    """Return a session of a cluster; without an address, the active one or one on this machine."""
-    if address is None and (active := SparkSession.getActiveSession()) is not None:
-        return Spark(active, owned=False, task_timeout=task_timeout)
+    """Return a session of a cluster; without an address, the active one or one on this machine.
+
+    Raises
+    ------
+    luce.errors.BackendError
+        It did not answer in time, or this process has a session of another.
+    """
+    if (active := _active()) is not None:
+        if address is None or _master(active) == address:
+            return Spark(active, owned=False, task_timeout=task_timeout)
+        if not (address.startswith("sc://") and _is_remote(active)):  # else both can be
+            raise BackendError(
+                f"engine 'spark' cannot start at {address}: this process has a session of "
+                f"{_master(active)} already. Leave the address out to use it, or stop it first: "
+                "session.stop()."
+            )
     # Spark would take the python3 of the path.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName("luce")
     try:
         if address is not None and address.startswith("sc://"):
-            own = builder.remote(address).getOrCreate()
-            return Spark(own, owned=True, task_timeout=task_timeout)
-        # Its page of jobs would need a port, and its bars would be a line for each pass.
-        builder = builder.master(address or "local[*]").config("spark.ui.enabled", "false")
-        builder = builder.config("spark.ui.showConsoleProgress", "false")
-        return Spark(builder.getOrCreate(), owned=True, task_timeout=task_timeout)
-    except (pyspark.errors.PySparkException, RuntimeError, OSError) as error:
+            own = _remote(address, timeout)
+        elif address is not None and address.startswith("spark://"):
+            # Spark asks a silent master for more than a minute.
+            own = within(timeout, partial(_classic, address), _discard)
+        else:
+            own = _classic(address or "local[*]")
+    except TimeoutError as error:
         raise BackendError(
-            f"engine 'spark' did not start at {address or 'this machine'} within {timeout:g} s "
-            f"({error}). Spark needs Java: is there one, and does JAVA_HOME name it?"
+            f"engine 'spark' did not start at {address} within {timeout:g} s, of which Java takes "
+            "some. Is it a Spark master, of a version near ours, and is the port right?"
         ) from error
+    except (
+        pyspark.errors.PySparkException,
+        Py4JError,
+        RuntimeError,
+        OSError,
+        ImportError,
+    ) as error:
+        # Of Java's errors a list of its calls follows.
+        said = " ".join(words(error).splitlines()[:2])
+        raise BackendError(
+            f"engine 'spark' did not start at {address or 'this machine'}: {said} Spark needs "
+            "Java: is there one, and does JAVA_HOME name it?"
+        ) from error
+    return Spark(own, owned=True, task_timeout=task_timeout)
+
+
+def _active() -> Any:
+    """Return the session that this process has, or None."""
+    try:
+        return SparkSession.active()
+    except pyspark.errors.PySparkException:
+        return None
+
+
+def _is_remote(session: Any) -> bool:
+    return type(session).__module__.startswith("pyspark.sql.connect")
+
+
+def _master(session: Any) -> str:
+    """Return the address of a session's cluster."""
+    return "Spark Connect" if _is_remote(session) else str(session.sparkContext.master)
+
+
+def _classic(address: str) -> Any:
+    # Its page of jobs would need a port, and its bars would be a line for each pass.
+    builder = SparkSession.builder.appName("luce").master(address)
+    builder = builder.config("spark.ui.enabled", "false")
+    return builder.config("spark.ui.showConsoleProgress", "false").getOrCreate()
+
+
+def _remote(address: str, timeout: float) -> Any:
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+
+    # A session asks nothing at first, and later tries again for minutes.
+    check_speaks(DefaultChannelBuilder(address).toChannel(), "spark", address, timeout)
+    return SparkSession.builder.remote(address).create()  # beside a user's, which stays open
+
+
+def _discard(session: Any) -> None:
+    """Stop a session that came too late. One that failed leaves its context to all that follow."""
+    left = session or getattr(SparkContext, "_active_spark_context", None)
+    if left is not None:
+        left.stop()
 
 
 def adopt(given: Any, task_timeout: float = TASK_TIMEOUT) -> Spark | None:

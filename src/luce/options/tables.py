@@ -329,13 +329,15 @@ NETWORK = {
 ENGINE = {
     "engine": Option(
         one_of("local", "dask", "spark", "ray"),
-        "Who sums up rows for --model linear.  [default: local]",
+        "Who sums up rows for --model linear, read as with --stream.  [default: local]",
         STREAMS,
     ),
     "address": Option(
         ADDRESS, "Where the engine runs.  [default: one is started on this machine]", STREAMS
     ),
-    "timeout": Option(POSITIVE, "Seconds that the address has to answer.  [default: 30]", STREAMS),
+    "timeout": Option(
+        POSITIVE, "Seconds that a host and port has to answer.  [default: 30]", STREAMS
+    ),
     "task_timeout": Option(
         POSITIVE,
         "Seconds without a result, after which tasks go to other workers.  [default: 120]",

@@ -105,11 +105,12 @@ def train(
         How many bytes encoded rows of streams may take on the disk, those of other runs included;
         by default as many as there is room for.
     engine : {"local", "dask", "spark", "ray"}, address, dask Client or SparkSession, optional
-        Who sums up the rows of a stream for a softmax regression; by default this process.
+        Who sums up the rows of a stream for a softmax regression; by default this process. With
+        one, `stream` is True.
     address : str, optional
         Where a named engine runs; without, one is started on this machine.
     timeout : float, default=30
-        Seconds that the address has to answer.
+        Seconds that a host and port has to answer.
     task_timeout : float, default=120
         Seconds without a result after which an engine's tasks are given to other workers, as those
         that have them may hang. Twice as long the next time; after the third, training ends.
@@ -159,6 +160,9 @@ def train(
         display, announce = Display(), None
     if isinstance(source, Scan):
         source, arguments = source.source, {**source.arguments, **arguments}
+    asks_engine = engine is not None or address is not None
+    if asks_engine and not resume:  # else the run knows
+        arguments.setdefault("stream", True)
     with ExitStack() as held:
         with group.agreed():
             plan = make_plan(
@@ -178,7 +182,7 @@ def train(
                 plan = _claimed(plan, preset, display, anew=config is None)
         plan = told(plan, group)
         request, path = plan.request, plan.path
-        if engine is not None or address is not None:
+        if asks_engine:
             _check_engine(request)
             held.enter_context(using(engine, address, timeout, task_timeout))
         data = in_turn(partial(_prepared, plan, display, cache_size), group, cached=request.stream)
@@ -202,8 +206,9 @@ def _check_engine(request: Request) -> None:
         )
     if not request.stream:
         raise ArgumentError(
-            "engine sums up rows that are encoded on the disk, and these are read into memory: "
-            "ask for that by stream=True (--stream), or leave engine out."
+            "engine sums up rows that are encoded on the disk, and this run reads them into "
+            "memory: leave engine out, or begin another run, with an engine and without "
+            "stream=False."
         )
 
 
