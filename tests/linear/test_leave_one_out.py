@@ -61,6 +61,17 @@ def test_each_row_is_predicted_as_without_it(K, options, shape):
     np.testing.assert_allclose(np.exp(found.log_probabilities).sum(1), 1)
 
 
+@pytest.mark.parametrize("link", ["softmax", "ovr"])
+@pytest.mark.parametrize("K", [2, 3])
+def test_rows_that_span_nothing_have_answers(K, link):
+    """All features are 0 and nothing is learnt: no row tells of another, and that is proven."""
+    X, y = np.zeros((24, 40)), np.arange(24) % K
+    model = SoftmaxRegression(link=link, fit_intercept=False).fit(X, y)
+    np.testing.assert_allclose(model.leave_one_out(X, y).log_probabilities, -np.log(K))
+    assert not model.influence(X, y, np.ones((2, 40))).any()
+    assert model.probability_bound(np.ones((2, 40)), X, y).max() < 1e-8
+
+
 def test_digits_are_within_two_percent_of_refits():
     """On the 60 digits that C = 1 does worst on, the sum is within 2% of real refits'."""
     X, y = load_digits(return_X_y=True)

@@ -174,6 +174,8 @@ def test_every_form_of_y_is_the_same_fit():
         (np.zeros((4, 2)), True),
         ([[0, 1], [1, 1]], True),
         ([[1, 2], [3]], True),
+        ([[1, 2], [2, 3]], True),
+        ([["a", "b"], "b"], True),
         ([{1}, {2}], True),
         ([["a"], ["b"]], True),
         (np.array([["a", "b"], ["b", "c"]]), True),
@@ -187,13 +189,50 @@ def test_what_is_several_labels(y, answer):
 
 
 def test_labels_of_lists_are_read_in_their_order():
-    """The labels are sorted, numbers and texts alike, and an unknown one is named."""
+    """The labels are sorted, and an unknown one is named."""
     on, labels = read_labels([[3, 1], [], [2]], "y")
     assert labels == [1, 2, 3]
     assert on.astype(int).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
     np.testing.assert_array_equal(indicator_of([[2], [3, 1]], [3, 2, 1], "y")[1], [1, 0, 1])
     with pytest.raises(DataError, match=r"row 1 has the label 'c', which is none of 'a', 'b'"):
         indicator_of([["a"], ["c"]], ["a", "b"], "y")
+
+
+def test_lists_of_numbers_are_labels_unless_all_are_0_or_1():
+    """As many in each row or not; an indicator says 0 and 1, and one row of it may say 0 twice."""
+    on, labels = read_labels([[1, 2], [2, 3], [3, 1]], "y")
+    assert labels == [1, 2, 3]
+    assert on.astype(int).tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
+    on, labels = read_labels([[0, 1], [1, 0]], "y")
+    assert labels == [0, 1]
+    assert on.astype(int).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(DataError, match="got 2 at row 1, column 2"):
+        read_labels([[0, 0, 1], [1, 0, 2]], "y")
+    with pytest.raises(DataError, match=r"got 0\.5 at row 1, column 0"):
+        read_labels([[0, 1], [0.5, 0]], "y")
+
+
+def test_lists_of_known_labels_are_read_whatever_their_length():
+    """A list of one number is one label; of a matrix the number of columns is named."""
+    assert indicator_of([[7], [5]], [5, 7], "y").astype(int).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(DataError, match="row 0 has the label 9, which is none of 5, 7"):
+        indicator_of([[9]] * 200, [5, 7], "y")
+    with pytest.raises(DataError, match="a column for each of the 2 labels, got 1"):
+        indicator_of(np.full((4, 1), 7), [5, 7], "y")
+
+
+@pytest.mark.parametrize("penalty", ["l2", "group"])
+def test_groups_are_refused_where_rows_weigh_otherwise_for_each_label(penalty):
+    """Labels would be fitted one by one, and a feature's group be a single coefficient."""
+    X, Y = several()
+    model = SoftmaxRegression(penalty=penalty, class_weight="balanced")
+    if penalty == "l2":
+        assert model.fit(X, Y).converged_
+        return
+    with pytest.raises(ArgumentError, match="penalty='group' keeps or drops a feature for all"):
+        model.fit(X, Y)
+    y = Y[:, 0]  # of classes a row has one weight
+    assert SoftmaxRegression(penalty=penalty, class_weight="balanced").fit(X, y).converged_
 
 
 @pytest.mark.parametrize(
@@ -204,6 +243,12 @@ def test_labels_of_lists_are_read_in_their_order():
         (np.array([[0, np.nan], [1, 0], [1, 1]]), "got nan at row 0, column 1"),
         (np.array([[0, "x"], [1, 0], [1, 1]], dtype=object), "cannot be read as numbers"),
         ([["a"], ["b", None], []], "row 1 has the label None"),
+        ([["a", "b"], ["b", None], ["a", "b"]], "row 1 has the label None"),
+        ([["a", "b"], "b", []], "row 1 of y is 'b', and other rows are lists"),
+        (["b", ["a", "b"], []], "row 0 of y is 'b', and other rows are lists"),
+        ([["a", "b"], None, []], "row 1 of y is None, and other rows are lists"),
+        ([[1], ["b", 2], []], "labels must be of one kind, got 1 and 'b'|got 2 and 'b'"),
+        ([["a", 1], ["b", 2], ["a", 2]], "labels must be of one kind"),
         ([[], [], set()], "no row of y has a label"),
         (np.array([[1, 0], [1, 0], [1, 0]]), "every label is on in all rows or in none"),
     ],

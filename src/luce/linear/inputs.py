@@ -255,6 +255,13 @@ class Inputs(BaseEstimator):
     def _check_labels(self, on: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the weights, after a look at what can be learnt of several labels."""
         name, labels = type(self).__name__, self.classes_.tolist()
+        if self.penalty == "group" and self.class_weight is not None:
+            raise ArgumentError(
+                f"{name}: penalty='group' keeps or drops a feature for all labels together, and "
+                "with class_weight a row weighs otherwise for each label: with several labels one "
+                "of the two can be had. Leave class_weight out and give rows weights by "
+                "sample_weight, or set penalty='l2'."
+            )
         self._check_total(weight)
         check_class_weight(name, self.class_weight, labels)
         counts, rows = counted(on, weight)
