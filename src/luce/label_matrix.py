@@ -10,6 +10,7 @@ Lists of numbers, as many in each, can be read both ways. They are an indicator 
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,14 @@ from luce.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["indicator_of", "is_several", "read_labels", "strata"]
+__all__ = [
+    "counted",
+    "indicator_of",
+    "is_several",
+    "read_labels",
+    "strata",
+    "warn_of_constant",
+]
 
 _ROWS = (list, tuple, set, frozenset, np.ndarray)
 
@@ -158,6 +166,35 @@ def strata(on: np.ndarray, fewest: int = 1) -> np.ndarray:
     return found
 
 
+def counted(on: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return how many rows that have weight have each label on, (L,), and how many there are."""
+    own = weight > 0
+    return on[own].sum(0), float(own.sum())
+
+
+def warn_of_constant(
+    name: str, labels: Sequence[Any], counts: np.ndarray, known: np.ndarray
+) -> None:
+    """Warn of labels that are always on or never; refuse where no other is left."""
+    constant = [labels[k] for k in np.flatnonzero(~known).tolist()]
+    if not constant:
+        return
+    which = ", ".join(map(repr, constant[:3])) + ", ..." * (len(constant) > 3)
+    if len(constant) == len(labels):
+        raise DataError(
+            f"{name}: every label is on in all rows or in none ({which}), so there is nothing to "
+            "learn. Give rows with and without a label."
+        )
+    always = int((counts[~known] > 0).sum())
+    warnings.warn(
+        f"{name}: {len(constant)} of {len(labels)} labels cannot be learnt: {always} on in every "
+        f"row, {len(constant) - always} in none ({which}). Each has a probability near 1 or 0 for "
+        "all rows. Leave it out of y, or give rows with and without it.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
 def _rows_of(y: Any) -> list[Any] | None:
     """Return the rows of y if some are lists of something, but not of one number each."""
     rows = _lists_of(y)
@@ -198,9 +235,8 @@ def _kind(y: Any) -> str:
 
 def _is_matrix(y: Any, rows: list[Any]) -> bool:
     """Say whether rows are those of an indicator: as many numbers in each, and not labels'."""
-    if not all(isinstance(row, list | tuple | np.ndarray) for row in rows):
-        return False
-    if len({len(row) for row in rows}) != 1 or not len(rows[0]):
+    listed = all(isinstance(row, list | tuple | np.ndarray) for row in rows)
+    if not listed or len({len(row) for row in rows}) != 1 or not len(rows[0]):
         return False
     if getattr(y, "ndim", 1) == 2:
         return not all(isinstance(value, str) for row in rows for value in row)
@@ -210,9 +246,9 @@ def _is_matrix(y: Any, rows: list[Any]) -> bool:
         return False
     if given.ndim != 2 or given.dtype.kind not in "biuf":
         return False
-    if not (given == np.floor(given)).all() or ((given == 0) | (given == 1)).all():
-        return True
-    return bool((np.diff(np.sort(given, axis=1), axis=1) == 0).any())
+    whole, signs = given == np.floor(given), (given == 0) | (given == 1)
+    twice = np.diff(np.sort(given, axis=1), axis=1) == 0
+    return bool(not whole.all() or signs.all() or twice.any())
 
 
 def _of_lists(rows: list[Any], labels: list[Any] | None, name: str) -> tuple[np.ndarray, list[Any]]:

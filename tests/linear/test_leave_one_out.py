@@ -238,3 +238,47 @@ def test_certain_rows_need_not_be_followed(monkeypatch):
     some = model.leave_one_out(X, y)
     monkeypatch.setattr(onward, "_SHARE", 1.0)
     assert some.log_loss == pytest.approx(model.leave_one_out(X, y).log_loss, rel=0.01)
+
+
+def test_c_by_leave_one_out_says_how_far_off_its_approximation_is(monkeypatch):
+    """Where the Hessian is not formed, real fits without rows are made at the C that was chosen."""
+    X, y, _ = drawn(3, N=80, D=12)
+    exact = SoftmaxRegressionCV([0.1, 1.0], cv="loo").fit(X, y)
+    assert exact.left_out_.hessian == "exact"
+    assert np.isnan(exact.left_out_.error)
+    monkeypatch.setattr(room, "MOST", 10)
+    model = SoftmaxRegressionCV([0.1, 1.0], cv="loo").fit(X, y)
+    assert model.left_out_.hessian == "kronecker"
+    rows = model.left_out_.checked
+    assert len(rows) == 8
+    fixed = SoftmaxRegression(model.C_, tol=1e-8).fit(X, y)
+    real = refitted(fixed, X, y, np.ones(len(y)), np.arange(len(y)))
+    off = np.abs(model.left_out_.log_probabilities[np.arange(len(y)), y] - real).mean()
+    assert model.left_out_.error == pytest.approx(off, rel=0.7)
+
+
+def test_c_by_leave_one_out_names_the_estimator_that_was_asked():
+    """A class of one row is refused by the name that the user knows."""
+    X, y, _ = drawn(3)
+    with pytest.raises(DataError, match=r"^SoftmaxRegressionCV: class 9 has 1 row"):
+        SoftmaxRegressionCV([1.0], cv="loo").fit(X, np.append(y[:-1], 9))
+
+
+@pytest.mark.parametrize("question", ["standard_errors", "summary", "leave_one_out", "influence"])
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [({"penalty": "group"}, "Fit penalty='l2'"), ({"l1_ratio": 1.0}, "Fit l1_ratio=0")],
+)
+def test_a_penalty_that_makes_zeros_is_refused_with_what_helps(question, options, cure):
+    """The question is named, its own reason, and the parameter that is to change."""
+    X, y, _ = drawn(3)
+    model = SoftmaxRegression(0.1, **options).fit(X, y)
+    more = (X,) if question == "influence" else ()
+    with pytest.raises(ArgumentError) as caught:
+        getattr(model, question)(X, y, *more)
+    said = str(caught.value)
+    assert f"{question} does not apply" in said
+    assert cure in said
+    of_coefficients = question in {"standard_errors", "summary"}
+    assert ("was chosen from the same rows" in said) == of_coefficients
+    assert ("penalty=None" in said) == of_coefficients

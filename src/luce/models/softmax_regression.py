@@ -96,7 +96,7 @@ class Linear(Model["SoftmaxModel"]):
         if max(shares) > 0 or penalty == "group":
             from luce.linear.inputs import check_ratio
 
-            check_ratio("linear", penalty, max(shares), solver)
+            check_ratio("linear", penalty, max(shares), solver, options.get("C"))
 
     def check_taught(self, options: Mapping[str, Any], temperature: float) -> None:
         """Refuse a temperature, and scores that do not weigh the copies of a row."""
@@ -210,6 +210,8 @@ class Linear(Model["SoftmaxModel"]):
             ended["objective"] = float(estimator.objective_)
         if hasattr(estimator, "scores_"):  # C was chosen
             ended["C"] = float(estimator.C_)
+        if hasattr(estimator, "left_out_") and estimator.left_out_.hessian != "exact":
+            ended["left_out_error"] = float(estimator.left_out_.error)
         if hasattr(estimator, "path_"):
             ended["path"] = _followed(estimator.path_)
         return ended
@@ -232,6 +234,9 @@ class Linear(Model["SoftmaxModel"]):
             )
             if getattr(estimator, "cv", None) == "loo":
                 how = "by leave-one-out"
+                if "left_out_error" in ended:
+                    off = ended["left_out_error"]
+                    how += f", whose log-probabilities are approximated, by about {off:.1g}"
             line += f"; C = {ended['C']:g} {how}"
         return line
 
@@ -241,6 +246,10 @@ class Linear(Model["SoftmaxModel"]):
         if hasattr(estimator, "code_"):
             found["code"] = estimator.code_
         return found
+
+    def parameters(self, estimator: SoftmaxModel) -> int:
+        """Return how many numbers are learnt: not the code, which is given."""
+        return int(estimator.coef_.size + estimator.intercept_.size)
 
     def resolved(self, estimator: SoftmaxModel) -> dict[str, Any]:
         """Return the value of each option of the estimator; a code as lists."""
