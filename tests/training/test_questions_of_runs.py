@@ -9,6 +9,7 @@ from sklearn.datasets import load_iris
 import luce
 from luce.data.split import three_way
 from luce.errors import ArgumentError
+from luce.printing import information
 
 X, y = load_iris(return_X_y=True)
 
@@ -70,3 +71,21 @@ def test_a_stored_fit_without_a_penalty_has_no_strength(tmp_path):
     kept = y != 0  # the first class can be told apart by a line: there is no optimum with it
     run = luce.train((X[kept], y[kept]), model="linear", penalty=None, out=tmp_path / "run")
     assert math.isinf(run.estimator.C_)
+
+
+def test_a_code_is_no_parameter(tmp_path):
+    """It is given, not learnt: of 7 columns and 3 features 28 numbers are."""
+    X, y = load_iris(return_X_y=True)
+    classes = np.where((y == 1) & (X[:, 0] > 6), 3, y)
+    run = luce.train((X[:, :3], classes), model="linear", link="ecoc", out=tmp_path / "run")
+    estimator = run.estimator
+    assert estimator.code_.shape == (4, 7)
+    assert run.info()["parameters"] == estimator.coef_.size + estimator.intercept_.size == 28
+
+
+def test_the_c_that_was_chosen_is_shown(tmp_path):
+    """`luce info` says it; what was given stands among the options."""
+    run = luce.train((X, y), model="linear", Cs=[0.1], cv=3, out=tmp_path / "run")
+    assert "C           0.1, chosen" in information(run.info())
+    given = luce.train((X, y), model="linear", C=0.1, out=tmp_path / "given")
+    assert not any("chosen" in line for line in information(given.info()))

@@ -323,12 +323,7 @@ SHARES = either(
 )
 ANYTHING = Kind(words="anything", allows=lambda _: True)
 # Which there are `luce.linear.penalties` knows: others are added to them.
-PENALTIES = replace(
-    ANYTHING,
-    read=lambda text: None if text.lower() == "none" else text,
-    form="NAME",
-    choices=("l2", "group", "none"),
-)
+PENALTIES = replace(ANYTHING, form="NAME", choices=("l2", "group"))
 # Compared by name, so that NumPy's bool passes too, and NumPy is not imported.
 FLAG = Kind(words="True or False", allows=lambda value: type(value).__name__ == "bool")
 WIDTHS = Kind(
