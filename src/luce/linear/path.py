@@ -95,6 +95,9 @@ class SoftmaxRegressionCV(SoftmaxModel):
     path_ : CoefficientPath
         With ``l1_ratios`` or ``penalty="group"``, unless ``refit=False``: the fits of all rows for
         each C at ``l1_ratio_``: coefficients, gap, and how many are not zero.
+    left_out_ : luce.linear.leave_one_out.LeaveOneOut
+        With ``cv="loo"``: what it found at ``C_``. Its ``error`` is measured, by eight fits more,
+        where the Hessian was approximated.
     oof_proba_ : ndarray, shape (N, K), or (N, L) of several labels at once
         Out-of-fold probabilities at ``C_``: each row's by the model that did not see it, averaged
         if it was held out more than once, NaN if never.
