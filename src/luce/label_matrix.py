@@ -3,10 +3,14 @@
 An indicator has a column for each label, and says of each row whether the label is on. What stands
 for one: a matrix of 0 and 1 (dense, sparse, or a frame, whose columns are the labels' names), or
 for each row the labels that are on: a list, tuple, set or array of them, empty where none is.
+
+Lists of numbers, as many in each, can be read both ways. They are an indicator where all are 0 or
+1, and where a row says a number twice, which no list of labels does; else they are labels.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +20,14 @@ from luce.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["indicator_of", "is_several", "read_labels", "strata"]
+__all__ = [
+    "counted",
+    "indicator_of",
+    "is_several",
+    "read_labels",
+    "strata",
+    "warn_of_constant",
+]
 
 _ROWS = (list, tuple, set, frozenset, np.ndarray)
 
@@ -60,7 +71,8 @@ def read_labels(y: Any, name: str) -> tuple[np.ndarray, list[Any]]:
     Raises
     ------
     DataError
-        If a matrix has another value than 0 and 1, or the lists have no label at all.
+        If a matrix has another value than 0 and 1, some rows are lists and some are not, or the
+        lists have no label at all or labels of several kinds.
 
     Examples
     --------
@@ -69,7 +81,7 @@ def read_labels(y: Any, name: str) -> tuple[np.ndarray, list[Any]]:
     ([[1, 1], [0, 0], [1, 0]], ['a', 'b'])
     """
     rows = None if hasattr(y, "nnz") or hasattr(y, "columns") else _rows_of(y)
-    if rows is not None and not _is_matrix(rows):
+    if rows is not None and not _is_matrix(y, rows):
         return _of_lists(rows, None, name)
     labels: list[Any] | None = None
     if hasattr(y, "columns"):
@@ -111,16 +123,16 @@ def indicator_of(y: Any, labels: Sequence[Any], name: str) -> np.ndarray:
     >>> indicator_of([["a"], []], ["a", "b"], "y").astype(int).tolist()
     [[1, 0], [0, 0]]
     """
-    rows = None if hasattr(y, "nnz") or hasattr(y, "columns") else _rows_of(y)
-    if rows is not None and not _is_matrix(rows):
+    rows = None if hasattr(y, "nnz") or hasattr(y, "columns") else _lists_of(y)
+    # With known labels a list of one number is a list of one label, not a column of classes.
+    if rows is not None and (all(map(_is_single, rows)) or not _is_matrix(y, rows)):
         return _of_lists(rows, list(labels), name)[0]
-    found, _ = read_labels(y, name)
-    if found.shape[1] != len(labels):
+    shape = np.shape(rows) if rows is not None else getattr(y, "shape", ())
+    if len(shape) == 2 and shape[1] != len(labels):
         raise DataError(
-            f"{name}: y must have a column for each of the {len(labels)} labels, got "
-            f"{found.shape[1]}."
+            f"{name}: y must have a column for each of the {len(labels)} labels, got {shape[1]}."
         )
-    return found
+    return read_labels(y, name)[0]
 
 
 def strata(on: np.ndarray, fewest: int = 1) -> np.ndarray:
@@ -154,23 +166,66 @@ def strata(on: np.ndarray, fewest: int = 1) -> np.ndarray:
     return found
 
 
+def counted(on: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return how many rows that have weight have each label on, (L,), and how many there are."""
+    own = weight > 0
+    return on[own].sum(0), float(own.sum())
+
+
+def warn_of_constant(
+    name: str, labels: Sequence[Any], counts: np.ndarray, known: np.ndarray
+) -> None:
+    """Warn of labels that are always on or never; refuse where no other is left."""
+    constant = [labels[k] for k in np.flatnonzero(~known).tolist()]
+    if not constant:
+        return
+    which = ", ".join(map(repr, constant[:3])) + ", ..." * (len(constant) > 3)
+    if len(constant) == len(labels):
+        raise DataError(
+            f"{name}: every label is on in all rows or in none ({which}), so there is nothing to "
+            "learn. Give rows with and without a label."
+        )
+    always = int((counts[~known] > 0).sum())
+    warnings.warn(
+        f"{name}: {len(constant)} of {len(labels)} labels cannot be learnt: {always} on in every "
+        f"row, {len(constant) - always} in none ({which}). Each has a probability near 1 or 0 for "
+        "all rows. Leave it out of y, or give rows with and without it.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
 def _rows_of(y: Any) -> list[Any] | None:
-    """Return the rows of y if each is a list of something, else None."""
+    """Return the rows of y if some are lists of something, but not of one number each."""
+    rows = _lists_of(y)
+    if rows is None or not all(map(_is_single, rows)):
+        return rows
+    return rows if any(isinstance(next(iter(row)), str) for row in rows) else None
+
+
+def _lists_of(y: Any) -> list[Any] | None:
+    """Return the rows of y if some are lists of something, else None."""
     if getattr(y, "ndim", 1) != 1 and _kind(y) != "O":
         return list(y) if _kind(y) in {"U", "S", "T"} else None
     if isinstance(y, str | bytes | dict) or not hasattr(y, "__len__") or not hasattr(y, "__iter__"):
         return None
     if _kind(y) not in {"", "O"}:
         return None
-    kinds = (*_ROWS, type(y)) if hasattr(y, "to_list") else _ROWS  # rows of a Series are such
-    if not isinstance(next(iter(y), None), kinds):
-        return None  # nearly always: nothing is copied to find out
-    rows = y.to_list() if hasattr(y, "to_list") else list(y)
-    if not rows or not all(isinstance(row, _ROWS) and getattr(row, "ndim", 1) == 1 for row in rows):
+    # Nearly always there are none, and nothing is copied to find that out.
+    if hasattr(y, "to_list"):
+        if not isinstance(next(iter(y), None), (*_ROWS, type(y))):  # its rows can be of its kind
+            return None
+        rows = y.to_list()
+    elif any(isinstance(row, _ROWS) for row in y):
+        rows = list(y)
+    else:
         return None
-    # One number for each row is a column vector of classes.
-    one = all(len(row) == 1 and not isinstance(row, set | frozenset) for row in rows)
-    return None if one and not any(isinstance(next(iter(r)), str) for r in rows) else rows
+    return None if any(getattr(row, "ndim", 1) != 1 for row in rows) else rows
+
+
+def _is_single(row: Any) -> bool:
+    """Say whether a row is a list of one value."""
+    return isinstance(row, list | tuple | np.ndarray) and len(row) == 1
 
 
 def _kind(y: Any) -> str:
@@ -178,21 +233,36 @@ def _kind(y: Any) -> str:
     return str(getattr(getattr(y, "dtype", None), "kind", ""))
 
 
-def _is_matrix(rows: list[Any]) -> bool:
-    """Say whether rows are those of a matrix: as many in each, and not all of them texts."""
-    if any(isinstance(row, set | frozenset) for row in rows):
+def _is_matrix(y: Any, rows: list[Any]) -> bool:
+    """Say whether rows are those of an indicator: as many numbers in each, and not labels'."""
+    listed = all(isinstance(row, list | tuple | np.ndarray) for row in rows)
+    if not listed or len({len(row) for row in rows}) != 1 or not len(rows[0]):
         return False
-    if len({len(row) for row in rows}) != 1 or not len(rows[0]):
+    if getattr(y, "ndim", 1) == 2:
+        return not all(isinstance(value, str) for row in rows for value in row)
+    try:
+        given = np.asarray(rows)
+    except ValueError:  # lists within some of the rows
         return False
-    return not all(isinstance(value, str) for row in rows for value in row)
+    if given.ndim != 2 or given.dtype.kind not in "biuf":
+        return False
+    whole, signs = given == np.floor(given), (given == 0) | (given == 1)
+    twice = np.diff(np.sort(given, axis=1), axis=1) == 0
+    return bool(not whole.all() or signs.all() or twice.any())
 
 
 def _of_lists(rows: list[Any], labels: list[Any] | None, name: str) -> tuple[np.ndarray, list[Any]]:
     """Return the indicator of lists of labels; of these labels, or of all that there are."""
-    plain = [[v.item() if isinstance(v, np.generic) else v for v in row] for row in rows]
+    for i, row in enumerate(rows):
+        if not isinstance(row, _ROWS):
+            raise DataError(
+                f"{name}: row {i} of y is {row!r}, and other rows are lists of labels. Give a list "
+                "for each row, such as ['a'] for one label, or [] for none."
+            )
+    plain = [[_plain(value) for value in row] for row in rows]
     for i, row in enumerate(plain):
         for value in row:
-            if isinstance(value, list | dict | set):
+            if isinstance(value, list | dict | set | np.ndarray):
                 raise DataError(f"{name}: row {i} has {value!r}, which is no label. Give a text.")
             if value is None or value != value:  # noqa: PLR0124 - NaN
                 raise DataError(
@@ -200,9 +270,7 @@ def _of_lists(rows: list[Any], labels: list[Any] | None, name: str) -> tuple[np.
                     "an empty list."
                 )
     if labels is None:
-        labels = sorted({value for row in plain for value in row}, key=_order)
-        if not labels:
-            raise DataError(f"{name}: no row of y has a label. Give some rows a label.")
+        labels = _sorted({value for row in plain for value in row}, name)
     place = {_plain(label): k for k, label in enumerate(labels)}
     on = np.zeros((len(plain), len(labels)), dtype=bool)
     for i, row in enumerate(plain):
@@ -222,9 +290,18 @@ def _plain(label: Any) -> Any:
     return label.item() if isinstance(label, np.generic) else label
 
 
-def _order(label: Any) -> tuple[str, Any]:
-    """Return what labels are sorted by, where some are numbers and some are texts too."""
-    return ("" if isinstance(label, int | float) else type(label).__name__, label)
+def _sorted(found: set[Any], name: str) -> list[Any]:
+    """Return all labels of the lists, in their order."""
+    if not found:
+        raise DataError(f"{name}: no row of y has a label. Give some rows a label.")
+    kinds = {float if isinstance(label, int | float) else type(label): label for label in found}
+    if len(kinds) > 1:
+        one, other = sorted(map(repr, kinds.values()))[:2]
+        raise DataError(
+            f"{name}: labels must be of one kind, got {other} and {one} in y. Make all of them "
+            "texts, or all numbers."
+        )
+    return sorted(found)
 
 
 def _numbers(given: np.ndarray, name: str) -> np.ndarray:

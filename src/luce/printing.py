@@ -405,6 +405,8 @@ def _solved(info: Mapping[str, Any]) -> list[str]:
                 f"{outcome['used_features']:,} features"
             )
         lines.append(f"penalty     {named}")
+    if "C" in outcome:
+        lines.append(f"C           {outcome['C']:g}, chosen")
     if outcome.get("duality_gap") is not None:
         lines.append(f"proven      within {outcome['duality_gap']:.1e} of the optimum")
     return lines

@@ -322,6 +322,13 @@ def test_bad_tables_are_refused(tmp_path, text, name, message):
         load_dataset(write(tmp_path, text, name), target="y")
 
 
+def test_a_target_that_names_columns_is_told_of_several(tmp_path):
+    """Columns with commas between are labels: the option that reads them so is named."""
+    path = write(tmp_path, "x,war,drama\n1,0,1\n2,1,0\n", "table.csv")
+    with pytest.raises(DataError, match="To learn 2 labels at once.*add --several columns"):
+        load_dataset(path, target="war, drama")
+
+
 @pytest.mark.parametrize(
     "values", [[i / 7 for i in range(60)], [str(i * 13) for i in range(60)], [0.5, 1.5, 1.0]]
 )

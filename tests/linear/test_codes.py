@@ -96,3 +96,10 @@ def test_a_bad_code_says_what_is_wrong(name):
     code, words = BAD[name]
     with pytest.raises(ArgumentError, match=words):
         as_code("SoftmaxRegression", code, ["a", "b", "c"])
+
+
+def test_a_row_that_is_all_one_is_a_class_as_any_other():
+    """The exhaustive code has one: a row says which side a class is on, and all may be one side."""
+    exhaustive = output_code(3)
+    assert any(abs(row.sum()) == exhaustive.shape[1] for row in exhaustive)
+    assert as_code("S", -exhaustive, ["a", "b", "c"]).tolist() == (-exhaustive).tolist()

@@ -61,6 +61,17 @@ def test_each_row_is_predicted_as_without_it(K, options, shape):
     np.testing.assert_allclose(np.exp(found.log_probabilities).sum(1), 1)
 
 
+@pytest.mark.parametrize("link", ["softmax", "ovr"])
+@pytest.mark.parametrize("K", [2, 3])
+def test_rows_that_span_nothing_have_answers(K, link):
+    """All features are 0 and nothing is learnt: no row tells of another, and that is proven."""
+    X, y = np.zeros((24, 40)), np.arange(24) % K
+    model = SoftmaxRegression(link=link, fit_intercept=False).fit(X, y)
+    np.testing.assert_allclose(model.leave_one_out(X, y).log_probabilities, -np.log(K))
+    assert not model.influence(X, y, np.ones((2, 40))).any()
+    assert model.probability_bound(np.ones((2, 40)), X, y).max() < 1e-8
+
+
 def test_digits_are_within_two_percent_of_refits():
     """On the 60 digits that C = 1 does worst on, the sum is within 2% of real refits'."""
     X, y = load_digits(return_X_y=True)
@@ -227,3 +238,47 @@ def test_certain_rows_need_not_be_followed(monkeypatch):
     some = model.leave_one_out(X, y)
     monkeypatch.setattr(onward, "_SHARE", 1.0)
     assert some.log_loss == pytest.approx(model.leave_one_out(X, y).log_loss, rel=0.01)
+
+
+def test_c_by_leave_one_out_says_how_far_off_its_approximation_is(monkeypatch):
+    """Where the Hessian is not formed, real fits without rows are made at the C that was chosen."""
+    X, y, _ = drawn(3, N=80, D=12)
+    exact = SoftmaxRegressionCV([0.1, 1.0], cv="loo").fit(X, y)
+    assert exact.left_out_.hessian == "exact"
+    assert np.isnan(exact.left_out_.error)
+    monkeypatch.setattr(room, "MOST", 10)
+    model = SoftmaxRegressionCV([0.1, 1.0], cv="loo").fit(X, y)
+    assert model.left_out_.hessian == "kronecker"
+    rows = model.left_out_.checked
+    assert len(rows) == 8
+    fixed = SoftmaxRegression(model.C_, tol=1e-8).fit(X, y)
+    real = refitted(fixed, X, y, np.ones(len(y)), np.arange(len(y)))
+    off = np.abs(model.left_out_.log_probabilities[np.arange(len(y)), y] - real).mean()
+    assert model.left_out_.error == pytest.approx(off, rel=0.7)
+
+
+def test_c_by_leave_one_out_names_the_estimator_that_was_asked():
+    """A class of one row is refused by the name that the user knows."""
+    X, y, _ = drawn(3)
+    with pytest.raises(DataError, match=r"^SoftmaxRegressionCV: class 9 has 1 row"):
+        SoftmaxRegressionCV([1.0], cv="loo").fit(X, np.append(y[:-1], 9))
+
+
+@pytest.mark.parametrize("question", ["standard_errors", "summary", "leave_one_out", "influence"])
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [({"penalty": "group"}, "Fit penalty='l2'"), ({"l1_ratio": 1.0}, "Fit l1_ratio=0")],
+)
+def test_a_penalty_that_makes_zeros_is_refused_with_what_helps(question, options, cure):
+    """The question is named, its own reason, and the parameter that is to change."""
+    X, y, _ = drawn(3)
+    model = SoftmaxRegression(0.1, **options).fit(X, y)
+    more = (X,) if question == "influence" else ()
+    with pytest.raises(ArgumentError) as caught:
+        getattr(model, question)(X, y, *more)
+    said = str(caught.value)
+    assert f"{question} does not apply" in said
+    assert cure in said
+    of_coefficients = question in {"standard_errors", "summary"}
+    assert ("was chosen from the same rows" in said) == of_coefficients
+    assert ("penalty=None" in said) == of_coefficients

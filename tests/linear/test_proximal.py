@@ -372,7 +372,15 @@ def test_l2_takes_its_own_way(problem, monkeypatch):
     monkeypatch.setattr(proximal_fits, "fits", lambda *_, **__: pytest.fail("was run"))
     X, y = problem()
     SoftmaxRegression().fit(X, y)
-    SoftmaxRegression(C=np.inf, l1_ratio=1.0, max_iter=1000).fit(X, y)
+    SoftmaxRegression(C=np.inf, max_iter=1000).fit(X, y)
+
+
+@pytest.mark.parametrize("options", [{"l1_ratio": 0.5}, {"penalty": "group"}])
+def test_an_infinite_c_is_refused(problem, options):
+    """It is no penalty, and so of none there is a share, as with penalty=None."""
+    X, y = problem()
+    with pytest.raises(ArgumentError, match="C=inf is no penalty"):
+        SoftmaxRegression(np.inf, **options).fit(X, y)
 
 
 def test_small_problems_need_no_pytorch():

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import scipy.optimize
 import scipy.sparse
+import scipy.special
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss
@@ -123,6 +124,42 @@ def test_penalties_that_make_zeros(l1_ratio, penalty, dense, monkeypatch):
             np.testing.assert_allclose(coef[k], one.coef_[0], atol=1e-4)
 
 
+def solved(X, Y, C, *, l1_ratio, penalty, steps=6000):
+    """Return coefficients and intercepts by accelerated proximal steps, by textbook formulae."""
+    sign, strength = 2.0 * Y - 1, 1 / C
+    l1, rest = strength * l1_ratio, strength * (1 - l1_ratio)
+    l2, group = (0.0, rest) if penalty == "group" else (rest, 0.0)
+    Z = np.column_stack([X, np.ones(len(X))])
+    step = 1 / (np.linalg.norm(Z, 2) ** 2 / 4 + l2)
+    W = V = np.zeros((Y.shape[1], Z.shape[1]))
+    t = 1.0
+    for _ in range(steps):
+        G = (-sign * scipy.special.expit(-sign * (Z @ V.T))).T @ Z
+        G[:, :-1] += l2 * V[:, :-1]
+        U = V - step * G
+        U[:, :-1] = np.sign(U[:, :-1]) * np.maximum(abs(U[:, :-1]) - step * l1, 0)
+        norm = np.linalg.norm(U[:, :-1], axis=0)
+        U[:, :-1] *= np.maximum(1 - step * group / np.maximum(norm, 1e-300), 0)
+        later = (1 + np.sqrt(1 + 4 * t * t)) / 2
+        V, W, t = U + (t - 1) / later * (U - W), U, later
+    return W[:, :-1], W[:, -1]
+
+
+@pytest.mark.parametrize(
+    ("l1_ratio", "penalty", "C"),
+    [(0.5, "l2", 0.1), (0.0, "group", 0.02), (0.5, "group", 0.03), (1.0, "l2", 0.1)],
+)
+def test_zeros_are_those_of_an_independent_solver(l1_ratio, penalty, C):
+    """Elastic net, L1, groups and both: accelerated proximal steps find the same coefficients."""
+    X, Y = several()
+    ours = SoftmaxRegression(C, l1_ratio=l1_ratio, penalty=penalty, tol=1e-10).fit(X, Y)
+    coef, intercept = solved(X, Y, C, l1_ratio=l1_ratio, penalty=penalty)
+    np.testing.assert_allclose(ours.coef_, coef, atol=1e-5)
+    np.testing.assert_allclose(ours.intercept_, intercept, atol=1e-5)
+    assert ((ours.coef_ == 0) == (abs(coef) < 1e-9)).all()
+    assert 0 < np.count_nonzero(coef) < coef.size
+
+
 def test_sparse_rows_and_tensors_are_the_same_fit():
     """Dense, sparse and mapped rows, and tensors, give one answer; a tensor gives a tensor."""
     X, Y = several()
@@ -174,6 +211,8 @@ def test_every_form_of_y_is_the_same_fit():
         (np.zeros((4, 2)), True),
         ([[0, 1], [1, 1]], True),
         ([[1, 2], [3]], True),
+        ([[1, 2], [2, 3]], True),
+        ([["a", "b"], "b"], True),
         ([{1}, {2}], True),
         ([["a"], ["b"]], True),
         (np.array([["a", "b"], ["b", "c"]]), True),
@@ -187,13 +226,50 @@ def test_what_is_several_labels(y, answer):
 
 
 def test_labels_of_lists_are_read_in_their_order():
-    """The labels are sorted, numbers and texts alike, and an unknown one is named."""
+    """The labels are sorted, and an unknown one is named."""
     on, labels = read_labels([[3, 1], [], [2]], "y")
     assert labels == [1, 2, 3]
     assert on.astype(int).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
     np.testing.assert_array_equal(indicator_of([[2], [3, 1]], [3, 2, 1], "y")[1], [1, 0, 1])
     with pytest.raises(DataError, match=r"row 1 has the label 'c', which is none of 'a', 'b'"):
         indicator_of([["a"], ["c"]], ["a", "b"], "y")
+
+
+def test_lists_of_numbers_are_labels_unless_all_are_0_or_1():
+    """As many in each row or not; an indicator says 0 and 1, and one row of it may say 0 twice."""
+    on, labels = read_labels([[1, 2], [2, 3], [3, 1]], "y")
+    assert labels == [1, 2, 3]
+    assert on.astype(int).tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
+    on, labels = read_labels([[0, 1], [1, 0]], "y")
+    assert labels == [0, 1]
+    assert on.astype(int).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(DataError, match="got 2 at row 1, column 2"):
+        read_labels([[0, 0, 1], [1, 0, 2]], "y")
+    with pytest.raises(DataError, match=r"got 0\.5 at row 1, column 0"):
+        read_labels([[0, 1], [0.5, 0]], "y")
+
+
+def test_lists_of_known_labels_are_read_whatever_their_length():
+    """A list of one number is one label; of a matrix the number of columns is named."""
+    assert indicator_of([[7], [5]], [5, 7], "y").astype(int).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(DataError, match="row 0 has the label 9, which is none of 5, 7"):
+        indicator_of([[9]] * 200, [5, 7], "y")
+    with pytest.raises(DataError, match="a column for each of the 2 labels, got 1"):
+        indicator_of(np.full((4, 1), 7), [5, 7], "y")
+
+
+@pytest.mark.parametrize("penalty", ["l2", "group"])
+def test_groups_are_refused_where_rows_weigh_otherwise_for_each_label(penalty):
+    """Labels would be fitted one by one, and a feature's group be a single coefficient."""
+    X, Y = several()
+    model = SoftmaxRegression(penalty=penalty, class_weight="balanced")
+    if penalty == "l2":
+        assert model.fit(X, Y).converged_
+        return
+    with pytest.raises(ArgumentError, match="penalty='group' keeps or drops a feature for all"):
+        model.fit(X, Y)
+    y = Y[:, 0]  # of classes a row has one weight
+    assert SoftmaxRegression(penalty=penalty, class_weight="balanced").fit(X, y).converged_
 
 
 @pytest.mark.parametrize(
@@ -204,6 +280,12 @@ def test_labels_of_lists_are_read_in_their_order():
         (np.array([[0, np.nan], [1, 0], [1, 1]]), "got nan at row 0, column 1"),
         (np.array([[0, "x"], [1, 0], [1, 1]], dtype=object), "cannot be read as numbers"),
         ([["a"], ["b", None], []], "row 1 has the label None"),
+        ([["a", "b"], ["b", None], ["a", "b"]], "row 1 has the label None"),
+        ([["a", "b"], "b", []], "row 1 of y is 'b', and other rows are lists"),
+        (["b", ["a", "b"], []], "row 0 of y is 'b', and other rows are lists"),
+        ([["a", "b"], None, []], "row 1 of y is None, and other rows are lists"),
+        ([[1], ["b", 2], []], "labels must be of one kind, got 1 and 'b'|got 2 and 'b'"),
+        ([["a", 1], ["b", 2], ["a", 2]], "labels must be of one kind"),
         ([[], [], set()], "no row of y has a label"),
         (np.array([[1, 0], [1, 0], [1, 0]]), "every label is on in all rows or in none"),
     ],

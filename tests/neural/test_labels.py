@@ -180,3 +180,12 @@ def test_scikit_learns_checks_for_several_labels_pass():
     multi = [each for each in done if "multilabel" in each["check_name"]]
     assert len(multi) >= 4
     assert {each["status"] for each in multi} == {"passed"}
+
+
+def test_a_label_that_is_always_on_or_never_is_warned_of():
+    """A network can learn nothing of it, and says so as softmax regression does."""
+    rng = np.random.default_rng(0)
+    X, on = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 2, (40, 2))
+    Y = np.column_stack([on, np.ones(40, int), np.zeros(40, int)])
+    with pytest.warns(UserWarning, match="2 of 4 labels cannot be learnt: 1 on in every row, 1 in"):
+        luce.NeuralClassifier(hidden=(4,), epochs=1).fit(X, Y)

@@ -167,6 +167,12 @@ def no_target(columns: list[str]) -> ArgumentError:
 
 def no_column(name: str, target: str, columns: list[str]) -> DataError:
     """Return the error of a table that has no such column."""
+    parts = [part.strip() for part in target.split(",")]
+    if len(parts) > 1 and set(parts) <= set(columns):
+        return DataError(
+            f"{name}: there is no column {shown(target)}. To learn {len(parts)} labels at once, a "
+            "column for each, add --several columns."
+        )
     return DataError(f"{name}: there is no column {shown(target)}. {closest(target, columns)}")
 
 

@@ -205,7 +205,10 @@ def _check_columns(name: str, signs: np.ndarray) -> None:
 
 
 def _check_rows(name: str, signs: np.ndarray, classes: Sequence[Any]) -> None:
-    """Refuse classes that no column is of, and those that no column tells apart."""
+    """Refuse classes that no column is of, and those that no column tells apart.
+
+    A class may be on one side of all columns: one of the exhaustive code's is.
+    """
     if not signs.any(axis=1).all():
         k = int(np.argmin(signs.any(axis=1)))
         raise ArgumentError(

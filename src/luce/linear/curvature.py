@@ -222,8 +222,11 @@ def reduced(question: Question) -> Question:
         return question
     values, Q = np.linalg.eigh(_products(question))
     kept = values > _NO_DIRECTION * max(float(values[-1]), 1e-300)
-    into = Q[:, kept] / np.sqrt(values[kept])
-    coordinates = Q[:, kept] * np.sqrt(values[kept])
+    if kept.any():
+        into = Q[:, kept] / np.sqrt(values[kept])
+        coordinates = Q[:, kept] * np.sqrt(values[kept])
+    else:  # rows that span nothing have one direction, in which they are all 0
+        into, coordinates = np.zeros((N, 1)), np.zeros((N, 1))
     intercept = question.theta[:, D:]
     shift = intercept[:, 0] if intercept.size else 0.0
     theta = np.column_stack([(question.logits - shift).T @ into, intercept])

@@ -8,14 +8,13 @@ NumPy alone, so that small problems need no PyTorch.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from luce.errors import ArgumentError, DataError
+from luce.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_class_weight",
-    "counted",
     "fits_by_label",
     "fits_of_some",
     "frequencies",
@@ -32,7 +30,6 @@ __all__ = [
     "label_weights",
     "learnable",
     "loss_of",
-    "warn_of_constant",
 ]
 
 # So many rows are turned into numbers at once.
@@ -52,12 +49,6 @@ def frequencies(target: Any, weight: Any) -> Any:
     return total
 
 
-def counted(on: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return how many rows that have weight have each label on, (L,), and how many there are."""
-    own = weight > 0
-    return on[own].sum(0), float(own.sum())
-
-
 def learnable(counts: np.ndarray, rows: float, *, fit_intercept: bool) -> np.ndarray:
     """Return which labels have an optimum: on in some rows that count and off in some, (L,).
 
@@ -67,29 +58,6 @@ def learnable(counts: np.ndarray, rows: float, *, fit_intercept: bool) -> np.nda
         return np.ones(len(counts), dtype=bool)
     found: np.ndarray = (counts > 0) & (counts < rows)
     return found
-
-
-def warn_of_constant(
-    name: str, labels: Sequence[Any], counts: np.ndarray, known: np.ndarray
-) -> None:
-    """Warn of labels that are always on or never; refuse where no other is left."""
-    constant = [labels[k] for k in np.flatnonzero(~known).tolist()]
-    if not constant:
-        return
-    which = ", ".join(map(repr, constant[:3])) + ", ..." * (len(constant) > 3)
-    if len(constant) == len(labels):
-        raise DataError(
-            f"{name}: every label is on in all rows or in none ({which}), so there is nothing to "
-            "learn. Give rows with and without a label."
-        )
-    always = int((counts[~known] > 0).sum())
-    warnings.warn(
-        f"{name}: {len(constant)} of {len(labels)} labels cannot be learnt: {always} on in every "
-        f"row, {len(constant) - always} in none ({which}). Each has the same probability for all "
-        "rows, near 1 or 0. Leave it out of y, or give rows with and without it.",
-        UserWarning,
-        stacklevel=4,
-    )
 
 
 def label_weights(

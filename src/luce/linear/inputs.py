@@ -12,10 +12,10 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from luce.errors import ArgumentError, BackendError, DataError
-from luce.label_matrix import is_several, read_labels
+from luce.label_matrix import counted, is_several, read_labels, warn_of_constant
 from luce.linear.arrays import is_source, is_tensor
 from luce.linear.coupling import Coupling
-from luce.linear.indicators import check_class_weight, counted, learnable, warn_of_constant
+from luce.linear.indicators import check_class_weight, learnable
 from luce.linear.penalties import MAKES_ZEROS, check_penalty
 from luce.options import LINEAR, check
 from luce.targets import check_target
@@ -74,6 +74,7 @@ class Inputs(BaseEstimator):
             self.penalty,
             max(_ratios(parameters)),
             parameters.get("solver", "auto"),
+            parameters.get("C"),
         )
 
     def _check_no_engine(self, engine: Any) -> None:
@@ -255,6 +256,13 @@ class Inputs(BaseEstimator):
     def _check_labels(self, on: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the weights, after a look at what can be learnt of several labels."""
         name, labels = type(self).__name__, self.classes_.tolist()
+        if self.penalty == "group" and self.class_weight is not None:
+            raise ArgumentError(
+                f"{name}: penalty='group' keeps or drops a feature for all labels together, and "
+                "with class_weight a row weighs otherwise for each label: with several labels one "
+                "of the two can be had. Leave class_weight out and give rows weights by "
+                "sample_weight, or set penalty='l2'."
+            )
         self._check_total(weight)
         check_class_weight(name, self.class_weight, labels)
         counts, rows = counted(on, weight)
@@ -269,8 +277,15 @@ def _ratios(parameters: Mapping[str, Any]) -> Sequence[float]:
     return [parameters.get("l1_ratio", 0.0)] if given is None else given
 
 
-def check_ratio(name: str, penalty: str | None, ratio: float, solver: str) -> None:
-    """Refuse a share of L1 that the penalty or the solver cannot have."""
+def check_ratio(
+    name: str, penalty: str | None, ratio: float, solver: str, C: object = None
+) -> None:
+    """Refuse a share of L1 that the penalty, the solver or C cannot have."""
+    if (ratio > 0 or penalty == "group") and math.inf == C:
+        raise ArgumentError(
+            f"{name}: C=inf is no penalty, of which there is no share of L1 and no group. Give a "
+            "finite C, or leave l1_ratio and penalty out."
+        )
     if ratio > 0 and penalty not in MAKES_ZEROS:
         cure = "set penalty='l2', or l1_ratio=0" if penalty is None else "set l1_ratio=0"
         raise ArgumentError(

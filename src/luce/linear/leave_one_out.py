@@ -39,6 +39,7 @@ __all__ = [
     "check_classes",
     "factored_steps",
     "leave_one_out",
+    "measured",
     "newton_steps",
     "of_question",
 ]
@@ -51,7 +52,7 @@ _MOST_STEPS: Final = 4
 # Going on takes about so many passes for a row. All together may take as much as the Hessian.
 _PASSES: Final = 8
 # Where the Hessian is approximated, so many rows are refitted to find out by how much that is off.
-_REFITS: Final = 8
+REFITS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,21 @@ def leave_one_out(
         check_classes(question)
         found = of_question(question)
     if refits is None:
-        refits = 0 if found.hessian == "exact" else _REFITS
+        refits = 0 if found.hessian == "exact" else REFITS
     if refits == 0:
         return found
+    return measured(model, question, found, X, y, refits)
+
+
+def measured(
+    model: SoftmaxModel,
+    question: Question,
+    found: LeaveOneOut,
+    X: Any,
+    y: Any,
+    refits: int = REFITS,
+) -> LeaveOneOut:
+    """Return the same with its error, from so many real fits without a row each."""
     rows, shares = _sample(question, found, refits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a refit is as good as the fit

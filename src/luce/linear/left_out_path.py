@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from luce.errors import ArgumentError
-from luce.linear.leave_one_out import check_classes, of_question
+from luce.linear.leave_one_out import LeaveOneOut, check_classes, measured, of_question
 from luce.linear.questions import ask, few_threads
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ class Followed(NamedTuple):
         One for each C.
     scores : ndarray, shape (n_Cs,)
         The weighted mean of the labels' log-probabilities, each row's without it.
-    log_probabilities : ndarray, shape (N, K)
-        Of each row without it, at the best C: the smallest of those.
+    best : LeaveOneOut
+        What was found at the best C: the smallest of those. With its error where the Hessian was
+        approximated.
     """
 
     fits: list[Fitted]
     scores: np.ndarray
-    log_probabilities: np.ndarray
+    best: LeaveOneOut
 
 
 def follow(
@@ -48,21 +50,25 @@ def follow(
     _check(model)
     fits: list[Fitted] = []
     scores = np.empty(len(model.Cs_))
-    best = np.empty(0)
+    best: tuple[Any, ...] = ()
     path = model._fits(  # noqa: SLF001 - this file is the estimator's, moved out of it
         X, codes, weight, model.Cs_, None, display, count=len(model.Cs_), l1_ratio=0.0
     )
     for c, (C, fitted) in enumerate(zip(model.Cs_, path, strict=True)):
         view = _view(model, float(C), fitted)
         with few_threads(view, len(codes)):
-            question = ask(view, X, y, weight, "cv='loo'")
+            asked = ask(view, X, y, weight, "cv='loo'")
+            question = replace(asked, name=type(model).__name__)
             check_classes(question)
             left_out = of_question(question)
         fits.append(fitted)
         scores[c] = -left_out.log_loss
         if c == int(np.argmax(scores[: c + 1])):
-            best = left_out.log_probabilities
-    return Followed(fits, scores, best)
+            best = view, question, left_out
+    view, question, left_out = best
+    if left_out.hessian != "exact":
+        left_out = measured(view, question, left_out, X, y)
+    return Followed(fits, scores, left_out)
 
 
 def _view(model: SoftmaxRegressionCV, C: float, fitted: Fitted) -> Any:
@@ -75,6 +81,10 @@ def _view(model: SoftmaxRegressionCV, C: float, fitted: Fitted) -> Any:
         link=model.link,  # type: ignore[arg-type]
         code=model.code,
         fit_intercept=model.fit_intercept,
+        tol=model.tol,
+        max_iter=model.max_iter,
+        precision=model.precision,  # type: ignore[arg-type]
+        device=model.device,
     )
     view.coef_, view.intercept_, view.C_ = fitted.coef, fitted.intercept, C
     view.classes_ = model.classes_
@@ -87,15 +97,18 @@ def _check(model: SoftmaxRegressionCV) -> None:
     """Refuse what leave-one-out cannot be had with."""
     name = type(model).__name__
     if model.coupling.kind in {"ovo", "ecoc", "labels"}:
-        got = "several labels at once" if model.multilabel_ else f"link={model.link!r}"
+        got, other = f"link={model.link!r}", ", or take one of these links"
+        if model.multilabel_:
+            got, other = "several labels at once", ""
         raise ArgumentError(
             f"{name}: cv='loo' is for classes that have a column each, by link='softmax' or "
-            f"'ovr', got {got}. Set cv=5, or take one of these."
+            f"link='ovr', got {got}. Set cv=5{other}."
         )
     if model.penalty == "group" or max(model.l1_ratios_) > 0:
+        got = "penalty='group'" if model.penalty == "group" else "a share of L1"
         raise ArgumentError(
-            f"{name}: cv='loo' takes one Newton step for each row, which needs L2 alone: set "
-            "penalty='l2' and leave l1_ratios out, or set cv=5."
+            f"{name}: cv='loo' takes one Newton step for each row, which needs L2 alone, and got "
+            f"{got}. Leave that out, or set cv=5."
         )
     if model.scoring != "neg_log_loss":
         raise ArgumentError(

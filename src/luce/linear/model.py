@@ -14,13 +14,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from luce.errors import DataError
+from luce.label_matrix import counted
 from luce.linear import small
 from luce.linear.answers import Answers
 from luce.linear.arrays import as_array, find_bad, is_part, is_tensor, not_finite, numpy_of, part_of
 from luce.linear.codes import is_identity
 from luce.linear.coupling import Coupling
 from luce.linear.indicators import (
-    counted,
     fits_by_label,
     fits_of_some,
     label_weights,

@@ -14,10 +14,10 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 
 from luce.errors import ArgumentError, DataError
-from luce.label_matrix import strata
+from luce.label_matrix import counted, strata
 from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of, part_of
 from luce.linear.display import GapDisplay
-from luce.linear.indicators import counted, learnable, loss_of
+from luce.linear.indicators import learnable, loss_of
 from luce.linear.model import SoftmaxModel
 from luce.linear.regression import SoftmaxRegression
 from luce.options import CANDIDATES, check
@@ -95,6 +95,9 @@ class SoftmaxRegressionCV(SoftmaxModel):
     path_ : CoefficientPath
         With ``l1_ratios`` or ``penalty="group"``, unless ``refit=False``: the fits of all rows for
         each C at ``l1_ratio_``: coefficients, gap, and how many are not zero.
+    left_out_ : luce.linear.leave_one_out.LeaveOneOut
+        With ``cv="loo"``: what it found at ``C_``. Its ``error`` is measured, by eight fits more,
+        where the Hessian was approximated.
     oof_proba_ : ndarray, shape (N, K), or (N, L) of several labels at once
         Out-of-fold probabilities at ``C_``: each row's by the model that did not see it, averaged
         if it was held out more than once, NaN if never.
@@ -265,7 +268,7 @@ class SoftmaxRegressionCV(SoftmaxModel):
         self.l1_ratio_, self.C_ = 0.0, float(self.Cs_[best])
         scores = found.scores[None]
         self.scores_ = scores if self.l1_ratios is None else scores[:, None]
-        self.oof_proba_ = np.exp(found.log_probabilities)
+        self.oof_proba_, self.left_out_ = np.exp(found.best.log_probabilities), found.best
         if self.l1_ratios is not None:
             self.path_ = _path_of(found.fits, 0.0, self.Cs_)
         short = [

@@ -303,16 +303,28 @@ def check_askable(model: SoftmaxModel, what: str, *, any_coupling: bool = False)
     ratio = getattr(model, "l1_ratio_", model.l1_ratio)
     if math.isfinite(model.C_) and (model.penalty == "group" or ratio > 0):
         how = "penalty='group'" if model.penalty == "group" else f"l1_ratio={ratio:g}"
+        cure = "penalty='l2'" if model.penalty == "group" else "l1_ratio=0"
+        if model.penalty == "group" and ratio > 0:
+            how, cure = f"{how}, l1_ratio={ratio:g}", f"{cure}, l1_ratio=0"
+        if any_coupling:  # of coefficients, not of rows
+            why = "which coefficients are zero was chosen from the same rows"
+            cure = f"{cure} (or penalty=None)"
+        else:
+            why = (
+                "it takes a penalty that is smooth, and where coefficients become zero this is not"
+            )
         raise ArgumentError(
-            f"{name}: {what} does not apply with {how}: which coefficients are zero was chosen "
-            "from the same rows. Fit l1_ratio=0 (or penalty=None) to the features that are left."
+            f"{name}: {what} does not apply with {how}: {why}. Fit {cure} to the features that "
+            "are left."
         )
     kind = model.coupling.kind
     if kind in {"ovo", "ecoc", "labels"} and not any_coupling:
-        got = "several labels at once" if kind == "labels" else f"link={model.link!r}"
+        got, cure = f"link={model.link!r}", "Fit one of these"
+        if kind == "labels":
+            got, cure = "several labels at once", "Fit each label by itself"
         raise ArgumentError(
-            f"{name}: {what} is for classes that have a column each, by link='softmax' or 'ovr', "
-            f"got {got}: fit one of these."
+            f"{name}: {what} is for classes that have a column each, by link='softmax' or "
+            f"link='ovr', got {got}. {cure}."
         )
 
 

@@ -10,10 +10,10 @@ import scipy.sparse
 from sklearn.base import clone
 
 from luce.errors import ArgumentError, DataError
-from luce.label_matrix import is_several
+from luce.label_matrix import counted, is_several
 from luce.linear.arrays import is_part, is_source, numpy_of, part_of
 from luce.linear.display import GapDisplay
-from luce.linear.indicators import counted, learnable, loss_of
+from luce.linear.indicators import learnable, loss_of
 from luce.linear.model import SoftmaxModel
 
 if TYPE_CHECKING:

@@ -48,16 +48,21 @@ class Summary:
 
 
 def standard_errors(
-    model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = None
+    model: SoftmaxModel,
+    X: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    what: str = "standard_errors",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the standard errors of ``coef_`` and ``intercept_``, in their shapes.
 
     The Hessian of scikit-learn's objective at the coefficients is inverted; where the softmax
     leaves a direction free (the same vector added to all classes, without a penalty) the errors are
     those of the sum-to-zero form. The parameters are those of
-    `SoftmaxRegression.standard_errors`.
+    `SoftmaxRegression.standard_errors`; ``what`` is what was asked for, for messages.
     """
-    question = ask(model, X, y, sample_weight, "standard_errors", of_rows=False, any_coupling=True)
+    question = ask(model, X, y, sample_weight, what, of_rows=False, any_coupling=True)
     check_size(question, "standard errors", _MOST_COEFFICIENTS)
     curvature, K, D = Exact(question), question.K, len(question.mean)
     if question.link == "sigmoid":
@@ -95,7 +100,7 @@ def summary(model: SoftmaxModel, X: Any, y: Any = None, sample_weight: Any = Non
 
     The parameters are those of `SoftmaxRegression.standard_errors`.
     """
-    errors, intercept_errors = standard_errors(model, X, y, sample_weight)
+    errors, intercept_errors = standard_errors(model, X, y, sample_weight, what="summary")
     features = getattr(model, "feature_names_in_", None)
     names = [f"x{j}" for j in range(model.coef_.shape[1])] if features is None else list(features)
     rows = []

@@ -271,6 +271,9 @@ class Model(ABC, Generic[E]):
             If the tensors do not fit its options, the classes and the shape of a row.
         """
 
+    def recall(self, estimator: E, outcome: Mapping[str, Any]) -> None:
+        """Tell a restored estimator what `outcome` said of its fit, where it can be asked of it."""
+
     @abstractmethod
     def layers(self, estimator: E, input_shape: Sequence[int]) -> list[Layer]:
         """Return the layers of a fitted estimator."""

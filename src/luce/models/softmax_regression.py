@@ -96,7 +96,7 @@ class Linear(Model["SoftmaxModel"]):
         if max(shares) > 0 or penalty == "group":
             from luce.linear.inputs import check_ratio
 
-            check_ratio("linear", penalty, max(shares), solver)
+            check_ratio("linear", penalty, max(shares), solver, options.get("C"))
 
     def check_taught(self, options: Mapping[str, Any], temperature: float) -> None:
         """Refuse a temperature, and scores that do not weigh the copies of a row."""
@@ -206,8 +206,12 @@ class Linear(Model["SoftmaxModel"]):
                 "nonzero_coefficients": int((coefficients != 0).sum()),
                 "used_features": int(coefficients.any(axis=0).sum()),
             }
+        if hasattr(estimator, "objective_"):  # the mean of folds' fits has none
+            ended["objective"] = float(estimator.objective_)
         if hasattr(estimator, "scores_"):  # C was chosen
             ended["C"] = float(estimator.C_)
+        if hasattr(estimator, "left_out_") and estimator.left_out_.hessian != "exact":
+            ended["left_out_error"] = float(estimator.left_out_.error)
         if hasattr(estimator, "path_"):
             ended["path"] = _followed(estimator.path_)
         return ended
@@ -230,6 +234,9 @@ class Linear(Model["SoftmaxModel"]):
             )
             if getattr(estimator, "cv", None) == "loo":
                 how = "by leave-one-out"
+                if "left_out_error" in ended:
+                    off = ended["left_out_error"]
+                    how += f", whose log-probabilities are approximated, by about {off:.1g}"
             line += f"; C = {ended['C']:g} {how}"
         return line
 
@@ -239,6 +246,10 @@ class Linear(Model["SoftmaxModel"]):
         if hasattr(estimator, "code_"):
             found["code"] = estimator.code_
         return found
+
+    def parameters(self, estimator: SoftmaxModel) -> int:
+        """Return how many numbers are learnt: not the code, which is given."""
+        return int(estimator.coef_.size + estimator.intercept_.size)
 
     def resolved(self, estimator: SoftmaxModel) -> dict[str, Any]:
         """Return the value of each option of the estimator; a code as lists."""
@@ -279,10 +290,23 @@ class Linear(Model["SoftmaxModel"]):
         estimator.coef_ = tensors["coef"]
         estimator.intercept_ = tensors["intercept"]
         estimator.n_features_in_ = features
-        if isinstance(given := estimator.get_params().get("C"), float | int):
-            # What was fitted with a number; what "auto" and Cs chose is in config.json.
-            estimator.C_ = math.inf if estimator.penalty is None else float(given)
         return estimator
+
+    def recall(self, estimator: SoftmaxModel, outcome: Mapping[str, Any]) -> None:
+        """Set the C that it was fitted with and what was proven of the fit: what questions take."""
+        given = estimator.get_params().get("C")
+        if estimator.penalty is None:
+            estimator.C_ = math.inf
+        elif "C" in outcome:  # it was chosen
+            estimator.C_ = float(outcome["C"])
+        elif given is not None:  # "auto" chooses nothing where rows are dense
+            estimator.C_ = 1.0 if given == "auto" else float(given)
+        if given is None:
+            estimator.l1_ratio_ = float(outcome.get("l1_ratio", 0.0))
+        # Runs of earlier versions do not say all of this.
+        for name in ("converged", "duality_gap", "objective"):
+            if outcome.get(name) is not None:
+                setattr(estimator, f"{name}_", outcome[name])
 
     def layers(self, estimator: SoftmaxModel, input_shape: Sequence[int]) -> list[Layer]:  # noqa: ARG002
         """Return the one layer that there is."""
@@ -356,27 +380,17 @@ class Linear(Model["SoftmaxModel"]):
         outcome: Mapping[str, Any],
     ) -> NDArray[np.floating[Any]] | None:
         """Return the influence of each row of the fit, where the Hessian is quickly formed."""
-        from copy import copy
-
         if not outcome.get("converged", True):
             return None
         coefficients = estimator.coef_.size
         if coefficients > MOST_COEFFICIENTS or coefficients**2 * rows.shape[0] > MOST_PRODUCTS:
             return None
-        fit = copy(estimator)
-        if not hasattr(fit, "C_"):  # a stored one, whose C was chosen
-            given = outcome.get("C", 1.0 if fit.get_params().get("C") == "auto" else None)
-            if given is None:
-                return None
-            fit.C_ = float(given)
-        if outcome.get("l1_ratio", 0.0) > 0:
-            return None
         try:
-            return fit.influence(
+            return estimator.influence(
                 self._shaped(rows),
-                fit.classes_[codes],
+                estimator.classes_[codes],
                 self._shaped(asked),
-                fit.classes_[asked_codes],
+                estimator.classes_[asked_codes],
             )
         except (ArgumentError, DataError):  # no L2, or not the rows that it was fitted to
             return None

@@ -19,7 +19,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
 from luce.errors import ArgumentError, DataError
-from luce.label_matrix import indicator_of, is_several, read_labels
+from luce.label_matrix import counted, indicator_of, is_several, read_labels, warn_of_constant
 from luce.neural.arrays import (
     as_examples,
     as_rows,
@@ -175,6 +175,8 @@ def of_labels(
     shape, sparse = features.shape[1:], scipy.sparse.issparse(features)
     weight = weights_of_rows(features, sample_weight, None, None, wide(options["precision"]))
     own = np.ones(len(on)) if weight is None else weight.astype(np.float64)
+    have, total = counted(on, own)
+    warn_of_constant("NeuralClassifier", labels, have, (have > 0) & (have < total))
     each = weights_of_labels(options["class_weight"], labels, own @ on, float(own.sum()))
     held_out = None
     if validation is not None:

@@ -309,6 +309,8 @@ SHARE = Kind(
     read=float,
     form="FRACTION",
 )
+# Of an option that has a sister for several.
+L1_SHARE = replace(SHARE, text=f"{SHARE.words} (--l1-ratios takes several)")
 SHARES = either(
     Kind(
         words="a sequence of numbers from 0 to 1",
@@ -320,6 +322,8 @@ SHARES = either(
     None,
 )
 ANYTHING = Kind(words="anything", allows=lambda _: True)
+# Which there are `luce.linear.penalties` knows: others are added to them.
+PENALTIES = replace(ANYTHING, form="NAME", choices=("l2", "group"))
 # Compared by name, so that NumPy's bool passes too, and NumPy is not imported.
 FLAG = Kind(words="True or False", allows=lambda value: type(value).__name__ == "bool")
 WIDTHS = Kind(

@@ -18,7 +18,9 @@ from luce.options.kinds import (
     FOLDS,
     FRACTION,
     IMAGE_SIZE,
+    L1_SHARE,
     NAMES,
+    PENALTIES,
     PENALTY,
     POSITIVE,
     SCALING,
@@ -150,13 +152,18 @@ LINEAR = {
         either(CANDIDATES, "auto"), "Choose C among these by cross-validation.", OF_LINEAR
     ),
     "l1_ratio": Option(
-        SHARE,
+        L1_SHARE,
         "L1's share of the penalty: 1 makes most coefficients zero, and fewer as it nears 0, which "
         "is L2.  [default: 0]",
         OF_LINEAR,
     ),
     "l1_ratios": Option(SHARES, "Choose it among these, beside C.", OF_LINEAR),
-    "penalty": Option(ANYTHING),
+    "penalty": Option(
+        PENALTIES,
+        "What of L2 and L1 or groups holds coefficients near 0: group keeps or drops a feature for "
+        "all classes together.  [default: l2]",
+        OF_LINEAR,
+    ),
     "fit_intercept": Option(FLAG),
     "tol": Option(number(at_least=0, or_infinite=True)),
     "max_iter": Option(whole(0)),

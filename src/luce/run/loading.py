@@ -100,6 +100,7 @@ def _load(path: Path, config: dict[str, Any]) -> Run:
         weights,
         several=schema.several is not None,
     )
+    models.kind_of(name).recall(estimator, config.get("outcome", {}))
     metrics = read("metrics.json")
     check_metrics(metrics)
     calibration: Calibration | LabelCalibration | None = None

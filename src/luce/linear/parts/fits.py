@@ -10,6 +10,7 @@ import torch
 from sklearn.utils import compute_class_weight
 
 from luce.errors import ArgumentError, DataError
+from luce.label_matrix import warn_of_constant
 from luce.linear import large
 from luce.linear.arrays import not_finite
 from luce.linear.indicators import (
@@ -18,7 +19,6 @@ from luce.linear.indicators import (
     fits_of_some,
     label_factors,
     learnable,
-    warn_of_constant,
 )
 from luce.linear.parts import sums
 from luce.linear.parts.lanes import deal_part
