@@ -224,8 +224,7 @@ def score_files(
     luce.errors.DataError
         If they do not fit the run, have no labels, or nothing was held out.
     """
-    from luce.data.sources import dialect_of
-    from luce.data.streams.reading import Reader
+    from luce.data.sources import reader_of
 
     schema: TableSchema = classifier.schema  # type: ignore[assignment] # files are tables
     files = files_of(source)
@@ -240,7 +239,7 @@ def score_files(
         wanted = TEST
     asked = Asked(name, str(target or schema.target), dealer, wanted)
     scorer = _Scorer(classifier, asked)
-    reader = Reader(files, dialect_of(schema))
+    reader = reader_of(files, schema)
     if spread is None:
         for file, start, frame in reader.blocks():
             scorer.add(score_block(classifier, asked, file.name, start, frame, scorer.limit))
@@ -325,11 +324,10 @@ def some_rows(
     import polars as pl
 
     from luce.data.dataset import Dataset
-    from luce.data.sources import dialect_of
+    from luce.data.sources import reader_of
     from luce.data.spelling import present
     from luce.data.streams.labelling import known_target, labelled
     from luce.data.streams.look import lowest
-    from luce.data.streams.reading import Reader
 
     files = files_of(source)
     dealer, wanted = Dealer(validation_size=0.0, test_size=0.0, seed=0), TRAIN
@@ -339,7 +337,7 @@ def some_rows(
     target = str(target or schema.target)
     columns = target_columns(target, schema.several)
     kept, limit, count, total = [], 1.0, 0, 0
-    for file, start, frame in Reader(files, dialect_of(schema)).blocks():
+    for file, start, frame in reader_of(files, schema).blocks():
         which = dealer.parts(file.name, start, frame.height) == wanted
         if target in frame.columns and schema.several is None:
             which &= present(frame[target]).is_not_null().to_numpy()

@@ -20,7 +20,7 @@ from luce.data.kinds import (
     unknown_ending,
 )
 from luce.data.opening import packed_ratio, reading
-from luce.data.wording import counted, listed, shown
+from luce.data.wording import listed
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -121,10 +121,11 @@ def fingerprint(files: Sequence[StreamFile]) -> str:
     return digest.hexdigest()
 
 
-def check_same(files: Sequence[StreamFile]) -> None:
+def check_same(files: Sequence[StreamFile], since: str | None = None) -> None:
     """Raise DataError if a file is not there any more, or is another than it was.
 
-    The message names them.
+    The message names them. It says that they were being read, or `since` when they are to be the
+    same, and what to do.
     """
     gone, changed = [], []
     for each in files:
@@ -138,9 +139,12 @@ def check_same(files: Sequence[StreamFile]) -> None:
     if gone or changed:
         what = [f"{listed(gone, width=200)} vanished"] * bool(gone)
         what += [f"{listed(changed, width=200)} changed"] * bool(changed)
+        if since is not None:
+            raise DataError(f"{' and '.join(what)} {since}")
+        were = "file was" if len(files) == 1 else f"{len(files):,} files were"
         raise DataError(
-            f"While the {counted(len(files), 'file')} were read, {' and '.join(what)}. Nothing is "
-            "kept of this. Begin again when the files stay as they are."
+            f"While the {were} read, {' and '.join(what)}. Nothing is kept of this. Begin again "
+            "when the files stay as they are."
         )
 
 
@@ -157,10 +161,21 @@ def _sort(file: StreamFile) -> str:
     return "arrow" if file.typed else "text"
 
 
-def different(first: StreamFile, other: StreamFile, how: str) -> DataError:
-    """Return the error of two files that are no one table; `how` they differ ends a sentence."""
+def different(
+    first: StreamFile, other: StreamFile, how: str, agreeing: Sequence[StreamFile] = ()
+) -> DataError:
+    """Return the error of two files that are no one table.
+
+    `how` they differ ends a sentence; `agreeing` are those that have the first one's columns.
+    """
+    do = "Leave one of them out, or give both the same columns."
+    if len(agreeing) > 1:
+        few = listed([each.name for each in agreeing], width=200)
+        do = (
+            f"These agree with each other: {few}. Put them alone into a folder, or give the others "
+            "the same columns."
+        )
     return DataError(
         f"{other.path} has other columns than {first.path}: {how}. Files that are read as one "
-        f"table must have the same columns. Name those that do, such as "
-        f"{shown(str(first.path.parent / '*') + ending(first.path), 200)}."
+        f"table must have the same columns. {do}"
     )
