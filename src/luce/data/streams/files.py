@@ -26,11 +26,15 @@ from luce.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["StreamFile", "check_same", "files_of", "fingerprint", "memory_for"]
+__all__ = ["CHANGED", "StreamFile", "check_same", "files_of", "fingerprint", "memory_for"]
 
 ENDS: Final = 2**16
 """Bytes at either end of a file that its fingerprint looks at. The last ones of a Parquet file have
 the counts and extremes of its columns."""
+
+CHANGED: Final = (
+    "since the files were named. Name them again, with luce.scan, when they stay as they are."
+)
 
 # What a byte of a file becomes in memory, roughly: text in columns of its own, and the matrix.
 IN_MEMORY: Final = {"text": 3.0, "packed": 12.0, "parquet": 6.0, "arrow": 2.0}
