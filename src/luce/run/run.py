@@ -272,7 +272,8 @@ class Run:
         """Score the classifier on a labelled source.
 
         A source that brings its own test rows is scored on those; the source that the run was
-        trained on is scored on the rows that training held out.
+        trained on is scored on the rows that training held out. So are, of a run that was trained
+        on a stream, copies of its files and some of them.
 
         Parameters
         ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,9 +24,18 @@ from luce.data.wording import listed
 from luce.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["CHANGED", "StreamFile", "check_same", "files_of", "fingerprint", "memory_for"]
+__all__ = [
+    "CHANGED",
+    "StreamFile",
+    "check_same",
+    "files_of",
+    "fingerprint",
+    "known_by",
+    "memory_for",
+    "recognised",
+]
 
 ENDS: Final = 2**16
 """Bytes at either end of a file that its fingerprint looks at. The last ones of a Parquet file have
@@ -123,6 +132,51 @@ def fingerprint(files: Sequence[StreamFile]) -> str:
         digest.update(b"\0%d:%b\0%d\0%d\0" % (len(name), name, each.size, each.modified))
         digest.update(bytes.fromhex(each.ends))
     return digest.hexdigest()
+
+
+def known_by(file: StreamFile) -> str:
+    """Return what tells a file from others wherever it lies and however old it is.
+
+    From its size and both its ends; of Parquet these have the counts of all columns.
+    """
+    return hashlib.sha256(b"luce file 1\0%d\0" % file.size + bytes.fromhex(file.ends)).hexdigest()[
+        :32
+    ]
+
+
+def recognised(
+    files: Sequence[StreamFile], trained: Mapping[str, str]
+) -> tuple[list[StreamFile], frozenset[str]]:
+    """Find files again that a run was trained on, or copies of them, whatever they are called.
+
+    Parameters
+    ----------
+    files : sequence of StreamFile
+    trained : mapping of str to str
+        By the names of the run's files, what each is known by.
+
+    Returns
+    -------
+    files : list of StreamFile
+        The same. Those that were found have the names that their rows were dealt by; if not all
+        were, the others have whole paths for names.
+    names : frozenset of str
+        Of those that were found.
+    """
+    by: dict[str, list[str]] = {}
+    for name, what in trained.items():
+        by.setdefault(what, []).append(name)
+    found, names = [], set[str]()
+    for each in files:
+        alike = by.get(known_by(each), [])
+        if not alike:
+            found.append(replace(each, name=each.path.absolute().as_posix()))
+            continue
+        # Of files with the same content, another copy: the one that is called so, else any.
+        name = each.name if each.name in alike else alike[0]
+        names.add(name)
+        found.append(replace(each, name=name))
+    return (found, frozenset(names)) if names else (list(files), frozenset())
 
 
 def check_same(files: Sequence[StreamFile], since: str | None = None) -> None:

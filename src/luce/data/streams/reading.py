@@ -241,16 +241,17 @@ class Reader:
             if dtype != first:
                 self._several.add(name)
             if not self._any_types and not _alike(dtype, first):
-                how = f"{shown(name)} is {dtype} in it, and {first} in the other"
-                raise different(self._first, file, how, self._agreeing())
+                types = f"{shown(name)} is {dtype} in it, and {first} in the other"
+                raise different(self._first, file, types, self._agreeing())
 
     def _agreeing(self) -> list[StreamFile]:
         """Return the files that are one table with the first."""
         found = []
+        dtypes: dict[str, pl.DataType | None]
         for file in self.files:
             try:
                 if file.typed:
-                    dtypes = dict(lazy_of(file).collect_schema())
+                    dtypes = {**lazy_of(file).collect_schema()}
                 else:
                     dtypes = dict.fromkeys(read_columns([file.path], replace(self.dialect)))
             except (DataError, pl.exceptions.PolarsError, OSError):  # its turn would come

@@ -12,6 +12,7 @@ from luce.data.kinds import no_column
 from luce.data.streams.files import CHANGED, StreamFile, check_same, files_of
 from luce.data.wording import counted, shown
 from luce.errors import DataError, DtypeError
+from luce.options import check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,7 +117,6 @@ class Scan:
             If the files cannot be learnt from, changed since they were named, or the disk has no
             room.
         """
-        from luce.data.split import check_sizes
         from luce.data.streams.cache import Cache
         from luce.data.streams.encoding import Wanted, streamed
 
