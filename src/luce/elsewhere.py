@@ -14,6 +14,7 @@ import numpy as np
 from luce.data.opening import of_source
 from luce.data.streams.pieces import frames_of, pieces_of
 from luce.data.targets import target_columns
+from luce.errors import DataError
 from luce.linear.small import one_thread
 from luce.models.packing import unpack
 from luce.streaming import ScoredBlock, score_block
@@ -61,9 +62,14 @@ def predicted_pieces(
         "called": called,
         "calibrated": calibrated,
     }
+    if not pieces:
+        raise DataError(
+            f"{called}: there are no rows in it to predict. Give a table that has some."
+        )
     for some in _at_once(pieces, packed.classes):
         for probabilities, handled in map_(_predicted, some, shared):
-            yield probabilities, _plain(handled)
+            if len(probabilities):  # a file of text may have a header alone
+                yield probabilities, _plain(handled)
 
 
 def _predicted(

@@ -61,6 +61,7 @@ Count: TypeAlias = Annotated[int, Meta(ge=0)]
 class _Data(msgspec.Struct):
     fingerprint: str
     name: str
+    files: dict[str, str] | UnsetType = UNSET
 
 
 # How the rows were divided, as `three_way` takes it.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from luce.data.kinds import NAMES, existing, tables_in
-from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
-from luce.data.streams.files import files_of, fingerprint, memory_for
+from luce.data.streams.dealing import TEST, VALIDATION, Dealer
+from luce.data.streams.files import files_of, fingerprint, memory_for, recognised
 from luce.data.targets import target_columns
 from luce.errors import ArgumentError, DataError
 from luce.processor import free_memory
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from luce.data.blocks import Part
     from luce.data.dataset import Dataset
+    from luce.data.streams.files import StreamFile
     from luce.data.streams.reading import Reader
     from luce.data.tables import TableSchema
     from luce.models.classifier import Classifier
@@ -139,10 +140,20 @@ class Held:
         Of these files.
     split : mapping
         How their rows were dealt: validation_size, test_size and seed.
+    files : mapping of str to str
+        By their names, what each is known by. Of runs of earlier versions, and of those that were
+        trained in memory, nothing.
     """
 
     fingerprint: str
     split: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    def among(self, files: Sequence[StreamFile]) -> tuple[list[StreamFile], frozenset[str]]:
+        """Find the run's files among others, or copies of them; see `recognised`."""
+        if not self.files and fingerprint(files) == self.fingerprint:
+            return list(files), frozenset(each.name for each in files)
+        return recognised(files, self.files)
 
 
 class Asked(NamedTuple):
@@ -155,14 +166,15 @@ class Asked(NamedTuple):
     target : str
         The column of the labels.
     dealer : Dealer
-    wanted : int or None
-        The part that is scored; None for all rows.
+    trained : frozenset of str
+        The names of files that the run was trained on: of these the rows that it held out are
+        scored, of others all.
     """
 
     name: str
     target: str
     dealer: Dealer
-    wanted: int | None
+    trained: frozenset[str]
 
 
 class ScoredBlock(NamedTuple):
@@ -207,7 +219,8 @@ def score_files(
         The column of the labels.
     classifier : Classifier
     held : Held, optional
-        Of these very files, only the rows that were held out are scored.
+        Of files that the run was trained on, and of copies of them, only the rows that were held
+        out are scored.
     spread : callable, optional
         What has blocks scored elsewhere, and yields them in their order: it is given a reader, what
         is asked, and a function that says below which draw rows are needed. By default it is done
@@ -224,23 +237,23 @@ def score_files(
     luce.errors.DataError
         If they do not fit the run, have no labels, or nothing was held out.
     """
-    from luce.data.sources import dialect_of
-    from luce.data.streams.reading import Reader
+    from luce.data.sources import reader_of
 
     schema: TableSchema = classifier.schema  # type: ignore[assignment] # files are tables
-    files = files_of(source)
-    dealer, wanted = Dealer(validation_size=0.0, test_size=0.0, seed=0), None
-    if held is not None and fingerprint(files) == held.fingerprint:
+    files, trained = files_of(source), frozenset[str]()
+    dealer = Dealer(validation_size=0.0, test_size=0.0, seed=0)
+    if held is not None:
+        files, trained = held.among(files)
+    if held is not None and trained:
         dealer = Dealer(**held.split)
-        if not dealer.test_size:
+        if not dealer.test_size and all(each.name in trained for each in files):
             raise DataError(
                 f"the run was trained on all of {name} and held nothing out: its score there would "
                 "say nothing. Give other data, or train with --test-size 0.2."
             )
-        wanted = TEST
-    asked = Asked(name, str(target or schema.target), dealer, wanted)
-    scorer = _Scorer(classifier, asked)
-    reader = Reader(files, dialect_of(schema))
+    asked = Asked(name, str(target or schema.target), dealer, trained)
+    scorer = _Scorer(classifier, asked, others=any(each.name not in trained for each in files))
+    reader = reader_of(files, schema)
     if spread is None:
         for file, start, frame in reader.blocks():
             scorer.add(score_block(classifier, asked, file.name, start, frame, scorer.limit))
@@ -275,8 +288,8 @@ def score_block(
                 "Say where they are with target, or use `luce predict` for it."
             )
     which = np.ones(frame.height, bool)
-    if asked.wanted is not None:
-        which = asked.dealer.parts(file, start, frame.height) == asked.wanted
+    if file in asked.trained:
+        which = asked.dealer.parts(file, start, frame.height) == TEST
     codes = known_target(frame, asked.target, schema, name=asked.name)
     which &= labelled(codes)
     rows = int(which.sum())
@@ -301,8 +314,8 @@ def some_rows(
 ) -> tuple[Dataset, int, bool]:
     """Return some rows of files as they are there, all if they are few.
 
-    Of the very files of a training, they are rows that were held out: those to test on, or if there
-    are none, those to validate on.
+    Of files of a training, or copies, they are rows that were held out: those to test on, or if
+    there are none, those to validate on.
 
     Parameters
     ----------
@@ -320,27 +333,30 @@ def some_rows(
     total : int
         How many rows there are to choose from.
     own : bool
-        Whether they are rows that the training held out.
+        Whether all are rows that the training held out.
     """
     import polars as pl
 
     from luce.data.dataset import Dataset
-    from luce.data.sources import dialect_of
+    from luce.data.sources import reader_of
     from luce.data.spelling import present
     from luce.data.streams.labelling import known_target, labelled
     from luce.data.streams.look import lowest
-    from luce.data.streams.reading import Reader
 
-    files = files_of(source)
-    dealer, wanted = Dealer(validation_size=0.0, test_size=0.0, seed=0), TRAIN
-    if held is not None and fingerprint(files) == held.fingerprint:
+    files, trained = files_of(source), frozenset[str]()
+    dealer = Dealer(validation_size=0.0, test_size=0.0, seed=0)
+    if held is not None:
+        files, trained = held.among(files)
+    if held is not None and trained:
         dealer = Dealer(**held.split)
-        wanted = TEST if dealer.test_size else VALIDATION
+    wanted = TEST if dealer.test_size else VALIDATION
     target = str(target or schema.target)
     columns = target_columns(target, schema.several)
     kept, limit, count, total = [], 1.0, 0, 0
-    for file, start, frame in Reader(files, dialect_of(schema)).blocks():
-        which = dealer.parts(file.name, start, frame.height) == wanted
+    for file, start, frame in reader_of(files, schema).blocks():
+        which = np.ones(frame.height, bool)
+        if file.name in trained:
+            which = dealer.parts(file.name, start, frame.height) == wanted
         if target in frame.columns and schema.several is None:
             which &= present(frame[target]).is_not_null().to_numpy()
         total += int(which.sum())
@@ -362,15 +378,15 @@ def some_rows(
         there = labelled(codes)
         whole = whole.drop(columns).filter(pl.Series(there))
         labels = as_labels(codes[there], schema.classes or [])
-    own = wanted != TRAIN
+    own = bool(trained) and all(each.name in trained for each in files)
     return Dataset(name, whole, labels, schema), total, own
 
 
 class _Scorer:
     """Log-probabilities of a sample of rows, the ones with the lowest draws."""
 
-    def __init__(self, classifier: Classifier, asked: Asked) -> None:
-        self.classifier, self.asked = classifier, asked
+    def __init__(self, classifier: Classifier, asked: Asked, *, others: bool) -> None:
+        self.classifier, self.asked, self.others = classifier, asked, others
         self.most = most_scored(len(classifier.classes))
         self.limit, self.rows, self.held = 1.0, 0, 0
         self.kept: list[tuple[NDArray[Any], ...]] = []
@@ -404,10 +420,14 @@ class _Scorer:
             raise DataError(f"{self.asked.name}: there are no rows with a label to score.")
         codes, said = (np.concatenate([own[i] for own in self.kept]) for i in (1, 2))
         labels = as_labels(codes, self.classifier.classes)
-        which = "all" if self.asked.wanted is None else "the"
+        which = "the" if self.asked.trained else "all"
         words = f"{which} {self.rows:,} rows of {self.asked.name}"
-        if self.asked.wanted is not None:
-            words += " that training held out"
+        if self.asked.trained:
+            words += (
+                " that training held out, or did not have"
+                if self.others
+                else " that training held out"
+            )
         if len(labels) < self.rows:
             words = f"{len(labels):,} of {words}, drawn at random"
         return {

@@ -231,7 +231,7 @@ def test_the_cache_is_bounded_by_a_size(tmp_path, luce_command, monkeypatch):
     asked = ("train", "t", "--target", "label", "--stream", "--cache-size")
     done = luce_command(*asked, "10kB")
     assert done.code == 3
-    assert "--cache-size is 0.0 MB. Raise it" in done.err
+    assert "--cache-size is 10.0 kB. Raise it" in done.err
     assert not (tmp_path / "runs" / "t").exists()
     assert luce_command(*asked, "1GB").code == 0
     assert luce_command(*asked, "much").code == 2

@@ -25,7 +25,8 @@ from luce.data.kinds import (
 )
 from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
 from luce.data.tables import TableSchema
-from luce.errors import ArgumentError
+from luce.data.wording import shown
+from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from luce.data import Dataset
@@ -103,6 +104,8 @@ def first_slice(source: str, *, target: str | None = None, features: str | None 
         dataset = load_dataset(source, target=target, features=features)
         rows, exact = len(dataset) + (0 if dataset.test is None else len(dataset.test)), True
         dataset = dataset.take(np.arange(min(len(dataset), ROWS)))
+    if not (exact and rows == len(dataset)):
+        _check_first(dataset.labels, source, rows)
     X, codes, classes = _encoded(dataset)
     encoding = None
     if tables and isinstance(dataset.schema, TableSchema):
@@ -150,6 +153,18 @@ def _height(path: Path) -> int:
     with reading(path), quiet_panics():
         lazy = pl.scan_parquet(path) if ending(path) in PARQUET_ENDINGS else pl.scan_ipc(path)
         return int(lazy.select(pl.len()).collect().item())
+
+
+def _check_first(labels: np.ndarray | None, source: str, rows: int | None) -> None:
+    """Refuse first rows of one class, where others were not read."""
+    if labels is None or labels.ndim != 1 or len(set(labels.tolist())) != 1:
+        return
+    many = "--rows" if rows is None else f"--rows {rows}"
+    raise DataError(
+        f"{source}: only the first {len(labels):,} rows are read, and all have the label "
+        f"{shown(labels[0])}: the files may be sorted by it. Plan without them, from {many}, "
+        "--columns and --classes, or put the rows in another order."
+    )
 
 
 def _encoded(dataset: Dataset) -> tuple[Any, np.ndarray, int]:

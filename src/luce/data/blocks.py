@@ -94,6 +94,8 @@ class Part:
         How many rows each block has.
     stored : tuple of int
         How many values each block has: of sparse rows, those that are not zero.
+    schema : str
+        The fingerprint of how the rows were encoded; empty where whoever wrote them did not say.
     """
 
     folder: str
@@ -107,6 +109,7 @@ class Part:
     several: bool
     blocks: tuple[int, ...]
     stored: tuple[int, ...]
+    schema: str
     _files: tuple[Mapping[str, Sequence[int]], ...] = field(repr=False, compare=False)
 
     def open(self, k: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
@@ -336,6 +339,7 @@ class BlockStore:
             several=content.get("several", False),
             blocks=rows,
             stored=tuple(block["stored"] for block in blocks),
+            schema=self.schema,
             _files=tuple(
                 {kind: (block["name"], *of) for kind, of in block["files"].items()}
                 for block in blocks

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["as_frame", "frame_blocks", "read_columns", "read_frame"]
+__all__ = ["as_frame", "frame_blocks", "keys_in", "read_columns", "read_frame"]
 
 BLOCK_ROWS = 65_536
 
@@ -67,7 +67,6 @@ def frame_blocks(
     *,
     rows: int,
     dialect: Dialect | None = None,
-    wanted: Collection[str] = (),
 ) -> Iterator[pl.DataFrame]:
     """Yield the table in blocks of at most `rows` rows; a table without rows as one empty block.
 
@@ -81,8 +80,6 @@ def frame_blocks(
         How many rows a block has at most.
     dialect : Dialect, optional
         How text is written; it is told what was found.
-    wanted : collection of str, optional
-        Columns that every block of JSON Lines has if any has them: it may be read ahead for that.
 
     Raises
     ------
@@ -93,7 +90,6 @@ def frame_blocks(
     names: list[str] = []
     dialect = dialect or Dialect()
     paths = _with_content(paths)
-    keys = _keys_in([path for path in paths if ending(path) in JSON_ENDINGS], wanted)
     for path in paths:
         own = replace(dialect)
         keyed = ending(path) in JSON_ENDINGS
@@ -103,9 +99,6 @@ def frame_blocks(
             if len(paths) > 1 and block.columns != names and not keyed:
                 _check_same(paths[0], names, path, block.columns)
                 yield block.select(names)
-            elif keyed:
-                lacks = [key for key in keys if key not in block.columns]
-                yield block.with_columns(pl.lit(None, pl.String).alias(key) for key in lacks)
             else:
                 yield block
 
@@ -122,10 +115,10 @@ def _with_content(paths: Sequence[Path]) -> Sequence[Path]:
     return there or paths[:1]
 
 
-def _keys_in(paths: Sequence[Path], wanted: Collection[str]) -> list[str]:
-    """Return which keys the rows of JSON Lines have, read until all that are wanted are found."""
+def keys_in(paths: Sequence[Path], wanted: Collection[str]) -> list[str]:
+    """Return which of some keys rows of JSON Lines have, read until all are found."""
     there: set[str] = set()
-    for path in paths if wanted else ():
+    for path in paths:
         for block in _file_blocks(path, BLOCK_ROWS, Dialect()):
             there.update(block.columns)
             if there.issuperset(wanted):

@@ -17,7 +17,7 @@ from luce.data.catalogue import load_named
 from luce.data.dataset import Dataset, Features
 from luce.data.delimited import WINDOWS, Dialect, csv_blocks, pieces_of
 from luce.data.directions import Directions
-from luce.data.frames import as_frame, frame_blocks, read_frame
+from luce.data.frames import as_frame, read_frame
 from luce.data.images import (
     IMAGE_ENDINGS,
     ImageSchema,
@@ -40,6 +40,8 @@ from luce.data.labels import as_classes, labels_from_array, labels_from_series
 from luce.data.schema import ImageSize, Schema, check_image_size
 from luce.data.several import aligned, labels_of_table
 from luce.data.split import split_rows
+from luce.data.streams.files import files_of
+from luce.data.streams.reading import Reader
 from luce.data.tables import TableSchema
 from luce.data.targets import GIVEN, target_columns
 from luce.data.wording import counted, listed, shown
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from io import BufferedIOBase
 
-__all__ = ["Block", "Dataset", "dialect_of", "load_dataset", "read_blocks"]
+    from luce.data.streams.files import StreamFile
+
+__all__ = ["Block", "Dataset", "dialect_of", "load_dataset", "read_blocks", "reader_of"]
 
 
 @dataclass(frozen=True)
@@ -277,6 +281,33 @@ def dialect_of(schema: Schema) -> Dialect:
     if not isinstance(schema, TableSchema):
         return Dialect()
     return Dialect(fallback=schema.encoding or WINDOWS, prefer=schema.separator)
+
+
+def reader_of(
+    files: Sequence[StreamFile],
+    schema: Schema,
+    *,
+    rows: int | None = None,
+    told: Directions | None = None,
+) -> Reader:
+    """Return a reader of files for a fitted schema: a column may be of any type in each of them.
+
+    The schema reads each cell as it is written, whatever type the file gives its column.
+
+    Parameters
+    ----------
+    files : sequence of StreamFile
+    schema : Schema
+    rows : int, optional
+        How many rows a block has at most.
+    told : Directions, optional
+        What was said of how these files are written.
+    """
+    dialect = dialect_of(schema)
+    if told is not None:
+        dialect = replace(dialect, encoding=told.encoding, separator=told.separator)
+    keys = [column.name for column in schema.used] if isinstance(schema, TableSchema) else []
+    return Reader(files, dialect, rows=rows, any_types=True, keys=keys)
 
 
 def _from_memory(
@@ -523,10 +554,9 @@ def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> 
     if splits or is_idx(path):
         for block in idx.idx_blocks(splits.get("train", path), rows=rows):
             yield from _array_parts(block, schema, rows, str(path))
-    elif files := tables_in(path):
-        wanted = [c.name for c in schema.used] if isinstance(schema, TableSchema) else []
-        frames = frame_blocks(files, rows=rows, dialect=dialect_of(schema), wanted=wanted)
-        yield from _table_parts(frames, schema, str(path))
+    elif tables_in(path):
+        reader = reader_of(files_of(path), schema, rows=rows)
+        yield from _table_parts((each.frame for each in reader.blocks()), schema, str(path))
     elif path.is_dir() or kind in IMAGE_ENDINGS:
         _check_kind(schema, "image", str(path))
         yield from _image_parts(path, schema, rows)
@@ -540,12 +570,14 @@ def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> 
 
 def _table_parts(frames: Iterable[pl.DataFrame], schema: Schema, where: str) -> Iterator[Part]:
     _check_kind(schema, "table", where)
+    own = target_columns(schema.target, schema.several)
+    there = False
     for frame in frames:
-        if schema.target is None:
-            yield frame, None, ()
-        else:
-            own = target_columns(schema.target, schema.several)
+        if frame.height:
+            there = True
             yield frame.drop(own, strict=False), None, ()
+    if not there:
+        raise DataError(f"{where}: there are no rows in it to predict. Give a table that has some.")
 
 
 def _array_parts(array: Any, schema: Schema, rows: int, where: str) -> Iterator[Part]:

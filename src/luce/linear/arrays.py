@@ -16,6 +16,7 @@ __all__ = [
     "as_array",
     "find_bad",
     "is_part",
+    "is_scan",
     "is_source",
     "is_tensor",
     "memory_map",
@@ -41,9 +42,18 @@ def is_part(value: Any) -> bool:
     return callable(getattr(type(value), "stamp", None)) and hasattr(value, "blocks")
 
 
-def part_of(value: Any) -> Any:
-    """Return the part that a scan of files makes of its rows; any other value as it is."""
-    return value.as_part() if callable(getattr(type(value), "as_part", None)) else value
+def is_scan(value: Any) -> bool:
+    """Say whether a value is what `luce.scan` gives: names of files, whose rows are not encoded."""
+    return callable(getattr(type(value), "as_part", None))
+
+
+def part_of(value: Any) -> tuple[Any, Any]:
+    """Return the part that a scan of files makes of its rows, and the schema that it fits to them.
+
+    Only a fit may ask so: whoever predicts has a schema. Any other value is returned as it is, with
+    None.
+    """
+    return value.as_part() if is_scan(value) else (value, None)
 
 
 def as_array(X: Any) -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import expit
 
 from luce.errors import ArgumentError
-from luce.linear.arrays import is_part, part_of
+from luce.linear.arrays import is_part, is_scan
 from luce.linear.curvature import MOST, Exact, reduced, size_of
 from luce.linear.minorant import Minorant
 from luce.linear.penalties import PENALTIES
@@ -57,8 +57,7 @@ def probability_bound(
     what, name = "probability_bound", type(model).__name__
     check_askable(model, what)
     _check_gap(model, name)
-    X = part_of(X)
-    if is_part(X):
+    if is_scan(X) or is_part(X):
         raise ArgumentError(f"{name}: {what} needs rows in memory: pass an array.")
     X = model._check_rows(X)  # noqa: SLF001 - of our own class
     gap = (model.duality_gap_ + _LEAST_GAP) * model.objective_

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from luce.errors import ArgumentError, DataError
-from luce.linear.arrays import is_part, is_source, is_tensor, numpy_of, part_of
+from luce.linear.arrays import is_part, is_scan, is_source, is_tensor, numpy_of
 from luce.linear.questions import check_given
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def without(
     """Return the fit without some rows; the parameters are `SoftmaxRegression.without`'s."""
     check_is_fitted(model, ["coef_", "C_"])
     name = type(model).__name__
-    X = part_of(X)
-    if is_part(X) or is_source(X):
+    if is_scan(X) or is_part(X) or is_source(X):
         raise DataError(
             f"{name}: without needs rows in memory or in a memory map: pass an array, or fit again "
             "to the rows that are left."

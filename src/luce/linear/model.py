@@ -13,11 +13,11 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from luce.errors import DataError
+from luce.errors import ArgumentError, DataError
 from luce.label_matrix import counted
 from luce.linear import small
 from luce.linear.answers import Answers
-from luce.linear.arrays import as_array, find_bad, is_part, is_tensor, not_finite, numpy_of, part_of
+from luce.linear.arrays import as_array, find_bad, is_part, is_scan, is_tensor, not_finite, numpy_of
 from luce.linear.codes import is_identity
 from luce.linear.coupling import Coupling
 from luce.linear.indicators import (
@@ -96,6 +96,10 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, shape (N, K), in the order of ``classes_``.
 
+        X may also be what `luce.scan` gives, for a model that was fitted to such: then N are all
+        rows of its files, in the order of their names, with and without a label. They are encoded
+        as those of the fit were.
+
         Of several labels at once, that each is on: they do not add up to 1.
         """
         log_p = self._log_proba(self._own_logits(X))
@@ -105,20 +109,36 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
         """Return the logarithm of ``predict_proba``, finite where that rounds to 0."""
         return _like(X, self._log_proba(self._own_logits(X)))
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the share of rows whose label is predicted; of several, all of whose labels are.
 
         Parameters
         ----------
         X : array-like, shape (N, D)
+            Or the part of a block store, or what `luce.scan` gives, of which the rows that have a
+            label count.
         y : array-like, shape (N,)
-            Of several labels at once, an indicator (N, L) or lists of labels.
+            Of several labels at once, an indicator (N, L) or lists of labels. None for what has
+            labels of its own.
         sample_weight : array-like, shape (N,), optional
 
         Returns
         -------
         float
         """
+        check_is_fitted(self, "coef_")
+        own = is_scan(X) or is_part(X)
+        if own != (y is None) or (own and sample_weight is not None):
+            what = "have labels of their own: leave y and sample_weight out"
+            raise ArgumentError(
+                f"{type(self).__name__}: files and parts of block stores {what}."
+                if own
+                else f"{type(self).__name__}: score needs y, the labels of the rows: pass them."
+            )
+        if is_part(X):
+            return float(self.scores(X).accuracy)
+        if is_scan(X):
+            return self._score_of_files(X)
         if self.multilabel_:
             from luce.label_matrix import indicator_of
 
@@ -126,6 +146,17 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
             right = (np.asarray(self.predict(X)) == on).all(axis=1)
             return float(np.average(right, weights=sample_weight))
         return float(super().score(X, y, sample_weight))
+
+    def _score_of_files(self, scan: Any) -> float:
+        right = rows = 0
+        for X, codes in scan.labelled(self._own_schema(scan)):
+            found = np.asarray(self.predict(X))
+            same = found == codes if self.multilabel_ else found == self.classes_[codes]
+            right += int(same.all(axis=1).sum() if self.multilabel_ else same.sum())
+            rows += len(codes)
+        if not rows:
+            raise DataError(f"{type(self).__name__}: no row of {scan!r} has a label to score.")
+        return right / rows
 
     def scores(
         self, part: Any, *, temperatures: Sequence[float] = (1.0,), engine: Any = None
@@ -152,6 +183,7 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
         from luce.linear.parts.rows import Weighing
 
         check_is_fitted(self, "coef_")
+        self._check_encoding(part)
         if list(part.classes) != self.classes_.tolist() or part.shape[1] != self.n_features_in_:
             raise DataError(
                 f"{type(self).__name__}: the part has {part.shape[1]:,} features and the classes "
@@ -193,11 +225,44 @@ class SoftmaxModel(Answers, ClassifierMixin, Inputs):
 
     def _own_logits(self, X: Any) -> Any:
         check_is_fitted(self, "coef_")
-        X = part_of(X)
-        if is_part(X):
-            blocks = (self._own_logits(X.open(k)[0]) for k in range(len(X.blocks)))
-            return np.concatenate([numpy_of(Z) for Z in blocks])
+        blocks: Iterator[Any] | None = None
+        if is_scan(X):
+            blocks = X.features(self._own_schema(X))
+        elif is_part(X):
+            self._check_encoding(X)
+            blocks = (X.open(k)[0] for k in range(len(X.blocks)))
+        if blocks is not None:
+            return np.concatenate([numpy_of(self._own_logits(each)) for each in blocks])
         return self._logits(self._check_rows(X), self.coef_, self.intercept_)
+
+    def _note_encoding(self, part: Any, schema: Any) -> None:
+        """Keep how the rows of the fit were encoded: others are encoded so, or are refused."""
+        self.encoding_ = part.schema
+        if schema is not None:
+            self.schema_ = schema
+
+    def _own_schema(self, scan: Any) -> Any:
+        """Return the schema that rows of files are encoded by, that of the fit."""
+        check_is_fitted(self, "coef_")
+        schema = getattr(self, "schema_", None)
+        if schema is None:
+            raise DataError(
+                f"{type(self).__name__}: it was not fitted to files, so it does not know how the "
+                f"rows of {scan!r} are to be encoded. Fit it to what luce.scan gives, or pass rows "
+                "that are encoded as those of the fit."
+            )
+        return schema
+
+    def _check_encoding(self, part: Any) -> None:
+        """Refuse the part of a store whose rows are known to be encoded in another way."""
+        own = getattr(self, "encoding_", "")
+        if own and part.schema and own != part.schema:
+            raise DataError(
+                f"{type(self).__name__}: the rows in {part.folder} are encoded by another schema "
+                "than those of the fit: with other means, scales or categories. Fit to what "
+                "luce.scan gives and pass luce.scan of the files, or encode rows as those of the "
+                "fit."
+            )
 
     def _logits(self, X: Any, coef: np.ndarray, intercept: np.ndarray) -> Any:
         """Return the logits of validated rows, (N, K), or (N,) for two classes.

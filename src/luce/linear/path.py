@@ -170,9 +170,9 @@ class SoftmaxRegressionCV(SoftmaxModel):
         Parameters
         ----------
         X : array-like, sparse matrix, frame or tensor, shape (N, D)
-            Or the part of a block store, `luce.data.blocks.Part`. Its folds follow from the places
-            of the rows, ``cv`` and ``scoring`` are a number and the default, and there are no
-            ``oof_proba_``.
+            Or the part of a block store, `luce.data.blocks.Part`, or what `luce.scan` gives. Its
+            folds follow from the places of the rows, ``cv`` and ``scoring`` are a number and the
+            default, and there are no ``oof_proba_``.
         y : array-like, shape (N,)
             None for the part of a block store, which has labels and weights of its own. Several
             labels at once are given as to `SoftmaxRegression`.
@@ -185,9 +185,11 @@ class SoftmaxRegressionCV(SoftmaxModel):
         SoftmaxRegressionCV
             Itself.
         """
-        X = part_of(X)
+        X, schema = part_of(X)
         if is_part(X):
-            return self._fit_part(X, y, sample_weight, engine)
+            self._fit_part(X, y, sample_weight, engine)
+            self._note_encoding(X, schema)
+            return self
         with self._fitting():
             self._check_parameters()
             self._check_no_engine(engine)

@@ -20,7 +20,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from luce.errors import ArgumentError, DataError
-from luce.linear.arrays import as_array, is_part, is_source, numpy_of, part_of
+from luce.linear.arrays import as_array, is_part, is_scan, is_source, numpy_of
 from luce.linear.penalties import roots
 from luce.linear.small import one_thread
 
@@ -226,9 +226,10 @@ def ask(
     """
     name = type(model).__name__
     check_askable(model, what, any_coupling=any_coupling)
-    coupling, X = model.coupling, part_of(X)
-    if is_part(X) or (is_source(X) and of_rows):
+    coupling = model.coupling
+    if is_scan(X) or is_part(X) or (is_source(X) and of_rows):
         kind = "the part of a block store" if is_part(X) else "a source"
+        kind = "names of files" if is_scan(X) else kind
         raise DataError(
             f"{name}: {what} needs rows in memory or in a memory map, got {kind}: pass an array."
         )

@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from luce.errors import ArgumentError, DataError
 from luce.label_matrix import counted, is_several
-from luce.linear.arrays import is_part, is_source, numpy_of, part_of
+from luce.linear.arrays import is_part, is_scan, is_source, numpy_of, part_of
 from luce.linear.display import GapDisplay
 from luce.linear.indicators import learnable, loss_of
 from luce.linear.model import SoftmaxModel
@@ -109,6 +109,11 @@ class SoftmaxRegression(SoftmaxModel):
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where X had column names.
+    schema_ : luce.data.tables.TableSchema
+        Where X was what `luce.scan` gives: how its rows, and those that are predicted, are encoded.
+    encoding_ : str
+        Where X was that or the part of a block store: the fingerprint of how its rows are encoded,
+        empty where the store has none. Parts that are known to have another are refused.
     n_iter_ : ndarray, shape (1,), int32
         Iterations over all rows.
     C_ : float
@@ -227,11 +232,13 @@ class SoftmaxRegression(SoftmaxModel):
         SoftmaxRegression
             Itself.
         """
-        X = part_of(X)
         if process_group is not None:
             return self._fit_split(X, y, sample_weight, groups, engine, process_group)
+        X, schema = part_of(X)
         if is_part(X):
-            return self._fit_part(X, y, sample_weight, groups, engine)
+            self._fit_part(X, y, sample_weight, groups, engine)
+            self._note_encoding(X, schema)
+            return self
         with self._fitting() as before:
             self._check_parameters()
             self._check_no_engine(engine)
@@ -296,7 +303,9 @@ class SoftmaxRegression(SoftmaxModel):
     def _check_split(self, X: Any, y: Any, groups: Any, engine: Any) -> None:
         """Refuse what cannot be had with the classes split."""
         wrong = {
-            "the part of a block store or a source of rows": is_part(X) or is_source(X),
+            "files, the part of a block store or a source of rows": (
+                is_scan(X) or is_part(X) or is_source(X)
+            ),
             "groups": groups is not None,
             "an engine": engine is not None,
             "several labels at once": is_several(y),

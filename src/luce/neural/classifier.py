@@ -22,7 +22,7 @@ from luce.neural.building import check_outputs, is_tabular, outline
 from luce.neural.embedding import EmbeddedRows
 from luce.neural.examples import EVALUATION_ROWS
 from luce.neural.options import check_step, choose_device
-from luce.neural.problems import is_sparse, problem
+from luce.neural.problems import is_sparse, problem, refuse_files
 from luce.neural.state import State
 from luce.neural.stored import Blocks
 from luce.neural.tabular import Encoding, of_several_labels
@@ -453,7 +453,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the share of rows whose label is predicted; of several, all of whose labels are.
 
         Parameters
@@ -468,6 +468,9 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         -------
         float
         """
+        refuse_files(X)
+        if y is None:
+            raise ArgumentError("NeuralClassifier: score needs y, the labels of the rows.")
         if not self.multilabel_:
             return float(super().score(X, y, sample_weight))
         on = indicator_of(y, self.classes_.tolist(), "NeuralClassifier")
@@ -569,6 +572,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     @torch.no_grad()
     def _logits(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self, "network_")
+        refuse_files(X)
         features = validated(self, X, reset=False)
         if features.shape[1:] != self.input_shape_:
             raise DataError(

@@ -40,7 +40,7 @@ from luce.neural.teaching import Lessons, prepare
 from luce.neural.training import Recipe
 from luce.targets import check_target
 
-__all__ = ["Problem", "is_sparse", "of_classes", "of_labels", "of_store", "problem"]
+__all__ = ["Problem", "is_sparse", "of_classes", "of_labels", "of_store", "problem", "refuse_files"]
 
 
 class Problem(NamedTuple):
@@ -76,6 +76,11 @@ def problem(
     `teaching` is a teacher or None, the temperature and alpha.
     """
     teacher = teaching[0]
+    refuse_files(X)
+    if isinstance(validation, tuple):
+        refuse_files(validation[0])
+    else:
+        refuse_files(validation)
     if is_stored(X):
         if not (y is None and sample_weight is None and teacher is None):
             raise ArgumentError(
@@ -100,6 +105,15 @@ def problem(
             )
         return of_labels(estimator, X, y, sample_weight, validation, device)
     return of_classes(estimator, X, y, sample_weight, validation, teaching, device)
+
+
+def refuse_files(X: Any) -> None:
+    """Raise DataError for what `luce.scan` gives: a network alone does not encode rows."""
+    if callable(getattr(type(X), "as_part", None)):
+        raise DataError(
+            f"NeuralClassifier: it takes rows, and {X!r} are names of files. For these there is "
+            'luce.train(scan, model="mlp"), whose run predicts and evaluates files too.'
+        )
 
 
 def is_sparse(X: Any) -> bool:

@@ -19,10 +19,9 @@ from luce.calibrating import Calibration
 from luce.calibrating_labels import LabelCalibration
 from luce.data import Dataset, Schema, load_dataset, read_blocks
 from luce.data.opening import of_source
-from luce.data.sources import dialect_of
+from luce.data.sources import reader_of
 from luce.data.streams.files import files_of
 from luce.data.streams.labelling import known_target
-from luce.data.streams.reading import Reader
 from luce.data.streams.scan import Scan, name_of
 from luce.data.targets import target_columns
 from luce.elsewhere import predicted_pieces, scored_pieces
@@ -244,7 +243,7 @@ class Run:
         check_table(source, "engine")
         schema: Any = self.schema
         called, rows = str(source), 65_536  # as `read_blocks` has them
-        reader = Reader(files_of(source), dialect_of(schema), rows=rows)
+        reader = reader_of(files_of(source), schema, rows=rows)
         with connected(engine, address, timeout, task_timeout) as workers:
             yield from predicted_pieces(
                 workers.map, self._packed, reader, rows, called, calibrated=calibrated
@@ -273,7 +272,8 @@ class Run:
         """Score the classifier on a labelled source.
 
         A source that brings its own test rows is scored on those; the source that the run was
-        trained on is scored on the rows that training held out.
+        trained on is scored on the rows that training held out. So are, of a run that was trained
+        on a stream, copies of its files and some of them.
 
         Parameters
         ----------

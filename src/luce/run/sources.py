@@ -165,7 +165,8 @@ class Sources:
     @property
     def held(self) -> Held:
         """What says which rows of a stream training held out."""
-        return Held(self.config["data"]["fingerprint"], self.config["split"])
+        data = self.config["data"]
+        return Held(data["fingerprint"], self.config["split"], data.get("files", {}))
 
     @property
     def request(self) -> Request:

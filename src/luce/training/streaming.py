@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from luce import models
+from luce.data.streams.files import known_by
 from luce.data.streams.scan import scan
 from luce.errors import ArgumentError, DataError
 from luce.models import MODELS
@@ -153,6 +154,7 @@ class Stream:
             "name": self.streamed.name,
             "stream": True,
             "fingerprint": self.streamed.fingerprint,
+            "files": {each.name: known_by(each) for each in self.streamed.files},
             "test_fingerprint": None,
             "rows": self.streamed.rows,
             "input_shape": list(self.schema.input_shape),

@@ -17,8 +17,10 @@ system frees it with the process. An entry in use is never removed.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
+import re
 import shutil
 import weakref
 from contextlib import contextmanager, suppress
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["Cache", "Entry", "Hold", "key_of"]
 
 LAYOUT: Final = 1
+
+_LOCKS: Final = importlib.util.find_spec("fcntl") is not None
+"""Whether this system can lock files: Windows cannot so."""
 
 SPARE: Final = 2**28
 """Bytes of the disk that are left to others."""
@@ -112,7 +117,8 @@ class Cache:
     folder : path, optional
         By default ``$LUCE_CACHE_DIR``, else ``encoded`` in the system's folder for caches.
     size : int, optional
-        How many bytes all entries may take; by default what the disk has room for.
+        How many bytes all entries may take, once one is written; by default what the disk has room
+        for. What is there already is found, whatever it takes.
     """
 
     def __init__(self, folder: str | Path | None = None, *, size: int | None = None) -> None:
@@ -135,14 +141,18 @@ class Cache:
         with self._locked(entry, exclusive=True, wait=wait):
             yield
 
-    def reading(self, entry: Entry) -> Hold:
-        """Return a hold on an entry: until it is let go, nobody removes the entry."""
-        with self._lock_file(entry) as file:
-            _flock(file, exclusive=False)
+    def reading(self, entry: Entry, wait: Callable[[], None]) -> Hold:
+        """Return a hold on an entry: until it is let go, nobody removes the entry.
+
+        `wait` is called where another process is writing it.
+        """
+        with self._locked(entry, exclusive=False, wait=wait) as file:
             return Hold(file)
 
     def make_room(self, entry: Entry, needed: int) -> list[str]:
         """Remove entries that nobody uses, until so many bytes fit; return what was removed.
+
+        What killed writers left is removed first, and what others are writing counts as theirs.
 
         Raises
         ------
@@ -150,11 +160,11 @@ class Cache:
             If they do not: the message says how much is needed, and how much there is.
         """
         others = sorted((each for each in self.entries() if each.key != entry.key), key=_last_used)
-        taken = sum(each.bytes for each in others)
+        taken = self._sweep(entry) + sum(each.bytes for each in others)
         if self.size is not None and needed > self.size:
             raise DataError(
-                f"the encoded rows take about {_gigabytes(needed)}, and --cache-size is "
-                f"{_gigabytes(self.size)}. Raise it, leave out columns with --drop, or train on "
+                f"the encoded rows take about {_in_units(needed)}, and --cache-size is "
+                f"{_in_units(self.size)}. Raise it, leave out columns with --drop, or train on "
                 "fewer files."
             )
         removed = []
@@ -166,18 +176,18 @@ class Cache:
             size = last.bytes
             if self._removed(last):
                 taken -= size
-                removed.append(_gigabytes(size))
+                removed.append(_in_units(size))
         if self.size is not None and taken + needed > self.size:
             raise DataError(
-                f"the encoded rows take about {_gigabytes(needed)}; of the "
-                f"{_gigabytes(self.size)} of --cache-size others that are in use take "
-                f"{_gigabytes(taken)}. Wait for them, or raise it."
+                f"the encoded rows take about {_in_units(needed)}; of the "
+                f"{_in_units(self.size)} of --cache-size others that are in use take "
+                f"{_in_units(taken)}. Wait for them, or raise it."
             )
         free = self._free()
         if needed + SPARE > free:
             raise DataError(
-                f"the encoded rows take about {_gigabytes(needed)}, and the disk of {self.folder} "
-                f"has {_gigabytes(free)} left. Make room, or set LUCE_CACHE_DIR to a folder on "
+                f"the encoded rows take about {_in_units(needed)}, and the disk of {self.folder} "
+                f"has {_in_units(free)} left. Make room, or set LUCE_CACHE_DIR to a folder on "
                 "another disk."
             )
         return removed
@@ -194,6 +204,27 @@ class Cache:
             if name.endswith(".rows")
         ]
 
+    def _sweep(self, own: Entry) -> int:
+        """Remove what writers left that are gone; return the bytes of what others are writing.
+
+        Whoever writes an entry has its lock; `own` is the entry whose lock the caller has.
+        """
+        taken = 0
+        with suppress(OSError):
+            for each in sorted(self.folder.glob(".*")):
+                key = each.name[1:].partition(".")[0]
+                if not re.fullmatch("[0-9a-f]{32}", key):
+                    continue  # it is somebody else's
+                if key == own.key:
+                    _remove(each)
+                    continue
+                if _LOCKS:
+                    with self._lock_file(Entry(self.folder, key)) as file:
+                        if _flock(file, exclusive=True, wait=False):
+                            _remove(each)
+                taken += _size(each)
+        return taken
+
     def _free(self) -> int:
         folder = self.folder
         while not folder.exists() and folder != folder.parent:
@@ -209,12 +240,14 @@ class Cache:
         return True
 
     @contextmanager
-    def _locked(self, entry: Entry, *, exclusive: bool, wait: Callable[[], None]) -> Iterator[None]:
+    def _locked(
+        self, entry: Entry, *, exclusive: bool, wait: Callable[[], None]
+    ) -> Iterator[IO[bytes]]:
         with self._lock_file(entry) as file:
             if not _flock(file, exclusive=exclusive, wait=False):
                 wait()
                 _flock(file, exclusive=exclusive)
-            yield
+            yield file
 
     def _lock_file(self, entry: Entry) -> IO[bytes]:
         try:
@@ -250,6 +283,14 @@ def _flock(file: IO[bytes], *, exclusive: bool, wait: bool = True) -> bool:
     return True
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
 def _last_used(entry: Entry) -> float:
     try:
         return entry.rows.stat().st_mtime
@@ -267,5 +308,7 @@ def _size(path: Path) -> int:
     return found
 
 
-def _gigabytes(size: int) -> str:
+def _in_units(size: int) -> str:
+    if size < 1e5:
+        return f"{size / 1e3:,.1f} kB" if size >= 1e3 else f"{size:,} bytes"
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

@@ -24,7 +24,7 @@ from luce.data.opening import of_source
 from luce.data.schemas import read_schema
 from luce.data.streams.cache import Cache, Entry, Hold, key_of
 from luce.data.streams.dealing import TEST, TRAIN, VALIDATION, Dealer
-from luce.data.streams.files import check_same, fingerprint
+from luce.data.streams.files import CHANGED, check_same, fingerprint
 from luce.data.streams.filling import filling
 from luce.data.streams.labelling import labelled
 from luce.data.streams.look import Look, look
@@ -179,6 +179,7 @@ def streamed(
     luce.errors.DataError
         If the files cannot be learnt from, changed meanwhile, or the disk has no room.
     """
+    check_same(files, since=CHANGED)
     source = fingerprint(files)
     entry = cache.entry(wanted.key(source))
 
@@ -186,7 +187,7 @@ def streamed(
         say("another run is encoding the same rows: waiting for it.")
 
     def kept(*, found: bool) -> Streamed | None:
-        lock = cache.reading(entry)
+        lock = cache.reading(entry, wait)
         store = entry.store()
         schema = None if store is None else _stored_schema(store, entry)
         if store is None or schema is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,17 +20,30 @@ from luce.data.kinds import (
     unknown_ending,
 )
 from luce.data.opening import packed_ratio, reading
-from luce.data.wording import counted, listed, shown
+from luce.data.wording import listed
 from luce.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["StreamFile", "check_same", "files_of", "fingerprint", "memory_for"]
+__all__ = [
+    "CHANGED",
+    "StreamFile",
+    "check_same",
+    "files_of",
+    "fingerprint",
+    "known_by",
+    "memory_for",
+    "recognised",
+]
 
 ENDS: Final = 2**16
 """Bytes at either end of a file that its fingerprint looks at. The last ones of a Parquet file have
 the counts and extremes of its columns."""
+
+CHANGED: Final = (
+    "since the files were named. Name them again, with luce.scan, when they stay as they are."
+)
 
 # What a byte of a file becomes in memory, roughly: text in columns of its own, and the matrix.
 IN_MEMORY: Final = {"text": 3.0, "packed": 12.0, "parquet": 6.0, "arrow": 2.0}
@@ -121,10 +134,56 @@ def fingerprint(files: Sequence[StreamFile]) -> str:
     return digest.hexdigest()
 
 
-def check_same(files: Sequence[StreamFile]) -> None:
+def known_by(file: StreamFile) -> str:
+    """Return what tells a file from others wherever it lies and however old it is.
+
+    From its size and both its ends; of Parquet these have the counts of all columns.
+    """
+    return hashlib.sha256(b"luce file 1\0%d\0" % file.size + bytes.fromhex(file.ends)).hexdigest()[
+        :32
+    ]
+
+
+def recognised(
+    files: Sequence[StreamFile], trained: Mapping[str, str]
+) -> tuple[list[StreamFile], frozenset[str]]:
+    """Find files again that a run was trained on, or copies of them, whatever they are called.
+
+    Parameters
+    ----------
+    files : sequence of StreamFile
+    trained : mapping of str to str
+        By the names of the run's files, what each is known by.
+
+    Returns
+    -------
+    files : list of StreamFile
+        The same. Those that were found have the names that their rows were dealt by; if not all
+        were, the others have whole paths for names.
+    names : frozenset of str
+        Of those that were found.
+    """
+    by: dict[str, list[str]] = {}
+    for name, what in trained.items():
+        by.setdefault(what, []).append(name)
+    found, names = [], set[str]()
+    for each in files:
+        alike = by.get(known_by(each), [])
+        if not alike:
+            found.append(replace(each, name=each.path.absolute().as_posix()))
+            continue
+        # Of files with the same content, another copy: the one that is called so, else any.
+        name = each.name if each.name in alike else alike[0]
+        names.add(name)
+        found.append(replace(each, name=name))
+    return (found, frozenset(names)) if names else (list(files), frozenset())
+
+
+def check_same(files: Sequence[StreamFile], since: str | None = None) -> None:
     """Raise DataError if a file is not there any more, or is another than it was.
 
-    The message names them.
+    The message names them. It says that they were being read, or `since` when they are to be the
+    same, and what to do.
     """
     gone, changed = [], []
     for each in files:
@@ -138,9 +197,12 @@ def check_same(files: Sequence[StreamFile]) -> None:
     if gone or changed:
         what = [f"{listed(gone, width=200)} vanished"] * bool(gone)
         what += [f"{listed(changed, width=200)} changed"] * bool(changed)
+        if since is not None:
+            raise DataError(f"{' and '.join(what)} {since}")
+        were = "file was" if len(files) == 1 else f"{len(files):,} files were"
         raise DataError(
-            f"While the {counted(len(files), 'file')} were read, {' and '.join(what)}. Nothing is "
-            "kept of this. Begin again when the files stay as they are."
+            f"While the {were} read, {' and '.join(what)}. Nothing is kept of this. Begin again "
+            "when the files stay as they are."
         )
 
 
@@ -157,10 +219,21 @@ def _sort(file: StreamFile) -> str:
     return "arrow" if file.typed else "text"
 
 
-def different(first: StreamFile, other: StreamFile, how: str) -> DataError:
-    """Return the error of two files that are no one table; `how` they differ ends a sentence."""
+def different(
+    first: StreamFile, other: StreamFile, how: str, agreeing: Sequence[StreamFile] = ()
+) -> DataError:
+    """Return the error of two files that are no one table.
+
+    `how` they differ ends a sentence; `agreeing` are those that have the first one's columns.
+    """
+    do = "Leave one of them out, or give both the same columns."
+    if len(agreeing) > 1:
+        few = listed([each.name for each in agreeing], width=200)
+        do = (
+            f"These agree with each other: {few}. Put them alone into a folder, or give the others "
+            "the same columns."
+        )
     return DataError(
         f"{other.path} has other columns than {first.path}: {how}. Files that are read as one "
-        f"table must have the same columns. Name those that do, such as "
-        f"{shown(str(first.path.parent / '*') + ending(first.path), 200)}."
+        f"table must have the same columns. {do}"
     )

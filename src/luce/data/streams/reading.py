@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
 from luce.data.delimited import Dialect
-from luce.data.frames import frame_blocks
+from luce.data.frames import frame_blocks, keys_in, read_columns
 from luce.data.kinds import PARQUET_ENDINGS, ending
 from luce.data.opening import quiet_panics, reading
 from luce.data.streams.files import StreamFile, check_same, different
 from luce.data.streams.parquet import group_rows
 from luce.data.wording import counted, listed, shown
+from luce.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -61,12 +63,15 @@ class Begun(NamedTuple):
     dtypes : dict of str to polars.DataType
         None are known of text.
     dialect : Dialect
+    any_types : bool
+        As the reader was told.
     """
 
     file: StreamFile
     columns: list[str]
     dtypes: dict[str, pl.DataType]
     dialect: Dialect
+    any_types: bool = False
 
 
 class Reader:
@@ -81,6 +86,11 @@ class Reader:
         How many rows a block has at most; by default about four million values.
     begun : Begun, optional
         What another reader has learnt of the table that these files belong to.
+    any_types : bool
+        Whether a column may be of one type here and of another there: numbers in one file, text in
+        the next. A fitted schema reads each cell as it is; before there is one, it is a slip.
+    keys : collection of str
+        Of JSON Lines, keys that every block has if any row has them: it may be read ahead for that.
 
     Attributes
     ----------
@@ -97,17 +107,22 @@ class Reader:
         *,
         rows: int | None = None,
         begun: Begun | None = None,
+        any_types: bool = False,
+        keys: Collection[str] = (),
     ) -> None:
         self.files = list(files)
         self.dialect = dialect or Dialect()
         self.columns: list[str] = []
         self.empty: list[str] = []
         self._rows = rows
+        self._any_types = any_types
+        self._keys = keys
         self._first: StreamFile | None = None
         self._dtypes: dict[str, pl.DataType] = {}
         self._several: set[str] = set()  # columns that have one type here and another there
         if begun is not None:
             self._first, self.columns, self._dtypes = begun.file, [*begun.columns], begun.dtypes
+            self._any_types = begun.any_types
 
     @property
     def typed(self) -> bool:
@@ -117,7 +132,7 @@ class Reader:
     def begun(self) -> Begun:
         """Return what is known of the table, once some of it has been read."""
         assert self._first is not None  # noqa: S101 - for mypy
-        return Begun(self._first, self.columns, self._dtypes, self.dialect)
+        return Begun(self._first, self.columns, self._dtypes, self.dialect, self._any_types)
 
     def blocks(self, wanted: Collection[str] | None = None) -> Iterator[RawBlock]:
         """Yield all rows, file by file.
@@ -133,6 +148,9 @@ class Reader:
             If a file cannot be read, has other columns than the first, or was changed meanwhile.
         """
         self.empty = []
+        keyed = [file.path for file in self.files if file.keyed and file.size]
+        if keyed and (lacks := [name for name in self._keys if name not in self.columns]):
+            self.columns += keys_in(keyed, lacks)  # else blocks before the first would lack them
         for file in self.files:
             start = 0
             for frame in self._file_blocks(file, wanted):
@@ -207,8 +225,8 @@ class Reader:
     def _check(self, file: StreamFile, names: list[str], dtypes: dict[str, pl.DataType]) -> None:
         """Learn the columns from the first file, and compare those of the others with them."""
         if self._first is None:
-            self._first, self.columns, self._dtypes = file, list(names), dtypes
-            return
+            self._first, self._dtypes = file, dtypes
+            self.columns = self.columns or list(names)
         if file.keyed:
             self.columns += [name for name in names if name not in set(self.columns)]
             return
@@ -217,15 +235,34 @@ class Reader:
             more = [name for name in names if name not in set(self.columns)]
             how = [f"lacks {listed(lacks)}"] * bool(lacks)
             how += [f"also has {listed(more)}"] * bool(more)
-            raise different(self._first, file, f"it {' and '.join(how)}")
+            raise different(self._first, file, f"it {' and '.join(how)}", self._agreeing())
         for name, dtype in dtypes.items():
             first = self._dtypes.get(name, dtype)
             if dtype != first:
                 self._several.add(name)
-            if pl.Null not in (dtype, first) and _sort(dtype) != _sort(first):
-                raise different(
-                    self._first, file, f"{shown(name)} is {dtype} in it, and {first} in the other"
-                )
+            if not self._any_types and not _alike(dtype, first):
+                types = f"{shown(name)} is {dtype} in it, and {first} in the other"
+                raise different(self._first, file, types, self._agreeing())
+
+    def _agreeing(self) -> list[StreamFile]:
+        """Return the files that are one table with the first."""
+        found = []
+        dtypes: dict[str, pl.DataType | None]
+        for file in self.files:
+            try:
+                if file.typed:
+                    dtypes = {**lazy_of(file).collect_schema()}
+                else:
+                    dtypes = dict.fromkeys(read_columns([file.path], replace(self.dialect)))
+            except (DataError, pl.exceptions.PolarsError, OSError):  # its turn would come
+                continue
+            same = set(dtypes) == set(self.columns)
+            if same and (
+                self._any_types
+                or all(_alike(dtype, self._dtypes.get(name)) for name, dtype in dtypes.items())
+            ):
+                found.append(file)
+        return found
 
     def _aligned(
         self, file: StreamFile, frame: pl.DataFrame, wanted: Collection[str] | None
@@ -262,6 +299,13 @@ def lazy_of(file: StreamFile) -> pl.LazyFrame:
         if ending(file.path) in PARQUET_ENDINGS:
             return pl.scan_parquet(file.path)
         return pl.scan_ipc(file.path)
+
+
+def _alike(dtype: pl.DataType | None, other: pl.DataType | None) -> bool:
+    """Say whether columns of two types can be one; None is a type that text does not say."""
+    if dtype is None or other is None or pl.Null in (dtype, other):
+        return True
+    return _sort(dtype) == _sort(other)
 
 
 def _sort(dtype: pl.DataType) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import html
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from luce.data.directions import Directions
-from luce.data.streams.files import StreamFile, files_of
+from luce.data.kinds import no_column
+from luce.data.streams.files import CHANGED, StreamFile, check_same, files_of
 from luce.data.wording import counted, shown
+from luce.errors import DataError, DtypeError
+from luce.options import check_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from luce.data.blocks import Part
     from luce.data.schema import Normalise
     from luce.data.streams.encoding import Streamed
+    from luce.data.tables import TableSchema
 
 __all__ = ["Scan", "name_of", "scan"]
 
@@ -25,8 +32,10 @@ __all__ = ["Scan", "name_of", "scan"]
 class Scan:
     """Files that are read as one table, block by block; made by :func:`luce.scan`.
 
-    :func:`luce.train` takes it as a source; ``fit`` and ``predict_proba`` of
-    :class:`luce.SoftmaxRegression` take it as X, for all rows that have a label, in their order.
+    :func:`luce.train` takes it as a source. :class:`luce.SoftmaxRegression` and
+    :class:`luce.SoftmaxRegressionCV` take it as X: ``fit`` and ``score`` have the rows with a
+    label, ``predict_proba`` and its like have all rows; both in the order of the files' names. Rows
+    are predicted as those of the fit were encoded, whichever files they are in.
 
     Attributes
     ----------
@@ -88,7 +97,8 @@ class Scan:
         validation_size, test_size, seed, normalise, drop_rare
             As for :func:`luce.train`.
         cache_size : int, optional
-            How many bytes all encoded rows may take on the disk.
+            How many bytes all encoded rows may take on the disk, once these are written. Rows that
+            are there already are used, whatever they take.
         cache_dir : path, optional
             Where they are kept: by default ``$LUCE_CACHE_DIR``, else the user's folder for caches.
         say : callable
@@ -101,12 +111,16 @@ class Scan:
 
         Raises
         ------
+        luce.errors.ArgumentError
+            If sizes are not allowed, alone or together.
         luce.errors.DataError
-            If the files cannot be learnt from, or the disk has no room.
+            If the files cannot be learnt from, changed since they were named, or the disk has no
+            room.
         """
         from luce.data.streams.cache import Cache
         from luce.data.streams.encoding import Wanted, streamed
 
+        check_sizes(validation_size, test_size)
         wanted = Wanted(
             target=self.target,
             told=self.told,
@@ -119,9 +133,73 @@ class Scan:
         cache = Cache(cache_dir, size=cache_size)
         return streamed(name_of(self.source), self.files, wanted, cache=cache, say=say)
 
-    def as_part(self) -> Part:
-        """Return all rows that have a label, encoded, as a part of a block store."""
-        return self.encoded().store.part("train")
+    def as_part(self) -> tuple[Part, TableSchema]:
+        """Return all rows that have a label, as a part of a block store, and how they are encoded.
+
+        In the order of the files, which is that of their names.
+        """
+        found = self.encoded()
+        return found.store.part("train"), found.schema
+
+    def features(self, schema: TableSchema) -> Iterator[Any]:
+        """Yield all rows in their order, with and without a label, as a fitted schema encodes them.
+
+        What was said of columns is the schema's; of this scan only how its text is written counts.
+
+        Parameters
+        ----------
+        schema : TableSchema
+            Of the rows that were learnt from, which may be other files.
+
+        Raises
+        ------
+        luce.errors.DataError
+            If the files do not fit the schema, have no rows, or changed meanwhile.
+        """
+        for _, encoded in self._encoded_by(schema, None):
+            yield encoded
+
+    def labelled(self, schema: TableSchema) -> Iterator[tuple[Any, NDArray[Any]]]:
+        """Yield the rows that have a label, as `features` does, each block with its labels.
+
+        Labels are places among the schema's classes; of several at once, which are on.
+
+        Raises
+        ------
+        luce.errors.DataError
+            As `features`; or if there are no labels, or one is none of the classes.
+        """
+        from luce.data.streams.labelling import labelled
+
+        target = self.target or schema.target
+        for codes, encoded in self._encoded_by(schema, target):
+            there = labelled(codes)
+            if there.any():
+                yield encoded[there], codes[there]
+
+    def _encoded_by(self, schema: TableSchema, target: str | None) -> Iterator[tuple[Any, Any]]:
+        """Yield the target's codes, where there is one, and the encoded rows of each block."""
+        from luce.data.opening import of_source
+        from luce.data.sources import reader_of
+        from luce.data.streams.labelling import known_target
+        from luce.data.streams.pipeline import ahead
+        from luce.data.targets import target_columns
+
+        check_same(self.files, since=CHANGED)
+        name = name_of(self.source)
+        reader = reader_of(self.files, schema, told=self.told)
+        columns = target_columns(target or self.target or schema.target, schema.several)
+        there = False
+        with of_source(name):
+            for _, _, frame in ahead(reader.blocks()):
+                there = True
+                lacks = [each for each in columns if each not in frame.columns]
+                if target is not None and lacks:
+                    raise no_column(name, lacks[0], frame.columns)
+                codes = None if target is None else known_target(frame, target, schema, name=name)
+                yield codes, schema.encode(frame.drop(columns, strict=False))[0]
+            if not there:
+                raise DataError("there are no rows in it.")
 
 
 def scan(
@@ -158,6 +236,8 @@ def scan(
     ------
     luce.errors.DataError
         If there are no such files, or they are of different kinds.
+    luce.errors.DtypeError
+        If the source is no name.
 
     Examples
     --------
@@ -170,6 +250,12 @@ def scan(
     >>> len(flowers.files), flowers.target
     (2, 'y')
     """
+    if not isinstance(source, str | os.PathLike):
+        raise DtypeError(
+            f"source: luce.scan takes the name of a file, of a folder, or a pattern such as "
+            f"'parts/*.parquet', got {type(source).__name__}. For some files of a folder give a "
+            "pattern that only they match."
+        )
     told = Directions(
         encoding=encoding,
         separator=separator,
