@@ -79,18 +79,6 @@ def test_a_task_that_never_ends(client, engine, same, tmp_path):
     assert not client.nthreads()
 
 
-def test_a_worker_that_was_slow_is_asked_again_where_all_others_hang(
-    client, engine, same, tmp_path
-):
-    """Slow once, as where libraries load, is no reason to give up a fit."""
-    from luce.engines.dask import adopt
-
-    own = adopt(client, 5.0)
-    own._hanging = {min(client.nthreads())}
-    same(Faulty(own, sleeping, tmp_path / "sleeping"))
-    assert (tmp_path / "sleeping").exists()
-
-
 def test_predictions_and_scores(engine, scored):
     """Files are predicted and scored to the same bits."""
     scored(engine)

@@ -101,10 +101,8 @@ class Dask:
 
         def give_up(futures: list[distributed.Future]) -> None:
             nonlocal common
-            if len(futures) < len(own):
+            if len(futures) < len(own):  # else nobody knows who hangs
                 self._hanging |= self._busy_with(futures, set(threads))
-            else:  # nobody knows who hangs; those that did may only have been slow
-                self._hanging.clear()
             client.cancel(futures)
             # Where it lies may be what hangs: others get it from here.
             common = shared
