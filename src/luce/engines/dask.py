@@ -101,8 +101,11 @@ class Dask:
 
         def give_up(futures: list[distributed.Future]) -> None:
             nonlocal common
-            if len(futures) < len(own):  # else nobody knows who hangs
-                self._hanging |= self._busy_with(futures, set(threads))
+            busy, known = self._busy_with(futures), set(self._hanging)
+            if len(futures) < len(own) or known:  # else nobody knows who hangs
+                # If all that were left hang, those that hung before, or were slow, are asked again.
+                tried = (known | busy, busy, set[str]())
+                self._hanging = next(each for each in tried if not set(threads) <= each)
             client.cancel(futures)
             # Where it lies may be what hangs: others get it from here.
             common = shared
@@ -121,11 +124,10 @@ class Dask:
                 f"was tried {_RETRIES + 1} times, or the scheduler is gone: see its workers' logs."
             ) from error
 
-    def _busy_with(self, futures: list[distributed.Future], workers: set[str]) -> set[str]:
-        """Return the workers that have some of these tasks; none if that is all that are left."""
+    def _busy_with(self, futures: list[distributed.Future]) -> set[str]:
+        """Return the workers that have some of these tasks."""
         wanted = {future.key for future in futures}
-        busy = {w for w, keys in self.client.processing().items() if wanted.intersection(keys)}
-        return busy if workers - self._hanging - busy else set()
+        return {w for w, keys in self.client.processing().items() if wanted.intersection(keys)}
 
     def close(self) -> None:
         """Close the client, and what it has started."""
