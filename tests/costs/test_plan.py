@@ -15,7 +15,7 @@ from luce.costs.model import Problem, Speeds, estimate
 from luce.costs.planning import plan
 from luce.costs.sources import ROWS, Slice, first_slice
 from luce.costs.speeds import measure
-from luce.errors import ArgumentError
+from luce.errors import ArgumentError, DataError
 from luce.linear.parts.lanes import deal_part
 
 
@@ -272,3 +272,14 @@ def test_passes_of_a_fit_of_the_first_rows_are_near_those_of_all():
     found = measure(Problem(N, D, K), first)
     whole = luce.SoftmaxRegression().fit(X, y)
     assert found.passes == pytest.approx(whole.n_iter_[0], rel=0.34, abs=3)
+
+
+def test_first_rows_of_one_class_are_said_to_be_the_first(tmp_path):
+    """Files sorted by class have one class in what is read; the message says so, and what helps."""
+    path = tmp_path / "sorted.parquet"
+    rows = 41_000
+    labels = ["a"] * 40_500 + ["b"] * 500
+    pl.DataFrame({"x": np.arange(rows) % 7, "y": labels}).write_parquet(path)
+    with pytest.raises(DataError, match="only the first 40,000 rows are read") as error:
+        plan(str(path), target="y")
+    assert "--rows 41000, --columns and --classes" in str(error.value)

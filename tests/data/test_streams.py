@@ -439,7 +439,7 @@ def test_a_disk_without_room_is_asked_before(tmp_path, monkeypatch):
     folder = written(table(300).drop("said"), tmp_path / "t")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(caches.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DataError, match=r"has 0\.0 MB left\. Make room, or set LUCE_CACHE_DIR"):
+    with pytest.raises(DataError, match=r"has 1\.0 kB left\. Make room, or set LUCE_CACHE_DIR"):
         encode(folder, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.rows"))
 

@@ -27,7 +27,7 @@ from luce.linear.arrays import numpy_of
 from luce.linear.curvature import MOST, Exact, reduced, size_of, spread
 from luce.linear.factored import Factored, check_factors
 from luce.linear.onward import pass_cost, without_each
-from luce.linear.questions import ask, check_given, check_penalised, few_threads
+from luce.linear.questions import ask, check_given, check_in_memory, check_penalised, few_threads
 
 if TYPE_CHECKING:
     from luce.linear.model import SoftmaxModel
@@ -167,6 +167,7 @@ def leave_one_out(
             f"{type(model).__name__}: refits must be a whole number of at least 0, got {refits!r}."
         )
     check_given(model, y, what)
+    check_in_memory(model, X, what)
     with few_threads(model, np.shape(X)[0]):
         question = ask(model, X, y, sample_weight, what)
         check_penalised(model, what)

@@ -35,6 +35,7 @@ __all__ = [
     "ask",
     "check_askable",
     "check_given",
+    "check_in_memory",
     "check_penalised",
     "codes_of",
     "few_threads",
@@ -227,12 +228,7 @@ def ask(
     name = type(model).__name__
     check_askable(model, what, any_coupling=any_coupling)
     coupling = model.coupling
-    if is_scan(X) or is_part(X) or (is_source(X) and of_rows):
-        kind = "the part of a block store" if is_part(X) else "a source"
-        kind = "names of files" if is_scan(X) else kind
-        raise DataError(
-            f"{name}: {what} needs rows in memory or in a memory map, got {kind}: pass an array."
-        )
+    check_in_memory(model, X, what, of_rows=of_rows)
     X = model._check_rows(X)  # noqa: SLF001 - what a question is about
     N, classes = X.shape[0], model.classes_
     labels = _labels(model, y, N, what)
@@ -286,6 +282,17 @@ def _labels(model: SoftmaxModel, y: Any, rows: int, what: str) -> np.ndarray:
     if len(classes) > rows and not several:
         raise DataError(f"{name}: needs at least {len(classes)} rows, got {rows}.")
     return np.resize(classes, rows)
+
+
+def check_in_memory(model: SoftmaxModel, X: Any, what: str, *, of_rows: bool = True) -> None:
+    """Refuse rows that are elsewhere; a source of rows only where single ones are asked for."""
+    if is_scan(X) or is_part(X) or (is_source(X) and of_rows):
+        kind = "the part of a block store" if is_part(X) else "a source"
+        kind = "names of files" if is_scan(X) else kind
+        raise DataError(
+            f"{type(model).__name__}: {what} needs rows in memory or in a memory map, got {kind}: "
+            "pass an array."
+        )
 
 
 def few_threads(model: SoftmaxModel, rows: int) -> AbstractContextManager[None]:
