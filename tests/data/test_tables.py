@@ -325,7 +325,7 @@ def test_bad_tables_are_refused(tmp_path, text, name, message):
 def test_a_target_that_names_columns_is_told_of_several(tmp_path):
     """Columns with commas between are labels: the option that reads them so is named."""
     path = write(tmp_path, "x,war,drama\n1,0,1\n2,1,0\n", "table.csv")
-    with pytest.raises(DataError, match="To learn 2 labels at once.*add --several columns"):
+    with pytest.raises(DataError, match=r"To learn 2 labels at once.*add --several columns"):
         load_dataset(path, target="war, drama")
 
 
