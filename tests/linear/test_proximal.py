@@ -432,9 +432,7 @@ def test_standard_errors_say_why_they_do_not_apply(problem, options):
     """Zeros were chosen from the same rows."""
     X, y = problem()
     model = SoftmaxRegression(**options).fit(X, y)
-    with pytest.raises(
-        ArgumentError, match=r"standard_errors does not apply with .*chosen from the"
-    ):
+    with pytest.raises(ArgumentError, match=r"summary does not apply with .*chosen from the"):
         model.summary(X)
 
 

@@ -207,6 +207,28 @@ def test_the_page(run):
     }
 
 
+def test_the_page_shows_what_the_model_looks_at(folder, tmp_path):
+    """The path of penalties, the features that are left, and the weightiest of each label."""
+    run = luce.train(
+        folder / "wide.csv", target=",".join(NAMES), several="columns", model="linear",
+        Cs=[0.003, 0.03], l1_ratios=[1.0], cv=3, out=tmp_path / "run",
+    )  # fmt: skip
+    report = run.report()
+    content = json.loads(json.dumps(report.summary))
+    assert [row["C"] for row in content["path"]["rows"]] == [0.003, 0.03]
+    each = content["weights"]["per_class"]
+    assert [one["class"] for one in each] == NAMES
+    coef = run.estimator.coef_
+    for one, own in zip(each, coef, strict=True):
+        top = one["features"][0]
+        assert top["weight"] == pytest.approx(own[np.abs(own).argmax()])
+        assert top["name"] == run.schema.feature_names[np.abs(own).argmax()]
+    assert '<section id="weights"' in report.html
+    assert "As the penalty grows" in report.html
+    assert "The weightiest features of each label" in report.html
+    assert "softmax only sees" not in report.html
+
+
 TRAIN = ("train", "films.csv", "--target", "genres", "--name", "x", "--several")
 
 

@@ -109,6 +109,8 @@ def _page(summary: Mapping[str, Any]) -> str:
         charts: dict[str, Any] = {"curves": _curve_charts(summary["curves"])}
         if "absent" not in summary["tuning"]:
             charts |= _search_charts(summary["tuning"])
+        if "absent" not in summary["path"]:
+            charts["path"] = _path_chart(summary["path"])
         own = environment.get_template("labels.html")
         return own.render(**summary, charts=charts, style=style)
     template = environment.get_template("page.html")

@@ -13,7 +13,9 @@ import numpy as np
 from luce.calibrating_labels import LabelCalibration, score_labels
 from luce.data.opening import of_source
 from luce.evaluation import several
+from luce.report.attention import weights
 from luce.report.curves import curves
+from luce.report.penalties import path
 from luce.report.text import counted, name
 from luce.report.tuning import tuning
 
@@ -80,7 +82,8 @@ def summarise_labels(
     -------
     dict
         ``kind`` ("labels"), ``title``, ``about``, ``scored``, ``findings``, ``figures``,
-        ``labels``, ``calibration``, ``sets``, ``wrong``, ``curves``, ``tuning``; or ``absent`` in
+        ``labels``, ``calibration``, ``sets``, ``wrong``, ``weights``, ``path``, ``curves``,
+        ``tuning``; or ``absent`` in
         a section, with a sentence that says why.
     """
     classifier, config = subject.classifier, subject.config
@@ -92,10 +95,12 @@ def summarise_labels(
         "about": _about(subject, names),
         "curves": curves(subject.history, str(config["label"])),
         "tuning": tuning(subject.tuning),
+        "path": path(config.get("outcome", {})),
         "scored": {"words": NO_ROWS, "rows": 0, "role": "none", "labelled": False, "useless": []},
     }
     figures: dict[str, Any] | None = None
     handled: Mapping[str, int] = {}
+    support = np.zeros(len(names), int)
     if rows is not None:
         with of_source(rows.name):
             encoded, handled = classifier.schema.encode(rows.features)
@@ -117,6 +122,8 @@ def summarise_labels(
         content["labels"] = _labels(names, figures)
         content["sets"] = _sets(calibration, rows.labels, p)
         content["wrong"] = _wrong(names, rows.labels, p)
+        support = np.asarray(rows.labels).sum(axis=0)
+    content["weights"] = weights(classifier, names, support)
     content["figures"] = _figures(subject.metrics, figures, role)
     content["calibration"] = _calibration(calibration, figures)
     content["findings"] = _findings(content, figures)
