@@ -154,6 +154,10 @@ def _in_any_order(func, args, tensors):
         return floats and tensors[0].ndim == 1
     if func in (aten.index_put.default, aten.index_put_.default):
         return floats and len(args) > 3 and args[3]
+    if func in (aten.scatter_add.default, aten.scatter_add_.default):
+        # The backward pass of `gather`, with one index for each row, adds once to each place.
+        _, dim, index = args[:3]
+        return floats and index.shape[dim] > 1
     return floats and func in ANY_ORDER
 
 

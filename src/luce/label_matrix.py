@@ -124,8 +124,9 @@ def indicator_of(y: Any, labels: Sequence[Any], name: str) -> np.ndarray:
     [[1, 0], [0, 0]]
     """
     rows = None if hasattr(y, "nnz") or hasattr(y, "columns") else _lists_of(y)
-    # With known labels a list of one number is a list of one label, not a column of classes.
-    if rows is not None and (all(map(_is_single, rows)) or not _is_matrix(y, rows)):
+    # With several known labels a list of one number is a list of one label, not a class.
+    single = len(labels) > 1 and rows is not None and all(map(_is_single, rows))
+    if rows is not None and (single or not _is_matrix(y, rows)):
         return _of_lists(rows, list(labels), name)[0]
     shape = np.shape(rows) if rows is not None else getattr(y, "shape", ())
     if len(shape) == 2 and shape[1] != len(labels):

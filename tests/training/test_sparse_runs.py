@@ -122,4 +122,5 @@ def test_the_command_has_the_options(table, tmp_path, luce_command):
     assert luce_command(*given, "--l1-ratio", "1", "--Cs", "0.01,0.1").code == 0
     said = luce_command(*given, "--l1-ratio", "2")
     assert said.code == 2
-    assert "must be a number from 0 to 1, got '2'" in said.err
+    assert "--l1-ratio must be a number from 0 to 1" in said.err
+    assert said.err.rstrip().endswith("got '2'.")
