@@ -66,17 +66,35 @@ def test_a_worker_that_hangs(engine, same, tmp_path):
     assert (tmp_path / "stopped").exists()
 
 
+def end_workers(client):
+    """End all workers: one of them sleeps on."""
+    client.cluster.scale(0)
+    deadline = time.monotonic() + 60
+    while client.nthreads() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not client.nthreads()
+
+
 def test_a_task_that_never_ends(client, engine, same, tmp_path):
     """Its worker answers, so the scheduler sees nothing; others get its lanes all the same."""
     from luce.engines.dask import adopt
 
     same(Faulty(adopt(client, 5.0), sleeping, tmp_path / "sleeping"))
     assert (tmp_path / "sleeping").exists()
-    client.cluster.scale(0)  # that worker sleeps on
-    deadline = time.monotonic() + 60
-    while client.nthreads() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not client.nthreads()
+    end_workers(client)
+
+
+def test_a_worker_that_was_slow_is_asked_again_where_all_others_hang(
+    client, engine, same, tmp_path
+):
+    """Slow once, as where libraries load, is no reason to give up a fit."""
+    from luce.engines.dask import adopt
+
+    own = adopt(client, 5.0)
+    own._hanging = {min(client.nthreads())}
+    same(Faulty(own, sleeping, tmp_path / "sleeping"))
+    assert (tmp_path / "sleeping").exists()
+    end_workers(client)
 
 
 def test_predictions_and_scores(engine, scored):
