@@ -13,14 +13,20 @@ import numpy as np
 from luce.kernels.cpu.compile import kernel
 from luce.kernels.cpu.pairs import add_pair_products, pack, pack_rows, write_pair_products
 from luce.kernels.cpu.products import aligned, block_rows
-from luce.linear.fused import NO_SIGNS, SIDE_BY_SIDE, add_rows, sigmoid_residuals, softmax_residuals
+from luce.linear.fused import (
+    NO_SIGNS,
+    SIDE_BY_SIDE,
+    add_rows,
+    over_rows,
+    scratch_of,
+    sigmoid_residuals,
+    softmax_residuals,
+)
 
 __all__ = ["coarse_pass", "packed"]
 
 # Pairs fill up lines of so many numbers.
 _LINE = 32
-# Rows that are not float32, or do not fill lines, are copied to where they do, so many at a time.
-_COPIED_ROWS = 1024
 
 
 @kernel
@@ -89,33 +95,18 @@ def coarse_pass(
     signs: np.ndarray = NO_SIGNS,
 ) -> float:
     """Add as `luce.linear.fused.dense_pass` does, W as ``packed`` returns it, bias float32."""
-    block, rows = W
-    padded, columns = rows.shape[0], 2 * rows.shape[1]
-    (n, D), T = X.shape, np.float32
-    on = np.empty((0, len(bias)), np.uint8)
-    if y.ndim == 2:  # several labels at once
-        y, on = np.zeros(n, np.int64), np.ascontiguousarray(y).view(np.uint8)
+    block, pairs = W
+    padded, columns = pairs.shape[0], 2 * pairs.shape[1]
     scratch = (
-        aligned((padded, SIDE_BY_SIDE), T),
-        aligned((padded, columns), T),
-        aligned((3, SIDE_BY_SIDE), T),
-        np.empty((3, SIDE_BY_SIDE)),
-        np.empty(SIDE_BY_SIDE),
-        np.empty(SIDE_BY_SIDE, np.int64),
+        *scratch_of(padded, columns, np.float32),
         aligned((SIDE_BY_SIDE, columns // 2), np.uint32),
         aligned((SIDE_BY_SIDE // 2, columns), np.uint32),
         aligned((padded, SIDE_BY_SIDE // 2), np.uint32),
     )
-    whole = n - n % SIDE_BY_SIDE if X.dtype == T and columns == D else 0
-    left = -(-(n - whole) // SIDE_BY_SIDE) * SIDE_BY_SIDE
-    held = aligned((min(_COPIED_ROWS, left), columns), T)
-    parts = [(i, min(i + _COPIED_ROWS, n), held) for i in range(whole, n, _COPIED_ROWS)]
-    loss = 0.0
-    for i, j, some in [(0, whole, X), *parts] if whole else parts:
-        if some is held:
-            held[: j - i, :D] = X[i:j]
-            held[j - i :] = 0
-        at = slice(i, j)
-        given = bias, len(bias), y[at], on[at], weight[at], link == "softmax", signs
-        loss += _coarse_chunk(block, some, rows, *given, scratch, G, g, logs)
-    return loss
+
+    def chunk(rows, at, y, on) -> float:
+        given = bias, len(bias), y, on, weight[at], link == "softmax", signs
+        loss: float = _coarse_chunk(block, rows, pairs, *given, scratch, G, g, logs)
+        return loss
+
+    return over_rows(X, y, len(bias), columns, np.float32, chunk)

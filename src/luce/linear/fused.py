@@ -12,6 +12,8 @@ gradient while those rows are in cache, so each row of X is read once.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from luce.kernels.cpu.arithmetic import exp, log
@@ -22,14 +24,17 @@ from luce.kernels.cpu.threads import chunk_rows, gather
 from luce.kernels.cpu.transposes import transpose
 from luce.linear.links import LOWEST
 
-__all__ = ["NO_SIGNS", "dense_pass", "dense_probabilities", "padded"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["NO_SIGNS", "dense_pass", "dense_probabilities", "over_rows", "padded", "scratch_of"]
 
 # Where each class is against the rest.
 NO_SIGNS = np.empty((0, 0), np.int8)
 
 # So many rows go through the softmax side by side, in vectors.
 SIDE_BY_SIDE = 64
-# Rows of another dtype are converted so many at a time: they stay in the cache.
+# Rows of another dtype or width are copied so many at a time: they stay in the cache.
 _CONVERTED_ROWS = 1024
 
 
@@ -243,36 +248,55 @@ def _dense_chunk(block, X, W, bias, K, y, on, weight, softmax, signs, scratch, G
     return loss
 
 
-def _over_blocks(block, X, W, bias, y, weight, link, signs, G, g, logs, R) -> float:
-    """Run the kernel over these rows, as they are where their dtype and number allow it.
-
-    The kernel is compiled for the dtype of W alone: other rows are converted, some at a time, and
-    those that do not fill up 64 are copied to where zeros follow them. Return the loss.
-    """
-    (padded, D), T, n = W.shape, W.dtype, len(X)
-    on = np.empty((0, len(bias)), np.uint8)
-    if y.ndim == 2:  # several labels at once
-        y, on = np.zeros(n, np.int64), np.ascontiguousarray(y).view(np.uint8)
-    scratch = (
-        aligned((padded, SIDE_BY_SIDE), T),
-        aligned((padded, D), T),
-        aligned((3, SIDE_BY_SIDE), T),
+def scratch_of(padded: int, columns: int, dtype: Any) -> tuple[np.ndarray, ...]:
+    """Return room for what a chunk needs besides its rows: residuals, a gradient, a row's sums."""
+    return (
+        aligned((padded, SIDE_BY_SIDE), dtype),
+        aligned((padded, columns), dtype),
+        aligned((3, SIDE_BY_SIDE), dtype),
         np.empty((3, SIDE_BY_SIDE)),
         np.empty(SIDE_BY_SIDE),
         np.empty(SIDE_BY_SIDE, np.int64),
     )
-    whole = n - n % SIDE_BY_SIDE if X.dtype == T else 0
-    held = aligned((min(_CONVERTED_ROWS, -(-(n - whole) // SIDE_BY_SIDE) * SIDE_BY_SIDE), D), T)
-    parts = [(i, min(i + _CONVERTED_ROWS, n), held) for i in range(whole, n, _CONVERTED_ROWS)]
-    loss = 0.0
-    for i, j, rows in [(0, whole, X), *parts] if whole else parts:
-        if rows is held:
-            held[: j - i] = X[i:j]
-            held[j - i :] = 0
-        at = slice(i, j)
-        given = bias, len(bias), y[at], on[at], weight[at], link == "softmax", signs
-        loss += _dense_chunk(block, rows, W, *given, scratch, G, g, logs, R[at])
+
+
+def over_rows(
+    X: np.ndarray, y: np.ndarray, K: int, columns: int, dtype: Any, chunk: Callable[..., float]
+) -> float:
+    """Call for rows as they are where their dtype, width and number allow it; return the sum.
+
+    Kernels are compiled for one dtype, and go through rows of so many numbers, 64 at a time. Other
+    rows are copied, some at a time, to where zeros follow them. ``chunk`` gets rows, a slice that
+    says which, their codes, and of several labels at once which are on, (n, K), bytes.
+    """
+    n, D = X.shape
+    on = np.empty((0, K), np.uint8)
+    if y.ndim == 2:  # several labels at once
+        y, on = np.zeros(n, np.int64), np.ascontiguousarray(y).view(np.uint8)
+    whole = n - n % SIDE_BY_SIDE if X.dtype == dtype and columns == D else 0
+    left = -(-(n - whole) // SIDE_BY_SIDE) * SIDE_BY_SIDE
+    held = aligned((min(_CONVERTED_ROWS, left), columns), dtype)
+    loss = chunk(X[:whole], slice(whole), y[:whole], on[:whole]) if whole else 0.0
+    for i in range(whole, n, _CONVERTED_ROWS):
+        at = slice(i, min(i + _CONVERTED_ROWS, n))
+        some = at.stop - i
+        held[:some, :D] = X[at]
+        held[some:] = 0
+        loss += chunk(held, at, y[at], on[at])
     return loss
+
+
+def _over_blocks(block, X, W, bias, y, weight, link, signs, G, g, logs, R) -> float:
+    """Run the kernel over these rows; return the loss."""
+    padded, columns = W.shape
+    scratch = scratch_of(padded, columns, W.dtype)
+
+    def chunk(rows, at, y, on) -> float:
+        given = bias, len(bias), y, on, weight[at], link == "softmax", signs
+        loss: float = _dense_chunk(block, rows, W, *given, scratch, G, g, logs, R[at])
+        return loss
+
+    return over_rows(X, y, len(bias), columns, W.dtype, chunk)
 
 
 def dense_pass(

@@ -19,7 +19,8 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 
 from luce.kernels.cpu.compile import intrinsic, part
-from luce.kernels.cpu.lanes import Lanes, add_lanes_of, read_ahead, spread
+from luce.kernels.cpu.lanes import Lanes, read_ahead, spread
+from luce.kernels.cpu.products import store_sums
 
 __all__ = [
     "PAIRS",
@@ -152,24 +153,6 @@ def _add_multiples(
 
 
 @intrinsic
-def _store_sums(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: Any) -> Any:
-    """Write the sum of the lanes of each vector of a block."""
-    count = len(rows)
-    others = len(block) // count
-
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        sums, _, target, i, i_step = arguments
-        for k in range(count):
-            row = [builder.extract_value(sums, k * others + r) for r in range(others)]
-            totals = add_lanes_of(builder, row)
-            builder.store(totals, _place(context, builder, out, target, i, totals.type), align=4)
-            i = builder.add(i, i_step)
-        return context.get_dummy_value()
-
-    return types.void(block, rows, out, types.intp, types.intp), generate
-
-
-@intrinsic
 def _add_vectors(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: Any) -> Any:
     """Add the vectors of a block to what is there."""
     count = len(rows)
@@ -268,7 +251,7 @@ def write_pair_products(
                 read_ahead(source, line)
             line += PAIRS
             sums = _add_dots(sums, block, A, at + j, A.shape[1], B, bt + j, D)
-        _store_sums(sums, block, out, k * out.shape[1] + r, out.shape[1])
+        store_sums(sums, block, out, k * out.shape[1] + r, out.shape[1])
 
 
 @part

@@ -31,7 +31,7 @@ from luce.kernels.cpu.lanes import (
     spread,
 )
 
-__all__ = ["add_outer", "aligned", "block_rows", "multiply", "multiply_rows"]
+__all__ = ["add_outer", "aligned", "block_rows", "multiply", "multiply_rows", "store_sums"]
 
 _ROWS = 4
 _MOST = 5
@@ -141,7 +141,7 @@ def _add_multiples(
 
 
 @intrinsic
-def _store_sums(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: Any) -> Any:
+def store_sums(_context: Any, block: Any, rows: Any, out: Any, to: Any, step: Any) -> Any:
     """Write the sum of the lanes of each vector of a block."""
     count = len(rows)
     others = len(block) // count
@@ -209,7 +209,7 @@ def multiply_rows(block: Any, A: Array, B: Array, out: Array, ahead: int) -> Non
         if whole < D:
             left = D - whole
             sums = _add_dots(sums, block, A, at + whole, A.shape[1], B, bt + whole, D, left)
-        _store_sums(sums, block, out, k * out.shape[1] + r, out.shape[1])
+        store_sums(sums, block, out, k * out.shape[1] + r, out.shape[1])
 
 
 @part
