@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from luce.data.kinds import no_rows
 from luce.data.opening import of_source
 from luce.data.streams.pieces import frames_of, pieces_of
 from luce.data.targets import target_columns
-from luce.errors import DataError
 from luce.linear.small import one_thread
 from luce.models.packing import unpack
 from luce.streaming import ScoredBlock, score_block
@@ -63,9 +63,7 @@ def predicted_pieces(
         "calibrated": calibrated,
     }
     if not pieces:
-        raise DataError(
-            f"{called}: there are no rows in it to predict. Give a table that has some."
-        )
+        raise no_rows(called)
     for some in _at_once(pieces, packed.classes):
         for probabilities, handled in map_(_predicted, some, shared):
             if len(probabilities):  # a file of text may have a header alone

@@ -217,7 +217,7 @@ def _lists_of(y: Any) -> list[Any] | None:
         if not isinstance(next(iter(y), None), (*_ROWS, type(y))):  # its rows can be of its kind
             return None
         rows = y.to_list()
-    elif any(isinstance(row, _ROWS) for row in y):
+    elif any(issubclass(kind, _ROWS) for kind in set(map(type, y))):
         rows = list(y)
     else:
         return None

@@ -15,6 +15,7 @@ from luce.errors import ArgumentError, DataError, RunError
 from luce.evaluation import several
 from luce.label_matrix import strata
 from luce.predicting import write_predictions
+from luce.report.attention import SHOWN_FEATURES
 
 NAMES = ["action", "comedy", "drama", "war"]
 
@@ -227,6 +228,20 @@ def test_the_page_shows_what_the_model_looks_at(folder, tmp_path):
     assert "As the penalty grows" in report.html
     assert "The weightiest features of each label" in report.html
     assert "softmax only sees" not in report.html
+
+
+def test_the_page_lists_no_weight_that_is_zero(folder, tmp_path):
+    """Of a penalty that leaves features out they are not among the weightiest."""
+    run = luce.train(
+        folder / "wide.csv", target=",".join(NAMES), several="columns", model="linear",
+        C=0.01, l1_ratio=1.0, out=tmp_path / "run",
+    )  # fmt: skip
+    coef = run.estimator.coef_
+    assert (coef == 0).any()
+    page = run.report().html
+    assert "The weightiest features of each label" in page
+    listed = page.partition("The weightiest features of each label")[2].count('class="bar')
+    assert listed == np.minimum(np.count_nonzero(coef, axis=1), SHOWN_FEATURES).sum()
 
 
 TRAIN = ("train", "films.csv", "--target", "genres", "--name", "x", "--several")

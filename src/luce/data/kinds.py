@@ -26,6 +26,7 @@ __all__ = [
     "is_idx",
     "is_pattern",
     "no_column",
+    "no_rows",
     "no_target",
     "sheet_of",
     "tables_in",
@@ -163,6 +164,11 @@ def unknown_ending(path: Path) -> DataError:
 def no_target(columns: list[str]) -> ArgumentError:
     """Return the error of a table for which no target is named."""
     return ArgumentError(f"target: name the column with the labels, one of {listed(columns, 10)}.")
+
+
+def no_rows(name: str) -> DataError:
+    """Return the error of a table without rows, where some were to be predicted."""
+    return DataError(f"{name}: there are no rows in it to predict. Give a table that has some.")
 
 
 def no_column(name: str, target: str, columns: list[str]) -> DataError:

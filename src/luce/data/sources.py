@@ -32,6 +32,7 @@ from luce.data.kinds import (
     existing,
     is_idx,
     no_column,
+    no_rows,
     no_target,
     tables_in,
     unknown_ending,
@@ -577,7 +578,7 @@ def _table_parts(frames: Iterable[pl.DataFrame], schema: Schema, where: str) -> 
             there = True
             yield frame.drop(own, strict=False), None, ()
     if not there:
-        raise DataError(f"{where}: there are no rows in it to predict. Give a table that has some.")
+        raise no_rows(where)
 
 
 def _array_parts(array: Any, schema: Schema, rows: int, where: str) -> Iterator[Part]:

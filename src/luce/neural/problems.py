@@ -77,10 +77,7 @@ def problem(
     """
     teacher = teaching[0]
     refuse_files(X)
-    if isinstance(validation, tuple):
-        refuse_files(validation[0])
-    else:
-        refuse_files(validation)
+    refuse_files(validation[0] if isinstance(validation, tuple) else validation)
     if is_stored(X):
         if not (y is None and sample_weight is None and teacher is None):
             raise ArgumentError(

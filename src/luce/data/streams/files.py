@@ -226,7 +226,7 @@ def different(
 
     `how` they differ ends a sentence; `agreeing` are those that have the first one's columns.
     """
-    do = "Leave one of them out, or give both the same columns."
+    do = "Leave out the files that differ, or give all of them the same columns."
     if len(agreeing) > 1:
         few = listed([each.name for each in agreeing], width=200)
         do = (
