@@ -58,11 +58,8 @@ class Ray:
         own = tasks(lanes, _TASKS_OF_A_CORE * cores)
 
         def start(some: Sequence[Sequence[Any]]) -> list[Any]:
-            return [remote(lanes) for lanes in some]
-
-        def remote(some: Sequence[Any]) -> Any:
             # Ray ends workers only where their machine's memory is nearly used up.
-            return self._compute.remote(function, some, common, math.inf)
+            return [self._compute.remote(function, each, common, math.inf) for each in some]
 
         try:
             for done in in_order(own, start, _ended, _give_up, _cancel, self.patience, "ray"):
