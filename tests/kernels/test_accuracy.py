@@ -52,6 +52,7 @@ def test_no_further_from_the_truth_than_pytorch(dtype, K, scale):
 def test_nan_and_infinity_come_out_as_pytorchs(dtype, K):
     """Rows with NaN, +Inf, −Inf or nothing but −Inf give what PyTorch gives."""
     inf, nan = math.inf, math.nan
+    torch.manual_seed(K)
     rows = torch.randn(8, K)
     rows[0, 1], rows[1, 2], rows[2, 3], rows[3, :] = nan, inf, -inf, -inf
     rows[4, 0], rows[4, 1], rows[5, :] = inf, nan, inf
@@ -61,7 +62,9 @@ def test_nan_and_infinity_come_out_as_pytorchs(dtype, K):
         for dim in (0, 1):
             ours, peer = getattr(luce, name)(x, dim), getattr(F, name)(x, dim)
             torch.testing.assert_close(ours, peer, equal_nan=True)
-    torch.testing.assert_close(luce.logsumexp(x, 1), x.logsumexp(1), equal_nan=True)
+    # PyTorch's own in half precision rounds after each step: near zero that shows in two digits.
+    wide = x if dtype == torch.float64 else x.float()
+    torch.testing.assert_close(luce.logsumexp(x, 1), wide.logsumexp(1).to(dtype), equal_nan=True)
     y = torch.zeros(8, dtype=torch.long)
     torch.testing.assert_close(
         luce.cross_entropy(x, y, reduction="none"),
