@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from luce.data.wording import listed, shown
+from luce.data.wording import in_bytes, listed, shown
 from luce.models.candidates import options_in_words
 from luce.texttable import table
 
@@ -130,20 +129,6 @@ def plan(planned: Mapping[str, Any]) -> list[str]:
         ("fit", f"{in_time(planned['fit_seconds'])}, {in_time(planned['pass_seconds'])} a pass"),
     ]
     return [head, "", *table(lines, left=2), "", *planned["assumptions"]]
-
-
-def in_bytes(size: float) -> str:
-    """Return a number of bytes in the unit that suits it.
-
-    Examples
-    --------
-    >>> from luce.printing import in_bytes
-    >>> in_bytes(512), in_bytes(3.14e12)
-    ('512 B', '3.1 TB')
-    """
-    units = ("B", "kB", "MB", "GB", "TB", "PB")
-    place = min(len(units) - 1, max(0, math.floor(math.log10(max(1, size)) / 3)))
-    return f"{size:.0f} B" if place == 0 else f"{size / 1000**place:,.1f} {units[place]}"
 
 
 def in_time(seconds: float) -> str:

@@ -283,3 +283,12 @@ def test_first_rows_of_one_class_are_said_to_be_the_first(tmp_path):
     with pytest.raises(DataError, match="only the first 40,000 rows are read") as error:
         plan(str(path), target="y")
     assert "--rows 41000, --columns and --classes" in str(error.value)
+
+
+def test_a_class_of_one_row_among_the_first_is_planned_for(tmp_path):
+    """The rows that are not read may have more of it: it counts as a class, and stops nothing."""
+    path = tmp_path / "rare.parquet"
+    labels = ["a", "b"] * 25_000
+    labels[77] = "rare"
+    pl.DataFrame({"x": np.arange(50_000) % 7, "y": labels}).write_parquet(path)
+    assert plan(str(path), target="y").plan.problem.classes == 3

@@ -430,7 +430,7 @@ def test_the_cache_keeps_to_its_size(tmp_path):
     two = encode(folders[1], tmp_path / "cache", size=size, say=said.append)
     assert [entry.key for entry in Cache(tmp_path / "cache").entries()] == [two._entry.key]
     assert any("to make room" in line for line in said)
-    with pytest.raises(DataError, match=r"--cache-size is 10 bytes. Raise it"):
+    with pytest.raises(DataError, match=r"--cache-size is 10 B\. Raise it"):
         encode(folders[2], tmp_path / "cache", size=10)
 
 

@@ -90,6 +90,7 @@ def first_slice(source: str, *, target: str | None = None, features: str | None 
         If it is a folder of images: these are not planned for.
     """
     path = None if source in NAMES else existing(source)
+    alone = 0
     tables = [] if path is None or is_idx(path) else tables_in(path)
     if path is not None and path.is_dir() and not tables:
         raise ArgumentError(
@@ -98,6 +99,8 @@ def first_slice(source: str, *, target: str | None = None, features: str | None 
         )
     if tables:
         frame, whole = _head(tables)
+        if not whole:
+            frame, alone = _without_single(frame, target)
         dataset = load_dataset(frame, target=target)
         rows, exact = (frame.height, True) if whole else _rows_of(tables)
     else:
@@ -116,7 +119,7 @@ def first_slice(source: str, *, target: str | None = None, features: str | None 
     return Slice(
         X=X,
         codes=codes,
-        classes=classes,
+        classes=classes + alone,
         dtype=stored if stored in BYTES and stored != "float64" else "float32",
         rows=rows,
         exact=exact,
@@ -134,6 +137,20 @@ def _head(tables: list[Path]) -> tuple[pl.DataFrame, bool]:
         blocks.append(block)
     frame = pl.concat(blocks, how="diagonal_relaxed")
     return frame.head(ROWS), frame.height <= ROWS
+
+
+def _without_single(frame: pl.DataFrame, target: str | None) -> tuple[pl.DataFrame, int]:
+    """Leave out classes with one row here, which have more among the rows that are not read.
+
+    Returns the other rows, and how many such classes there are. Where all but one class are so, the
+    target is hardly one of classes: whoever loads the rows says that.
+    """
+    if target is None or target not in frame.columns:
+        return frame, 0
+    rows = frame[target].value_counts()["count"]
+    if (rows > 1).sum() < 2:
+        return frame, 0
+    return frame.filter(pl.len().over(target) > 1), int((rows == 1).sum())
 
 
 def _rows_of(tables: list[Path]) -> tuple[int | None, bool]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["counted", "listed", "shown"]
+__all__ = ["counted", "in_bytes", "listed", "shown"]
 
 
 def shown(value: object, limit: int = 40) -> str:
@@ -34,3 +35,16 @@ def listed(values: Sequence[Any], limit: int = 5, width: int = 40, total: int | 
     hidden = (len(values) if total is None else total) - min(limit, len(values))
     more = f" and {hidden:,} more" if hidden else ""
     return ", ".join(shown(value, width) for value in values[:limit]) + more
+
+
+def in_bytes(size: float) -> str:
+    """Return a number of bytes in the unit that suits it.
+
+    Examples
+    --------
+    >>> in_bytes(512), in_bytes(3.14e12)
+    ('512 B', '3.1 TB')
+    """
+    units = ("B", "kB", "MB", "GB", "TB", "PB")
+    place = min(len(units) - 1, max(0, math.floor(math.log10(max(1, size)) / 3)))
+    return f"{size:.0f} B" if place == 0 else f"{size / 1000**place:,.1f} {units[place]}"

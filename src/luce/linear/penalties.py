@@ -266,6 +266,10 @@ def check_penalty(called: str, penalty: object) -> None:
             f"{called} must be {kind.words}, got {penalty!r}: L1 is set by l1_ratio=1, the elastic "
             "net by an l1_ratio between 0 and 1."
         )
+    if penalty in ("none", "None"):
+        raise ArgumentError(
+            f"{called} must be {kind.words}, got {penalty!r}: for no penalty give C=inf."
+        )
     check(called, penalty, kind)
 
 

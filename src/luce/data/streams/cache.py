@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from luce.data.blocks import VERSION, BlockStore
+from luce.data.wording import in_bytes
 from luce.errors import DataError
 
 if TYPE_CHECKING:
@@ -163,8 +164,8 @@ class Cache:
         taken = self._sweep(entry) + sum(each.bytes for each in others)
         if self.size is not None and needed > self.size:
             raise DataError(
-                f"the encoded rows take about {_in_units(needed)}, and --cache-size is "
-                f"{_in_units(self.size)}. Raise it, leave out columns with --drop, or train on "
+                f"the encoded rows take about {in_bytes(needed)}, and --cache-size is "
+                f"{in_bytes(self.size)}. Raise it, leave out columns with --drop, or train on "
                 "fewer files."
             )
         removed = []
@@ -176,18 +177,18 @@ class Cache:
             size = last.bytes
             if self._removed(last):
                 taken -= size
-                removed.append(_in_units(size))
+                removed.append(in_bytes(size))
         if self.size is not None and taken + needed > self.size:
             raise DataError(
-                f"the encoded rows take about {_in_units(needed)}; of the "
-                f"{_in_units(self.size)} of --cache-size others that are in use take "
-                f"{_in_units(taken)}. Wait for them, or raise it."
+                f"the encoded rows take about {in_bytes(needed)}; of the "
+                f"{in_bytes(self.size)} of --cache-size others that are in use take "
+                f"{in_bytes(taken)}. Wait for them, or raise it."
             )
         free = self._free()
         if needed + SPARE > free:
             raise DataError(
-                f"the encoded rows take about {_in_units(needed)}, and the disk of {self.folder} "
-                f"has {_in_units(free)} left. Make room, or set LUCE_CACHE_DIR to a folder on "
+                f"the encoded rows take about {in_bytes(needed)}, and the disk of {self.folder} "
+                f"has {in_bytes(free)} left. Make room, or set LUCE_CACHE_DIR to a folder on "
                 "another disk."
             )
         return removed
@@ -306,9 +307,3 @@ def _size(path: Path) -> int:
         with os.scandir(path) as inside:
             found = sum(each.stat().st_size for each in inside)
     return found
-
-
-def _in_units(size: int) -> str:
-    if size < 1e5:
-        return f"{size / 1e3:,.1f} kB" if size >= 1e3 else f"{size:,} bytes"
-    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from luce.data.directions import Directions
 from luce.data.kinds import no_column
 from luce.data.streams.files import CHANGED, StreamFile, check_same, files_of
-from luce.data.wording import counted, shown
+from luce.data.wording import counted, in_bytes, shown
 from luce.errors import DataError, DtypeError
 from luce.options import check_sizes
 
@@ -69,8 +69,7 @@ class Scan:
 
     def _size(self) -> str:
         size = sum(each.size for each in self.files)
-        large = f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
-        return f"{counted(len(self.files), 'file')}, {large}"
+        return f"{counted(len(self.files), 'file')}, {in_bytes(size)}"
 
     @property
     def arguments(self) -> dict[str, Any]:
