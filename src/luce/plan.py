@@ -15,6 +15,7 @@ from luce.data.checking import check_source
 from luce.data.directions import Directions
 from luce.data.downloads import is_address, kept
 from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
+from luce.data.remote import RemotePath, is_remote
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.group import COMMON, known, restarted
@@ -287,9 +288,13 @@ def _name_of(source: Any) -> str:
     """Return a run's name from its source: a file's without its ending."""
     if not isinstance(source, str | Path):
         return "array"
-    path = kept(source) if is_address(source) else Path(source)
-    if is_pattern(path):
-        path = path.parent
+    path: Path | RemotePath
+    if is_remote(source):
+        path = RemotePath(source)
+        path = path.parent if set("*?[") & set(path.name) else path  # nothing is asked there yet
+    else:
+        path = kept(source) if is_address(source) else Path(source)
+        path = path.parent if is_pattern(path) else path
     # Resolved: "." and ".." are named as the folder that they are.
     name = path.resolve().name.removesuffix(".gz").removesuffix(".zst")
     return Path(name).stem or "run"

@@ -13,6 +13,7 @@ from typing import Any
 
 from luce.data.downloads import is_address
 from luce.data.kinds import NAMES, is_idx
+from luce.data.remote import is_remote
 from luce.data.targets import COLUMNS, joined_names
 from luce.errors import ArgumentError, DataError, RunError
 from luce.models import check_options
@@ -251,7 +252,7 @@ class Request:
 def _found(name: str, path: str | None, directory: str) -> str | None:
     """Return a relative path as it is found: in the directory, else where we are."""
     named = name != "teacher" and path in NAMES
-    if path is None or named or is_address(path) or Path(path).is_absolute():
+    if path is None or named or is_address(path) or is_remote(path) or Path(path).is_absolute():
         return path
     there = str(Path(directory, path))
     if os.path.lexists(there):

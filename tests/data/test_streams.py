@@ -23,8 +23,8 @@ from luce.data.streams.cache import Cache
 from luce.data.streams.dealing import TRAIN, Dealer
 from luce.data.streams.encoding import PARTS, Wanted, streamed
 from luce.data.streams.files import files_of, fingerprint
-from luce.data.streams.parquet import group_rows
 from luce.data.tables import TableSchema
+from luce.data.typed import group_rows
 from luce.errors import ArgumentError, DataError
 
 SPLIT = {"validation_size": 0.1, "test_size": 0.2, "seed": 3}

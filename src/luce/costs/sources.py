@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,20 +15,21 @@ from luce.data.delimited import Dialect
 from luce.data.frames import frame_blocks
 from luce.data.kinds import (
     NAMES,
-    PARQUET_ENDINGS,
     TEXT_ENDINGS,
     ending,
     existing,
     is_idx,
     tables_in,
 )
-from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
+from luce.data.opening import open_binary, packed_ratio, reading
 from luce.data.tables import TableSchema
+from luce.data.typed import described
 from luce.data.wording import shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from luce.data import Dataset
+    from luce.data.remote import AnyPath
 
 __all__ = ["Slice", "first_slice"]
 
@@ -128,7 +128,7 @@ def first_slice(source: str, *, target: str | None = None, features: str | None 
     )
 
 
-def _head(tables: list[Path]) -> tuple[pl.DataFrame, bool]:
+def _head(tables: list[AnyPath]) -> tuple[pl.DataFrame, bool]:
     """Return the first rows of tables, and whether these are all."""
     blocks: list[pl.DataFrame] = []
     for block in frame_blocks(tables, rows=ROWS, dialect=Dialect()):
@@ -153,23 +153,16 @@ def _without_single(frame: pl.DataFrame, target: str | None) -> tuple[pl.DataFra
     return frame.filter(pl.len().over(target) > 1), int((rows == 1).sum())
 
 
-def _rows_of(tables: list[Path]) -> tuple[int | None, bool]:
+def _rows_of(tables: list[AnyPath]) -> tuple[int | None, bool]:
     """Return how many rows tables have, and whether these were counted."""
     if ending(tables[0]) not in _JSON_AND_TEXT:
-        return sum(_height(path) for path in tables), True
+        return sum(described(path)[1] for path in tables), True
     if any(packed_ratio(path) > 1 for path in tables):
         return None, False
     with open_binary(tables[0]) as file, reading(tables[0]):
         head = file.read(_TEXT_BYTES)
     per_row = len(head) / max(1, head.count(b"\n"))
     return round(sum(path.stat().st_size for path in tables) / per_row), False
-
-
-def _height(path: Path) -> int:
-    """Return how many rows a Parquet or Arrow file says that it has."""
-    with reading(path), quiet_panics():
-        lazy = pl.scan_parquet(path) if ending(path) in PARQUET_ENDINGS else pl.scan_ipc(path)
-        return int(lazy.select(pl.len()).collect().item())
 
 
 def _check_first(labels: np.ndarray | None, source: str, rows: int | None) -> None:

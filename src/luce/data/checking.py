@@ -16,6 +16,7 @@ from luce.data.kinds import (
     tables_in,
     unknown_ending,
 )
+from luce.data.remote import AnyPath
 from luce.data.targets import target_columns
 from luce.data.wording import shown
 from luce.errors import ArgumentError
@@ -74,7 +75,7 @@ def check_source(
 
 
 def _check_columns(
-    path: Path, tables: list[Path], target: str | Path | None, told: Directions
+    path: AnyPath, tables: list[AnyPath], target: str | Path | None, told: Directions
 ) -> None:
     from luce.data.frames import read_columns  # which loads Polars
 

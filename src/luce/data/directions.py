@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from luce import options
-from luce.data.kinds import closest
 from luce.data.targets import target_columns
-from luce.data.wording import shown
+from luce.data.wording import closest, shown
 from luce.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:

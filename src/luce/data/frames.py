@@ -18,19 +18,21 @@ import polars as pl
 from luce.data.delimited import Dialect, csv_blocks, pieces_of, repeated
 from luce.data.kinds import (
     JSON_ENDINGS,
-    PARQUET_ENDINGS,
     TEXT_ENDINGS,
     WORKBOOK_ENDINGS,
     ending,
     sheet_of,
 )
 from luce.data.opening import open_binary, packed_ratio, quiet_panics, reading
+from luce.data.remote import RemotePath
+from luce.data.typed import described, rows_of
 from luce.data.wording import listed, shown
 from luce.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
-    from pathlib import Path
+
+    from luce.data.remote import AnyPath
 
 __all__ = ["as_frame", "frame_blocks", "keys_in", "read_columns", "read_frame"]
 
@@ -40,12 +42,12 @@ JSON_BLOCK = 8 * 2**20
 """Bytes of JSON Lines that are parsed at once."""
 
 
-def read_columns(paths: Sequence[Path], dialect: Dialect | None = None) -> list[str]:
+def read_columns(paths: Sequence[AnyPath], dialect: Dialect | None = None) -> list[str]:
     """Return the names of a table's columns; its rows are not read."""
     return next(frame_blocks(paths, rows=1, dialect=dialect)).columns
 
 
-def read_frame(paths: Sequence[Path], dialect: Dialect | None = None) -> pl.DataFrame:
+def read_frame(paths: Sequence[AnyPath], dialect: Dialect | None = None) -> pl.DataFrame:
     """Return the whole table; a table without rows is refused."""
     blocks = list(frame_blocks(paths, rows=BLOCK_ROWS, dialect=dialect))
     same = all(block.schema == blocks[0].schema for block in blocks)
@@ -58,12 +60,12 @@ def read_frame(paths: Sequence[Path], dialect: Dialect | None = None) -> pl.Data
     return frame
 
 
-def _called(paths: Sequence[Path]) -> str:
+def _called(paths: Sequence[AnyPath]) -> str:
     return str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths):,} files)"
 
 
 def frame_blocks(
-    paths: Sequence[Path],
+    paths: Sequence[AnyPath],
     *,
     rows: int,
     dialect: Dialect | None = None,
@@ -103,11 +105,11 @@ def frame_blocks(
                 yield block
 
 
-def _with_content(paths: Sequence[Path]) -> Sequence[Path]:
+def _with_content(paths: Sequence[AnyPath]) -> Sequence[AnyPath]:
     """Return the files that are not empty; of none that is not the first, which is refused."""
     if len(paths) == 1:
         return paths
-    there: list[Path] = []
+    there: list[AnyPath] = []
     for path in paths:
         file, _ = sheet_of(path)
         with reading(file):
@@ -115,7 +117,7 @@ def _with_content(paths: Sequence[Path]) -> Sequence[Path]:
     return there or paths[:1]
 
 
-def keys_in(paths: Sequence[Path], wanted: Collection[str]) -> list[str]:
+def keys_in(paths: Sequence[AnyPath], wanted: Collection[str]) -> list[str]:
     """Return which of some keys rows of JSON Lines have, read until all are found."""
     there: set[str] = set()
     for path in paths:
@@ -126,7 +128,7 @@ def keys_in(paths: Sequence[Path], wanted: Collection[str]) -> list[str]:
     return [key for key in wanted if key in there]
 
 
-def _check_same(first: Path, names: list[str], other: Path, columns: list[str]) -> None:
+def _check_same(first: AnyPath, names: list[str], other: AnyPath, columns: list[str]) -> None:
     """Raise DataError unless two files have the same columns."""
     if set(names) == set(columns):
         return
@@ -139,7 +141,7 @@ def _check_same(first: Path, names: list[str], other: Path, columns: list[str]) 
     )
 
 
-def _file_blocks(path: Path, rows: int, dialect: Dialect) -> Iterator[pl.DataFrame]:
+def _file_blocks(path: AnyPath, rows: int, dialect: Dialect) -> Iterator[pl.DataFrame]:
     kind = ending(path)
     file, sheet = sheet_of(path)
     with reading(file):
@@ -160,13 +162,9 @@ def _file_blocks(path: Path, rows: int, dialect: Dialect) -> Iterator[pl.DataFra
     elif kind in WORKBOOK_ENDINGS:
         yield from _read_workbook(file, sheet).iter_slices(rows)
     else:
-        with reading(path, f"{kind} file"), quiet_panics():
-            lazy = pl.scan_parquet(path) if kind in PARQUET_ENDINGS else pl.scan_ipc(path)
-            height = lazy.select(pl.len()).collect().item()
+        _, height = described(path)
         for start in range(0, max(height, 1), rows):
-            with reading(path, f"{kind} file"), quiet_panics():
-                block = lazy.slice(start, rows).collect()
-            yield block
+            yield rows_of(path, start, rows)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -252,7 +250,7 @@ def _json_text(value: Any) -> str | None:
 # -------------------------------------------------------------------------------------------------
 
 
-def _read_workbook(path: Path, sheet: str | None) -> pl.DataFrame:
+def _read_workbook(path: AnyPath, sheet: str | None) -> pl.DataFrame:
     """Return a sheet of a workbook: the only one, or that of the name."""
     try:
         import fastexcel
@@ -260,8 +258,12 @@ def _read_workbook(path: Path, sheet: str | None) -> pl.DataFrame:
         raise DataError(
             f'{path}: workbooks are read by fastexcel. Install it: pip install "luce[excel]".'
         ) from error
+    content: Any = path
+    if isinstance(path, RemotePath):
+        with reading(path), path.open() as file:
+            content = file.read()
     with reading(path, f"{ending(path)} file"), quiet_panics():
-        names = fastexcel.read_excel(path).sheet_names
+        names = fastexcel.read_excel(content).sheet_names
     if sheet is None and len(names) > 1:
         raise DataError(
             f"{path}: it has {len(names)} sheets, {listed(names, 10)}. Name one, such as "
@@ -271,7 +273,7 @@ def _read_workbook(path: Path, sheet: str | None) -> pl.DataFrame:
         raise DataError(f"{path}: there is no sheet {shown(sheet)}. It has {listed(names, 10)}.")
     with reading(path, f"{ending(path)} file"), quiet_panics():
         return pl.read_excel(
-            path, sheet_name=sheet or names[0], engine="calamine", infer_schema_length=None
+            content, sheet_name=sheet or names[0], engine="calamine", infer_schema_length=None
         )
 
 

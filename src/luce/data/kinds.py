@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 import re
 from pathlib import Path
 
 from luce.data.downloads import is_address, kept
 from luce.data.opening import found, reading
-from luce.data.wording import listed, shown
+from luce.data.remote import AnyPath, RemotePath, answering, is_remote, look_again
+from luce.data.wording import closest, listed, shown
 from luce.errors import ArgumentError, DataError
 
 __all__ = [
@@ -19,8 +20,8 @@ __all__ = [
     "PARQUET_ENDINGS",
     "TEXT_ENDINGS",
     "WORKBOOK_ENDINGS",
+    "base_of",
     "brings_test_rows",
-    "closest",
     "ending",
     "existing",
     "is_idx",
@@ -28,6 +29,7 @@ __all__ = [
     "no_column",
     "no_rows",
     "no_target",
+    "on_disk",
     "sheet_of",
     "tables_in",
     "unknown_ending",
@@ -47,7 +49,7 @@ ENDINGS = TEXT_ENDINGS + JSON_ENDINGS + PARQUET_ENDINGS + ARROW_ENDINGS + WORKBO
 PACKED = (".gz", ".zst")
 
 
-def ending(path: Path) -> str:
+def ending(path: AnyPath) -> str:
     """Return the file's ending in lower case, without a final ``.gz``, ``.zst`` or sheet."""
     name = sheet_of(path)[0].name.lower()
     for packed in PACKED:
@@ -55,15 +57,15 @@ def ending(path: Path) -> str:
     return Path(name).suffix
 
 
-def sheet_of(path: Path) -> tuple[Path, str | None]:
+def sheet_of(path: AnyPath) -> tuple[AnyPath, str | None]:
     """Return the file and the sheet that ``book.xlsx#Sheet 1`` names; None where it names none."""
     name, mark, sheet = str(path).rpartition("#")
     if mark and Path(name).suffix.lower() in WORKBOOK_ENDINGS:
-        return Path(name), sheet
+        return type(path)(name), sheet
     return path, None
 
 
-def tables_in(path: Path) -> list[Path]:
+def tables_in(path: AnyPath) -> list[AnyPath]:
     """Return the files of a table: of a folder or a pattern all of them, sorted.
 
     A folder is one of tables if it has some directly in it and no sub-folders; those are classes of
@@ -76,15 +78,17 @@ def tables_in(path: Path) -> list[Path]:
     """
     if path.is_dir():
         with reading(path):
-            all_of_it = sorted(path.iterdir())
+            all_of_it = sorted(path.iterdir(), key=_parts)
         inside = [each for each in all_of_it if not each.name.startswith((".", "_"))]
         if any(each.is_dir() for each in inside):
             return []
         found = [each for each in inside if ending(each) in ENDINGS]
     elif is_pattern(path):
-        anchor = Path(path.anchor)
-        matching = anchor.glob(str(path.relative_to(anchor)))
-        found = sorted(each for each in matching if each.is_file())
+        base = base_of(path)
+        with reading(base):
+            below = path.relative_to(base)  # type: ignore[arg-type] # both are here, or there
+            matching = [each for each in base.glob(str(below)) if each.is_file()]
+            found = sorted(matching, key=_parts)
     else:
         return [path] if ending(path) in ENDINGS else []
     kinds = sorted({ending(each) for each in found})
@@ -92,17 +96,35 @@ def tables_in(path: Path) -> list[Path]:
         folder = path if path.is_dir() else path.parent
         raise DataError(
             f"{path}: it has files of the kinds {', '.join(kinds)}. Name those of one kind, such "
-            f"as {str(folder / f'*{kinds[0]}')!r}."
+            f"as {f'{folder}/*{kinds[0]}'!r}."
         )
     return found
 
 
-def is_pattern(path: Path) -> bool:
+def _parts(path: AnyPath) -> tuple[str, ...]:
+    return path.parts
+
+
+def base_of(path: AnyPath) -> AnyPath:
+    """Return the folder that names of a table's files begin in: its own, or that of a file.
+
+    Of a pattern it is the last without a wildcard.
+    """
+    if path.is_dir():
+        return path
+    base = path.parent
+    if is_pattern(path):
+        while base != base.parent and re.search(r"[*?\[]", str(base)):
+            base = base.parent
+    return base
+
+
+def is_pattern(path: AnyPath) -> bool:
     """Return whether the name stands for several files: ``sales/*.csv``."""
     return any(letter in str(path) for letter in "*?[") and found(path) is None
 
 
-def is_idx(path: Path) -> bool:
+def is_idx(path: AnyPath) -> bool:
     """Return whether the name is one of the usual names of IDX files."""
     return re.search(r"[-.]idx\d?(-ubyte)?(\.gz)?$", path.name.lower()) is not None
 
@@ -113,7 +135,7 @@ def brings_test_rows(source: str | Path) -> bool:
     return source in NAMES or (path.is_dir() and not tables_in(path))
 
 
-def existing(source: str | Path) -> Path:
+def existing(source: str | Path) -> AnyPath:
     """Return the path if there is something; raise DataError otherwise."""
     if source == "":
         raise DataError("The source is an empty text. Give a name such as digits, or a path.")
@@ -125,17 +147,15 @@ def existing(source: str | Path) -> Path:
                 f"(download=True in Python)."
             )
         return path
+    # What is there is a path, whatever its name.
+    if is_remote(source) and not os.path.lexists(source):
+        return answering(RemotePath(source), lambda: _remote(RemotePath(source)))
     path = Path(source)
-    # A Path has made one slash of two. What is there is a path, whatever its name.
     match = re.match(r"([a-z][a-z0-9+.-]+):/", str(source), re.IGNORECASE)
     if match and not path.exists():
-        if match[1].lower() == "file":
-            raise DataError(f"{source}: give the path alone, without file://.")
-        raise DataError(
-            f"{source}: files are read from disks, not from {match[1]}://. Mount it as a folder "
-            "(mountpoint-s3, gcsfuse, rclone mount), on workers under the same path, or copy the "
-            "files."
-        )
+        if match[1].lower() in ("file", "local"):
+            raise DataError(f"{source}: give the path alone, without {match[1]}://.")
+        raise DataError(f"{source}: give an address as a text, not as a Path, which changes it.")
     if found(sheet_of(path)[0]) is None and not (is_pattern(path) and tables_in(path)):
         if source == "-":
             raise DataError("Only luce predict reads standard input (-). Give a file.")
@@ -153,7 +173,38 @@ def existing(source: str | Path) -> Path:
     return path
 
 
-def unknown_ending(path: Path) -> DataError:
+def on_disk(source: str | Path) -> Path:
+    """Return an existing path, which may not be an address: what is no table is mapped or listed.
+
+    Raises
+    ------
+    luce.errors.DataError
+        If there is nothing, or it is an address.
+    """
+    path = existing(source)
+    if isinstance(path, RemotePath):
+        raise DataError(f"{path}: is read from disks alone. Copy it to one.")
+    return path
+
+
+def _remote(path: RemotePath) -> RemotePath:
+    look_again([path])
+    there = found(sheet_of(path)[0]) is not None
+    if not tables_in(path):
+        if is_pattern(path):
+            raise DataError(f"{path}: no file is named so. Look into the folder.")
+        if not there:
+            raise DataError(
+                f"{path}: there is no such file or folder. Look for slips in the address."
+            )
+        raise DataError(
+            f"{path}: only tables are read from addresses: {', '.join(ENDINGS)}, a folder or a "
+            "pattern of them. Copy other files to a disk."
+        )
+    return path
+
+
+def unknown_ending(path: AnyPath) -> DataError:
     """Return the error of a file that no reader is for."""
     return DataError(
         f"{path}: the ending {shown(ending(path))} is unknown. Luce reads {', '.join(ENDINGS)}, "
@@ -180,12 +231,3 @@ def no_column(name: str, target: str, columns: list[str]) -> DataError:
             "column for each, add --several columns."
         )
     return DataError(f"{name}: there is no column {shown(target)}. {closest(target, columns)}")
-
-
-def closest(name: str, names: list[str]) -> str:
-    """Return a sentence with the names most like `name`, or with all of them."""
-    folded = {each.lower(): each for each in names}
-    like = [folded[f] for f in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
-    return (
-        f"Did you mean {' or '.join(map(shown, like))}?" if like else f"It has {listed(names, 10)}."
-    )

@@ -22,7 +22,8 @@ from luce.errors import DataError, LuceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedIOBase
-    from pathlib import Path
+
+    from luce.data.remote import AnyPath
 
 __all__ = ["found", "of_source", "open_binary", "packed_ratio", "quiet_panics", "reading", "reason"]
 
@@ -33,7 +34,7 @@ MOST_PACKED = {".gz": MOST_DEFLATED, ".zst": 2**17}
 """The same for each ending of packed files."""
 
 
-def found(path: Path) -> Path | None:
+def found(path: AnyPath) -> AnyPath | None:
     """Return the path of a file or folder, or None if there is none.
 
     Raises
@@ -69,27 +70,30 @@ def of_source(name: str) -> Iterator[None]:
         raise DataError(f"{name}: {error}") from error
 
 
-def open_binary(path: Path) -> BufferedIOBase:
+@contextmanager
+def open_binary(path: AnyPath) -> Iterator[BufferedIOBase]:
     """Open a file for reading; a ``.gz`` or ``.zst`` is decompressed on the way."""
     with reading(path):
+        file = path.open("rb")
+    with file:
         match path.suffix.lower():
             case ".gz":
-                return gzip.GzipFile(path)
+                yield gzip.GzipFile(fileobj=file)
             case ".zst":
-                return _open_zstd(path)
+                yield _zstd(file)
             case _:
-                return path.open("rb")
+                yield file
 
 
-def _open_zstd(path: Path) -> BufferedIOBase:
+def _zstd(file: BufferedIOBase) -> BufferedIOBase:
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
         from backports import zstd
-    return zstd.ZstdFile(path)
+    return zstd.ZstdFile(file)
 
 
-def packed_ratio(path: Path) -> int:
+def packed_ratio(path: AnyPath) -> int:
     """Return how many bytes can come out of one byte of the file, as `open_binary` reads it."""
     return MOST_PACKED.get(path.suffix.lower(), 1)
 

@@ -34,6 +34,7 @@ from luce.data.kinds import (
     no_column,
     no_rows,
     no_target,
+    on_disk,
     tables_in,
     unknown_ending,
 )
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from io import BufferedIOBase
 
+    from luce.data.remote import AnyPath
     from luce.data.streams.files import StreamFile
 
 __all__ = ["Block", "Dataset", "dialect_of", "load_dataset", "read_blocks", "reader_of"]
@@ -226,11 +228,12 @@ def _from_path(
     if source in NAMES:
         return _named(str(source), data_dir)
     path = existing(source)
-    splits = idx.splits_in(path) if path.is_dir() else {}
+    splits = _splits_in(path)
     if "train" in splits:
         return _idx_splits(path.resolve().name, splits)
     if tables := tables_in(path):
         return _from_tables(path, tables, target, schema, told)
+    path = on_disk(source)
     if path.is_dir():
         return _image_folder(path, schema, image_size)
     return _from_file(path, target, features)
@@ -240,18 +243,22 @@ def _is_image_folder(source: Any) -> bool:
     if not isinstance(source, str | Path) or source in NAMES:
         return False
     path = existing(source)
-    return path.is_dir() and "train" not in idx.splits_in(path) and not tables_in(path)
+    return path.is_dir() and "train" not in _splits_in(path) and not tables_in(path)
+
+
+def _splits_in(path: AnyPath) -> dict[str, Path]:
+    return idx.splits_in(path) if isinstance(path, Path) and path.is_dir() else {}
 
 
 def _from_file(path: Path, target: str | Path | None, features: str | None) -> Dataset:
     name = path.name.split(".")[0] or path.name
     if is_idx(path):
         labels_path = Path(target) if target is not None else idx.labels_beside(path)
-        labels = None if labels_path is None else idx.read_idx(existing(labels_path))
+        labels = None if labels_path is None else idx.read_idx(on_disk(labels_path))
         return _from_array(name, idx.read_idx(path), labels, str(path))
     match ending(path):
         case ".npy":
-            labels = None if target is None else read_npy(existing(target))
+            labels = None if target is None else read_npy(on_disk(target))
             return _from_array(name, read_npy(path), labels, str(path))
         case ".npz":
             arrays = read_npz(path, features, None if target is None else str(target))
@@ -261,8 +268,8 @@ def _from_file(path: Path, target: str | Path | None, features: str | None) -> D
 
 
 def _from_tables(
-    path: Path,
-    files: list[Path],
+    path: AnyPath,
+    files: list[AnyPath],
     target: str | Path | None,
     schema: Schema | None,
     told: Directions,
@@ -538,7 +545,7 @@ def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iter
         frames = csv_blocks(pieces, where="standard input", rows=rows, dialect=dialect_of(schema))
         yield from _table_parts(frames, schema, "standard input")
     elif isinstance(source, str | Path) and source not in NAMES:
-        yield from _path_parts(existing(source), schema, features, rows)
+        yield from _path_parts(source, schema, features, rows)
     elif hasattr(source, "columns"):
         frame = as_frame(source)
         blocks = (frame[part] for part in row_slices(frame.height, 1, rows))
@@ -549,15 +556,20 @@ def _parts(source: Any, schema: Schema, features: str | None, rows: int) -> Iter
         yield from _array_parts(array, schema, rows, str(source) if named else "X")
 
 
-def _path_parts(path: Path, schema: Schema, features: str | None, rows: int) -> Iterator[Part]:
-    splits = idx.splits_in(path) if path.is_dir() else {}
+def _path_parts(
+    source: str | Path, schema: Schema, features: str | None, rows: int
+) -> Iterator[Part]:
+    found = existing(source)
+    splits = _splits_in(found)
+    if not splits and not is_idx(found) and tables_in(found):
+        reader = reader_of(files_of(source), schema, rows=rows)
+        yield from _table_parts((each.frame for each in reader.blocks()), schema, str(found))
+        return
+    path = on_disk(source)
     kind = ending(path)
     if splits or is_idx(path):
         for block in idx.idx_blocks(splits.get("train", path), rows=rows):
             yield from _array_parts(block, schema, rows, str(path))
-    elif tables_in(path):
-        reader = reader_of(files_of(path), schema, rows=rows)
-        yield from _table_parts((each.frame for each in reader.blocks()), schema, str(path))
     elif path.is_dir() or kind in IMAGE_ENDINGS:
         _check_kind(schema, "image", str(path))
         yield from _image_parts(path, schema, rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["counted", "in_bytes", "listed", "shown"]
+__all__ = ["closest", "counted", "in_bytes", "listed", "shown"]
 
 
 def shown(value: object, limit: int = 40) -> str:
@@ -48,3 +49,12 @@ def in_bytes(size: float) -> str:
     units = ("B", "kB", "MB", "GB", "TB", "PB")
     place = min(len(units) - 1, max(0, math.floor(math.log10(max(1, size)) / 3)))
     return f"{size:.0f} B" if place == 0 else f"{size / 1000**place:,.1f} {units[place]}"
+
+
+def closest(name: str, names: list[str]) -> str:
+    """Return a sentence with the names most like `name`, or with all of them."""
+    folded = {each.lower(): each for each in names}
+    like = [folded[f] for f in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+    return (
+        f"Did you mean {' or '.join(map(shown, like))}?" if like else f"It has {listed(names, 10)}."
+    )

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from luce.data.kinds import (
     ARROW_ENDINGS,
     JSON_ENDINGS,
     PARQUET_ENDINGS,
+    base_of,
     ending,
     existing,
-    is_pattern,
     sheet_of,
     tables_in,
     unknown_ending,
 )
 from luce.data.opening import packed_ratio, reading
+from luce.data.remote import RemotePath, look_again, ranges
 from luce.data.wording import listed
 from luce.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from luce.data.remote import AnyPath
 
 __all__ = [
     "CHANGED",
@@ -55,16 +57,16 @@ class StreamFile:
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePath
     name : str
         Its path below the folder of the source, with ``/`` between: what its rows are dealt by.
     size, modified : int
-        Bytes, and nanoseconds.
+        Bytes, and nanoseconds; of a file at an address, a number made of its version there.
     ends : str
         The SHA-256 of its first and last 64 KiB.
     """
 
-    path: Path
+    path: AnyPath
     name: str
     size: int
     modified: int
@@ -95,29 +97,43 @@ def files_of(source: str | Path) -> list[StreamFile]:
         if path.is_dir():
             raise DataError(f"{path}: no table is in it, such as a .parquet or a .csv file.")
         raise unknown_ending(path)
-    base = _base(path)
-    return [_file(each, each.relative_to(base).as_posix()) for each in found]
+    base = base_of(path)
+    # Both are on disks here, or at addresses.
+    names = [each.relative_to(base).as_posix() for each in found]  # type: ignore[arg-type]
+    files = [sheet_of(each)[0] for each in found]
+    states = []
+    for file in files:
+        with reading(file):
+            states.append(file.stat())
+    ends = _ends(files, [status.st_size for status in states])
+    return [
+        StreamFile(each, name, status.st_size, status.st_mtime_ns, digest)
+        for each, name, status, digest in zip(found, names, states, ends, strict=True)
+    ]
 
 
-def _base(path: Path) -> Path:
-    """Return the folder that names of files begin in: of a pattern the last without a wildcard."""
-    if path.is_dir():
-        return path
-    base = path.parent
-    while is_pattern(path) and re.search(r"[*?\[]", str(base)):
-        base = base.parent
-    return base
-
-
-def _file(path: Path, name: str) -> StreamFile:
-    file = sheet_of(path)[0]
-    with reading(file):
-        status = file.stat()
-        with file.open("rb") as opened:
-            digest = hashlib.sha256(opened.read(ENDS))
-            opened.seek(max(0, status.st_size - ENDS))
-            digest.update(opened.read(ENDS))
-    return StreamFile(path, name, status.st_size, status.st_mtime_ns, digest.hexdigest())
+def _ends(files: Sequence[AnyPath], sizes: Sequence[int]) -> Iterator[str]:
+    """Yield the SHA-256 of both ends of each file."""
+    asked = [[(0, min(ENDS, size)), (max(0, size - ENDS), size)] for size in sizes]
+    remote = [
+        (file, begin, end)
+        for file, own in zip(files, asked, strict=True)
+        if isinstance(file, RemotePath)
+        for begin, end in own
+    ]
+    fetched = ranges(remote)  # of all files: many requests at a time
+    for file, own in zip(files, asked, strict=True):
+        digest = hashlib.sha256()
+        with reading(file):
+            if isinstance(file, RemotePath):
+                for _ in own:
+                    digest.update(next(fetched))
+            else:
+                with file.open("rb") as opened:
+                    for begin, _ in own:
+                        opened.seek(begin)
+                        digest.update(opened.read(ENDS))
+        yield digest.hexdigest()
 
 
 def fingerprint(files: Sequence[StreamFile]) -> str:
@@ -186,6 +202,7 @@ def check_same(files: Sequence[StreamFile], since: str | None = None) -> None:
     same, and what to do.
     """
     gone, changed = [], []
+    look_again(each.path for each in files if isinstance(each.path, RemotePath))
     for each in files:
         try:
             status = sheet_of(each.path)[0].stat()

@@ -17,9 +17,9 @@ from luce.data.kinds import no_column, no_target
 from luce.data.schema import Label
 from luce.data.streams.dealing import TRAIN, Dealer
 from luce.data.streams.labelling import LabelCounts, Labels
-from luce.data.streams.parquet import group_rows
 from luce.data.streams.several import SeveralCounts, SeveralLabels
 from luce.data.tables import TableSchema
+from luce.data.typed import group_rows
 from luce.data.wording import counted, listed, shown
 from luce.errors import ArgumentError, DataError
 

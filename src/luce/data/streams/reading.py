@@ -9,17 +9,15 @@ import polars as pl
 
 from luce.data.delimited import Dialect
 from luce.data.frames import frame_blocks, keys_in, read_columns
-from luce.data.kinds import PARQUET_ENDINGS, ending
-from luce.data.opening import quiet_panics, reading
 from luce.data.streams.files import StreamFile, check_same, different
-from luce.data.streams.parquet import group_rows
+from luce.data.typed import described, group_rows, rows_of
 from luce.data.wording import counted, listed, shown
 from luce.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-__all__ = ["Begun", "RawBlock", "Reader", "lazy_of"]
+__all__ = ["Begun", "RawBlock", "Reader"]
 
 CELLS: Final = 2**23
 """Values of a block: 64 MiB where all are of eight bytes."""
@@ -180,19 +178,20 @@ class Reader:
             if file.size == 0:
                 found.append(0)
                 continue
-            lazy = lazy_of(file)
-            with reading(file.path, f"{ending(file.path)} file"), quiet_panics():
-                schema = lazy.collect_schema()
-                found.append(int(lazy.select(pl.len()).collect().item()))
-            self._check(file, list(schema.names()), dict(schema))
+            dtypes, height = described(file.path)
+            found.append(height)
+            self._check(file, list(dtypes), dtypes)
         return found
 
     def slice(
         self, file: StreamFile, start: int, rows: int, wanted: Collection[str] | None = None
     ) -> pl.DataFrame:
         """Return some rows of a typed file."""
-        with reading(file.path, f"{ending(file.path)} file"), quiet_panics():
-            return lazy_of(file).select(self._of(wanted)).slice(start, rows).collect()
+        try:
+            return rows_of(file.path, start, rows, self._of(wanted))
+        except DataError:
+            check_same([file])  # which says more
+            raise
 
     def _of(self, wanted: Collection[str] | None) -> list[str]:
         return [name for name in self.columns if wanted is None or name in wanted]
@@ -213,11 +212,8 @@ class Reader:
     def _typed_blocks(
         self, file: StreamFile, wanted: Collection[str] | None
     ) -> Iterator[pl.DataFrame]:
-        lazy = lazy_of(file)
-        with reading(file.path, f"{ending(file.path)} file"), quiet_panics():
-            schema = lazy.collect_schema()
-            height = int(lazy.select(pl.len()).collect().item())
-        self._check(file, list(schema.names()), dict(schema))
+        dtypes, height = described(file.path)
+        self._check(file, list(dtypes), dtypes)
         rows = self.block_rows(len(self._of(wanted)))
         for start in range(0, height, rows):
             yield self.slice(file, start, rows, wanted)
@@ -251,7 +247,7 @@ class Reader:
         for file in self.files:
             try:
                 if file.typed:
-                    dtypes = {**lazy_of(file).collect_schema()}
+                    dtypes = {**described(file.path)[0]}
                 else:
                     dtypes = dict.fromkeys(read_columns([file.path], replace(self.dialect)))
             except (DataError, pl.exceptions.PolarsError, OSError):  # its turn would come
@@ -291,14 +287,6 @@ class Reader:
             few = listed(self.empty, width=100)
             said.append(f"{counted(len(self.empty), 'file')} without rows left out: {few}.")
         return said
-
-
-def lazy_of(file: StreamFile) -> pl.LazyFrame:
-    """Return a typed file as Polars reads it once it is asked for something."""
-    with reading(file.path, f"{ending(file.path)} file"), quiet_panics():
-        if ending(file.path) in PARQUET_ENDINGS:
-            return pl.scan_parquet(file.path)
-        return pl.scan_ipc(file.path)
 
 
 def _alike(dtype: pl.DataType | None, other: pl.DataType | None) -> bool:

@@ -1,0 +1,178 @@
+"""Parquet and Arrow files from an address: on this disk, as far as their bytes are needed.
+
+Polars opens what lies on disks. Of a file at an address there is a copy on the disk that has its
+size, and holes: of Parquet the footer and, of the groups and columns that were asked for, the bytes
+are in their places; so Polars decodes the same bytes that it would anywhere. Arrow is copied whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from luce.data.kinds import PARQUET_ENDINGS, ending
+from luce.data.parquet import FOOTER_END, Group, footer_bytes, groups_in
+from luce.data.remote import RemotePath, ranges
+from luce.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["MOST_HELD", "Copy", "copy_of"]
+
+MOST_HELD: Final = 2**30
+"""Bytes of copies that are kept for what may be asked next."""
+
+_END: Final = 2**16
+"""Bytes at the end of a file that are asked for first: most footers are within."""
+
+_PART: Final = 2**23
+"""Bytes of a request."""
+
+
+class Copy:
+    """A copy of a file at an address, of what was fetched of it.
+
+    The file on the disk goes with the last that has the object.
+
+    Parameters
+    ----------
+    remote : RemotePath
+    size : int
+        Bytes of it.
+
+    Attributes
+    ----------
+    path : Path
+        The copy.
+    held : int
+        How many bytes were fetched.
+    """
+
+    def __init__(self, remote: RemotePath, size: int) -> None:
+        self.remote, self.size, self.held = remote, size, 0
+        descriptor, name = tempfile.mkstemp(prefix="luce-", suffix=ending(remote))
+        weakref.finalize(self, _remove, name, os.getpid())
+        self.path = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.truncate(size)
+        self._there: set[tuple[int, int]] = set()
+        self._last = size  # from here on all is there
+        self._lock = threading.Lock()
+        self._groups: list[Group] | None = None
+
+    def groups(self) -> list[Group]:
+        """Fetch what says the columns and how many rows there are; return the groups of Parquet."""
+        with self._lock:
+            return self._know_groups()
+
+    def fetch(self, start: int, rows: int, columns: Collection[str] | None) -> None:
+        """Fetch what has some rows of some columns, or of all."""
+        with self._lock:
+            asked, first = [], 0
+            for group in self._know_groups():
+                if first < start + rows and first + group.rows > start:
+                    asked += [
+                        (begin, end)
+                        for name, begin, end in group.chunks
+                        if columns is None or name in columns
+                    ]
+                first += group.rows
+            self._fetch(asked)
+
+    def _know_groups(self) -> list[Group]:
+        """Return the groups of Parquet; what has none is fetched whole."""
+        if self._groups is None:
+            found = self._footer() if ending(self.remote) in PARQUET_ENDINGS else None
+            if found is None:
+                self._fetch([(0, self.size)])
+            self._groups = found or []
+        return self._groups
+
+    def _footer(self) -> list[Group] | None:
+        """Fetch the footer; None if it is not understood. What has none, Polars refuses."""
+        last, end = max(0, self.size - _END), max(0, self.size - FOOTER_END)
+        self._fetch([(last, self.size)])
+        try:
+            begin = max(0, end - footer_bytes(self._read(end, self.size)))
+        except ValueError:
+            return []
+        if begin < last:
+            self._fetch([(begin, last)])
+        self._last = min(begin, last)
+        try:
+            return groups_in(self._read(begin, end))
+        except ValueError:
+            return None
+
+    def _read(self, begin: int, end: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
+
+    def _fetch(self, asked: list[tuple[int, int]]) -> None:
+        """Put bytes where they are in the file; neighbours that are new are one request."""
+        joined: list[list[int]] = []
+        for begin, end in sorted({*asked} - self._there):
+            if begin >= self._last:
+                continue
+            if joined and begin <= joined[-1][1]:
+                joined[-1][1] = max(end, joined[-1][1])
+            else:
+                joined.append([begin, end])
+        parts = [
+            (self.remote, at, min(at + _PART, end))
+            for begin, end in joined
+            for at in range(begin, end, _PART)
+        ]
+        try:
+            with self.path.open("r+b") as file:
+                for (_, begin, _), content in zip(parts, ranges(parts), strict=True):
+                    file.seek(begin)
+                    file.write(content)
+                    self.held += len(content)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise DataError(
+                f"{self.remote}: what is fetched of it has no room in {self.path.parent}. Make "
+                "room, or set TMPDIR to a folder on another disk."
+            ) from error
+        self._there.update(asked)
+
+
+def copy_of(remote: RemotePath) -> Copy:
+    """Return the copy of a file as it is now: one that is kept, if it is not too much.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    luce.errors.DataError
+        If it cannot be read.
+    """
+    status = remote.stat()
+    key = (remote, status.st_size, status.st_mtime_ns)
+    with _lock:
+        found = _copies.pop(key, None)
+        if found is None or found.held > MOST_HELD:
+            found = Copy(remote, status.st_size)
+        _copies[key] = found
+        while len(_copies) > 1 and sum(each.held for each in _copies.values()) > MOST_HELD:
+            _copies.popitem(last=False)
+        return found
+
+
+_copies: OrderedDict[tuple[RemotePath, int, int], Copy] = OrderedDict()
+_lock: Final = threading.Lock()
+
+
+def _remove(name: str, process: int) -> None:
+    if os.getpid() == process:  # not of one that was forked
+        Path(name).unlink(missing_ok=True)
