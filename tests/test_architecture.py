@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "predicting": {"data", "engines", "evaluation", "run", "storage"},
     "printing": {"data", "models", "texttable"},
     "progress": {"data", "neural", "printing"},
-    "plan": {"data", "folders", "group", "manifest", "models", "options", "request"},
+    "plan": {"data", "folders", "group", "manifest", "models", "options", "request", "storage"},
     "request": {"data", "models", "options", "storage"},
     "run": {
         "calibrating",

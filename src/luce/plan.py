@@ -23,6 +23,7 @@ from luce.manifest import read_config
 from luce.models import MODELS, student_kind
 from luce.options import DISTIL, check_sizes
 from luce.request import DIRECTIONS, Request
+from luce.storage import check_on_disk
 
 __all__ = [
     "INHERITED",
@@ -210,6 +211,7 @@ def _check_sources(source: Any, request: Request) -> None:
 def run_folder(out: str | Path, name: str) -> Path:
     """Return where a run of this name lives: directly in `out`, never above or beside it."""
     path = Path(out) / name
+    check_on_disk(path)
     if out == "":
         raise ArgumentError(
             "out must be a folder, got ''. Leave it out for runs, or give . for here."

@@ -42,7 +42,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from luce.errors import LuceError, RunError
+from luce.errors import ArgumentError, LuceError, RunError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -51,6 +51,7 @@ __all__ = [
     "FORMAT",
     "TEMPORARY",
     "Digest",
+    "check_on_disk",
     "digest_of",
     "open_whole",
     "read_bytes",
@@ -94,6 +95,19 @@ class Digest(NamedTuple):
     size: int | None = None
 
 
+def check_on_disk(path: Path) -> None:
+    """Raise ArgumentError for an address such as ``s3://bucket/out.csv``: it would be a folder.
+
+    A folder that is called so may be written to.
+    """
+    first = path.parts[0] if len(path.parts) > 1 else ""
+    if re.fullmatch(r"[A-Za-z][\w+.-]+:", first) and not os.path.lexists(first):
+        raise ArgumentError(
+            f"out: nothing is written to addresses, got {first}//{'/'.join(path.parts[1:])}. "
+            "Write to a disk, and copy it from there."
+        )
+
+
 def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file so that at any moment it holds all of the old content or all of the new.
 
@@ -111,6 +125,7 @@ def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
 @contextmanager
 def open_whole(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its place only once it is whole; see `write_whole`."""
+    check_on_disk(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

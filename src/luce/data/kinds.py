@@ -189,14 +189,13 @@ def on_disk(source: str | Path) -> Path:
 
 def _remote(path: RemotePath) -> RemotePath:
     look_again([path])
-    there = found(sheet_of(path)[0]) is not None
-    if not tables_in(path):
-        if is_pattern(path):
+    tables = tables_in(path)
+    if is_pattern(path):
+        if not tables:
             raise DataError(f"{path}: no file is named so. Look into the folder.")
-        if not there:
-            raise DataError(
-                f"{path}: there is no such file or folder. Look for slips in the address."
-            )
+    elif found(sheet_of(path)[0]) is None:
+        raise DataError(f"{path}: there is no such file or folder. Look for slips in the address.")
+    elif not tables:
         raise DataError(
             f"{path}: only tables are read from addresses: {', '.join(ENDINGS)}, a folder or a "
             "pattern of them. Copy other files to a disk."

@@ -46,6 +46,8 @@ def found(path: AnyPath) -> AnyPath | None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except LuceError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({reason(error)}).") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -289,8 +289,8 @@ def told(path: RemotePath) -> Iterator[None]:
         raise
     except ImportError as error:
         raise DataError(
-            f"{path}: a package is missing that reads {path.protocol}://. {reason(error)}, with "
-            "pip, here and on an engine's workers."
+            f"{path}: nothing that is installed reads {path.protocol}://. {reason(error)}, with "
+            "pip; on an engine's workers too."
         ) from error
     except PermissionError as error:
         raise DataError(
