@@ -15,7 +15,6 @@ import luce
 from luce.data import load_dataset, read_blocks
 from luce.data.checking import check_source
 from luce.data.frames import read_frame
-from luce.data.streams.files import files_of
 from luce.errors import ArgumentError, DataError
 
 if sys.version_info >= (3, 14):
@@ -198,15 +197,6 @@ def test_files_with_different_columns_are_named(tmp_path):
     assert f"such as '{tmp_path / '*.csv'}'" in str(raised.value)  # what can be given as it is
     with pytest.raises(DataError, match="no file is named so"):
         load_dataset(f"{tmp_path}/d*.csv", target="y")
-
-
-def test_object_stores_are_mounted():
-    """An address of an object store is no path: the message says what to do."""
-    for address in ("s3://bucket/parts/*.parquet", "gs://bucket/table.parquet"):
-        with pytest.raises(DataError, match=r"not from (s3|gs)://\. Mount it as a folder"):
-            load_dataset(address, target="y")
-        with pytest.raises(DataError, match=r"not from (s3|gs)://\. Mount it as a folder"):
-            files_of(address)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no file is named so there")

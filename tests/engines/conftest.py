@@ -120,9 +120,11 @@ def scored(run, tables):
     expected, figures = run.predict_proba(files), run.evaluate(tables)
 
     def check(engine):
-        found = run.predict_proba(files, engine=engine)
-        assert found.dtype == expected.dtype
-        assert found.tobytes() == expected.tobytes()
-        assert run.evaluate(tables, engine=engine) == figures
+        # Workers read paths, and addresses.
+        for source in (tables, f"simplecache::file://{tables}"):
+            found = run.predict_proba(luce.scan(source), engine=engine)
+            assert found.dtype == expected.dtype
+            assert found.tobytes() == expected.tobytes()
+            assert run.evaluate(source, engine=engine) == figures
 
     return check

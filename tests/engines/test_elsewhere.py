@@ -45,7 +45,7 @@ def test_copies_of_a_run_say_the_same(scored):
     """A classifier as plain data, and files in pieces: probabilities and figures to the byte."""
     engine = Pickling()
     scored(engine)
-    assert engine.lanes == 6  # three files, twice
+    assert engine.lanes == 12  # three files, predicted and scored, by paths and by addresses
 
 
 def test_threads_say_the_same(scored):

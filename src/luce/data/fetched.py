@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from luce.data.kinds import PARQUET_ENDINGS, ending
 from luce.data.parquet import FOOTER_END, Group, footer_bytes, groups_in
@@ -32,14 +32,17 @@ MOST_HELD: Final = 2**30
 _END: Final = 2**16
 """Bytes at the end of a file that are asked for first: most footers are within."""
 
-_PART: Final = 2**23
+_DESCRIPTORS: Final = "/proc/self/fd"
+"""Where Linux has open files by their numbers."""
+
+_PART: Final = 2**24
 """Bytes of a request."""
 
 
 class Copy:
     """A copy of a file at an address, of what was fetched of it.
 
-    The file on the disk goes with the last that has the object.
+    The file on the disk goes with the last that has the object, or with the process.
 
     Parameters
     ----------
@@ -57,11 +60,8 @@ class Copy:
 
     def __init__(self, remote: RemotePath, size: int) -> None:
         self.remote, self.size, self.held = remote, size, 0
-        descriptor, name = tempfile.mkstemp(prefix="luce-", suffix=ending(remote))
-        weakref.finalize(self, _remove, name, os.getpid())
-        self.path = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.truncate(size)
+        self._file, self.path = _temporary(self)
+        self._file.truncate(size)
         self._there: set[tuple[int, int]] = set()
         self._last = size  # from here on all is there
         self._lock = threading.Lock()
@@ -112,9 +112,8 @@ class Copy:
             return None
 
     def _read(self, begin: int, end: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(begin)
-            return file.read(end - begin)
+        self._file.seek(begin)
+        return self._file.read(end - begin)
 
     def _fetch(self, asked: list[tuple[int, int]]) -> None:
         """Put bytes where they are in the file; neighbours that are new are one request."""
@@ -132,17 +131,17 @@ class Copy:
             for at in range(begin, end, _PART)
         ]
         try:
-            with self.path.open("r+b") as file:
-                for (_, begin, _), content in zip(parts, ranges(parts), strict=True):
-                    file.seek(begin)
-                    file.write(content)
-                    self.held += len(content)
+            for (_, begin, _), content in zip(parts, ranges(parts), strict=True):
+                self._file.seek(begin)
+                self._file.write(content)
+                self.held += len(content)
+            self._file.flush()
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
             raise DataError(
-                f"{self.remote}: what is fetched of it has no room in {self.path.parent}. Make "
-                "room, or set TMPDIR to a folder on another disk."
+                f"{self.remote}: what is fetched of it has no room in {tempfile.gettempdir()}. "
+                "Make room, or set TMPDIR to a folder on another disk."
             ) from error
         self._there.update(asked)
 
@@ -173,6 +172,19 @@ _copies: OrderedDict[tuple[RemotePath, int, int], Copy] = OrderedDict()
 _lock: Final = threading.Lock()
 
 
-def _remove(name: str, process: int) -> None:
+def _temporary(owner: Copy) -> tuple[IO[bytes], Path]:
+    """Return a file that goes with its owner, and the path that Polars opens it by."""
+    if os.path.isdir(_DESCRIPTORS):  # noqa: PTH112 - has no name, so nothing is left of it
+        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - below
+        weakref.finalize(owner, file.close)
+        return file, Path(_DESCRIPTORS, str(file.fileno()))
+    descriptor, name = tempfile.mkstemp(prefix="luce-")
+    file = os.fdopen(descriptor, "r+b")
+    weakref.finalize(owner, _remove, file, name, os.getpid())
+    return file, Path(name)
+
+
+def _remove(file: IO[bytes], name: str, process: int) -> None:
+    file.close()
     if os.getpid() == process:  # not of one that was forked
         Path(name).unlink(missing_ok=True)

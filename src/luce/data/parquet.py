@@ -10,9 +10,14 @@ their types and numbers, lists with their lengths, integers of seven bits a byte
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-__all__ = ["FOOTER_END", "Group", "footer_bytes", "groups_in"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FOOTER_END", "Group", "footer_bytes", "groups_in", "rows_in"]
+
+Found = TypeVar("Found")
 
 FOOTER_END: Final = 8
 """Bytes behind a footer: its length, and what Parquet is known by."""
@@ -64,12 +69,30 @@ def groups_in(footer: bytes) -> list[Group]:
     ValueError
         If it is not understood.
     """
+    return _of_groups(
+        footer,
+        _GROUP,
+        lambda group: Group(group[_GROUP_ROWS], [_chunk(each[_META]) for each in group[_COLUMNS]]),
+    )
+
+
+def rows_in(footer: bytes) -> list[int]:
+    """Return how many rows the groups have: in less time, where there are many columns.
+
+    Raises
+    ------
+    ValueError
+        If it is not understood.
+    """
+    return _of_groups(footer, {_GROUP_ROWS: None}, lambda group: int(group[_GROUP_ROWS]))
+
+
+def _of_groups(
+    footer: bytes, wanted: dict[int, Any], known: Callable[[dict[int, Any]], Found]
+) -> list[Found]:
     try:
-        found = _Compact(footer).struct({_ROW_GROUPS: _GROUP}).get(_ROW_GROUPS, [])
-        return [
-            Group(int(group[_GROUP_ROWS]), [_chunk(each[_META]) for each in group[_COLUMNS]])
-            for group in found
-        ]
+        groups = _Compact(footer).struct({_ROW_GROUPS: wanted}).get(_ROW_GROUPS, [])
+        return [known(group) for group in groups]
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError("a footer of another kind") from error
 

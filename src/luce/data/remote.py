@@ -214,7 +214,7 @@ class RemotePath:
         """Open for reading, in bytes: a few MB are read ahead."""
         with told(self):
             files, inside = self.opened
-            return io.BufferedReader(_Raw(self, files.open(inside, mode)), 2**20)
+            return io.BufferedReader(_Raw(self, files, files.open(inside, mode)), 2**20)
 
     def _mode(self) -> int | None:
         try:
@@ -253,8 +253,9 @@ AnyPath = Path | RemotePath
 class _Raw(io.RawIOBase):
     """A file of fsspec's as Python's own: those of some protocols lack methods of it."""
 
-    def __init__(self, path: RemotePath, file: Any) -> None:
-        self.path, self.file = path, file
+    def __init__(self, path: RemotePath, files: Any, file: Any) -> None:
+        # Filesystems that are not kept, such as archives, are closed once nobody has them.
+        self.path, self.files, self.file = path, files, file
 
     def readable(self) -> bool:
         return True

@@ -10,7 +10,7 @@ import polars as pl
 from luce.data.fetched import copy_of
 from luce.data.kinds import PARQUET_ENDINGS, ending
 from luce.data.opening import quiet_panics, reading
-from luce.data.parquet import FOOTER_END, footer_bytes, groups_in
+from luce.data.parquet import FOOTER_END, footer_bytes, rows_in
 from luce.data.remote import RemotePath
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def group_rows(path: AnyPath) -> list[int]:
             file.seek(-FOOTER_END, 2)
             length = footer_bytes(file.read(FOOTER_END))
             file.seek(-FOOTER_END - length, 2)
-            return [each.rows for each in groups_in(file.read(length))]
+            return rows_in(file.read(length))
     except (OSError, ValueError):
         return []
 

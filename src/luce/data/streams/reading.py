@@ -201,13 +201,17 @@ class Reader:
     ) -> Iterator[pl.DataFrame]:
         if file.size == 0:
             return
-        if file.typed:
-            yield from self._typed_blocks(file, wanted)
-            return
-        rows = self._rows or MOST_ROWS  # of text 8 MiB are parsed at once
-        for frame in frame_blocks([file.path], rows=rows, dialect=self.dialect):
-            self._check(file, frame.columns, {})
-            yield frame
+        try:
+            if file.typed:
+                yield from self._typed_blocks(file, wanted)
+                return
+            rows = self._rows or MOST_ROWS  # of text 8 MiB are parsed at once
+            for frame in frame_blocks([file.path], rows=rows, dialect=self.dialect):
+                self._check(file, frame.columns, {})
+                yield frame
+        except DataError:
+            check_same([file])  # which says more
+            raise
 
     def _typed_blocks(
         self, file: StreamFile, wanted: Collection[str] | None
