@@ -104,8 +104,8 @@ Text = str | None
 A_SOURCE = typer.Argument(
     metavar="SOURCE",
     help="digits, mnist or fashion-mnist; a CSV, TSV, JSON Lines, Parquet, Arrow or Excel file, or "
-    "a folder or pattern of them; NPZ, NPY or IDX; or a folder of images with one sub-folder per "
-    "class.",
+    "a folder or pattern of them, also at an address such as s3://bucket/rows/*.parquet; NPZ, NPY "
+    "or IDX; or a folder of images with one sub-folder per class.",
     autocompletion=sources,
 )
 Source = Annotated[str, A_SOURCE]
@@ -121,7 +121,7 @@ Test = Annotated[
     Text,
     of_data(help="A source of separate test rows.", metavar="SOURCE", autocompletion=sources),
 ]
-Download = Annotated[bool, of_data("--download", help="Fetch a SOURCE that is an address, once.")]
+Download = Annotated[bool, of_data("--download", help="Fetch a SOURCE of the web (https://), once.")]
 TextColumns = Annotated[
     Text,
     typer.Option(

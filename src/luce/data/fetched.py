@@ -35,6 +35,9 @@ _END: Final = 2**16
 _DESCRIPTORS: Final = "/proc/self/fd"
 """Where Linux has open files by their numbers."""
 
+_GAP: Final = 2**16
+"""Bytes that are fetched too, where two requests would be needed without them."""
+
 _PART: Final = 2**24
 """Bytes of a request."""
 
@@ -116,12 +119,12 @@ class Copy:
         return self._file.read(end - begin)
 
     def _fetch(self, asked: list[tuple[int, int]]) -> None:
-        """Put bytes where they are in the file; neighbours that are new are one request."""
+        """Put bytes where they are in the file; what is new and near each other is one request."""
         joined: list[list[int]] = []
         for begin, end in sorted({*asked} - self._there):
             if begin >= self._last:
                 continue
-            if joined and begin <= joined[-1][1]:
+            if joined and begin <= joined[-1][1] + _GAP:
                 joined[-1][1] = max(end, joined[-1][1])
             else:
                 joined.append([begin, end])

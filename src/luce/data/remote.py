@@ -233,7 +233,7 @@ class RemotePath:
     @property
     def opened(self) -> tuple[Any, str]:
         """The filesystem, which fsspec keeps, and what it calls the path."""
-        import fsspec
+        import fsspec.core
 
         known = {*fsspec.registry, *fsspec.available_protocols()}
         for link in self.address.split("::"):
@@ -243,7 +243,7 @@ class RemotePath:
                     f"{self}: no protocol {shown(protocol)} is known to fsspec, which reads "
                     f"addresses. {closest(protocol, sorted(known))}"
                 )
-        files, inside = fsspec.url_to_fs(self.address)
+        files, inside = fsspec.core.url_to_fs(self.address)
         return files, str(inside)
 
 

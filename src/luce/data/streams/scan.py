@@ -221,7 +221,8 @@ def scan(
     Parameters
     ----------
     source : str or Path
-        A CSV, TSV, JSON Lines, Parquet or Arrow file, or a folder or a pattern of such.
+        A CSV, TSV, JSON Lines, Parquet or Arrow file, or a folder or a pattern of such; also an
+        address of any protocol that fsspec reads, such as ``s3://bucket/rows/*.parquet``.
     target : str, optional
         The column of the labels.
     encoding, separator, decimal, several, drop, keep, types
