@@ -122,6 +122,18 @@ def test_the_commands_take_addresses(stream, tmp_path, luce_command, monkeypatch
     )
 
 
+def test_a_run_finds_its_source_again_from_anywhere(tmp_path, monkeypatch):
+    """An address is no path below the folder that a training was started in."""
+    both(tmp_path / "rows")
+    monkeypatch.chdir(tmp_path)
+    run = luce.train("store://bucket/rows", target="y", model="linear", stream=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = luce.load_run(tmp_path / run.path).sources.located()
+    assert found.source == "store://bucket/rows"
+    found.agree({"source": "store://bucket/rows"})
+
+
 def test_a_run_takes_its_name_from_the_address(tmp_path, monkeypatch):
     """The folder of a pattern, or the file."""
     both(tmp_path / "rows")

@@ -121,7 +121,9 @@ Test = Annotated[
     Text,
     of_data(help="A source of separate test rows.", metavar="SOURCE", autocompletion=sources),
 ]
-Download = Annotated[bool, of_data("--download", help="Fetch a SOURCE of the web (https://), once.")]
+Download = Annotated[
+    bool, of_data("--download", help="Fetch a SOURCE of the web (https://), once.")
+]
 TextColumns = Annotated[
     Text,
     typer.Option(

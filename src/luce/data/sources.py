@@ -110,7 +110,8 @@ def load_dataset(
         Parquet, Arrow, Excel, NPZ, NPY or IDX file, of a folder of images, or of a folder or a
         pattern (``sales/*.csv``) of tables with the same columns, which are read as one, also at
         an address that fsspec reads (``s3://…``); or what is in memory: an array, an ``(X, y)``
-        pair, a pandas or polars frame. Text may be packed (``.gz``, ``.zst``). A sheet of a workbook is named ``book.xlsx#Sheet 1``.
+        pair, a pandas or polars frame. Text may be packed (``.gz``, ``.zst``). A sheet of a
+        workbook is named ``book.xlsx#Sheet 1``.
     target : str or Path, optional
         Tables: the label column. NPZ: the name of the labels' array (``y``). NPY and IDX: the path
         of the labels' file; IDX finds its own by the usual naming.
