@@ -332,3 +332,17 @@ def test_nothing_is_written_to_addresses(tmp_path, monkeypatch, luce_command):
     with pytest.raises(ArgumentError, match="nothing is written to addresses, got s3://bucket"):
         luce.train("t.csv", target="y", out="s3://bucket/runs")
     assert not Path("s3:").exists()
+
+
+def test_what_is_above_a_file_is_not_asked(monkeypatch):
+    """The parent of an address may have no host or account: files are looked at by their own."""
+    Store.put("bucket/x.csv", b"x,y\n1,u\n2,v\n")
+    opened = RemotePath.opened.fget
+
+    def noted(self):
+        assert self.path, "a store without a bucket was opened"
+        return opened(self)
+
+    monkeypatch.setattr(RemotePath, "opened", property(noted))
+    for source in ("store://bucket", "store://bucket/*.csv", "store://bucket/x.csv"):
+        check_same(luce.scan(source).files)

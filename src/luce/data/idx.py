@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,8 @@ from luce.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from luce.data.remote import AnyPath
 
 __all__ = ["idx_blocks", "labels_beside", "parse_idx", "read_idx", "splits_in"]
 
@@ -99,9 +101,14 @@ def labels_beside(path: Path) -> Path | None:
     return None
 
 
-def splits_in(folder: Path) -> dict[str, Path]:
-    """Return the images files of a folder laid out as MNIST is: ``train`` and perhaps ``test``."""
-    splits = {}
+def splits_in(folder: AnyPath) -> dict[str, Path]:
+    """Return the images files of a folder laid out as MNIST is: ``train`` and perhaps ``test``.
+
+    None of what is no folder, or none on a disk.
+    """
+    splits: dict[str, Path] = {}
+    if not isinstance(folder, Path) or not folder.is_dir():
+        return splits
     for split, prefix in (("train", "train-images"), ("test", "t10k-images")):
         with reading(folder):
             matching = sorted(p for p in folder.glob(f"{prefix}*") if p.is_file() and is_idx(p))

@@ -312,14 +312,14 @@ def look_again(paths: Iterable[RemotePath]) -> None:
 
     A listing says at once what else is a request for each file.
     """
-    folders: dict[RemotePath, int] = {}
+    folders: dict[RemotePath, list[RemotePath]] = {}
     for path in paths:
-        folders[path.parent] = folders.get(path.parent, 0) + 1
-    for folder in folders:
-        with told(folder):
-            folder.opened[0].invalidate_cache()
-    for folder, count in folders.items():
-        if count > 1:
+        folders.setdefault(path.parent, []).append(path)
+    for some in folders.values():
+        with told(some[0]):  # what is above it may have no host
+            some[0].opened[0].invalidate_cache()
+    for folder, some in folders.items():
+        if len(some) > 1:
             try:
                 with told(folder):
                     files, inside = folder.opened

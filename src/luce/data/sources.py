@@ -229,7 +229,7 @@ def _from_path(
     if source in NAMES:
         return _named(str(source), data_dir)
     path = existing(source)
-    splits = _splits_in(path)
+    splits = idx.splits_in(path)
     if "train" in splits:
         return _idx_splits(path.resolve().name, splits)
     if tables := tables_in(path):
@@ -244,11 +244,7 @@ def _is_image_folder(source: Any) -> bool:
     if not isinstance(source, str | Path) or source in NAMES:
         return False
     path = existing(source)
-    return path.is_dir() and "train" not in _splits_in(path) and not tables_in(path)
-
-
-def _splits_in(path: AnyPath) -> dict[str, Path]:
-    return idx.splits_in(path) if isinstance(path, Path) and path.is_dir() else {}
+    return path.is_dir() and "train" not in idx.splits_in(path) and not tables_in(path)
 
 
 def _from_file(path: Path, target: str | Path | None, features: str | None) -> Dataset:
@@ -561,7 +557,7 @@ def _path_parts(
     source: str | Path, schema: Schema, features: str | None, rows: int
 ) -> Iterator[Part]:
     found = existing(source)
-    splits = _splits_in(found)
+    splits = idx.splits_in(found)
     if not splits and not is_idx(found) and tables_in(found):
         reader = reader_of(files_of(source), schema, rows=rows)
         yield from _table_parts((each.frame for each in reader.blocks()), schema, str(found))
