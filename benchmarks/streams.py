@@ -9,8 +9,9 @@ compress; ``--rows``, ``--columns``, ``--classes``, ``--files``) and runs in pro
   bytes are written in as many files, and nothing else;
 - in turn: value and gradient of softmax regression over the encoded rows, and over the same rows in
   memory (asked: at most 1.3 times as long);
-- ``luce train --model linear`` (and ``mlp`` with ``--mlp``) on what is encoded;
-- ``luce predict`` into Parquet.
+- ``luce train --model linear`` (and ``mlp`` with ``--mlp``, for one epoch) on what is encoded;
+- ``luce evaluate`` with what was trained, on the rows that were held out;
+- ``luce predict`` into Parquet: of all files, and with the network of the first ten.
 
 Memory is asked of the system every 20 ms: the most anonymous memory (RssAnon: what the process
 holds), and VmHWM, the most that was resident. That counts pages of mapped files and of libraries as
@@ -72,12 +73,14 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> None:
     )
     # What is compared has rows in memory as well, so a limit is for a run that compares nothing.
     compared = ["turns", "passes"] if asked.limit is None else []
+    trained = ["linear", *["mlp"] * asked.mlp]
+    used = [f"{step}-{model}" for step in ("evaluate", "predict") for model in trained]
     found = []
-    for step in ["encode", *compared, "linear", *["mlp"] * asked.mlp, "predict"]:
+    for step in ["encode", *compared, *trained, *used]:
         done = _measured(step, folder, asked.limit)
         found.append({"step": step, **done})
         print(
-            f"{step:8} {done['seconds']:8.1f} s   held {done['anonymous']:6,.0f} MB   resident "
+            f"{step:15} {done['seconds']:8.1f} s   held {done['anonymous']:6,.0f} MB   resident "
             f"{done['resident']:6,.0f} MB   {json.dumps(done['more'])}",
             flush=True,
         )
@@ -301,13 +304,20 @@ def _train(folder: Path, model: str, **options: Any) -> dict[str, Any]:
     return figures | {"outcome": run.config["outcome"]}
 
 
-def _predict(folder: Path) -> dict[str, int]:
+def _evaluate(folder: Path, model: str) -> dict[str, Any]:
+    import luce
+
+    found = luce.load_run(folder / "runs" / model).evaluate(folder / "data" / "*.parquet")
+    return {name: found[name] for name in ("accuracy", "log_loss", "scored_on")}
+
+
+def _predict(folder: Path, model: str, files: str) -> dict[str, int]:
     import luce
     from luce.predicting import write_predictions
 
-    run = luce.load_run(folder / "runs" / "linear")
-    source, out = folder / "data" / "*.parquet", folder / "predicted.parquet"
-    return {"rows": write_predictions(run, source, out=out).rows}
+    out = folder / "predicted.parquet"
+    run = luce.load_run(folder / "runs" / model)
+    return {"rows": write_predictions(run, folder / "data" / files, out=out).rows}
 
 
 _STEPS = {
@@ -316,7 +326,10 @@ _STEPS = {
     "passes": _passes,
     "linear": lambda folder: _train(folder, "linear"),
     "mlp": lambda folder: _train(folder, "mlp", epochs=1),
-    "predict": _predict,
+    "evaluate-linear": lambda folder: _evaluate(folder, "linear"),
+    "evaluate-mlp": lambda folder: _evaluate(folder, "mlp"),
+    "predict-linear": lambda folder: _predict(folder, "linear", "*.parquet"),
+    "predict-mlp": lambda folder: _predict(folder, "mlp", "00?.parquet"),
 }
 
 
