@@ -9,7 +9,7 @@ compress; ``--rows``, ``--columns``, ``--classes``, ``--files``) and runs in pro
   bytes are written in as many files, and nothing else;
 - in turn: value and gradient of softmax regression over the encoded rows, and over the same rows in
   memory (asked: at most 1.3 times as long);
-- ``luce train --model linear`` (and ``mlp`` with ``--mlp``, for one epoch) on what is encoded;
+- ``luce train --model linear`` (and ``mlp`` with ``--mlp``) on what is encoded;
 - ``luce evaluate`` with what was trained, on the rows that were held out;
 - ``luce predict`` into Parquet: of all files, and with the network of the first ten.
 
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--files", type=int, default=20)
     parser.add_argument("--limit", type=int, help="megabytes that a process may have resident")
-    parser.add_argument("--mlp", action="store_true", help="also train a network, for one epoch")
+    parser.add_argument("--mlp", action="store_true", help="also train a network")
     parser.add_argument("--folder", type=Path, help="where to write; kept, and used again")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
@@ -295,11 +295,11 @@ def _encode(folder: Path) -> dict[str, float]:
     return seconds
 
 
-def _train(folder: Path, model: str, **options: Any) -> dict[str, Any]:
+def _train(folder: Path, model: str) -> dict[str, Any]:
     import luce
 
     scan = luce.scan(folder / "data" / "*.parquet", target="y")
-    run = luce.train(scan, model=model, name=model, out=folder / "runs", overwrite=True, **options)
+    run = luce.train(scan, model=model, name=model, out=folder / "runs", overwrite=True)
     figures = {name: run.metrics["test"][name] for name in ("accuracy", "log_loss")}
     return figures | {"outcome": run.config["outcome"]}
 
@@ -325,7 +325,7 @@ _STEPS = {
     "turns": _turns,
     "passes": _passes,
     "linear": lambda folder: _train(folder, "linear"),
-    "mlp": lambda folder: _train(folder, "mlp", epochs=1),
+    "mlp": lambda folder: _train(folder, "mlp"),
     "evaluate-linear": lambda folder: _evaluate(folder, "linear"),
     "evaluate-mlp": lambda folder: _evaluate(folder, "mlp"),
     "predict-linear": lambda folder: _predict(folder, "linear", "*.parquet"),
