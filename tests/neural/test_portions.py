@@ -8,7 +8,6 @@ import luce
 from luce.data.blocks import BlockStore, BlockWriter
 from luce.neural import options, stored
 from luce.neural.examples import Examples
-from luce.neural.options import resolve
 from luce.neural.portions import Portions
 
 OPTIONS = {
@@ -111,21 +110,3 @@ def test_early_stopping_counts_the_parts(cut, blobs):
     y = np.random.default_rng(1).integers(0, 2, len(X))
     model = luce.NeuralClassifier(**OPTIONS | {"learning_rate": 1e-12})
     assert model.fit(X, y, validation=(X, y)).n_iter_ == OPTIONS["patience"] + 1
-
-
-@pytest.mark.parametrize(
-    ("more", "rows", "portions"),
-    [
-        ({}, 100_000, 1),
-        ({}, 2**21 - 1, 1),
-        ({}, 2**21, 2),
-        ({}, 45_500_000, 43),
-        ({"epochs": 1}, 45_500_000, 1),
-        ({"schedule": "one_cycle"}, 45_500_000, 1),
-        ({"patience": None}, 45_500_000, 1),
-    ],
-)
-def test_only_passes_over_very_many_rows_are_cut_and_only_by_auto(more, rows, portions):
-    """Below 2,097,152 rows, or where epochs or a schedule say how long, an epoch is a pass."""
-    asked = luce.NeuralClassifier(**OPTIONS | more).get_params()
-    assert resolve(asked, rows=rows).portions == portions
