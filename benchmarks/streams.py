@@ -51,11 +51,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--files", type=int, default=20)
     parser.add_argument("--limit", type=int, help="megabytes that a process may have resident")
     parser.add_argument("--mlp", action="store_true", help="also train a network")
+    parser.add_argument("--minutes", type=float, help="how long the network may learn")
     parser.add_argument("--folder", type=Path, help="where to write; kept, and used again")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.step is not None:
-        _step(asked.step, asked.folder)
+        _step(asked.step, asked.folder, asked.minutes)
         return
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="luce-streams-"))
     try:
@@ -77,7 +78,7 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> None:
     used = [f"{step}-{model}" for step in ("evaluate", "predict") for model in trained]
     found = []
     for step in ["encode", *compared, *trained, *used]:
-        done = _measured(step, folder, asked.limit)
+        done = _measured(step, folder, asked.limit, asked.minutes)
         found.append({"step": step, **done})
         print(
             f"{step:15} {done['seconds']:8.1f} s   held {done['anonymous']:6,.0f} MB   resident "
@@ -124,7 +125,9 @@ def _write(asked: argparse.Namespace, folder: Path) -> None:
     making.rename(folder)
 
 
-def _measured(step: str, folder: Path, limit: int | None) -> dict[str, Any]:
+def _measured(
+    step: str, folder: Path, limit: int | None, minutes: float | None = None
+) -> dict[str, Any]:
     """Run a step in a process of its own; return seconds, memory, and what it says itself."""
     group = None if limit is None else GROUPS / f"luce-streams-{os.getpid()}"
     if group is not None:
@@ -137,6 +140,7 @@ def _measured(step: str, folder: Path, limit: int | None) -> dict[str, Any]:
 
     # Without what the other benchmarks load first.
     command = [sys.executable, "-m", "benchmarks.streams", "--step", step, "--folder", folder]
+    command += [] if minutes is None else ["--minutes", minutes]
     since = time.perf_counter()
     with subprocess.Popen(
         [str(each) for each in command],
@@ -178,12 +182,12 @@ class _Watched:
         self.resident = self._of("VmHWM")
 
 
-def _step(step: str, folder: Path) -> None:
+def _step(step: str, folder: Path, minutes: float | None) -> None:
     os.environ["LUCE_CACHE_DIR"] = str(folder / "encoded")
     # What would make a core wait for another, on a machine that is shared.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     with _Watched() as watched:
-        more = _STEPS[step](folder)
+        more = _train(folder, step, minutes=minutes) if step == "mlp" else _STEPS[step](folder)
     said = {"anonymous": watched.anonymous / 1e6, "resident": watched.resident / 1e6}
     print(json.dumps({**said, "more": more}))
 
@@ -295,11 +299,11 @@ def _encode(folder: Path) -> dict[str, float]:
     return seconds
 
 
-def _train(folder: Path, model: str) -> dict[str, Any]:
+def _train(folder: Path, model: str, **options: Any) -> dict[str, Any]:
     import luce
 
     scan = luce.scan(folder / "data" / "*.parquet", target="y")
-    run = luce.train(scan, model=model, name=model, out=folder / "runs", overwrite=True)
+    run = luce.train(scan, model=model, name=model, out=folder / "runs", overwrite=True, **options)
     figures = {name: run.metrics["test"][name] for name in ("accuracy", "log_loss")}
     return figures | {"outcome": run.config["outcome"]}
 
@@ -325,7 +329,6 @@ _STEPS = {
     "turns": _turns,
     "passes": _passes,
     "linear": lambda folder: _train(folder, "linear"),
-    "mlp": lambda folder: _train(folder, "mlp"),
     "evaluate-linear": lambda folder: _evaluate(folder, "linear"),
     "evaluate-mlp": lambda folder: _evaluate(folder, "mlp"),
     "predict-linear": lambda folder: _predict(folder, "linear", "*.parquet"),
