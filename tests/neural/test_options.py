@@ -21,17 +21,17 @@ def recipe(rows, **more):
         (1_400, 64),
         (2_800, 128),
         (100_000, 128),
-        (362_000, 128),
-        (363_000, 256),
-        (724_000, 256),
-        (725_000, 512),
+        (181_000, 128),
+        (182_000, 256),
+        (362_000, 256),
+        (363_000, 512),
         (10**9, 512),
     ],
 )
 def test_batches_grow_with_the_rows(rows, batch):
-    """The nearest power of two to a 30th, at most 128, or to a 2,000th, at most 512.
+    """The nearest power of two to a 30th, at most 128, or to a 1,000th, at most 512.
 
-    1,358 / 30 and 2,715 / 30 are 32 and 64 times √2; 362,039 / 2,000 is 128 times √2.
+    1,358 / 30 and 2,715 / 30 are 32 and 64 times √2; 181,019 / 1,000 is 128 times √2.
     """
     assert recipe(rows).batch_size == batch
 

@@ -93,7 +93,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Factor on the rate after each epoch of the "exponential" schedule.
     batch_size : int or "auto", default=128
         Rows per step; "auto" gives about 30 steps a pass, of 32 to 128 rows, and of more than
-        360,000 rows about 2,000 steps, of up to 512 rows.
+        180,000 rows about 1,000 steps, of up to 512 rows.
     epochs : int or "auto", default="auto"
         Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs, or, with
         `patience` at a constant rate, as many as early stopping wants. Then, of 2,097,152 rows or

@@ -63,10 +63,10 @@ EPOCH_ROWS = 2**20
 
 # `batch_size="auto"` is the power of two that is nearest to a thirtieth of the rows, within these:
 # fewer steps an epoch are too few to learn from, more are slower than they are better. Of very many
-# rows it is that nearest to a 2,000th: what small batches learn sooner, they lose to noise later. A
+# rows it is that nearest to a 1,000th: what small batches learn sooner, they lose to noise later. A
 # row takes as long in each; in batches of more than 512 it takes longer.
 AUTO_STEPS, AUTO_BATCH = 30, (32, 128)
-MANY_STEPS, LARGE_BATCH = 2_000, (32, 512)
+MANY_STEPS, LARGE_BATCH = 1_000, (32, 512)
 
 
 def power_of_two(number: float, limits: tuple[int, int]) -> int:
