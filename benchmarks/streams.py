@@ -87,7 +87,7 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> None:
         )
     shape = {"shape": [asked.rows, asked.columns, asked.classes], "bytes": size}
     if asked.limit is not None:
-        record("streams-limit", found, **shape, limit=asked.limit)
+        record("streams-limit", found, **shape, limit=asked.limit, minutes=asked.minutes)
         return
     turns, passes = (next(e["more"] for e in found if e["step"] == n) for n in compared)
     print(f"encoding pass: {_times(turns, 'encode', 'polars')} what Polars needs to read")
