@@ -10,7 +10,8 @@ compress; ``--rows``, ``--columns``, ``--classes``, ``--files``) and runs in pro
 - in turn: value and gradient of softmax regression over the encoded rows, and over the same rows in
   memory (asked: at most 1.3 times as long);
 - ``luce train --model linear`` (and ``mlp`` with ``--mlp``) on what is encoded;
-- ``luce predict`` into Parquet.
+- ``luce evaluate`` with what was trained, on the rows that were held out;
+- ``luce predict`` into Parquet: of all files, and with the network of the first ten.
 
 Memory is asked of the system every 20 ms: the most anonymous memory (RssAnon: what the process
 holds), and VmHWM, the most that was resident. That counts pages of mapped files and of libraries as
@@ -49,12 +50,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--files", type=int, default=20)
     parser.add_argument("--limit", type=int, help="megabytes that a process may have resident")
-    parser.add_argument("--mlp", action="store_true", help="also train a network, for one epoch")
+    parser.add_argument("--mlp", action="store_true", help="also train a network")
+    parser.add_argument("--minutes", type=float, help="how long the network may learn")
     parser.add_argument("--folder", type=Path, help="where to write; kept, and used again")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.step is not None:
-        _step(asked.step, asked.folder)
+        _step(asked.step, asked.folder, asked.minutes)
         return
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="luce-streams-"))
     try:
@@ -72,18 +74,20 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> None:
     )
     # What is compared has rows in memory as well, so a limit is for a run that compares nothing.
     compared = ["turns", "passes"] if asked.limit is None else []
+    trained = ["linear", *["mlp"] * asked.mlp]
+    used = [f"{step}-{model}" for step in ("evaluate", "predict") for model in trained]
     found = []
-    for step in ["encode", *compared, "linear", *["mlp"] * asked.mlp, "predict"]:
-        done = _measured(step, folder, asked.limit)
+    for step in ["encode", *compared, *trained, *used]:
+        done = _measured(step, folder, asked.limit, asked.minutes)
         found.append({"step": step, **done})
         print(
-            f"{step:8} {done['seconds']:8.1f} s   held {done['anonymous']:6,.0f} MB   resident "
+            f"{step:15} {done['seconds']:8.1f} s   held {done['anonymous']:6,.0f} MB   resident "
             f"{done['resident']:6,.0f} MB   {json.dumps(done['more'])}",
             flush=True,
         )
     shape = {"shape": [asked.rows, asked.columns, asked.classes], "bytes": size}
     if asked.limit is not None:
-        record("streams-limit", found, **shape, limit=asked.limit)
+        record("streams-limit", found, **shape, limit=asked.limit, minutes=asked.minutes)
         return
     turns, passes = (next(e["more"] for e in found if e["step"] == n) for n in compared)
     print(f"encoding pass: {_times(turns, 'encode', 'polars')} what Polars needs to read")
@@ -121,7 +125,9 @@ def _write(asked: argparse.Namespace, folder: Path) -> None:
     making.rename(folder)
 
 
-def _measured(step: str, folder: Path, limit: int | None) -> dict[str, Any]:
+def _measured(
+    step: str, folder: Path, limit: int | None, minutes: float | None = None
+) -> dict[str, Any]:
     """Run a step in a process of its own; return seconds, memory, and what it says itself."""
     group = None if limit is None else GROUPS / f"luce-streams-{os.getpid()}"
     if group is not None:
@@ -134,6 +140,7 @@ def _measured(step: str, folder: Path, limit: int | None) -> dict[str, Any]:
 
     # Without what the other benchmarks load first.
     command = [sys.executable, "-m", "benchmarks.streams", "--step", step, "--folder", folder]
+    command += [] if minutes is None else ["--minutes", minutes]
     since = time.perf_counter()
     with subprocess.Popen(
         [str(each) for each in command],
@@ -175,12 +182,12 @@ class _Watched:
         self.resident = self._of("VmHWM")
 
 
-def _step(step: str, folder: Path) -> None:
+def _step(step: str, folder: Path, minutes: float | None) -> None:
     os.environ["LUCE_CACHE_DIR"] = str(folder / "encoded")
     # What would make a core wait for another, on a machine that is shared.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     with _Watched() as watched:
-        more = _STEPS[step](folder)
+        more = _train(folder, step, minutes=minutes) if step == "mlp" else _STEPS[step](folder)
     said = {"anonymous": watched.anonymous / 1e6, "resident": watched.resident / 1e6}
     print(json.dumps({**said, "more": more}))
 
@@ -301,13 +308,20 @@ def _train(folder: Path, model: str, **options: Any) -> dict[str, Any]:
     return figures | {"outcome": run.config["outcome"]}
 
 
-def _predict(folder: Path) -> dict[str, int]:
+def _evaluate(folder: Path, model: str) -> dict[str, Any]:
+    import luce
+
+    found = luce.load_run(folder / "runs" / model).evaluate(folder / "data" / "*.parquet")
+    return {name: found[name] for name in ("accuracy", "log_loss", "scored_on")}
+
+
+def _predict(folder: Path, model: str, files: str) -> dict[str, int]:
     import luce
     from luce.predicting import write_predictions
 
-    run = luce.load_run(folder / "runs" / "linear")
-    source, out = folder / "data" / "*.parquet", folder / "predicted.parquet"
-    return {"rows": write_predictions(run, source, out=out).rows}
+    out = folder / "predicted.parquet"
+    run = luce.load_run(folder / "runs" / model)
+    return {"rows": write_predictions(run, folder / "data" / files, out=out).rows}
 
 
 _STEPS = {
@@ -315,8 +329,10 @@ _STEPS = {
     "turns": _turns,
     "passes": _passes,
     "linear": lambda folder: _train(folder, "linear"),
-    "mlp": lambda folder: _train(folder, "mlp", epochs=1),
-    "predict": _predict,
+    "evaluate-linear": lambda folder: _evaluate(folder, "linear"),
+    "evaluate-mlp": lambda folder: _evaluate(folder, "mlp"),
+    "predict-linear": lambda folder: _predict(folder, "linear", "*.parquet"),
+    "predict-mlp": lambda folder: _predict(folder, "mlp", "00?.parquet"),
 }
 
 

@@ -92,10 +92,12 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
     decay : float, default=0.95
         Factor on the rate after each epoch of the "exponential" schedule.
     batch_size : int or "auto", default=128
-        Rows per step; "auto" gives about 30 steps an epoch, of 32 to 128 rows.
+        Rows per step; "auto" gives about 30 steps a pass, of 32 to 128 rows, and of more than
+        180,000 rows about 1,000 steps, of up to 512 rows.
     epochs : int or "auto", default="auto"
         Passes over the data; "auto" gives about 250 steps, between 10 and 60 epochs, or, with
-        `patience` at a constant rate, as many as early stopping wants.
+        `patience` at a constant rate, as many as early stopping wants. Then, of 2,097,152 rows or
+        more, an epoch is a part of a pass: of 1,048,576 rows or somewhat more.
     patience : int or None, default=None
         Early stopping: end when the validation log-loss has fallen by less than 0.0001 in so many
         epochs, and keep the best epoch's weights.

@@ -56,9 +56,17 @@ RESOLVED = (
 # at a constant rate ends by itself: then it is only what no training should come to.
 AUTO_BATCHES, AUTO_EPOCHS, ENDLESS = 250, (10, 60), 1_000
 
+# Then an epoch is over so many rows at least, and less than twice as many: of more, passes are cut.
+# A network learns most of what it can from a few million rows, however many there are; without a
+# look at the validation rows in between, early stopping would want six passes to see that.
+EPOCH_ROWS = 2**20
+
 # `batch_size="auto"` is the power of two that is nearest to a thirtieth of the rows, within these:
-# fewer steps an epoch are too few to learn from, more are slower than they are better.
+# fewer steps an epoch are too few to learn from, more are slower than they are better. Of very many
+# rows it is that nearest to a 1,000th: what small batches learn sooner, they lose to noise later. A
+# row takes as long in each; in batches of more than 512 it takes longer.
 AUTO_STEPS, AUTO_BATCH = 30, (32, 128)
+MANY_STEPS, LARGE_BATCH = 1_000, (32, 512)
 
 
 def power_of_two(number: float, limits: tuple[int, int]) -> int:
@@ -118,10 +126,11 @@ def resolve(
         check(f"NeuralClassifier: {name}", options[name], NETWORK[name].kind)
     size = options["batch_size"]
     if size == "auto":
-        size = power_of_two(rows / AUTO_STEPS, AUTO_BATCH)
-    epochs = options["epochs"]
+        small = power_of_two(rows / AUTO_STEPS, AUTO_BATCH)
+        size = max(small, power_of_two(rows / MANY_STEPS, LARGE_BATCH))
+    epochs, portions = options["epochs"], 1
     if epochs == "auto" and options["patience"] and options["schedule"] == "constant":
-        epochs = ENDLESS
+        epochs, portions = ENDLESS, max(rows // EPOCH_ROWS, 1)
     if epochs == "auto":
         steps = math.ceil(rows / size)
         epochs = min(max(AUTO_BATCHES // max(steps, 1), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
@@ -136,6 +145,7 @@ def resolve(
         decay=options["decay"],
         batch_size=size,
         epochs=epochs,
+        portions=portions,
         patience=options["patience"],
         minutes=options["minutes"],
         averaging=options["averaging"],

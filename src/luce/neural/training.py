@@ -24,6 +24,7 @@ from luce.neural.labels import hits, log_losses
 from luce.neural.losses import BatchLoss
 from luce.neural.optimizers import Group as Parameters
 from luce.neural.optimizers import Optimizer
+from luce.neural.portions import Portions
 from luce.neural.state import State
 from luce.neural.steps import CapturedStep, go_forward, update
 from luce.neural.tally import Tally
@@ -41,7 +42,10 @@ YOUTH = 0.75
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train: the estimator's options, resolved. Defaults are the estimator's."""
+    """How to train: the estimator's options, resolved. Defaults are the estimator's.
+
+    `portions` says into how many epochs a pass over the rows is cut.
+    """
 
     loss: BatchLoss
     optimizer: str
@@ -59,6 +63,7 @@ class Recipe:
     mixed_precision: bool
     seed: int
     step: str = "plain"
+    portions: int = 1
     hits: str = "accuracy"  # what the share of rows is called whose label is predicted
 
 
@@ -180,6 +185,8 @@ def train(
     RunError
         If the state is none that this training could have come to.
     """
+    if recipe.portions > 1:
+        examples = Portions(examples, recipe.portions)
     device = examples.device
     together = None
     if group.size > 1:

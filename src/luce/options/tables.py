@@ -296,11 +296,15 @@ NETWORK = {
     ),
     "batch_size": Option(
         either(whole(1), "auto"),
-        "Rows per step.  [default: 256 for mlp, 128 for cnn, auto for tables]",
+        "Rows per step; auto takes 32 to 512, more with more rows.  "
+        "[default: 256 for mlp, 128 for cnn, auto for tables]",
         OF_TRAINING,
     ),
     "epochs": Option(
-        either(whole(1), "auto"), "Passes over the training rows.  [default: auto]", OF_TRAINING
+        either(whole(1), "auto"),
+        "Passes over the training rows; auto cuts those over 2,097,152 rows or more.  "
+        "[default: auto]",
+        OF_TRAINING,
     ),
     "patience": Option(
         either(whole(1), None),
