@@ -81,7 +81,7 @@ def record(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "system": platform.system(),
             "python": platform.python_version(),
@@ -107,7 +107,7 @@ def results(name: str) -> Path:
     return RESULTS / (f"{name}.json" if level == "native" else f"{name}-{level}.json")
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

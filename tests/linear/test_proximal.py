@@ -78,9 +78,9 @@ def test_sigmoids_are_liblinears(problem, C, K):
     X, y = problem(N=200, D=10, K=K)
     options = {"C": C, "fit_intercept": False, "l1_ratio": 1.0}
     model = SoftmaxRegression(**options, link="ovr", tol=1e-12).fit(X, y)
-    # Its order of coordinates is drawn; an unlucky one does not arrive at so small a tolerance.
-    strict = {"tol": 1e-12, "max_iter": 10_000, "random_state": 0}
-    peer = LogisticRegression(**options, **strict, solver="liblinear")
+    peer = LogisticRegression(
+        **options, solver="liblinear", tol=1e-12, max_iter=10_000, random_state=0
+    )
     if K > 2:
         peer = OneVsRestClassifier(peer).fit(X, y)
         peer.coef_ = np.concatenate([each.coef_ for each in peer.estimators_])
@@ -193,6 +193,25 @@ def test_large_problems_are_solved_alike(problem, monkeypatch, penalty, link):
         strong = np.abs(one.coef_) > 1e-3
         assert not (strong & (two.coef_ == 0)).any()
     assert narrowed or penalty[1] < 0.1
+
+
+@pytest.mark.parametrize("link", ["softmax", "ovr"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_some_features_of_sparse_rows_end_where_all_do(problem, monkeypatch, penalty, link):
+    """Small problems with sparse rows are solved on some of the features, arrays on all."""
+    X, y = problem(N=300, D=120, K=3)
+    X[np.random.default_rng(0).random(X.shape) < 0.7] = 0
+    options = {"C": 0.1, "penalty": penalty[0], "l1_ratio": penalty[1], "link": link, "tol": 1e-12}
+    every = SoftmaxRegression(**options).fit(X, y)
+    monkeypatch.setattr(proximal, "_SMALLEST_SET", 16)
+    narrowed, narrow = [], SmallLoss.narrow
+    monkeypatch.setattr(SmallLoss, "narrow", lambda *a: narrowed.append(a) or narrow(*a))
+    some = SoftmaxRegression(**options).fit(scipy.sparse.csr_array(X), y)
+    assert some.converged_
+    assert some.objective_ == pytest.approx(every.objective_, rel=1e-11)
+    np.testing.assert_allclose(some.coef_, every.coef_, atol=1e-5)
+    np.testing.assert_array_equal(some.coef_ != 0, every.coef_ != 0)
+    assert narrowed or penalty[1] < 0.1  # where nearly all are in use, there is nothing to save
 
 
 def test_a_source_of_rows_is_enough(problem, monkeypatch):

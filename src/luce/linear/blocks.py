@@ -11,8 +11,8 @@ from luce.linear.basis import BLOCK_VALUES, add_grams
 from luce.linear.exact import factor
 from luce.linear.kronecker import inverse
 from luce.linear.objective import KEEP_BYTES
+from luce.linear.placement import away
 from luce.linear.sample import by_uncertainty, draw, level
-from luce.linear.sums import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from luce.linear.basis import Basis
     from luce.linear.objective import Objective
-    from luce.linear.rows import Rows
 
     # What the first steps are preconditioned with.
     Start: TypeAlias = Callable[[Tensor], Tensor]
@@ -51,6 +50,8 @@ _FEW: Final = 32
 _RIDGE: Final = {torch.float64: 1e-10, torch.float32: 1e-6}
 # Rows are taken so many times fewer at once than blocks have entries.
 _BLOCKS_TO_ROWS: Final = 8
+# Of these so many are copied at a time.
+_ROWS_AT_ONCE: Final = 512
 # The blocks may take so many bytes even where the logits take less, or so many times theirs.
 _BYTES: Final = 16 << 20
 _LOGITS: Final = 6
@@ -76,45 +77,18 @@ class Blocks:
 
     def refresh(self, theta: Tensor, to_come: float = 4) -> None:
         """Take the blocks from rows that are uncertain at Θ, the wider the more is to come."""
-        objective, dtype = self.objective, self.basis.vectors.dtype
+        objective = self.objective
         held = objective.penalty.curvature
         self._others = max(0, len(self.basis.values) - self._width(to_come))
         others, variances = self.basis.variances(held).tensor_split([self._others])
         unit = inverse(variances.sqrt())
         K, width = len(theta), len(unit)
-        W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
         most = objective.most_logits  # where Θ is split, all take the same rows
         index, weight = by_uncertainty(objective, theta, width * max(_ROWS_OF_ALL, most))
         enough = max(_FEWEST_ROWS, _ROWS_OF_A_DIRECTION * width)
         least = _least(objective, theta, index, weight, enough)
         self.factors = None  # its memory is wanted
-        coarse = objective.rough().coarse
-        near = torch.bfloat16 if coarse else dtype
-        Q, V = self.basis.vectors[:, self._others :].to(near), W.T.to(near)
-        mean = objective.mean.to(dtype)
-
-        def zeros() -> tuple[Tensor, Tensor]:
-            H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
-            return H, theta.new_zeros(K)
-
-        def add(block: tuple[slice, Rows], H: Tensor, h: Tensor) -> None:
-            at, few = block
-            X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
-            X[:, objective.constant] = 0
-            X = X.to(near)
-            P = objective.probabilities((X @ V).to(dtype) + c, objective.at(index[at]))
-            E = ((P - P.square()) * weight[at, None].to(dtype)).float().T.contiguous()
-            h += E.sum(1)
-            A = E.new_empty(len(X), width, dtype=dtype)
-            A[:, :-1] = X @ Q
-            A[:, -1] = float(objective.fit_intercept)
-            A = A.mul_(unit.to(dtype)).float()
-            add_grams(objective, A, draw(E, least, at.start), H, coarse=coarse)
-
-        # The fewer times the blocks are gone through, the better, where they are not in the cache.
-        values = max(8 * BLOCK_VALUES, K * width**2 // _BLOCKS_TO_ROWS)
-        lane = objective.rows.pick(index, max(64, values // objective.n_features))
-        H, h = add_up([lane], zeros, add)
+        H, h = self._sums(theta, index, weight, least, unit)
         H /= objective.total
         h /= objective.total
         # A direction that the rows happen not to show must not look flat.
@@ -129,6 +103,47 @@ class Blocks:
             full = block.mT.to(digits).mul(scale).mul_(scale[:, None]).fill_diagonal_(1)
             block.copy_(factor(full, _RIDGE[digits]))
         self.factors = H
+
+    def _sums(
+        self, theta: Tensor, index: np.ndarray, weight: Tensor, least: Tensor, unit: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return each class's Σ w p (1 - p) a aᵀ over rows, (K, m, m), and Σ w p (1 - p), (K,).
+
+        In the leading directions, each in its own unit (m,), and of rows drawn above a level.
+        """
+        objective, dtype = self.objective, self.basis.vectors.dtype
+        K, width = len(theta), len(unit)
+        W, c = theta[:, :-1].to(dtype), theta[:, -1].to(dtype)
+        coarse = objective.rough().coarse
+        near = torch.bfloat16 if coarse else dtype
+        Q, V = self.basis.vectors[:, self._others :].to(near), W.T.to(near)
+        mean = objective.mean.to(dtype)
+        # The fewer times the blocks are gone through, the better, where they are not in the cache:
+        # only what their products are made of is held of so many rows.
+        values = max(8 * BLOCK_VALUES, K * width**2 // _BLOCKS_TO_ROWS)
+        room = max(64, values // objective.n_features)
+        step = room if away(theta.device) else min(room, _ROWS_AT_ONCE)
+        room -= room % step
+        H = torch.zeros(K, width, width, dtype=torch.float32, device=theta.device)
+        h = theta.new_zeros(K)
+        rows = min(room, len(index))
+        A, E = H.new_empty(rows, width), H.new_empty(K, rows)
+        A[:, -1] = float(objective.fit_intercept) * unit[-1]
+        first = 0
+        for at, few in objective.rows.pick(index, step):
+            X = few.block(0, few.shape[0], dtype).sub_(mean)  # of a copy
+            X[:, objective.constant] = 0
+            X = X.to(near)
+            P = objective.probabilities((X @ V).to(dtype) + c, objective.at(index[at]))
+            own = slice(at.start - first, at.stop - first)
+            E[:, own] = ((P - P.square()) * weight[at, None].to(dtype)).T
+            A[own, :-1] = (X @ Q).to(dtype) * unit[:-1].to(dtype)
+            if own.stop == room or at.stop == len(index):
+                some = E[:, : own.stop].contiguous()
+                h += some.sum(1)
+                add_grams(objective, A[: own.stop], draw(some, least, first), H, coarse=coarse)
+                first = at.stop
+        return H, h
 
     def _width(self, to_come: float) -> int:
         """Return how many directions lead: as many as the work and the memory allow."""

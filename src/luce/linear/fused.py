@@ -34,8 +34,10 @@ NO_SIGNS = np.empty((0, 0), np.int8)
 
 # So many rows go through the softmax side by side, in vectors.
 SIDE_BY_SIDE = 64
-# Rows of another dtype or width are copied so many at a time: they stay in the cache.
-_CONVERTED_ROWS = 1024
+# Of rows of another dtype or width so many values are copied at a time: they stay in the cache. And
+# at least so many rows, of which the kernel makes a sum.
+_CONVERTED_VALUES = 1 << 17
+_CONVERTED_ROWS = 256
 
 
 @part
@@ -275,10 +277,11 @@ def over_rows(
         y, on = np.zeros(n, np.int64), np.ascontiguousarray(y).view(np.uint8)
     whole = n - n % SIDE_BY_SIDE if X.dtype == dtype and columns == D else 0
     left = -(-(n - whole) // SIDE_BY_SIDE) * SIDE_BY_SIDE
-    held = aligned((min(_CONVERTED_ROWS, left), columns), dtype)
+    step = max(1, _CONVERTED_VALUES // columns // _CONVERTED_ROWS) * _CONVERTED_ROWS
+    held = aligned((min(step, left), columns), dtype)
     loss = chunk(X[:whole], slice(whole), y[:whole], on[:whole]) if whole else 0.0
-    for i in range(whole, n, _CONVERTED_ROWS):
-        at = slice(i, min(i + _CONVERTED_ROWS, n))
+    for i in range(whole, n, step):
+        at = slice(i, min(i + step, n))
         some = at.stop - i
         held[:some, :D] = X[at]
         held[some:] = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from luce.linear.penalties import Sparse
 
-__all__ = ["Diagonal", "Grams", "Metric"]
+__all__ = ["Diagonal", "Grams", "Metric", "mirror"]
 
 # A step ends when a sweep moves nothing by more than a part of the first sweep's farthest move. Far
 # from the optimum the quadratic is not worth the least part, and the largest will do.
@@ -181,21 +181,30 @@ def _inverse(B: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         return lambda g: inverse @ g
     from scipy import linalg  # small problems do without
 
-    ridge = 0.0
+    ridge, diagonal = 0.0, B.diagonal().copy()
     while True:
-        B[np.diag_indices_from(B)] += ridge
+        B[np.diag_indices_from(B)] = diagonal + ridge
         try:
-            factor = linalg.cho_factor(B, check_finite=False)
+            # In place: the half above the diagonal is overwritten, of what LAPACK sees as columns.
+            factor = linalg.cho_factor(B.T, lower=True, overwrite_a=True, check_finite=False)
             break
         except np.linalg.LinAlgError:
+            mirror(B)
             ridge = max(1e-4, 10 * ridge)
     return lambda g: unit * linalg.cho_solve(factor, (unit * g).astype(B.dtype), check_finite=False)
+
+
+def mirror(H: np.ndarray) -> None:
+    """Set the half above the diagonal from the one below, in place."""
+    for i in range(len(H)):
+        H[i, i + 1 :] = H[i + 1 :, i]
 
 
 def _unit(B: np.ndarray) -> np.ndarray:
     """Scale B in place to a unit diagonal, so that a feature's units do not matter to a ridge."""
     unit = _inverse_root(B.diagonal())
-    B *= unit[:, None] * unit
+    B *= unit[:, None]  # one after the other: their products would be another matrix
+    B *= unit
     return unit
 
 

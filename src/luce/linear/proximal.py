@@ -134,6 +134,7 @@ def minimize(
                 return _fitted(judge, diary, exact, proof, single=single)
             loss, point, measure = exact, proof.point, proof.relative
             kept &= ~screened(proof.bound, loss.deviation, penalty, softmax=loss.link == "softmax")
+            del here, proof  # with many features a point is much of the memory
         goal = 0.3 * min(tol, measure)
         if loss is not exact:
             goal = max(goal, _ROUGH_GAP)

@@ -52,12 +52,13 @@ def fits(
         from luce.linear.proximal_small import SmallLoss
 
         single = rows.dtype == np.float32
-        rows = rows.astype(np.float64, copy=False)
+        # By column, sparse rows are multiplied by what stays in the cache.
+        rows = (rows.tocsc() if hasattr(rows, "nnz") else rows).astype(np.float64, copy=False)
         with np.errstate(all="ignore"):
             moments = small.column_moments(rows, weight, fit_intercept=model.fit_intercept)
             finite = math.isfinite(moments[1].sum())
         if not finite:
-            raise not_finite(type(model).__name__, find_bad(rows))
+            raise not_finite(type(model).__name__, find_bad(as_array(X)))
         loss = SmallLoss(
             rows,
             codes,

@@ -53,8 +53,9 @@ _SEEN: Final = 0.1
 # Of so many rows, this part leads ahead.
 _MANY_ROWS: Final = 16_384
 _SHARE: Final = 8
-# So many rows are gone through at a time.
-_ROWS_AT_ONCE: Final = 4096
+# Rows of so many values are copied at a time, and at least so many rows.
+_VALUES_AT_ONCE: Final = 1 << 19
+_ROWS_AT_ONCE: Final = 256
 # A copy of some columns of dense rows takes at most this part of X.
 _COPIED: Final = 0.25
 # The least variance that a feature's curvature is taken with, of the largest.
@@ -220,7 +221,7 @@ class LargeLoss:
         at = [torch.from_numpy(each).to(theta.device) for each in index]
         blocks = [torch.zeros(m, m, dtype=torch.float64, device=theta.device) for m in widths]
         mass = theta.new_zeros(len(index))
-        for part, few in objective.rows.pick(picked, _ROWS_AT_ONCE):
+        for part, few in objective.rows.pick(picked, self._rows_at_once()):
             X = theta.new_empty(few.shape[0], D + 1, dtype=dtype)
             torch.sub(few.block(0, few.shape[0], dtype), mean, out=X[:, :-1])
             X[:, :-1][:, objective.constant] = 0
@@ -229,14 +230,19 @@ class LargeLoss:
             E = ((P - P.square()) * weight[part, None].to(dtype)).clamp_(min=0).sqrt_()
             mass += E.square().sum(0).double()
             for k, block in enumerate(blocks):
-                A = X.index_select(1, at[k]) * E[:, k : k + 1]
+                A = X.index_select(1, at[k]).mul_(E[:, k : k + 1])
                 block.add_(A.T @ A)
         if rows < N:  # what the rows happen not to show must not look flat
             variance = torch.cat([objective.variance, objective.variance.new_ones(1)])
             for k, block in enumerate(blocks):
                 least = _SEEN * mass[k] * variance[at[k]]
                 block.diagonal().copy_(torch.maximum(block.diagonal(), least))
-        return [(block / self.total).cpu().numpy() for block in blocks]
+        return [block.div_(self.total).cpu().numpy() for block in blocks]
+
+    def _rows_at_once(self) -> int:
+        """Return how many rows are copied at a time for the Hessian."""
+        rows = _VALUES_AT_ONCE // self.rough.n_features
+        return max(_ROWS_AT_ONCE, rows - rows % _ROWS_AT_ONCE)
 
     def _rows_tied(self, m: int) -> int:
         """Return how many rows a block of m coefficients of all classes is made of, or 0."""
@@ -257,7 +263,7 @@ class LargeLoss:
         mean = objective.mean.to(dtype)
         found = Tied(wanted, NUMPY[dtype])
         mass = np.zeros(len(wanted))
-        for part, few in objective.rows.pick(picked, _ROWS_AT_ONCE):
+        for part, few in objective.rows.pick(picked, self._rows_at_once()):
             X = theta.new_empty(D + 1, few.shape[0], dtype=dtype)
             torch.sub(few.block(0, few.shape[0], dtype).T, mean[:, None], out=X[:-1])
             X[:-1][objective.constant] = 0

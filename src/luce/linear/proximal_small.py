@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -29,7 +30,7 @@ _ROWS_AT_ONCE: Final = 512
 
 
 class SmallLoss:
-    """The mean loss over rows in memory, as `luce.linear.small` has them."""
+    """The mean loss over rows in memory, as `luce.linear.small` has them; sparse ones as CSC."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class SmallLoss:
         self.link, self.fit_intercept, self.total = link, fit_intercept, self.problem.total
         self.mean, self.deviation = moments[0], np.sqrt(moments[1])
         self.frequency, self.share = self.problem.frequency, self.problem.share
-        self._columns = X.tocsc() if hasattr(X, "nnz") else None
+        self._sparse = hasattr(X, "nnz")
 
     def start(self) -> np.ndarray:
         """Return Θ = 0 with the best intercepts."""
@@ -75,19 +76,20 @@ class SmallLoss:
     def metric(self, point: Point, wanted: np.ndarray, *, together: bool) -> Metric:
         """Return the Hessian over the coefficients of a mask (K, D), or a part of it."""
         problem, P = self.problem, point.known.P
-        together = together and self.link == "softmax" and self._columns is None
+        together = together and self.link == "softmax" and not self._sparse
         values = (int(wanted.sum()) + len(wanted)) ** 2
         if together and values <= min(_BLOCK_VALUES, _TIED_VALUES * wanted.size):
             return self._tied(P, wanted)
         curvature = P * (1 - P) * problem.weight
-        if np.square(wanted.sum(1) + 1).sum() > _BLOCK_VALUES:
+        # Of sparse rows no more than these have: products with them cost less than wide blocks.
+        most = min(_BLOCK_VALUES, len(wanted) * problem.X.nnz) if self._sparse else _BLOCK_VALUES
+        if np.square(wanted.sum(1) + 1).sum() > most:
             return Diagonal(problem.diagonal(curvature))
-        X = problem.X if self._columns is None else self._columns
         index, blocks = [], []
         for k, (weights, row) in enumerate(zip(curvature, wanted, strict=True)):
             at = np.flatnonzero(row)
             index.append(k * (problem.D + 1) + np.append(at, problem.D))
-            part = X[:, at]
+            part = problem.X[:, at]
             H = blocks_of(part, problem.mean[at], weights, fit_intercept=self.fit_intercept)
             blocks.append(H)
         return Grams(index, blocks, problem.D)
@@ -115,8 +117,14 @@ class SmallLoss:
         losses = self.problem.losses(point.known.Z)
         return float((moved(losses, t) @ self.problem.weight).sum())
 
-    def narrow(self, features: np.ndarray) -> None:
-        """Return None: what is small is all gone through."""
+    def narrow(self, features: np.ndarray) -> SmallLoss | None:
+        """Return the same over some of the features of sparse rows; arrays have few."""
+        if not self._sparse:
+            return None
+        few = copy(self)
+        few.problem = self.problem.narrow(features)
+        few.mean, few.deviation = self.mean[features], self.deviation[features]
+        return few
 
     def over_fewer(self) -> None:
         """Return None: the rows are few."""

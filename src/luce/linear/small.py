@@ -14,12 +14,12 @@ import math
 import threading
 import time
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.special import expit
 
 from luce.linear.duality import bound, price
 from luce.linear.fitted import Fitted
@@ -157,6 +157,15 @@ class Problem:
             classes = np.arange(1, 2) if n_logits == 1 else np.arange(n_logits)
             self._sign = np.where(codes == classes[:, None], 1.0, -1.0)
 
+    def narrow(self, features: np.ndarray) -> Problem:
+        """Return the same over some of the features."""
+        few = copy(self)
+        few.X, few.D = self.X[:, features], len(features)
+        few.mean, few.variance, few.constant = (
+            each[features] for each in (self.mean, self.variance, self.constant)
+        )
+        return few
+
     def start(self) -> np.ndarray:
         """Return Θ = 0 with the intercepts at the class frequencies' logits: the best for W = 0."""
         theta = np.zeros((self.K, self.D + 1))
@@ -237,11 +246,16 @@ class Problem:
         return losses, R, P, shifted @ self.weight, np.zeros(self.K)
 
     def _sigmoid(self, Z: np.ndarray) -> tuple[np.ndarray, ...]:
-        margin = self._sign * Z
-        R = -self._sign * expit(-margin) * self.weight
-        log_p, log_q = self._seen(-np.logaddexp(0, -Z)), self._seen(-np.logaddexp(0, Z))
+        # One exponential, of what is not positive, serves all: σ(z), σ(-z) and their logarithms.
+        e = np.exp(-np.abs(Z))
+        small, above = np.log1p(e), Z > 0
+        log_p = self._seen(np.minimum(Z, 0) - small)
+        log_q = self._seen(np.minimum(-Z, 0) - small)
+        whole = 1 + e
+        P, Q = np.where(above, 1, e) / whole, np.where(above, e, 1) / whole
+        R = self._seen(np.where(self._sign > 0, -Q, P) * self.weight)
         losses = -np.where(self._sign > 0, log_p, log_q).sum(0)
-        return losses, R, self._seen(expit(Z)), log_p @ self.weight, log_q @ self.weight
+        return losses, R, self._seen(P), log_p @ self.weight, log_q @ self.weight
 
     def hessian_product(self, P: np.ndarray, V: np.ndarray) -> np.ndarray:
         """Return ∇²F V at the point of probabilities P."""

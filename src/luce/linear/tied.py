@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 from scipy.linalg import blas
 
+from luce.linear.metric import mirror
+
 __all__ = ["Tied"]
 
 # So many rows are weighed at once: they stay in the cache.
@@ -57,7 +59,5 @@ class Tied:
 
     def whole(self) -> np.ndarray:
         """Return the sums, (m, m)."""
-        H = self._sums
-        for i in range(len(H)):
-            H[i, i + 1 :] = H[i + 1 :, i]
-        return H.T
+        mirror(self._sums)
+        return self._sums.T
