@@ -21,7 +21,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from luce import SoftmaxRegression, SoftmaxRegressionCV
 from luce.errors import ArgumentError
-from luce.linear import proximal, proximal_fits, small
+from luce.linear import proximal, proximal_fits, proximal_small, small
 from luce.linear.duality import moved, screened, sparse_bound
 from luce.linear.penalties import Sparse
 from luce.linear.proximal_proof import Judge
@@ -193,6 +193,19 @@ def test_large_problems_are_solved_alike(problem, monkeypatch, penalty, link):
         strong = np.abs(one.coef_) > 1e-3
         assert not (strong & (two.coef_ == 0)).any()
     assert narrowed or penalty[1] < 0.1
+
+
+@pytest.mark.parametrize("link", ["softmax", "ovr"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_small_problems_are_solved_by_the_diagonal_too(problem, monkeypatch, penalty, link):
+    """Where no block of the Hessian is made, the optimum is the same."""
+    X, y = problem(N=200, D=12, K=3)
+    options = {"C": 0.1, "penalty": penalty[0], "l1_ratio": penalty[1], "link": link, "tol": 1e-9}
+    blocks = SoftmaxRegression(**options).fit(X, y)
+    monkeypatch.setattr(proximal_small, "_BLOCK_VALUES", 0)
+    diagonal = SoftmaxRegression(**options).fit(X, y)
+    assert diagonal.converged_
+    assert diagonal.objective_ == pytest.approx(blocks.objective_, rel=1e-9)
 
 
 @pytest.mark.parametrize("link", ["softmax", "ovr"])

@@ -135,7 +135,7 @@ class Sparse:
         """
         V = np.copysign(np.maximum(np.abs(U) - step * self.l1, 0), U) if self.l1 else U
         if self.group:
-            norm = np.sqrt(np.square(V).sum(0))
+            norm = np.sqrt(np.square(V).sum(0, keepdims=True))
             left = np.maximum(norm - step * self.group, 0)
             V = V * np.divide(left, norm, out=np.zeros_like(norm), where=norm > 0)
         return V + 0.0  # no negative zeros

@@ -23,6 +23,8 @@ __all__ = ["SmallLoss", "blocks_of"]
 
 # Blocks of more values than this are not made: the diagonal has to do.
 _BLOCK_VALUES: Final = 1 << 22
+# Of so many values they always are.
+_FEW_VALUES: Final = 1 << 16
 # The Hessian is one block where that has at most so many values for each coefficient that there is:
 # it costs about as much as the products that it saves.
 _TIED_VALUES: Final = 160
@@ -81,8 +83,9 @@ class SmallLoss:
         if together and values <= min(_BLOCK_VALUES, _TIED_VALUES * wanted.size):
             return self._tied(P, wanted)
         curvature = P * (1 - P) * problem.weight
-        # Of sparse rows no more than these have: products with them cost less than wide blocks.
-        most = min(_BLOCK_VALUES, len(wanted) * problem.X.nnz) if self._sparse else _BLOCK_VALUES
+        most = _BLOCK_VALUES
+        if self._sparse:  # no more than rows have: products with them cost less than wide blocks
+            most = min(most, max(_FEW_VALUES, len(wanted) * problem.X.nnz))
         if np.square(wanted.sum(1) + 1).sum() > most:
             return Diagonal(problem.diagonal(curvature))
         index, blocks = [], []
