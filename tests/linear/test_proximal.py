@@ -200,6 +200,7 @@ def test_large_problems_are_solved_alike(problem, monkeypatch, penalty, link):
 def test_small_problems_are_solved_by_the_diagonal_too(problem, monkeypatch, penalty, link):
     """Where no block of the Hessian is made, the optimum is the same."""
     X, y = problem(N=200, D=12, K=3)
+    X = scipy.sparse.csr_array(X)
     options = {"C": 0.1, "penalty": penalty[0], "l1_ratio": penalty[1], "link": link, "tol": 1e-9}
     blocks = SoftmaxRegression(**options).fit(X, y)
     monkeypatch.setattr(proximal_small, "_BLOCK_VALUES", 0)
