@@ -79,9 +79,16 @@ class Display:
         else:
             self.say_all(columns_by_kind(schema.target, columns))
 
-    def start(self, model: str, parameters: int, columns: Collection[str]) -> None:
-        """Announce a model's training; `columns` are the keys that its records will have."""
-        self.say(f"\n{model}: {parameters:,} parameters")
+    def start(
+        self, model: str, parameters: int, columns: Collection[str], portions: int = 1
+    ) -> None:
+        """Announce a model's training.
+
+        `columns` are the keys that its records will have; so many `portions`, an epoch each, make a
+        pass over the rows.
+        """
+        several = f"; {portions} epochs are one pass over the rows" if portions > 1 else ""
+        self.say(f"\n{model}: {parameters:,} parameters{several}")
         self._recent, self._validation, self._columns = [], "", columns
         if self._live:
             self._bar = _make_bar(self._stream)

@@ -6,6 +6,7 @@ import torch
 
 import luce
 from luce.data.blocks import BlockStore, BlockWriter
+from luce.errors import RunError
 from luce.neural import options, stored
 from luce.neural.examples import Examples
 from luce.neural.portions import Portions
@@ -110,3 +111,37 @@ def test_early_stopping_counts_the_parts(cut, blobs):
     y = np.random.default_rng(1).integers(0, 2, len(X))
     model = luce.NeuralClassifier(**OPTIONS | {"learning_rate": 1e-12})
     assert model.fit(X, y, validation=(X, y)).n_iter_ == OPTIONS["patience"] + 1
+
+
+def test_a_state_of_whole_passes_is_not_gone_on_with_in_parts(monkeypatch, blobs):
+    """What an epoch is must be the same: its numbers would stand for other rows."""
+    state = after(luce.NeuralClassifier(**OPTIONS), 9, *blobs, validation=blobs)
+    monkeypatch.setattr(options, "EPOCH_ROWS", 50)
+    resumed = luce.NeuralClassifier(**OPTIONS)
+    with pytest.raises(RunError, match=r"epochs of 180 rows .* here they are of 60 rows"):
+        next(resumed.fit_steps(*blobs, validation=blobs, resume=state))
+
+
+def test_a_state_of_an_earlier_version_is_refused(blobs):
+    """It does not say what its epochs are."""
+    tensors, scalars = after(luce.NeuralClassifier(**OPTIONS), 9, *blobs, validation=blobs)
+    del scalars["epoch_rows"]
+    steps = luce.NeuralClassifier(**OPTIONS).fit_steps(
+        *blobs, validation=blobs, resume=(tensors, scalars)
+    )
+    with pytest.raises(RunError, match=r"no epoch_rows, as those of earlier versions"):
+        next(steps)
+
+
+def test_training_and_report_say_how_many_epochs_are_a_pass(tmp_path, monkeypatch, luce_command):
+    """Who counts epochs must not take them for passes."""
+    monkeypatch.setattr(options, "EPOCH_ROWS", 60)
+    rng = np.random.default_rng(0)
+    rows = [f"{a},{'yes' if a + b > 0 else 'no'}" for a, b in rng.normal(size=(300, 2))]
+    table = tmp_path / "rows.csv"
+    table.write_text("\n".join(["x,y", *rows]), encoding="utf-8")
+    asked = ("--target", "y", "--model", "mlp", "--minutes", 0.02, "--out", tmp_path)
+    done = luce_command("train", table, *asked)
+    assert "; 3 epochs are one pass over the rows" in done.out + done.err
+    page = (tmp_path / "rows" / "report.html").read_text(encoding="utf-8")
+    assert "3 epochs are one pass over the training rows." in page

@@ -168,7 +168,7 @@ def test_curves_keep_ends_and_best():
         {"model": "mlp", "epoch": str(i), "loss": str(1 / i), "validation_loss": str(abs(i - 777))}
         for i in range(1, 10_001)
     ]
-    found = curves(history, "mlp")
+    found = curves(history, "mlp", {})
     assert len(found["steps"]) <= 201
     assert found["steps"][0] == 1
     assert found["steps"][-1] == 10_000
@@ -180,7 +180,7 @@ def test_curves_keep_ends_and_best():
 def test_curves_of_another_candidate_are_left_out():
     """history.csv holds every candidate; only the chosen one is drawn."""
     history = [{"model": "mlp", "epoch": "1", "loss": "1"}, {"model": "cnn", "epoch": "1"}]
-    assert curves(history, "mlp")["total"] == 1
+    assert curves(history, "mlp", {})["total"] == 1
 
 
 def test_nan_in_the_history(make_summary):
@@ -201,14 +201,14 @@ def test_nan_in_the_history(make_summary):
 
 def test_objective_and_gap():
     """Softmax regression's history gives the objective and the duality gap."""
-    found = curves([{"objective": 2.0, "gap": 0.1}, {"objective": 1.0, "gap": 0.0}], None)
+    found = curves([{"objective": 2.0, "gap": 0.1}, {"objective": 1.0, "gap": 0.0}], None, {})
     assert found["series"] == {"objective": [2.0, 1.0], "gap": [0.1, 0.0]}
     assert found["best"]["by"] == "objective"
 
 
 def test_no_history():
     """A missing history is said, not guessed."""
-    assert "history.csv" in curves([], "mlp")["absent"]
+    assert "history.csv" in curves([], "mlp", {})["absent"]
 
 
 def test_permutation_importance_finds_the_column_that_decides(make_summary):

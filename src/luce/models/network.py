@@ -154,8 +154,10 @@ class Network(Model["NeuralClassifier"]):
         return estimator.history_
 
     def outcome(self, estimator: NeuralClassifier) -> dict[str, Any]:
-        """Return how many epochs were trained, and which was the best."""
-        return {"epochs": estimator.n_iter_, "best_epoch": estimator.best_epoch_}
+        """Return how many epochs were trained, which was the best, and how many make a pass."""
+        found = {"epochs": estimator.n_iter_, "best_epoch": estimator.best_epoch_}
+        portions = estimator.epochs_in_a_pass_
+        return found | ({"epochs_in_a_pass": portions} if portions > 1 else {})
 
     def tensors(self, estimator: NeuralClassifier) -> dict[str, NDArray[Any]]:
         """Return the network's ``state_dict``."""

@@ -147,6 +147,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         Epochs trained.
     best_epoch_ : int
         The epoch whose weights were kept.
+    epochs_in_a_pass_ : int
+        How many epochs make a pass over the rows: 1, but for very many rows (see `epochs`).
     input_shape_ : tuple of int
         Shape of one example.
     sparse_ : bool
@@ -377,6 +379,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         self.history_ = self.state_.history
         self.n_iter_ = self.state_.epoch
         self.best_epoch_ = self.state_.best_epoch or self.state_.epoch
+        self.epochs_in_a_pass_ = self.state_.portions
         del self.state_
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:

@@ -21,9 +21,11 @@ __all__ = ["State"]
 class State:
     """Where a training stands: save it, load it, go on to the same bits.
 
-    `epoch` and `batch` count what is finished; `sums` are the weighted loss, hits and weight of the
-    epoch under way; `best` is the best epoch's weights when early stopping is on, `average` the
-    parameters' running mean when that is asked for. While a training is being iterated,
+    `epoch` and `batch` count what is finished: an epoch is one of the `portions` of a pass, and has
+    `epoch_rows` rows in batches of `batch_size`, all 0 before the first. `sums` are the weighted
+    loss, hits and weight of the epoch under way; `best` is the best epoch's weights when early
+    stopping is on, `average` the parameters' running mean when that is asked for. While a training
+    is being iterated,
     PyTorch's global random state belongs to the state as well, and `settle` reads what a device has
     added to `sums`.
     """
@@ -32,6 +34,9 @@ class State:
     optimizer: Optimizer
     epoch: int = 0
     batch: int = 0
+    epoch_rows: int = 0
+    batch_size: int = 0
+    portions: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     seconds: float = 0.0
     best_epoch: int = 0
@@ -46,6 +51,9 @@ class State:
     _SCALARS: ClassVar = (
         "epoch",
         "batch",
+        "epoch_rows",
+        "batch_size",
+        "portions",
         "sums",
         "seconds",
         "best_epoch",
@@ -152,11 +160,16 @@ class State:
             ) from error
 
 
+_COUNTS = ("epoch", "batch", "best_epoch", "epoch_rows", "batch_size", "portions")
+
+
 def _check_scalars(scalars: Mapping[str, Any]) -> None:
     """Raise ValueError unless they are what `State.scalars` returns."""
+    if lacks := [name for name in _COUNTS if name not in scalars]:
+        raise ValueError(f"it has no {lacks[0]}, as those of earlier versions")
     sums, history = scalars["sums"], scalars["history"]
     good = {
-        **{name: _is_count(scalars[name]) for name in ("epoch", "batch", "best_epoch")},
+        **{name: _is_count(scalars[name]) for name in _COUNTS},
         "seconds": _is_number(scalars["seconds"]),
         "best_loss": _is_number(scalars["best_loss"]),
         "finished": isinstance(scalars["finished"], bool),

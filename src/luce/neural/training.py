@@ -70,6 +70,8 @@ class Recipe:
 class Progress(NamedTuple):
     """Where training stands after a batch; `record` is the history's line when an epoch ended.
 
+    `portions` says how many epochs are a pass over the rows.
+
     All ranks of a group see the same numbers. On a GPU, losses and accuracy are as last read: the
     bar does not make it wait.
     """
@@ -84,6 +86,7 @@ class Progress(NamedTuple):
     learning_rate: float
     record: dict[str, float] | None
     seconds: float = 0.0
+    portions: int = 1
 
 
 # ------------------------------------------------------------------------------------------------
@@ -233,6 +236,16 @@ def _epoch(
             f"{state.epoch + 1} of {recipe.epochs}: it is of another training. "
             "Train again without --resume."
         )
+    counted = len(examples), recipe.batch_size, recipe.portions
+    before = state.epoch_rows, state.batch_size, state.portions
+    if before not in ((0, 0, 0), counted):
+        raise RunError(
+            f"the checkpoint has epochs of {before[0]:,} rows in batches of {before[1]:,}, and "
+            f"here they are of {counted[0]:,} rows in batches of {counted[1]:,}: it is of another "
+            "training, or another version of Luce chose these numbers. Train again without "
+            "--resume."
+        )
+    state.epoch_rows, state.batch_size, state.portions = counted
     rows = examples.shuffled(recipe.seed, state.epoch)
     tally = Tally(state.sums, examples.device)
     settle = state.settle = partial(_settle, state, tally, recipe)
@@ -281,6 +294,7 @@ def _epoch(
             rate,
             record,
             state.seconds,
+            recipe.portions,
         )
         if state.finished:
             return

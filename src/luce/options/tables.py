@@ -302,8 +302,8 @@ NETWORK = {
     ),
     "epochs": Option(
         either(whole(1), "auto"),
-        "Passes over the training rows; auto cuts those over 2,097,152 rows or more.  "
-        "[default: auto]",
+        "Passes over the training rows; with early stopping, auto cuts those over 2,097,152 rows "
+        "or more.  [default: auto]",
         OF_TRAINING,
     ),
     "patience": Option(

@@ -14,8 +14,13 @@ __all__ = ["curves"]
 SHOWN_POINTS = 200
 
 
-def curves(history: Sequence[Mapping[str, Any]], model: str | None) -> dict[str, Any]:
-    """Thin the history to at most SHOWN_POINTS for each curve, keeping the ends and the best."""
+def curves(
+    history: Sequence[Mapping[str, Any]], model: str | None, outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Thin the history to at most SHOWN_POINTS for each curve, keeping the ends and the best.
+
+    ``outcome`` is what the training said of its end.
+    """
     records = [each for each in history if model in (None, each.get("model", model))]
     if not records:
         return {"absent": "history.csv is missing or empty: how training went is not known."}
@@ -59,6 +64,7 @@ def curves(history: Sequence[Mapping[str, Any]], model: str | None) -> dict[str,
         "total": len(records),
         "best": best,
         "not_finite": lost,
+        "in_a_pass": outcome.get("epochs_in_a_pass"),
         "seconds": seconds[-1] if seconds else None,
     }
 

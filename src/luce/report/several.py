@@ -93,7 +93,7 @@ def summarise_labels(
         "luce": str(config["luce"]),
         "title": name(config["data"]["name"]),
         "about": _about(subject, names),
-        "curves": curves(subject.history, str(config["label"])),
+        "curves": curves(subject.history, str(config["label"]), config.get("outcome", {})),
         "tuning": tuning(subject.tuning),
         "path": path(config.get("outcome", {})),
         "scored": {"words": NO_ROWS, "rows": 0, "role": "none", "labelled": False, "useless": []},

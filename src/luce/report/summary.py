@@ -83,7 +83,9 @@ def summarise(subject: Subject) -> dict[str, Any]:
         "title": name(subject.config["data"]["name"]),
         "about": _about(subject, names),
         "scored": _scored(scored),
-        "curves": curves(subject.history, str(subject.config["label"])),
+        "curves": curves(
+            subject.history, str(subject.config["label"]), subject.config.get("outcome", {})
+        ),
         "path": path(subject.config.get("outcome", {})),
         "tuning": tuning(subject.tuning),
         "distillation": distillation(subject.metrics),

@@ -460,7 +460,7 @@ def _fit(
         if not started:
             folder.open()
             if not brief:
-                display.start(label, model.parameters(estimator), figures)
+                display.start(label, model.parameters(estimator), figures, progress.portions)
             started, saved = True, progress.seconds
         stopping = stop.is_set()
         if group.size > 1:
