@@ -56,7 +56,7 @@ class CurvesDisplay:
         model : str, optional
             Which model's records, where there are several.
         """
-        found = curves(history, model)
+        found = curves(history, model, {})
         if "absent" in found:
             raise ArgumentError("CurvesDisplay: the history is empty; fit the estimator first.")
         return cls(found).plot()
