@@ -146,8 +146,17 @@ class Copy:
         return self._file.read(end - begin)
 
     def _write(self, begin: int, content: bytes) -> None:
-        self._file.seek(begin)
-        self._file.write(content)
+        try:
+            self._file.seek(begin)
+            self._file.write(content)
+            self._file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise DataError(
+                f"{self.remote}: what is fetched of it has no room in {tempfile.gettempdir()}. "
+                "Make room, or set TMPDIR to a folder on another disk."
+            ) from error
         self.held += len(content)
 
     def _fetch(self, asked: list[tuple[int, int]]) -> None:
@@ -165,17 +174,8 @@ class Copy:
             for begin, end in joined
             for at in range(begin, end, _PART)
         ]
-        try:
-            for (_, begin, _), content in zip(parts, ranges(parts), strict=True):
-                self._write(begin, content)
-            self._file.flush()
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise DataError(
-                f"{self.remote}: what is fetched of it has no room in {tempfile.gettempdir()}. "
-                "Make room, or set TMPDIR to a folder on another disk."
-            ) from error
+        for (_, begin, _), content in zip(parts, ranges(parts), strict=True):
+            self._write(begin, content)
         self._there.update(asked)
 
 
