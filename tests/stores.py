@@ -15,7 +15,8 @@ class Store(AbstractFileSystem):
 
     What it does is the class's, since fsspec keeps instances: `objects` are contents and versions,
     `asked` what was read, (key, bytes); `refuses` is what it raises, `waits` the seconds that it
-    takes to say what is there.
+    takes to say what is there; `sizes` are sizes that are said instead of the real ones, "" for
+    none at all.
     """
 
     protocol = "store"
@@ -23,6 +24,7 @@ class Store(AbstractFileSystem):
     asked: ClassVar[list[tuple[str, int]]] = []
     refuses: ClassVar[Exception | None] = None
     waits: ClassVar[float] = 0.0
+    sizes: ClassVar[dict[str, int | str | None]] = {}
 
     @classmethod
     def put(cls, key, content):
@@ -34,12 +36,15 @@ class Store(AbstractFileSystem):
         """Forget all."""
         cls.objects.clear()
         cls.asked.clear()
+        cls.sizes.clear()
         cls.refuses, cls.waits = None, 0.0
 
     def _listed(self, key):
         if key in self.objects:
             content, version = self.objects[key]
-            return {"name": key, "size": len(content), "type": "file", "ETag": version}
+            said = {"name": key, "size": len(content), "type": "file", "ETag": version}
+            said["size"] = self.sizes.get(key, said["size"])
+            return {name: value for name, value in said.items() if value != ""}
         return {"name": key, "size": 0, "type": "directory"}
 
     def ls(self, path, detail=True, **_):

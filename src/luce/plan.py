@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from luce.data.checking import check_source
 from luce.data.directions import Directions
 from luce.data.downloads import is_address, kept
 from luce.data.kinds import NAMES, brings_test_rows, existing, is_pattern
-from luce.data.remote import RemotePath, is_remote
+from luce.data.remote import RemotePath, answering, is_remote
 from luce.errors import ArgumentError, RunError
 from luce.folders import check_free, mended, resumable
 from luce.group import COMMON, known, restarted
@@ -293,7 +294,8 @@ def _name_of(source: Any) -> str:
     path: Path | RemotePath
     if is_remote(source):
         path = RemotePath(source)
-        path = path.parent if set("*?[") & set(path.name) else path  # nothing is asked there yet
+        if set("*?[") & set(path.name):  # else nothing has to be asked there
+            path = path.parent if answering(path, partial(is_pattern, path)) else path
     else:
         path = kept(source) if is_address(source) else Path(source)
         path = path.parent if is_pattern(path) else path

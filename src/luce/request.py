@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from luce.data.chains import local_end, with_end
 from luce.data.downloads import is_address
 from luce.data.kinds import NAMES, is_idx
 from luce.data.remote import is_remote
@@ -231,7 +232,7 @@ class Request:
         if name == "target" and isinstance(value, tuple):
             value = joined_names(value)
         if name in FILES and isinstance(mine, str) and isinstance(value, str):
-            mine, value = (os.path.normpath(Path(path).absolute()) for path in (mine, value))
+            mine, value = (_absolute(path) for path in (mine, value))
         return bool(mine == value)
 
     def _value(self, name: str) -> Any:
@@ -252,7 +253,12 @@ class Request:
 def _found(name: str, path: str | None, directory: str) -> str | None:
     """Return a relative path as it is found: in the directory, else where we are."""
     named = name != "teacher" and path in NAMES
-    if path is None or named or is_address(path) or is_remote(path) or Path(path).is_absolute():
+    if path is None or named or is_address(path):
+        return path
+    if is_remote(path):
+        end = local_end(path)
+        return path if end is None else with_end(path, _found(name, end, directory) or end)
+    if Path(path).is_absolute():
         return path
     there = str(Path(directory, path))
     if os.path.lexists(there):
@@ -263,6 +269,13 @@ def _found(name: str, path: str | None, directory: str) -> str | None:
             f"Say where it is now, with {name.upper() if name in ARGUMENTS else '--' + name}."
         )
     return path
+
+
+def _absolute(path: str) -> str:
+    if is_remote(path):
+        end = local_end(path)
+        return path if end is None else with_end(path, _absolute(end))
+    return os.path.normpath(Path(path).absolute())
 
 
 def _plain(value: Any) -> Any:

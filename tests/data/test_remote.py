@@ -14,7 +14,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 import luce
 from luce.data import fetched, remote
 from luce.data.fetched import Copy
+from luce.data.kinds import ending as ending_of
+from luce.data.kinds import sheet_of
 from luce.data.remote import RemotePath
+from luce.data.sources import load_dataset
 from luce.data.streams.files import check_same, files_of
 from luce.data.streams.reading import Reader
 from luce.data.tables import TableSchema
@@ -137,10 +140,12 @@ def test_a_run_finds_its_source_again_from_anywhere(tmp_path, monkeypatch):
 def test_a_run_takes_its_name_from_the_address(tmp_path, monkeypatch):
     """The folder of a pattern, or the file."""
     both(tmp_path / "rows")
+    Store.put("bucket/rows/x[1].parquet", Store.objects["bucket/rows/0.parquet"][0])
     monkeypatch.chdir(tmp_path)
     for source, name in (
         ("store://bucket/rows/*.parquet", "rows"),
         ("store://bucket/rows/0.parquet", "0"),
+        ("store://bucket/rows/x[1].parquet", "x[1]"),
     ):
         run = luce.train(source, target="y", model="linear", validation_size=0, test_size=0.2)
         assert run.path.name == name
@@ -212,6 +217,120 @@ def test_copies_are_bounded(tmp_path, monkeypatch):
     assert group < max(most) < 4.5 * group
 
 
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_what_is_being_read_is_kept(ending, tmp_path, monkeypatch):
+    """A file or group that is larger than what is kept is fetched once, not for each block."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(rng.normal(size=(40_000, 10)), schema=[f"x{k}" for k in range(10)])
+    path = tmp_path / f"x.{ending}"
+    if ending == "parquet":
+        frame.write_parquet(path, row_group_size=15_000)
+    else:
+        frame.write_ipc(path)
+    Store.put(f"bucket/{path.name}", path.read_bytes())
+    size = path.stat().st_size
+    monkeypatch.setattr(fetched, "MOST_HELD", size // 4)
+    files = files_of(f"store://bucket/{path.name}")
+    Store.asked.clear()
+    blocks = [block.frame for block in Reader(files, rows=2_000).blocks()]  # some of two groups
+    assert pl.concat(blocks).equals(frame)
+    assert sum(count for _, count in Store.asked) < 1.1 * size
+
+
+def test_copies_are_few(tmp_path, monkeypatch):
+    """However small files are, no more copies of them are open than are allowed."""
+    both(tmp_path / "rows", parts=9)
+    monkeypatch.setattr(fetched, "MOST_COPIES", 4)
+    most, fetch = [], Copy.fetch
+
+    def noted(self, *asked):
+        fetch(self, *asked)
+        most.append(len(fetched._copies))
+
+    monkeypatch.setattr(Copy, "fetch", noted)
+    reader = Reader(files_of("store://bucket/rows"))
+    assert sum(block.frame.height for block in reader.blocks()) == 8_100
+    assert max(most) == 4
+
+
+def archive(path, parts=2, rows=900):
+    """Write an archive of files of CSV in a folder ``in``."""
+    with zipfile.ZipFile(path, "w") as file:
+        for part in range(parts):
+            file.writestr(f"in/{part:03}.csv", table(rows, seed=part).write_csv())
+    return path
+
+
+def test_an_archive_is_opened_once(tmp_path, monkeypatch):
+    """Not for each of its files, nor each range of them."""
+    archive(tmp_path / "rows.zip", parts=30, rows=5)
+    opened, begin = [], zipfile.ZipFile.__init__
+
+    def noted(self, *given, **more):
+        opened.append(self)
+        begin(self, *given, **more)
+
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", noted)
+    files = files_of(f"zip://in/*.csv::{tmp_path}/rows.zip")
+    assert sum(block.frame.height for block in Reader(files).blocks()) == 150
+    assert len(opened) <= 2  # the first question has a thread of its own
+
+
+@pytest.mark.parametrize("chain", ["rows.zip", "store://bucket/rows.zip", "zip://rows.zip::a.zip"])
+def test_an_archive_that_changed_is_opened_anew(chain, tmp_path, monkeypatch):
+    """What is read next is the new one; so where another folder has one of its name."""
+    monkeypatch.chdir(tmp_path)
+    for rows in (20, 30, 40):
+        archive(Path("rows.zip"), rows=rows)
+        Store.put("bucket/rows.zip", Path("rows.zip").read_bytes())
+        with zipfile.ZipFile("a.zip", "w") as outer:
+            outer.write("rows.zip")
+        source = f"zip://in/*.csv::{chain}"
+        assert len(load_dataset(source, target="y")) == 2 * rows
+        reader = Reader(files_of(source))
+        assert sum(block.frame.height for block in reader.blocks()) == 2 * rows
+        if rows == 30 and chain == "rows.zip":
+            (tmp_path / "other").mkdir()
+            monkeypatch.chdir(tmp_path / "other")
+
+
+def test_an_archive_that_changes_while_it_is_read_is_named(tmp_path):
+    """It is said that the file changed, or that there is no archive any more."""
+    source = f"zip://in/*.csv::{archive(tmp_path / 'rows.zip')}"
+    files = files_of(source)
+    archive(tmp_path / "new.zip", rows=40).replace(tmp_path / "rows.zip")
+    with pytest.raises(DataError, match=r"in/000\.csv.* changed"):
+        check_same(files)
+    (tmp_path / "rows.zip").unlink()
+    with pytest.raises(DataError, match=r"there is no /.*/rows\.zip"):
+        check_same(files)
+
+
+def test_a_run_finds_its_archive_again_from_anywhere(tmp_path, monkeypatch):
+    """A chain onto a relative path is found where the training was started, as such a path is."""
+    monkeypatch.chdir(tmp_path)
+    archive(Path("rows.zip"))
+    run = luce.train("zip://in/*.csv::rows.zip", target="y", model="linear", stream=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = luce.load_run(tmp_path / run.path)
+    found = run.sources.located()
+    assert found.source == f"zip://in/*.csv::{tmp_path}/rows.zip"
+    found.agree({"source": "zip://in/*.csv::../rows.zip"})
+    with pytest.raises(ArgumentError, match="source was"):
+        found.agree({"source": "zip://in/*.csv::rows.zip"})
+    assert "held out" in run.evaluate("zip://in/*.csv::../rows.zip")["scored_on"]
+    moved = RemotePath("zip://in/*.csv::rows.zip").absolute()
+    assert str(moved) == f"zip://in/*.csv::{tmp_path}/elsewhere/rows.zip"
+
+
+def test_a_sheet_of_a_workbook_in_an_archive(tmp_path):
+    """The sheet is named before the links of a chain."""
+    path = RemotePath("zip://in/b.xlsx#One::rows.zip")
+    assert sheet_of(path) == (RemotePath("zip://in/b.xlsx::rows.zip"), "One")
+    assert ending_of(path) == ".xlsx"
+
+
 def test_text_is_read_in_pieces():
     """Of a CSV that is larger than a block, no more is asked for at once than a few MB."""
     head, _, rows = table(30_000).write_csv().partition("\n")
@@ -276,12 +395,23 @@ def test_files_that_changed_since_they_were_named_are_refused(tmp_path):
         ("store://bucket", "only tables are read from addresses"),
         ("stor://bucket/x.csv", "no protocol 'stor' is known to fsspec.*Did you mean 'store'"),
         ("absent://bucket/x.csv", "nothing that is installed reads absent://. Install absentfs"),
+        ("store://bucket/mixed", r"such as 'store://bucket/mixed/\*\.csv'"),
+        ("zip://mixed::mixed.zip", r"such as 'zip://mixed/\*\.csv::mixed\.zip'"),
+        ("zip://in/*.csv::none.zip", r"^zip://in/\*\.csv::none.zip: there is no none\.zip\. Look"),
+        ("zip://in/*.csv::store://b/n.zip", r"there is no store://b/n\.zip\. Look for slips"),
+        ("zip://x.csv", r"names no archive\. Put it behind .*zip://x\.csv::rows\.zip"),
+        ("store:/bucket/x.csv", r"An address has two slashes: store://bucket/x\.csv"),
         (Path("s3://bucket/x.csv"), "give an address as a text, not as a Path"),
     ],
 )
-def test_what_is_not_there_is_said(source, message, tmp_path):
+def test_what_is_not_there_is_said(source, message, tmp_path, monkeypatch):
     """One sentence says what is missing, and what to do."""
     both(tmp_path / "rows")
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("mixed.zip", "w") as file:
+        for name in ("mixed/x.csv", "mixed/x.jsonl"):
+            file.writestr(name, "")
+            Store.put(f"bucket/{name}", b"")
     fsspec.register_implementation(
         "absent", "absentfs.Absent", errtxt="Install absentfs to read absent files", clobber=True
     )
@@ -307,6 +437,28 @@ def test_what_a_store_refuses_is_said(refusal, message, tmp_path, monkeypatch):
         with pytest.raises(DataError, match=f"^{source.replace('*', '.')}.*{message}") as raised:
             luce.scan(source)
         assert str(raised.value).count("read (") == 1
+
+
+@pytest.mark.parametrize("size", [None, ""])
+@pytest.mark.parametrize("name", ["rows", "rows/*.csv", "rows/1.csv"])
+def test_a_file_of_an_unknown_size_is_not_an_empty_one(size, name, tmp_path):
+    """Its rows are not left out without a word."""
+    both(tmp_path / "rows", "csv")
+    Store.sizes["bucket/rows/1.csv"] = size
+    message = r"^store://bucket/rows/1\.csv: store:// does not say how many bytes .* Copy it to"
+    with pytest.raises(DataError, match=message):
+        load_dataset(f"store://bucket/{name}", target="y")
+    with pytest.raises(DataError, match=message):
+        luce.scan(f"store://bucket/{name}")
+
+
+@pytest.mark.parametrize("source", ["store://bucket/rows/*.csv", "rows/*.csv"])
+def test_a_missing_column_names_the_pattern(source, tmp_path, monkeypatch, luce_command):
+    """Of several files the pattern is named, not its last part."""
+    both(tmp_path / "rows", "csv")
+    monkeypatch.chdir(tmp_path)
+    done = luce_command("train", source, "--target", "nope")
+    assert f"luce: {source}: there is no column 'nope'" in done.err
 
 
 def test_a_store_that_does_not_answer(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from luce.data.kinds import (
     ending,
     existing,
     is_idx,
+    is_pattern,
     no_column,
     no_target,
     tables_in,
@@ -82,7 +83,7 @@ def _check_columns(
     columns = read_columns(tables[:1], told.dialect())
     if target is None:
         raise no_target(columns)
-    name = path.name.split(".")[0] or path.name
+    name = str(path) if is_pattern(path) else path.name.split(".")[0] or path.name
     if ending(tables[0]) in JSON_ENDINGS:
         return  # other keys may come in later rows
     for each in target_columns(str(target), told.several):

@@ -24,10 +24,13 @@ from luce.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["MOST_HELD", "Copy", "copy_of"]
+__all__ = ["MOST_COPIES", "MOST_HELD", "Copy", "copy_of", "copy_with"]
 
 MOST_HELD: Final = 2**30
 """Bytes of copies that are kept for what may be asked next."""
+
+MOST_COPIES: Final = 64
+"""Copies that are kept: each has a descriptor, of which a process may have 1,024 or so."""
 
 _END: Final = 2**16
 """Bytes at the end of a file that are asked for first: most footers are within."""
@@ -78,16 +81,40 @@ class Copy:
     def fetch(self, start: int, rows: int, columns: Collection[str] | None) -> None:
         """Fetch what has some rows of some columns, or of all."""
         with self._lock:
-            asked, first = [], 0
-            for group in self._know_groups():
-                if first < start + rows and first + group.rows > start:
-                    asked += [
-                        (begin, end)
-                        for name, begin, end in group.chunks
-                        if columns is None or name in columns
-                    ]
-                first += group.rows
-            self._fetch(asked)
+            self._fetch(self._chunks(start, rows, columns))
+
+    def onward(self, start: int, rows: int, columns: Collection[str] | None) -> Copy:
+        """Return a copy for some rows: this one, or another without what has been passed by.
+
+        That is so where more than `MOST_HELD` is held, and these rows are not among it. What is
+        there of them goes over.
+        """
+        with self._lock:
+            asked = {*self._chunks(start, rows, columns)}
+            if self.held <= MOST_HELD or asked <= self._there:
+                return self
+            other = Copy(self.remote, self.size)
+            other._groups, other._last = self._groups, self._last
+            other._there = asked & self._there
+            for begin, end in [*sorted(other._there), (self._last, self.size)]:
+                for at in range(begin, end, _PART):
+                    other._write(at, self._read(at, min(at + _PART, end)))
+            return other
+
+    def _chunks(
+        self, start: int, rows: int, columns: Collection[str] | None
+    ) -> list[tuple[int, int]]:
+        """Return where the bytes of some rows are; of what has no groups all is there."""
+        found, first = [], 0
+        for group in self._know_groups():
+            if first < start + rows and first + group.rows > start:
+                found += [
+                    (begin, end)
+                    for name, begin, end in group.chunks
+                    if columns is None or name in columns
+                ]
+            first += group.rows
+        return found
 
     def _know_groups(self) -> list[Group]:
         """Return the groups of Parquet; what has none is fetched whole."""
@@ -118,6 +145,20 @@ class Copy:
         self._file.seek(begin)
         return self._file.read(end - begin)
 
+    def _write(self, begin: int, content: bytes) -> None:
+        try:
+            self._file.seek(begin)
+            self._file.write(content)
+            self._file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise DataError(
+                f"{self.remote}: what is fetched of it has no room in {tempfile.gettempdir()}. "
+                "Make room, or set TMPDIR to a folder on another disk."
+            ) from error
+        self.held += len(content)
+
     def _fetch(self, asked: list[tuple[int, int]]) -> None:
         """Put bytes where they are in the file; what is new and near each other is one request."""
         joined: list[list[int]] = []
@@ -133,24 +174,13 @@ class Copy:
             for begin, end in joined
             for at in range(begin, end, _PART)
         ]
-        try:
-            for (_, begin, _), content in zip(parts, ranges(parts), strict=True):
-                self._file.seek(begin)
-                self._file.write(content)
-                self.held += len(content)
-            self._file.flush()
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise DataError(
-                f"{self.remote}: what is fetched of it has no room in {tempfile.gettempdir()}. "
-                "Make room, or set TMPDIR to a folder on another disk."
-            ) from error
+        for (_, begin, _), content in zip(parts, ranges(parts), strict=True):
+            self._write(begin, content)
         self._there.update(asked)
 
 
 def copy_of(remote: RemotePath) -> Copy:
-    """Return the copy of a file as it is now: one that is kept, if it is not too much.
+    """Return the copy of a file as it is now, which is kept; older ones go if it is too much.
 
     Raises
     ------
@@ -159,19 +189,48 @@ def copy_of(remote: RemotePath) -> Copy:
     luce.errors.DataError
         If it cannot be read.
     """
+    return _current(remote)[1]
+
+
+def copy_with(
+    remote: RemotePath, start: int, rows: int, columns: Collection[str] | None = None
+) -> Copy:
+    """Return the copy of a file as it is now, with some rows of some columns, or of all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    luce.errors.DataError
+        If it cannot be read.
+    """
+    key, found = _current(remote)
+    copy = found.onward(start, rows, columns)
+    if copy is not found:
+        with _lock:
+            _copies[key] = copy
+    copy.fetch(start, rows, columns)
+    return copy
+
+
+def _current(remote: RemotePath) -> tuple[_Key, Copy]:
     status = remote.stat()
     key = (remote, status.st_size, status.st_mtime_ns)
     with _lock:
-        found = _copies.pop(key, None)
-        if found is None or found.held > MOST_HELD:
-            found = Copy(remote, status.st_size)
+        found = _copies.pop(key, None) or Copy(remote, status.st_size)
         _copies[key] = found
-        while len(_copies) > 1 and sum(each.held for each in _copies.values()) > MOST_HELD:
+        while len(_copies) > 1 and _too_much():
             _copies.popitem(last=False)
-        return found
+        return key, found
 
 
-_copies: OrderedDict[tuple[RemotePath, int, int], Copy] = OrderedDict()
+def _too_much() -> bool:
+    return len(_copies) > MOST_COPIES or sum(each.held for each in _copies.values()) > MOST_HELD
+
+
+_Key = tuple[RemotePath, int, int]
+
+_copies: OrderedDict[_Key, Copy] = OrderedDict()
 _lock: Final = threading.Lock()
 
 

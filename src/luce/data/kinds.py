@@ -59,9 +59,10 @@ def ending(path: AnyPath) -> str:
 
 def sheet_of(path: AnyPath) -> tuple[AnyPath, str | None]:
     """Return the file and the sheet that ``book.xlsx#Sheet 1`` names; None where it names none."""
-    name, mark, sheet = str(path).rpartition("#")
+    inside = path.path if isinstance(path, RemotePath) else str(path)
+    name, mark, sheet = inside.rpartition("#")
     if mark and Path(name).suffix.lower() in WORKBOOK_ENDINGS:
-        return type(path)(name), sheet
+        return path.at(name) if isinstance(path, RemotePath) else Path(name), sheet
     return path, None
 
 
@@ -96,7 +97,7 @@ def tables_in(path: AnyPath) -> list[AnyPath]:
         folder = path if path.is_dir() else path.parent
         raise DataError(
             f"{path}: it has files of the kinds {', '.join(kinds)}. Name those of one kind, such "
-            f"as {f'{folder}/*{kinds[0]}'!r}."
+            f"as {str(folder / f'*{kinds[0]}')!r}."
         )
     return found
 
@@ -155,7 +156,14 @@ def existing(source: str | Path) -> AnyPath:
     if match and not path.exists():
         if match[1].lower() in ("file", "local"):
             raise DataError(f"{source}: give the path alone, without {match[1]}://.")
-        raise DataError(f"{source}: give an address as a text, not as a Path, which changes it.")
+        if isinstance(source, Path):
+            raise DataError(
+                f"{source}: give an address as a text, not as a Path, which changes it."
+            )
+        raise DataError(
+            f"{source}: there is no such file. An address has two slashes: "
+            f"{match[1]}://{source[match.end() :].lstrip('/')}."
+        )
     if found(sheet_of(path)[0]) is None and not (is_pattern(path) and tables_in(path)):
         if source == "-":
             raise DataError("Only luce predict reads standard input (-). Give a file.")

@@ -7,7 +7,6 @@ ranges of bytes, so any file can be read from anywhere.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import stat
@@ -18,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, TypeVar
 
+from luce.data.chains import local_end, look_behind, opened, parts, version, with_end
 from luce.data.opening import reason
-from luce.data.wording import closest, shown
 from luce.errors import DataError, LuceError
 
 if TYPE_CHECKING:
@@ -44,20 +43,6 @@ ANSWER: Final = 60.0
 AT_ONCE: Final = 2**26
 """Bytes of ranges that are asked for together."""
 
-# prefixes of links without a path, the protocol, the path, the links behind.
-_ADDRESS: Final = re.compile(
-    r"((?:[a-z][\w+.-]*::)*)([a-z][\w+.-]+)://(.*?)((?:::.*)?)", re.IGNORECASE | re.DOTALL
-)
-
-_VERSIONS: Final = (
-    *("etag", "generation", "md5hash", "content_md5", "content_hash", "blob_id", "sha", "checksum"),
-    *("crc", "last-modified", "lastmodified", "last_modified", "mtime", "modified", "updated"),
-    *("modificationtime", "modifiedtime", "server_modified", "modified_at", "modify", "date_time"),
-    "created",
-)
-"""What stores call that which changes with a file, the surest first. Not all that a store says may
-count: when a file was read last is among it."""
-
 
 def is_remote(source: object) -> TypeGuard[str]:
     """Return whether a source is an address that is read where it lies.
@@ -70,7 +55,7 @@ def is_remote(source: object) -> TypeGuard[str]:
     >>> [is_remote(each) for each in ("s3://bucket/x.csv", "https://a/x.csv", "x.csv", "a:/x.csv")]
     [True, False, False, False]
     """
-    match = _ADDRESS.fullmatch(source) if isinstance(source, str) else None
+    match = parts(source) if isinstance(source, str) else None
     return match is not None and match[2].lower() not in _elsewhere(match[1])
 
 
@@ -137,16 +122,21 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:  # noqa: D102
-        return self._at(self.path.rpartition("/")[0])
+        return self.at(self.path.rpartition("/")[0])
 
     def relative_to(self, folder: RemotePath) -> PurePosixPath:  # noqa: D102
         return PurePosixPath(self.path.removeprefix(folder.path).lstrip("/"))
 
-    def absolute(self) -> RemotePath:  # noqa: D102
-        return self
+    def absolute(self) -> RemotePath:
+        """Return the address for any folder: of a chain onto a relative path the whole path."""
+        end = local_end(self.address)
+        return self if end is None else RemotePath(with_end(self.address, Path(end).absolute()))
 
     def resolve(self) -> RemotePath:  # noqa: D102
         return self
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return self.at(f"{self.path}/{name}" if self.path else name)
 
     def as_posix(self) -> str:  # noqa: D102
         return self.address
@@ -158,11 +148,12 @@ class RemotePath:
 
     @property
     def _match(self) -> re.Match[str]:
-        match = _ADDRESS.fullmatch(self.address)
+        match = parts(self.address)
         assert match is not None  # noqa: S101 - for mypy: `is_remote`
         return match
 
-    def _at(self, path: str) -> RemotePath:
+    def at(self, path: str) -> RemotePath:
+        """Return what has another `path`, in the same store."""
         before, protocol, _, behind = self._match.groups()
         return RemotePath(f"{before}{protocol}://{path}{behind}")
 
@@ -180,12 +171,15 @@ class RemotePath:
         luce.errors.DataError
             If the store does not say.
         """
-        with told(self):
-            files, inside = self.opened
-            info = files.info(inside)
+        info = self._info()
         if info["type"] == "directory":
             return Status(stat.S_IFDIR, 0, 0)
-        return Status(stat.S_IFREG, int(info["size"] or 0), _version(info))
+        if (size := info.get("size")) is None:  # which is not that it is empty
+            raise DataError(
+                f"{self}: {self.protocol}:// does not say how many bytes it has, and that must "
+                "be known. Copy it to a disk, or to a store that says them."
+            )
+        return Status(stat.S_IFREG, int(size), version(info))
 
     def exists(self) -> bool:  # noqa: D102
         return self._mode() is not None
@@ -216,9 +210,15 @@ class RemotePath:
             files, inside = self.opened
             return io.BufferedReader(_Raw(self, files, files.open(inside, mode)), 2**20)
 
+    def _info(self) -> dict[str, Any]:
+        with told(self):
+            files, inside = self.opened
+            info: dict[str, Any] = files.info(inside)
+            return info
+
     def _mode(self) -> int | None:
         try:
-            return self.stat().st_mode
+            return stat.S_IFDIR if self._info()["type"] == "directory" else stat.S_IFREG
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -228,23 +228,12 @@ class RemotePath:
         for name in names:
             own = name.rstrip("/").removeprefix(inside).strip("/")
             if own:  # some list a folder in itself
-                yield self._at(f"{self.path}/{own}" if self.path else own)
+                yield self / own
 
     @property
     def opened(self) -> tuple[Any, str]:
-        """The filesystem, which fsspec keeps, and what it calls the path."""
-        import fsspec.core
-
-        known = {*fsspec.registry, *fsspec.available_protocols()}
-        for link in self.address.split("::"):
-            protocol, mark, _ = link.partition("://")
-            if mark and protocol not in known:
-                raise DataError(
-                    f"{self}: no protocol {shown(protocol)} is known to fsspec, which reads "
-                    f"addresses. {closest(protocol, sorted(known))}"
-                )
-        files, inside = fsspec.core.url_to_fs(self.address)
-        return files, str(inside)
+        """The filesystem, which is kept, and what it calls the path."""
+        return opened(self.address)
 
 
 AnyPath = Path | RemotePath
@@ -254,7 +243,7 @@ class _Raw(io.RawIOBase):
     """A file of fsspec's as Python's own: those of some protocols lack methods of it."""
 
     def __init__(self, path: RemotePath, files: Any, file: Any) -> None:
-        # Filesystems that are not kept, such as archives, are closed once nobody has them.
+        # Archives are closed once nobody has them.
         self.path, self.files, self.file = path, files, file
 
     def readable(self) -> bool:
@@ -317,6 +306,7 @@ def look_again(paths: Iterable[RemotePath]) -> None:
         folders.setdefault(path.parent, []).append(path)
     for some in folders.values():
         with told(some[0]):  # what is above it may have no host
+            look_behind(some[0].address)
             some[0].opened[0].invalidate_cache()
     for folder, some in folders.items():
         if len(some) > 1:
@@ -400,14 +390,3 @@ def answering(path: RemotePath, ask: Callable[[], Answer]) -> Answer:
             f"the endpoint that {path.protocol}:// is configured with."
         )
     return answer.result()
-
-
-def _version(info: dict[str, Any]) -> int:
-    """Return a number that follows from what a store says of a file's version."""
-    named = {str(key).lower(): value for key, value in info.items()}
-    for name in _VERSIONS:
-        if (value := named.get(name)) not in (None, ""):
-            # Azure's ETags have quotes in one answer and none in the next.
-            text = f"{name}={value}".replace('"', "")
-            return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
-    return 0

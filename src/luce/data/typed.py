@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from luce.data.fetched import copy_of
+from luce.data.fetched import copy_of, copy_with
 from luce.data.kinds import PARQUET_ENDINGS, ending
 from luce.data.opening import quiet_panics, reading
 from luce.data.parquet import FOOTER_END, footer_bytes, rows_in
@@ -30,7 +30,7 @@ def described(path: AnyPath) -> tuple[dict[str, pl.DataType], int]:
     luce.errors.DataError
         If it cannot be read.
     """
-    with _lazy(path, lambda copy: copy.groups()) as lazy:
+    with _lazy(path, _said) as lazy:
         return dict(lazy.collect_schema()), int(lazy.select(pl.len()).collect().item())
 
 
@@ -76,19 +76,25 @@ def rows_of(
     luce.errors.DataError
         If it cannot be read.
     """
-    with _lazy(path, lambda copy: copy.fetch(start, rows, columns)) as lazy:
+    with _lazy(path, lambda remote: copy_with(remote, start, rows, columns)) as lazy:
         some = lazy if columns is None else lazy.select(list(columns))
         return some.slice(start, rows).collect()
 
 
+def _said(remote: RemotePath) -> Copy:
+    """Return a copy with what says the columns and how many rows there are."""
+    copy = copy_of(remote)
+    copy.groups()
+    return copy
+
+
 @contextmanager
-def _lazy(path: AnyPath, fetch: Callable[[Copy], object]) -> Iterator[pl.LazyFrame]:
+def _lazy(path: AnyPath, fetch: Callable[[RemotePath], Copy]) -> Iterator[pl.LazyFrame]:
     """Hand out a file as Polars reads it; of one at an address `fetch` gets what is needed."""
     kind = ending(path)
     if isinstance(path, RemotePath):
         with reading(path):
-            copy = copy_of(path)  # there for as long as this has it
-            fetch(copy)
+            copy = fetch(path)  # there for as long as this has it
         here = copy.path
     else:
         here = path
