@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from luce.data.blocks import BlockWriter
 from luce.kernels import available
 from luce.kernels.cpu import memory, rows, threads
 
@@ -41,6 +42,36 @@ def test_compiled_kernels_are_kept_on_disk(tmp_path):
     """A second process finds the machine code of the first."""
     assert run_with_cache(tmp_path) == 0
     assert run_with_cache(tmp_path) > 0
+
+
+FIT = """
+import hashlib, sys
+import torch
+import luce
+from luce.data.blocks import BlockStore
+torch.set_num_threads(1)
+model = luce.SoftmaxRegression().fit(BlockStore.open(sys.argv[1]).part("train"))
+print(hashlib.sha256(model.coef_.tobytes()).hexdigest())
+"""
+
+
+def test_who_compiles_a_kernel_has_the_bits_of_who_loads_it(tmp_path):
+    """Workers of one fit may do either. A part must not be called as it was compiled by itself."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100_000, 20), np.float32)
+    y = (X @ rng.standard_normal((20, 3)) + rng.gumbel(size=(len(X), 3))).argmax(1)
+    rows = tmp_path / "rows"
+    with BlockWriter(rows, features=20, dtype="float32", classes=["a", "b", "c"]) as writer:
+        for i in range(0, len(X), 30_000):
+            writer.add("train", X[i : i + 30_000], y[i : i + 30_000])
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    command = [sys.executable, "-c", FIT, str(rows)]
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert len(first.strip()) == 64
+    assert first == second
 
 
 def test_a_read_only_install_still_works(tmp_path):

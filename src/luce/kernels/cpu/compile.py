@@ -22,7 +22,11 @@ _SUMS: dict[str, Any] = _EXACT | {"fastmath": {"contract", "reassoc", "nsz"}}
 # A part makes no arrays, it is lent them. Numba counts who holds an array, with calls that its
 # optimiser does not always find needless. In a loop over lanes they took longer than its own work:
 # on processors without AVX-512, cross-entropy took two and a half times as long (docs/log.md).
-_LENT: dict[str, Any] = {"_nrt": False}
+#
+# And it has no code of its own in a kernel. Else the process that compiled a kernel would call the
+# part as it was compiled by itself, and others, which load the kernel, the part as it was compiled
+# within it: the same operations fused otherwise, so another last bit (docs/log.md).
+_LENT: dict[str, Any] = {"_nrt": False, "forceinline": True}
 
 
 def kernel(function: F) -> F:
