@@ -200,5 +200,13 @@ def local_end(address: str) -> str | None:
 
 
 def with_end(address: str, path: str | Path) -> str:
-    """Return a chain that ends with another path."""
-    return f"{address.rpartition('::')[0]}::{path}"
+    """Return a chain that ends with another path, called as the one that it ended with.
+
+    Examples
+    --------
+    >>> [with_end(f"zip://x.csv::{each}", "/a/b.zip") for each in ("b.zip", "file://b.zip")]
+    ['zip://x.csv::/a/b.zip', 'zip://x.csv::file:///a/b.zip']
+    """
+    before, _, end = address.rpartition("::")
+    called = re.match("(file|local)://", end)  # without, simplecache:: would name no protocol
+    return f"{before}::{called[0] if called else ''}{path}"
