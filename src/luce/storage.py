@@ -103,8 +103,8 @@ def check_on_disk(path: Path) -> None:
     first = path.parts[0] if len(path.parts) > 1 else ""
     if re.fullmatch(r"[A-Za-z][\w+.-]+:", first) and not os.path.lexists(first):
         raise ArgumentError(
-            f"out: nothing is written to addresses, got {first}//{'/'.join(path.parts[1:])}. "
-            "Write to a disk, and copy it from there."
+            f"out must be a path on a disk, got {first}//{'/'.join(path.parts[1:])}: nothing is "
+            "written to addresses. Write to a disk, and copy it from there."
         )
 
 

@@ -480,8 +480,8 @@ def test_nothing_is_written_to_addresses(tmp_path, monkeypatch, luce_command):
     for out in ("s3://bucket/out.csv", "s3://bucket/out.parquet"):
         done = luce_command("predict", run.path, "t.csv", "-o", out)
         assert done.code == 2
-        assert f"nothing is written to addresses, got {out}" in done.err
-    with pytest.raises(ArgumentError, match="nothing is written to addresses, got s3://bucket"):
+        assert f"out must be a path on a disk, got {out}" in done.err
+    with pytest.raises(ArgumentError, match="out must be a path on a disk, got s3://bucket"):
         luce.train("t.csv", target="y", out="s3://bucket/runs")
     assert not Path("s3:").exists()
 
